@@ -1,0 +1,110 @@
+//! What can be done at providers: one file an action. Each knows how to check its parameters, freeze its request, send it, and what to do
+//! when the outcome is unknown.
+//!
+//! `worker` (to plan) and `attempt` (to send) enter. **Invariant:** an action gets a decrypted credential as an argument and never sees the vault;
+//! a frozen request carries no secret.
+
+mod http_post;
+mod twilio_send_sms;
+
+use crate::{
+    domain::{ActionId, ActionKind, Cause, EventId, OrgId, Outcome, Timestamp},
+    provider::{Credential, Providers},
+};
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+use std::time::Duration;
+
+/// A request as it was rendered when it was planned. A row keeps it unchanged through every attempt (rule 4).
+#[derive(Clone, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct FrozenRequest(pub Map<String, Value>);
+
+/// A parameter that a rule gives wrongly, or a rendered value that cannot be sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct ParameterError {
+    /// `parameters.to`
+    pub field: String,
+    /// What is wrong and what is expected. Carries no value from an event.
+    pub problem: String,
+    /// Why the action is dead, where it is found at planning.
+    pub cause: Cause,
+}
+
+/// Everything that an attempt hands to an action.
+pub struct Attempt<'a> {
+    pub action: ActionId,
+    pub org: OrgId,
+    pub event: EventId,
+    pub request: &'a FrozenRequest,
+    /// Begins with the organisation; the same for every try at this action.
+    pub idempotency_key: &'a str,
+    pub credential: &'a Credential,
+    /// When the event was received and when this action was planned; for bodies and headers that say so.
+    pub planned_at: Timestamp,
+    /// When the first attempt that may have gone out began; look-ups match nothing older.
+    pub first_sent_at: Option<Timestamp>,
+    /// What is left for the whole exchange. The lease covers it.
+    pub deadline: Duration,
+    /// Where a provider can call back about this action, when this installation has a public URL.
+    pub status_callback: Option<String>,
+    /// Posts that led to this event (rule 5).
+    pub hops: u8,
+}
+
+/// How an action of this kind settles an outcome that nobody knows (rule 2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnUnknown {
+    /// Send again with the same key: the other side absorbs it. For this long after the first try.
+    SameKeyAgain { window: Duration },
+    /// Ask the provider's list; not before `settle` after the attempt began, and `times` over before "absent" is believed.
+    LookUp { settle: Duration, times: u8 },
+}
+
+/// The provider's text about an outcome, for the people of that organisation. No secrets, no personal data; at most 500 characters.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Detail {
+    pub http_status: Option<u16>,
+    /// The provider's own code, such as `21610`.
+    pub provider_code: Option<Box<str>>,
+    pub text: Box<str>,
+}
+
+/// What a look-up saw.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LookUp {
+    /// The provider's ids of everything that matches; none when there is nothing.
+    Matches(Vec<Box<str>>),
+    /// It could not be seen: `Unknown` (transient, or forbidden) or `Park`.
+    Failed(Outcome),
+}
+
+#[async_trait]
+pub trait Action: Send + Sync + 'static {
+    fn kind(&self) -> ActionKind;
+
+    fn on_unknown(&self) -> OnUnknown;
+
+    /// Checks what a person wrote, before templates are rendered: known names, required ones there. Called on save.
+    fn check_parameters(&self, parameters: &Map<String, Value>) -> Result<(), ParameterError>;
+
+    /// Turns rendered parameters into the request to freeze. Pure.
+    fn freeze(&self, rendered: Map<String, Value>) -> Result<FrozenRequest, ParameterError>;
+
+    /// One try. Never waits longer than `attempt.deadline`; what is neither clearly done nor clearly refused is `Outcome::Unknown`.
+    async fn send(&self, providers: &Providers, attempt: &Attempt<'_>) -> (Outcome, Detail);
+
+    /// Asks the provider what it has that could be this action, created since the attempt began. The caller drops what other actions hold
+    /// and decides (rule 2).
+    async fn look_up(&self, providers: &Providers, attempt: &Attempt<'_>) -> (LookUp, Detail);
+}
+
+/// The action of a kind.
+#[must_use]
+pub fn get(kind: ActionKind) -> &'static dyn Action {
+    match kind {
+        ActionKind::TwilioSendSms => &twilio_send_sms::TwilioSendSms,
+        ActionKind::HttpPost => &http_post::HttpPost,
+    }
+}

@@ -1,0 +1,41 @@
+use std::time::Duration;
+
+section! {
+    /// Ingress: where it listens, what it refuses.
+    ReceiverSettings {
+        /// Address on which webhooks are received.
+        ingress_address: String = "0.0.0.0:8080".into(), "HOOKSWITCH_INGRESS_ADDRESS";
+        /// Scheme and host under which senders reach ingress, such as https://hooks.example.com. Part of Twilio's signature; never taken from the request's Host header.
+        public_url: Option<String> = None, "HOOKSWITCH_PUBLIC_URL";
+        /// Addresses of proxies whose X-Forwarded-Proto and X-Forwarded-Host are believed where no public URL is set, as networks such as 10.0.0.0/8.
+        trusted_proxies: Vec<String> = Vec::new(), "HOOKSWITCH_TRUSTED_PROXIES";
+        /// Largest webhook body accepted, in bytes. Larger ones get 413; Vapi's reports can reach hundreds of kB.
+        body_bytes_max: usize = 1 << 20, "HOOKSWITCH_BODY_BYTES_MAX";
+        /// Largest request head (line and headers) accepted, in bytes. Larger ones get 431.
+        head_bytes_max: usize = 32 << 10, "HOOKSWITCH_HEAD_BYTES_MAX";
+        /// Most headers accepted in a request. More get 431.
+        headers_max: usize = 100, "HOOKSWITCH_HEADERS_MAX";
+        /// Longest path with query accepted, in bytes. Longer ones get 414.
+        path_bytes_max: usize = 4096, "HOOKSWITCH_PATH_BYTES_MAX";
+        /// Time for a request's head to arrive, and for a connection to stay idle.
+        head_seconds_max: Duration = Duration::from_secs(10), "HOOKSWITCH_HEAD_SECONDS_MAX";
+        /// Time for a request's body to arrive. Later: 408.
+        body_seconds_max: Duration = Duration::from_secs(10), "HOOKSWITCH_BODY_SECONDS_MAX";
+        /// Time for an event to become durable. Later: 503 with Retry-After.
+        publish_seconds_max: Duration = Duration::from_secs(5), "HOOKSWITCH_PUBLISH_SECONDS_MAX";
+        /// Most connections held at once. The file limit less a reserve bounds it too.
+        connections_max: usize = 10_000, "HOOKSWITCH_CONNECTIONS_MAX";
+        /// Most connections held at once from one address, unless it is a trusted proxy.
+        connections_per_address_max: usize = 2_000, "HOOKSWITCH_CONNECTIONS_PER_ADDRESS_MAX";
+        /// Most requests worked on at once; more wait for their turn, so that memory stays within this times the body limit.
+        requests_max: usize = 1_024, "HOOKSWITCH_REQUESTS_MAX";
+        /// Requests a second whose ids lead nowhere, from one address, before they get 429.
+        unknown_per_second_max: u32 = 100, "HOOKSWITCH_UNKNOWN_PER_SECOND_MAX";
+        /// Rejections kept for people to look at.
+        rejections_max: u32 = 10_000, "HOOKSWITCH_REJECTIONS_MAX";
+        /// Age of the route snapshot from which a request that would be refused gets 503 instead of 401.
+        snapshot_stale_seconds: Duration = Duration::from_secs(10), "HOOKSWITCH_SNAPSHOT_STALE_SECONDS";
+        /// Posts of our own that may have led to a webhook before it is refused.
+        hops_max: u32 = 3, "HOOKSWITCH_HOPS_MAX";
+    }
+}

@@ -1,0 +1,7 @@
+section! {
+    /// The database.
+    StoreSettings {
+        /// Which database: sqlite:PATH.
+        database_url: String = "sqlite:.hookswitch/store.db".into(), "HOOKSWITCH_DATABASE_URL" or "DATABASE_URL";
+    }
+}

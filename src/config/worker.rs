@@ -1,0 +1,37 @@
+use std::time::Duration;
+
+section! {
+    /// Planning and executing.
+    WorkerSettings {
+        /// Events planned in one transaction at most.
+        plan_batch_max: usize = 256, "HOOKSWITCH_PLAN_BATCH_MAX";
+        /// Actions attempted at once, over all organisations.
+        attempts_concurrent_max: usize = 128, "HOOKSWITCH_ATTEMPTS_CONCURRENT_MAX";
+        /// Actions attempted at once for one organisation and provider.
+        attempts_concurrent_per_org_max: usize = 16, "HOOKSWITCH_ATTEMPTS_CONCURRENT_PER_ORG_MAX";
+        /// Rows that one organisation and provider may have claimed in a turn.
+        claim_turn_max: u32 = 16, "HOOKSWITCH_CLAIM_TURN_MAX";
+        /// Tries at an action before it is dead.
+        attempts_max: u32 = 10, "HOOKSWITCH_ATTEMPTS_MAX";
+        /// Time for one whole exchange with a provider.
+        attempt_seconds_max: Duration = Duration::from_secs(20), "HOOKSWITCH_ATTEMPT_SECONDS_MAX";
+        /// How long a claim holds. Must be longer than an exchange by a margin of 10 seconds.
+        lease_seconds: Duration = Duration::from_secs(60), "HOOKSWITCH_LEASE_SECONDS";
+        /// Wait before the first look at an outcome that nobody knows, after the attempt began.
+        settle_seconds: Duration = Duration::from_secs(60), "HOOKSWITCH_SETTLE_SECONDS";
+        /// First wait after a failed try; doubles with each, with full jitter.
+        backoff_seconds_min: Duration = Duration::from_secs(5), "HOOKSWITCH_BACKOFF_SECONDS_MIN";
+        /// Longest wait after a failed try, and the most that a Retry-After is obeyed.
+        backoff_seconds_max: Duration = Duration::from_secs(3600), "HOOKSWITCH_BACKOFF_SECONDS_MAX";
+        /// Actions planned for one organisation a day at most; more are dead with the cause.
+        actions_per_day_max: u64 = 100_000, "HOOKSWITCH_ACTIONS_PER_DAY_MAX";
+        /// Also record events that no rule wants, up to this many a second. 0: none.
+        record_unwanted_per_second_max: u32 = 0, "HOOKSWITCH_RECORD_UNWANTED_PER_SECOND_MAX";
+        /// Work that one event may cost over all rules of its organisation, in template instructions.
+        template_fuel_max: u64 = 100_000, "HOOKSWITCH_TEMPLATE_FUEL_MAX";
+        /// Consecutive failures of one organisation at one provider that open its breaker.
+        breaker_failures: u32 = 5, "HOOKSWITCH_BREAKER_FAILURES";
+        /// How long an open breaker keeps an organisation's actions back before one is tried.
+        breaker_seconds: Duration = Duration::from_secs(30), "HOOKSWITCH_BREAKER_SECONDS";
+    }
+}

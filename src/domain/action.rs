@@ -1,0 +1,190 @@
+//! Actions: what is done at a provider, the states of the ledger, and what an attempt can come to.
+
+use super::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr, time::Duration};
+
+macro_rules! closed_text_enum {
+    ($(#[$doc:meta])* $name:ident: $what:literal { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant),+ }
+
+        impl $name {
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+            /// # Errors
+            /// Names what was expected, never repeats the text.
+            fn from_str(text: &str) -> Result<Self, String> {
+                Self::ALL.iter().copied().find(|v| v.as_str() == text).ok_or_else(|| {
+                    format!(concat!("unknown ", $what, ": expected one of {}"), Self::ALL.iter().map(|v| v.as_str()).collect::<Vec<_>>().join(", "))
+                })
+            }
+        }
+    };
+}
+pub(crate) use closed_text_enum;
+
+closed_text_enum!(
+    /// Whose API an organisation's actions call.
+    Provider: "provider" {
+        Vapi = "vapi", Twilio = "twilio", GoogleCalendar = "google_calendar", Resend = "resend", ElevenLabs = "elevenlabs", Http = "http",
+    }
+);
+
+impl Provider {
+    /// The five with an integration of their own, in the order in which the status lists them.
+    pub const INTEGRATIONS: [Self; 5] = [Self::Vapi, Self::Twilio, Self::GoogleCalendar, Self::Resend, Self::ElevenLabs];
+}
+
+closed_text_enum!(
+    /// What can be done.
+    ActionKind: "action" {
+        TwilioSendSms = "twilio.send_sms",
+        HttpPost = "http.post",
+    }
+);
+
+impl ActionKind {
+    #[must_use]
+    pub const fn provider(self) -> Provider {
+        match self {
+            Self::TwilioSendSms => Provider::Twilio,
+            Self::HttpPost => Provider::Http,
+        }
+    }
+
+    /// How long after its event an action may still start, where the rule does not say (rule 5).
+    #[must_use]
+    pub const fn expires_after_default(self) -> Duration {
+        match self {
+            Self::TwilioSendSms => Duration::from_hours(24),
+            Self::HttpPost => Duration::from_hours(96),
+        }
+    }
+}
+
+closed_text_enum!(
+    /// The ledger's states. Transitions stand in `attempt` and name both sides.
+    ActionState: "action state" {
+        Pending = "pending",
+        /// Claimed with a fence, durably, before the first byte goes out.
+        Running = "running",
+        Succeeded = "succeeded",
+        /// A transient failure; due again at `due_at`.
+        Waiting = "waiting",
+        /// Sent without an answer, or the lease ended: looked up before any second send.
+        Unknown = "unknown",
+        /// The credential fails or is missing; due when a newer one stands.
+        Parked = "parked",
+        /// Stopped by the recipient's opt-out.
+        Suppressed = "suppressed",
+        /// Stopped by a person.
+        Cancelled = "cancelled",
+        /// Will not be tried again by itself; a person can.
+        Dead = "dead",
+    }
+);
+
+closed_text_enum!(
+    /// Why an action is where it is: a stable word for API, ledger and metrics; the provider's own words stand beside it.
+    Cause: "cause" {
+        Accepted = "accepted",
+        LookedUp = "looked_up",
+        CalledBack = "called_back",
+        ResolvedByHand = "resolved_by_hand",
+        /// The provider says wait: 429, or its own rate code.
+        RateLimited = "rate_limited",
+        ProviderUnavailable = "provider_unavailable",
+        ConnectFailed = "connect_failed",
+        /// The bytes went out and no usable answer came back.
+        NoAnswer = "no_answer",
+        LeaseEnded = "lease_ended",
+        NotConnected = "not_connected",
+        CredentialRefused = "credential_refused",
+        Undecryptable = "undecryptable",
+        /// Refused for a reason that the organisation's configuration has to mend (a sender that is not theirs, a region).
+        Misconfigured = "misconfigured",
+        InvalidRequest = "invalid_request",
+        InvalidRecipient = "invalid_recipient",
+        OptedOut = "opted_out",
+        AddressNotAllowed = "address_not_allowed",
+        EndpointGone = "endpoint_gone",
+        RedirectNotFollowed = "redirect_not_followed",
+        TemplateFailed = "template_failed",
+        TemplateLimit = "template_limit",
+        Expired = "expired",
+        AttemptsUsedUp = "attempts_used_up",
+        Ambiguous = "ambiguous",
+        LookUpForbidden = "look_up_forbidden",
+        Interrupted = "interrupted",
+        HopLimit = "hop_limit",
+        Other = "other",
+    }
+);
+
+/// What one attempt or look-up came to. The provider's own file decides it; the worker only obeys.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Done in effect. `provider_ref` is the provider's id for it.
+    Succeeded { cause: Cause, provider_ref: Option<Box<str>> },
+    /// Certainly not done; may be tried again, not before `not_before` where the provider said so.
+    Retry { cause: Cause, not_before: Option<Timestamp> },
+    /// It may have been done. Must be looked up before any second send.
+    Unknown { cause: Cause },
+    /// Certainly not done; waits until the credential changes.
+    Park { cause: Cause },
+    /// Certainly not done, and the recipient does not want it.
+    Suppressed { cause: Cause },
+    /// Certainly not done, and trying again cannot help.
+    Dead { cause: Cause },
+    /// Cut off before the first byte went out: uses up no attempt.
+    Interrupted,
+    /// A look-up that proved that nothing was done.
+    ProvedAbsent,
+}
+
+impl Outcome {
+    #[must_use]
+    pub const fn cause(&self) -> Cause {
+        match self {
+            Self::Succeeded { cause, .. }
+            | Self::Retry { cause, .. }
+            | Self::Unknown { cause }
+            | Self::Park { cause }
+            | Self::Suppressed { cause }
+            | Self::Dead { cause } => *cause,
+            Self::Interrupted => Cause::Interrupted,
+            Self::ProvedAbsent => Cause::LookedUp,
+        }
+    }
+
+    /// The closed word for metrics.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Succeeded { .. } => "succeeded",
+            Self::Retry { .. } => "retry",
+            Self::Unknown { .. } => "unknown",
+            Self::Park { .. } => "parked",
+            Self::Suppressed { .. } => "suppressed",
+            Self::Dead { .. } => "dead",
+            Self::Interrupted => "interrupted",
+            Self::ProvedAbsent => "proved_absent",
+        }
+    }
+}

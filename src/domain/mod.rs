@@ -1,0 +1,20 @@
+//! The words of the house as types: ids, events, routes, rules, actions, credentials, time.
+//!
+//! Everyone may enter; nothing here does I/O. **Invariant:** two ids of one shape never share a type, and no type that
+//! holds a secret can be printed or serialised.
+
+mod action;
+mod clock;
+mod event;
+mod id;
+mod organisation;
+mod rule;
+mod secret;
+
+pub use action::{ActionKind, ActionState, Cause, Outcome, Provider};
+pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use event::{DedupeKey, Envelope, EventType, IngressHeader, Source, Subject, VerifiedEvent};
+pub use id::{ActionId, AttemptId, CredentialId, EndpointId, EventId, InvalidId, OrgId, RuleId, SecretId};
+pub use organisation::{Endpoint, Organisation, RouteKey, RouteKind, RouteState};
+pub use rule::{Rule, RuleSpec, TypePattern};
+pub use secret::{Fingerprint, KeyId, SealedBytes, SecretBytes};

@@ -1,0 +1,95 @@
+//! Rules: source, event type (glob), `when` (an expression), action, parameters as templates.
+
+use super::{ActionKind, EventType, OrgId, RuleId, Source, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// `end-of-call-report`, `status-*`, `*`: matched against the kind, the part of the type after the source.
+/// `*` stands for any run of characters; there is no other special one. At most 128 bytes.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TypePattern(pub Box<str>);
+
+impl TypePattern {
+    #[must_use]
+    pub fn matches(&self, event_type: &EventType) -> bool {
+        glob(self.0.as_bytes(), event_type.kind().as_bytes())
+    }
+}
+
+/// Linear in practice: on a mismatch it goes back to the last `*` only, so `*a*a*…b` costs at most pattern × text.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        if p < pattern.len() && pattern[p] == b'*' {
+            star = Some((p, t));
+            p += 1;
+        } else if p < pattern.len() && pattern[p] == text[t] {
+            p += 1;
+            t += 1;
+        } else if let Some((star_p, star_t)) = star {
+            p = star_p + 1;
+            t = star_t + 1;
+            star = Some((star_p, star_t + 1));
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|&c| c == b'*')
+}
+
+/// What a person writes. Checked on save by `worker::plan::check`, so that a stored rule always compiles.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleSpec {
+    /// Shown in lists; 1 to 100 characters.
+    pub name: String,
+    pub source: Source,
+    /// A glob over the event's kind.
+    pub event_type: TypePattern,
+    /// An expression; the rule applies where it is true. Absent: always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    pub action: ActionKind,
+    /// The action's parameters; each text is a template.
+    pub parameters: Map<String, Value>,
+    /// Actions that have not started this long after their event end `dead: expired`. Default by kind of action.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_after_seconds: Option<u32>,
+    #[serde(default = "enabled_default")]
+    pub enabled: bool,
+}
+
+const fn enabled_default() -> bool {
+    true
+}
+
+/// A stored rule.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Rule {
+    pub id: RuleId,
+    pub org: OrgId,
+    pub spec: RuleSpec,
+    /// Counts up with each change; the `ETag`.
+    pub version: i64,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_match_the_kind_and_stay_cheap() {
+        let matches = |pattern: &str, kind: &str| TypePattern(pattern.into()).matches(&EventType::new(Source::Vapi, kind));
+        assert!(matches("end-of-call-report", "end-of-call-report"));
+        assert!(matches("status-*", "status-update"));
+        assert!(matches("*", ""));
+        assert!(matches("*-update", "speech-update"));
+        assert!(!matches("status", "status-update"));
+        assert!(!matches("", "hang"));
+        assert!(!matches(&"*a".repeat(60), &"a".repeat(59)));
+    }
+}

@@ -1,0 +1,36 @@
+//! Hookswitch: webhooks of voice and telephony providers in, each organisation's provider actions out, once in effect.
+//!
+//! The way of the data: `receiver → queue → worker → attempt → action → provider`. It runs one way; a lower floor never
+//! imports an upper one. `tests/tidy.rs` holds the table of floors below.
+//!
+//! | floor | rooms |
+//! |---|---|
+//! | 0 | [`domain`] |
+//! | 1 | [`config`], [`telemetry`] |
+//! | 2 | [`source`], [`provider`], [`queue`], [`store`] |
+//! | 3 | [`vault`], [`routing`] |
+//! | 4 | [`action`] |
+//! | 5 | [`attempt`] |
+//! | 6 | [`reply`] |
+//! | 7 | [`receiver`], [`worker`], [`admin`] |
+//! | 8 | [`lifecycle`], [`sandbox`] |
+//! | 9 | [`cli`] |
+
+pub mod action;
+pub mod admin;
+pub mod attempt;
+pub mod cli;
+pub mod config;
+pub mod domain;
+pub mod lifecycle;
+pub mod provider;
+pub mod queue;
+pub mod receiver;
+pub mod reply;
+pub mod routing;
+pub mod sandbox;
+pub mod source;
+pub mod store;
+pub mod telemetry;
+pub mod vault;
+pub mod worker;

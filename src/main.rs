@@ -1,0 +1,3 @@
+//! The binary: arguments in, errors out with their chain.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Twilio's REST API (stub).
+#[derive(Clone, Debug)]
+pub struct TwilioClient {}

@@ -1,0 +1,3 @@
+//! Vapi's REST API (stub).
+#[derive(Clone, Debug)]
+pub struct VapiClient {}

@@ -1,0 +1,175 @@
+//! Who sends webhooks, how their bytes are vouched for, and what stands in them.
+//!
+//! The receiver and `hookswitch verify` enter. Pure: no I/O, no clock of its own. **Invariant:** ids read before verification
+//! choose which secret to try and nothing else.
+
+mod hmac;
+mod twilio;
+mod vapi;
+
+pub use self::hmac::{HmacAlgorithm, HmacKey};
+pub use twilio::TwilioPlan;
+pub use vapi::VapiPlan;
+
+use crate::domain::{DedupeKey, EventType, RouteKey, SecretBytes, Source, Subject, Timestamp};
+use http::HeaderMap;
+use std::time::Duration;
+
+/// One request as the sender made it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Upper case, as on the wire.
+    pub method: &'a str,
+    /// The full URL as the sender saw it: public scheme and host, path and query untouched, no fragment.
+    pub url: &'a str,
+    pub headers: &'a HeaderMap,
+    pub body: &'a [u8],
+}
+
+/// What a request says about itself, read without a tree and before it is verified.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reading {
+    pub event_type: EventType,
+    /// External ids, most telling first. All are looked up; at most 8.
+    pub routes: Vec<RouteKey>,
+    pub subject: Subject,
+    pub dedupe_key: DedupeKey,
+    /// When the sender says that it happened, where it says so.
+    pub time: Option<Timestamp>,
+    /// The sender reads the answer's body.
+    pub answer: AnswerKind,
+}
+
+/// What the sender expects in a 200.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AnswerKind {
+    /// Vapi's messages that wait for nothing: `{}` as JSON.
+    VapiAck,
+    /// Vapi's questions (facts/vapi.md §4); `reply` makes the body.
+    VapiQuestion(VapiQuestion),
+    /// `<Response/>` as `text/xml`.
+    Twiml,
+    /// 200 and no body that anyone reads.
+    Empty,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VapiQuestion {
+    AssistantRequest,
+    ToolCalls,
+    TransferDestinationRequest,
+    HandoffDestinationRequest,
+    KnowledgeBaseRequest,
+    VoiceRequest,
+    CallEndpointingRequest,
+    CampaignPredial,
+    /// The legacy `function-call`.
+    FunctionCall,
+}
+
+/// Not the source's format: 400, nothing is stored. Says what is wrong, never repeats the input.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a {source_name} webhook: {reason}")]
+pub struct NotTheFormat {
+    pub source_name: Source,
+    pub reason: &'static str,
+}
+
+/// Why a secret does not vouch for a request. One answer for senders; the cause is for people who look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the header that carries the signature is missing")]
+    SignatureMissing,
+    #[error("the header that carries the signature occurs more than once")]
+    SignatureRepeated,
+    #[error("the signature is not in the form that this scheme uses")]
+    SignatureMalformed,
+    #[error("the signature does not match")]
+    SignatureMismatch,
+    #[error("the header that carries the timestamp is missing")]
+    TimestampMissing,
+    #[error("the timestamp is not a plain number of seconds or milliseconds")]
+    TimestampMalformed,
+    #[error("the timestamp is older than the replay window")]
+    TooOld,
+    #[error("the timestamp lies further in the future than the replay window")]
+    TooFarAhead,
+    #[error("the signature names an algorithm that is not supported")]
+    AlgorithmUnknown,
+    #[error("the URL carries no bodySHA256 that the body hashes to")]
+    BodyHashMismatch,
+    #[error("the secret is empty or shorter than 16 bytes")]
+    SecretTooShort,
+    #[error("the secret is not in the form that its plan says")]
+    SecretMalformed,
+}
+
+/// How one secret signs. Stored as JSON beside the sealed secret (`endpoint_secrets.plan`).
+#[derive(Clone, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+pub enum Plan {
+    Vapi(VapiPlan),
+    Twilio(TwilioPlan),
+}
+
+/// A secret made ready to verify: HMAC states or a token, zeroed on drop, never printed. Made from the plaintext inside the vault's closure.
+pub struct SigningKey(KeyInner);
+
+enum KeyInner {
+    Vapi(vapi::VapiKey),
+    Twilio(twilio::TwilioKey),
+}
+
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SigningKey(…)")
+    }
+}
+
+impl SigningKey {
+    /// # Errors
+    /// The secret is too short, or not in the form that the plan says.
+    pub fn new(plan: &Plan, secret: &SecretBytes) -> Result<Self, Refusal> {
+        Ok(Self(match plan {
+            Plan::Vapi(plan) => KeyInner::Vapi(vapi::VapiKey::new(plan, secret)?),
+            Plan::Twilio(plan) => KeyInner::Twilio(twilio::TwilioKey::new(plan, secret)?),
+        }))
+    }
+
+    /// Whether this secret vouches for the request, in constant time over the signature. The replay window belongs to the plan; a timestamp
+    /// is judged only after the signature matched, so `TooOld` is said of authentic requests only.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn verify(&self, request: &Request<'_>, now: Timestamp) -> Result<(), Refusal> {
+        match &self.0 {
+            KeyInner::Vapi(key) => key.verify(request, now),
+            KeyInner::Twilio(key) => key.verify(request),
+        }
+    }
+}
+
+/// The plan that is meant where a secret is given without one.
+#[must_use]
+pub fn plan_default(source: Source) -> Option<Plan> {
+    match source {
+        Source::Vapi => Some(Plan::Vapi(VapiPlan::default())),
+        Source::Twilio => Some(Plan::Twilio(TwilioPlan::AuthToken)),
+        _ => None,
+    }
+}
+
+/// Reads what a request says about itself: a borrowed partial parse, no tree.
+///
+/// # Errors
+/// Not the source's format, or a source that is not served.
+pub fn read(source: Source, request: &Request<'_>) -> Result<Reading, NotTheFormat> {
+    match source {
+        Source::Vapi => vapi::read(request),
+        Source::Twilio => twilio::read(request),
+        _ => Err(NotTheFormat { source_name: source, reason: "this source is not served" }),
+    }
+}
+
+/// Largest replay window that a plan may ask for.
+pub const REPLAY_WINDOW_MAX: Duration = Duration::from_hours(24);

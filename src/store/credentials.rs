@@ -1,0 +1,86 @@
+//! Credentials: one row for each organisation, provider and name; ciphertext only.
+
+use super::StoreError;
+use crate::domain::{CredentialId, OrgId, Provider, SealedBytes, Timestamp};
+use async_trait::async_trait;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredCredential {
+    pub id: CredentialId,
+    pub org: OrgId,
+    pub provider: Provider,
+    /// `''`, or the name of a destination of `http.post`.
+    pub name: String,
+    pub is_active: bool,
+    /// `None` once erased.
+    pub sealed: Option<SealedBytes>,
+    /// Counts up with each save. Attempts record it; "failing" is compare-and-swap on it (rule 6).
+    pub version: i64,
+    pub health: CredentialHealth,
+    pub account_id: Option<String>,
+    pub account_name: Option<String>,
+    pub account_fingerprint: Option<String>,
+    pub last_four: Option<String>,
+    pub last_verified_at: Option<Timestamp>,
+    pub last_used_at: Option<Timestamp>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// What is known about whether it works.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct CredentialHealth {
+    /// `not_connected`, `connected`, `limited`, `failing`, `needs_reconnecting` (`undecryptable` is found when it is opened, never stored).
+    pub state: String,
+    pub cause: Option<String>,
+    /// The provider's words, cut.
+    pub error: Option<String>,
+    /// What a limited credential cannot do.
+    pub missing: Option<String>,
+    pub checked_at: Option<Timestamp>,
+    pub first_failed_at: Option<Timestamp>,
+}
+
+/// What a save writes. The caller sealed it.
+#[derive(Clone, Debug)]
+pub struct NewCredential {
+    pub org: OrgId,
+    pub provider: Provider,
+    pub name: String,
+    pub sealed: SealedBytes,
+    pub state: String,
+    pub missing: Option<String>,
+    pub account_id: Option<String>,
+    pub account_name: Option<String>,
+    pub account_fingerprint: Option<String>,
+    pub last_four: Option<String>,
+    /// When the provider accepted it; `None` where it was saved unverified.
+    pub verified_at: Option<Timestamp>,
+}
+
+#[async_trait]
+pub trait Credentials: Send + Sync + 'static {
+    async fn find_credential(&self, org: OrgId, provider: Provider, name: &str) -> Result<Option<StoredCredential>, StoreError>;
+
+    /// All of an organisation, erased ones included, by provider and name.
+    async fn list_credentials(&self, org: OrgId) -> Result<Vec<StoredCredential>, StoreError>;
+
+    /// Inserts or replaces: keeps the id, counts the version up, clears failures, and makes parked actions of this credential due (rule 6), in one transaction.
+    async fn save_credential(&self, new: NewCredential) -> Result<StoredCredential, StoreError>;
+
+    /// Erases the ciphertext and keeps the row. `false` when there was nothing active.
+    async fn erase_credential(&self, org: OrgId, provider: Provider, name: &str) -> Result<bool, StoreError>;
+
+    /// Records what a check came to, if `version` still stands (compare-and-swap). `false` when a newer one stands.
+    async fn record_credential_health(
+        &self,
+        org: OrgId,
+        id: CredentialId,
+        version: i64,
+        health: CredentialHealth,
+        verified_at: Option<Timestamp>,
+    ) -> Result<bool, StoreError>;
+
+    /// Notes a good use; lazily, at most once a minute a credential.
+    async fn touch_credential(&self, org: OrgId, id: CredentialId, used_at: Timestamp) -> Result<(), StoreError>;
+}

@@ -1,0 +1,104 @@
+//! Events, actions and attempts as people look at them. Read only: the ledger changes them.
+
+use super::StoreError;
+use crate::domain::{ActionId, ActionKind, ActionState, Cause, EndpointId, EventId, EventType, OrgId, Provider, RuleId, SealedBytes, Source, Timestamp};
+use async_trait::async_trait;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEvent {
+    pub id: EventId,
+    pub org: OrgId,
+    pub source: Source,
+    pub event_type: EventType,
+    pub subject: String,
+    pub endpoint: Option<EndpointId>,
+    pub time: Timestamp,
+    pub received_at: Timestamp,
+    pub content_type: String,
+    pub path: String,
+    pub query: String,
+    pub headers: Vec<(String, String)>,
+    pub hops: u8,
+    /// Sealed with `Purpose::Payload`; `None` once forgotten.
+    pub body: Option<SealedBytes>,
+    pub body_bytes: u64,
+    pub dead_reason: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredAction {
+    pub id: ActionId,
+    pub org: OrgId,
+    pub event: EventId,
+    pub rule: RuleId,
+    pub rule_name: String,
+    pub kind: ActionKind,
+    pub provider: Provider,
+    pub credential_name: String,
+    pub state: ActionState,
+    pub cause: Option<Cause>,
+    pub detail: Option<String>,
+    pub http_status: Option<u16>,
+    pub provider_code: Option<String>,
+    /// Sealed with `Purpose::Payload`: the frozen request's JSON.
+    pub request: Option<SealedBytes>,
+    pub series: u32,
+    pub due_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub attempts: u32,
+    pub look_ups: u32,
+    pub provider_ref: Option<String>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredAttempt {
+    pub number: u32,
+    pub is_look_up: bool,
+    pub started_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+    pub outcome: Option<String>,
+    pub cause: Option<String>,
+    pub http_status: Option<u16>,
+    pub provider_code: Option<String>,
+    pub detail: Option<String>,
+    pub credential_version: Option<i64>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    pub source: Option<Source>,
+    pub event_type: Option<String>,
+    pub subject: Option<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct ActionFilter {
+    pub state: Option<ActionState>,
+    pub event: Option<EventId>,
+    pub provider: Option<Provider>,
+}
+
+/// What gauges show, gathered at each scrape, over all organisations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LedgerState {
+    /// By provider: when the oldest claimable action became due.
+    pub oldest_due_at: Vec<(Provider, Timestamp)>,
+    pub oldest_unknown_at: Option<Timestamp>,
+    pub parked: u64,
+    pub unknown: u64,
+    pub dead: u64,
+}
+
+#[async_trait]
+pub trait History: Send + Sync + 'static {
+    /// Newest first, before `before`.
+    async fn list_events(&self, org: OrgId, filter: EventFilter, before: Option<EventId>, count_max: u32) -> Result<Vec<StoredEvent>, StoreError>;
+    async fn find_event(&self, org: OrgId, id: EventId) -> Result<Option<StoredEvent>, StoreError>;
+    /// Newest first, before `before`.
+    async fn list_actions(&self, org: OrgId, filter: ActionFilter, before: Option<ActionId>, count_max: u32) -> Result<Vec<StoredAction>, StoreError>;
+    async fn find_action(&self, org: OrgId, id: ActionId) -> Result<Option<StoredAction>, StoreError>;
+    async fn list_attempts(&self, org: OrgId, id: ActionId) -> Result<Vec<StoredAttempt>, StoreError>;
+    async fn ledger_state(&self) -> Result<LedgerState, StoreError>;
+}

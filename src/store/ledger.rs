@@ -1,0 +1,161 @@
+//! The ledger: plans, claims with a lease and a fence, records. Each transition names both states.
+
+use super::StoreError;
+use crate::domain::{ActionId, ActionKind, ActionState, Cause, Envelope, EventId, OrgId, Provider, RuleId, SealedBytes, Timestamp};
+use async_trait::async_trait;
+use std::time::Duration;
+
+/// One event with what was planned from it.
+#[derive(Clone, Debug)]
+pub struct PlannedEvent {
+    pub org: OrgId,
+    pub envelope: Envelope,
+    /// The body, sealed for the organisation.
+    pub body: SealedBytes,
+    pub actions: Vec<PlannedAction>,
+    /// `0` for the first time; counts up for replays, which pass dedupe by it (rule 4).
+    pub series: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct PlannedAction {
+    pub id: ActionId,
+    pub rule: RuleId,
+    pub rule_name: String,
+    pub kind: ActionKind,
+    pub credential_name: String,
+    /// The frozen request, sealed; `None` where it could not be rendered (then `state` is dead).
+    pub request: Option<SealedBytes>,
+    /// `Pending`, or `Dead` with a cause where the rule's template failed for this event.
+    pub state: ActionState,
+    pub cause: Option<Cause>,
+    pub detail: Option<String>,
+    pub expires_at: Timestamp,
+}
+
+/// What became of one event of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planned {
+    /// First time: event and actions are there.
+    New,
+    /// A redelivery: nothing was written.
+    Duplicate,
+}
+
+/// Outgoing work that a worker has claimed: the row is durably `running` under `fence` until `lease_until`.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    pub action: ActionId,
+    pub org: OrgId,
+    pub event: EventId,
+    pub kind: ActionKind,
+    pub provider: Provider,
+    pub credential_name: String,
+    pub request: SealedBytes,
+    pub idempotency_key: String,
+    /// A look-up of an unknown outcome, not a send.
+    pub is_look_up: bool,
+    pub fence: i64,
+    pub lease_until: Timestamp,
+    pub attempts: u32,
+    pub look_ups: u32,
+    pub absences: u32,
+    pub first_sent_at: Option<Timestamp>,
+    pub expires_at: Timestamp,
+    pub planned_at: Timestamp,
+    pub hops: u8,
+}
+
+/// What one organisation may have claimed in this round (rule 22).
+#[derive(Clone, Debug)]
+pub struct ClaimLimits {
+    /// Actions in all.
+    pub count_max: u32,
+    /// Rows an organisation and provider a turn.
+    pub turn_max: u32,
+    /// Turns that are moved instead of taken: at their limit, paused, or with an open breaker.
+    pub deferred: Vec<(OrgId, Provider, Timestamp)>,
+    pub lease: Duration,
+}
+
+/// A transition out of `running`, valid only under the fence that the claim was given.
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub action: ActionId,
+    pub org: OrgId,
+    pub fence: i64,
+    pub to: ActionState,
+    pub cause: Cause,
+    pub detail: String,
+    pub http_status: Option<u16>,
+    pub provider_code: Option<String>,
+    pub provider_ref: Option<String>,
+    pub due_at: Option<Timestamp>,
+    /// Uses up a try.
+    pub counts: bool,
+    /// A look-up found nothing; `absences` counts up, else it is reset.
+    pub is_absence: bool,
+    pub outcome: &'static str,
+    pub ended_at: Timestamp,
+    pub credential_version: Option<i64>,
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    Done,
+    /// The fence has moved on: the lease ended and someone else owns the row. Nothing was changed.
+    Superseded,
+    /// `provider_ref` belongs to another action (rule 2): the row is `unknown` with cause `ambiguous`.
+    RefTaken,
+}
+
+/// What a person's lever came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Levered {
+    Done(ActionState),
+    /// Not from this state.
+    NotFrom(ActionState),
+    Absent,
+}
+
+#[async_trait]
+pub trait Ledger: Send + Sync + 'static {
+    /// Marks dedupe keys and inserts events, actions and turns in one transaction; keys are sorted first (rule 15). One answer an event, in order.
+    /// An error of data in one event fails the whole batch: the caller bisects it.
+    async fn plan(&self, events: Vec<PlannedEvent>) -> Result<Vec<Planned>, StoreError>;
+
+    /// Sets an event aside that cannot be planned, with the reason.
+    async fn bury(&self, envelope: Envelope, org: Option<OrgId>, reason: &str) -> Result<(), StoreError>;
+
+    /// Takes what is due now, turn by turn over organisations, and durably sets it `running` with a fence. Expired ones become `dead: expired` instead;
+    /// `unknown` ones come as look-ups.
+    async fn claim(&self, limits: ClaimLimits, now: Timestamp) -> Result<Vec<Claim>, StoreError>;
+
+    /// Writes that the request is about to go out (`first_sent_at`), under the fence. Part of the claim for sends: see the implementation.
+    async fn record(&self, records: Vec<Record>) -> Result<Vec<Recorded>, StoreError>;
+
+    /// `running` whose lease ended becomes `unknown`, due after `settle` (rule 1). How many.
+    async fn expire_leases(&self, now: Timestamp, settle: Duration, count_max: u32) -> Result<u64, StoreError>;
+
+    /// At a start, in an embedded installation: no other process can hold a lease, so `running` rows of the process that died become `unknown` at once.
+    async fn abandon_leases(&self, now: Timestamp, settle: Duration) -> Result<u64, StoreError>;
+
+    /// A provider called back about an action (rule 2): settles it as succeeded under its id, whatever non-final state it is in.
+    async fn settle(&self, org: OrgId, action: ActionId, provider_ref: &str, now: Timestamp) -> Result<Levered, StoreError>;
+
+    /// When the next turn is due, so that the worker can sleep until then.
+    async fn next_due_at(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Whether another action holds this id of the provider's.
+    async fn is_ref_taken(&self, org: OrgId, provider: Provider, provider_ref: &str, by_other_than: ActionId) -> Result<bool, StoreError>;
+
+    /// A person tries again: `dead`, `parked`, `suppressed`, `cancelled`, `waiting` become `pending` with fresh tries; `unknown` is looked up now (rule 4).
+    async fn retry(&self, org: OrgId, action: ActionId, expires_at: Timestamp, now: Timestamp) -> Result<Levered, StoreError>;
+
+    /// A person stops what has not gone out: `pending`, `waiting`, `parked`.
+    async fn cancel(&self, org: OrgId, action: ActionId, now: Timestamp) -> Result<Levered, StoreError>;
+
+    /// A person says what happened to an `unknown` one: it went out (`Succeeded`), or send it again (`Pending`).
+    async fn resolve(&self, org: OrgId, action: ActionId, to: ActionState, now: Timestamp) -> Result<Levered, StoreError>;
+}

@@ -1,0 +1,33 @@
+//! Requests that never became events: a bounded ring.
+
+use super::StoreError;
+use crate::domain::{EndpointId, OrgId, RouteKey, Source, Timestamp};
+use async_trait::async_trait;
+use uuid::Uuid;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    pub id: Uuid,
+    pub at: Timestamp,
+    pub source: Source,
+    pub endpoint: Option<EndpointId>,
+    /// Whose endpoint it came to, or whose ids it carried.
+    pub org: Option<OrgId>,
+    /// On the shared URL, by ids alone: anyone could have sent it, so its head is withheld from the organisation.
+    pub is_claimed: bool,
+    /// `bad_signature`, `too_old`, `unknown_route`, `conflicting_route`, `not_the_format`, `too_large`, …
+    pub cause: String,
+    pub status: u16,
+    pub bytes: u64,
+    pub ids: Vec<RouteKey>,
+    /// The first bytes with secrets, numbers and addresses masked.
+    pub head: String,
+}
+
+#[async_trait]
+pub trait Rejections: Send + Sync + 'static {
+    /// Appends a batch and drops the oldest above `kept_max`.
+    async fn record_rejections(&self, batch: Vec<Rejection>, kept_max: u32) -> Result<(), StoreError>;
+    /// Newest first, before `before`. `org: None` is the operator's view of all.
+    async fn list_rejections(&self, org: Option<OrgId>, before: Option<Uuid>, count_max: u32) -> Result<Vec<Rejection>, StoreError>;
+}

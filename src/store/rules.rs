@@ -1,0 +1,30 @@
+//! Rules: written by the admin API, loaded by the worker.
+
+use super::StoreError;
+use crate::domain::{OrgId, Rule, RuleId, RuleSpec};
+use async_trait::async_trait;
+
+/// What a worker's snapshot of rules is brought up to date with.
+#[derive(Clone, Debug, Default)]
+pub struct RuleChanges {
+    /// The configuration version that these rules are current for.
+    pub version: i64,
+    /// Rules changed above the version asked for, with whether they are deleted.
+    pub rules: Vec<(Rule, bool)>,
+    /// All organisations known at `version` that were changed above the one asked for, and whether they are active. An event of an organisation that is in no snapshot waits (rule 7).
+    pub organisations: Vec<(OrgId, bool)>,
+}
+
+#[async_trait]
+pub trait Rules: Send + Sync + 'static {
+    async fn create_rule(&self, rule: Rule) -> Result<(), StoreError>;
+    async fn find_rule(&self, org: OrgId, id: RuleId) -> Result<Option<Rule>, StoreError>;
+    async fn list_rules(&self, org: OrgId, after: Option<RuleId>, count_max: u32) -> Result<Vec<Rule>, StoreError>;
+    /// Replaces the spec if `version` still stands; returns the new version. `Conflict` otherwise, `Ok(None)` when there is no such rule.
+    async fn update_rule(&self, org: OrgId, id: RuleId, version: i64, spec: RuleSpec) -> Result<Option<i64>, StoreError>;
+    async fn delete_rule(&self, org: OrgId, id: RuleId) -> Result<bool, StoreError>;
+    /// Enabled rules of an organisation for a source, for the limit of 50 for each organisation and type (rule 22).
+    async fn count_rules(&self, org: OrgId) -> Result<u32, StoreError>;
+    /// Changes above `version`; `0` asks for all. One read transaction.
+    async fn load_rule_changes(&self, version: i64) -> Result<RuleChanges, StoreError>;
+}

@@ -1,0 +1,61 @@
+//! What the routing table holds in memory, loaded whole at the start and by change afterwards.
+
+use super::{StoreError, keys::DataKeyRow};
+use crate::domain::{EndpointId, OrgId, RouteKey, SealedBytes, SecretId, Source, Timestamp};
+use async_trait::async_trait;
+
+/// Rows whose `changed_version` lies above the one asked for. Deleted things come as inactive rows, so that a refresh can take them out.
+#[derive(Clone, Debug, Default)]
+pub struct SnapshotChanges {
+    /// The version that these rows are current for.
+    pub version: i64,
+    /// The database's clock when it was read, in its own time (rule 16).
+    pub database_now: Timestamp,
+    pub organisations: Vec<OrganisationRow>,
+    pub data_keys: Vec<DataKeyRow>,
+    pub endpoints: Vec<EndpointRow>,
+    pub secrets: Vec<SecretRow>,
+    pub routes: Vec<RouteRow>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrganisationRow {
+    pub org: OrgId,
+    pub is_active: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointRow {
+    pub id: EndpointId,
+    pub org: OrgId,
+    pub source: Source,
+    pub is_active: bool,
+    pub ignored_types: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretRow {
+    pub id: SecretId,
+    pub org: OrgId,
+    pub endpoint: Option<EndpointId>,
+    pub source: Source,
+    pub plan: String,
+    /// `None`: erased, take it out.
+    pub sealed: Option<SealedBytes>,
+    pub not_after: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteRow {
+    pub key: RouteKey,
+    pub org: OrgId,
+    /// Live rows route. Others take the key out where it led to this organisation.
+    pub is_live: bool,
+}
+
+#[async_trait]
+pub trait Snapshots: Send + Sync + 'static {
+    /// Everything that changed after `version`; `0` asks for all (then only live rows). One read transaction, so that it is consistent.
+    /// `TwilioAccount` routes are made from connected Twilio credentials, live only while one organisation claims the account (rule 18).
+    async fn load_changes(&self, version: i64) -> Result<SnapshotChanges, StoreError>;
+}

@@ -1,0 +1,13 @@
+//! AuditLog in SQLite.
+
+use super::{SqliteStore, StoreError};
+use crate::{domain::*, store::audit::*};
+use async_trait::async_trait;
+
+#[async_trait]
+#[allow(unused_variables)]
+impl AuditLog for SqliteStore {
+    async fn record_audit(&self, entry: AuditEntry) -> Result<(), StoreError> {
+        unimplemented!()
+    }
+}

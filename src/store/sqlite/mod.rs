@@ -1,0 +1,196 @@
+//! SQLite: one writer that owns its connection, a small pool of readers.
+//!
+//! **Invariant:** every change goes through [`SqliteStore::write`]; a command is a savepoint, answered after the commit that made it durable.
+
+mod audit;
+mod credentials;
+mod endpoints;
+mod history;
+mod keys;
+mod ledger;
+mod organisations;
+mod rejections;
+mod routes;
+mod rows;
+mod rules;
+mod snapshot;
+mod writer;
+
+pub(super) use writer::Lane;
+
+use super::{Base, ConnectError, StoreError};
+use crate::domain::Clock;
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use sqlx::{
+    AssertSqlSafe, Connection, Row, SqliteConnection, SqlitePool,
+    migrate::{Migration, MigrationType, Migrator},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use std::{borrow::Cow, path::Path, sync::Arc, time::Duration};
+use tokio::sync::watch;
+use writer::Writer;
+
+/// Readers. SQLite reads from memory-mapped pages of its own cache; more connections than cores gain nothing.
+const READERS_MAX: u32 = 4;
+
+pub struct SqliteStore {
+    writer: Writer,
+    readers: SqlitePool,
+    changes: watch::Sender<i64>,
+    clock: Arc<dyn Clock>,
+    /// Held for the life of the store: an embedded database means one process (rule 15).
+    _lock: std::fs::File,
+}
+
+/// Applied in order, once each. The text is part of the binary, so that a binary and its schema cannot be parted.
+fn migrator() -> Migrator {
+    let step = |version, description: &'static str, sql: &'static str| {
+        Migration::new(version, Cow::Borrowed(description), MigrationType::Simple, sqlx::SqlStr::from_static(sql), false)
+    };
+    Migrator::with_migrations(vec![step(1, "init", include_str!("../../../migrations/sqlite/0001_init.sql"))])
+}
+
+impl SqliteStore {
+    /// Opens or creates the database file, checks SQLite's version and the durability settings, and applies migrations.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
+        let shown = path.display().to_string();
+        if let Some(directory) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
+            std::fs::create_dir_all(directory).map_err(|e| ConnectError::Open { path: shown.clone(), source: sqlx::Error::Io(e) })?;
+        }
+        let lock = lock_beside(path).map_err(|e| match e {
+            None => ConnectError::InUse { path: shown.clone() },
+            Some(e) => ConnectError::Open { path: shown.clone(), source: sqlx::Error::Io(e) },
+        })?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(5))
+            .foreign_keys(true)
+            .statement_cache_capacity(256)
+            .pragma("journal_size_limit", "67108864")
+            .pragma("cache_size", "-16384")
+            .pragma("temp_store", "memory");
+        let open_failed = |source| ConnectError::Open { path: shown.clone(), source };
+        let mut connection = SqliteConnection::connect_with(&options).await.map_err(open_failed)?;
+        check_version(&mut connection).await.map_err(open_failed)?.map_err(|version| ConnectError::TooOld { version })?;
+        for (pragma, expected) in [("journal_mode", "wal"), ("synchronous", "2")] {
+            let row = sqlx::query(AssertSqlSafe(format!("PRAGMA {pragma}"))).fetch_one(&mut connection).await.map_err(open_failed)?;
+            let found = row.try_get::<String, _>(0).or_else(|_| row.try_get::<i64, _>(0).map(|n| n.to_string())).map_err(open_failed)?;
+            if found != expected {
+                return Err(ConnectError::Pragma { path: shown, pragma, found, expected });
+            }
+        }
+        migrator().run(&mut connection).await.map_err(|source| ConnectError::Migrate { path: shown.clone(), source })?;
+        let version = read_version(&mut connection).await.map_err(open_failed)?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS_MAX)
+            .acquire_timeout(Duration::from_secs(5))
+            .connect_with(options.read_only(true))
+            .await
+            .map_err(open_failed)?;
+        let (changes, _) = watch::channel(version);
+        Ok(Self { writer: Writer::start(connection), readers, changes, clock, _lock: lock })
+    }
+
+    /// Runs a command in the writer's next transaction and returns after its commit. An error undoes this command alone.
+    pub(super) async fn write<T, F>(&self, lane: Lane, doing: &'static str, command: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
+    {
+        self.writer.run(lane, doing, command).await
+    }
+
+    /// Like [`SqliteStore::write`] for a change of configuration: counts the version up, hands it to the command (which stamps its rows with it), and wakes whoever refreshes.
+    pub(super) async fn configure<T, F>(&self, doing: &'static str, command: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection, i64) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
+    {
+        const BUMP: &str = "UPDATE config_version SET version = version + 1 WHERE id = 1 RETURNING version";
+        let (value, version) = self
+            .write(Lane::Urgent, doing, move |connection| {
+                Box::pin(async move {
+                    let version: i64 = sqlx::query_scalar(BUMP).fetch_one(&mut *connection).await.map_err(failed("count the configuration version up"))?;
+                    Ok((command(connection, version).await?, version))
+                })
+            })
+            .await?;
+        self.changes.send_if_modified(|known| {
+            let newer = version > *known;
+            *known = version.max(*known);
+            newer
+        });
+        Ok(value)
+    }
+
+    pub(super) const fn readers(&self) -> &SqlitePool {
+        &self.readers
+    }
+
+    pub(super) fn now(&self) -> crate::domain::Timestamp {
+        self.clock.now()
+    }
+}
+
+/// Maps a database error, with what was being done. For `map_err`.
+pub(super) fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
+    move |error| match error {
+        sqlx::Error::Database(e) if e.is_unique_violation() => StoreError::Conflict { what: doing },
+        sqlx::Error::Database(e) if matches!(e.code().as_deref(), Some("13" | "10" | "5" | "6")) => StoreError::Unavailable { doing }, // FULL, IOERR, BUSY, LOCKED
+        sqlx::Error::Database(e) => StoreError::Data { doing, reason: e.message().into() },
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::TypeNotFound { .. } | sqlx::Error::ColumnNotFound(_) => {
+            StoreError::Data { doing, reason: "a column does not have the expected type".into() }
+        }
+        _ => StoreError::Unavailable { doing },
+    }
+}
+
+fn lock_beside(path: &Path) -> Result<std::fs::File, Option<std::io::Error>> {
+    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path.with_extension("lock")).map_err(Some)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(None),
+        Err(std::fs::TryLockError::Error(e)) => Err(Some(e)),
+    }
+}
+
+/// `Ok(Err(version))` when the linked SQLite can lose committed writes (its WAL-reset bug was mended in 3.51.3).
+async fn check_version(connection: &mut SqliteConnection) -> Result<Result<(), String>, sqlx::Error> {
+    let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(connection).await?;
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    Ok(if found < (3, 51, 3) { Err(version) } else { Ok(()) })
+}
+
+const READ_VERSION: &str = "SELECT version FROM config_version WHERE id = 1";
+
+async fn read_version(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(READ_VERSION).fetch_one(connection).await
+}
+
+#[async_trait]
+impl Base for SqliteStore {
+    async fn config_version(&self) -> Result<i64, StoreError> {
+        sqlx::query_scalar(READ_VERSION).fetch_one(&self.readers).await.map_err(failed("read the configuration version"))
+    }
+
+    fn config_changes(&self) -> watch::Receiver<i64> {
+        self.changes.subscribe()
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.config_version().await.map(drop)
+    }
+
+    async fn close(&self) {
+        self.writer.close().await;
+        self.readers.close().await;
+    }
+}

@@ -1,0 +1,135 @@
+//! Every metric: name, kind, unit, labels, help. The only place that names one.
+
+use metrics::Unit;
+
+/// What kind of metric it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// One metric as it is documented. Rooms use it through its constant: `catalogue::EVENTS_PLANNED.count(1, &[…])`.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub unit: Unit,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+impl Metric {
+    /// Adds to a counter. `values` stand in the order of `labels`.
+    pub fn count(&self, by: u64, values: &[&'static str]) {
+        debug_assert_eq!(self.kind, Kind::Counter);
+        #[expect(clippy::disallowed_macros, reason = "the one place that records")]
+        metrics::counter!(self.name, self.pairs(values)).increment(by);
+    }
+
+    /// Sets a gauge.
+    pub fn set(&self, value: f64, values: &[&'static str]) {
+        debug_assert_eq!(self.kind, Kind::Gauge);
+        #[expect(clippy::disallowed_macros, reason = "the one place that records")]
+        metrics::gauge!(self.name, self.pairs(values)).set(value);
+    }
+
+    /// Records into a histogram, in its unit.
+    pub fn observe(&self, value: f64, values: &[&'static str]) {
+        debug_assert_eq!(self.kind, Kind::Histogram);
+        #[expect(clippy::disallowed_macros, reason = "the one place that records")]
+        metrics::histogram!(self.name, self.pairs(values)).record(value);
+    }
+
+    fn pairs(&self, values: &[&'static str]) -> Vec<metrics::Label> {
+        debug_assert_eq!(self.labels.len(), values.len(), "{} wants labels {:?}", self.name, self.labels);
+        self.labels.iter().zip(values).map(|(name, value)| metrics::Label::from_static_parts(name, value)).collect()
+    }
+}
+
+macro_rules! catalogue {
+    ($($(#[doc = $help:literal])+ $konst:ident: $kind:ident $unit:ident $name:literal [$($label:literal),*];)+) => {
+        $($(#[doc = $help])+ pub const $konst: Metric = Metric {
+            name: $name, kind: Kind::$kind, unit: Unit::$unit, labels: &[$($label),*], help: concat!($($help),+).trim_ascii_start(),
+        };)+
+
+        /// All of them, in the order of this file. `docs/metrics.md` is made from it.
+        pub const ALL: &[Metric] = &[$($konst),+];
+    };
+}
+
+catalogue! {
+    /// Time from a request's last byte read to its answer, by source and status.
+    RECEIVE_SECONDS: Histogram Seconds "hookswitch_receive_seconds" ["source", "status"];
+    /// Requests that were refused before they became events, by source and cause.
+    REJECTIONS: Counter Count "hookswitch_rejections_total" ["source", "cause"];
+    /// Verified events of types that their endpoint ignores: answered, not stored.
+    EVENTS_IGNORED: Counter Count "hookswitch_receive_ignored_total" ["source"];
+    /// Open ingress connections.
+    CONNECTIONS: Gauge Count "hookswitch_receive_connections" [];
+    /// Time until a published event was durable, or refused.
+    PUBLISH_SECONDS: Histogram Seconds "hookswitch_queue_publish_seconds" ["outcome"];
+    /// Time of one fsync of the log.
+    FSYNC_SECONDS: Histogram Seconds "hookswitch_queue_fsync_seconds" [];
+    /// Events made durable by one fsync.
+    GROUP_EVENTS: Histogram Count "hookswitch_queue_group_events" [];
+    /// Events in the queue that are not acked.
+    QUEUE_EVENTS: Gauge Count "hookswitch_queue_events" [];
+    /// Bytes in the queue that are not acked.
+    QUEUE_BYTES: Gauge Bytes "hookswitch_queue_bytes" [];
+    /// Age of the oldest event that is not acked.
+    QUEUE_OLDEST_SECONDS: Gauge Seconds "hookswitch_queue_oldest_seconds" [];
+    /// Bytes cut from a torn tail when the log was opened.
+    QUEUE_TORN_BYTES: Counter Bytes "hookswitch_queue_torn_bytes_total" [];
+    /// Free bytes of the queue's disk.
+    DISK_FREE_BYTES: Gauge Bytes "hookswitch_disk_free_bytes" [];
+    /// Time to plan one batch: expressions, templates, sealing and the transaction.
+    PLAN_SECONDS: Histogram Seconds "hookswitch_plan_seconds" [];
+    /// Events by what planning came to: planned, unwanted, duplicate, recorded, dead.
+    EVENTS_PLANNED: Counter Count "hookswitch_plan_events_total" ["outcome"];
+    /// Actions planned, by kind.
+    ACTIONS_PLANNED: Counter Count "hookswitch_plan_actions_total" ["action"];
+    /// Attempts, by provider and outcome.
+    ATTEMPTS: Counter Count "hookswitch_attempts_total" ["provider", "outcome"];
+    /// Time of one exchange with a provider.
+    ATTEMPT_SECONDS: Histogram Seconds "hookswitch_attempt_seconds" ["provider"];
+    /// Look-ups of outcomes that nobody knew, by provider and what they came to.
+    LOOK_UPS: Counter Count "hookswitch_look_ups_total" ["provider", "outcome"];
+    /// Attempts running now.
+    ATTEMPTS_RUNNING: Gauge Count "hookswitch_attempts_running" [];
+    /// Leases that ended without a record.
+    LEASES_EXPIRED: Counter Count "hookswitch_leases_expired_total" [];
+    /// Age of the oldest action that is due, by provider.
+    ACTIONS_OLDEST_DUE_SECONDS: Gauge Seconds "hookswitch_actions_oldest_due_seconds" ["provider"];
+    /// Age of the oldest action whose outcome nobody knows.
+    ACTIONS_UNKNOWN_OLDEST_SECONDS: Gauge Seconds "hookswitch_actions_unknown_oldest_seconds" [];
+    /// Actions that will not go on by themselves, by state: parked, unknown, dead.
+    ACTIONS_STUCK: Gauge Count "hookswitch_actions_stuck" ["state"];
+    /// Hits of a cache.
+    CACHE_HITS: Counter Count "hookswitch_cache_hits_total" ["cache"];
+    /// Misses of a cache.
+    CACHE_MISSES: Counter Count "hookswitch_cache_misses_total" ["cache"];
+    /// Entries in a cache.
+    CACHE_ENTRIES: Gauge Count "hookswitch_cache_entries" ["cache"];
+    /// Routes in memory.
+    ROUTES: Gauge Count "hookswitch_routes" [];
+    /// Time since the route snapshot was last known to be current.
+    ROUTE_SNAPSHOT_AGE_SECONDS: Gauge Seconds "hookswitch_route_snapshot_age_seconds" [];
+    /// The database's clock less ours.
+    CLOCK_OFFSET_SECONDS: Gauge Seconds "hookswitch_clock_offset_seconds" [];
+    /// Time that the worker's consumer has been idle while the queue holds events.
+    CONSUMER_IDLE_WITH_BACKLOG_SECONDS: Gauge Seconds "hookswitch_consumer_idle_with_backlog_seconds" [];
+    /// Age of the oldest event in quarantine.
+    QUARANTINE_OLDEST_SECONDS: Gauge Seconds "hookswitch_quarantine_oldest_seconds" [];
+    /// Age of the oldest event in the spool.
+    SPOOL_OLDEST_SECONDS: Gauge Seconds "hookswitch_spool_oldest_seconds" [];
+    /// Share of the spool's limit that is used.
+    SPOOL_FILL_RATIO: Gauge Count "hookswitch_spool_fill_ratio" [];
+    /// Pauses in force.
+    PAUSED: Gauge Count "hookswitch_paused" [];
+    /// Requests to the admin API, by status.
+    ADMIN_REQUESTS: Counter Count "hookswitch_admin_requests_total" ["status"];
+    /// The version that runs, always 1.
+    BUILD_INFO: Gauge Count "hookswitch_build_info" ["version"];
+}

@@ -1,0 +1,3 @@
+//! The one integration binary: whole ways through real edges. One module a concern, helpers in `support`.
+
+mod support;
