@@ -1,3 +1,5 @@
+//! Settings of the admin API, the operations listener, and the tokens that open them.
+
 use secrecy::SecretString;
 
 section! {

@@ -1,3 +1,5 @@
+//! Settings of the providers' APIs.
+
 section! {
     /// The providers' APIs.
     ProviderSettings {

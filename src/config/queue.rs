@@ -1,3 +1,5 @@
+//! Settings of the queue.
+
 section! {
     /// The queue between receivers and workers.
     QueueSettings {

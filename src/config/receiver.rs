@@ -1,3 +1,5 @@
+//! Settings of ingress.
+
 use std::time::Duration;
 
 section! {

@@ -1,3 +1,5 @@
+//! Settings of the database.
+
 section! {
     /// The database.
     StoreSettings {

@@ -1,3 +1,5 @@
+//! Settings of logs.
+
 use super::SettingValue;
 
 /// How log lines look.

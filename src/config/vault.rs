@@ -1,3 +1,5 @@
+//! Settings of keys and of what is kept decrypted.
+
 use secrecy::SecretString;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Settings of planning and executing.
+
 use std::time::Duration;
 
 section! {

@@ -1,0 +1,306 @@
+//! The walls of the house that a single crate has no compiler for. Each test names what to turn round.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Rooms by floor: a file may use rooms of lower floors, and of its own floor only where a line below says so.
+const FLOORS: &[(&str, u8)] = &[
+    ("domain", 0),
+    ("config", 1),
+    ("telemetry", 1),
+    ("source", 2),
+    ("provider", 2),
+    ("queue", 2),
+    ("store", 2),
+    ("listener", 2),
+    ("vault", 3),
+    ("routing", 3),
+    ("rule", 4),
+    ("action", 4),
+    ("attempt", 5),
+    ("reply", 6),
+    ("receiver", 7),
+    ("worker", 7),
+    ("admin", 7),
+    ("lifecycle", 8),
+    ("sandbox", 8),
+    ("cli", 9),
+];
+
+/// `(room, room that it may use, why)`: what the order of the floors alone would forbid.
+const DOORS: &[(&str, &str, &str)] = &[("rule", "action", "a rule's parameters are checked and frozen by its action; actions know nothing of rules")];
+
+/// `(room, room, why)`: what the order of the floors would allow and the design forbids.
+const WALLS: &[(&str, &str, &str)] = &[
+    ("vault", "source", "the vault hands plaintext to closures and knows no scheme"),
+    ("vault", "provider", "the vault hands plaintext to closures and knows no credential's shape"),
+    ("vault", "queue", "secrets do not travel"),
+    ("routing", "source", "plans are opaque text to the snapshot"),
+    ("routing", "queue", "routes are read from the store"),
+    ("action", "vault", "an action gets a decrypted credential as an argument"),
+    ("action", "store", "an action knows nothing of the ledger"),
+    ("action", "queue", "an action knows nothing of events' way"),
+    ("receiver", "action", "the receiver cannot name an action"),
+    ("receiver", "attempt", "the receiver cannot act at a provider"),
+    ("receiver", "provider", "the receiver opens no outgoing connection"),
+    ("sandbox", "store", "stand-ins for providers know nothing of us"),
+    ("sandbox", "queue", "stand-ins for providers know nothing of us"),
+    ("sandbox", "provider", "a stand-in that shares code with its client proves nothing"),
+    ("sandbox", "action", "stand-ins for providers know nothing of us"),
+];
+
+/// Lines a file may have. Over it: look for the second idea, or give the reason here.
+const LINES_MAX: usize = 600;
+const LONGER: &[(&str, usize, &str)] = &[];
+
+/// The crates that the owner asked for: direct dependencies that `src` uses.
+const OWNERS_CRATES: &[&str] = &["tokio", "sqlx", "aes_gcm", "lru", "serde", "hmac", "sha2", "reqwest", "metrics", "metrics_exporter_prometheus"];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files below a folder with an ending, by their path from the root.
+fn files(folder: &str, ending: &str) -> BTreeMap<String, String> {
+    fn walk(at: &Path, ending: &str, into: &mut BTreeMap<String, String>) {
+        for entry in fs::read_dir(at).unwrap_or_else(|e| panic!("{}: {e}", at.display())) {
+            let path = entry.expect("a readable directory entry").path();
+            if path.is_dir() {
+                walk(&path, ending, into);
+            } else if path.extension().is_some_and(|e| e == ending) {
+                let name = path.strip_prefix(root()).expect("below the root").display().to_string();
+                into.insert(name, fs::read_to_string(&path).expect("UTF-8 text"));
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(&root().join(folder), ending, &mut found);
+    found
+}
+
+/// The room that a file of `src` belongs to.
+fn room(file: &str) -> &str {
+    let inside = file.strip_prefix("src/").unwrap_or(file);
+    inside.split(['/', '.']).next().unwrap_or(inside)
+}
+
+fn floor(room: &str) -> Option<u8> {
+    FLOORS.iter().find(|(name, _)| *name == room).map(|(_, floor)| *floor)
+}
+
+/// Code without comments and without the unit tests at the end of a file: those may look into other rooms.
+fn code(text: &str) -> String {
+    let text = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or(text);
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).fold(String::new(), |mut all, line| {
+        all.push_str(line);
+        all.push('\n');
+        all
+    })
+}
+
+/// Rooms named by `crate::room…` and by `crate::{room…, room…}`.
+fn rooms_used(text: &str) -> Vec<String> {
+    let mut used = Vec::new();
+    for (at, _) in text.match_indices("crate::") {
+        let rest = &text[at + "crate::".len()..];
+        if let Some(group) = rest.strip_prefix('{') {
+            let mut depth = 0;
+            let mut name = String::new();
+            for c in group.chars() {
+                match c {
+                    '{' => depth += 1,
+                    '}' if depth == 0 => break,
+                    '}' => depth -= 1,
+                    ',' if depth == 0 => used.push(std::mem::take(&mut name)),
+                    _ if depth == 0 => name.push(c),
+                    _ => {}
+                }
+            }
+            used.push(name);
+        } else {
+            used.push(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+        }
+    }
+    used.iter()
+        .map(|name| name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>())
+        .filter(|name| floor(name).is_some())
+        .collect()
+}
+
+#[test]
+fn data_goes_one_way_through_the_rooms() {
+    let mut wrong = String::new();
+    for (file, text) in files("src", "rs") {
+        let here = room(&file);
+        let Some(own) = floor(here) else {
+            assert!(matches!(here, "lib" | "main"), "{file}: give the room `{here}` a floor in tests/tidy.rs and src/lib.rs");
+            continue;
+        };
+        for used in rooms_used(&code(&text)) {
+            if used == here {
+                continue;
+            }
+            let theirs = floor(&used).expect("only rooms are listed");
+            let door = DOORS.iter().any(|(from, to, _)| *from == here && *to == used);
+            if theirs >= own && !door {
+                writeln!(wrong, "{file} (floor {own}) uses `crate::{used}` (floor {theirs}): turn this import round, or hand the thing in as an argument")
+                    .expect("to a string");
+            }
+            if let Some((_, _, why)) = WALLS.iter().find(|(from, to, _)| *from == here && *to == used) {
+                writeln!(wrong, "{file} uses `crate::{used}`, but {why}").expect("to a string");
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+#[test]
+fn files_fit_one_idea() {
+    let mut wrong = String::new();
+    for folder in ["src", "tests", "benches"] {
+        for (file, text) in files(folder, "rs") {
+            let lines = text.lines().count();
+            let max = LONGER.iter().find(|(name, _, _)| *name == file).map_or(LINES_MAX, |(_, max, _)| *max);
+            if lines > max {
+                writeln!(wrong, "{file}: {lines} lines, at most {max}: look for the second idea in it").expect("to a string");
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+#[test]
+fn rooms_open_with_what_they_are_for() {
+    for (file, text) in files("src", "rs") {
+        assert!(
+            text.starts_with("//! ") || text.starts_with("use ") && file.starts_with("src/config/"),
+            "{file}: begin with a `//!` line that says what it is for"
+        );
+        for left_over in ["todo!(", "unimplemented!(", "dbg!("] {
+            assert!(!code(&text).contains(left_over), "{file}: `{left_over}…)` is left over");
+        }
+    }
+}
+
+#[test]
+fn sql_stands_in_the_store_only() {
+    for (file, text) in files("src", "rs") {
+        if !file.starts_with("src/store/") {
+            assert!(!code(&text).contains("sqlx::"), "{file}: SQL belongs into src/store/{{sqlite,postgres}}");
+        }
+    }
+}
+
+#[test]
+fn outgoing_connections_are_opened_by_the_one_client() {
+    for (file, text) in files("src", "rs") {
+        let may = file.starts_with("src/provider/") || file.starts_with("src/sandbox/") || file.starts_with("src/cli/");
+        assert!(may || !code(&text).contains("reqwest::"), "{file}: outgoing connections go through provider::http");
+    }
+}
+
+#[test]
+fn plaintext_is_exposed_in_few_places() {
+    /// Files in which `expose_secret()` may stand, and why.
+    const MAY: &[(&str, &str)] = &[
+        ("src/domain/secret.rs", "defines it"),
+        ("src/vault/", "seals and opens"),
+        ("src/source/", "makes HMAC states from a secret, inside the vault's closure"),
+        ("src/provider/", "parses a credential and writes it on the line that sends"),
+        ("src/action/http_post.rs", "signs on the line that sends"),
+        ("src/sandbox/", "the other side: it is the provider"),
+        ("src/admin/", "takes secrets in to seal them, and keys of its own tokens"),
+        ("src/cli/", "hands keys and the demo's secrets in"),
+        ("src/config/", "reads the environment"),
+    ];
+    for (file, text) in files("src", "rs") {
+        let may = MAY.iter().any(|(place, _)| file.starts_with(place));
+        assert!(
+            may || !code(&text).contains("expose_secret("),
+            "{file}: plaintext is exposed only in {:?}",
+            MAY.iter().map(|(place, _)| place).collect::<Vec<_>>()
+        );
+    }
+}
+
+#[test]
+fn the_owners_crates_are_direct_dependencies_that_are_used() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
+    let direct = manifest.split("[dependencies]").nth(1).and_then(|rest| rest.split("\n[").next()).expect("a [dependencies] table");
+    let source = files("src", "rs").into_values().map(|text| code(&text)).collect::<String>();
+    for name in OWNERS_CRATES {
+        let dashed = name.replace('_', "-");
+        assert!(direct.lines().any(|line| line.starts_with(&format!("{dashed} ="))), "{dashed} is not a direct dependency");
+        assert!(source.contains(&format!("{name}::")), "{dashed} is a dependency that src does not use");
+    }
+}
+
+#[test]
+fn applied_migrations_do_not_change() {
+    let known = fs::read_to_string(root().join("migrations/HASHES")).unwrap_or_default();
+    let mut now = String::new();
+    for (file, text) in files("migrations", "sql") {
+        writeln!(now, "{} {file}", sha256(&text)).expect("to a string");
+    }
+    for line in known.lines() {
+        assert!(now.lines().any(|l| l == line), "an applied migration changed or went: {line}\nmake a new one instead");
+    }
+    rewrite("migrations/HASHES", &now);
+}
+
+#[test]
+fn settings_are_documented() {
+    let mut doc = String::from(
+        "# Settings\n\nRead from the environment at the start. An unknown `HOOKSWITCH_…` name is an error; all faults are told at once.\n\
+         This page is made from the structs in `src/config` by `cargo test --test tidy settings`.\n\n| setting | kind | default | |\n|---|---|---|---|\n",
+    );
+    let mut properties = serde_json::Map::new();
+    for setting in hookswitch::config::Settings::all() {
+        let default = if setting.default.is_empty() { "–".to_owned() } else { format!("`{}`", setting.default) };
+        writeln!(doc, "| `{}` | {} | {default} | {} |", setting.name, setting.kind, setting.doc).expect("to a string");
+        let kind = match setting.kind {
+            "number" => serde_json::json!({ "type": "string", "pattern": "^[0-9_]+$" }),
+            "seconds" => serde_json::json!({ "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?$" }),
+            "true or false" => serde_json::json!({ "type": "string", "enum": ["true", "false"] }),
+            "human or json" => serde_json::json!({ "type": "string", "enum": ["human", "json"] }),
+            _ => serde_json::json!({ "type": "string" }),
+        };
+        let mut property = kind.as_object().expect("an object").clone();
+        property.insert("description".into(), setting.doc.into());
+        if !setting.default.is_empty() {
+            property.insert("default".into(), setting.default.clone().into());
+        }
+        if setting.kind == "secret" {
+            property.insert("writeOnly".into(), true.into());
+        }
+        properties.insert(setting.name.into(), property.into());
+    }
+    let schema = serde_json::json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Hookswitch settings, as environment variables",
+        "type": "object",
+        "propertyNames": { "pattern": "^(?!HOOKSWITCH_)|^HOOKSWITCH_" },
+        "properties": properties,
+    });
+    rewrite("docs/settings.md", &doc);
+    rewrite("schemas/config.json", &format!("{}\n", serde_json::to_string_pretty(&schema).expect("JSON")));
+}
+
+/// Writes what a page should be, and fails when it was something else: run it once more and commit.
+fn rewrite(file: &str, text: &str) {
+    let path = root().join(file);
+    if fs::read_to_string(&path).is_ok_and(|known| known == text) {
+        return;
+    }
+    fs::write(&path, text).expect("a writable checkout");
+    panic!("{file} was out of date and has been written again: look at it and commit it");
+}
+
+fn sha256(text: &str) -> String {
+    use sha2::Digest;
+    hex::encode(sha2::Sha256::digest(text.as_bytes()))
+}
