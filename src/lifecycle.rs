@@ -1,69 +1,137 @@
-//! How a process starts, drains and stops: soft and hard tokens, one task tracker.
+//! How a process starts, drains and stops: stages with a soft token and a task tracker each, one hard token over all.
 //!
-//! `cli` and tests enter. **Invariant:** nothing outlives [`Lifecycle::drain`] but what the hard stop cut off.
+//! `cli` and tests enter. **Invariant:** stages end in order, and nothing outlives [`Lifecycle::drain`] but what the hard stop cut off.
 
 use std::{future::Future, time::Duration};
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Soft stop: take nothing more, finish what was begun. Hard stop: leave everything, now; it is the soft token's parent, so that it implies the soft one.
-#[derive(Clone, Debug)]
-pub struct Lifecycle {
-    hard: CancellationToken,
-    soft: CancellationToken,
-    tasks: TaskTracker,
+/// What ends before what: intake first, so that work has nothing more coming; upkeep last, because intake and work lean on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// Listeners. Soft stop: accept nothing more, finish what is being answered.
+    Intake,
+    /// The worker. Soft stop: take nothing more, finish or release what runs.
+    Work,
+    /// Refreshes, flushes, gauges.
+    Upkeep,
 }
 
-impl Default for Lifecycle {
-    fn default() -> Self {
-        let hard = CancellationToken::new();
-        Self { soft: hard.child_token(), hard, tasks: TaskTracker::new() }
-    }
+impl Stage {
+    const ALL: [Self; 3] = [Self::Intake, Self::Work, Self::Upkeep];
 }
 
 /// Whether everything ended by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Drained {
     Clean,
-    /// The hard stop cut something off.
-    CutOff,
+    /// The hard stop cut this stage off; what it had begun is found again at the next start.
+    CutOff(Stage),
+}
+
+#[derive(Clone, Debug)]
+struct Tasks {
+    soft: CancellationToken,
+    tracker: TaskTracker,
+}
+
+#[derive(Clone, Debug)]
+pub struct Lifecycle {
+    hard: CancellationToken,
+    stages: [Tasks; 3],
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        let hard = CancellationToken::new();
+        // The hard token is the parent: a hard stop implies every soft one.
+        let stages = Stage::ALL.map(|_| Tasks { soft: hard.child_token(), tracker: TaskTracker::new() });
+        Self { hard, stages }
+    }
 }
 
 impl Lifecycle {
-    #[must_use]
-    pub fn soft(&self) -> CancellationToken {
-        self.soft.clone()
+    const fn tasks(&self, stage: Stage) -> &Tasks {
+        &self.stages[stage as usize]
     }
 
+    /// Take nothing more, finish what was begun.
+    #[must_use]
+    pub fn soft(&self, stage: Stage) -> CancellationToken {
+        self.tasks(stage).soft.clone()
+    }
+
+    /// Leave everything, now.
     #[must_use]
     pub fn hard(&self) -> CancellationToken {
         self.hard.clone()
     }
 
-    #[must_use]
-    pub const fn tasks(&self) -> &TaskTracker {
-        &self.tasks
-    }
-
-    /// Starts a long-running task. It is expected to end soon after the soft token.
-    pub fn start(&self, task: impl Future<Output = ()> + Send + 'static) {
+    /// Starts a long-running task, expected to end soon after its stage's soft token.
+    pub fn start(&self, stage: Stage, task: impl Future<Output = ()> + Send + 'static) {
         #[expect(clippy::disallowed_methods, reason = "the tracker is where tasks belong")]
-        self.tasks.spawn(task);
+        self.tasks(stage).tracker.spawn(task);
     }
 
-    /// Asks everything to stop, waits `budget`, then stops hard and waits a second more.
+    /// Stops stage by stage within `budget`, then hard, with a second more for what is cut off to notice.
     pub async fn drain(&self, budget: Duration) -> Drained {
-        self.soft.cancel();
-        self.tasks.close();
-        let clean = tokio::select! {
-            biased;
-            () = self.tasks.wait() => true,
-            () = tokio::time::sleep(budget) => false,
-            () = self.hard.cancelled() => false,
-        };
-        self.hard.cancel();
-        if !clean {
-            let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks.wait()).await;
+        let end = Instant::now() + budget;
+        let mut outcome = Drained::Clean;
+        for stage in Stage::ALL {
+            let tasks = self.tasks(stage);
+            tasks.soft.cancel();
+            tasks.tracker.close();
+            tokio::select! {
+                biased;
+                () = tasks.tracker.wait() => {}
+                () = tokio::time::sleep_until(end) => { outcome = cut_off(outcome, stage); self.hard.cancel(); }
+                () = self.hard.cancelled() => outcome = cut_off(outcome, stage),
+            }
         }
-        if clean { Drained::Clean } else { Drained::CutOff }
+        self.hard.cancel();
+        for stage in Stage::ALL {
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks(stage).tracker.wait()).await;
+        }
+        outcome
+    }
+}
+
+/// The first stage that was cut off is the one to name.
+const fn cut_off(so_far: Drained, stage: Stage) -> Drained {
+    match so_far {
+        Drained::Clean => Drained::CutOff(stage),
+        Drained::CutOff(_) => so_far,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    #[tokio::test(start_paused = true)]
+    async fn stages_end_in_order() {
+        let lifecycle = Lifecycle::default();
+        let ended = Arc::new(Mutex::new(Vec::new()));
+        for stage in [Stage::Upkeep, Stage::Work, Stage::Intake] {
+            let (soft, ended) = (lifecycle.soft(stage), ended.clone());
+            lifecycle.start(stage, async move {
+                soft.cancelled().await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                ended.lock().expect("no poison").push(stage);
+            });
+        }
+        assert_eq!(lifecycle.drain(Duration::from_secs(10)).await, Drained::Clean);
+        assert_eq!(*ended.lock().expect("no poison"), [Stage::Intake, Stage::Work, Stage::Upkeep]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_end_is_cut_off_within_the_budget() {
+        let lifecycle = Lifecycle::default();
+        lifecycle.start(Stage::Work, std::future::pending());
+        let begun = Instant::now();
+        assert_eq!(lifecycle.drain(Duration::from_secs(5)).await, Drained::CutOff(Stage::Work));
+        assert!(begun.elapsed() < Duration::from_secs(9));
+        assert!(lifecycle.hard().is_cancelled());
     }
 }
