@@ -1,8 +1,12 @@
 //! Who changed what: names of fields, never values.
+//!
+//! **Invariant:** a change and its entry are one transaction: every mutation of the other concerns takes its entry as an argument, refuses one that names
+//! another organisation, and writes none where it changed nothing.
 
 use super::StoreError;
 use crate::domain::{OrgId, Timestamp};
 use async_trait::async_trait;
+use uuid::Uuid;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEntry {
@@ -18,7 +22,26 @@ pub struct AuditEntry {
     pub fields: Vec<&'static str>,
 }
 
+/// Who acts where the cause is another organisation's proof: its people are nobody's business here.
+pub const ACTOR_SYSTEM: &str = "hookswitch";
+
+/// An entry as lists show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredAuditEntry {
+    /// UUIDv7; the cursor.
+    pub id: Uuid,
+    pub at: Timestamp,
+    pub actor: String,
+    pub verb: String,
+    pub target_kind: String,
+    pub target_id: String,
+    pub fields: Vec<String>,
+}
+
 #[async_trait]
 pub trait AuditLog: Send + Sync + 'static {
+    /// For what changes no configuration: retry, cancel, replay.
     async fn record_audit(&self, entry: AuditEntry) -> Result<(), StoreError>;
+    /// Newest first, before `before`.
+    async fn list_audit(&self, org: OrgId, before: Option<Uuid>, count_max: u32) -> Result<Vec<StoredAuditEntry>, StoreError>;
 }

@@ -1,6 +1,6 @@
 //! Credentials: one row for each organisation, provider and name; ciphertext only.
 
-use super::StoreError;
+use super::{StoreError, audit::AuditEntry};
 use crate::domain::{CredentialId, OrgId, Provider, SealedBytes, Timestamp};
 use async_trait::async_trait;
 
@@ -58,6 +58,9 @@ pub struct NewCredential {
     pub verified_at: Option<Timestamp>,
 }
 
+/// Rows of one organisation at most, erased ones included, so that lists of them are bounded.
+pub const CREDENTIALS_PER_ORG_MAX: u32 = 200;
+
 #[async_trait]
 pub trait Credentials: Send + Sync + 'static {
     async fn find_credential(&self, org: OrgId, provider: Provider, name: &str) -> Result<Option<StoredCredential>, StoreError>;
@@ -65,13 +68,16 @@ pub trait Credentials: Send + Sync + 'static {
     /// All of an organisation, erased ones included, by provider and name.
     async fn list_credentials(&self, org: OrgId) -> Result<Vec<StoredCredential>, StoreError>;
 
-    /// Inserts or replaces: keeps the id, counts the version up, clears failures, and makes parked actions of this credential due (rule 6), in one transaction.
-    async fn save_credential(&self, new: NewCredential) -> Result<StoredCredential, StoreError>;
+    /// Inserts or replaces: keeps the id, the time of creation and of the last good use, counts the version up, clears failures, and makes actions of this
+    /// credential due that were parked under an older version or none (rule 6), in one transaction. `Conflict` above [`CREDENTIALS_PER_ORG_MAX`] rows.
+    async fn save_credential(&self, new: NewCredential, audit: AuditEntry) -> Result<StoredCredential, StoreError>;
 
-    /// Erases the ciphertext and keeps the row. `false` when there was nothing active.
-    async fn erase_credential(&self, org: OrgId, provider: Provider, name: &str) -> Result<bool, StoreError>;
+    /// Erases the ciphertext and the last four, keeps the row with id, account and fingerprint, and parks what is `pending` or `waiting` for it, in one transaction.
+    /// `false` when there was nothing active; then nothing is written.
+    async fn erase_credential(&self, org: OrgId, provider: Provider, name: &str, audit: AuditEntry) -> Result<bool, StoreError>;
 
-    /// Records what a check came to, if `version` still stands (compare-and-swap). `false` when a newer one stands.
+    /// Records what a check came to, if `version` still stands (compare-and-swap). `false` when a newer one stands, or it was erased.
+    /// A `verified_at` of `None` keeps the last one.
     async fn record_credential_health(
         &self,
         org: OrgId,

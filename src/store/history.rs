@@ -85,11 +85,16 @@ pub struct ActionFilter {
 pub struct LedgerState {
     /// By provider: when the oldest claimable action became due.
     pub oldest_due_at: Vec<(Provider, Timestamp)>,
+    /// When the oldest `unknown` action was first sent.
     pub oldest_unknown_at: Option<Timestamp>,
     pub parked: u64,
     pub unknown: u64,
     pub dead: u64,
 }
+
+pub const ATTEMPTS_LISTED_MAX: u32 = 200;
+/// Counts of [`LedgerState`] stop here, so that a scrape stays cheap.
+pub const LEDGER_COUNT_MAX: u32 = 1_000_000;
 
 #[async_trait]
 pub trait History: Send + Sync + 'static {
@@ -99,6 +104,8 @@ pub trait History: Send + Sync + 'static {
     /// Newest first, before `before`.
     async fn list_actions(&self, org: OrgId, filter: ActionFilter, before: Option<ActionId>, count_max: u32) -> Result<Vec<StoredAction>, StoreError>;
     async fn find_action(&self, org: OrgId, id: ActionId) -> Result<Option<StoredAction>, StoreError>;
+    /// The newest [`ATTEMPTS_LISTED_MAX`], oldest of them first.
     async fn list_attempts(&self, org: OrgId, id: ActionId) -> Result<Vec<StoredAttempt>, StoreError>;
+    /// Counts stop at [`LEDGER_COUNT_MAX`] rows in all.
     async fn ledger_state(&self) -> Result<LedgerState, StoreError>;
 }

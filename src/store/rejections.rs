@@ -26,8 +26,9 @@ pub struct Rejection {
 
 #[async_trait]
 pub trait Rejections: Send + Sync + 'static {
-    /// Appends a batch and drops the oldest above `kept_max`.
+    /// Appends a batch and drops the oldest above `kept_max`, at most 1,000 more than it appends (a lowered limit is reached over some batches).
+    /// An id that is there already is skipped, so that a flush may be tried again.
     async fn record_rejections(&self, batch: Vec<Rejection>, kept_max: u32) -> Result<(), StoreError>;
-    /// Newest first, before `before`. `org: None` is the operator's view of all.
+    /// Newest first, before `before`. `org: None` is the operator's view of all; an organisation sees no head of what was only claimed to be its own.
     async fn list_rejections(&self, org: Option<OrgId>, before: Option<Uuid>, count_max: u32) -> Result<Vec<Rejection>, StoreError>;
 }

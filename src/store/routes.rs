@@ -1,8 +1,30 @@
 //! Claims to external ids: assistants and phone numbers (rule 18).
 
-use super::StoreError;
+use super::{StoreError, audit::AuditEntry};
 use crate::domain::{OrgId, RouteState, Timestamp};
 use async_trait::async_trait;
+
+/// Why a claim is believed (rule 18).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// The organisation's own credential reads it at the provider.
+    ReadAtProvider,
+    MadeByUs,
+    ApprovedByOperator,
+}
+
+impl Proof {
+    pub const ALL: [Self; 3] = [Self::ReadAtProvider, Self::MadeByUs, Self::ApprovedByOperator];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ReadAtProvider => "read_at_provider",
+            Self::MadeByUs => "made_by_us",
+            Self::ApprovedByOperator => "approved_by_operator",
+        }
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AssistantClaim {
@@ -12,6 +34,7 @@ pub struct AssistantClaim {
     pub role: Option<String>,
     pub name: Option<String>,
     pub state: RouteState,
+    pub proof: Option<Proof>,
     pub proven_at: Option<Timestamp>,
     pub version: i64,
     pub created_at: Timestamp,
@@ -27,6 +50,7 @@ pub struct NumberClaim {
     pub account_id: Option<String>,
     pub provider_number_id: Option<String>,
     pub state: RouteState,
+    pub proof: Option<Proof>,
     pub proven_at: Option<Timestamp>,
     pub version: i64,
     pub created_at: Timestamp,
@@ -34,17 +58,25 @@ pub struct NumberClaim {
 
 #[async_trait]
 pub trait Routes: Send + Sync + 'static {
-    /// Writes a proven claim as live. A live claim of another organisation is released in the same transaction, audited on both sides, and its owner returned.
-    async fn prove_assistant(&self, claim: AssistantClaim, actor: &str) -> Result<Option<OrgId>, StoreError>;
-    /// Live ones and pending ones, in order of id.
+    /// Writes a proven claim as live. A live claim of another organisation is released in the same transaction, audited on both sides
+    /// (there without the actor, who is another organisation's), and its owner returned. `state` and `version` of the claim are not read.
+    async fn prove_assistant(&self, claim: AssistantClaim, audit: AuditEntry) -> Result<Option<OrgId>, StoreError>;
+    /// Live ones and pending ones, in order of assistant id, after `after`.
     async fn list_assistants(&self, org: OrgId, after: Option<&str>, count_max: u32) -> Result<Vec<AssistantClaim>, StoreError>;
+    /// Live or pending.
     async fn find_assistant(&self, org: OrgId, assistant_id: &str) -> Result<Option<AssistantClaim>, StoreError>;
     /// Who holds an assistant live, for the proof that a claim is stale. Never shown to another organisation.
     async fn find_assistant_holder(&self, assistant_id: &str) -> Result<Option<OrgId>, StoreError>;
-    async fn release_assistant(&self, org: OrgId, assistant_id: &str) -> Result<bool, StoreError>;
+    /// `false` when this organisation holds no such claim.
+    async fn release_assistant(&self, org: OrgId, assistant_id: &str, audit: AuditEntry) -> Result<bool, StoreError>;
 
-    async fn prove_number(&self, claim: NumberClaim, actor: &str) -> Result<Option<OrgId>, StoreError>;
+    /// As [`Routes::prove_assistant`]. A Twilio number is a route together with its account, so only a live claim of the same account is another's;
+    /// a Vapi number is one by itself, and by its id at Vapi.
+    async fn prove_number(&self, claim: NumberClaim, audit: AuditEntry) -> Result<Option<OrgId>, StoreError>;
+    /// Live ones and pending ones, in order of number.
     async fn list_numbers(&self, org: OrgId, after: Option<&str>, count_max: u32) -> Result<Vec<NumberClaim>, StoreError>;
+    /// Live or pending; a live one first where Twilio and Vapi both have it.
     async fn find_number(&self, org: OrgId, number: &str) -> Result<Option<NumberClaim>, StoreError>;
-    async fn release_number(&self, org: OrgId, number: &str) -> Result<bool, StoreError>;
+    /// At every provider. `false` when this organisation holds no such claim.
+    async fn release_number(&self, org: OrgId, number: &str, audit: AuditEntry) -> Result<bool, StoreError>;
 }

@@ -1,6 +1,6 @@
 //! Rules: written by the admin API, loaded by the worker.
 
-use super::StoreError;
+use super::{StoreError, audit::AuditEntry};
 use crate::domain::{OrgId, Rule, RuleId, RuleSpec};
 use async_trait::async_trait;
 
@@ -17,13 +17,16 @@ pub struct RuleChanges {
 
 #[async_trait]
 pub trait Rules: Send + Sync + 'static {
-    async fn create_rule(&self, rule: Rule) -> Result<(), StoreError>;
+    /// `Conflict` when the id is taken. The rule's `version` is not read: it begins at 1.
+    async fn create_rule(&self, rule: Rule, audit: AuditEntry) -> Result<(), StoreError>;
     async fn find_rule(&self, org: OrgId, id: RuleId) -> Result<Option<Rule>, StoreError>;
+    /// In order of id, after `after`.
     async fn list_rules(&self, org: OrgId, after: Option<RuleId>, count_max: u32) -> Result<Vec<Rule>, StoreError>;
     /// Replaces the spec if `version` still stands; returns the new version. `Conflict` otherwise, `Ok(None)` when there is no such rule.
-    async fn update_rule(&self, org: OrgId, id: RuleId, version: i64, spec: RuleSpec) -> Result<Option<i64>, StoreError>;
-    async fn delete_rule(&self, org: OrgId, id: RuleId) -> Result<bool, StoreError>;
-    /// Enabled rules of an organisation for a source, for the limit of 50 for each organisation and type (rule 22).
+    async fn update_rule(&self, org: OrgId, id: RuleId, version: i64, spec: RuleSpec, audit: AuditEntry) -> Result<Option<i64>, StoreError>;
+    /// `false` when there is none.
+    async fn delete_rule(&self, org: OrgId, id: RuleId, audit: AuditEntry) -> Result<bool, StoreError>;
+    /// Rules of an organisation, enabled or not, so that the limit (rule 22) still holds when all are switched on.
     async fn count_rules(&self, org: OrgId) -> Result<u32, StoreError>;
     /// Changes above `version`; `0` asks for all. One read transaction.
     async fn load_rule_changes(&self, version: i64) -> Result<RuleChanges, StoreError>;

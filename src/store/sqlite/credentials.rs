@@ -1,7 +1,10 @@
 //! Credentials in SQLite.
 
 use super::{SqliteStore, StoreError};
-use crate::{domain::*, store::credentials::*};
+use crate::{
+    domain::*,
+    store::{audit::AuditEntry, credentials::*},
+};
 use async_trait::async_trait;
 
 #[async_trait]
@@ -15,11 +18,11 @@ impl Credentials for SqliteStore {
         unimplemented!()
     }
 
-    async fn save_credential(&self, new: NewCredential) -> Result<StoredCredential, StoreError> {
+    async fn save_credential(&self, new: NewCredential, audit: AuditEntry) -> Result<StoredCredential, StoreError> {
         unimplemented!()
     }
 
-    async fn erase_credential(&self, org: OrgId, provider: Provider, name: &str) -> Result<bool, StoreError> {
+    async fn erase_credential(&self, org: OrgId, provider: Provider, name: &str, audit: AuditEntry) -> Result<bool, StoreError> {
         unimplemented!()
     }
 

@@ -1,13 +1,16 @@
 //! Endpoints in SQLite.
 
 use super::{SqliteStore, StoreError};
-use crate::{domain::*, store::endpoints::*};
+use crate::{
+    domain::*,
+    store::{audit::AuditEntry, endpoints::*},
+};
 use async_trait::async_trait;
 
 #[async_trait]
 #[allow(unused_variables)]
 impl Endpoints for SqliteStore {
-    async fn create_endpoint(&self, endpoint: Endpoint, secrets: Vec<NewSecret>) -> Result<(), StoreError> {
+    async fn create_endpoint(&self, endpoint: Endpoint, secrets: Vec<NewSecret>, audit: AuditEntry) -> Result<(), StoreError> {
         unimplemented!()
     }
 
@@ -19,15 +22,22 @@ impl Endpoints for SqliteStore {
         unimplemented!()
     }
 
-    async fn delete_endpoint(&self, org: OrgId, id: EndpointId) -> Result<bool, StoreError> {
+    async fn delete_endpoint(&self, org: OrgId, id: EndpointId, audit: AuditEntry) -> Result<bool, StoreError> {
         unimplemented!()
     }
 
-    async fn add_secret(&self, secret: NewSecret, others_not_after: Option<Timestamp>) -> Result<(), StoreError> {
+    async fn add_secret(&self, secret: NewSecret, others_not_after: Option<Timestamp>, audit: AuditEntry) -> Result<bool, StoreError> {
         unimplemented!()
     }
 
-    async fn replace_org_secrets(&self, org: OrgId, source: Source, secrets: Vec<NewSecret>, others_not_after: Option<Timestamp>) -> Result<(), StoreError> {
+    async fn replace_org_secrets(
+        &self,
+        org: OrgId,
+        source: Source,
+        secrets: Vec<NewSecret>,
+        others_not_after: Option<Timestamp>,
+        audit: AuditEntry,
+    ) -> Result<(), StoreError> {
         unimplemented!()
     }
 

@@ -1,13 +1,16 @@
 //! Organisations in SQLite.
 
 use super::{SqliteStore, StoreError};
-use crate::{domain::*, store::organisations::*};
+use crate::{
+    domain::*,
+    store::{audit::AuditEntry, organisations::*},
+};
 use async_trait::async_trait;
 
 #[async_trait]
 #[allow(unused_variables)]
 impl Organisations for SqliteStore {
-    async fn create_organisation(&self, id: OrgId, name: &str) -> Result<Organisation, StoreError> {
+    async fn create_organisation(&self, id: OrgId, name: &str, audit: AuditEntry) -> Result<Organisation, StoreError> {
         unimplemented!()
     }
 

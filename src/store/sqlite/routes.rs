@@ -1,13 +1,16 @@
 //! Routes in SQLite.
 
 use super::{SqliteStore, StoreError};
-use crate::{domain::*, store::routes::*};
+use crate::{
+    domain::*,
+    store::{audit::AuditEntry, routes::*},
+};
 use async_trait::async_trait;
 
 #[async_trait]
 #[allow(unused_variables)]
 impl Routes for SqliteStore {
-    async fn prove_assistant(&self, claim: AssistantClaim, actor: &str) -> Result<Option<OrgId>, StoreError> {
+    async fn prove_assistant(&self, claim: AssistantClaim, audit: AuditEntry) -> Result<Option<OrgId>, StoreError> {
         unimplemented!()
     }
 
@@ -23,11 +26,11 @@ impl Routes for SqliteStore {
         unimplemented!()
     }
 
-    async fn release_assistant(&self, org: OrgId, assistant_id: &str) -> Result<bool, StoreError> {
+    async fn release_assistant(&self, org: OrgId, assistant_id: &str, audit: AuditEntry) -> Result<bool, StoreError> {
         unimplemented!()
     }
 
-    async fn prove_number(&self, claim: NumberClaim, actor: &str) -> Result<Option<OrgId>, StoreError> {
+    async fn prove_number(&self, claim: NumberClaim, audit: AuditEntry) -> Result<Option<OrgId>, StoreError> {
         unimplemented!()
     }
 
@@ -39,7 +42,7 @@ impl Routes for SqliteStore {
         unimplemented!()
     }
 
-    async fn release_number(&self, org: OrgId, number: &str) -> Result<bool, StoreError> {
+    async fn release_number(&self, org: OrgId, number: &str, audit: AuditEntry) -> Result<bool, StoreError> {
         unimplemented!()
     }
 }

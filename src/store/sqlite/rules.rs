@@ -1,13 +1,16 @@
 //! Rules in SQLite.
 
 use super::{SqliteStore, StoreError};
-use crate::{domain::*, store::rules::*};
+use crate::{
+    domain::*,
+    store::{audit::AuditEntry, rules::*},
+};
 use async_trait::async_trait;
 
 #[async_trait]
 #[allow(unused_variables)]
 impl Rules for SqliteStore {
-    async fn create_rule(&self, rule: Rule) -> Result<(), StoreError> {
+    async fn create_rule(&self, rule: Rule, audit: AuditEntry) -> Result<(), StoreError> {
         unimplemented!()
     }
 
@@ -19,11 +22,11 @@ impl Rules for SqliteStore {
         unimplemented!()
     }
 
-    async fn update_rule(&self, org: OrgId, id: RuleId, version: i64, spec: RuleSpec) -> Result<Option<i64>, StoreError> {
+    async fn update_rule(&self, org: OrgId, id: RuleId, version: i64, spec: RuleSpec, audit: AuditEntry) -> Result<Option<i64>, StoreError> {
         unimplemented!()
     }
 
-    async fn delete_rule(&self, org: OrgId, id: RuleId) -> Result<bool, StoreError> {
+    async fn delete_rule(&self, org: OrgId, id: RuleId, audit: AuditEntry) -> Result<bool, StoreError> {
         unimplemented!()
     }
 
