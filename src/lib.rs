@@ -9,7 +9,7 @@
 //! | 1 | [`config`], [`telemetry`] |
 //! | 2 | [`source`], [`provider`], [`queue`], [`store`] |
 //! | 3 | [`vault`], [`routing`] |
-//! | 4 | [`action`] |
+//! | 4 | [`action`], [`rule`] (it may import `action`) |
 //! | 5 | [`attempt`] |
 //! | 6 | [`reply`] |
 //! | 7 | [`receiver`], [`worker`], [`admin`] |
@@ -28,6 +28,7 @@ pub mod queue;
 pub mod receiver;
 pub mod reply;
 pub mod routing;
+pub mod rule;
 pub mod sandbox;
 pub mod source;
 pub mod store;

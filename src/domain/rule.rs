@@ -39,7 +39,7 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
     pattern[p..].iter().all(|&c| c == b'*')
 }
 
-/// What a person writes. Checked on save by `worker::plan::check`, so that a stored rule always compiles.
+/// What a person writes. Checked on save by `rule::check`, so that a stored rule always compiles.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleSpec {

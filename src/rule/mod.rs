@@ -1,0 +1,144 @@
+//! What a rule means: its expression and templates compiled, what they may see of an event, and the request that comes out.
+//!
+//! `worker` (to plan) and `admin` (to check on save, to dry-run, to mask what it shows) enter. Pure: no I/O, no clock.
+//! **Invariant:** a template sees the context and nothing else, text that was rendered is never evaluated again, and no failure
+//! carries text of the event.
+
+mod compile;
+mod context;
+mod environment;
+mod mask;
+
+pub use compile::{Compiled, Rendered};
+pub use context::{Context, Sample};
+pub use mask::{MASKED, mask};
+
+use crate::{
+    action,
+    domain::{Cause, RuleSpec},
+};
+use serde_json::{Map, Value};
+
+/// What is wrong with one field of a rule: the words of an answer's `errors`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FieldProblem {
+    /// `name`, `when`, `parameters.to`, …
+    pub field: String,
+    pub problem: String,
+}
+
+/// Why a rule could not be applied to one event. Only that rule's action suffers.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{detail}")]
+pub struct RuleError {
+    /// `template_failed`, `template_limit`, or what the action says of its parameters.
+    pub cause: Cause,
+    /// Names the field and the problem, in the rule's words; never text of the event.
+    pub detail: String,
+}
+
+/// Longest name of a rule, in characters.
+pub const NAME_CHARACTERS_MAX: usize = 100;
+/// Longest glob over event types, in bytes.
+pub const TYPE_PATTERN_BYTES_MAX: usize = 128;
+/// Longest single template or expression, in bytes.
+pub const TEMPLATE_BYTES_MAX: usize = 16 << 10;
+/// All texts of a rule's parameters together, in bytes.
+pub const PARAMETERS_BYTES_MAX: usize = 64 << 10;
+/// Longest text that one template may render, in bytes.
+pub const TEXT_BYTES_MAX: usize = 64 << 10;
+/// All texts that one rule may render for one event, in bytes.
+pub const RENDERED_BYTES_MAX: usize = 256 << 10;
+/// Bounds of `expires_after_seconds`: a minute, and 30 days.
+pub const EXPIRES_AFTER_SECONDS: std::ops::RangeInclusive<u32> = 60..=30 * 24 * 3600;
+
+/// The work that one event may cost over all rules of its organisation (rule 22), in template instructions: the engine also charges for the
+/// bytes that it makes.
+#[derive(Debug)]
+pub struct Budget {
+    remaining: u64,
+}
+
+impl Budget {
+    #[must_use]
+    pub const fn new(fuel: u64) -> Self {
+        Self { remaining: fuel }
+    }
+
+    const fn spend(&mut self, fuel: u64) {
+        self.remaining = self.remaining.saturating_sub(fuel);
+    }
+
+    /// A render that fails does not say what it used. An eighth of the rest is charged: fifty failures in a row cost at most eight budgets of
+    /// work, and one of them leaves the others plenty.
+    const fn spend_failure(&mut self) {
+        self.remaining -= self.remaining.div_ceil(8);
+    }
+}
+
+/// Whether a rule can be saved: everything compiles, only known names are used, the parameters suit the action.
+///
+/// # Errors
+/// Every problem at once, each with its field.
+pub fn check(spec: &RuleSpec) -> Result<(), Vec<FieldProblem>> {
+    let mut problems = Vec::new();
+    let mut wrong = |field: &str, problem: String| problems.push(FieldProblem { field: field.to_owned(), problem });
+    let name = spec.name.trim();
+    if name.is_empty() || name.chars().count() > NAME_CHARACTERS_MAX {
+        wrong("name", format!("expected 1 to {NAME_CHARACTERS_MAX} characters"));
+    }
+    if spec.event_type.0.is_empty() || spec.event_type.0.len() > TYPE_PATTERN_BYTES_MAX {
+        wrong("event_type", format!("expected 1 to {TYPE_PATTERN_BYTES_MAX} bytes, such as end-of-call-report or status-*"));
+    }
+    if let Some(seconds) = spec.expires_after_seconds
+        && !EXPIRES_AFTER_SECONDS.contains(&seconds)
+    {
+        wrong("expires_after_seconds", format!("expected {} to {} seconds", EXPIRES_AFTER_SECONDS.start(), EXPIRES_AFTER_SECONDS.end()));
+    }
+    if let Err(error) = action::get(spec.action).check_parameters(&spec.parameters) {
+        wrong(&error.field, error.problem);
+    }
+    if let Err(more) = Compiled::new(spec) {
+        problems.extend(more);
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// What a rule would do with an event.
+#[derive(Clone, PartialEq, Debug)]
+pub enum DryRun {
+    /// Source, type or expression say no: which one.
+    NotMatched { field: &'static str },
+    /// The action would be planned with these parameters. Nothing was sent.
+    Planned { parameters: Map<String, Value> },
+    /// The action would be dead.
+    Failed(RuleError),
+}
+
+/// Applies a rule to a sample or a stored event without planning anything.
+///
+/// # Errors
+/// The rule itself is wrong, as [`check`] says.
+pub fn dry_run(spec: &RuleSpec, sample: &Sample<'_>, fuel: u64) -> Result<DryRun, Vec<FieldProblem>> {
+    check(spec)?;
+    let rule = Compiled::new(spec)?;
+    if spec.source != sample.source {
+        return Ok(DryRun::NotMatched { field: "source" });
+    }
+    if !spec.event_type.matches(sample.event_type) {
+        return Ok(DryRun::NotMatched { field: "event_type" });
+    }
+    let context = Context::new(sample);
+    let mut budget = Budget::new(fuel);
+    Ok(match rule.matches(&context, &mut budget) {
+        Ok(false) => DryRun::NotMatched { field: "when" },
+        Ok(true) => match rule.render(&context, &mut budget) {
+            Ok(rendered) => DryRun::Planned { parameters: rendered.request.0 },
+            Err(error) => DryRun::Failed(error),
+        },
+        Err(error) => DryRun::Failed(error),
+    })
+}
+
+#[cfg(test)]
+mod tests;
