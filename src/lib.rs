@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 0 | [`domain`] |
 //! | 1 | [`config`], [`telemetry`] |
-//! | 2 | [`source`], [`provider`], [`queue`], [`store`] |
+//! | 2 | [`source`], [`provider`], [`queue`], [`store`], [`listener`] |
 //! | 3 | [`vault`], [`routing`] |
 //! | 4 | [`action`], [`rule`] (it may import `action`) |
 //! | 5 | [`attempt`] |
@@ -23,6 +23,7 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod lifecycle;
+pub mod listener;
 pub mod provider;
 pub mod queue;
 pub mod receiver;

@@ -1,0 +1,197 @@
+//! One connection, from its first byte to its last.
+
+use super::{HEADERS_DEFAULT, Limits, Peer, Refused, stall::Stalling};
+use axum::{body::Body, response::Response};
+use futures_util::future::BoxFuture;
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt};
+
+pub(super) struct Connection<S> {
+    pub(super) stream: TcpStream,
+    pub(super) peer: Peer,
+    pub(super) limits: Arc<Limits>,
+    pub(super) hard: CancellationToken,
+    pub(super) service: S,
+}
+
+impl<S> Connection<S>
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    pub(super) async fn run(self) {
+        let hard = self.hard.clone();
+        tokio::select! {
+            biased;
+            () = hard.cancelled() => {}
+            () = self.exchange() => {}
+        }
+    }
+
+    async fn exchange(self) {
+        let Self { stream, peer, limits, service, .. } = self;
+        let stopping = peer.stopping.clone();
+        let busy = Arc::new(AtomicUsize::new(0));
+        let handler = Handler { service, peer, busy: Arc::clone(&busy) };
+        let io = TokioIo::new(Stalling::new(stream, limits.write_seconds_max));
+        let mut connection = builder(&limits).serve_connection(io, handler);
+
+        let ended = tokio::select! {
+            ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(ended),
+            () = stopping.cancelled() => None,
+        };
+        let ended = if let Some(ended) = ended {
+            ended
+        } else {
+            // Closes now when idle; else after the answer.
+            Pin::new(&mut connection).graceful_shutdown();
+            tokio::select! {
+                ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
+                // A head that was half sent when we stopped: nothing was taken, nothing is owed.
+                () = idle_for(&busy, STOP_GRACE) => return,
+            }
+        };
+        let parts = connection.into_parts();
+        let mut stream = parts.io.into_inner();
+        if let Err(error) = ended {
+            if error.is_timeout() {
+                if parts.read_buf.is_empty() {
+                    return;
+                }
+                (limits.on_refused)(Refused::HeadTooSlow);
+                if stream.write_all(HEAD_TOO_SLOW).await.is_err() {
+                    return;
+                }
+            } else if error.is_parse_too_large() {
+                (limits.on_refused)(Refused::HeadTooLarge);
+            } else if error.is_parse() {
+                (limits.on_refused)(Refused::NotHttp);
+            } else {
+                // The peer went away, or read nothing: there is nobody to linger for.
+                return;
+            }
+        }
+        let seconds_max = if stopping.is_cancelled() { STOP_GRACE } else { LINGER };
+        linger(stream, seconds_max).await;
+    }
+}
+
+fn builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_seconds_max)
+        .max_header_size(limits.head_bytes_max)
+        .max_buf_size(limits.head_bytes_max.max(READ_BUFFER_BYTES))
+        // A sender that has shut down its writing side still reads its answer.
+        .half_close(true)
+        .pipeline_flush(true);
+    if limits.headers_max != HEADERS_DEFAULT {
+        builder.max_headers(limits.headers_max);
+    }
+    builder
+}
+
+/// What one connection buffers at most beside a body that is being collected.
+const READ_BUFFER_BYTES: usize = 64 << 10;
+
+const HEAD_TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// How long a connection without a request may live after the soft stop.
+const STOP_GRACE: Duration = Duration::from_millis(250);
+
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Ends when no request has been worked on for `grace`.
+async fn idle_for(busy: &AtomicUsize, grace: Duration) {
+    loop {
+        tokio::time::sleep(grace).await;
+        if busy.load(Ordering::Acquire) == 0 {
+            return;
+        }
+    }
+}
+
+/// Closing a socket that holds unread bytes resets it, and a reset can overtake the answer. So: end our side, then read what still comes,
+/// a little and not for long.
+async fn linger(mut stream: Stalling, seconds_max: Duration) {
+    const BYTES_MAX: usize = 256 << 10;
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let _ = tokio::time::timeout(seconds_max, async {
+        let mut scratch = [0; 4096];
+        let mut rest = BYTES_MAX;
+        while let Ok(read @ 1..) = stream.read(&mut scratch).await {
+            rest = rest.saturating_sub(read);
+            if rest == 0 {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+/// The service as hyper calls it: knows whether something is being worked on, and tells the handler who is asking.
+struct Handler<S> {
+    service: S,
+    peer: Peer,
+    busy: Arc<AtomicUsize>,
+}
+
+// The service is cloned for each request and never pinned.
+impl<S> Unpin for Handler<S> {}
+
+impl<S> hyper::service::Service<Request<Incoming>> for Handler<S>
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer.clone());
+        let service = self.service.clone();
+        let busy = Busy::new(&self.busy);
+        Box::pin(async move {
+            let answer = service.oneshot(request).await;
+            drop(busy);
+            answer
+        })
+    }
+}
+
+/// A request is being worked on while this is held; dropped with the handler when the connection is cut.
+struct Busy(Arc<AtomicUsize>);
+
+impl Busy {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,287 @@
+//! The accept loop that every listener of ours shares: ingress, admin, operations, sandbox.
+//!
+//! Whoever serves HTTP enters. `axum::serve` sets no deadline on heads and idle connections, spins or parks on a full file table and
+//! waits for ever for an idle connection when it stops, so the loop is ours. **Invariant:** no sender, however slow, many or silent,
+//! holds a connection past its deadlines or holds up [`serve`] after the hard stop.
+
+mod connection;
+mod files;
+mod network;
+mod stall;
+
+pub use files::raise_file_limit;
+pub use network::{InvalidNetwork, Network, Networks};
+
+use axum::{body::Body, response::Response};
+use connection::Connection;
+use http::Request;
+use hyper::body::Incoming;
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::Service;
+
+/// What a listener allows. `Limits::default()` suits a listener that only our own people and machines reach.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// For log lines: `ingress`, `admin`, …
+    pub name: &'static str,
+    /// Most connections held at once; the file limit less a reserve bounds it too. Above it new ones wait in the kernel.
+    pub connections_max: usize,
+    /// Most connections held at once from one address (a /64 for IPv6); above it new ones are closed at once.
+    pub connections_per_address_max: usize,
+    /// Addresses that the limit per address does not count: proxies in front of us.
+    pub trusted: Networks,
+    /// Largest request head, in bytes: 431 above it.
+    pub head_bytes_max: usize,
+    /// Most headers: 431 above it.
+    pub headers_max: usize,
+    /// Time for a head to arrive (408), and for a connection to stay idle between requests (closed).
+    pub head_seconds_max: Duration,
+    /// How long a peer may read nothing of an answer before it is cut off.
+    pub write_seconds_max: Duration,
+    /// Told of each request that was refused before it had a head that could be read. A plain function: it counts.
+    pub on_refused: fn(Refused),
+    pub state: Arc<ListenerState>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            name: "internal",
+            connections_max: 256,
+            connections_per_address_max: 256,
+            trusted: Networks::default(),
+            head_bytes_max: 32 << 10,
+            headers_max: HEADERS_DEFAULT,
+            head_seconds_max: Duration::from_secs(10),
+            write_seconds_max: Duration::from_secs(30),
+            on_refused: |_| (),
+            state: Arc::default(),
+        }
+    }
+}
+
+/// hyper keeps this many headers on the stack; any other number costs an allocation for each request.
+const HEADERS_DEFAULT: usize = 100;
+
+/// What a listener refused by itself, below any handler.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// 431.
+    HeadTooLarge,
+    /// 400: not HTTP, or HTTP that two parsers might read differently.
+    NotHttp,
+    /// 408: the head did not arrive in time.
+    HeadTooSlow,
+    /// Closed: the address holds its share of connections already.
+    TooManyFromAddress,
+}
+
+/// What a listener holds now. For gauges and readiness.
+#[derive(Debug, Default)]
+pub struct ListenerState {
+    open: AtomicUsize,
+    open_max: AtomicUsize,
+    accept_fails: AtomicBool,
+}
+
+impl ListenerState {
+    /// Connections open now.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// No further connection is taken for now: at the limit, or out of files.
+    pub fn is_full(&self) -> bool {
+        let max = self.open_max.load(Ordering::Relaxed);
+        self.accept_fails.load(Ordering::Relaxed) || (max > 0 && self.open() >= max)
+    }
+}
+
+/// Who is at the other end; an extension of each request.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub address: SocketAddr,
+    /// Cancelled when the listener stops softly: what waits for more bytes of a request, or streams without end, gives up soon after.
+    pub stopping: CancellationToken,
+}
+
+/// Serves `service` (an `axum::Router`, or any service of its shape) until `soft` is cancelled; then takes no more connections, closes idle ones,
+/// lets requests that were begun finish, and returns when all are done or `hard` is cancelled. Nothing outlives it.
+pub async fn serve<S>(listener: TcpListener, service: S, limits: Limits, soft: CancellationToken, hard: CancellationToken)
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    let connections_max = limits.connections_max.min(files::connections_max()).max(1);
+    limits.state.open_max.store(connections_max, Ordering::Relaxed);
+    let acceptor = Acceptor {
+        listener,
+        slots: Arc::new(Semaphore::new(connections_max)),
+        addresses: Arc::new(Addresses { open: Mutex::default(), each_max: limits.connections_per_address_max }),
+        limits: Arc::new(limits),
+        warned_at: None,
+    };
+    let connections = TaskTracker::new();
+    acceptor.run(service, &connections, &soft, &hard).await;
+    connections.close();
+    tokio::select! {
+        () = connections.wait() => {}
+        // Connections watch the hard token themselves; this only bounds the wait should one be stuck in a handler that blocks.
+        () = async { hard.cancelled().await; tokio::time::sleep(Duration::from_millis(500)).await } => {}
+    }
+}
+
+struct Acceptor {
+    listener: TcpListener,
+    slots: Arc<Semaphore>,
+    addresses: Arc<Addresses>,
+    limits: Arc<Limits>,
+    warned_at: Option<Instant>,
+}
+
+impl Acceptor {
+    async fn run<S>(mut self, service: S, connections: &TaskTracker, soft: &CancellationToken, hard: &CancellationToken)
+    where
+        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+    {
+        loop {
+            let (stream, address, slot) = tokio::select! {
+                biased;
+                () = soft.cancelled() => return,
+                accepted = self.next() => accepted,
+            };
+            let Some(share) = self.share(address) else {
+                (self.limits.on_refused)(Refused::TooManyFromAddress);
+                continue;
+            };
+            let held = Held::new(slot, share, Arc::clone(&self.limits.state));
+            let peer = Peer { address, stopping: soft.clone() };
+            let connection = Connection { stream, peer, limits: Arc::clone(&self.limits), hard: hard.clone(), service: service.clone() };
+            connections.spawn(async move {
+                connection.run().await;
+                drop(held);
+            });
+        }
+    }
+
+    /// The next connection, with a slot held for it. A full file table is waited out: it neither spins nor ends the loop.
+    async fn next(&mut self) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+        let slot = Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed");
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, address)) => {
+                    self.limits.state.accept_fails.store(false, Ordering::Relaxed);
+                    // Answers are small and whole: waiting to fill a segment only delays them.
+                    let _ = stream.set_nodelay(true);
+                    return (stream, address, slot);
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    self.limits.state.accept_fails.store(true, Ordering::Relaxed);
+                    if self.warned_at.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+                        self.warned_at = Some(Instant::now());
+                        tracing::warn!(listener = self.limits.name, error = %error, "Cannot accept connections for now; trying again");
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn share(&self, address: SocketAddr) -> Option<Option<Share>> {
+        let ip = address.ip().to_canonical();
+        if self.limits.trusted.contain(ip) { Some(None) } else { Addresses::take(&self.addresses, ip).map(Some) }
+    }
+}
+
+const WARN_EVERY: Duration = Duration::from_secs(10);
+/// Short enough that a freed file is used at once, long enough not to spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The peer went away between its handshake and our accept: says nothing about the next one.
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::*;
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// What a connection holds while it is open; everything is given back when it is dropped.
+struct Held {
+    _slot: OwnedSemaphorePermit,
+    _share: Option<Share>,
+    state: Arc<ListenerState>,
+}
+
+impl Held {
+    fn new(slot: OwnedSemaphorePermit, share: Option<Share>, state: Arc<ListenerState>) -> Self {
+        state.open.fetch_add(1, Ordering::Relaxed);
+        Self { _slot: slot, _share: share, state }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.state.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Connections by address. Bounded by the connections that are open.
+struct Addresses {
+    open: Mutex<HashMap<IpAddr, usize>>,
+    each_max: usize,
+}
+
+struct Share {
+    of: Arc<Addresses>,
+    address: IpAddr,
+}
+
+impl Addresses {
+    fn take(addresses: &Arc<Self>, ip: IpAddr) -> Option<Share> {
+        let address = network_of(ip);
+        let mut open = addresses.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(address).or_insert(0);
+        if *count >= addresses.each_max {
+            return None;
+        }
+        *count += 1;
+        drop(open);
+        Some(Share { of: Arc::clone(addresses), address })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut open = self.of.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// What one sender has for itself: an IPv4 address, an IPv6 network of 64 bits.
+#[must_use]
+pub fn network_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => IpAddr::V4(ip),
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX))),
+    }
+}

@@ -1,0 +1,183 @@
+//! The accept loop, through real sockets: deadlines, shares, and stopping.
+
+use axum::{Router, body::Bytes, routing::post};
+use hookswitch::listener::{self, Limits};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+struct Running {
+    address: SocketAddr,
+    soft: CancellationToken,
+    hard: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+async fn start(limits: Limits) -> Running {
+    // `/slow` waits for the whole body, `/wait` for ever: what a handler that hangs looks like.
+    let router = Router::new()
+        .route("/slow", post(async |body: Bytes| format!("{} bytes", body.len())))
+        .route("/wait", post(async || std::future::pending::<()>().await));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (soft, hard) = (CancellationToken::new(), CancellationToken::new());
+    let task = tokio::spawn(listener::serve(listener, router, limits, soft.clone(), hard.clone()));
+    Running { address, soft, hard, task }
+}
+
+impl Running {
+    async fn send(&self, bytes: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        stream
+    }
+}
+
+/// Reads to the end; a reset counts as the end.
+async fn read_all(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut bytes)).await.expect("the connection ends");
+    String::from_utf8(bytes).unwrap()
+}
+
+/// Reads until `end` was seen.
+async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut text = String::new();
+    let mut buffer = [0; 1024];
+    while !text.contains(end) {
+        let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut buffer)).await.expect("an answer").unwrap();
+        assert!(read > 0, "closed after {text:?}");
+        text.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
+    }
+    text
+}
+
+fn limits() -> Limits {
+    Limits { name: "test", head_seconds_max: Duration::from_millis(300), ..Limits::default() }
+}
+
+const REQUEST: &[u8] = b"POST /slow HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi";
+
+#[tokio::test]
+async fn a_head_that_never_ends_gets_408_and_an_idle_connection_is_closed_without_a_word() {
+    let running = start(limits()).await;
+    let begun = Instant::now();
+    let mut half = running.send(b"POST /slow HTTP/1.1\r\nhost:").await;
+    let mut idle = running.send(b"").await;
+    let mut kept_alive = running.send(REQUEST).await;
+    assert!(read_all(&mut half).await.starts_with("HTTP/1.1 408 "));
+    assert_eq!(read_all(&mut idle).await, "");
+    assert!(read_all(&mut kept_alive).await.ends_with("2 bytes"));
+    assert!(begun.elapsed() < Duration::from_secs(5), "closed after {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_head_sent_byte_by_byte_has_the_same_deadline() {
+    let running = start(limits()).await;
+    let mut stream = running.send(b"").await;
+    let begun = Instant::now();
+    let mut buffer = [0; 256];
+    for byte in b"POST /slow HTTP/1.1\r\nx: ".iter().chain(std::iter::repeat(&b'x')) {
+        if stream.write_all(&[*byte]).await.is_err() {
+            break;
+        }
+        tokio::select! {
+            read = stream.read(&mut buffer) => {
+                assert!(read.is_err() || buffer.starts_with(b"HTTP/1.1 408 "));
+                break;
+            }
+            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[tokio::test]
+async fn an_address_holds_its_share_and_no_more() {
+    static REFUSED: Mutex<Vec<listener::Refused>> = Mutex::new(Vec::new());
+    let state = Arc::new(listener::ListenerState::default());
+    let limits = Limits {
+        connections_per_address_max: 2,
+        head_seconds_max: Duration::from_secs(10),
+        on_refused: |refused| REFUSED.lock().unwrap().push(refused),
+        state: Arc::clone(&state),
+        ..limits()
+    };
+    let running = start(limits).await;
+    let (mut first, mut second) = (running.send(REQUEST).await, running.send(REQUEST).await);
+    read_until(&mut first, "2 bytes").await;
+    read_until(&mut second, "2 bytes").await;
+    let mut third = TcpStream::connect(running.address).await.unwrap();
+    assert_eq!(read_all(&mut third).await, "");
+    assert_eq!(*REFUSED.lock().unwrap(), [listener::Refused::TooManyFromAddress]);
+    // Another address is served, and so is this one when it gives one back.
+    let other = tokio::net::TcpSocket::new_v4().unwrap();
+    other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = other.connect(running.address).await.unwrap();
+    other.write_all(REQUEST).await.unwrap();
+    read_until(&mut other, "2 bytes").await;
+    drop(first);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while state.open() > 2 {
+        assert!(Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
+    let mut fourth = running.send(REQUEST).await;
+    read_until(&mut fourth, "2 bytes").await;
+}
+
+#[tokio::test]
+async fn more_connections_than_the_limit_wait_and_are_served_as_others_end() {
+    let running = start(Limits { connections_max: 3, ..limits() }).await;
+    // Strangers say half a word each and stay; the deadline on heads frees their places, three at a time.
+    let mut strangers = Vec::new();
+    for _ in 0..6 {
+        strangers.push(running.send(b"POST").await);
+    }
+    let mut known = running.send(REQUEST).await;
+    read_until(&mut known, "2 bytes").await;
+}
+
+#[tokio::test]
+async fn idle_and_half_sent_connections_do_not_hold_up_a_soft_stop_and_a_begun_request_is_finished() {
+    let running = start(Limits { head_seconds_max: Duration::from_secs(60), ..limits() }).await;
+    let mut idle = running.send(REQUEST).await;
+    read_until(&mut idle, "2 bytes").await;
+    let mut half = running.send(b"POST /slow HT").await;
+    let mut begun = running.send(b"POST /slow HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n").await;
+    read_until(&mut begun, "100 Continue").await;
+    running.soft.cancel();
+    assert_eq!(read_all(&mut idle).await, "");
+    assert_eq!(read_all(&mut half).await, "");
+    assert!(!running.task.is_finished(), "a begun request is waited for");
+    begun.write_all(b"hi").await.unwrap();
+    assert!(read_all(&mut begun).await.ends_with("2 bytes"));
+    tokio::time::timeout(Duration::from_secs(5), running.task).await.expect("ends after the last request").unwrap();
+    assert!(TcpStream::connect(running.address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn a_hard_stop_cuts_off_what_hangs() {
+    let running = start(limits()).await;
+    let mut hangs = running.send(b"POST /wait HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
+    running.soft.cancel();
+    running.hard.cancel();
+    assert_eq!(read_all(&mut hangs).await, "");
+    tokio::time::timeout(Duration::from_secs(5), running.task).await.expect("ends at once").unwrap();
+}
+
+#[tokio::test]
+async fn a_sender_that_ends_its_side_still_reads_its_answer() {
+    let running = start(limits()).await;
+    let mut stream = running.send(REQUEST).await;
+    stream.shutdown().await.unwrap();
+    assert!(read_all(&mut stream).await.ends_with("2 bytes"));
+}
