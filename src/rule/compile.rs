@@ -161,15 +161,18 @@ fn place(field: &str, error: &Error) -> String {
     }
 }
 
-/// The part of the rule's own text that failed. The engine's own words are not used: they can repeat values of the event.
+/// The block of the rule's own text that failed. The engine's own words are not used: they can repeat values of the event.
 fn blamed(field: &str, error: &Error) -> String {
-    let Some(text) = error.template_source().zip(error.range()).and_then(|(source, range)| source.get(range)) else { return String::new() };
-    // The expression stands inside a block that the author did not write.
-    if field == WHEN && text.starts_with("{%") {
-        return String::new();
-    }
-    let cut: String = text.chars().take(80).collect();
-    format!(", at `{cut}`")
+    let Some((source, range)) = error.template_source().zip(error.range()) else { return String::new() };
+    let text = if field == WHEN {
+        // The expression stands inside a block that the author did not write.
+        source.get(range).filter(|text| !text.starts_with("{%"))
+    } else {
+        let begin = source.get(..=range.start).and_then(|before| before.rfind("{{").max(before.rfind("{%"))).unwrap_or(range.start);
+        let end = source.get(range.end..).and_then(|after| after.find("}}").into_iter().chain(after.find("%}")).min()).map_or(range.end, |at| range.end + at);
+        source.get(begin..end).map(|block| block.trim_start_matches(['{', '%', '-', ' ']).trim_end_matches(['}', '%', '-', ' ']))
+    };
+    text.map_or_else(String::new, |text| format!(", at `{}`", text.chars().take(80).collect::<String>()))
 }
 
 struct Capped {
