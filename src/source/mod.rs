@@ -4,15 +4,17 @@
 //! choose which secret to try and nothing else.
 
 mod hmac;
+pub mod sign;
 mod twilio;
 mod vapi;
 
-pub use self::hmac::{HmacAlgorithm, HmacKey};
+pub use self::hmac::{HmacAlgorithm, HmacKey, Signature};
 pub use twilio::TwilioPlan;
-pub use vapi::VapiPlan;
+pub use vapi::{BearerPlan, BearerPlanText, Encoding, HmacPlan, HmacPlanText, PlanFault, VapiPlan};
 
 use crate::domain::{DedupeKey, EventType, RouteKey, SecretBytes, Source, Subject, Timestamp};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
+use serde::{Deserialize, Deserializer};
 use std::time::Duration;
 
 /// One request as the sender made it.
@@ -96,6 +98,12 @@ pub enum Refusal {
     TooFarAhead,
     #[error("the signature names an algorithm that is not supported")]
     AlgorithmUnknown,
+    #[error("the signature names another signing key")]
+    OtherKey,
+    #[error("the header that carries the signed message id is missing")]
+    MessageIdMissing,
+    #[error("the header that carries the signed message id occurs more than once")]
+    MessageIdRepeated,
     #[error("the URL carries no bodySHA256 that the body hashes to")]
     BodyHashMismatch,
     #[error("the secret is empty or shorter than 16 bytes")]
@@ -104,12 +112,48 @@ pub enum Refusal {
     SecretMalformed,
 }
 
-/// How one secret signs. Stored as JSON beside the sealed secret (`endpoint_secrets.plan`).
-#[derive(Clone, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
+/// How one secret signs. Stored as JSON beside the sealed secret (`endpoint_secrets.plan`). What was read has been checked: it makes a key.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, serde::Serialize)]
 #[serde(untagged)]
 pub enum Plan {
     Vapi(VapiPlan),
     Twilio(TwilioPlan),
+}
+
+impl<'de> Deserialize<'de> for Plan {
+    /// By its `type`, so that what is wrong with a plan is said of the plan that was meant.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        let plan = serde_json::Value::deserialize(deserializer)?;
+        match plan.get("type").and_then(serde_json::Value::as_str) {
+            Some("hmac" | "bearer") => serde_json::from_value(plan).map(Self::Vapi).map_err(D::Error::custom),
+            Some("auth_token" | "shared_key") => serde_json::from_value(plan).map(Self::Twilio).map_err(D::Error::custom),
+            _ => Err(D::Error::custom("type: expected hmac or bearer (vapi), auth_token or shared_key (twilio)")),
+        }
+    }
+}
+
+impl Plan {
+    /// Whose webhooks are signed this way.
+    #[must_use]
+    pub const fn source(&self) -> Source {
+        match self {
+            Self::Vapi(_) => Source::Vapi,
+            Self::Twilio(_) => Source::Twilio,
+        }
+    }
+
+    /// Whether the signature vouches for the body: a platform secret must (rule 19).
+    #[must_use]
+    pub const fn signs_body(&self) -> bool {
+        !matches!(self, Self::Vapi(VapiPlan::Bearer(_)))
+    }
+
+    /// Whether the signature vouches for the time: without, dedupe keys have to outlive every replay (rule 14).
+    #[must_use]
+    pub fn signs_time(&self) -> bool {
+        matches!(self, Self::Vapi(VapiPlan::Hmac(plan)) if plan.signs_time())
+    }
 }
 
 /// A secret made ready to verify: HMAC states or a token, zeroed on drop, never printed. Made from the plaintext inside the vault's closure.
@@ -126,13 +170,33 @@ impl std::fmt::Debug for SigningKey {
     }
 }
 
+/// The fewest bytes of a secret that is saved or that verifies a webhook. Counted on the key: after base64 where the plan says base64.
+pub const SECRET_BYTES_MIN: usize = 16;
+/// The most bytes of a secret.
+pub const SECRET_BYTES_MAX: usize = 1024;
+
 impl SigningKey {
+    /// The key that ingress uses and that a secret is checked with when it is saved: an empty or short secret never becomes one.
+    ///
     /// # Errors
     /// The secret is too short, or not in the form that the plan says.
     pub fn new(plan: &Plan, secret: &SecretBytes) -> Result<Self, Refusal> {
+        Self::with_floor(plan, secret, SECRET_BYTES_MIN)
+    }
+
+    /// A key of a secret of any length but none: for `hookswitch verify`, which explains, and for providers' published examples (Twilio's is
+    /// signed with `12345`). Nothing that takes webhooks uses it.
+    ///
+    /// # Errors
+    /// The secret is empty, or not in the form that the plan says.
+    pub fn for_diagnosis(plan: &Plan, secret: &SecretBytes) -> Result<Self, Refusal> {
+        Self::with_floor(plan, secret, 1)
+    }
+
+    fn with_floor(plan: &Plan, secret: &SecretBytes, bytes_min: usize) -> Result<Self, Refusal> {
         Ok(Self(match plan {
-            Plan::Vapi(plan) => KeyInner::Vapi(vapi::VapiKey::new(plan, secret)?),
-            Plan::Twilio(plan) => KeyInner::Twilio(twilio::TwilioKey::new(plan, secret)?),
+            Plan::Vapi(plan) => KeyInner::Vapi(vapi::VapiKey::new(plan, secret, bytes_min)?),
+            Plan::Twilio(plan) => KeyInner::Twilio(twilio::TwilioKey::new(plan, secret, bytes_min)?),
         }))
     }
 
@@ -173,3 +237,10 @@ pub fn read(source: Source, request: &Request<'_>) -> Result<Reading, NotTheForm
 
 /// Largest replay window that a plan may ask for.
 pub const REPLAY_WINDOW_MAX: Duration = Duration::from_hours(24);
+
+/// The value of a header that may occur once. `Ok(None)`: it does not occur.
+fn only_header<'h>(headers: &'h HeaderMap, name: &HeaderName, repeated: Refusal) -> Result<Option<&'h [u8]>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    if values.next().is_some() { Err(repeated) } else { Ok(first.map(http::HeaderValue::as_bytes)) }
+}

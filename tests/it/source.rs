@@ -1,0 +1,3 @@
+//! Signatures and readings of webhooks over the published and computed vectors, and over whole payloads.
+
+mod vectors;
