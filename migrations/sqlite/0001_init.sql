@@ -236,7 +236,8 @@ CREATE TABLE attempts (
     PRIMARY KEY (action_id, number)
 ) STRICT, WITHOUT ROWID;
 
--- Whose turn it is (rule 22): one row for each organisation and provider with something that can be claimed.
+-- Whose turn it is (rule 22): one row for each organisation and provider with something that can be claimed. `due_at` is when its next turn
+-- comes: never before its next action is due, and after a turn never before that turn, so that the order of due_at is the rotation.
 CREATE TABLE turns (
     org_id       BLOB    NOT NULL,
     provider     TEXT    NOT NULL,
@@ -244,7 +245,7 @@ CREATE TABLE turns (
     last_turn_at INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (org_id, provider)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX turns_next ON turns (last_turn_at, due_at);
+CREATE INDEX turns_next ON turns (due_at);
 
 -- Requests that never became events; a bounded ring.
 CREATE TABLE rejections (

@@ -1,7 +1,7 @@
 //! The ledger: plans, claims with a lease and a fence, records. Each transition names both states.
 
 use super::StoreError;
-use crate::domain::{ActionId, ActionKind, ActionState, Cause, Envelope, EventId, OrgId, Provider, RuleId, SealedBytes, Timestamp};
+use crate::domain::{ActionId, ActionKind, ActionState, Cause, Envelope, EventId, EventType, OrgId, Provider, RuleId, SealedBytes, Source, Timestamp};
 use async_trait::async_trait;
 use std::time::Duration;
 
@@ -42,6 +42,20 @@ pub enum Planned {
     Duplicate,
 }
 
+/// An event that cannot be made a row of `events`: undecodable, nobody's, or poison.
+#[derive(Clone, Debug)]
+pub struct DeadEvent {
+    pub id: EventId,
+    pub org: Option<OrgId>,
+    /// `None` where it could not be decoded.
+    pub source: Option<Source>,
+    pub event_type: Option<EventType>,
+    pub received_at: Timestamp,
+    pub reason: String,
+    /// As the queue encodes it, sealed for the organisation where there is one.
+    pub envelope: Vec<u8>,
+}
+
 /// Outgoing work that a worker has claimed: the row is durably `running` under `fence` until `lease_until`.
 #[derive(Clone, Debug)]
 pub struct Claim {
@@ -63,6 +77,8 @@ pub struct Claim {
     pub first_sent_at: Option<Timestamp>,
     pub expires_at: Timestamp,
     pub planned_at: Timestamp,
+    /// When this claim was made: the start of its attempt.
+    pub claimed_at: Timestamp,
     pub hops: u8,
 }
 
@@ -73,7 +89,9 @@ pub struct ClaimLimits {
     pub count_max: u32,
     /// Rows an organisation and provider a turn.
     pub turn_max: u32,
-    /// Turns that are moved instead of taken: at their limit, paused, or with an open breaker.
+    /// What organisations that are at work already may still take, where that is less than a turn. `0`: passed over, keeping its place.
+    pub allowances: Vec<(OrgId, Provider, u32)>,
+    /// Turns that are moved instead of taken: paused, or with an open breaker.
     pub deferred: Vec<(OrgId, Provider, Timestamp)>,
     pub lease: Duration,
 }
@@ -95,6 +113,11 @@ pub struct Record {
     pub counts: bool,
     /// A look-up found nothing; `absences` counts up, else it is reset.
     pub is_absence: bool,
+    /// It is certain that nothing of this action has gone out so far: `first_sent_at` is forgotten, so that a later look-up looks no further back
+    /// than it must.
+    pub is_unsent: bool,
+    /// The attempt was a look-up: `look_ups` counts up.
+    pub is_look_up: bool,
     pub outcome: &'static str,
     pub ended_at: Timestamp,
     pub credential_version: Option<i64>,
@@ -125,23 +148,25 @@ pub trait Ledger: Send + Sync + 'static {
     /// An error of data in one event fails the whole batch: the caller bisects it.
     async fn plan(&self, events: Vec<PlannedEvent>) -> Result<Vec<Planned>, StoreError>;
 
-    /// Sets an event aside that cannot be planned, with the reason.
-    async fn bury(&self, envelope: Envelope, org: Option<OrgId>, reason: &str) -> Result<(), StoreError>;
+    /// Sets an event aside that cannot be planned, with the reason. Again with the same id: nothing is changed.
+    async fn bury(&self, dead: DeadEvent) -> Result<(), StoreError>;
 
-    /// Takes what is due now, turn by turn over organisations, and durably sets it `running` with a fence. Expired ones become `dead: expired` instead;
-    /// `unknown` ones come as look-ups.
+    /// Takes what is due now, turn by turn over organisations, and durably sets it `running` with a fence and a row of its attempt. Expired ones become
+    /// `dead: expired` instead, without an attempt; `unknown` ones come as look-ups, expired or not. The first claim to send sets `first_sent_at`.
     async fn claim(&self, limits: ClaimLimits, now: Timestamp) -> Result<Vec<Claim>, StoreError>;
 
-    /// Writes that the request is about to go out (`first_sent_at`), under the fence. Part of the claim for sends: see the implementation.
+    /// Ends attempts: each record moves its row out of `running` if its fence still stands. One answer a record, in order.
     async fn record(&self, records: Vec<Record>) -> Result<Vec<Recorded>, StoreError>;
 
-    /// `running` whose lease ended becomes `unknown`, due after `settle` (rule 1). How many.
+    /// `running` whose lease ended becomes `unknown`, due `settle` after the lease's end (rule 1). How many.
     async fn expire_leases(&self, now: Timestamp, settle: Duration, count_max: u32) -> Result<u64, StoreError>;
 
-    /// At a start, in an embedded installation: no other process can hold a lease, so `running` rows of the process that died become `unknown` at once.
+    /// At a start, in an embedded installation: no other process can hold a lease, so `running` rows of the process that died become `unknown` at once,
+    /// due after `settle`.
     async fn abandon_leases(&self, now: Timestamp, settle: Duration) -> Result<u64, StoreError>;
 
-    /// A provider called back about an action (rule 2): settles it as succeeded under its id, whatever non-final state it is in.
+    /// A provider called back about an action (rule 2): settles it as succeeded under its id, whatever non-final state it is in. Not from a final state,
+    /// and not where another action holds the id.
     async fn settle(&self, org: OrgId, action: ActionId, provider_ref: &str, now: Timestamp) -> Result<Levered, StoreError>;
 
     /// When the next turn is due, so that the worker can sleep until then.
@@ -151,11 +176,13 @@ pub trait Ledger: Send + Sync + 'static {
     async fn is_ref_taken(&self, org: OrgId, provider: Provider, provider_ref: &str, by_other_than: ActionId) -> Result<bool, StoreError>;
 
     /// A person tries again: `dead`, `parked`, `suppressed`, `cancelled`, `waiting` become `pending` with fresh tries; `unknown` is looked up now (rule 4).
+    /// Not where there is no request, because a template failed.
     async fn retry(&self, org: OrgId, action: ActionId, expires_at: Timestamp, now: Timestamp) -> Result<Levered, StoreError>;
 
     /// A person stops what has not gone out: `pending`, `waiting`, `parked`.
     async fn cancel(&self, org: OrgId, action: ActionId, now: Timestamp) -> Result<Levered, StoreError>;
 
-    /// A person says what happened to an `unknown` one: it went out (`Succeeded`), or send it again (`Pending`).
+    /// A person says what happened to an `unknown` one: it went out (`Succeeded`), or send it again (`Pending`, for at least another hour). Any other
+    /// `to` is refused as a data error.
     async fn resolve(&self, org: OrgId, action: ActionId, to: ActionState, now: Timestamp) -> Result<Levered, StoreError>;
 }

@@ -1,0 +1,164 @@
+//! Claims: turns, the rows of each, `running` with a fence and the attempt's row, in one transaction.
+
+use super::{claimable, failed, hex, rows, state, text};
+use crate::{
+    domain::{ActionId, ActionState, EventId, OrgId, Provider, SealedBytes, Timestamp},
+    store::{
+        StoreError,
+        ledger::{Claim, ClaimLimits},
+    },
+};
+use serde_json::{Value, json};
+use sqlx::{SqliteConnection, sqlite::SqliteRow};
+
+/// `$0` organisation, `$1` provider, `$2` until. Never brings a turn forward.
+const DEFER: &str = "UPDATE turns SET due_at = held.until FROM (SELECT unhex(value ->> 0) AS org_id, value ->> 1 AS provider, value ->> 2 AS until FROM json_each(?1)) AS held \
+    WHERE turns.org_id = held.org_id AND turns.provider = held.provider AND turns.due_at < held.until";
+
+const TURNS: &str = "SELECT org_id, provider FROM turns WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2";
+
+/// The rows of many turns at once, each turn's oldest first. `?1` turns, `?2` now, `?3` rows a turn.
+pub(super) const ROWS: &str = concat!(
+    "SELECT a.id, a.org_id, a.event_id, a.kind, a.provider, a.credential_name, a.state, a.request_sealed, a.idempotency_key, a.fence, a.attempts, a.look_ups, \
+     a.absences, a.first_sent_at, a.expires_at, a.created_at, a.hops \
+     FROM (SELECT key, unhex(value ->> 0) AS org_id, value ->> 1 AS provider FROM json_each(?1)) AS turn \
+     CROSS JOIN actions AS a ON a.id IN (SELECT id FROM actions INDEXED BY actions_due WHERE org_id = turn.org_id AND provider = turn.provider AND ",
+    claimable!(),
+    " AND due_at <= ?2 ORDER BY due_at, id LIMIT ?3) ORDER BY turn.key, a.due_at, a.id"
+);
+
+const RUN: &str = concat!(
+    "UPDATE actions SET state = 'running', fence = fence + 1, lease_until = ?2, updated_at = ?3, \
+     first_sent_at = CASE WHEN state = 'unknown' THEN first_sent_at ELSE coalesce(first_sent_at, ?3) END \
+     WHERE id IN (SELECT unhex(value) FROM json_each(?1)) AND ",
+    claimable!()
+);
+
+const EXPIRE: &str = "UPDATE actions SET state = 'dead', cause = 'expired', detail = NULL, updated_at = ?2 \
+    WHERE id IN (SELECT unhex(value) FROM json_each(?1)) AND state IN ('pending', 'waiting')";
+
+const BEGIN_ATTEMPTS: &str = "INSERT INTO attempts (action_id, number, org_id, is_look_up, started_at) \
+    SELECT unhex(value ->> 0), value ->> 1, unhex(value ->> 2), value ->> 3, ?2 FROM json_each(?1)";
+
+/// After its turn an organisation stands behind all that are due now, or is due when its next action is.
+pub(super) const PASS_TURNS: &str = concat!(
+    "UPDATE turns SET last_turn_at = ?2, due_at = max(?2, coalesce((SELECT due_at FROM actions INDEXED BY actions_due \
+     WHERE org_id = turns.org_id AND provider = turns.provider AND ",
+    claimable!(),
+    " ORDER BY due_at LIMIT 1), -1)) WHERE (org_id, provider) IN (SELECT unhex(value ->> 0), value ->> 1 FROM json_each(?1))"
+);
+
+const END_TURNS: &str = concat!(
+    "DELETE FROM turns WHERE (org_id, provider) IN (SELECT unhex(value ->> 0), value ->> 1 FROM json_each(?1)) \
+     AND NOT EXISTS (SELECT 1 FROM actions INDEXED BY actions_due WHERE org_id = turns.org_id AND provider = turns.provider AND ",
+    claimable!(),
+    ")"
+);
+
+pub(super) async fn claim(connection: &mut SqliteConnection, limits: ClaimLimits, now: Timestamp) -> Result<Vec<Claim>, StoreError> {
+    if !limits.deferred.is_empty() {
+        let list = limits.deferred.iter().map(|(org, provider, until)| json!([hex(org.as_bytes()), provider.as_str(), until.as_micros()])).collect();
+        sqlx::query(DEFER).bind(text(list)).execute(&mut *connection).await.map_err(failed("defer turns"))?;
+    }
+    // Those that may take nothing now keep their place; there are at most as many of them as attempts run.
+    let turns_max = limits.count_max.saturating_add(u32::try_from(limits.allowances.len()).unwrap_or(u32::MAX));
+    let due = sqlx::query(TURNS).bind(now.as_micros()).bind(turns_max).fetch_all(&mut *connection).await.map_err(failed("read turns"))?;
+    let mut turns = Vec::new();
+    for row in &due {
+        let org = rows::id(row, "turns", "org_id", OrgId::from_slice)?;
+        let provider: Provider = rows::parse(row, "turns", "provider", |text| text.parse().ok())?;
+        let allowance = limits.allowances.iter().find(|(o, p, _)| *o == org && *p == provider).map_or(limits.turn_max, |(_, _, allowance)| *allowance);
+        if allowance > 0 {
+            turns.push((org, provider, allowance.min(limits.turn_max)));
+        }
+    }
+    if turns.is_empty() {
+        return Ok(Vec::new());
+    }
+    let list: Vec<Value> = turns.iter().map(|(org, provider, _)| json!([hex(org.as_bytes()), provider.as_str()])).collect();
+    let found = sqlx::query(ROWS)
+        .bind(text(list))
+        .bind(now.as_micros())
+        .bind(limits.turn_max)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(failed("read what can be claimed"))?;
+
+    let mut found = found.iter().peekable();
+    let (mut claims, mut expired, mut taken) = (Vec::new(), Vec::new(), Vec::new());
+    for (org, provider, allowance) in turns {
+        if claims.len() >= limits.count_max as usize {
+            break;
+        }
+        let mut left = allowance;
+        while let Some(row) = found.peek() {
+            let (row_org, row_provider) = owner(row)?;
+            if (row_org, row_provider) != (org, provider) {
+                break;
+            }
+            let row = found.next().unwrap_or_else(|| unreachable!("it was peeked at"));
+            let is_look_up = state(row)? == ActionState::Unknown;
+            if !is_look_up && rows::time(row, "expires_at")? <= now {
+                expired.push(json!(hex(rows::id(row, "actions", "id", ActionId::from_slice)?.as_bytes())));
+            } else if left > 0 && claims.len() < limits.count_max as usize {
+                left -= 1;
+                claims.push(claim_of(row, org, provider, is_look_up, now, now + limits.lease)?);
+            }
+        }
+        taken.push(json!([hex(org.as_bytes()), provider.as_str()]));
+    }
+
+    if !expired.is_empty() {
+        sqlx::query(EXPIRE).bind(text(expired)).bind(now.as_micros()).execute(&mut *connection).await.map_err(failed("end expired actions"))?;
+    }
+    if !claims.is_empty() {
+        let ids = claims.iter().map(|claim| json!(hex(claim.action.as_bytes()))).collect();
+        let lease_until = (now + limits.lease).as_micros();
+        sqlx::query(RUN).bind(text(ids)).bind(lease_until).bind(now.as_micros()).execute(&mut *connection).await.map_err(failed("set actions running"))?;
+        let attempts =
+            claims.iter().map(|claim| json!([hex(claim.action.as_bytes()), claim.fence, hex(claim.org.as_bytes()), u8::from(claim.is_look_up)])).collect();
+        sqlx::query(BEGIN_ATTEMPTS).bind(text(attempts)).bind(now.as_micros()).execute(&mut *connection).await.map_err(failed("begin attempts"))?;
+    }
+    let taken = text(taken);
+    sqlx::query(END_TURNS).bind(&taken).execute(&mut *connection).await.map_err(failed("end turns"))?;
+    sqlx::query(PASS_TURNS).bind(&taken).bind(now.as_micros()).execute(&mut *connection).await.map_err(failed("pass turns on"))?;
+    Ok(claims)
+}
+
+fn owner(row: &SqliteRow) -> Result<(OrgId, Provider), StoreError> {
+    Ok((rows::id(row, "actions", "org_id", OrgId::from_slice)?, rows::parse(row, "actions", "provider", |text| text.parse().ok())?))
+}
+
+fn claim_of(row: &SqliteRow, org: OrgId, provider: Provider, is_look_up: bool, now: Timestamp, lease_until: Timestamp) -> Result<Claim, StoreError> {
+    let count = |column| rows::get::<i64>(row, column).map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+    let first_sent_at = rows::time_opt(row, "first_sent_at")?;
+    Ok(Claim {
+        action: rows::id(row, "actions", "id", ActionId::from_slice)?,
+        org,
+        event: rows::id(row, "actions", "event_id", EventId::from_slice)?,
+        kind: rows::parse(row, "actions", "kind", |text| text.parse().ok())?,
+        provider,
+        credential_name: rows::get(row, "credential_name")?,
+        request: rows::get::<Option<&[u8]>>(row, "request_sealed")?
+            .map(|sealed| SealedBytes(sealed.into()))
+            .ok_or(StoreError::Corrupt { table: "actions", column: "request_sealed" })?,
+        idempotency_key: rows::get(row, "idempotency_key")?,
+        is_look_up,
+        fence: rows::get::<i64>(row, "fence")? + 1,
+        lease_until,
+        attempts: count("attempts")?,
+        look_ups: count("look_ups")?,
+        absences: count("absences")?,
+        first_sent_at: if is_look_up { first_sent_at } else { first_sent_at.or(Some(now)) },
+        expires_at: rows::time(row, "expires_at")?,
+        planned_at: rows::time(row, "created_at")?,
+        claimed_at: now,
+        hops: rows::get::<u8>(row, "hops")?,
+    })
+}
+
+/// For the tests: every statement of this file.
+#[cfg(test)]
+pub(super) fn statements() -> Vec<&'static str> {
+    vec![DEFER, TURNS, ROWS, RUN, EXPIRE, BEGIN_ATTEMPTS, PASS_TURNS, END_TURNS]
+}

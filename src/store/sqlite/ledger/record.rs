@@ -1,0 +1,197 @@
+//! Records: transitions out of `running` under the fence, and the end of leases.
+
+use super::{add_turns, cut, failed, hex, rows, text};
+use crate::{
+    domain::{ActionId, ActionState, OrgId, Provider, Timestamp},
+    store::{
+        StoreError,
+        ledger::{Record, Recorded},
+    },
+};
+use serde_json::{Value, json};
+use sqlx::{SqliteConnection, sqlite::SqliteRow};
+use std::{collections::HashMap, time::Duration};
+
+/// One entry a record, by position. The fence and the state stand in the WHERE: who was overtaken changes nothing.
+const RECORD: &str = "UPDATE actions SET state = r.state, cause = r.cause, detail = r.detail, http_status = r.http_status, provider_code = r.provider_code, \
+    provider_ref = coalesce(r.provider_ref, actions.provider_ref), due_at = coalesce(r.due_at, actions.due_at), lease_until = NULL, updated_at = r.ended_at, \
+    attempts = actions.attempts + r.counts, look_ups = actions.look_ups + r.looked_up, absences = CASE WHEN r.is_absence THEN actions.absences + 1 ELSE 0 END, \
+    credential_version = coalesce(r.credential_version, actions.credential_version), \
+    first_sent_at = CASE WHEN r.is_unsent THEN NULL ELSE actions.first_sent_at END \
+    FROM (SELECT unhex(value ->> 0) AS id, unhex(value ->> 1) AS org_id, value ->> 2 AS fence, value ->> 3 AS state, value ->> 4 AS cause, value ->> 5 AS detail, \
+    value ->> 6 AS http_status, value ->> 7 AS provider_code, value ->> 8 AS provider_ref, value ->> 9 AS due_at, value ->> 10 AS counts, value ->> 11 AS is_absence, \
+    value ->> 12 AS is_unsent, value ->> 13 AS ended_at, value ->> 14 AS credential_version, value ->> 15 AS looked_up FROM json_each(?1)) AS r \
+    WHERE actions.id = r.id AND actions.org_id = r.org_id AND actions.fence = r.fence AND actions.state = 'running' \
+    RETURNING id, org_id, provider, state, due_at";
+
+const END_ATTEMPTS: &str = "UPDATE attempts SET ended_at = r.ended_at, outcome = r.outcome, cause = r.cause, http_status = r.http_status, \
+    provider_code = r.provider_code, detail = r.detail, credential_version = r.credential_version \
+    FROM (SELECT unhex(value ->> 0) AS id, value ->> 1 AS number, value ->> 2 AS ended_at, value ->> 3 AS outcome, value ->> 4 AS cause, value ->> 5 AS http_status, \
+    value ->> 6 AS provider_code, value ->> 7 AS detail, value ->> 8 AS credential_version FROM json_each(?1)) AS r \
+    WHERE attempts.action_id = r.id AND attempts.number = r.number";
+
+/// `?1` leases that end until then; `?2` now, `?3` settling time in µs, `?4` rows.
+const END_LEASES: &str = "UPDATE actions SET state = 'unknown', cause = 'lease_ended', detail = NULL, due_at = min(lease_until, ?2) + ?3, lease_until = NULL, \
+    updated_at = ?2 WHERE id IN (SELECT id FROM actions INDEXED BY actions_leases WHERE state = 'running' AND lease_until <= ?1 ORDER BY lease_until LIMIT ?4) \
+    AND state = 'running' RETURNING id, org_id, provider, state, due_at, fence";
+
+pub(super) async fn record(connection: &mut SqliteConnection, mut records: Vec<Record>) -> Result<Vec<Recorded>, StoreError> {
+    let mut results = vec![Recorded::Superseded; records.len()];
+    match write(connection, &records).await {
+        Ok(done) => mark(&records, &done, &mut results, Recorded::Done),
+        // One of them brings an id of the provider's that another action holds. One by one, to know which.
+        Err(StoreError::Conflict { .. }) => {
+            for (record, result) in records.iter_mut().zip(&mut results) {
+                let done = match write(connection, std::slice::from_ref(record)).await {
+                    Err(StoreError::Conflict { .. }) => {
+                        make_ambiguous(record);
+                        let done = write(connection, std::slice::from_ref(record)).await?;
+                        if !done.is_empty() {
+                            *result = Recorded::RefTaken;
+                        }
+                        continue;
+                    }
+                    done => done?,
+                };
+                if !done.is_empty() {
+                    *result = Recorded::Done;
+                }
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    let ended: Vec<&Record> = records.iter().zip(&results).filter(|(_, result)| **result != Recorded::Superseded).map(|(record, _)| record).collect();
+    end_attempts(connection, &ended).await?;
+    Ok(results)
+}
+
+/// What another action holds says nothing about this one (rule 2).
+fn make_ambiguous(record: &mut Record) {
+    record.to = ActionState::Unknown;
+    record.cause = crate::domain::Cause::Ambiguous;
+    record.outcome = "unknown";
+    record.provider_ref = None;
+    record.is_unsent = false;
+    // A long time: only a person, a callback or another look changes it.
+    record.due_at = Some(record.due_at.unwrap_or(record.ended_at + Duration::from_hours(1)));
+}
+
+fn mark(records: &[Record], done: &[(ActionId, OrgId)], results: &mut [Recorded], as_what: Recorded) {
+    let mut left: HashMap<(ActionId, OrgId), ()> = done.iter().map(|key| (*key, ())).collect();
+    for (record, result) in records.iter().zip(results) {
+        if left.remove(&(record.action, record.org)).is_some() {
+            *result = as_what;
+        }
+    }
+}
+
+async fn write(connection: &mut SqliteConnection, records: &[Record]) -> Result<Vec<(ActionId, OrgId)>, StoreError> {
+    let list: Vec<Value> = records
+        .iter()
+        .map(|r| {
+            json!([
+                hex(r.action.as_bytes()),
+                hex(r.org.as_bytes()),
+                r.fence,
+                r.to.as_str(),
+                r.cause.as_str(),
+                (!r.detail.is_empty()).then(|| cut(&r.detail)),
+                r.http_status,
+                r.provider_code,
+                r.provider_ref,
+                r.due_at.map(Timestamp::as_micros),
+                u8::from(r.counts),
+                u8::from(r.is_absence),
+                u8::from(r.is_unsent),
+                r.ended_at.as_micros(),
+                r.credential_version,
+                u8::from(r.is_look_up),
+            ])
+        })
+        .collect();
+    let changed = sqlx::query(RECORD).bind(text(list)).fetch_all(&mut *connection).await.map_err(failed("record attempts"))?;
+    bring_turns_forward(connection, &changed).await?;
+    changed.iter().map(|row| Ok((rows::id(row, "actions", "id", ActionId::from_slice)?, rows::id(row, "actions", "org_id", OrgId::from_slice)?))).collect()
+}
+
+/// Rows that can be claimed again have a turn when they are due.
+async fn bring_turns_forward(connection: &mut SqliteConnection, changed: &[SqliteRow]) -> Result<(), StoreError> {
+    let mut due = Vec::new();
+    for row in changed {
+        if matches!(super::state(row)?, ActionState::Pending | ActionState::Waiting | ActionState::Unknown) {
+            let provider: Provider = rows::parse(row, "actions", "provider", |text| text.parse().ok())?;
+            due.push((rows::id(row, "actions", "org_id", OrgId::from_slice)?, provider, rows::time(row, "due_at")?));
+        }
+    }
+    add_turns(connection, due).await
+}
+
+async fn end_attempts(connection: &mut SqliteConnection, records: &[&Record]) -> Result<(), StoreError> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let list = records
+        .iter()
+        .map(|r| {
+            json!([
+                hex(r.action.as_bytes()),
+                r.fence,
+                r.ended_at.as_micros(),
+                r.outcome,
+                r.cause.as_str(),
+                r.http_status,
+                r.provider_code,
+                (!r.detail.is_empty()).then(|| cut(&r.detail)),
+                r.credential_version,
+            ])
+        })
+        .collect();
+    sqlx::query(END_ATTEMPTS).bind(text(list)).execute(connection).await.map(drop).map_err(failed("end attempts"))
+}
+
+/// `until` is `None` where no other process can hold a lease: then all have ended.
+pub(super) async fn end_leases(
+    connection: &mut SqliteConnection,
+    until: Option<Timestamp>,
+    now: Timestamp,
+    settle: Duration,
+    count_max: u32,
+) -> Result<u64, StoreError> {
+    let changed = sqlx::query(END_LEASES)
+        .bind(until.map_or(i64::MAX, Timestamp::as_micros))
+        .bind(now.as_micros())
+        .bind(i64::try_from(settle.as_micros()).unwrap_or(i64::MAX / 2))
+        .bind(count_max)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(failed("end leases"))?;
+    bring_turns_forward(connection, &changed).await?;
+    let mut list = Vec::with_capacity(changed.len());
+    for row in &changed {
+        let id = rows::id(row, "actions", "id", ActionId::from_slice)?;
+        list.push(json!([hex(id.as_bytes()), rows::get::<i64>(row, "fence")?, now.as_micros(), "unknown", "lease_ended"]));
+    }
+    if !list.is_empty() {
+        sqlx::query(END_ATTEMPTS).bind(text(list)).execute(connection).await.map_err(failed("end attempts"))?;
+    }
+    Ok(changed.len() as u64)
+}
+
+/// Ends the attempt that a lever overtook, if it still runs.
+pub(super) async fn end_attempt(
+    connection: &mut SqliteConnection,
+    action: ActionId,
+    fence: i64,
+    outcome: &str,
+    cause: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let list = vec![json!([hex(action.as_bytes()), fence, now.as_micros(), outcome, cause])];
+    sqlx::query(END_ATTEMPTS).bind(text(list)).execute(connection).await.map(drop).map_err(failed("end an attempt"))
+}
+
+/// For the tests: every statement of this file.
+#[cfg(test)]
+pub(super) fn statements() -> Vec<&'static str> {
+    vec![RECORD, END_ATTEMPTS, END_LEASES]
+}
