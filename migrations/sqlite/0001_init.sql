@@ -91,9 +91,11 @@ CREATE TABLE phone_numbers (
     version            INTEGER NOT NULL DEFAULT 1,
     created_at         INTEGER NOT NULL,
     updated_at         INTEGER NOT NULL,
-    changed_version    INTEGER NOT NULL,
-    UNIQUE (org_id, number, provider)
+    changed_version    INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+-- A Twilio number is a route together with its account: the same number in another account is another claim, so that the old route stays as a tombstone.
+CREATE UNIQUE INDEX phone_number_claim ON phone_numbers (org_id, number, provider, (CASE provider WHEN 'twilio' THEN ifnull(account_id, '') ELSE '' END));
+CREATE INDEX phone_number_provider_id ON phone_numbers (provider, provider_number_id) WHERE state = 'live';
 CREATE UNIQUE INDEX phone_number_live ON phone_numbers (number, provider, ifnull(account_id, '')) WHERE state = 'live';
 CREATE INDEX phone_numbers_changed ON phone_numbers (changed_version);
 
@@ -210,7 +212,8 @@ CREATE INDEX actions_leases ON actions (lease_until) WHERE state = 'running';
 CREATE INDEX actions_parked ON actions (org_id, provider, credential_name) WHERE state = 'parked';
 CREATE INDEX actions_org ON actions (org_id, id);
 CREATE INDEX actions_event ON actions (event_id);
-CREATE INDEX actions_state ON actions (org_id, state, id) WHERE state IN ('unknown', 'parked', 'dead');
+CREATE INDEX actions_state ON actions (org_id, state, id) WHERE state IN ('unknown', 'parked', 'suppressed', 'cancelled', 'dead');
+CREATE INDEX actions_unknown ON actions (first_sent_at) WHERE state = 'unknown' AND first_sent_at IS NOT NULL;
 CREATE UNIQUE INDEX actions_provider_ref ON actions (org_id, provider, provider_ref) WHERE provider_ref IS NOT NULL;
 -- 16 bytes of SHA-256 over the event's dedupe hash, rule and series: the plan's ON CONFLICT target (rules 4, 14).
 CREATE TABLE idempotency_keys (
@@ -250,6 +253,7 @@ CREATE INDEX turns_next ON turns (due_at);
 -- Requests that never became events; a bounded ring.
 CREATE TABLE rejections (
     id          BLOB    NOT NULL PRIMARY KEY,
+    seq         INTEGER NOT NULL,                      -- without gaps: the newest less the oldest is how many there are
     at          INTEGER NOT NULL,
     source      TEXT    NOT NULL,
     endpoint_id BLOB,
@@ -261,6 +265,7 @@ CREATE TABLE rejections (
     ids         TEXT    NOT NULL DEFAULT '[]',         -- JSON array of {kind, value}
     head        TEXT    NOT NULL DEFAULT ''            -- redacted
 ) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX rejections_seq ON rejections (seq);
 CREATE INDEX rejections_org ON rejections (org_id, id);
 
 -- What could not be made an event's row: undecodable, or poison. Kept until a person looks.

@@ -93,7 +93,7 @@ pub enum StoreError {
 /// Says which setting is wrong, what stands in the way, or which migration failed.
 pub async fn connect(url: &str, clock: Arc<dyn crate::domain::Clock>) -> Result<Arc<dyn Store>, ConnectError> {
     match url.split_once(':') {
-        Some(("sqlite", path)) if !path.is_empty() => Ok(Arc::new(SqliteStore::open(path.as_ref(), clock).await?)),
+        Some(("sqlite", path)) if !path.is_empty() && !path.contains(":memory:") => Ok(Arc::new(SqliteStore::open(path.as_ref(), clock).await?)),
         _ => Err(ConnectError::UnknownUrl),
     }
 }

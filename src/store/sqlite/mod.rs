@@ -14,6 +14,8 @@ mod routes;
 mod rows;
 mod rules;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub(super) use writer::Lane;
@@ -39,8 +41,6 @@ pub struct SqliteStore {
     readers: SqlitePool,
     changes: watch::Sender<i64>,
     clock: Arc<dyn Clock>,
-    /// Held for the life of the store: an embedded database means one process (rule 15).
-    _lock: std::fs::File,
 }
 
 /// Applied in order, once each. The text is part of the binary, so that a binary and its schema cannot be parted.
@@ -91,11 +91,15 @@ impl SqliteStore {
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS_MAX)
             .acquire_timeout(Duration::from_secs(5))
+            // A local file does not hang up: no probe before each read, no connection opened anew by age.
+            .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
             .connect_with(options.read_only(true))
             .await
             .map_err(open_failed)?;
         let (changes, _) = watch::channel(version);
-        Ok(Self { writer: Writer::start(connection), readers, changes, clock, _lock: lock })
+        Ok(Self { writer: Writer::start(connection, lock), readers, changes, clock })
     }
 
     /// Runs a command in the writer's next transaction and returns after its commit. An error undoes this command alone.
@@ -104,7 +108,7 @@ impl SqliteStore {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
     {
-        self.writer.run(lane, doing, command).await
+        self.writer.run(lane, doing, command, |_| ()).await
     }
 
     /// Like [`SqliteStore::write`] for a change of configuration: counts the version up, hands it to the command (which stamps its rows with it), and wakes whoever refreshes.
@@ -113,20 +117,40 @@ impl SqliteStore {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection, i64) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
     {
-        const BUMP: &str = "UPDATE config_version SET version = version + 1 WHERE id = 1 RETURNING version";
-        let (value, version) = self
-            .write(Lane::Urgent, doing, move |connection| {
-                Box::pin(async move {
-                    let version: i64 = sqlx::query_scalar(BUMP).fetch_one(&mut *connection).await.map_err(failed("count the configuration version up"))?;
-                    Ok((command(connection, version).await?, version))
-                })
-            })
+        self.configure_if(doing, move |connection, version| Box::pin(async move { Ok((command(connection, version).await?, true)) })).await
+    }
+
+    /// Like [`SqliteStore::configure`] for a command that finds out by itself whether there is a change: the version counts up only where it says `true`.
+    pub(super) async fn configure_if<T, F>(&self, doing: &'static str, command: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection, i64) -> BoxFuture<'c, Result<(T, bool), StoreError>> + Send + 'static,
+    {
+        let changes = self.changes.clone();
+        let (value, _) = self
+            .writer
+            .run(
+                Lane::Urgent,
+                doing,
+                move |connection| {
+                    Box::pin(async move {
+                        let version = read_version(connection).await.map_err(failed("read the configuration version"))? + 1;
+                        let (value, is_change) = command(connection, version).await?;
+                        if is_change {
+                            sqlx::query(WRITE_VERSION).bind(version).execute(connection).await.map_err(failed("count the configuration version up"))?;
+                        }
+                        Ok((value, is_change.then_some(version)))
+                    })
+                },
+                move |(_, version)| {
+                    changes.send_if_modified(|known| {
+                        let newer = version.is_some_and(|version| version > *known);
+                        *known = version.unwrap_or(*known).max(*known);
+                        newer
+                    });
+                },
+            )
             .await?;
-        self.changes.send_if_modified(|known| {
-            let newer = version > *known;
-            *known = version.max(*known);
-            newer
-        });
         Ok(value)
     }
 
@@ -143,17 +167,32 @@ impl SqliteStore {
 pub(super) fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
     move |error| match error {
         sqlx::Error::Database(e) if e.is_unique_violation() => StoreError::Conflict { what: doing },
-        sqlx::Error::Database(e) if matches!(e.code().as_deref(), Some("13" | "10" | "5" | "6")) => StoreError::Unavailable { doing }, // FULL, IOERR, BUSY, LOCKED
-        sqlx::Error::Database(e) => StoreError::Data { doing, reason: e.message().into() },
-        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::TypeNotFound { .. } | sqlx::Error::ColumnNotFound(_) => {
-            StoreError::Data { doing, reason: "a column does not have the expected type".into() }
-        }
+        sqlx::Error::Database(e) if is_about_data(e.code().as_deref()) => StoreError::Data { doing, reason: e.message().into() },
+        sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::Decode(_)
+        | sqlx::Error::Encode(_)
+        | sqlx::Error::TypeNotFound { .. }
+        | sqlx::Error::ColumnNotFound(_) => StoreError::Data { doing, reason: "a column does not have the expected type".into() },
         _ => StoreError::Unavailable { doing },
     }
 }
 
+/// Whether the statement failed on what it was given, so that it fails again. All else (full disk, I/O, busy, a damaged or read-only file) is the
+/// database's own trouble: whoever took that for bad data would set good events aside.
+fn is_about_data(extended_code: Option<&str>) -> bool {
+    const ERROR: i32 = 1; // also what SQL functions raise over their arguments
+    const TOOBIG: i32 = 18;
+    const CONSTRAINT: i32 = 19;
+    const MISMATCH: i32 = 20;
+    const RANGE: i32 = 25;
+    let primary = extended_code.and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff);
+    matches!(primary, Some(ERROR | TOOBIG | CONSTRAINT | MISMATCH | RANGE))
+}
+
 fn lock_beside(path: &Path) -> Result<std::fs::File, Option<std::io::Error>> {
-    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path.with_extension("lock")).map_err(Some)?;
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(beside).map_err(Some)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(None),
@@ -164,12 +203,17 @@ fn lock_beside(path: &Path) -> Result<std::fs::File, Option<std::io::Error>> {
 /// `Ok(Err(version))` when the linked SQLite can lose committed writes (its WAL-reset bug was mended in 3.51.3).
 async fn check_version(connection: &mut SqliteConnection) -> Result<Result<(), String>, sqlx::Error> {
     let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(connection).await?;
+    Ok(if is_too_old(&version) { Err(version) } else { Ok(()) })
+}
+
+fn is_too_old(version: &str) -> bool {
     let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-    Ok(if found < (3, 51, 3) { Err(version) } else { Ok(()) })
+    found < (3, 51, 3)
 }
 
 const READ_VERSION: &str = "SELECT version FROM config_version WHERE id = 1";
+const WRITE_VERSION: &str = "UPDATE config_version SET version = ?1 WHERE id = 1";
 
 async fn read_version(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(READ_VERSION).fetch_one(connection).await
@@ -190,7 +234,8 @@ impl Base for SqliteStore {
     }
 
     async fn close(&self) {
-        self.writer.close().await;
+        // Readers first: the last connection to close folds the write-ahead log into the file, which a reader may not.
         self.readers.close().await;
+        self.writer.close().await;
     }
 }

@@ -1,31 +1,100 @@
-//! Rows to domain types: a bad value names its table and column.
+//! Rows to domain types: a bad value names its table and column, never itself.
 
-use super::{StoreError, failed};
+use super::StoreError;
 use crate::domain::Timestamp;
+use serde::de::DeserializeOwned;
 use sqlx::{Row, sqlite::SqliteRow};
+use uuid::Uuid;
 
-/// A column as `T`, or an error that says which read failed.
+/// One row of a known table. Every read that fails is [`StoreError::Corrupt`] with that table and the column.
+#[derive(Clone, Copy)]
+pub(super) struct Fields<'r> {
+    row: &'r SqliteRow,
+    table: &'static str,
+}
+
+impl<'r> Fields<'r> {
+    pub(super) const fn of(row: &'r SqliteRow, table: &'static str) -> Self {
+        Self { row, table }
+    }
+
+    pub(super) const fn corrupt(self, column: &'static str) -> StoreError {
+        StoreError::Corrupt { table: self.table, column }
+    }
+
+    pub(super) fn get<T>(self, column: &'static str) -> Result<T, StoreError>
+    where
+        T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+    {
+        self.row.try_get(column).map_err(|_| self.corrupt(column))
+    }
+
+    pub(super) fn time(self, column: &'static str) -> Result<Timestamp, StoreError> {
+        self.get::<i64>(column).map(Timestamp::from_micros)
+    }
+
+    pub(super) fn time_opt(self, column: &'static str) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.get::<Option<i64>>(column)?.map(Timestamp::from_micros))
+    }
+
+    /// Text of a closed set.
+    pub(super) fn parse<T>(self, column: &'static str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, StoreError> {
+        parse(self.get::<&str>(column)?).ok_or(self.corrupt(column))
+    }
+
+    pub(super) fn parse_opt<T>(self, column: &'static str, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, StoreError> {
+        self.get::<Option<&str>>(column)?.map(|text| parse(text).ok_or(self.corrupt(column))).transpose()
+    }
+
+    pub(super) fn json<T: DeserializeOwned>(self, column: &'static str) -> Result<T, StoreError> {
+        self.parse(column, |text| serde_json::from_str(text).ok())
+    }
+
+    /// An integer that the domain keeps in a narrower type.
+    pub(super) fn number<T: TryFrom<i64>>(self, column: &'static str) -> Result<T, StoreError> {
+        T::try_from(self.get::<i64>(column)?).map_err(|_| self.corrupt(column))
+    }
+
+    pub(super) fn number_opt<T: TryFrom<i64>>(self, column: &'static str) -> Result<Option<T>, StoreError> {
+        self.get::<Option<i64>>(column)?.map(|n| T::try_from(n).map_err(|_| self.corrupt(column))).transpose()
+    }
+
+    /// A 16-byte id.
+    pub(super) fn id<T>(self, column: &'static str, from: impl FnOnce(Uuid) -> T) -> Result<T, StoreError> {
+        Uuid::from_slice(self.get::<&[u8]>(column)?).map(from).map_err(|_| self.corrupt(column))
+    }
+
+    pub(super) fn id_opt<T>(self, column: &'static str, from: impl FnOnce(Uuid) -> T) -> Result<Option<T>, StoreError> {
+        self.get::<Option<&[u8]>>(column)?.map(|bytes| Uuid::from_slice(bytes).map(from).map_err(|_| self.corrupt(column))).transpose()
+    }
+}
+
+/// What the readers of rows of more than one table say where they cannot name one.
+const JOINED: &str = "of a joined row";
+
+/// A column as `T`. [`Fields`] names the table too.
 pub(super) fn get<'r, T>(row: &'r SqliteRow, column: &'static str) -> Result<T, StoreError>
 where
     T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
 {
-    row.try_get(column).map_err(failed(column))
+    Fields::of(row, JOINED).get(column)
 }
 
 pub(super) fn time(row: &SqliteRow, column: &'static str) -> Result<Timestamp, StoreError> {
-    get::<i64>(row, column).map(Timestamp::from_micros)
+    Fields::of(row, JOINED).time(column)
 }
 
 pub(super) fn time_opt(row: &SqliteRow, column: &'static str) -> Result<Option<Timestamp>, StoreError> {
-    Ok(get::<Option<i64>>(row, column)?.map(Timestamp::from_micros))
+    Fields::of(row, JOINED).time_opt(column)
 }
 
 /// Parses a text column whose values are a closed set, or JSON, or an id.
 pub(super) fn parse<T>(row: &SqliteRow, table: &'static str, column: &'static str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, StoreError> {
-    parse(get::<&str>(row, column)?).ok_or(StoreError::Corrupt { table, column })
+    Fields::of(row, table).parse(column, parse)
 }
 
 /// A 16-byte id column.
 pub(super) fn id<T, E>(row: &SqliteRow, table: &'static str, column: &'static str, from: impl FnOnce(&[u8]) -> Result<T, E>) -> Result<T, StoreError> {
-    from(get::<&[u8]>(row, column)?).map_err(|_| StoreError::Corrupt { table, column })
+    let fields = Fields::of(row, table);
+    from(fields.get::<&[u8]>(column)?).map_err(|_| fields.corrupt(column))
 }

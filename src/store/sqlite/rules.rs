@@ -1,40 +1,163 @@
-//! Rules in SQLite.
+//! Rules in SQLite. A deleted rule keeps its row, so that a refresh by version takes it out of memory.
 
-use super::{SqliteStore, StoreError};
+use super::{SqliteStore, StoreError, audit, failed, rows::Fields};
 use crate::{
-    domain::*,
+    domain::{OrgId, Rule, RuleId, RuleSpec},
     store::{audit::AuditEntry, rules::*},
 };
 use async_trait::async_trait;
+use sqlx::sqlite::SqliteRow;
+
+#[cfg(test)]
+pub(super) const STATEMENTS: &[&str] = &[INSERT, FIND, LIST, UPDATE, DELETE, COUNT, VERSION, CHANGED, CHANGED_ORGANISATIONS];
+
+macro_rules! columns {
+    () => {
+        "id, org_id, spec, is_deleted, version, created_at, updated_at"
+    };
+}
+
+const INSERT: &str = "INSERT INTO rules (id, org_id, spec, version, created_at, updated_at, changed_version) VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6)";
+const FIND: &str = concat!("SELECT ", columns!(), " FROM rules WHERE org_id = ?1 AND id = ?2 AND is_deleted = 0");
+const LIST: &str = concat!("SELECT ", columns!(), " FROM rules WHERE org_id = ?1 AND is_deleted = 0 AND id > ?2 ORDER BY id LIMIT ?3");
+const UPDATE: &str = "UPDATE rules SET spec = ?4, version = version + 1, updated_at = ?5, changed_version = ?6 \
+    WHERE org_id = ?1 AND id = ?2 AND version = ?3 AND is_deleted = 0";
+const DELETE: &str = "UPDATE rules SET is_deleted = 1, version = version + 1, updated_at = ?3, changed_version = ?4 \
+    WHERE org_id = ?1 AND id = ?2 AND is_deleted = 0";
+const COUNT: &str = "SELECT count(*) FROM rules WHERE org_id = ?1 AND is_deleted = 0";
+const VERSION: &str = "SELECT version FROM config_version WHERE id = 1";
+/// Over all organisations: a worker serves them all. Who asks for everything (`?1` is 0) has nothing to take out.
+const CHANGED: &str = concat!("SELECT ", columns!(), " FROM rules WHERE changed_version > ?1 AND (?1 > 0 OR is_deleted = 0)");
+const CHANGED_ORGANISATIONS: &str = "SELECT id, is_active FROM organizations WHERE changed_version > ?1";
+
+fn rule(row: &SqliteRow) -> Result<Rule, StoreError> {
+    let row = Fields::of(row, "rules");
+    Ok(Rule {
+        id: row.id("id", RuleId::from_uuid)?,
+        org: row.id("org_id", OrgId::from_uuid)?,
+        spec: row.json("spec")?,
+        version: row.get("version")?,
+        created_at: row.time("created_at")?,
+        updated_at: row.time("updated_at")?,
+    })
+}
+
+fn text(spec: &RuleSpec) -> Result<String, StoreError> {
+    serde_json::to_string(spec).map_err(|_| StoreError::Data { doing: "write the rule", reason: "the rule is not JSON".into() })
+}
 
 #[async_trait]
-#[allow(unused_variables)]
 impl Rules for SqliteStore {
     async fn create_rule(&self, rule: Rule, audit: AuditEntry) -> Result<(), StoreError> {
-        unimplemented!()
+        let spec = text(&rule.spec)?;
+        self.configure("create the rule", move |connection, version| {
+            Box::pin(async move {
+                sqlx::query(INSERT)
+                    .bind(rule.id.as_bytes().as_slice())
+                    .bind(rule.org.as_bytes().as_slice())
+                    .bind(spec)
+                    .bind(rule.created_at.as_micros())
+                    .bind(rule.updated_at.as_micros())
+                    .bind(version)
+                    .execute(&mut *connection)
+                    .await
+                    .map_err(failed("create the rule"))?;
+                audit::insert(connection, rule.org, &audit).await
+            })
+        })
+        .await
     }
 
     async fn find_rule(&self, org: OrgId, id: RuleId) -> Result<Option<Rule>, StoreError> {
-        unimplemented!()
+        let found = sqlx::query(FIND).bind(org.as_bytes().as_slice()).bind(id.as_bytes().as_slice()).fetch_optional(self.readers());
+        found.await.map_err(failed("find the rule"))?.as_ref().map(rule).transpose()
     }
 
     async fn list_rules(&self, org: OrgId, after: Option<RuleId>, count_max: u32) -> Result<Vec<Rule>, StoreError> {
-        unimplemented!()
+        sqlx::query(LIST)
+            .bind(org.as_bytes().as_slice())
+            .bind(after.as_ref().map_or(&[][..], |id| id.as_bytes().as_slice()))
+            .bind(count_max)
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed("list rules"))?
+            .iter()
+            .map(rule)
+            .collect()
     }
 
     async fn update_rule(&self, org: OrgId, id: RuleId, version: i64, spec: RuleSpec, audit: AuditEntry) -> Result<Option<i64>, StoreError> {
-        unimplemented!()
+        let (spec, now) = (text(&spec)?, self.now());
+        self.configure_if("update the rule", move |connection, changed_version| {
+            Box::pin(async move {
+                let updated = sqlx::query(UPDATE)
+                    .bind(org.as_bytes().as_slice())
+                    .bind(id.as_bytes().as_slice())
+                    .bind(version)
+                    .bind(spec)
+                    .bind(now.as_micros())
+                    .bind(changed_version)
+                    .execute(&mut *connection)
+                    .await
+                    .map_err(failed("update the rule"))?;
+                if updated.rows_affected() == 1 {
+                    audit::insert(connection, org, &audit).await?;
+                    return Ok((Some(version + 1), true));
+                }
+                let there = sqlx::query(FIND).bind(org.as_bytes().as_slice()).bind(id.as_bytes().as_slice()).fetch_optional(connection);
+                match there.await.map_err(failed("find the rule"))? {
+                    Some(_) => Err(StoreError::Conflict { what: "the rule" }),
+                    None => Ok((None, false)),
+                }
+            })
+        })
+        .await
     }
 
     async fn delete_rule(&self, org: OrgId, id: RuleId, audit: AuditEntry) -> Result<bool, StoreError> {
-        unimplemented!()
+        let now = self.now();
+        self.configure_if("delete the rule", move |connection, version| {
+            Box::pin(async move {
+                let deleted = sqlx::query(DELETE)
+                    .bind(org.as_bytes().as_slice())
+                    .bind(id.as_bytes().as_slice())
+                    .bind(now.as_micros())
+                    .bind(version)
+                    .execute(&mut *connection)
+                    .await
+                    .map_err(failed("delete the rule"))?;
+                if deleted.rows_affected() == 0 {
+                    return Ok((false, false));
+                }
+                audit::insert(connection, org, &audit).await?;
+                Ok((true, true))
+            })
+        })
+        .await
     }
 
     async fn count_rules(&self, org: OrgId) -> Result<u32, StoreError> {
-        unimplemented!()
+        sqlx::query_scalar(COUNT).bind(org.as_bytes().as_slice()).fetch_one(self.readers()).await.map_err(failed("count rules"))
     }
 
     async fn load_rule_changes(&self, version: i64) -> Result<RuleChanges, StoreError> {
-        unimplemented!()
+        const DOING: &str = "load changed rules";
+        // One read transaction: an organisation that it shows comes with all of its rules of that moment (rule 7).
+        let mut transaction = self.readers().begin().await.map_err(failed(DOING))?;
+        let current: i64 = sqlx::query_scalar(VERSION).fetch_one(&mut *transaction).await.map_err(failed(DOING))?;
+        let rules = sqlx::query(CHANGED).bind(version).fetch_all(&mut *transaction).await.map_err(failed(DOING))?;
+        let organisations = sqlx::query(CHANGED_ORGANISATIONS).bind(version).fetch_all(&mut *transaction).await.map_err(failed(DOING))?;
+        transaction.rollback().await.map_err(failed(DOING))?;
+        Ok(RuleChanges {
+            version: current,
+            rules: rules.iter().map(|row| Ok((rule(row)?, Fields::of(row, "rules").get("is_deleted")?))).collect::<Result<_, StoreError>>()?,
+            organisations: organisations
+                .iter()
+                .map(|row| {
+                    let row = Fields::of(row, "organizations");
+                    Ok((row.id("id", OrgId::from_uuid)?, row.get("is_active")?))
+                })
+                .collect::<Result<_, StoreError>>()?,
+        })
     }
 }

@@ -1,10 +1,18 @@
 //! The one writer: two lanes in, one transaction for many commands, answers after its commit (rule 15).
+//!
+//! **Invariant:** a command that fails, panics or whose caller went away never undoes another's, and nobody is answered before the commit.
 
 use super::StoreError;
 use futures_util::future::BoxFuture;
 use sqlx::{Connection, SqliteConnection};
-use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use std::{
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    task::Poll,
+    time::{Duration, Instant},
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Which commands go first. Claims, replies, records and configuration are urgent; plans and bulk work are not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,38 +29,59 @@ const LANE_CAPACITY: usize = 1024;
 
 /// Tells the caller how its command ended, once the commit (or its failure) is known.
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-/// Runs in the transaction. `Err` means that it has to be undone; the answer then already holds its own error.
+/// Runs in the transaction. `false` means that it has to be undone; the answer then already holds its own error.
 type Command = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, (Answer, bool)> + Send>;
 
 pub(super) struct Writer {
     urgent: mpsc::Sender<Command>,
     bulk: mpsc::Sender<Command>,
-    stop: Mutex<Option<(oneshot::Sender<()>, tokio::task::JoinHandle<()>)>>,
+    stop: CancellationToken,
+    task: TaskTracker,
+}
+
+impl Drop for Writer {
+    /// Without [`Writer::close`] the task still does what waits, and ends.
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
 }
 
 impl Writer {
-    pub(super) fn start(connection: SqliteConnection) -> Self {
+    /// `lock` is let go when the connection is closed: nobody else opens the database while a command can still be written.
+    pub(super) fn start(connection: SqliteConnection, lock: std::fs::File) -> Self {
         let (urgent, urgent_rx) = mpsc::channel(LANE_CAPACITY);
         let (bulk, bulk_rx) = mpsc::channel(LANE_CAPACITY);
-        let (stop, stopped) = oneshot::channel();
-        #[expect(clippy::disallowed_methods, reason = "the store owns its writer and joins it in close()")]
-        let task = tokio::spawn(run(connection, urgent_rx, bulk_rx, stopped));
-        Self { urgent, bulk, stop: Mutex::new(Some((stop, task))) }
+        let (stop, task) = (CancellationToken::new(), TaskTracker::new());
+        let lanes = Lanes { urgent: urgent_rx, bulk: bulk_rx };
+        let stopped = stop.clone();
+        task.spawn(async move {
+            run(connection, lanes, stopped).await;
+            drop(lock);
+        });
+        task.close();
+        Self { urgent, bulk, stop, task }
     }
 
-    pub(super) async fn run<T, F>(&self, lane: Lane, doing: &'static str, command: F) -> Result<T, StoreError>
+    /// `committed` runs after the commit, also when the caller went away meanwhile.
+    pub(super) async fn run<T, F, C>(&self, lane: Lane, doing: &'static str, command: F, committed: C) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
+        C: FnOnce(&T) + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
         let command: Command = Box::new(move |connection| {
             Box::pin(async move {
-                let result = command(connection).await;
+                let panicked = StoreError::Data { doing, reason: "the command panicked".into() };
+                let result = caught(async move { command(connection).await }).await.unwrap_or(Err(panicked));
                 let good = result.is_ok();
-                let answer: Answer = Box::new(move |committed| {
+                let answer: Answer = Box::new(move |commit| {
+                    let result = result.and_then(|value| commit.map(|()| value));
+                    if let Ok(value) = &result {
+                        committed(value);
+                    }
                     // A caller that went away wants no answer.
-                    let _ = answer.send(result.and_then(|value| committed.map(|()| value)));
+                    let _ = answer.send(result);
                 });
                 (answer, good)
             })
@@ -65,60 +94,89 @@ impl Writer {
         answered.await.map_err(|_| StoreError::Unavailable { doing })?
     }
 
-    /// Finishes the commands that are waiting, then closes the connection.
+    /// Finishes the commands that are waiting, then closes the connection. Safe to call twice, and to give up waiting for.
     pub(super) async fn close(&self) {
-        if let Some((stop, task)) = self.stop.lock().await.take() {
-            let _ = stop.send(());
-            let _ = task.await;
-        }
+        self.stop.cancel();
+        self.task.wait().await;
     }
 }
 
-async fn run(mut connection: SqliteConnection, mut urgent: mpsc::Receiver<Command>, mut bulk: mpsc::Receiver<Command>, mut stopped: oneshot::Receiver<()>) {
+/// The future's output, or `None` where it panicked: a fault in one command must not end the writer, which serves everybody.
+async fn caught<T>(future: impl Future<Output = T> + Send) -> Option<T> {
+    let mut future = Box::pin(future);
+    // The future is not polled again after a panic, and what it did to the connection is rolled back.
+    poll_fn(move |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(poll) => poll.map(Some),
+        Err(_) => Poll::Ready(None),
+    })
+    .await
+}
+
+struct Lanes {
+    urgent: mpsc::Receiver<Command>,
+    bulk: mpsc::Receiver<Command>,
+}
+
+impl Lanes {
+    fn try_next(&mut self) -> Option<(Command, Lane)> {
+        let urgent = self.urgent.try_recv().map(|command| (command, Lane::Urgent));
+        urgent.or_else(|_| self.bulk.try_recv().map(|command| (command, Lane::Bulk))).ok()
+    }
+}
+
+async fn run(mut connection: SqliteConnection, mut lanes: Lanes, stop: CancellationToken) {
     let mut stopping = false;
     loop {
         let first = tokio::select! {
             biased;
-            Some(command) = urgent.recv() => command,
-            Some(command) = bulk.recv() => command,
-            _ = &mut stopped, if !stopping => {
+            Some(command) = lanes.urgent.recv() => (command, Lane::Urgent),
+            Some(command) = lanes.bulk.recv() => (command, Lane::Bulk),
+            () = stop.cancelled(), if !stopping => {
                 // What is in the lanes is still done; what comes later is refused.
-                urgent.close();
-                bulk.close();
+                lanes.urgent.close();
+                lanes.bulk.close();
                 stopping = true;
                 continue;
             }
             else => break,
         };
-        transaction(&mut connection, first, &mut urgent, &mut bulk).await;
+        transaction(&mut connection, first, &mut lanes).await;
     }
     let _ = connection.close().await;
 }
 
-async fn transaction(connection: &mut SqliteConnection, first: Command, urgent: &mut mpsc::Receiver<Command>, bulk: &mut mpsc::Receiver<Command>) {
+async fn transaction(connection: &mut SqliteConnection, first: (Command, Lane), lanes: &mut Lanes) {
     let mut answers: Vec<Answer> = Vec::new();
     let begun = Instant::now();
-    let mut committed = execute(connection, "BEGIN IMMEDIATE").await;
+    let mut has_bulk = false;
+    let mut state = execute(connection, "BEGIN IMMEDIATE").await;
     let mut next = Some(first);
-    while let Some(command) = next.take() {
-        if committed.is_ok() {
-            committed = savepoint(connection, command, &mut answers).await;
-        } else {
+    while let Some((command, lane)) = next.take() {
+        if state.is_err() {
             // The transaction is broken: the command has not run, and its dropped answer says "not available".
-            drop(command);
+            break;
         }
-        if committed.is_ok() && answers.len() < COMMANDS_MAX && begun.elapsed() < TRANSACTION_MAX {
-            next = urgent.try_recv().or_else(|_| bulk.try_recv()).ok();
+        has_bulk |= lane == Lane::Bulk;
+        state = savepoint(connection, command, &mut answers).await;
+        if state.is_ok() {
+            next = if answers.len() < COMMANDS_MAX && begun.elapsed() < TRANSACTION_MAX {
+                lanes.try_next()
+            } else if has_bulk {
+                None
+            } else {
+                // Urgent work without end must not starve the rest: each full transaction takes one of the others along.
+                lanes.bulk.try_recv().ok().map(|command| (command, Lane::Bulk))
+            };
         }
     }
-    if committed.is_ok() {
-        committed = execute(connection, "COMMIT").await;
+    if state.is_ok() {
+        state = execute(connection, "COMMIT").await;
     }
-    if committed.is_err() {
+    if state.is_err() {
         let _ = execute(connection, "ROLLBACK").await;
     }
     for answer in answers {
-        answer(committed.clone());
+        answer(state.clone());
     }
 }
 
@@ -129,9 +187,11 @@ async fn savepoint(connection: &mut SqliteConnection, command: Command, answers:
     if !good {
         execute(connection, "ROLLBACK TO command").await?;
     }
+    // After a full disk or an I/O error SQLite may have rolled back everything by itself: then there is no savepoint, and all are told so.
     execute(connection, "RELEASE command").await
 }
 
+/// A failure here is never about one command's data, so it is never [`StoreError::Data`]: that would have innocents set aside (rule 15).
 async fn execute(connection: &mut SqliteConnection, statement: &'static str) -> Result<(), StoreError> {
-    sqlx::query(statement).execute(connection).await.map(drop).map_err(super::failed("begin, commit or roll back"))
+    sqlx::query(statement).execute(connection).await.map(drop).map_err(|_| StoreError::Unavailable { doing: "begin, commit or roll back" })
 }
