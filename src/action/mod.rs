@@ -4,12 +4,12 @@
 //! `worker` (to plan) and `attempt` (to send) enter. **Invariant:** an action gets a decrypted credential as an argument and never sees the vault;
 //! a frozen request carries no secret.
 
-mod http_post;
+pub mod http_post;
 mod twilio_send_sms;
 
 use crate::{
     domain::{ActionId, ActionKind, Cause, EventId, OrgId, Outcome, Timestamp},
-    provider::{Credential, Providers},
+    provider::{CallError, Credential, Providers},
 };
 use async_trait::async_trait;
 use serde_json::{Map, Value};
@@ -19,6 +19,9 @@ use std::time::Duration;
 #[derive(Clone, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct FrozenRequest(pub Map<String, Value>);
+
+/// The key under which the planner hands the event to [`Action::freeze`], beside the rendered parameters.
+pub const EVENT_KEY: &str = "event";
 
 /// A parameter that a rule gives wrongly, or a rendered value that cannot be sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +54,8 @@ pub struct Attempt<'a> {
     pub status_callback: Option<String>,
     /// Posts that led to this event (rule 5).
     pub hops: u8,
+    /// The value of `hookswitch-hops` for a post from this event: `<hops + 1>.<hex hmac>`. Made by `attempt`, which can reach the key.
+    pub hops_header: Option<String>,
 }
 
 /// How an action of this kind settles an outcome that nobody knows (rule 2).
@@ -80,6 +85,42 @@ pub enum LookUp {
     Failed(Outcome),
 }
 
+/// Checks names and kinds of what a person wrote: `text` parameters are texts, `any` ones may be anything, `required` ones are there.
+fn check_names(parameters: &Map<String, Value>, text: &[&str], any: &[&str], required: &[&str]) -> Result<(), ParameterError> {
+    for (name, value) in parameters {
+        if text.contains(&name.as_str()) {
+            if !value.is_string() {
+                return Err(invalid(name, "expected a text"));
+            }
+        } else if !any.contains(&name.as_str()) {
+            let known = text.iter().chain(any).copied().collect::<Vec<_>>().join(", ");
+            return Err(invalid(name, &format!("there is no such parameter; known are {known}")));
+        }
+    }
+    match required.iter().find(|name| !parameters.contains_key(**name)) {
+        Some(name) => Err(invalid(name, "missing")),
+        None => Ok(()),
+    }
+}
+
+fn invalid(name: &str, problem: &str) -> ParameterError {
+    ParameterError { field: format!("parameters.{name}"), problem: problem.to_owned(), cause: Cause::InvalidRequest }
+}
+
+/// The detail of a call that was not accepted.
+fn detail_of(error: &CallError) -> Detail {
+    match error {
+        CallError::Refused(refused) => Detail { http_status: Some(refused.http_status), provider_code: refused.code.clone(), text: refused.message.clone() },
+        CallError::Redirect { status, .. } => Detail { http_status: Some(*status), provider_code: None, text: error.to_string().into() },
+        _ => Detail { text: error.to_string().chars().take(500).collect(), ..Detail::default() },
+    }
+}
+
+/// What a credential of another provider than the action's comes to: nothing was sent, and nothing is until it changes.
+fn wrong_credential() -> (Cause, Detail) {
+    (Cause::NotConnected, Detail { text: "the credential is of another provider".into(), ..Detail::default() })
+}
+
 #[async_trait]
 pub trait Action: Send + Sync + 'static {
     fn kind(&self) -> ActionKind;
@@ -90,6 +131,9 @@ pub trait Action: Send + Sync + 'static {
     fn check_parameters(&self, parameters: &Map<String, Value>) -> Result<(), ParameterError>;
 
     /// Turns rendered parameters into the request to freeze. Pure.
+    ///
+    /// The planner adds the key [`EVENT_KEY`] to what was rendered: `{"type","timestamp","data"}` of the event (its type, its time in RFC 3339, and the
+    /// body that templates see, masked as they see it). Actions that have no use for it drop it. A rule cannot give it: `check_parameters` refuses the name.
     fn freeze(&self, rendered: Map<String, Value>) -> Result<FrozenRequest, ParameterError>;
 
     /// One try. Never waits longer than `attempt.deadline`; what is neither clearly done nor clearly refused is `Outcome::Unknown`.

@@ -1,52 +1,31 @@
 //! Whose APIs are called: one file a provider, one HTTP client for all (timeouts, limits, SSRF guard).
 //!
 //! `action` (to act) and `admin` (to verify) enter. **Invariant:** nobody else opens an outgoing connection.
+//!
+//! Credentials are stored as JSON, sealed by the vault: [`Credential::parse`] reads it, [`Credential::to_stored`] writes it.
+//!
+//! | provider | JSON |
+//! |---|---|
+//! | `twilio` | `{"account_sid":"AC…","auth_token":"…","phone_number":"+1…"?}`, or `api_key_sid` and `api_key_secret` instead of `auth_token` |
+//! | `vapi` | `{"api_key":"…"}` |
+//! | `http` | `{"name":"…","url":"https://…","secrets":["whsec_…", …]}`, newest secret first |
 
+mod credential;
 pub mod http;
 pub mod twilio;
 pub mod vapi;
 
-use crate::domain::{SecretBytes, Timestamp};
+pub use credential::{Credential, CredentialError, HttpCredential, TwilioAuth, TwilioCredential, VapiCredential, is_e164, is_sid};
+
+use crate::{
+    config::{ConfigError, Fault, ProviderSettings},
+    domain::Timestamp,
+};
 use serde::Deserialize;
+use std::time::Duration;
 
-/// A decrypted credential. Exists inside the vault's closure and in the attempt that runs in it; zeroed on drop.
-#[derive(Debug)]
-pub enum Credential {
-    Twilio(TwilioCredential),
-    Vapi(VapiCredential),
-    Http(HttpCredential),
-}
-
-/// Stored as the JSON `{"account_sid","auth_token"?,"api_key_sid"?,"api_key_secret"?,"phone_number"?}`.
-#[derive(Debug)]
-pub struct TwilioCredential {
-    pub account_sid: String,
-    pub auth: TwilioAuth,
-    /// The number that SMS go out from where a rule names none.
-    pub phone_number: Option<String>,
-}
-
-#[derive(Debug)]
-pub enum TwilioAuth {
-    /// Verifies webhooks as well.
-    AuthToken(SecretBytes),
-    /// `SK…` and its secret. Cannot verify webhooks.
-    ApiKey { sid: String, secret: SecretBytes },
-}
-
-/// Stored as the JSON `{"api_key"}`.
-#[derive(Debug)]
-pub struct VapiCredential {
-    pub api_key: SecretBytes,
-}
-
-/// A destination of `http.post`. Stored as the JSON `{"name","url","secrets":["whsec_…", …]}`, newest first: all sign while one is rotated.
-#[derive(Debug)]
-pub struct HttpCredential {
-    pub name: String,
-    pub url: String,
-    pub secrets: Vec<SecretBytes>,
-}
+/// Time for a call that checks something while a person waits.
+pub const VERIFY_MAX: Duration = Duration::from_secs(10);
 
 /// What a provider said to a call, in our words. The caller (an action, or admin's verify) decides what follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +33,7 @@ pub struct Refused {
     pub http_status: u16,
     /// The provider's own code, such as `20003`.
     pub code: Option<Box<str>>,
-    /// The provider's words, cut to 500 characters; never the request.
+    /// The provider's words, cut to 500 characters, numbers and addresses of people masked; never the request.
     pub message: Box<str>,
     pub retry_after: Option<Timestamp>,
 }
@@ -106,4 +85,103 @@ pub struct Providers {
     pub twilio: twilio::TwilioClient,
     pub vapi: vapi::VapiClient,
     pub http: http::HttpClient,
+}
+
+impl Providers {
+    /// `public_host` is this installation's own `host` or `host:port`, which `http.post` refuses (rule 5).
+    ///
+    /// # Errors
+    /// All settings that cannot be used.
+    pub fn new(settings: &ProviderSettings, public_host: Option<&str>) -> Result<Self, ConfigError> {
+        Self::with_client(settings, http::HttpClient::new(settings, public_host))
+    }
+
+    /// The same over a client that the caller made, for tests with a resolver or a clock of their own.
+    ///
+    /// # Errors
+    /// All settings that cannot be used.
+    pub fn with_client(settings: &ProviderSettings, http: Result<http::HttpClient, ConfigError>) -> Result<Self, ConfigError> {
+        let mut faults = Vec::new();
+        let twilio = base_url("HOOKSWITCH_TWILIO_BASE_URL", &settings.twilio_base_url, &mut faults);
+        let vapi = base_url("HOOKSWITCH_VAPI_BASE_URL", &settings.vapi_base_url, &mut faults);
+        match http {
+            Ok(http) if faults.is_empty() => {
+                Ok(Self { twilio: twilio::TwilioClient::new(twilio, http.clone()), vapi: vapi::VapiClient::new(vapi, http.clone()), http })
+            }
+            Ok(_) => Err(ConfigError { faults }),
+            Err(error) => Err(ConfigError { faults: faults.into_iter().chain(error.faults).collect() }),
+        }
+    }
+}
+
+/// A base URL without its trailing slash, so that paths are appended to it as text.
+fn base_url(name: &str, text: &str, faults: &mut Vec<Fault>) -> String {
+    let usable = reqwest::Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none() && url.fragment().is_none() && url.username().is_empty()
+    });
+    if !usable {
+        faults.push(Fault { name: name.to_owned(), problem: "expected a base URL such as https://api.example.com, without query or user".to_owned() });
+    }
+    text.trim_end_matches('/').to_owned()
+}
+
+/// A provider's words for people: one line, at most 500 characters, with numbers and addresses of people masked. Providers repeat the recipient in
+/// their errors ("The 'To' number +15551234567 is not valid"), and what is recorded must hold none.
+#[must_use]
+pub fn masked(text: &str) -> Box<str> {
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut out = String::with_capacity(text.len().min(500));
+    for (index, word) in text.split(' ').enumerate() {
+        if index > 0 {
+            out.push(' ');
+        }
+        if word.contains('@') { out.push_str("[masked]") } else { out.push_str(word) }
+    }
+    let mut masked = String::with_capacity(out.len());
+    let mut rest = out.as_str();
+    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+        let run = rest[start..].find(|c: char| !(c.is_ascii_digit() || matches!(c, ' ' | '-' | '(' | ')' | '.'))).map_or(rest.len(), |length| start + length);
+        let end = start + rest[start..run].trim_end_matches(|c: char| !c.is_ascii_digit()).len();
+        let is_number = rest[start..end].bytes().filter(u8::is_ascii_digit).count() >= 7;
+        // A run that touches letters is part of an id (`SM0f12…`), not a telephone number.
+        let touches = rest[..start].chars().next_back().is_some_and(char::is_alphabetic) || rest[end..].chars().next().is_some_and(char::is_alphabetic);
+        masked.push_str(&rest[..start]);
+        masked.push_str(if is_number && !touches { "[masked]" } else { &rest[start..end] });
+        rest = &rest[end..];
+    }
+    masked.push_str(rest);
+    masked.chars().take(500).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_addresses_of_people_are_masked() {
+        for (text, expected) in [
+            ("The 'To' number +15551234567 is not valid", "The 'To' number +[masked] is not valid"),
+            ("call +1 (555) 123-4567.", "call +[masked]."),
+            ("error 21211, 400", "error 21211, 400"),
+            ("mail jane@example.com now", "mail [masked] now"),
+            ("no SM0123456789abcdef0123456789abcdef here", "no SM0123456789abcdef0123456789abcdef here"),
+            ("a\r\nb\u{1b}[31m", "a  b [31m"),
+            ("", ""),
+        ] {
+            assert_eq!(&*masked(text), expected, "{text:?}");
+        }
+        assert_eq!(masked(&"é".repeat(900)).chars().count(), 500);
+    }
+
+    #[test]
+    fn base_urls_that_cannot_be_used_are_named_all_at_once() {
+        let settings = ProviderSettings {
+            twilio_base_url: "api.twilio.com".into(),
+            vapi_base_url: "https://api.vapi.ai/?x=1".into(),
+            http_allowed_networks: vec!["ten".into()],
+            ..ProviderSettings::default()
+        };
+        let names: Vec<String> = Providers::new(&settings, None).expect_err("three faults").faults.into_iter().map(|fault| fault.name).collect();
+        assert_eq!(names, ["HOOKSWITCH_TWILIO_BASE_URL", "HOOKSWITCH_VAPI_BASE_URL", "HOOKSWITCH_HTTP_ALLOWED_NETWORKS"]);
+    }
 }

@@ -1,3 +1,0 @@
-//! Twilio's REST API (stub).
-#[derive(Clone, Debug)]
-pub struct TwilioClient {}
