@@ -4,6 +4,8 @@
 //! choose which secret to try and nothing else.
 
 mod hmac;
+mod key;
+mod scan;
 pub mod sign;
 mod twilio;
 mod vapi;

@@ -1,3 +1,4 @@
 //! Signatures and readings of webhooks over the published and computed vectors, and over whole payloads.
 
+mod payloads;
 mod vectors;
