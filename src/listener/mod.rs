@@ -166,7 +166,7 @@ impl Acceptor {
                 () = soft.cancelled() => return,
                 accepted = self.next() => accepted,
             };
-            let Some(share) = self.share(address) else {
+            let Ok(share) = self.share(address) else {
                 (self.limits.on_refused)(Refused::TooManyFromAddress);
                 continue;
             };
@@ -204,9 +204,10 @@ impl Acceptor {
         }
     }
 
-    fn share(&self, address: SocketAddr) -> Option<Option<Share>> {
+    /// `None` for a trusted address, which has no share to keep to.
+    fn share(&self, address: SocketAddr) -> Result<Option<Share>, TooMany> {
         let ip = address.ip().to_canonical();
-        if self.limits.trusted.contain(ip) { Some(None) } else { Addresses::take(&self.addresses, ip).map(Some) }
+        if self.limits.trusted.contain(ip) { Ok(None) } else { Addresses::take(&self.addresses, ip).map(Some) }
     }
 }
 
@@ -216,7 +217,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The peer went away between its handshake and our accept: says nothing about the next one.
 fn is_of_one_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::*;
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
@@ -246,22 +247,25 @@ struct Addresses {
     each_max: usize,
 }
 
+/// The address holds its share already.
+struct TooMany;
+
 struct Share {
     of: Arc<Addresses>,
     address: IpAddr,
 }
 
 impl Addresses {
-    fn take(addresses: &Arc<Self>, ip: IpAddr) -> Option<Share> {
+    fn take(addresses: &Arc<Self>, ip: IpAddr) -> Result<Share, TooMany> {
         let address = network_of(ip);
         let mut open = addresses.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(address).or_insert(0);
         if *count >= addresses.each_max {
-            return None;
+            return Err(TooMany);
         }
         *count += 1;
         drop(open);
-        Some(Share { of: Arc::clone(addresses), address })
+        Ok(Share { of: Arc::clone(addresses), address })
     }
 }
 

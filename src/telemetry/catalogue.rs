@@ -42,6 +42,20 @@ impl Metric {
         metrics::histogram!(self.name, self.pairs(values)).record(value);
     }
 
+    /// The counter itself, for places so hot that finding it each time would cost. Made after the recorder was installed, or it counts nowhere.
+    #[expect(clippy::disallowed_macros, reason = "the one place that records")]
+    pub fn counter(&self, values: &[&'static str]) -> metrics::Counter {
+        debug_assert_eq!(self.kind, Kind::Counter);
+        metrics::counter!(self.name, self.pairs(values))
+    }
+
+    /// The histogram itself; see [`Metric::counter`].
+    #[expect(clippy::disallowed_macros, reason = "the one place that records")]
+    pub fn histogram(&self, values: &[&'static str]) -> metrics::Histogram {
+        debug_assert_eq!(self.kind, Kind::Histogram);
+        metrics::histogram!(self.name, self.pairs(values))
+    }
+
     fn pairs(&self, values: &[&'static str]) -> Vec<metrics::Label> {
         debug_assert_eq!(self.labels.len(), values.len(), "{} wants labels {:?}", self.name, self.labels);
         self.labels.iter().zip(values).map(|(name, value)| metrics::Label::from_static_parts(name, value)).collect()
@@ -132,4 +146,55 @@ catalogue! {
     ADMIN_REQUESTS: Counter Count "hookswitch_admin_requests_total" ["status"];
     /// The version that runs, always 1.
     BUILD_INFO: Gauge Count "hookswitch_build_info" ["version"];
+}
+
+/// Sources as a label says them; `unknown` is what never named one.
+pub const SOURCES: &[&str] = &["vapi", "twilio", "unknown"];
+
+/// Why a request was refused, as `receiver` says it.
+pub const REJECTION_CAUSES: &[&str] = &[
+    "bad_signature",
+    "too_old",
+    "unknown_route",
+    "conflicting_route",
+    "not_the_format",
+    "too_large",
+    "unsupported_media_type",
+    "headers_too_large",
+    "path_too_long",
+    "timeout",
+    "not_found",
+    "method_not_allowed",
+    "rate_limited",
+    "hop_limit",
+    "unavailable",
+];
+
+/// Label values of counters, so that each series stands at 0 before its first event: a rate over a series that appears with 1 sees nothing.
+pub const ZEROED: &[(Metric, &[&[&str]])] = &[
+    (REJECTIONS, &[SOURCES, REJECTION_CAUSES]),
+    (EVENTS_IGNORED, &[&["vapi", "twilio"]]),
+    (QUEUE_TORN_BYTES, &[]),
+    (EVENTS_PLANNED, &[&["planned", "unwanted", "duplicate", "recorded", "dead"]]),
+    (LEASES_EXPIRED, &[]),
+];
+
+/// `docs/metrics.md`: this file as people read it.
+#[must_use]
+pub fn document() -> String {
+    use std::fmt::Write as _;
+    let mut page = String::from(
+        "# Metrics\n\nServed at `/metrics` of the operations listener. Labels come from closed lists: no organisation, id, URL or error text is ever one.\n\
+         This page is made from `src/telemetry/catalogue.rs` by `cargo test --test it operations::metrics`.\n\n| metric | kind | unit | labels | |\n|---|---|---|---|---|\n",
+    );
+    for metric in ALL {
+        let kind = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        let labels = if metric.labels.is_empty() { "–".to_owned() } else { metric.labels.iter().map(|l| format!("`{l}`")).collect::<Vec<_>>().join(", ") };
+        writeln!(page, "| `{}` | {kind} | {} | {labels} | {} |", metric.name, metric.unit.as_str(), metric.help).expect("to a string");
+    }
+    page
 }

@@ -1,5 +1,14 @@
-//! What is measured and told: the catalogue of metrics, logs, health.
+//! What is measured and told: the catalogue of metrics, logs, health, and the listener that shows them.
 //!
 //! Every room enters. **Invariant:** labels come from closed lists; no organisation, id, URL or error text is ever one.
 
 pub mod catalogue;
+mod health;
+mod operations;
+mod recorder;
+mod tracing;
+
+pub use self::tracing::{LogError, start_logs, subscriber};
+pub use health::{Checks, Finding, Standing};
+pub use operations::Operations;
+pub use recorder::Recorder;

@@ -29,6 +29,7 @@ async fn start(limits: Limits) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (soft, hard) = (CancellationToken::new(), CancellationToken::new());
+    #[expect(clippy::disallowed_methods, reason = "the handle is kept and joined")]
     let task = tokio::spawn(listener::serve(listener, router, limits, soft.clone(), hard.clone()));
     Running { address, soft, hard, task }
 }
@@ -148,7 +149,7 @@ async fn more_connections_than_the_limit_wait_and_are_served_as_others_end() {
 
 #[tokio::test]
 async fn idle_and_half_sent_connections_do_not_hold_up_a_soft_stop_and_a_begun_request_is_finished() {
-    let running = start(Limits { head_seconds_max: Duration::from_secs(60), ..limits() }).await;
+    let running = start(Limits { head_seconds_max: Duration::from_mins(1), ..limits() }).await;
     let mut idle = running.send(REQUEST).await;
     read_until(&mut idle, "2 bytes").await;
     let mut half = running.send(b"POST /slow HT").await;

@@ -2,4 +2,5 @@
 
 mod listener;
 mod source;
+mod operations;
 mod support;
