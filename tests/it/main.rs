@@ -1,6 +1,6 @@
 //! The one integration binary: whole ways through real edges. One module a concern, helpers in `support`.
 
 mod listener;
-mod source;
 mod operations;
+mod source;
 mod support;
