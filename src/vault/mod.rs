@@ -4,6 +4,7 @@
 //! **Invariant:** no function here returns plaintext, and a row that was moved to another organisation or purpose does not open.
 
 mod cache;
+mod envelope;
 mod keyring;
 
 pub use cache::SecretCache;
@@ -13,7 +14,27 @@ use crate::{
     domain::{Fingerprint, KeyId, OrgId, Provider, SealedBytes, SecretBytes, Source},
     store::{StoreError, keys::DataKeyRow, keys::DataKeys},
 };
-use std::sync::Arc;
+use envelope::{DataKey, Sealed};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use subtle::ConstantTimeEq;
+
+/// Seals with one data key, after which a new version is begun. Random 96-bit nonces are good for 2^32 under one key; this is a sixteenth of it,
+/// where the chance that any two nonces are equal is below 2^-40.
+const SEALS_MAX: u64 = 1 << 28;
+/// Seals that are counted in the store at once, before they are used: one write for so many, and so many are given away by a restart.
+const SEALS_BLOCK: u64 = 1 << 14;
+const _: () = assert!(SEALS_BLOCK < SEALS_MAX && SEALS_MAX < 1 << 32);
+/// Unwrapped data keys in memory at most (about half a kilobyte each), and for how long.
+const DATA_KEYS_CACHED_MAX: usize = 32_768;
+const DATA_KEY_TIME_TO_LIVE: Duration = Duration::from_hours(1);
+/// Times that a seal may find its data key used up or made by someone else before it gives up.
+const ROUNDS_MAX: u32 = 16;
 
 /// What a sealed value is for. Part of the additional authenticated data, so that a value opens only where it was put.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -51,23 +72,67 @@ pub enum VaultError {
 }
 
 pub struct Vault {
-    _keyring: Keyring,
-    _store: Arc<dyn DataKeys>,
+    keyring: Keyring,
+    store: Arc<dyn DataKeys>,
+    /// Data keys by version. A version never changes its key (a rewrap changes its wrapping), so nothing here goes stale.
+    data_keys: SecretCache<(OrgId, u32), DataKey>,
+    /// What an organisation's values are sealed with at present.
+    sealing: SecretCache<OrgId, Sealing>,
+    limits: SealLimits,
+}
+
+#[derive(Clone, Copy)]
+struct SealLimits {
+    /// Seals with one data key at most.
+    count_max: u64,
+    /// Seals that are reserved at once.
+    block: u64,
+}
+
+/// A data key with the rest of a block of seals that the store has counted.
+struct Sealing {
+    key: Arc<DataKey>,
+    left: AtomicU64,
+}
+
+impl Sealing {
+    /// Takes one seal out of the block.
+    fn take(&self) -> bool {
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
 }
 
 impl Vault {
     #[must_use]
     pub fn new(keyring: Keyring, store: Arc<dyn DataKeys>) -> Self {
-        Self { _keyring: keyring, _store: store }
+        Self::with_limits(keyring, store, SealLimits { count_max: SEALS_MAX, block: SEALS_BLOCK })
+    }
+
+    fn with_limits(keyring: Keyring, store: Arc<dyn DataKeys>, limits: SealLimits) -> Self {
+        Self {
+            keyring,
+            store,
+            data_keys: SecretCache::new("data_keys", DATA_KEYS_CACHED_MAX, DATA_KEY_TIME_TO_LIVE),
+            sealing: SecretCache::new("sealing_keys", DATA_KEYS_CACHED_MAX, DATA_KEY_TIME_TO_LIVE),
+            limits,
+        }
     }
 
     /// Seals with the organisation's newest data key, making the first one where there is none and a new version long before 2^32 seals.
+    /// Memory only while the organisation's key is cached and its block of counted seals lasts (one store round-trip in 16,384 seals).
     ///
     /// # Errors
     /// The data key cannot be read or made.
     pub async fn seal(&self, org: OrgId, purpose: Purpose, plaintext: &[u8]) -> Result<SealedBytes, VaultError> {
-        let _ = (org, purpose, plaintext);
-        unimplemented!()
+        for _ in 0..ROUNDS_MAX {
+            let sealing = self.sealing.get_or_load(&org, self.load_sealing(org)).await?;
+            if sealing.take() {
+                return sealing.key.seal(org, purpose, plaintext);
+            }
+            self.sealing.remove_same(&org, &sealing);
+        }
+        // Only with more callers at once than a block has seals, again and again: later works.
+        Err(VaultError::Store { org, source: StoreError::Conflict { what: "a data key's block of seals" } })
     }
 
     /// Opens with data keys from the store (kept unwrapped, bounded, in memory) and hands the plaintext to `read`.
@@ -75,8 +140,9 @@ impl Vault {
     /// # Errors
     /// Says which key is missing, or that the value was changed or moved.
     pub async fn open<T>(&self, org: OrgId, purpose: Purpose, sealed: &SealedBytes, read: impl FnOnce(&SecretBytes) -> T) -> Result<T, VaultError> {
-        let _ = (org, purpose, sealed, read);
-        unimplemented!()
+        let sealed = Sealed::parse(org, sealed)?;
+        let key = self.data_keys.get_or_load(&(org, sealed.version), async { self.unwrap(&self.load_rows(org).await?, org, sealed.version) }).await?;
+        key.open(org, purpose, &sealed).map(|plaintext| read(&plaintext))
     }
 
     /// Like [`Vault::open`] with wrapped data keys that the caller holds: no I/O, so that ingress goes on while the database is away (rule 9).
@@ -91,20 +157,91 @@ impl Vault {
         sealed: &SealedBytes,
         read: impl FnOnce(&SecretBytes) -> T,
     ) -> Result<T, VaultError> {
-        let _ = (keys, org, purpose, sealed, read);
-        unimplemented!()
+        let sealed = Sealed::parse(org, sealed)?;
+        let key = self.data_keys.get_or_make(&(org, sealed.version), || self.unwrap(keys, org, sealed.version))?;
+        key.open(org, purpose, &sealed).map(|plaintext| read(&plaintext))
     }
 
-    /// Tells whether two secrets or accounts are the same without keeping them: HMAC-SHA256 under a key derived from the ring, 16 bytes in hex.
+    /// Tells whether two secrets or accounts are the same without keeping them: HMAC-SHA256 under a key derived from the ring's newest key, 16 bytes in hex.
+    /// What is kept is compared by [`Vault::is_fingerprint_of`], which knows it again after the ring got a new key.
     #[must_use]
     pub fn fingerprint(&self, org: OrgId, bytes: &[u8]) -> Fingerprint {
-        let _ = (org, bytes);
-        unimplemented!()
+        Fingerprint(hex::encode(self.keyring.newest().fingerprint(org.as_bytes(), bytes)).into())
+    }
+
+    /// Whether any key of the ring makes this fingerprint of these bytes. In constant time for each key.
+    #[must_use]
+    pub fn is_fingerprint_of(&self, fingerprint: &Fingerprint, org: OrgId, bytes: &[u8]) -> bool {
+        self.keyring.iter().any(|key| bool::from(hex::encode(key.fingerprint(org.as_bytes(), bytes)).as_bytes().ct_eq(fingerprint.0.as_bytes())))
     }
 
     /// Fingerprints of the key-encryption keys in the ring, newest first.
     #[must_use]
     pub fn key_ids(&self) -> Vec<KeyId> {
-        unimplemented!()
+        self.keyring.ids()
+    }
+
+    /// The same data key under the ring's newest key-encryption key; `None` where it already is. Values sealed with it stay as they are.
+    ///
+    /// # Errors
+    /// The ring lacks the key that it is wrapped with, or the row was changed or moved.
+    pub fn rewrap(&self, row: &DataKeyRow) -> Result<Option<DataKeyRow>, VaultError> {
+        let newest = self.keyring.newest();
+        if row.kek == newest.id {
+            return Ok(None);
+        }
+        envelope::rewrap(self.key_for(row)?, newest, row).map(Some)
+    }
+
+    async fn load_rows(&self, org: OrgId) -> Result<Vec<DataKeyRow>, VaultError> {
+        self.store.load_data_keys(org).await.map_err(|source| VaultError::Store { org, source })
+    }
+
+    fn key_for(&self, row: &DataKeyRow) -> Result<&keyring::KeyEncryptionKey, VaultError> {
+        self.keyring.find(&row.kek).ok_or_else(|| VaultError::KeyMissing { org: row.org, version: row.version, kek: row.kek.clone() })
+    }
+
+    fn unwrap(&self, rows: &[DataKeyRow], org: OrgId, version: u32) -> Result<DataKey, VaultError> {
+        let row = rows.iter().find(|row| row.org == org && row.version == version).ok_or(VaultError::NoDataKey { org, version })?;
+        DataKey::unwrap(self.key_for(row)?, row)
+    }
+
+    /// Finds or makes the data key to seal with, and has a block of seals counted.
+    ///
+    /// The key is the highest version that is wrapped with the ring's newest key, not the highest of all: while a new key-encryption key is rolled out,
+    /// instances with the old order and with the new one each keep to a version of their own, instead of making new ones in turn.
+    async fn load_sealing(&self, org: OrgId) -> Result<Sealing, VaultError> {
+        let store_failed = |source| VaultError::Store { org, source };
+        let newest = self.keyring.newest();
+        for _ in 0..ROUNDS_MAX {
+            let rows = self.load_rows(org).await?;
+            let usable = rows.iter().filter(|row| row.kek == newest.id).max_by_key(|row| row.version);
+            if let Some(row) = usable
+                && row.seals.saturating_add(self.limits.block) <= self.limits.count_max
+            {
+                let total = self.store.reserve_seals(org, row.version, self.limits.block).await.map_err(store_failed)?;
+                // Others count too: what the store answers is the truth, and a block past the limit is not used.
+                if total <= self.limits.count_max {
+                    let key = self.data_keys.get_or_make(&(org, row.version), || DataKey::unwrap(newest, row))?;
+                    return Ok(Sealing { key, left: AtomicU64::new(self.limits.block) });
+                }
+            }
+            let version = rows.iter().map(|row| row.version).max().unwrap_or(0).checked_add(1).ok_or(VaultError::Malformed { org })?;
+            match self.store.insert_data_key(DataKey::generate(newest, org, version)?).await {
+                // `Conflict`: someone else made this version first, and theirs is the one.
+                Ok(()) | Err(StoreError::Conflict { .. }) => {}
+                Err(source) => return Err(store_failed(source)),
+            }
+        }
+        Err(store_failed(StoreError::Conflict { what: "the organisation's data key" }))
     }
 }
+
+impl std::fmt::Debug for Vault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vault").field("keyring", &self.keyring).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("credentials", credentials::STATEMENTS),
     ("endpoints", endpoints::STATEMENTS),
     ("history", history::STATEMENTS),
+    ("keys", keys::STATEMENTS),
     ("organisations", organisations::STATEMENTS),
     ("rejections", rejections::STATEMENTS),
     ("routes", routes::STATEMENTS),
