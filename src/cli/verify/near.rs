@@ -59,7 +59,7 @@ fn hmac_plan(request: &Signed) -> Option<&HmacPlanText> {
 fn urls(request: &Signed, changes: &mut Vec<Change>) {
     let signs_url = match &request.plan {
         Plan::Twilio(_) => true,
-        _ => hmac_plan(request).and_then(|plan| plan.payload_format.as_deref()).is_some_and(|format| format.contains("{url}")),
+        Plan::Vapi(_) => hmac_plan(request).and_then(|plan| plan.payload_format.as_deref()).is_some_and(|format| format.contains("{url}")),
     };
     if !signs_url {
         return;
