@@ -2,4 +2,3 @@
 
 mod payloads;
 mod vectors;
-mod verify;
