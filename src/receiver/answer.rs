@@ -1,0 +1,216 @@
+//! The status table: what a sender is told, and what it never is.
+
+use crate::{
+    domain::Source,
+    reply::{self, Reply},
+    source::AnswerKind,
+    telemetry::catalogue,
+};
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+
+/// Why a request was refused. The sender learns the status only; people read the cause in rejections and metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Cause {
+    BadSignature,
+    TooOld,
+    UnknownRoute,
+    ConflictingRoute,
+    NotTheFormat,
+    TooLarge,
+    UnsupportedMediaType,
+    HeadersTooLarge,
+    PathTooLong,
+    Timeout,
+    NotFound,
+    MethodNotAllowed,
+    RateLimited,
+    HopLimit,
+    Unavailable,
+}
+
+impl Cause {
+    #[cfg(test)]
+    pub(super) const ALL: [Self; 15] = [
+        Self::BadSignature,
+        Self::TooOld,
+        Self::UnknownRoute,
+        Self::ConflictingRoute,
+        Self::NotTheFormat,
+        Self::TooLarge,
+        Self::UnsupportedMediaType,
+        Self::HeadersTooLarge,
+        Self::PathTooLong,
+        Self::Timeout,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::RateLimited,
+        Self::HopLimit,
+        Self::Unavailable,
+    ];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::BadSignature => "bad_signature",
+            Self::TooOld => "too_old",
+            Self::UnknownRoute => "unknown_route",
+            Self::ConflictingRoute => "conflicting_route",
+            Self::NotTheFormat => "not_the_format",
+            Self::TooLarge => "too_large",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::HeadersTooLarge => "headers_too_large",
+            Self::PathTooLong => "path_too_long",
+            Self::Timeout => "timeout",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::RateLimited => "rate_limited",
+            Self::HopLimit => "hop_limit",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// One status, and so one answer, for everything that is not vouched for.
+    pub(super) const fn status(self) -> StatusCode {
+        match self {
+            Self::BadSignature | Self::TooOld | Self::UnknownRoute | Self::ConflictingRoute | Self::HopLimit => StatusCode::UNAUTHORIZED,
+            Self::NotTheFormat => StatusCode::BAD_REQUEST,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::PathTooLong => StatusCode::URI_TOO_LONG,
+            Self::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// Statuses of answers, as the histogram's label and its place in [`super::meters`].
+pub(super) const STATUSES: [&str; 12] = ["200", "400", "401", "404", "405", "408", "413", "414", "415", "429", "431", "503"];
+
+/// The words of a refusal: the same bytes each time, without a word of the request.
+const fn problem(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        400 => r#"{"type":"about:blank","title":"Bad Request","status":400,"detail":"This is not a webhook of this source.","code":"not_the_format"}"#,
+        401 => r#"{"type":"about:blank","title":"Unauthorized","status":401,"detail":"No valid secret vouches for this request.","code":"not_verified"}"#,
+        404 => {
+            r#"{"type":"about:blank","title":"Not Found","status":404,"detail":"Webhooks go to /webhooks/{source} or /webhooks/{source}/{endpoint_id}.","code":"not_found"}"#
+        }
+        405 => r#"{"type":"about:blank","title":"Method Not Allowed","status":405,"detail":"Webhooks are sent with POST.","code":"method_not_allowed"}"#,
+        408 => r#"{"type":"about:blank","title":"Request Timeout","status":408,"detail":"The body did not arrive in time.","code":"timeout"}"#,
+        413 => r#"{"type":"about:blank","title":"Content Too Large","status":413,"detail":"The body is over the limit.","code":"too_large"}"#,
+        414 => r#"{"type":"about:blank","title":"URI Too Long","status":414,"detail":"The path with its query is over the limit.","code":"path_too_long"}"#,
+        415 => {
+            r#"{"type":"about:blank","title":"Unsupported Media Type","status":415,"detail":"The source does not send this content type or encoding.","code":"unsupported_media_type"}"#
+        }
+        429 => {
+            r#"{"type":"about:blank","title":"Too Many Requests","status":429,"detail":"Too many requests with ids that lead nowhere.","code":"rate_limited"}"#
+        }
+        _ => {
+            r#"{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"The event cannot be taken now; send it again.","code":"unavailable"}"#
+        }
+    }
+}
+
+pub(super) fn refused(cause: Cause) -> Response {
+    let status = cause.status();
+    let mut response = Response::new(Body::from(Bytes::from_static(problem(status).as_bytes())));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    match cause {
+        Cause::MethodNotAllowed => {
+            headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+        }
+        Cause::RateLimited => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        // Long enough for a restart or a failover to get somewhere.
+        Cause::Unavailable => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        // What is left of the body would be read as the next request.
+        Cause::Timeout | Cause::TooLarge => {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        _ => {}
+    }
+    response
+}
+
+/// A 200 as the source expects it.
+pub(super) fn taken(kind: AnswerKind, body: &[u8]) -> Response {
+    let (content_type, answer) = match kind {
+        AnswerKind::VapiAck => ("application/json", Bytes::from_static(b"{}")),
+        AnswerKind::VapiQuestion(question) => {
+            let Reply { content_type, body } = reply::minimal_answer(question, body);
+            (content_type, body)
+        }
+        AnswerKind::Twiml => ("text/xml", Bytes::from_static(b"<Response/>")),
+        AnswerKind::Empty => return Response::new(Body::empty()),
+    };
+    let mut response = Response::new(Body::from(answer));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// Handles of the metrics that each request touches: finding them anew would cost more than recording.
+pub(super) struct Meters {
+    receive: [[metrics::Histogram; STATUSES.len()]; 3],
+}
+
+impl Meters {
+    pub(super) fn new() -> Self {
+        let of = |source| STATUSES.map(|status| catalogue::RECEIVE_SECONDS.histogram(&[source, status]));
+        Self { receive: [of(label(Some(Source::Vapi))), of(label(Some(Source::Twilio))), of(label(None))] }
+    }
+
+    pub(super) fn received(&self, source: Option<Source>, status: StatusCode, seconds: f64) {
+        let place = STATUSES.iter().position(|known| *known == status.as_str()).expect("every answer's status is listed");
+        let row = match source {
+            Some(Source::Vapi) => 0,
+            Some(Source::Twilio) => 1,
+            _ => 2,
+        };
+        self.receive[row][place].record(seconds);
+    }
+}
+
+/// A source as metrics say it.
+pub(super) const fn label(source: Option<Source>) -> &'static str {
+    match source {
+        Some(source) => source.as_str(),
+        None => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_is_in_the_catalogue_and_has_a_listed_status_and_a_problem_of_its_own() {
+        assert_eq!(Cause::ALL.map(Cause::as_str), catalogue::REJECTION_CAUSES);
+        for cause in Cause::ALL {
+            let status = cause.status();
+            assert!(STATUSES.contains(&status.as_str()), "{cause:?}");
+            if cause == Cause::HeadersTooLarge {
+                continue; // the listener answers it
+            }
+            let problem: serde_json::Value = serde_json::from_str(problem(status)).unwrap();
+            assert_eq!(problem["status"], status.as_u16(), "{cause:?}");
+            assert_eq!(refused(cause).headers()[header::CONTENT_TYPE], "application/problem+json");
+        }
+    }
+
+    #[test]
+    fn what_is_not_vouched_for_gets_one_answer() {
+        let answers: Vec<_> = [Cause::BadSignature, Cause::TooOld, Cause::UnknownRoute, Cause::ConflictingRoute, Cause::HopLimit]
+            .map(|cause| format!("{:?}", refused(cause)))
+            .into();
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    }
+}

@@ -1,0 +1,303 @@
+//! What is refused before a body is believed: path, method, head, size, time. Nothing is normalised.
+
+use super::{answer::Cause, strangers::peer_ip};
+use crate::{
+    domain::{EndpointId, Source},
+    listener::{Networks, Peer},
+};
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, Method, Version, header, request};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+/// Where a request came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Place {
+    pub source: Source,
+    pub endpoint: Option<EndpointId>,
+}
+
+/// Exactly `/webhooks/{source}` or `/webhooks/{source}/{endpoint}`, byte for byte.
+pub(super) fn place(path: &str) -> Option<Place> {
+    let rest = path.strip_prefix("/webhooks/")?;
+    let (source, endpoint) = rest.split_once('/').map_or((rest, None), |(source, endpoint)| (source, Some(endpoint)));
+    let source = match source {
+        "vapi" => Source::Vapi,
+        "twilio" => Source::Twilio,
+        _ => return None,
+    };
+    let endpoint = endpoint.map(str::parse).transpose().ok()?;
+    Some(Place { source, endpoint })
+}
+
+/// Everything that a head alone decides, in the order of the answers' table.
+pub(super) fn check_head(head: &request::Parts, path_bytes_max: usize, body_bytes_max: usize) -> Result<Place, (Cause, Option<Place>)> {
+    let target = head.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+    if target.len() > path_bytes_max {
+        return Err((Cause::PathTooLong, None));
+    }
+    // Only the origin form: a proxy's absolute form would be a second opinion about the host.
+    let place = if head.uri.scheme().is_none() && head.uri.authority().is_none() { place(head.uri.path()) } else { None };
+    let place = place.ok_or((Cause::NotFound, None))?;
+    let refuse = |cause| Err((cause, Some(place)));
+    if head.method != Method::POST {
+        return refuse(Cause::MethodNotAllowed);
+    }
+    let hosts = head.headers.get_all(header::HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && head.version == Version::HTTP_11) {
+        return refuse(Cause::NotTheFormat);
+    }
+    if head.headers.get_all(header::CONTENT_TYPE).iter().nth(1).is_some() {
+        return refuse(Cause::NotTheFormat);
+    }
+    if !is_content_type_taken(place.source, &head.headers) || is_encoded(&head.headers) {
+        return refuse(Cause::UnsupportedMediaType);
+    }
+    if content_length(&head.headers).is_some_and(|length| length > body_bytes_max as u64) {
+        return refuse(Cause::TooLarge);
+    }
+    Ok(place)
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Signatures are over raw bytes, and nothing is ever inflated here.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    headers.get_all(header::CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// The media types that the source documents, with no parameter but `charset=utf-8`.
+fn is_content_type_taken(source: Source, headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
+    let mut parts = value.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default();
+    let taken: &[&str] = match source {
+        Source::Twilio => &["application/x-www-form-urlencoded", "application/json"],
+        _ => &["application/json"],
+    };
+    taken.iter().any(|known| essence.eq_ignore_ascii_case(known)) && parts.all(is_utf8_charset)
+}
+
+fn is_utf8_charset(parameter: &str) -> bool {
+    let Some((name, value)) = parameter.split_once('=') else { return parameter.is_empty() };
+    let value = value.trim().trim_matches('"');
+    name.trim().eq_ignore_ascii_case("charset") && (value.eq_ignore_ascii_case("utf-8") || value.eq_ignore_ascii_case("utf8"))
+}
+
+/// Bytes of bodies held by all requests together, so that many large ones at once cannot take all memory.
+#[derive(Debug)]
+pub(super) struct Held {
+    bytes: AtomicUsize,
+    bytes_max: usize,
+}
+
+impl Held {
+    pub(super) const fn new(bytes_max: usize) -> Self {
+        Self { bytes: AtomicUsize::new(0), bytes_max }
+    }
+
+    const fn begin(&self) -> Holding<'_> {
+        Holding { held: self, bytes: 0 }
+    }
+}
+
+/// One request's part; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Holding<'h> {
+    held: &'h Held,
+    bytes: usize,
+}
+
+impl Holding<'_> {
+    fn take(&mut self, bytes: usize) -> Result<(), Cause> {
+        let before = self.held.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+        if before + bytes > self.held.bytes_max { Err(Cause::Unavailable) } else { Ok(()) }
+    }
+}
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        self.held.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// How long a body may go on arriving after the soft stop.
+const STOP_SECONDS: Duration = Duration::from_secs(1);
+
+/// Collects a body, counting bytes as they arrive and never reading past the limit. A body that came in one piece is not copied.
+pub(super) async fn collect<'h>(body: Body, bytes_max: usize, seconds_max: Duration, peer: &Peer, held: &'h Held) -> Result<(Bytes, Holding<'h>), Cause> {
+    let mut holding = held.begin();
+    let stopped = async {
+        peer.stopping.cancelled().await;
+        tokio::time::sleep(STOP_SECONDS).await;
+    };
+    let bytes = tokio::select! {
+        biased;
+        bytes = pieces(body, bytes_max, &mut holding) => bytes?,
+        () = tokio::time::sleep(seconds_max) => return Err(Cause::Timeout),
+        () = stopped => return Err(Cause::Unavailable),
+    };
+    Ok((bytes, holding))
+}
+
+async fn pieces(mut body: Body, bytes_max: usize, holding: &mut Holding<'_>) -> Result<Bytes, Cause> {
+    let mut first = Bytes::new();
+    let mut rest: Option<BytesMut> = None;
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        // Trailers are read and forgotten: they never count as headers.
+        let Ok(data) = frame.map_err(|_| Cause::NotTheFormat)?.into_data() else { continue };
+        length += data.len();
+        if length > bytes_max {
+            return Err(Cause::TooLarge);
+        }
+        holding.take(data.len())?;
+        match &mut rest {
+            None if first.is_empty() => {
+                first = data;
+                if body.is_end_stream() {
+                    break;
+                }
+            }
+            None => {
+                let mut joined = BytesMut::with_capacity((first.len() + data.len()).max(first.len() * 2));
+                joined.extend_from_slice(&first);
+                joined.extend_from_slice(&data);
+                rest = Some(joined);
+            }
+            Some(joined) => joined.extend_from_slice(&data),
+        }
+    }
+    Ok(rest.map_or(first, BytesMut::freeze))
+}
+
+/// The URL as the sender saw it: from the setting, else from a trusted proxy's headers, else from the request itself (a development machine).
+pub(super) fn public_url(setting: Option<&str>, trusted: &Networks, peer: &Peer, head: &request::Parts) -> String {
+    let target = head.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+    if let Some(base) = setting {
+        return [base, target].concat();
+    }
+    let forwarded = trusted.contain(peer_ip(peer));
+    let told = |name: &HeaderName| {
+        let value = head.headers.get(name).filter(|_| forwarded)?.to_str().ok()?;
+        // The first is what the first proxy saw.
+        value.split(',').next().map(str::trim).filter(|value| !value.is_empty())
+    };
+    let scheme = told(&X_FORWARDED_PROTO).filter(|scheme| matches!(*scheme, "http" | "https")).unwrap_or("http");
+    let own = head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = told(&X_FORWARDED_HOST).unwrap_or(own);
+    [scheme, "://", host, target].concat()
+}
+
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    #[test]
+    fn only_the_two_forms_of_a_path_lead_anywhere() {
+        let id = "0190a6e2-5b4c-7c3a-9d11-2f5a6b7c8d9e";
+        assert_eq!(place("/webhooks/vapi"), Some(Place { source: Source::Vapi, endpoint: None }));
+        assert_eq!(place(&format!("/webhooks/twilio/{id}")), Some(Place { source: Source::Twilio, endpoint: Some(id.parse().unwrap()) }));
+        for path in [
+            "",
+            "/",
+            "*",
+            "/webhooks",
+            "/webhooks/",
+            "/webhooks//vapi",
+            "//webhooks/vapi",
+            "/webhooks/vapi/",
+            "/webhooks/VAPI",
+            "/Webhooks/vapi",
+            "/webhooks/vapi;x",
+            "/webhooks/vapi/../twilio",
+            "/webhooks/%76api",
+            "/webhooks/vapi%2F",
+            "/webhooks/resend",
+            "/webhooks/vapi/{0190a6e2-5b4c-7c3a-9d11-2f5a6b7c8d9e}",
+            "/webhooks/vapi/0190a6e25b4c7c3a9d112f5a6b7c8d9e",
+            "/webhooks/vapi/urn:uuid:0190a6e2-5b4c-7c3a-9d11-2f5a6b7c8d9e",
+            "/webhooks/vapi/0190a6e2-5b4c-7c3a-9d11-2f5a6b7c8d9e/",
+            "/webhooks/vapi/0190a6e2-5b4c-7c3a-9d11-2f5a6b7c8d9e;x",
+            "/webhooks/vapi/0190a6e2%2D5b4c-7c3a-9d11-2f5a6b7c8d9",
+            "/webhooks/vapi/x",
+        ] {
+            assert_eq!(place(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn content_types_are_those_that_the_source_documents() {
+        let check = |source, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, value.parse().unwrap());
+            is_content_type_taken(source, &headers)
+        };
+        for (source, value, taken) in [
+            (Source::Vapi, "application/json", true),
+            (Source::Vapi, "Application/JSON; Charset=\"UTF-8\"", true),
+            (Source::Vapi, "application/json;", true),
+            (Source::Vapi, "application/json; charset=utf-16", false),
+            (Source::Vapi, "application/json; boundary=x", false),
+            (Source::Vapi, "application/x-www-form-urlencoded", false),
+            (Source::Vapi, "application/jsonx", false),
+            (Source::Vapi, "text/plain", false),
+            (Source::Vapi, "", false),
+            (Source::Twilio, "application/x-www-form-urlencoded; charset=UTF-8", true),
+            (Source::Twilio, "application/json", true),
+            (Source::Twilio, "multipart/form-data; boundary=x", false),
+        ] {
+            assert_eq!(check(source, value), taken, "{source} {value}");
+        }
+        assert!(!is_content_type_taken(Source::Vapi, &HeaderMap::new()));
+    }
+
+    #[test]
+    fn the_url_is_the_senders_and_only_a_trusted_proxy_may_tell_another() {
+        let head = |headers: &[(&str, &str)]| {
+            let mut request = Request::post("/webhooks/twilio?b=2&a=%2F");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            request.body(()).unwrap().into_parts().0
+        };
+        let peer = |ip: &str| Peer { address: format!("{ip}:9").parse().unwrap(), stopping: tokio_util::sync::CancellationToken::new() };
+        let trusted = Networks::parse(&["10.0.0.0/8".to_owned()]).unwrap();
+        let told = [("host", "inner"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "hooks.example, inner")];
+        for (setting, from, headers, url) in [
+            (Some("https://set.example"), "10.0.0.1", &told[..], "https://set.example/webhooks/twilio?b=2&a=%2F"),
+            (None, "10.0.0.1", &told[..], "https://hooks.example/webhooks/twilio?b=2&a=%2F"),
+            (None, "203.0.113.1", &told[..], "http://inner/webhooks/twilio?b=2&a=%2F"),
+            (None, "10.0.0.1", &told[..1], "http://inner/webhooks/twilio?b=2&a=%2F"),
+            (None, "10.0.0.1", &[("host", "inner"), ("x-forwarded-proto", "gopher")], "http://inner/webhooks/twilio?b=2&a=%2F"),
+        ] {
+            assert_eq!(public_url(setting, &trusted, &peer(from), &head(headers)), url, "{setting:?} {from} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn bodies_in_memory_have_one_limit_together() {
+        let held = Held::new(10);
+        let mut first = held.begin();
+        assert_eq!(first.take(6), Ok(()));
+        let mut second = held.begin();
+        assert_eq!(second.take(4), Ok(()), "at the limit");
+        assert_eq!(second.take(1), Err(Cause::Unavailable), "one over it");
+        drop(first);
+        assert_eq!(second.take(1), Ok(()));
+        drop(second);
+        assert_eq!(held.bytes.load(Ordering::Relaxed), 0);
+    }
+}
