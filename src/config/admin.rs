@@ -19,6 +19,8 @@ section! {
         jwt_audience: String = "hookswitch-admin".into(), "HOOKSWITCH_JWT_AUDIENCE";
         /// Secret of HS256 tokens of operators, at least 32 bytes, other than the organisations'.
         operator_jwt_secret: Option<SecretString> = None, "HOOKSWITCH_OPERATOR_JWT_SECRET";
+        /// Expected issuer of operators' tokens.
+        operator_jwt_issuer: String = "hookswitch-operator".into(), "HOOKSWITCH_OPERATOR_JWT_ISSUER";
         /// Expected audience of operators' tokens.
         operator_jwt_audience: String = "hookswitch-operator".into(), "HOOKSWITCH_OPERATOR_JWT_AUDIENCE";
     }
