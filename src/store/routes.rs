@@ -77,6 +77,14 @@ pub trait Routes: Send + Sync + 'static {
     async fn list_numbers(&self, org: OrgId, after: Option<&str>, count_max: u32) -> Result<Vec<NumberClaim>, StoreError>;
     /// Live or pending; a live one first where Twilio and Vapi both have it.
     async fn find_number(&self, org: OrgId, number: &str) -> Result<Option<NumberClaim>, StoreError>;
+    /// Who holds the route of a number live, as [`Routes::prove_number`] tells routes apart. Never shown to another organisation.
+    async fn find_number_holder(
+        &self,
+        provider: crate::domain::Provider,
+        number: &str,
+        account_id: Option<&str>,
+        provider_number_id: Option<&str>,
+    ) -> Result<Option<OrgId>, StoreError>;
     /// At every provider. `false` when this organisation holds no such claim.
     async fn release_number(&self, org: OrgId, number: &str, audit: AuditEntry) -> Result<bool, StoreError>;
 }

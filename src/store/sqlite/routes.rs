@@ -2,7 +2,7 @@
 
 use super::{SqliteStore, StoreError, audit, failed, rows::Fields};
 use crate::{
-    domain::{OrgId, RouteState, Timestamp},
+    domain::{OrgId, Provider, RouteState, Timestamp},
     store::{
         audit::{ACTOR_SYSTEM, AuditEntry},
         routes::*,
@@ -24,6 +24,7 @@ pub(super) const STATEMENTS: &[&str] = &[
     SAVE_NUMBER,
     LIST_NUMBERS,
     FIND_NUMBER,
+    FIND_NUMBER_HOLDER,
     RELEASE_NUMBER,
 ];
 
@@ -81,6 +82,9 @@ const FIND_NUMBER: &str = concat!(
     number_columns!(),
     " FROM phone_numbers WHERE org_id = ?1 AND number = ?2 AND state IN ('live', 'pending') ORDER BY state = 'live' DESC, provider LIMIT 1"
 );
+/// Over all organisations: who holds it. The account tells Twilio's apart, the id at Vapi is one by itself.
+const FIND_NUMBER_HOLDER: &str = "SELECT org_id FROM phone_numbers WHERE provider = ?1 AND state = 'live' AND ( \
+    (number = ?2 AND (provider <> 'twilio' OR ifnull(account_id, '') = ifnull(?3, ''))) OR (provider <> 'twilio' AND provider_number_id = ?4)) LIMIT 1";
 const RELEASE_NUMBER: &str = "UPDATE phone_numbers SET state = 'released', version = version + 1, updated_at = ?3, changed_version = ?4 \
     WHERE org_id = ?1 AND number = ?2 AND state IN ('live', 'pending')";
 
@@ -240,6 +244,18 @@ impl Routes for SqliteStore {
     async fn find_number(&self, org: OrgId, wanted: &str) -> Result<Option<NumberClaim>, StoreError> {
         let found = sqlx::query(FIND_NUMBER).bind(org.as_bytes().as_slice()).bind(wanted).fetch_optional(self.readers());
         found.await.map_err(failed("find the number"))?.as_ref().map(number).transpose()
+    }
+
+    async fn find_number_holder(
+        &self,
+        provider: Provider,
+        number: &str,
+        account_id: Option<&str>,
+        provider_number_id: Option<&str>,
+    ) -> Result<Option<OrgId>, StoreError> {
+        let holder = sqlx::query(FIND_NUMBER_HOLDER).bind(provider.as_str()).bind(number).bind(account_id).bind(provider_number_id);
+        let found = holder.fetch_optional(self.readers()).await.map_err(failed("find the number's holder"))?;
+        found.as_ref().map(|row| Fields::of(row, "phone_numbers").id("org_id", OrgId::from_uuid)).transpose()
     }
 
     async fn release_number(&self, org: OrgId, number: &str, audit: AuditEntry) -> Result<bool, StoreError> {
