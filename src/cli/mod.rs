@@ -1,1 +1,4 @@
 //! (stub)
+
+pub mod token;
+pub mod verify;

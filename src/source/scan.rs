@@ -373,8 +373,8 @@ fn plain_len(bytes: &[u8]) -> usize {
     let mut at = 0;
     for chunk in &mut chunks {
         let word = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
-        let quotes = zeros(word ^ (ONES * b'"' as u64));
-        let backslashes = zeros(word ^ (ONES * b'\\' as u64));
+        let quotes = zeros(word ^ (ONES * u64::from(b'"')));
+        let backslashes = zeros(word ^ (ONES * u64::from(b'\\')));
         let controls = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
         let marks = quotes | backslashes | controls;
         if marks != 0 {
@@ -526,7 +526,7 @@ mod tests {
     /// C11: bounded in time and stack; the thread's stack is a tenth of a usual one.
     #[test]
     fn hostile_documents_are_bounded_in_time_and_stack() {
-        let many_keys = format!("{{{}\"z\":0}}", (0..1_000_000).map(|i| format!("\"k{i}\":0,")).collect::<String>());
+        let many_keys = format!("{{{}}}", (0..1_000_000).map(|i| format!("\"k{i}\":0")).collect::<Vec<_>>().join(","));
         let documents = [
             ("10^5 arrays, open", "[".repeat(100_000), false),
             ("10^5 arrays", "[".repeat(100_000) + &"]".repeat(100_000), false),

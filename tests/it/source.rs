@@ -2,3 +2,4 @@
 
 mod payloads;
 mod vectors;
+mod verify;

@@ -33,16 +33,10 @@ const fn fault(field: &'static str, problem: &'static str) -> PlanFault {
 }
 
 /// `HMACAuthenticationPlan` of Vapi's API description. A value of this type has been checked: it compiles.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(try_from = "HmacPlanText", into = "HmacPlanText")]
 pub struct HmacPlan {
     text: HmacPlanText,
-}
-
-impl Default for HmacPlan {
-    fn default() -> Self {
-        Self { text: HmacPlanText::default() }
-    }
 }
 
 /// The plan as it is written. `None` where Vapi's default stands.
@@ -97,7 +91,7 @@ impl From<HmacPlan> for HmacPlanText {
 }
 
 /// The default of the replay window.
-const REPLAY_WINDOW_DEFAULT: Duration = Duration::from_secs(300);
+const REPLAY_WINDOW_DEFAULT: Duration = Duration::from_mins(5);
 
 /// A plan, ready to use.
 #[derive(Clone, Debug)]

@@ -8,6 +8,8 @@ use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use serde_json::Value;
 use std::{collections::HashMap, fmt::Write as _, path::PathBuf};
 
+type Change = fn(&mut Value);
+
 const URL: &str = "https://hooks.hookswitch.example/webhooks/x";
 
 fn data(path: &str) -> PathBuf {
@@ -32,8 +34,12 @@ pub fn payloads(source: Source) -> Vec<(String, Vec<u8>)> {
     files
 }
 
+fn is_form(name: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, extension)| extension == "form")
+}
+
 pub fn try_reading(source: Source, name: &str, url: &str, body: &[u8]) -> Result<Reading, NotTheFormat> {
-    let content_type = if name.ends_with(".form") { "application/x-www-form-urlencoded; charset=UTF-8" } else { "application/json" };
+    let content_type = if is_form(name) { "application/x-www-form-urlencoded; charset=UTF-8" } else { "application/json" };
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
     read(source, &Request { method: "POST", url, headers: &headers, body })
 }
@@ -105,10 +111,14 @@ fn rule_8_a_redelivery_is_equal_and_every_sibling_is_distinct() {
         }
     }
     let mut shared: Vec<Vec<String>> = groups.into_values().filter(|files| files.len() > 1).collect();
-    shared.iter_mut().for_each(|files| files.sort());
+    for files in &mut shared {
+        files.sort();
+    }
     shared.sort();
     let mut expected: Vec<Vec<String>> = SAME.iter().map(|files| files.iter().map(ToString::to_string).collect()).collect();
-    expected.iter_mut().for_each(|files: &mut Vec<String>| files.sort());
+    for files in &mut expected {
+        files.sort();
+    }
     expected.sort();
     assert_eq!(shared, expected);
 }
@@ -153,7 +163,7 @@ fn rule_8_vapi_once_a_call_are_four_kinds_and_no_others() {
 
 #[test]
 fn rule_8_vapi_siblings_of_one_moment_are_told_apart_by_their_own_fields() {
-    let cases: [(&str, fn(&mut Value)); 7] = [
+    let cases: [(&str, Change); 7] = [
         ("tool-calls.single", |message| message["toolCallList"][0]["function"]["arguments"] = "{\"service\":\"other\"}".into()),
         ("tool-calls.single", |message| message["toolCallList"][0]["id"] = "call_2".into()),
         ("handoff-destination-request", |message| message["parameters"]["reason"] = "other".into()),
@@ -169,7 +179,7 @@ fn rule_8_vapi_siblings_of_one_moment_are_told_apart_by_their_own_fields() {
 
 #[test]
 fn rule_8_a_vapi_key_with_an_absent_part_is_the_hash_of_the_body() {
-    let cases: [(&str, fn(&mut Value)); 4] = [
+    let cases: [(&str, Change); 4] = [
         ("end-of-call-report.full", |message| message["call"]["id"] = Value::Null),
         ("hang", |message| message["timestamp"] = Value::Null),
         ("tool-calls.single", |message| message["toolCallList"][0]["id"] = Value::Null),
@@ -208,7 +218,7 @@ fn rule_8_twilio_siblings_are_distinct_and_redeliveries_equal() {
         assert_eq!(changed != original, distinct, "{file} with {name}={value}");
     }
     // The order of the pairs is not the sender's word.
-    for (name, body) in payloads(Source::Twilio).into_iter().filter(|(name, _)| name.ends_with(".form")) {
+    for (name, body) in payloads(Source::Twilio).into_iter().filter(|(name, _)| is_form(name)) {
         let mut pairs: Vec<&[u8]> = body.split(|&b| b == b'&').collect();
         pairs.reverse();
         assert_eq!(twilio_key(&pairs.join(&b'&')), twilio_key(&body), "{name} in another order");

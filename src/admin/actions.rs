@@ -1,0 +1,206 @@
+//! `/api/actions`: what was planned, what became of it, and a person's levers: retry, cancel, resolve.
+
+use super::{
+    Admin,
+    auth::{Editor, Reader},
+    body::{self, Id, NoFields},
+    page::{Listed, Page, Params},
+    problem::{Code, Problem},
+    state::{AdminState, Answer},
+    token::Member,
+    view::Time,
+};
+use crate::{
+    domain::{ActionId, ActionState, Cause, EventId, Provider},
+    store::{
+        history::{ActionFilter, StoredAction, StoredAttempt},
+        ledger::Levered,
+    },
+    vault::Purpose,
+};
+use axum::{Json, extract::State};
+use http::Uri;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::time::Duration;
+
+#[derive(Serialize)]
+pub struct ActionView {
+    id: String,
+    event_id: String,
+    rule_id: String,
+    rule_name: String,
+    action: &'static str,
+    provider: Provider,
+    /// The destination's name, for `http.post`.
+    credential: Option<String>,
+    state: ActionState,
+    cause: Option<Cause>,
+    detail: Option<String>,
+    http_status: Option<u16>,
+    provider_code: Option<String>,
+    provider_ref: Option<String>,
+    series: u32,
+    attempts: u32,
+    look_ups: u32,
+    /// When it is tried or looked up next; `null` where nothing happens by itself.
+    due_at: Option<Time>,
+    expires_at: Time,
+    created_at: Time,
+    updated_at: Time,
+}
+
+impl From<&StoredAction> for ActionView {
+    fn from(row: &StoredAction) -> Self {
+        let goes_on = matches!(row.state, ActionState::Pending | ActionState::Waiting | ActionState::Unknown);
+        Self {
+            id: row.id.to_string(),
+            event_id: row.event.to_string(),
+            rule_id: row.rule.to_string(),
+            rule_name: row.rule_name.clone(),
+            action: row.kind.as_str(),
+            provider: row.provider,
+            credential: Some(row.credential_name.clone()).filter(|name| !name.is_empty()),
+            state: row.state,
+            cause: row.cause,
+            detail: row.detail.clone(),
+            http_status: row.http_status,
+            provider_code: row.provider_code.clone(),
+            provider_ref: row.provider_ref.clone(),
+            series: row.series,
+            attempts: row.attempts,
+            look_ups: row.look_ups,
+            due_at: goes_on.then_some(Time(row.due_at)),
+            expires_at: Time(row.expires_at),
+            created_at: Time(row.created_at),
+            updated_at: Time(row.updated_at),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub struct AttemptView {
+    number: u32,
+    look_up: bool,
+    started_at: Time,
+    ended_at: Option<Time>,
+    outcome: Option<String>,
+    cause: Option<String>,
+    http_status: Option<u16>,
+    provider_code: Option<String>,
+    detail: Option<String>,
+    credential_version: Option<i64>,
+}
+
+impl From<StoredAttempt> for AttemptView {
+    fn from(row: StoredAttempt) -> Self {
+        Self {
+            number: row.number,
+            look_up: row.is_look_up,
+            started_at: Time(row.started_at),
+            ended_at: row.ended_at.map(Time),
+            outcome: row.outcome,
+            cause: row.cause,
+            http_status: row.http_status,
+            provider_code: row.provider_code,
+            detail: row.detail,
+            credential_version: row.credential_version,
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub struct ActionDetail {
+    #[serde(flatten)]
+    action: ActionView,
+    /// The request as it was rendered when it was planned (rule 4); `null` where it could not be rendered.
+    request: Option<Value>,
+    attempts_made: Vec<AttemptView>,
+}
+
+pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<Listed<ActionView>>> {
+    let mut params = Params::of(&uri)?;
+    let filter = ActionFilter {
+        state: params.take_parsed::<ActionState>("state")?,
+        event: params.take_parsed::<EventId>("event_id")?,
+        provider: params.take_parsed::<Provider>("provider")?,
+    };
+    let bound = format!("{:?}", (filter.state, filter.event, filter.provider));
+    let page = Page::<ActionId>::take(&mut params, &state.vault, Some(member.org), "actions", bound)?;
+    params.finish()?;
+    let rows = state.store.list_actions(member.org, filter, page.after, page.count()).await?;
+    Ok(Json(page.answer(&state.vault, rows, |row| row.id, |row| ActionView::from(&row))))
+}
+
+pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<ActionId>) -> Answer<Json<ActionDetail>> {
+    detail(&state, &member, id).await
+}
+
+async fn detail(state: &AdminState, member: &Member, id: ActionId) -> Answer<Json<ActionDetail>> {
+    let row = state.store.find_action(member.org, id).await?.ok_or(Problem::not_found())?;
+    let attempts = state.store.list_attempts(member.org, id).await?;
+    let request = match &row.request {
+        None => None,
+        Some(sealed) => {
+            let read = |plain: &crate::domain::SecretBytes| serde_json::from_slice(plain.expose_secret()).ok();
+            state.vault.open(member.org, Purpose::Payload, sealed, read).await?
+        }
+    };
+    Ok(Json(ActionDetail { action: ActionView::from(&row), request, attempts_made: attempts.into_iter().map(AttemptView::from).collect() }))
+}
+
+/// Tries again what stopped; an unknown outcome keeps its key and is looked up first (rule 4). It may start as long as its rule says, from now.
+pub async fn retry(State(state): Admin, Editor(member): Editor, Id(id): Id<ActionId>, _: NoFields) -> Answer<Json<ActionDetail>> {
+    let row = state.store.find_action(member.org, id).await?.ok_or(Problem::not_found())?;
+    let own = state.store.find_rule(member.org, row.rule).await?.and_then(|rule| rule.spec.expires_after_seconds);
+    let life = own.map_or_else(|| row.kind.expires_after_default(), |seconds| Duration::from_secs(seconds.into()));
+    let now = state.now();
+    let levered = state.store.retry(member.org, id, now + life, now).await?;
+    levered_answer(&state, &member, id, "retry", levered).await
+}
+
+pub async fn cancel(State(state): Admin, Editor(member): Editor, Id(id): Id<ActionId>, _: NoFields) -> Answer<Json<ActionDetail>> {
+    let levered = state.store.cancel(member.org, id, state.now()).await?;
+    levered_answer(&state, &member, id, "cancel", levered).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resolution {
+    outcome: ResolvedAs,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ResolvedAs {
+    /// It went out.
+    Sent,
+    /// It did not: send it again.
+    Resend,
+}
+
+/// A person says what happened to an action whose outcome nobody knows (rule 2).
+pub async fn resolve(
+    State(state): Admin,
+    Editor(member): Editor,
+    Id(id): Id<ActionId>,
+    body::Json(resolution): body::Json<Resolution>,
+) -> Answer<Json<ActionDetail>> {
+    let to = match resolution.outcome {
+        ResolvedAs::Sent => ActionState::Succeeded,
+        ResolvedAs::Resend => ActionState::Pending,
+    };
+    let levered = state.store.resolve(member.org, id, to, state.now()).await?;
+    levered_answer(&state, &member, id, "resolve", levered).await
+}
+
+async fn levered_answer(state: &AdminState, member: &Member, id: ActionId, verb: &'static str, levered: Levered) -> Answer<Json<ActionDetail>> {
+    match levered {
+        Levered::Absent => Err(Problem::not_found()),
+        Levered::NotFrom(from) => Err(Problem::new(Code::NotFromState).detail(format!("The action is {from}; {verb} is not possible from there."))),
+        Levered::Done(_) => {
+            state.store.record_audit(state.audit(member, verb, "action", id, &["state"])).await?;
+            detail(state, member, id).await
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! `/api/assistants`: which of Vapi's assistants lead to this organisation. Each is proven by the organisation's own key before it routes (rule 18).
+
+use super::{
+    Admin,
+    auth::{Manager, Reader},
+    body::{self, Id, check_text},
+    credentials, etag,
+    page::{Listed, Page, Params},
+    problem::{Code, Problem},
+    proof::{Reads, refused_or_unknown},
+    state::{AdminState, Answer},
+    view::Time,
+};
+use crate::{
+    domain::{OrgId, Provider, RouteState},
+    provider::{Credential, vapi::VapiAssistant},
+    store::routes::{AssistantClaim, Proof},
+};
+use axum::{Json, extract::State, response::IntoResponse};
+use http::{HeaderMap, StatusCode, Uri, header};
+use serde::{Deserialize, Serialize};
+
+const NAME_CHARS_MAX: usize = 100;
+
+#[derive(Serialize)]
+pub struct AssistantView {
+    assistant_id: String,
+    role: Option<String>,
+    name: Option<String>,
+    state: RouteState,
+    proof: Option<&'static str>,
+    proven_at: Option<Time>,
+    version: i64,
+    created_at: Time,
+}
+
+impl From<AssistantClaim> for AssistantView {
+    fn from(row: AssistantClaim) -> Self {
+        Self {
+            assistant_id: row.assistant_id,
+            role: row.role,
+            name: row.name,
+            state: row.state,
+            proof: row.proof.map(Proof::as_str),
+            proven_at: row.proven_at.map(Time),
+            version: row.version,
+            created_at: Time(row.created_at),
+        }
+    }
+}
+
+fn tag(state: &AdminState, row: &AssistantClaim) -> String {
+    etag::tag(&state.vault, row.org, "assistant", &row.assistant_id, row.version)
+}
+
+pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<Listed<AssistantView>>> {
+    let mut params = Params::of(&uri)?;
+    let page = Page::<String>::take(&mut params, &state.vault, Some(member.org), "assistants", String::new())?;
+    params.finish()?;
+    let rows = state.store.list_assistants(member.org, page.after.as_deref(), page.count()).await?;
+    Ok(Json(page.answer(&state.vault, rows, |row| row.assistant_id.clone(), AssistantView::from)))
+}
+
+pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<String>) -> Answer<impl IntoResponse> {
+    let row = state.store.find_assistant(member.org, &id).await?.ok_or(Problem::not_found())?;
+    let tag = tag(&state, &row);
+    Ok(([(header::ETAG, etag::header_value(&tag))], Json(AssistantView::from(row))))
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum AssistantRole {
+    Inbound,
+    Outbound,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewAssistant {
+    assistant_id: String,
+    role: Option<AssistantRole>,
+    /// Vapi's own name where it is not given.
+    name: Option<String>,
+}
+
+pub async fn create(State(state): Admin, Manager(member): Manager, body::Json(new): body::Json<NewAssistant>) -> Answer<impl IntoResponse> {
+    let id = new.assistant_id;
+    let is_id = (1..=64).contains(&id.len()) && id.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'));
+    if !is_id {
+        return Err(Problem::field(Code::InvalidField, "assistant_id", "expected an assistant's id as Vapi writes it"));
+    }
+    if let Some(name) = &new.name {
+        check_text("name", name, NAME_CHARS_MAX)?;
+    }
+    let assistant = match read(&state, member.org, &id).await? {
+        Reads::Yes(assistant) => assistant,
+        Reads::No => return Err(super::proof::not_readable()),
+        Reads::Unknown(problem) => return Err(problem),
+    };
+    if let Some(holder) = state.store.find_assistant_holder(&id).await?
+        && holder != member.org
+    {
+        // Only whoever can still read it holds it; a claim that outlived its key is moved.
+        match read(&state, holder, &id).await? {
+            Reads::Yes(_) => return Err(super::proof::held_elsewhere()),
+            Reads::No => {}
+            Reads::Unknown(problem) => return Err(problem),
+        }
+    }
+    let now = state.now();
+    let claim = AssistantClaim {
+        org: member.org,
+        assistant_id: id.clone(),
+        role: new.role.map(|role| match role {
+            AssistantRole::Inbound => "inbound".to_owned(),
+            AssistantRole::Outbound => "outbound".to_owned(),
+        }),
+        name: new.name.or_else(|| shown(assistant.name.as_deref())),
+        state: RouteState::Live,
+        proof: Some(Proof::ReadAtProvider),
+        proven_at: Some(now),
+        version: 1,
+        created_at: now,
+    };
+    let audit = state.audit(&member, "prove", "assistant", &id, &["assistant_id", "role", "name"]);
+    state.store.prove_assistant(claim, audit).await?;
+    let row = state.store.find_assistant(member.org, &id).await?.ok_or(Problem::not_found())?;
+    let tag = tag(&state, &row);
+    Ok((StatusCode::CREATED, [(header::ETAG, etag::header_value(&tag))], Json(AssistantView::from(row))))
+}
+
+/// A name as Vapi has it, cut to what is kept.
+fn shown(name: Option<&str>) -> Option<String> {
+    let name: String = name?.chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect();
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+/// Whether an organisation's own key reads the assistant now.
+async fn read(state: &AdminState, org: OrgId, id: &str) -> Answer<Reads<VapiAssistant>> {
+    let Some(opened) = credentials::find(state, org, Provider::Vapi, "").await? else { return Ok(Reads::No) };
+    let (_, Credential::Vapi(vapi)) = opened.usable()? else { return Ok(Reads::No) };
+    Ok(match state.providers.vapi.get_assistant(&vapi, id, super::proof::READ_MAX).await {
+        Ok(Some(assistant)) => Reads::Yes(assistant),
+        Ok(None) => Reads::No,
+        Err(error) => refused_or_unknown(&error),
+    })
+}
+
+pub async fn delete(State(state): Admin, Manager(member): Manager, Id(id): Id<String>, headers: HeaderMap) -> Answer<StatusCode> {
+    let row = state.store.find_assistant(member.org, &id).await?.ok_or(Problem::not_found())?;
+    etag::check(&headers, &tag(&state, &row))?;
+    let audit = state.audit(&member, "release", "assistant", &id, &["state"]);
+    if state.store.release_assistant(member.org, &id, audit).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found()) }
+}

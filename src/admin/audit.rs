@@ -1,0 +1,96 @@
+//! `GET /api/audit` and `GET /api/rejections`: what was done, and what was refused.
+
+use super::{
+    Admin,
+    auth::Reader,
+    page::{Listed, Page, Params},
+    state::Answer,
+    view::Time,
+};
+use crate::store::{audit::StoredAuditEntry, rejections::Rejection};
+use axum::{Json, extract::State};
+use http::Uri;
+use serde::Serialize;
+use uuid::Uuid;
+
+#[derive(Serialize)]
+pub struct AuditView {
+    id: Uuid,
+    at: Time,
+    actor: String,
+    verb: String,
+    target_kind: String,
+    target_id: String,
+    fields: Vec<String>,
+}
+
+impl From<StoredAuditEntry> for AuditView {
+    fn from(entry: StoredAuditEntry) -> Self {
+        let StoredAuditEntry { id, at, actor, verb, target_kind, target_id, fields } = entry;
+        Self { id, at: Time(at), actor, verb, target_kind, target_id, fields }
+    }
+}
+
+pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<Listed<AuditView>>> {
+    let mut params = Params::of(&uri)?;
+    let page = Page::<Uuid>::take(&mut params, &state.vault, Some(member.org), "audit", String::new())?;
+    params.finish()?;
+    let rows = state.store.list_audit(member.org, page.after, page.count()).await?;
+    Ok(Json(page.answer(&state.vault, rows, |row| row.id, AuditView::from)))
+}
+
+#[derive(Serialize)]
+pub struct IdView {
+    kind: &'static str,
+    value: Box<str>,
+}
+
+#[derive(Serialize)]
+pub struct RejectionView {
+    id: Uuid,
+    at: Time,
+    source: &'static str,
+    endpoint_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    org_id: Option<String>,
+    /// It came to the shared URL and only carried this organisation's ids: anyone can have sent it.
+    claimed: bool,
+    cause: String,
+    status: u16,
+    bytes: u64,
+    ids: Vec<IdView>,
+    /// `null` where it is withheld.
+    head: Option<String>,
+}
+
+impl RejectionView {
+    /// As the organisation sees it: without the head of what was only claimed to be its own.
+    fn for_organisation(row: Rejection) -> Self {
+        let head = (!row.is_claimed).then(|| row.head.clone());
+        Self { head, org_id: None, ..Self::for_operator(row) }
+    }
+
+    pub fn for_operator(row: Rejection) -> Self {
+        Self {
+            id: row.id,
+            at: Time(row.at),
+            source: row.source.as_str(),
+            endpoint_id: row.endpoint.map(|id| id.to_string()),
+            org_id: row.org.map(|id| id.to_string()),
+            claimed: row.is_claimed,
+            cause: row.cause,
+            status: row.status,
+            bytes: row.bytes,
+            ids: row.ids.into_iter().map(|key| IdView { kind: key.kind.as_str(), value: key.value }).collect(),
+            head: Some(row.head),
+        }
+    }
+}
+
+pub async fn rejections(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<Listed<RejectionView>>> {
+    let mut params = Params::of(&uri)?;
+    let page = Page::<Uuid>::take(&mut params, &state.vault, Some(member.org), "rejections", String::new())?;
+    params.finish()?;
+    let rows = state.store.list_rejections(Some(member.org), page.after, page.count()).await?;
+    Ok(Json(page.answer(&state.vault, rows, |row| row.id, RejectionView::for_organisation)))
+}

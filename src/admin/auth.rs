@@ -1,0 +1,261 @@
+//! Who asks. Bearer tokens only: a cookie opens nothing, so no other site can make a browser act here.
+//!
+//! **Invariant:** the organisation of every request comes from its token; a token of an organisation that is unknown or inactive is 401,
+//! and while that cannot be looked up the answer is 503, never 401.
+
+use super::{
+    AdminState,
+    jwks::{Found, Jwks},
+    problem::{Code, Problem},
+    token::{self, Expected, Key, Member, Parts, Refused, Role},
+};
+use crate::{
+    config::{AdminSettings, Fault},
+    domain::{Clock, OrgId, Timestamp},
+    store::{Store, StoreError},
+};
+use axum::extract::FromRequestParts;
+use http::{HeaderMap, header, request};
+use jsonwebtoken::{Algorithm, DecodingKey};
+use lru::LruCache;
+use secrecy::{ExposeSecret, SecretString};
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+pub const SECRET_BYTES_MIN: usize = 32;
+
+/// Where the keys of organisations' tokens come from.
+enum OrgKeys {
+    Secret(Key),
+    Jwks(Jwks),
+}
+
+/// Verifies tokens.
+pub struct Tokens {
+    org_keys: OrgKeys,
+    org_expected: Expected,
+    operator_key: Option<Key>,
+    operator_expected: Expected,
+    clock: Arc<dyn Clock>,
+}
+
+/// Who a bearer token belongs to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Bearer {
+    Member(Member),
+    Operator(String),
+}
+
+impl Tokens {
+    /// # Errors
+    /// Every setting that cannot be used: no key or two, secrets under 32 bytes, one secret for both kinds.
+    pub fn new(settings: &AdminSettings, jwks: Option<Jwks>, clock: Arc<dyn Clock>) -> Result<Self, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let mut fault = |name: &str, problem: &str| faults.push(Fault { name: name.to_owned(), problem: problem.to_owned() });
+        let is_short = |secret: &SecretString| secret.expose_secret().len() < SECRET_BYTES_MIN;
+        let secret_key = |secret: &SecretString| Key { algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret.expose_secret().as_bytes()) };
+        let short = "has fewer than 32 bytes; make one with `openssl rand -hex 32`";
+        let org_keys = match (&settings.jwt_secret, &settings.jwt_jwks_url, jwks) {
+            (Some(_), Some(_), _) => {
+                fault("HOOKSWITCH_JWT_SECRET", "is set beside HOOKSWITCH_JWT_JWKS_URL; keep one of them, so that one algorithm is pinned");
+                None
+            }
+            (Some(secret), None, _) if is_short(secret) => {
+                fault("HOOKSWITCH_JWT_SECRET", short);
+                None
+            }
+            (Some(secret), None, _) => Some(OrgKeys::Secret(secret_key(secret))),
+            (None, Some(_), Some(jwks)) => Some(OrgKeys::Jwks(jwks)),
+            (None, Some(_), None) => {
+                fault("HOOKSWITCH_JWT_JWKS_URL", "is not an https URL");
+                None
+            }
+            (None, None, _) => {
+                fault("HOOKSWITCH_JWT_SECRET", "is not set, nor is HOOKSWITCH_JWT_JWKS_URL: without one of them nobody can use the admin API");
+                None
+            }
+        };
+        if settings.operator_jwt_secret.as_ref().is_some_and(is_short) {
+            fault("HOOKSWITCH_OPERATOR_JWT_SECRET", short);
+        }
+        if let (Some(org), Some(operator)) = (&settings.jwt_secret, &settings.operator_jwt_secret)
+            && org.expose_secret() == operator.expose_secret()
+        {
+            fault("HOOKSWITCH_OPERATOR_JWT_SECRET", "is the same as HOOKSWITCH_JWT_SECRET; operators need a key of their own");
+        }
+        let org_expected = Expected { issuer: settings.jwt_issuer.clone(), audience: settings.jwt_audience.clone() };
+        let operator_expected = Expected { issuer: settings.operator_jwt_issuer.clone(), audience: settings.operator_jwt_audience.clone() };
+        if org_expected.audience == operator_expected.audience {
+            fault("HOOKSWITCH_OPERATOR_JWT_AUDIENCE", "is the same as HOOKSWITCH_JWT_AUDIENCE; operators need an audience of their own");
+        }
+        match org_keys {
+            Some(org_keys) if faults.is_empty() => {
+                Ok(Self { org_keys, org_expected, operator_key: settings.operator_jwt_secret.as_ref().map(secret_key), operator_expected, clock })
+            }
+            _ => Err(faults),
+        }
+    }
+
+    /// Whose token it is: an organisation's member or an operator, each by a key of its own.
+    async fn bearer(&self, token: &str) -> Result<Bearer, Problem> {
+        let refused = |refused: Refused| Problem::new(Code::Unauthenticated).detail(sentence(refused));
+        let now = self.clock.now();
+        let parts = token::parts(token).map_err(refused)?;
+        if let Some(key) = &self.operator_key
+            && parts.is_signed_by(key)
+        {
+            return token::operator(&parts, &self.operator_expected, now).map(Bearer::Operator).map_err(refused);
+        }
+        if !self.is_an_organisations(&parts).await? {
+            return Err(refused(Refused::NotValid));
+        }
+        token::member(&parts, &self.org_expected, now).map(Bearer::Member).map_err(refused)
+    }
+
+    async fn is_an_organisations(&self, parts: &Parts<'_>) -> Result<bool, Problem> {
+        match &self.org_keys {
+            OrgKeys::Secret(key) => Ok(parts.is_signed_by(key)),
+            OrgKeys::Jwks(jwks) => match &parts.key_id {
+                None => Ok(false),
+                Some(key_id) => match jwks.find(key_id).await {
+                    Found::Key(key) => Ok(parts.is_signed_by(&key)),
+                    Found::Unknown => Ok(false),
+                    Found::Unavailable => Err(Problem::new(Code::TokenKeysUnavailable)),
+                },
+            },
+        }
+    }
+}
+
+fn sentence(refused: Refused) -> String {
+    let text = refused.to_string();
+    let (first, rest) = text.split_at(1);
+    format!("{}{rest}.", first.to_uppercase())
+}
+
+/// Organisations that were found active. Looked at again when the configuration moved and every few seconds.
+pub struct KnownOrgs {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    known: Mutex<LruCache<OrgId, Known>>,
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    is_active: bool,
+    at: Timestamp,
+    /// The store's version when it was looked at.
+    version: i64,
+}
+
+impl KnownOrgs {
+    const KEPT_MAX: NonZeroUsize = NonZeroUsize::new(10_000).expect("is not zero");
+    const FRESH: Duration = Duration::from_secs(5);
+
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, clock, known: Mutex::new(LruCache::new(Self::KEPT_MAX)) }
+    }
+
+    /// Forgets what is known, so that the next request looks.
+    pub fn forget(&self, org: OrgId) {
+        self.lock().pop(&org);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<OrgId, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the organisation exists and is active. While the database is away, what was known last holds.
+    async fn is_active(&self, org: OrgId) -> Result<bool, StoreError> {
+        let version = *self.store.config_changes().borrow();
+        let now = self.clock.now();
+        let known = self.lock().get(&org).copied();
+        if let Some(known) = known
+            && known.version == version
+            && now.since(known.at) < Self::FRESH
+        {
+            return Ok(known.is_active);
+        }
+        match (self.store.find_organisation(org).await, known) {
+            (Ok(found), _) => {
+                let is_active = found.as_ref().is_some_and(|found| found.is_active);
+                if found.is_some() {
+                    self.lock().put(org, Known { is_active, at: now, version });
+                }
+                Ok(is_active)
+            }
+            (Err(StoreError::Unavailable { .. }), Some(known)) => Ok(known.is_active),
+            (Err(error), _) => Err(error),
+        }
+    }
+}
+
+async fn bearer(headers: &HeaderMap, state: &AdminState) -> Result<Bearer, Problem> {
+    let missing = || Problem::new(Code::Unauthenticated).detail("Send one Authorization header: Bearer and a token.");
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return Err(missing()) };
+    let (scheme, token) = value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
+    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
+        return Err(missing());
+    }
+    let bearer = state.tokens.bearer(token).await?;
+    if let Bearer::Member(member) = &bearer
+        && !state.known_orgs.is_active(member.org).await?
+    {
+        return Err(Problem::new(Code::Unauthenticated).detail("The token is not valid here."));
+    }
+    Ok(bearer)
+}
+
+/// Anyone of an organisation: reads.
+pub struct Reader(pub Member);
+
+/// Owner, admin and member: rules, actions, events.
+pub struct Editor(pub Member);
+
+/// Owner and admin: everything else.
+pub struct Manager(pub Member);
+
+/// Who runs the installation; holds the name for the audit. An organisation's token finds nothing at these paths.
+pub struct Operator(pub String);
+
+async fn member(parts: &request::Parts, state: &AdminState, roles: &[Role]) -> Result<Member, Problem> {
+    match bearer(&parts.headers, state).await? {
+        Bearer::Member(member) if roles.contains(&member.role) => Ok(member),
+        Bearer::Member(_) => {
+            let roles = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" or ");
+            Err(Problem::new(Code::Forbidden).detail(format!("This needs the role {roles}.")))
+        }
+        Bearer::Operator(_) => Err(Problem::new(Code::Unauthenticated).detail("This needs a token of an organisation, not of an operator.")),
+    }
+}
+
+macro_rules! extractor {
+    ($name:ident, $($role:ident)+) => {
+        impl FromRequestParts<Arc<AdminState>> for $name {
+            type Rejection = Problem;
+
+            async fn from_request_parts(parts: &mut request::Parts, state: &Arc<AdminState>) -> Result<Self, Problem> {
+                member(parts, state, &[$(Role::$role),+]).await.map(Self)
+            }
+        }
+    };
+}
+extractor!(Reader, Owner Admin Member Viewer);
+extractor!(Editor, Owner Admin Member);
+extractor!(Manager, Owner Admin);
+
+impl FromRequestParts<Arc<AdminState>> for Operator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut request::Parts, state: &Arc<AdminState>) -> Result<Self, Problem> {
+        match bearer(&parts.headers, state).await? {
+            Bearer::Operator(subject) => Ok(Self(subject)),
+            Bearer::Member(_) => Err(Problem::not_found()),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! An organisation's credential, opened for one call to its provider.
+//!
+//! **Invariant:** what is opened here is dropped at the end of the request that asked the provider; no answer is made from it.
+
+use super::{
+    problem::{Code, Problem},
+    state::{AdminState, Answer},
+};
+use crate::{
+    domain::{OrgId, Provider},
+    provider::Credential,
+    store::credentials::StoredCredential,
+    vault::{Purpose, VaultError},
+};
+
+/// A stored credential, and what came of opening it.
+pub struct Opened {
+    pub row: StoredCredential,
+    pub credential: Result<Credential, Undecryptable>,
+}
+
+/// It is there and this installation cannot use it: says which key is missing, or that the row was moved or changed. Never "not connected".
+pub struct Undecryptable {
+    pub words: String,
+}
+
+/// Finds and opens an active credential. `None`: there is none.
+pub async fn find(state: &AdminState, org: OrgId, provider: Provider, name: &str) -> Answer<Option<Opened>> {
+    match state.store.find_credential(org, provider, name).await? {
+        Some(row) if row.is_active => open(state, row).await,
+        _ => Ok(None),
+    }
+}
+
+/// Opens a row. `None`: it is erased.
+pub async fn open(state: &AdminState, row: StoredCredential) -> Answer<Option<Opened>> {
+    let Some(sealed) = row.sealed.as_ref().filter(|_| row.is_active) else { return Ok(None) };
+    let provider = row.provider;
+    let parsed = state.vault.open(row.org, Purpose::Credential(provider), sealed, |plain| Credential::parse(provider, plain)).await;
+    let credential = match parsed {
+        Ok(Ok(credential)) => Ok(credential),
+        Ok(Err(error)) => Err(Undecryptable { words: format!("the stored credential is not in the form that this version reads ({error})") }),
+        Err(error @ (VaultError::Store { .. } | VaultError::NoRandomness)) => return Err(error.into()),
+        Err(error) => Err(Undecryptable { words: error.to_string() }),
+    };
+    Ok(Some(Opened { row, credential }))
+}
+
+impl Opened {
+    /// # Errors
+    /// It cannot be opened: 500, with the reason in the status of the integration.
+    pub fn usable(self) -> Answer<(StoredCredential, Credential)> {
+        match self.credential {
+            Ok(credential) => Ok((self.row, credential)),
+            Err(undecryptable) => {
+                tracing::error!(org.id = %self.row.org, provider = %self.row.provider, reason = undecryptable.words, "A credential cannot be opened");
+                Err(Problem::new(Code::Undecryptable))
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! `/api/destinations`: where `http.post` may post to. Each is a credential of provider `http` with signing secrets that we made.
+//!
+//! **Invariant:** a `whsec_` stands in the answer that made it and in no other, and no URL is kept that leads to a private address.
+
+use super::{
+    Admin,
+    auth::{Manager, Reader},
+    body::{self, Id, NoFields},
+    credentials::{self, Opened},
+    etag,
+    page::{Listed, Page, Params},
+    plans,
+    problem::{Code, Problem},
+    state::{AdminState, Answer},
+    token::Member,
+    view::{Time, last_four},
+};
+use crate::{
+    domain::{Provider, SecretBytes},
+    provider::{Credential, HttpCredential},
+    store::credentials::{NewCredential, StoredCredential},
+    vault::Purpose,
+};
+use axum::{Json, extract::State, response::IntoResponse};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::{HeaderMap, StatusCode, Uri, header};
+use serde::{Deserialize, Serialize};
+
+/// Active destinations of one organisation.
+const DESTINATIONS_MAX: usize = 50;
+/// Secrets that sign at once: the newest and the one before it.
+const SECRETS_MAX: usize = 2;
+
+#[derive(Serialize)]
+pub struct DestinationView {
+    name: String,
+    /// `null` where the row cannot be decrypted.
+    url: Option<String>,
+    state: String,
+    cause: Option<String>,
+    error: Option<String>,
+    /// How many secrets sign each post: two while one is rotated.
+    secrets: usize,
+    last_four: Option<String>,
+    last_used_at: Option<Time>,
+    version: i64,
+    created_at: Time,
+    /// The secret that was made for this request, for the only time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+}
+
+impl DestinationView {
+    fn new(opened: Opened, secret: Option<String>) -> Self {
+        let row = opened.row;
+        let (url, secrets, state, error) = match opened.credential {
+            Ok(Credential::Http(http)) => (Some(http.url), http.secrets.len(), row.health.state, row.health.error),
+            Ok(_) => (None, 0, row.health.state, row.health.error),
+            Err(undecryptable) => (None, 0, "undecryptable".to_owned(), Some(undecryptable.words)),
+        };
+        Self {
+            name: row.name,
+            url,
+            state,
+            cause: row.health.cause,
+            error,
+            secrets,
+            last_four: row.last_four,
+            last_used_at: row.last_used_at.map(Time),
+            version: row.version,
+            created_at: Time(row.created_at),
+            secret,
+        }
+    }
+}
+
+fn tag(state: &AdminState, row: &StoredCredential) -> String {
+    etag::tag(&state.vault, row.org, "destination", &row.name, row.version)
+}
+
+async fn active(state: &AdminState, member: &Member) -> Answer<Vec<StoredCredential>> {
+    let mut rows = state.store.list_credentials(member.org).await?;
+    rows.retain(|row| row.provider == Provider::Http && row.is_active);
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(rows)
+}
+
+pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<Listed<DestinationView>>> {
+    let mut params = Params::of(&uri)?;
+    let page = Page::<String>::take(&mut params, &state.vault, Some(member.org), "destinations", String::new())?;
+    params.finish()?;
+    let rows = active(&state, &member).await?.into_iter().filter(|row| page.after.as_ref().is_none_or(|after| row.name > *after));
+    let mut shown = Vec::new();
+    for row in rows.take(page.count() as usize) {
+        if let Some(opened) = credentials::open(&state, row).await? {
+            shown.push(DestinationView::new(opened, None));
+        }
+    }
+    Ok(Json(page.answer(&state.vault, shown, |view| view.name.clone(), |view| view)))
+}
+
+pub async fn show(State(state): Admin, Reader(member): Reader, Id(name): Id<String>) -> Answer<impl IntoResponse> {
+    let opened = credentials::find(&state, member.org, Provider::Http, &name).await?.ok_or(Problem::not_found())?;
+    let tag = tag(&state, &opened.row);
+    Ok(([(header::ETAG, etag::header_value(&tag))], Json(DestinationView::new(opened, None))))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewDestination {
+    name: String,
+    url: String,
+}
+
+pub async fn create(State(state): Admin, Manager(member): Manager, body::Json(new): body::Json<NewDestination>) -> Answer<impl IntoResponse> {
+    let made = make_secret()?;
+    let credential = HttpCredential { name: new.name, url: new.url, secrets: vec![SecretBytes::from(made.clone())] };
+    let credential = check(credential)?;
+    let Credential::Http(http) = &credential else { return Err(Problem::new(Code::Internal)) };
+    let not_allowed = |error: crate::provider::http::DestinationError| Problem::field(Code::AddressNotAllowed, "url", error.to_string());
+    state.providers.http.check_destination_resolved(&http.url).await.map_err(not_allowed)?;
+    let others = active(&state, &member).await?;
+    if others.iter().any(|row| row.name == http.name) {
+        return Err(Problem::field(Code::Conflict, "name", "there is a destination of this name already"));
+    }
+    if others.len() >= DESTINATIONS_MAX {
+        return Err(Problem::new(Code::LimitReached).detail(format!("An organisation has {DESTINATIONS_MAX} destinations at most; delete one first.")));
+    }
+    let name = http.name.clone();
+    let row = save(&state, &member, &name, &credential, &made, "connect").await?;
+    let opened = Opened { row, credential: Ok(credential) };
+    let tag = tag(&state, &opened.row);
+    Ok((StatusCode::CREATED, [(header::ETAG, etag::header_value(&tag))], Json(DestinationView::new(opened, Some(made)))))
+}
+
+fn check(http: HttpCredential) -> Answer<Credential> {
+    let credential = Credential::Http(http);
+    match credential.check() {
+        Ok(()) => Ok(credential),
+        Err(error) => Err(Problem::field(Code::InvalidField, error.field, error.problem)),
+    }
+}
+
+async fn save(state: &AdminState, member: &Member, name: &str, credential: &Credential, newest: &str, verb: &'static str) -> Answer<StoredCredential> {
+    let stored = credential.to_stored();
+    let new = NewCredential {
+        org: member.org,
+        provider: Provider::Http,
+        name: name.to_owned(),
+        sealed: state.vault.seal(member.org, Purpose::Credential(Provider::Http), stored.expose_secret()).await?,
+        state: "connected".to_owned(),
+        missing: None,
+        account_id: None,
+        account_name: None,
+        account_fingerprint: None,
+        last_four: last_four(newest),
+        verified_at: None,
+    };
+    let audit = state.audit(member, verb, "credential", format_args!("http:{name}"), &["credential"]);
+    let saved = state.store.save_credential(new, audit).await?;
+    state.forget(member.org);
+    Ok(saved)
+}
+
+/// Makes a secret that signs beside the former one. Receivers take either, so they can be changed one by one; the next rotation lets the former one go.
+pub async fn rotate(State(state): Admin, Manager(member): Manager, Id(name): Id<String>, headers: HeaderMap, _: NoFields) -> Answer<impl IntoResponse> {
+    let opened = credentials::find(&state, member.org, Provider::Http, &name).await?.ok_or(Problem::not_found())?;
+    etag::check(&headers, &tag(&state, &opened.row))?;
+    let (_, Credential::Http(mut http)) = opened.usable()? else { return Err(Problem::new(Code::Internal)) };
+    let made = make_secret()?;
+    http.secrets.insert(0, SecretBytes::from(made.clone()));
+    http.secrets.truncate(SECRETS_MAX);
+    let credential = check(http)?;
+    let row = save(&state, &member, &name, &credential, &made, "rotate").await?;
+    let opened = Opened { row, credential: Ok(credential) };
+    let tag = tag(&state, &opened.row);
+    Ok((StatusCode::CREATED, [(header::ETAG, etag::header_value(&tag))], Json(DestinationView::new(opened, Some(made)))))
+}
+
+fn make_secret() -> Answer<String> {
+    Ok(format!("whsec_{}", STANDARD.encode(plans::random_bytes()?)))
+}
+
+/// Erases URL and secrets, and parks what waits for them. The row stays; a second time is as good.
+pub async fn delete(State(state): Admin, Manager(member): Manager, Id(name): Id<String>, headers: HeaderMap) -> Answer<StatusCode> {
+    let row = state.store.find_credential(member.org, Provider::Http, &name).await?.ok_or(Problem::not_found())?;
+    etag::check(&headers, &tag(&state, &row))?;
+    let audit = state.audit(&member, "erase", "credential", format_args!("http:{name}"), &["credential"]);
+    state.store.erase_credential(member.org, Provider::Http, &name, audit).await?;
+    state.forget(member.org);
+    Ok(StatusCode::NO_CONTENT)
+}

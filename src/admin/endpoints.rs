@@ -1,0 +1,261 @@
+//! `/api/endpoints`: an organisation's own webhook URLs and their signing secrets.
+//!
+//! **Invariant:** a secret that we made is shown in the answer that made it, and in no other.
+
+use super::{
+    Admin,
+    auth::{Manager, Reader},
+    body::{self, Id, check_text},
+    etag,
+    page::{Listed, Page, Params},
+    plans,
+    problem::{Code, Problem},
+    state::{AdminState, Answer},
+    view::Time,
+};
+use crate::{
+    domain::{Endpoint, EndpointId, OrgId, Source},
+    source::Plan,
+    store::endpoints::{NewSecret, StoredSecret},
+};
+use axum::{Json, extract::State, response::IntoResponse};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::time::Duration;
+
+const ENDPOINTS_MAX: usize = 200;
+const IGNORED_TYPES_MAX: usize = 50;
+const OVERLAP_SECONDS_DEFAULT: u32 = 24 * 3600;
+const OVERLAP_SECONDS_MAX: u32 = 30 * 24 * 3600;
+
+#[derive(Serialize)]
+pub struct EndpointView {
+    id: String,
+    source: Source,
+    name: String,
+    /// What to give to the sender; `null` until `HOOKSWITCH_PUBLIC_URL` is set.
+    url: Option<String>,
+    path: String,
+    ignored_types: Vec<String>,
+    version: i64,
+    created_at: Time,
+}
+
+impl EndpointView {
+    fn new(state: &AdminState, row: Endpoint) -> Self {
+        let path = format!("/webhooks/{}/{}", row.source, row.id);
+        Self {
+            id: row.id.to_string(),
+            source: row.source,
+            name: row.name,
+            url: state.public_url.as_ref().map(|base| format!("{base}{path}")),
+            path,
+            ignored_types: row.ignored_types,
+            version: row.version,
+            created_at: Time(row.created_at),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub struct SecretView {
+    id: String,
+    plan: Value,
+    last_four: Option<String>,
+    /// Until when it is valid, once it was rotated.
+    not_after: Option<Time>,
+    created_at: Time,
+}
+
+impl From<StoredSecret> for SecretView {
+    fn from(row: StoredSecret) -> Self {
+        Self {
+            id: row.id.to_string(),
+            plan: serde_json::from_str(&row.plan).unwrap_or(Value::Null),
+            last_four: row.last_four,
+            not_after: row.not_after.map(Time),
+            created_at: Time(row.created_at),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub struct EndpointDetail {
+    #[serde(flatten)]
+    endpoint: EndpointView,
+    secrets: Vec<SecretView>,
+    /// The secret that was made for this request, for the only time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+}
+
+fn tag(state: &AdminState, row: &Endpoint) -> HeaderValue {
+    etag::header_value(&tag_text(state, row))
+}
+
+fn tag_text(state: &AdminState, row: &Endpoint) -> String {
+    etag::tag(&state.vault, row.org, "endpoint", row.id, row.version)
+}
+
+pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<Listed<EndpointView>>> {
+    let mut params = Params::of(&uri)?;
+    let page = Page::<EndpointId>::take(&mut params, &state.vault, Some(member.org), "endpoints", String::new())?;
+    params.finish()?;
+    let rows = state.store.list_endpoints(member.org, page.after, page.count()).await?;
+    Ok(Json(page.answer(&state.vault, rows, |row| row.id, |row| EndpointView::new(&state, row))))
+}
+
+pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<EndpointId>) -> Answer<impl IntoResponse> {
+    detail(&state, member.org, id, None).await
+}
+
+async fn detail(state: &AdminState, org: OrgId, id: EndpointId, secret: Option<String>) -> Answer<impl IntoResponse + use<>> {
+    let row = state.store.find_endpoint(org, id).await?.ok_or(Problem::not_found())?;
+    let secrets = state.store.list_secrets(org, row.source, Some(id)).await?;
+    let tag = tag(state, &row);
+    let detail = EndpointDetail { endpoint: EndpointView::new(state, row), secrets: secrets.into_iter().map(SecretView::from).collect(), secret };
+    Ok(([(header::ETAG, tag)], Json(detail)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewEndpoint {
+    source: Source,
+    name: String,
+    secret: Option<SecretString>,
+    plan: Option<Value>,
+    #[serde(default)]
+    ignored_types: Vec<String>,
+}
+
+pub async fn create(State(state): Admin, Manager(member): Manager, body::Json(new): body::Json<NewEndpoint>) -> Answer<impl IntoResponse> {
+    check_text("name", &new.name, 100)?;
+    check_ignored(&new.ignored_types)?;
+    let plans = plans::read(new.source, new.plan)?;
+    let count_max = u32::try_from(ENDPOINTS_MAX).unwrap_or(u32::MAX);
+    if state.store.list_endpoints(member.org, None, count_max).await?.len() >= ENDPOINTS_MAX {
+        return Err(Problem::new(Code::LimitReached).detail(format!("An organisation has {ENDPOINTS_MAX} endpoints at most; delete one first.")));
+    }
+    let id = EndpointId::generate();
+    let (given, made) = match (new.secret, new.source) {
+        (Some(secret), _) => (Some(secret), None),
+        // Twilio signs with secrets of its own: without one here, the organisation's auth token verifies.
+        (None, Source::Twilio) => (None, None),
+        (None, _) => {
+            let made = make_secret()?;
+            (Some(SecretString::from(made.clone())), Some(made))
+        }
+    };
+    let secrets = match &given {
+        Some(secret) => seal_all(&state, member.org, id, new.source, &plans, secret).await?,
+        None => Vec::new(),
+    };
+    let row = Endpoint {
+        id,
+        org: member.org,
+        source: new.source,
+        name: new.name,
+        is_active: true,
+        ignored_types: new.ignored_types,
+        version: 1,
+        created_at: state.now(),
+    };
+    let audit = state.audit(&member, "create", "endpoint", id, &["source", "name", "ignored_types", "secret"]);
+    state.store.create_endpoint(row, secrets, audit).await?;
+    let location = HeaderValue::from_str(&format!("/api/endpoints/{id}")).expect("an id is visible ASCII");
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], detail(&state, member.org, id, made).await?))
+}
+
+pub async fn delete(State(state): Admin, Manager(member): Manager, Id(id): Id<EndpointId>, headers: HeaderMap) -> Answer<StatusCode> {
+    let row = state.store.find_endpoint(member.org, id).await?.ok_or(Problem::not_found())?;
+    etag::check(&headers, &tag_text(&state, &row))?;
+    let audit = state.audit(&member, "delete", "endpoint", id, &[]);
+    if state.store.delete_endpoint(member.org, id, audit).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found()) }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rotation {
+    secret: Option<SecretString>,
+    /// That of the newest secret where it is not given.
+    plan: Option<Value>,
+    /// How long the former secrets stay valid. Default a day.
+    overlap_seconds: Option<u32>,
+}
+
+pub async fn rotate(
+    State(state): Admin,
+    Manager(member): Manager,
+    Id(id): Id<EndpointId>,
+    headers: HeaderMap,
+    body::Json(wish): body::Json<Rotation>,
+) -> Answer<impl IntoResponse> {
+    let row = state.store.find_endpoint(member.org, id).await?.ok_or(Problem::not_found())?;
+    etag::check(&headers, &tag_text(&state, &row))?;
+    let overlap = wish.overlap_seconds.unwrap_or(OVERLAP_SECONDS_DEFAULT);
+    if overlap > OVERLAP_SECONDS_MAX {
+        return Err(Problem::field(Code::InvalidField, "overlap_seconds", format!("expected 0 to {OVERLAP_SECONDS_MAX}")));
+    }
+    let plans = match wish.plan {
+        Some(plan) => plans::read(row.source, Some(plan))?,
+        None => current_plans(&state, member.org, &row).await?,
+    };
+    let (secret, made) = match (wish.secret, row.source) {
+        (Some(secret), _) => (secret, None),
+        (None, Source::Twilio) => return Err(Problem::field(Code::InvalidField, "secret", "is required: Twilio signs with a secret of its own")),
+        (None, _) => {
+            let made = make_secret()?;
+            (SecretString::from(made.clone()), Some(made))
+        }
+    };
+    let others_not_after = state.now() + Duration::from_secs(overlap.into());
+    // The first one sets the end of the former ones; its siblings leave it alone.
+    let mut ends_others = Some(others_not_after);
+    for sealed in seal_all(&state, member.org, id, row.source, &plans, &secret).await? {
+        let audit = state.audit(&member, "rotate", "secret", id, &["secret", "plan"]);
+        if !state.store.add_secret(sealed, ends_others.take(), audit).await? {
+            return Err(Problem::not_found());
+        }
+    }
+    Ok((StatusCode::CREATED, detail(&state, member.org, id, made).await?))
+}
+
+/// How the endpoint's lasting secrets sign, or the source's own ways where it has none.
+async fn current_plans(state: &AdminState, org: OrgId, row: &Endpoint) -> Answer<Vec<Plan>> {
+    let secrets = state.store.list_secrets(org, row.source, Some(row.id)).await?;
+    let mut plans: Vec<Plan> = Vec::new();
+    for plan in secrets.iter().filter(|secret| secret.not_after.is_none()).filter_map(|secret| serde_json::from_str(&secret.plan).ok()) {
+        if !plans.contains(&plan) {
+            plans.push(plan);
+        }
+    }
+    if plans.is_empty() { plans::read(row.source, None) } else { Ok(plans) }
+}
+
+async fn seal_all(state: &AdminState, org: OrgId, id: EndpointId, source: Source, plans: &[Plan], secret: &SecretString) -> Answer<Vec<NewSecret>> {
+    let mut sealed = Vec::with_capacity(plans.len());
+    for plan in plans {
+        sealed.push(plans::seal(state, org, Some(id), source, plan, secret).await?);
+    }
+    Ok(sealed)
+}
+
+/// 32 random bytes in hex.
+fn make_secret() -> Answer<String> {
+    plans::random_bytes().map(hex::encode)
+}
+
+fn check_ignored(kinds: &[String]) -> Answer<()> {
+    let is_kind =
+        |kind: &String| !kind.is_empty() && kind.len() <= 100 && kind.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b':' | b'-'));
+    if kinds.len() > IGNORED_TYPES_MAX || !kinds.iter().all(is_kind) {
+        return Err(Problem::field(
+            Code::InvalidField,
+            "ignored_types",
+            format!("expected at most {IGNORED_TYPES_MAX} kinds such as speech-update: 1 to 100 of A-Z a-z 0-9 . _ : -"),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Versions of a resource as entity tags. A PUT without one is 428, with an old one 412.
+//!
+//! **Invariant:** a tag names the organisation and the resource beside the version, so that one that was read elsewhere never matches.
+
+use super::problem::{Code, Problem};
+use crate::{domain::OrgId, vault::Vault};
+use http::{HeaderMap, HeaderValue, header};
+use std::fmt::Display;
+
+/// The tag of a version, quoted.
+#[must_use]
+pub fn tag(vault: &Vault, org: OrgId, kind: &str, id: impl Display, version: i64) -> String {
+    let print = vault.fingerprint(org, format!("etag:{kind}:{id}:{version}").as_bytes()).0;
+    format!("\"{version}-{}\"", &print[..print.len().min(16)])
+}
+
+#[must_use]
+pub fn header_value(tag: &str) -> HeaderValue {
+    HeaderValue::from_str(tag).expect("a tag is digits and hex in quotes")
+}
+
+/// Holds `If-Match` against the current tag. Absent is fine here; see [`require`].
+///
+/// # Errors
+/// 400 where it is not quoted, 412 where it is not the current tag: a list, `*` and a weak one never are.
+pub fn check(headers: &HeaderMap, current: &str) -> Result<(), Problem> {
+    let values: Vec<_> = headers.get_all(header::IF_MATCH).iter().collect();
+    let text = match values[..] {
+        [] => return Ok(()),
+        [one] => one.to_str().map_err(|_| Problem::new(Code::IfMatchInvalid))?.trim(),
+        // Several lines are one list.
+        _ => return Err(stale()),
+    };
+    if text == current {
+        return Ok(());
+    }
+    let is_quoted = |text: &str| text.len() >= 2 && text.starts_with('"') && text.ends_with('"');
+    if text == "*" || text.split(',').all(|part| is_quoted(part.trim().trim_start_matches("W/"))) {
+        return Err(stale());
+    }
+    Err(Problem::new(Code::IfMatchInvalid).detail("If-Match takes the ETag of the last answer, with its quotes."))
+}
+
+/// As [`check`], for methods that must carry it.
+///
+/// # Errors
+/// 428 where it is missing; else as [`check`].
+pub fn require(headers: &HeaderMap, current: &str) -> Result<(), Problem> {
+    if headers.contains_key(header::IF_MATCH) {
+        check(headers, current)
+    } else {
+        Err(Problem::new(Code::PreconditionRequired).detail("Send the ETag of the version that you read as If-Match."))
+    }
+}
+
+/// What a version that moved meanwhile is answered with.
+#[must_use]
+pub fn stale() -> Problem {
+    Problem::new(Code::PreconditionFailed).detail("Read it again, apply your change to what you find, and send the ETag that came with it.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(values: &[&str]) -> u16 {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::IF_MATCH, HeaderValue::from_str(value).expect("visible ASCII"));
+        }
+        require(&headers, "\"3-abc\"").map_or_else(|problem| problem.code.status(), |()| 200)
+    }
+
+    #[test]
+    fn only_the_current_strong_tag_passes() {
+        let table: [(&[&str], u16); 11] = [
+            (&["\"3-abc\""], 200),
+            (&[" \"3-abc\" "], 200),
+            (&[], 428),
+            (&["*"], 412),
+            (&["W/\"3-abc\""], 412),
+            (&["\"3-abc\", \"2-abc\""], 412),
+            (&["\"3-abc\"", "\"3-abc\""], 412),
+            (&["\"2-abc\""], 412),
+            (&["3-abc"], 400),
+            (&["\"3-abc"], 400),
+            (&[""], 400),
+        ];
+        for (values, expected) in table {
+            assert_eq!(said(values), expected, "{values:?}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! `/api/events`: what was received, with bodies opened for their organisation and secrets in known places masked (rule 19).
+
+use super::{
+    Admin,
+    auth::Reader,
+    body::Id,
+    page::{Listed, Page, Params},
+    problem::{Code, Problem},
+    state::{AdminState, Answer},
+    view::Time,
+};
+use crate::{
+    domain::{ActionState, Cause, EventId, Source},
+    rule,
+    store::history::{ActionFilter, EventFilter, StoredAction, StoredEvent},
+    vault::Purpose,
+};
+use axum::{Json, extract::State};
+use http::Uri;
+use serde::Serialize;
+use serde_json::Value;
+
+/// Actions shown with an event. There are at most 50 a series.
+const ACTIONS_SHOWN_MAX: u32 = 200;
+
+#[derive(Serialize)]
+pub struct EventView {
+    id: String,
+    source: Source,
+    r#type: String,
+    subject: String,
+    endpoint_id: Option<String>,
+    time: Time,
+    received_at: Time,
+    body_bytes: u64,
+    dead_reason: Option<String>,
+}
+
+impl From<&StoredEvent> for EventView {
+    fn from(row: &StoredEvent) -> Self {
+        Self {
+            id: row.id.to_string(),
+            source: row.source,
+            r#type: row.event_type.to_string(),
+            subject: row.subject.clone(),
+            endpoint_id: row.endpoint.map(|id| id.to_string()),
+            time: Time(row.time),
+            received_at: Time(row.received_at),
+            body_bytes: row.body_bytes,
+            dead_reason: row.dead_reason.clone(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub struct EventDetail {
+    #[serde(flatten)]
+    event: EventView,
+    content_type: String,
+    path: String,
+    query: String,
+    headers: Vec<HeaderView>,
+    hops: u8,
+    /// JSON as it was sent, with secrets masked; other formats as text; `null` once forgotten.
+    body: Option<Value>,
+    actions: Vec<EventAction>,
+}
+
+#[derive(Serialize)]
+struct HeaderView {
+    name: String,
+    value: String,
+}
+
+#[derive(Serialize)]
+struct EventAction {
+    id: String,
+    rule_id: String,
+    rule_name: String,
+    action: &'static str,
+    state: ActionState,
+    cause: Option<Cause>,
+}
+
+impl From<StoredAction> for EventAction {
+    fn from(row: StoredAction) -> Self {
+        Self { id: row.id.to_string(), rule_id: row.rule.to_string(), rule_name: row.rule_name, action: row.kind.as_str(), state: row.state, cause: row.cause }
+    }
+}
+
+pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<Listed<EventView>>> {
+    let mut params = Params::of(&uri)?;
+    let filter = EventFilter {
+        source: params.take_parsed::<Source>("source")?,
+        event_type: params.take("type").map(|text| bounded("type", text, 128)).transpose()?,
+        subject: params.take("subject").map(|text| bounded("subject", text, 256)).transpose()?,
+    };
+    let bound = format!("{:?}", (&filter.source, &filter.event_type, &filter.subject));
+    let page = Page::<EventId>::take(&mut params, &state.vault, Some(member.org), "events", bound)?;
+    params.finish()?;
+    let rows = state.store.list_events(member.org, filter, page.after, page.count()).await?;
+    Ok(Json(page.answer(&state.vault, rows, |row| row.id, |row| EventView::from(&row))))
+}
+
+fn bounded(name: &'static str, text: String, bytes_max: usize) -> Answer<String> {
+    if text.is_empty() || text.len() > bytes_max || text.contains('\0') {
+        return Err(Problem::field(Code::InvalidQuery, name, format!("expected 1 to {bytes_max} bytes without NUL")));
+    }
+    Ok(text)
+}
+
+pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<EventId>) -> Answer<Json<EventDetail>> {
+    let row = state.store.find_event(member.org, id).await?.ok_or(Problem::not_found())?;
+    let filter = ActionFilter { event: Some(id), ..ActionFilter::default() };
+    let actions = state.store.list_actions(member.org, filter, None, ACTIONS_SHOWN_MAX).await?;
+    let body = open_body(&state, &row).await?;
+    Ok(Json(EventDetail {
+        event: EventView::from(&row),
+        content_type: row.content_type,
+        path: row.path,
+        query: row.query,
+        headers: row.headers.into_iter().map(|(name, value)| HeaderView { name, value }).collect(),
+        hops: row.hops,
+        body,
+        actions: actions.into_iter().map(EventAction::from).collect(),
+    }))
+}
+
+async fn open_body(state: &AdminState, row: &StoredEvent) -> Answer<Option<Value>> {
+    let Some(sealed) = &row.body else { return Ok(None) };
+    let source = row.source;
+    let read = move |plain: &crate::domain::SecretBytes| shown(source, plain.expose_secret());
+    Ok(Some(state.vault.open(row.org, Purpose::Payload, sealed, read).await?))
+}
+
+/// What cannot be masked because it is not JSON where the source writes JSON is not shown.
+fn shown(source: Source, bytes: &[u8]) -> Value {
+    match serde_json::from_slice::<Value>(bytes) {
+        Ok(mut body) => {
+            rule::mask(source, &mut body);
+            body
+        }
+        Err(_) if source == Source::Vapi => Value::String(rule::MASKED.into()),
+        Err(_) => Value::String(String::from_utf8_lossy(bytes).into_owned()),
+    }
+}

@@ -1,0 +1,118 @@
+//! Public keys of an identity provider, for RS256 and ES256 tokens.
+//!
+//! **Invariant:** nothing that a token says makes us fetch more than once in ten seconds, and a fetch that fails never takes away keys that we have.
+
+use super::token::Key;
+use crate::domain::{Clock, Timestamp};
+use async_trait::async_trait;
+use jsonwebtoken::{
+    Algorithm, DecodingKey,
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse},
+};
+use serde::Deserialize;
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::sync::Mutex;
+
+/// Least time between two fetches.
+const COOLDOWN: Duration = Duration::from_secs(10);
+/// Age from which keys are fetched again although they serve.
+const FRESH: Duration = Duration::from_secs(300);
+/// Age up to which keys serve while no fetch succeeds.
+const STALE_MAX: Duration = Duration::from_hours(24);
+const KEYS_MAX: usize = 64;
+
+/// Gets the document. HTTP in production; tests count the fetches.
+#[async_trait]
+pub trait FetchKeys: Send + Sync + 'static {
+    /// # Errors
+    /// What went wrong, for the log.
+    async fn fetch(&self) -> Result<Vec<u8>, String>;
+}
+
+/// What is known about a key id.
+#[derive(Debug)]
+pub enum Found {
+    Key(Key),
+    /// The identity provider does not have it.
+    Unknown,
+    /// It could not be asked.
+    Unavailable,
+}
+
+pub struct Jwks {
+    source: Arc<dyn FetchKeys>,
+    clock: Arc<dyn Clock>,
+    /// One fetch at a time; who waits for it sees what it brought.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    keys: HashMap<String, Key>,
+    fetched_at: Option<Timestamp>,
+    tried_at: Option<Timestamp>,
+    last_try_failed: bool,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    /// Each read by itself, so that a key of a kind that nobody knows does not hide the others.
+    keys: Vec<serde_json::Value>,
+}
+
+impl Jwks {
+    #[must_use]
+    pub fn new(source: Arc<dyn FetchKeys>, clock: Arc<dyn Clock>) -> Self {
+        Self { source, clock, state: Mutex::default() }
+    }
+
+    /// The key of an id. Fetches when it is unknown or old, at most once in ten seconds.
+    pub async fn find(&self, key_id: &str) -> Found {
+        let mut state = self.state.lock().await;
+        let now = self.clock.now();
+        let age = |at: Option<Timestamp>| at.map_or(Duration::MAX, |at| now.since(at));
+        let wants = !state.keys.contains_key(key_id) || age(state.fetched_at) >= FRESH;
+        if wants && age(state.tried_at) >= COOLDOWN {
+            state.tried_at = Some(now);
+            match self.source.fetch().await.and_then(|document| read(&document)) {
+                Ok(keys) => {
+                    state.keys = keys;
+                    state.fetched_at = Some(now);
+                    state.last_try_failed = false;
+                }
+                Err(reason) => {
+                    tracing::warn!(reason, "The keys of tokens could not be fetched");
+                    state.last_try_failed = true;
+                }
+            }
+        }
+        match state.keys.get(key_id) {
+            Some(key) if age(state.fetched_at) <= STALE_MAX => Found::Key(key.clone()),
+            None if !state.last_try_failed => Found::Unknown,
+            _ => Found::Unavailable,
+        }
+    }
+}
+
+fn read(document: &[u8]) -> Result<HashMap<String, Key>, String> {
+    let document: Document = serde_json::from_slice(document).map_err(|_| "the document is not a set of JWKs".to_owned())?;
+    let keys = document.keys.into_iter().take(KEYS_MAX).filter_map(|value| serde_json::from_value::<Jwk>(value).ok());
+    Ok(keys.filter_map(|jwk| Some((jwk.common.key_id.clone()?, usable(&jwk)?))).collect())
+}
+
+/// The kind of key decides the algorithm; a key that names another one is not used.
+fn usable(jwk: &Jwk) -> Option<Key> {
+    let (algorithm, named) = match &jwk.algorithm {
+        // 2,048 bits in base64url are 342 characters.
+        AlgorithmParameters::RSA(rsa) if rsa.n.len() >= 342 => (Algorithm::RS256, KeyAlgorithm::RS256),
+        AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => (Algorithm::ES256, KeyAlgorithm::ES256),
+        _ => return None,
+    };
+    if jwk.common.key_algorithm.is_some_and(|own| own != named) {
+        return None;
+    }
+    if jwk.common.public_key_use.as_ref().is_some_and(|usage| *usage != PublicKeyUse::Signature) {
+        return None;
+    }
+    Some(Key { algorithm, key: DecodingKey::from_jwk(jwk).ok()? })
+}

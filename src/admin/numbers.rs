@@ -1,0 +1,168 @@
+//! `/api/phone-numbers`: which numbers lead to this organisation, each proven by its own credential before it routes (rule 18).
+
+use super::{
+    Admin,
+    auth::{Manager, Reader},
+    body::{self, Id},
+    credentials, etag,
+    page::{Listed, Page, Params},
+    problem::{Code, Problem},
+    proof::{READ_MAX, Reads, held_elsewhere, not_readable, refused_or_unknown},
+    state::{AdminState, Answer},
+    view::Time,
+};
+use crate::{
+    domain::{OrgId, Provider, RouteState},
+    provider::{Credential, is_e164},
+    store::routes::{NumberClaim, Proof},
+};
+use axum::{Json, extract::State, response::IntoResponse};
+use http::{HeaderMap, StatusCode, Uri, header};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize)]
+pub struct NumberView {
+    number: String,
+    provider: Provider,
+    account_id: Option<String>,
+    provider_number_id: Option<String>,
+    state: RouteState,
+    proof: Option<&'static str>,
+    proven_at: Option<Time>,
+    version: i64,
+    created_at: Time,
+}
+
+impl From<NumberClaim> for NumberView {
+    fn from(row: NumberClaim) -> Self {
+        Self {
+            number: row.number,
+            provider: row.provider,
+            account_id: row.account_id,
+            provider_number_id: row.provider_number_id,
+            state: row.state,
+            proof: row.proof.map(Proof::as_str),
+            proven_at: row.proven_at.map(Time),
+            version: row.version,
+            created_at: Time(row.created_at),
+        }
+    }
+}
+
+fn tag(state: &AdminState, row: &NumberClaim) -> String {
+    etag::tag(&state.vault, row.org, "phone_number", format_args!("{}:{}", row.provider, row.number), row.version)
+}
+
+pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<Listed<NumberView>>> {
+    let mut params = Params::of(&uri)?;
+    let page = Page::<String>::take(&mut params, &state.vault, Some(member.org), "phone_numbers", String::new())?;
+    params.finish()?;
+    let rows = state.store.list_numbers(member.org, page.after.as_deref(), page.count()).await?;
+    Ok(Json(page.answer_whole(&state.vault, rows, |row| row.number.clone(), NumberView::from)))
+}
+
+pub async fn show(State(state): Admin, Reader(member): Reader, Id(number): Id<String>) -> Answer<impl IntoResponse> {
+    let row = state.store.find_number(member.org, &number).await?.ok_or(Problem::not_found())?;
+    let tag = tag(&state, &row);
+    Ok(([(header::ETAG, etag::header_value(&tag))], Json(NumberView::from(row))))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewNumber {
+    number: String,
+    /// Whose number it is. Default `twilio`.
+    #[serde(default)]
+    provider: NumberProvider,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum NumberProvider {
+    #[default]
+    Twilio,
+    Vapi,
+}
+
+/// What the provider says of a number: the account that it belongs to, where that is part of the route, and its id there.
+struct Read {
+    account_id: Option<String>,
+    provider_number_id: String,
+}
+
+pub async fn create(State(state): Admin, Manager(member): Manager, body::Json(new): body::Json<NewNumber>) -> Answer<impl IntoResponse> {
+    if !is_e164(&new.number) {
+        return Err(Problem::field(Code::InvalidField, "number", "expected a number in E.164 form, such as +15551234567"));
+    }
+    let provider = match new.provider {
+        NumberProvider::Twilio => Provider::Twilio,
+        NumberProvider::Vapi => Provider::Vapi,
+    };
+    let read_now = match read(&state, member.org, provider, &new.number).await? {
+        Reads::Yes(read) => read,
+        Reads::No => return Err(not_readable()),
+        Reads::Unknown(problem) => return Err(problem),
+    };
+    let holder = state.store.find_number_holder(provider, &new.number, read_now.account_id.as_deref(), Some(&read_now.provider_number_id)).await?;
+    if let Some(holder) = holder
+        && holder != member.org
+    {
+        match read(&state, holder, provider, &new.number).await? {
+            // The holder has moved to another account: its route is another one, and this one is stale.
+            Reads::Yes(theirs) if theirs.account_id == read_now.account_id => return Err(held_elsewhere()),
+            Reads::Yes(_) | Reads::No => {}
+            Reads::Unknown(problem) => return Err(problem),
+        }
+    }
+    let now = state.now();
+    let claim = NumberClaim {
+        org: member.org,
+        number: new.number.clone(),
+        provider,
+        account_id: read_now.account_id,
+        provider_number_id: Some(read_now.provider_number_id),
+        state: RouteState::Live,
+        proof: Some(Proof::ReadAtProvider),
+        proven_at: Some(now),
+        version: 1,
+        created_at: now,
+    };
+    let audit = state.audit(&member, "prove", "phone_number", &new.number, &["number", "provider"]);
+    state.store.prove_number(claim, audit).await?;
+    let row = state.store.find_number(member.org, &new.number).await?.ok_or(Problem::not_found())?;
+    let tag = tag(&state, &row);
+    Ok((StatusCode::CREATED, [(header::ETAG, etag::header_value(&tag))], Json(NumberView::from(row))))
+}
+
+/// Whether an organisation's own credential holds the number now.
+async fn read(state: &AdminState, org: OrgId, provider: Provider, number: &str) -> Answer<Reads<Read>> {
+    let Some(opened) = credentials::find(state, org, provider, "").await? else { return Ok(Reads::No) };
+    let (_, credential) = opened.usable()?;
+    let found = match &credential {
+        Credential::Twilio(twilio) => state
+            .providers
+            .twilio
+            .find_number(twilio, number, READ_MAX)
+            .await
+            .map(|found| found.map(|found| Read { account_id: Some(twilio.account_sid.clone()), provider_number_id: found.sid })),
+        Credential::Vapi(vapi) => state
+            .providers
+            .vapi
+            .find_phone_number(vapi, number, READ_MAX)
+            .await
+            .map(|found| found.map(|found| Read { account_id: None, provider_number_id: found.id })),
+        Credential::Http(_) => return Ok(Reads::No),
+    };
+    Ok(match found {
+        Ok(Some(read)) => Reads::Yes(read),
+        Ok(None) => Reads::No,
+        Err(error) => refused_or_unknown(&error),
+    })
+}
+
+pub async fn delete(State(state): Admin, Manager(member): Manager, Id(number): Id<String>, headers: HeaderMap) -> Answer<StatusCode> {
+    let row = state.store.find_number(member.org, &number).await?.ok_or(Problem::not_found())?;
+    etag::check(&headers, &tag(&state, &row))?;
+    let audit = state.audit(&member, "release", "phone_number", &number, &["state"]);
+    if state.store.release_number(member.org, &number, audit).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found()) }
+}

@@ -1,0 +1,106 @@
+//! `/operator/…` and `/api/debug/…`: the installation, never an organisation's secrets or events. To an organisation's token these paths do not exist.
+
+use super::{
+    Admin,
+    audit::RejectionView,
+    auth::Operator,
+    body::{self, check_text},
+    page::{Listed, Page, Params},
+    problem::{Code, Problem},
+    state::Answer,
+    view::Time,
+};
+use crate::{
+    domain::{OrgId, Organisation},
+    store::audit::AuditEntry,
+};
+use axum::{Json, extract::State};
+use http::{StatusCode, Uri};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+#[derive(Serialize)]
+pub struct OrganisationView {
+    id: String,
+    name: String,
+    is_active: bool,
+    created_at: Time,
+}
+
+impl From<Organisation> for OrganisationView {
+    fn from(row: Organisation) -> Self {
+        Self { id: row.id.to_string(), name: row.name, is_active: row.is_active, created_at: Time(row.created_at) }
+    }
+}
+
+pub async fn list_organisations(State(state): Admin, _: Operator, uri: Uri) -> Answer<Json<Listed<OrganisationView>>> {
+    let mut params = Params::of(&uri)?;
+    let page = Page::<OrgId>::take(&mut params, &state.vault, None, "organisations", String::new())?;
+    params.finish()?;
+    let rows = state.store.list_organisations(page.after, page.count()).await?;
+    Ok(Json(page.answer(&state.vault, rows, |row| row.id, OrganisationView::from)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewOrganisation {
+    name: String,
+    /// Where the organisation has an id elsewhere already.
+    id: Option<String>,
+}
+
+pub async fn create_organisation(
+    State(state): Admin,
+    Operator(subject): Operator,
+    body::Json(new): body::Json<NewOrganisation>,
+) -> Answer<(StatusCode, Json<OrganisationView>)> {
+    check_text("name", &new.name, 200)?;
+    let id = match new.id {
+        Some(text) => parse_org("id", &text)?,
+        None => OrgId::generate(),
+    };
+    let audit = AuditEntry {
+        org: id,
+        at: state.now(),
+        actor: format!("operator:{subject}"),
+        verb: "create",
+        target_kind: "organisation",
+        target_id: id.to_string(),
+        fields: vec!["name"],
+    };
+    let made = state.store.create_organisation(id, &new.name, audit).await?;
+    Ok((StatusCode::CREATED, Json(made.into())))
+}
+
+pub async fn rejections(State(state): Admin, _: Operator, uri: Uri) -> Answer<Json<Listed<RejectionView>>> {
+    let mut params = Params::of(&uri)?;
+    let page = Page::<Uuid>::take(&mut params, &state.vault, None, "rejections", String::new())?;
+    params.finish()?;
+    let rows = state.store.list_rejections(None, page.after, page.count()).await?;
+    Ok(Json(page.answer(&state.vault, rows, |row| row.id, RejectionView::for_operator)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Invalidate {
+    /// `orgId` is how the system before wrote it.
+    #[serde(alias = "orgId")]
+    org_id: String,
+}
+
+#[derive(Serialize)]
+pub struct Invalidated {
+    org_id: String,
+}
+
+/// Drops what this process has cached of one organisation. Nothing is lost: it is loaded again when it is needed.
+pub async fn invalidate_cache(State(state): Admin, Operator(subject): Operator, body::Json(wish): body::Json<Invalidate>) -> Answer<Json<Invalidated>> {
+    let org = parse_org("org_id", &wish.org_id)?;
+    state.forget(org);
+    tracing::info!(org.id = %org, operator = %subject, "Dropped what was cached of an organisation");
+    Ok(Json(Invalidated { org_id: org.to_string() }))
+}
+
+fn parse_org(field: &'static str, text: &str) -> Answer<OrgId> {
+    text.parse().map_err(|error: crate::domain::InvalidId| Problem::field(Code::InvalidField, field, error.to_string()))
+}

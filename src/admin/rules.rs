@@ -1,0 +1,323 @@
+//! `/api/rules`: what an organisation wishes, checked before it is kept, tried without doing anything.
+
+use super::{
+    Admin,
+    auth::{Editor, Reader},
+    body::{self, Id, check_text},
+    etag,
+    page::{Listed, Page, Params},
+    problem::{Code, Problem},
+    state::{AdminState, Answer},
+    view::Time,
+};
+use crate::{
+    domain::{EventId, EventType, OrgId, Rule, RuleId, RuleSpec},
+    rule::{self, DryRun, FieldProblem, Sample},
+    vault::Purpose,
+};
+use axum::{Json, extract::State, response::IntoResponse};
+use http::{HeaderMap, StatusCode, Uri, header};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Rules of one organisation, enabled or not.
+const RULES_MAX: usize = 1_000;
+/// Enabled rules that can apply to one event (rule 22).
+const RULES_PER_TYPE_MAX: usize = 50;
+
+#[derive(Serialize)]
+pub struct RuleView {
+    id: String,
+    version: i64,
+    created_at: Time,
+    updated_at: Time,
+    #[serde(flatten)]
+    spec: RuleSpec,
+}
+
+impl From<Rule> for RuleView {
+    fn from(rule: Rule) -> Self {
+        Self { id: rule.id.to_string(), version: rule.version, created_at: Time(rule.created_at), updated_at: Time(rule.updated_at), spec: rule.spec }
+    }
+}
+
+fn tag(state: &AdminState, rule: &Rule) -> String {
+    etag::tag(&state.vault, rule.org, "rule", rule.id, rule.version)
+}
+
+pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<Listed<RuleView>>> {
+    let mut params = Params::of(&uri)?;
+    let page = Page::<RuleId>::take(&mut params, &state.vault, Some(member.org), "rules", String::new())?;
+    params.finish()?;
+    let rows = state.store.list_rules(member.org, page.after, page.count()).await?;
+    Ok(Json(page.answer(&state.vault, rows, |row| row.id, RuleView::from)))
+}
+
+pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<RuleId>) -> Answer<impl IntoResponse> {
+    let rule = state.store.find_rule(member.org, id).await?.ok_or(Problem::not_found())?;
+    let tag = tag(&state, &rule);
+    Ok(([(header::ETAG, etag::header_value(&tag))], Json(RuleView::from(rule))))
+}
+
+pub async fn create(State(state): Admin, Editor(member): Editor, body::Json(spec): body::Json<RuleSpec>) -> Answer<impl IntoResponse> {
+    check(&spec)?;
+    let _one_writer = state.rule_writes.lock().await;
+    check_room(&state, member.org, None, &spec).await?;
+    let now = state.now();
+    let rule = Rule { id: RuleId::generate(), org: member.org, spec, version: 1, created_at: now, updated_at: now };
+    let audit = state.audit(&member, "create", "rule", rule.id, &["spec"]);
+    state.store.create_rule(rule.clone(), audit).await?;
+    let headers = [(header::ETAG, etag::header_value(&tag(&state, &rule))), (header::LOCATION, location(rule.id))];
+    Ok((StatusCode::CREATED, headers, Json(RuleView::from(rule))))
+}
+
+fn location(id: RuleId) -> http::HeaderValue {
+    http::HeaderValue::from_str(&format!("/api/rules/{id}")).expect("an id is visible ASCII")
+}
+
+pub async fn update(
+    State(state): Admin,
+    Editor(member): Editor,
+    Id(id): Id<RuleId>,
+    headers: HeaderMap,
+    body::Json(spec): body::Json<RuleSpec>,
+) -> Answer<impl IntoResponse> {
+    let rule = state.store.find_rule(member.org, id).await?.ok_or(Problem::not_found())?;
+    etag::require(&headers, &tag(&state, &rule))?;
+    check(&spec)?;
+    let _one_writer = state.rule_writes.lock().await;
+    check_room(&state, member.org, Some(id), &spec).await?;
+    let audit = state.audit(&member, "update", "rule", id, &changed(&rule.spec, &spec));
+    match state.store.update_rule(member.org, id, rule.version, spec, audit).await {
+        Ok(Some(_)) => {}
+        Ok(None) => return Err(Problem::not_found()),
+        Err(crate::store::StoreError::Conflict { .. }) => return Err(etag::stale()),
+        Err(error) => return Err(error.into()),
+    }
+    let rule = state.store.find_rule(member.org, id).await?.ok_or(Problem::not_found())?;
+    let tag = tag(&state, &rule);
+    Ok(([(header::ETAG, etag::header_value(&tag))], Json(RuleView::from(rule))))
+}
+
+pub async fn delete(State(state): Admin, Editor(member): Editor, Id(id): Id<RuleId>, headers: HeaderMap) -> Answer<StatusCode> {
+    let rule = state.store.find_rule(member.org, id).await?.ok_or(Problem::not_found())?;
+    etag::check(&headers, &tag(&state, &rule))?;
+    let audit = state.audit(&member, "delete", "rule", id, &[]);
+    if state.store.delete_rule(member.org, id, audit).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found()) }
+}
+
+fn changed(old: &RuleSpec, new: &RuleSpec) -> Vec<&'static str> {
+    let differs = [
+        ("name", old.name != new.name),
+        ("source", old.source != new.source),
+        ("event_type", old.event_type != new.event_type),
+        ("when", old.when != new.when),
+        ("action", old.action != new.action),
+        ("parameters", old.parameters != new.parameters),
+        ("expires_after_seconds", old.expires_after_seconds != new.expires_after_seconds),
+        ("enabled", old.enabled != new.enabled),
+    ];
+    differs.into_iter().filter_map(|(field, differs)| differs.then_some(field)).collect()
+}
+
+fn check(spec: &RuleSpec) -> Answer<()> {
+    check_text("name", &spec.name, rule::NAME_CHARACTERS_MAX)?;
+    rule::check(spec).map_err(invalid)
+}
+
+fn invalid(problems: Vec<FieldProblem>) -> Problem {
+    problems.into_iter().fold(Problem::new(Code::RuleInvalid), |problem, wrong| problem.and_field(wrong.field, wrong.problem))
+}
+
+/// Whether there is room for `spec`, in place of the rule `instead_of` where one is given.
+async fn check_room(state: &AdminState, org: OrgId, instead_of: Option<RuleId>, spec: &RuleSpec) -> Answer<()> {
+    let count_max = u32::try_from(RULES_MAX).unwrap_or(u32::MAX) + 1;
+    let mut others = state.store.list_rules(org, None, count_max).await?;
+    others.retain(|rule| Some(rule.id) != instead_of);
+    if others.len() >= RULES_MAX {
+        return Err(Problem::new(Code::LimitReached).detail(format!("An organisation has {RULES_MAX} rules at most; delete one first.")));
+    }
+    if !spec.enabled || others.len() < RULES_PER_TYPE_MAX {
+        return Ok(());
+    }
+    let meets =
+        |other: &Rule| other.spec.enabled && other.spec.source == spec.source && globs_meet(other.spec.event_type.0.as_bytes(), spec.event_type.0.as_bytes());
+    if others.iter().filter(|other| meets(other)).count() >= RULES_PER_TYPE_MAX {
+        return Err(Problem::field(
+            Code::LimitReached,
+            "event_type",
+            format!("{RULES_PER_TYPE_MAX} enabled rules can apply to events of this type already; that is the most"),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether some text matches both globs. `row[j]`: the rest of `a` and `b[j..]` have a text in common.
+fn globs_meet(a: &[u8], b: &[u8]) -> bool {
+    let tail = |j: usize| b[j..].iter().all(|&c| c == b'*');
+    let mut row: Vec<bool> = (0..=b.len()).map(tail).collect();
+    for i in (0..a.len()).rev() {
+        let mut next = vec![false; b.len() + 1];
+        next[b.len()] = a[i] == b'*' && row[b.len()];
+        for j in (0..b.len()).rev() {
+            next[j] = match (a[i], b[j]) {
+                (b'*', b'*') => row[j] || next[j + 1] || row[j + 1],
+                (b'*', _) => row[j] || next[j + 1],
+                (_, b'*') => next[j + 1] || row[j],
+                (x, y) => x == y && row[j + 1],
+            };
+        }
+        row = next;
+    }
+    row[0]
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DryRunWish {
+    spec: RuleSpec,
+    event_id: Option<String>,
+    sample: Option<SampleWish>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredDryRunWish {
+    event_id: Option<String>,
+    sample: Option<SampleWish>,
+}
+
+/// An event that somebody made up.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SampleWish {
+    /// The kind, such as `end-of-call-report`.
+    event_type: String,
+    /// As the sender would write it: JSON, or a form as a text.
+    body: Value,
+    subject: Option<String>,
+    query: Option<String>,
+    #[serde(default)]
+    headers: Map<String, Value>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum DryRunView {
+    /// The action would be planned with these parameters.
+    Planned { parameters: Map<String, Value> },
+    /// `field` says no: `source`, `event_type` or `when`.
+    NotMatched { field: &'static str },
+    /// The action would be dead.
+    Failed { cause: &'static str, detail: String },
+}
+
+pub async fn dry_run(State(state): Admin, Editor(member): Editor, body::Json(wish): body::Json<DryRunWish>) -> Answer<Json<DryRunView>> {
+    check(&wish.spec)?;
+    run(&state, member.org, &wish.spec, wish.event_id, wish.sample).await
+}
+
+pub async fn dry_run_stored(
+    State(state): Admin,
+    Editor(member): Editor,
+    Id(id): Id<RuleId>,
+    body::Json(wish): body::Json<StoredDryRunWish>,
+) -> Answer<Json<DryRunView>> {
+    let rule = state.store.find_rule(member.org, id).await?.ok_or(Problem::not_found())?;
+    run(&state, member.org, &rule.spec, wish.event_id, wish.sample).await
+}
+
+async fn run(state: &AdminState, org: OrgId, spec: &RuleSpec, event_id: Option<String>, sample: Option<SampleWish>) -> Answer<Json<DryRunView>> {
+    let ran = match (event_id, sample) {
+        (Some(id), None) => on_stored(state, org, spec, &id).await?,
+        (None, Some(sample)) => on_sample(state, spec, sample)?,
+        _ => return Err(Problem::field(Code::InvalidField, "event_id", "expected either event_id or sample, and not both")),
+    };
+    Ok(Json(match ran.map_err(invalid)? {
+        DryRun::Planned { parameters } => DryRunView::Planned { parameters },
+        DryRun::NotMatched { field } => DryRunView::NotMatched { field },
+        DryRun::Failed(error) => DryRunView::Failed { cause: error.cause.as_str(), detail: error.detail },
+    }))
+}
+
+type Ran = Result<DryRun, Vec<FieldProblem>>;
+
+async fn on_stored(state: &AdminState, org: OrgId, spec: &RuleSpec, id: &str) -> Answer<Ran> {
+    let absent = || Problem::field(Code::InvalidField, "event_id", "there is no such event, or its body was forgotten");
+    let id: EventId = id.parse().map_err(|_| absent())?;
+    let event = state.store.find_event(org, id).await?.ok_or_else(absent)?;
+    let sealed = event.body.as_ref().ok_or_else(absent)?;
+    let headers: Vec<_> = event.headers.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect();
+    let apply = |body: &crate::domain::SecretBytes| {
+        let sample = Sample {
+            id,
+            source: event.source,
+            event_type: &event.event_type,
+            subject: &event.subject,
+            time: event.time,
+            received_at: event.received_at,
+            endpoint: event.endpoint,
+            content_type: &event.content_type,
+            query: &event.query,
+            headers: &headers,
+            body: body.expose_secret(),
+        };
+        rule::dry_run(spec, &sample, state.template_fuel)
+    };
+    Ok(state.vault.open(org, Purpose::Payload, sealed, apply).await?)
+}
+
+fn on_sample(state: &AdminState, spec: &RuleSpec, sample: SampleWish) -> Answer<Ran> {
+    let mut headers = Vec::with_capacity(sample.headers.len());
+    for (name, value) in &sample.headers {
+        let value = value.as_str().ok_or_else(|| Problem::field(Code::InvalidField, "sample.headers", "expected a text for each header"))?;
+        headers.push((name.to_ascii_lowercase().into(), value.into()));
+    }
+    let (content_type, bytes) = match &sample.body {
+        Value::String(text) => ("application/x-www-form-urlencoded", text.clone().into_bytes()),
+        body => ("application/json", body.to_string().into_bytes()),
+    };
+    let now = state.now();
+    let event_type = EventType::new(spec.source, &sample.event_type);
+    let sample = Sample {
+        id: EventId::generate(),
+        source: spec.source,
+        event_type: &event_type,
+        subject: sample.subject.as_deref().unwrap_or("sample"),
+        time: now,
+        received_at: now,
+        endpoint: None,
+        content_type,
+        query: sample.query.as_deref().unwrap_or(""),
+        headers: &headers,
+        body: &bytes,
+    };
+    Ok(rule::dry_run(spec, &sample, state.template_fuel))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::globs_meet;
+
+    #[test]
+    fn globs_meet_where_one_kind_matches_both() {
+        let table = [
+            ("end-of-call-report", "end-of-call-report", true),
+            ("end-of-call-report", "status-update", false),
+            ("*", "status-update", true),
+            ("status-*", "*-update", true),
+            ("status-*", "speech-*", false),
+            ("a*b", "*c", false),
+            ("a*b*", "*c", true),
+            ("", "*", true),
+            ("", "a", false),
+            ("**", "", true),
+            ("ab*", "abc", true),
+            ("abc", "ab*d", false),
+        ];
+        for (a, b, expected) in table {
+            assert_eq!(globs_meet(a.as_bytes(), b.as_bytes()), expected, "{a} {b}");
+            assert_eq!(globs_meet(b.as_bytes(), a.as_bytes()), expected, "{b} {a}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What the handlers share.
+
+use super::{
+    auth::{KnownOrgs, Tokens},
+    jwks::{FetchKeys, Jwks},
+    problem::Problem,
+    token::Member,
+};
+use crate::{
+    config::{ConfigError, Settings},
+    domain::{Clock, OrgId, Timestamp},
+    provider::Providers,
+    store::{Store, audit::AuditEntry},
+    vault::Vault,
+};
+use std::{fmt::Display, sync::Arc};
+use tokio_util::task::TaskTracker;
+
+/// What the admin API is built from.
+pub struct AdminNeeds {
+    pub store: Arc<dyn Store>,
+    pub vault: Arc<Vault>,
+    pub providers: Providers,
+    pub clock: Arc<dyn Clock>,
+    /// Scheme and host of ingress, as the settings or `dev` say; endpoints' URLs begin with it.
+    pub public_url: Option<String>,
+    /// Drops what is cached of an organisation's credentials in this process.
+    pub drop_credentials: Arc<dyn Fn(OrgId) + Send + Sync>,
+    /// Where writes finish although the caller has gone: the lifecycle's.
+    pub tasks: TaskTracker,
+    /// For RS256 and ES256 tokens: where their keys are fetched.
+    pub jwks: Option<Arc<dyn FetchKeys>>,
+}
+
+/// What the handlers share. Built once a process.
+pub struct AdminState {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) vault: Arc<Vault>,
+    pub(super) providers: Providers,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) public_url: Option<String>,
+    pub(super) tasks: TaskTracker,
+    pub(super) tokens: Tokens,
+    pub(super) known_orgs: KnownOrgs,
+    pub(super) template_fuel: u64,
+    /// Rules are counted before one is added: one writer at a time.
+    pub(super) rule_writes: tokio::sync::Mutex<()>,
+    drop_credentials: Arc<dyn Fn(OrgId) + Send + Sync>,
+}
+
+impl AdminState {
+    /// # Errors
+    /// Every setting of tokens that cannot be used.
+    pub fn new(settings: &Settings, needs: AdminNeeds) -> Result<Arc<Self>, ConfigError> {
+        let jwks = needs.jwks.map(|source| Jwks::new(source, Arc::clone(&needs.clock)));
+        let tokens = Tokens::new(&settings.admin, jwks, Arc::clone(&needs.clock)).map_err(|faults| ConfigError { faults })?;
+        Ok(Arc::new(Self {
+            tokens,
+            known_orgs: KnownOrgs::new(Arc::clone(&needs.store), Arc::clone(&needs.clock)),
+            store: needs.store,
+            vault: needs.vault,
+            providers: needs.providers,
+            clock: needs.clock,
+            public_url: needs.public_url.map(|url| url.trim_end_matches('/').to_owned()),
+            tasks: needs.tasks,
+            template_fuel: settings.worker.template_fuel_max,
+            rule_writes: tokio::sync::Mutex::default(),
+            drop_credentials: needs.drop_credentials,
+        }))
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(super) fn audit(&self, member: &Member, verb: &'static str, target_kind: &'static str, target_id: impl Display, fields: &[&'static str]) -> AuditEntry {
+        AuditEntry {
+            org: member.org,
+            at: self.now(),
+            actor: member.subject.clone(),
+            verb,
+            target_kind,
+            target_id: target_id.to_string(),
+            fields: fields.to_vec(),
+        }
+    }
+
+    /// Drops what this process keeps of an organisation: decrypted credentials, and whether it is active.
+    pub(super) fn forget(&self, org: OrgId) {
+        (self.drop_credentials)(org);
+        self.known_orgs.forget(org);
+    }
+}
+
+/// What handlers answer.
+pub(super) type Answer<T> = Result<T, Problem>;

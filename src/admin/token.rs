@@ -1,0 +1,279 @@
+//! Bearer tokens: what is accepted, and what a claim must look like. Pure: keys and the time are arguments.
+//!
+//! **Invariant:** the algorithm comes from our own key, never from the token; a claim of the wrong type is a refusal, never an absent claim.
+
+use crate::domain::{OrgId, Timestamp};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey};
+use serde::Deserialize;
+use std::time::Duration;
+
+const TOKEN_BYTES_MAX: usize = 8 << 10;
+const KID_BYTES_MAX: usize = 200;
+const SUBJECT_CHARS_MAX: usize = 200;
+/// How far the issuer's clock may be from ours.
+const LEEWAY: Duration = Duration::from_secs(60);
+/// The last second of the year 9999: what lies beyond is no time.
+const SECONDS_MAX: u64 = 253_402_300_799;
+
+/// What a token of an organisation may do.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Role {
+    Owner,
+    Admin,
+    Member,
+    Viewer,
+}
+
+impl Role {
+    /// What a person writes on the command line, and what the claim holds.
+    pub const ALL: [Self; 4] = [Self::Owner, Self::Admin, Self::Member, Self::Viewer];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Admin => "admin",
+            Self::Member => "member",
+            Self::Viewer => "viewer",
+        }
+    }
+
+    /// Byte for byte: `OWNER` is no role.
+    #[must_use]
+    pub fn find(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
+    }
+}
+
+/// Who asks, for an organisation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    pub org: OrgId,
+    pub role: Role,
+    pub subject: String,
+}
+
+/// Why a token is not accepted. Said to callers only as far as it tells them nothing that they do not hold already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refused {
+    #[error("the token is not valid here")]
+    NotValid,
+    #[error("the token has expired")]
+    Expired,
+    #[error("the token is not valid yet")]
+    TooEarly,
+    #[error("the token's issuer or audience is not this API")]
+    NotForUs,
+    #[error("a claim of the token is missing or has the wrong form: exp, iss, aud, sub, org_id and role are needed")]
+    Claims,
+}
+
+/// A token taken apart, nothing of it believed yet.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    message: &'a str,
+    claims: &'a str,
+    signature: &'a str,
+    algorithm: Algorithm,
+    pub key_id: Option<String>,
+}
+
+/// Fields that would make us fetch, unpack or trust something that the token brings along are refused, not ignored.
+#[derive(Deserialize)]
+struct Header {
+    alg: Algorithm,
+    #[serde(default)]
+    typ: Field<String>,
+    #[serde(default)]
+    kid: Field<String>,
+    #[serde(default)]
+    crit: Field<serde::de::IgnoredAny>,
+    #[serde(default)]
+    jku: Field<serde::de::IgnoredAny>,
+    #[serde(default)]
+    jwk: Field<serde::de::IgnoredAny>,
+    #[serde(default)]
+    x5u: Field<serde::de::IgnoredAny>,
+    #[serde(default)]
+    x5c: Field<serde::de::IgnoredAny>,
+    #[serde(default)]
+    b64: Field<serde::de::IgnoredAny>,
+    #[serde(default)]
+    zip: Field<serde::de::IgnoredAny>,
+    #[serde(default)]
+    enc: Field<serde::de::IgnoredAny>,
+    #[serde(default)]
+    cty: Field<serde::de::IgnoredAny>,
+}
+
+/// Absent is not null: `null` is a value of the wrong type.
+#[derive(Default)]
+enum Field<T> {
+    #[default]
+    Absent,
+    Present(T),
+}
+
+impl<T> Field<T> {
+    fn into_option(self) -> Option<T> {
+        match self {
+            Self::Absent => None,
+            Self::Present(value) => Some(value),
+        }
+    }
+
+    const fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Field<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        T::deserialize(deserializer).map(Self::Present)
+    }
+}
+
+/// Takes a token apart.
+///
+/// # Errors
+/// It is not a signed JWT of three parts, or its header wants something that is not done here.
+pub fn parts(token: &str) -> Result<Parts<'_>, Refused> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return Err(Refused::NotValid);
+    }
+    let (message, signature) = token.rsplit_once('.').ok_or(Refused::NotValid)?;
+    let (header, claims) = message.split_once('.').filter(|(_, claims)| !claims.contains('.')).ok_or(Refused::NotValid)?;
+    let header: Header = decoded(header).ok_or(Refused::NotValid)?;
+    let unwanted = [&header.crit, &header.jku, &header.jwk, &header.x5u, &header.x5c, &header.b64, &header.zip, &header.enc, &header.cty];
+    if unwanted.into_iter().any(|field| !field.is_absent()) {
+        return Err(Refused::NotValid);
+    }
+    if header.typ.into_option().is_some_and(|typ| !typ.eq_ignore_ascii_case("jwt") && !typ.eq_ignore_ascii_case("at+jwt")) {
+        return Err(Refused::NotValid);
+    }
+    let key_id = header.kid.into_option();
+    if key_id.as_ref().is_some_and(|kid| kid.is_empty() || kid.len() > KID_BYTES_MAX) {
+        return Err(Refused::NotValid);
+    }
+    Ok(Parts { message, claims, signature, algorithm: header.alg, key_id })
+}
+
+fn decoded<T: serde::de::DeserializeOwned>(part: &str) -> Option<T> {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+}
+
+/// One of our keys, with the only algorithm that it is used with.
+#[derive(Clone)]
+pub struct Key {
+    pub algorithm: Algorithm,
+    pub key: DecodingKey,
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Key({:?})", self.algorithm)
+    }
+}
+
+impl Parts<'_> {
+    /// Whether this key signed it, with this key's algorithm.
+    #[must_use]
+    pub fn is_signed_by(&self, key: &Key) -> bool {
+        self.algorithm == key.algorithm && jsonwebtoken::crypto::verify(self.signature, self.message.as_bytes(), &key.key, key.algorithm).unwrap_or(false)
+    }
+}
+
+#[derive(Deserialize)]
+struct Spec {
+    exp: u64,
+    #[serde(default)]
+    nbf: Field<u64>,
+    #[serde(default)]
+    iat: Field<u64>,
+    iss: String,
+    aud: String,
+    sub: String,
+}
+
+#[derive(Deserialize)]
+struct OrgClaims {
+    #[serde(default)]
+    org_id: Field<String>,
+    #[serde(default)]
+    role: Field<serde_json::Value>,
+    #[serde(default)]
+    app_metadata: Field<AppMetadata>,
+}
+
+#[derive(Deserialize, Default)]
+struct AppMetadata {
+    #[serde(default)]
+    org_id: Field<String>,
+    #[serde(default)]
+    role: Field<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct OperatorClaims {
+    hookswitch_role: String,
+}
+
+/// What a token must have been made for.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    pub issuer: String,
+    pub audience: String,
+}
+
+/// `exp`, `iss`, `aud`, `sub` are needed; numbers are whole numbers of seconds; the audience is one text, ours.
+fn check_spec(parts: &Parts<'_>, expected: &Expected, now: Timestamp) -> Result<String, Refused> {
+    let spec: Spec = decoded(parts.claims).ok_or(Refused::Claims)?;
+    let (nbf, iat) = (spec.nbf.into_option(), spec.iat.into_option());
+    if [Some(spec.exp), nbf, iat].into_iter().flatten().any(|seconds| seconds > SECONDS_MAX) {
+        return Err(Refused::Claims);
+    }
+    if spec.iss != expected.issuer || spec.aud != expected.audience {
+        return Err(Refused::NotForUs);
+    }
+    let at = |seconds: u64| Timestamp::from_seconds(i64::try_from(seconds).unwrap_or(i64::MAX));
+    if at(spec.exp) + LEEWAY <= now {
+        return Err(Refused::Expired);
+    }
+    if nbf.is_some_and(|nbf| at(nbf) > now + LEEWAY) {
+        return Err(Refused::TooEarly);
+    }
+    let is_plain = !spec.sub.is_empty() && spec.sub.chars().count() <= SUBJECT_CHARS_MAX && !spec.sub.chars().any(char::is_control);
+    if is_plain { Ok(spec.sub) } else { Err(Refused::Claims) }
+}
+
+/// Reads the claims of an organisation's token whose signature was found good.
+///
+/// The organisation stands in `app_metadata.org_id` or `org_id`; where both stand, they must be equal. The role is `app_metadata.role`, else `role`.
+///
+/// # Errors
+/// Which kind of claim is wrong.
+pub fn member(parts: &Parts<'_>, expected: &Expected, now: Timestamp) -> Result<Member, Refused> {
+    let subject = check_spec(parts, expected, now)?;
+    let claims: OrgClaims = decoded(parts.claims).ok_or(Refused::Claims)?;
+    let app = claims.app_metadata.into_option().unwrap_or_default();
+    let id = |field: Field<String>| field.into_option().map(|text| text.parse::<OrgId>().map_err(|_| Refused::Claims)).transpose();
+    let org = match (id(app.org_id)?, id(claims.org_id)?) {
+        (Some(one), Some(other)) if one != other => return Err(Refused::Claims),
+        (Some(org), _) | (None, Some(org)) => org,
+        (None, None) => return Err(Refused::Claims),
+    };
+    let role = app.role.into_option().or(claims.role.into_option());
+    let role = role.as_ref().and_then(serde_json::Value::as_str).and_then(Role::find).ok_or(Refused::Claims)?;
+    Ok(Member { org, role, subject })
+}
+
+/// Reads the claims of an operator's token whose signature was found good, and returns its subject.
+///
+/// # Errors
+/// Which kind of claim is wrong.
+pub fn operator(parts: &Parts<'_>, expected: &Expected, now: Timestamp) -> Result<String, Refused> {
+    let subject = check_spec(parts, expected, now)?;
+    let claims: OperatorClaims = decoded(parts.claims).ok_or(Refused::Claims)?;
+    if claims.hookswitch_role == "operator" { Ok(subject) } else { Err(Refused::Claims) }
+}

@@ -1,0 +1,32 @@
+//! How values look in answers.
+
+use crate::domain::Timestamp;
+use serde::{Serialize, Serializer};
+
+/// A moment as RFC 3339 in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time(pub Timestamp);
+
+impl std::fmt::Display for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match jiff::Timestamp::from_microsecond(self.0.as_micros()) {
+            Ok(time) => write!(f, "{time}"),
+            // Beyond the year 9999: no row of ours holds it.
+            Err(_) => f.write_str("9999-12-30T22:00:00Z"),
+        }
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The last four characters of a secret, where it is long enough to give them away.
+#[must_use]
+pub fn last_four(secret: &str) -> Option<String> {
+    const LONG: usize = 16;
+    let count = secret.chars().count();
+    (count >= LONG).then(|| secret.chars().skip(count - 4).collect())
+}

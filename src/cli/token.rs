@@ -1,0 +1,113 @@
+//! `hookswitch token`: bearer tokens for the admin API, signed with the installation's own secret.
+//!
+//! People at a terminal and `dev` enter. **Invariant:** a token is made with the settings that the admin API verifies with, or not at all.
+
+use crate::{
+    admin::{Role, SECRET_BYTES_MIN},
+    config::AdminSettings,
+    domain::{Clock, OrgId, Timestamp},
+};
+use clap::Args;
+use jsonwebtoken::{EncodingKey, Header, encode};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use std::{io::Write, time::Duration};
+
+/// Make a bearer token for the admin API. Needs HOOKSWITCH_JWT_SECRET, or HOOKSWITCH_OPERATOR_JWT_SECRET for operators.
+#[derive(Args, Debug)]
+#[group(id = "whose", required = true, multiple = false, args = ["org", "operator"])]
+pub struct TokenArgs {
+    /// The organisation's id.
+    #[arg(long, value_name = "ID")]
+    org: Option<OrgId>,
+    /// A token of an operator of the installation.
+    #[arg(long)]
+    operator: bool,
+    /// owner, admin, member or viewer.
+    #[arg(long, default_value = "owner", value_parser = parse_role)]
+    role: Role,
+    /// How long it is valid.
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=8_760))]
+    hours: u32,
+    /// Who it is for; stands in the audit.
+    #[arg(long, default_value = "cli", value_name = "NAME")]
+    subject: String,
+}
+
+fn parse_role(text: &str) -> Result<Role, String> {
+    Role::find(text).ok_or_else(|| "expected owner, admin, member or viewer".to_owned())
+}
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum MintError {
+    #[error("{name} is not set; set it to the secret that the admin API runs with")]
+    NoSecret { name: &'static str },
+    #[error("HOOKSWITCH_JWT_JWKS_URL is set: tokens of organisations are made by that identity provider, not here")]
+    ByIdentityProvider,
+    #[error("{name} has fewer than {SECRET_BYTES_MIN} bytes; make one with `openssl rand -hex 32`")]
+    TooShort { name: &'static str },
+    #[error("the token could not be signed")]
+    Sign(#[source] jsonwebtoken::errors::Error),
+}
+
+/// Who a token is for, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Grant<'a> {
+    /// Stands in the audit as the actor.
+    pub subject: &'a str,
+    pub now: Timestamp,
+    pub valid_for: Duration,
+}
+
+/// A token of an organisation.
+///
+/// # Errors
+/// The secret is missing or too short, or tokens come from an identity provider.
+pub fn mint_org_token(settings: &AdminSettings, org: OrgId, role: Role, grant: Grant<'_>) -> Result<String, MintError> {
+    if settings.jwt_jwks_url.is_some() {
+        return Err(MintError::ByIdentityProvider);
+    }
+    let own = json!({ "app_metadata": { "org_id": org, "role": role.as_str() } });
+    sign("HOOKSWITCH_JWT_SECRET", settings.jwt_secret.as_ref(), &settings.jwt_issuer, &settings.jwt_audience, grant, own)
+}
+
+/// A token of an operator: issuer, audience and key of its own.
+///
+/// # Errors
+/// The secret is missing or too short.
+pub fn mint_operator_token(settings: &AdminSettings, grant: Grant<'_>) -> Result<String, MintError> {
+    let own = json!({ "hookswitch_role": "operator" });
+    let secret = settings.operator_jwt_secret.as_ref();
+    sign("HOOKSWITCH_OPERATOR_JWT_SECRET", secret, &settings.operator_jwt_issuer, &settings.operator_jwt_audience, grant, own)
+}
+
+fn sign(name: &'static str, secret: Option<&SecretString>, issuer: &str, audience: &str, grant: Grant<'_>, own: Value) -> Result<String, MintError> {
+    let secret = secret.ok_or(MintError::NoSecret { name })?;
+    if secret.expose_secret().len() < SECRET_BYTES_MIN {
+        return Err(MintError::TooShort { name });
+    }
+    let now = grant.now.as_seconds();
+    let mut claims = json!({ "iss": issuer, "aud": audience, "sub": grant.subject, "iat": now, "exp": (grant.now + grant.valid_for).as_seconds() });
+    if let (Value::Object(claims), Value::Object(own)) = (&mut claims, own) {
+        claims.extend(own);
+    }
+    encode(&Header::default(), &claims, &EncodingKey::from_secret(secret.expose_secret().as_bytes())).map_err(MintError::Sign)
+}
+
+/// Prints the token and nothing else, so that `curl -H "Authorization: Bearer $(hookswitch token --operator)"` works.
+///
+/// # Errors
+/// See [`MintError`]; or nobody reads what is written.
+pub fn run(args: &TokenArgs, settings: &AdminSettings, clock: &dyn Clock) -> anyhow::Result<()> {
+    let token = make(args, settings, clock)?;
+    Ok(writeln!(std::io::stdout().lock(), "{token}")?)
+}
+
+fn make(args: &TokenArgs, settings: &AdminSettings, clock: &dyn Clock) -> Result<String, MintError> {
+    let grant = Grant { subject: &args.subject, now: clock.now(), valid_for: Duration::from_hours(args.hours.into()) };
+    match args.org {
+        Some(org) => mint_org_token(settings, org, args.role, grant),
+        None => mint_operator_token(settings, grant),
+    }
+}
