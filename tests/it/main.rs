@@ -1,6 +1,8 @@
 //! The one integration binary: whole ways through real edges. One module a concern, helpers in `support`.
 
+mod conformance;
 mod listener;
 mod operations;
 mod source;
+mod store_sqlite;
 mod support;

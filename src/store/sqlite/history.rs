@@ -2,7 +2,7 @@
 
 use super::{SqliteStore, StoreError, failed, rows::Fields};
 use crate::{
-    domain::{ActionId, ActionState, EndpointId, EventId, EventType, OrgId, Provider, RuleId, SealedBytes, Timestamp},
+    domain::{ActionId, ActionState, EndpointId, EventId, EventType, OrgId, Provider, RuleId, SealedBytes, Source, Timestamp},
     store::history::*,
 };
 use async_trait::async_trait;
@@ -153,7 +153,7 @@ impl History for SqliteStore {
             .bind(org.as_bytes().as_slice())
             .bind(before.as_bytes().as_slice())
             .bind(count_max)
-            .bind(filter.source.map(|source| source.as_str()))
+            .bind(filter.source.map(Source::as_str))
             .bind(filter.event_type.as_deref());
         if let Some(subject) = filter.subject.as_deref() {
             query = query.bind(subject);

@@ -94,6 +94,17 @@ impl Writer {
         answered.await.map_err(|_| StoreError::Unavailable { doing })?
     }
 
+    #[cfg(test)]
+    pub(super) fn is_done(&self) -> bool {
+        self.task.is_empty()
+    }
+
+    /// Outlives the store, to wait for a writer that nobody closed.
+    #[cfg(test)]
+    pub(super) fn task(&self) -> TaskTracker {
+        self.task.clone()
+    }
+
     /// Finishes the commands that are waiting, then closes the connection. Safe to call twice, and to give up waiting for.
     pub(super) async fn close(&self) {
         self.stop.cancel();

@@ -1,0 +1,5 @@
+//! Contracts of the traits with more than one backend, generic over them, by public API only.
+
+pub mod store;
+pub mod store_ledger;
+pub mod store_routes;
