@@ -92,7 +92,8 @@ pub enum StoreError {
 /// # Errors
 /// Says which setting is wrong, what stands in the way, or which migration failed.
 pub async fn connect(url: &str, clock: Arc<dyn crate::domain::Clock>) -> Result<Arc<dyn Store>, ConnectError> {
-    match url.split_once(':') {
+    // `sqlite://PATH` is the same as `sqlite:PATH`: taken literally, its two slashes would make a relative path an absolute one.
+    match url.split_once(':').map(|(scheme, path)| (scheme, path.strip_prefix("//").unwrap_or(path))) {
         Some(("sqlite", path)) if !path.is_empty() && !path.contains(":memory:") => Ok(Arc::new(SqliteStore::open(path.as_ref(), clock).await?)),
         _ => Err(ConnectError::UnknownUrl),
     }

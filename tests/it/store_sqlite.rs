@@ -71,13 +71,16 @@ async fn a_second_opening_is_refused_and_says_so() {
     assert!(matches!(refused, ConnectError::InUse { .. }), "{refused}");
     let org = org(&first).await;
     first.create_rule(rule(org, "one"), entry(org, "create")).await.expect("the first one goes on");
+    let other_spelling = scratch.url().replacen(':', "://", 1);
+    let refused = store::connect(&other_spelling, Arc::new(SystemClock)).await.err();
+    assert!(matches!(refused, Some(ConnectError::InUse { .. })), "{other_spelling} is the same file");
     first.close().await;
     scratch.open().await.expect("free again").close().await;
 }
 
 #[tokio::test]
 async fn urls_that_name_no_file_are_refused() {
-    for url in ["", "sqlite", "sqlite:", "sqlite::memory:", "postgres://localhost/x", "mysql:x"] {
+    for url in ["", "sqlite", "sqlite:", "sqlite://", "sqlite::memory:", "postgres://localhost/x", "mysql:x"] {
         let refused = store::connect(url, Arc::new(SystemClock)).await.err();
         assert!(matches!(refused, Some(ConnectError::UnknownUrl)), "{url}");
     }
