@@ -1,13 +1,34 @@
 //! Whose webhook it is: all routes, endpoints, sealed signing secrets and wrapped data keys in memory.
 //!
-//! `receiver` and `worker` enter. **Invariant:** a look-up does no I/O, and a stranger's ids cost no database read.
+//! `receiver` and `worker` enter. **Invariant:** a look-up does no I/O, and a stranger's ids cost no database read: all routes are here, so
+//! that what is not here is nobody's. There is nothing to remember about a miss. Before a refusal the receiver asks [`RouteTable::look_again`],
+//! which reads the version at most 10 times a second however many strangers knock.
+
+mod keys;
+mod refresh;
 
 use crate::{
     domain::{Clock, EndpointId, OrgId, RouteKey, SealedBytes, SecretId, Source, Timestamp},
-    store::{Store, StoreError, keys::DataKeyRow},
+    store::{
+        Store, StoreError,
+        keys::DataKeyRow,
+        snapshot::{SecretRow, SnapshotChanges},
+    },
 };
-use std::{sync::Arc, time::Duration};
-use tokio_util::sync::CancellationToken;
+use keys::{Keys, OrgIndex, lock, read, write};
+use refresh::Looks;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// How long a secret that has ended stays in its entry, so that clocks may differ. Who verifies compares `not_after` itself.
+const ENDED_SECRETS_KEPT: Duration = Duration::from_hours(1);
 
 /// One organisation as ingress needs it.
 #[derive(Debug)]
@@ -41,7 +62,46 @@ pub struct EndpointEntry {
     pub ignored_types: Arc<[String]>,
 }
 
-pub struct RouteTable {}
+pub struct RouteTable {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    keys: Keys,
+    orgs: RwLock<Orgs>,
+    endpoints: RwLock<HashMap<EndpointId, EndpointEntry>>,
+    current: Mutex<Current>,
+    looks: tokio::sync::Mutex<Looks>,
+    looks_begun: AtomicU64,
+    clock_offset_micros: AtomicI64,
+}
+
+/// What the snapshot is current for.
+struct Current {
+    version: i64,
+    /// When the look began that found so.
+    at: Instant,
+}
+
+/// Organisations by their place, which is given once: routes hold places.
+#[derive(Default)]
+struct Orgs {
+    places: HashMap<OrgId, OrgIndex>,
+    /// Swapped whole, so that a reader holds one state of an organisation.
+    entries: Vec<Arc<OrgEntry>>,
+}
+
+impl Orgs {
+    /// An organisation that only other rows name is there, and is not active.
+    fn ensure(&mut self, org: OrgId) -> OrgIndex {
+        *self.places.entry(org).or_insert_with(|| {
+            self.entries.push(Arc::new(OrgEntry { org, is_active: false, secrets: Vec::new(), data_keys: Vec::new() }));
+            OrgIndex::try_from(self.entries.len() - 1).expect("fewer than 2^32 organisations fit in memory")
+        })
+    }
+
+    fn entry(&self, place: OrgIndex) -> &Arc<OrgEntry> {
+        &self.entries[place as usize]
+    }
+}
 
 impl RouteTable {
     /// Loads everything; an error means that the store could not be read.
@@ -49,57 +109,148 @@ impl RouteTable {
     /// # Errors
     /// The store's.
     pub async fn load(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
-        let _ = (store, clock);
-        unimplemented!()
+        let begun = Instant::now();
+        let changes = store.load_changes(0).await?;
+        let table = Self {
+            store,
+            clock,
+            keys: Keys::default(),
+            orgs: RwLock::default(),
+            endpoints: RwLock::default(),
+            current: Mutex::new(Current { version: 0, at: begun }),
+            looks: tokio::sync::Mutex::default(),
+            looks_begun: AtomicU64::new(0),
+            clock_offset_micros: AtomicI64::new(0),
+        };
+        table.note_clock(changes.database_now, Duration::ZERO);
+        table.keys.reserve(changes.routes.len());
+        table.apply(changes, begun);
+        Ok(Arc::new(table))
     }
 
     /// Memory only: one hash look-up.
     #[must_use]
     pub fn get(&self, key: &RouteKey) -> Option<OrgId> {
-        let _ = key;
-        unimplemented!()
+        let place = self.keys.get(key)?;
+        Some(read(&self.orgs).entry(place).org)
     }
 
-    /// Memory only.
+    /// Memory only. An organisation that is not active is there, and says so.
     #[must_use]
     pub fn org(&self, org: OrgId) -> Option<Arc<OrgEntry>> {
-        let _ = org;
-        unimplemented!()
+        let orgs = read(&self.orgs);
+        orgs.places.get(&org).map(|place| Arc::clone(orgs.entry(*place)))
     }
 
     /// Memory only. Active endpoints.
     #[must_use]
     pub fn endpoint(&self, id: EndpointId) -> Option<EndpointEntry> {
-        let _ = id;
-        unimplemented!()
+        read(&self.endpoints).get(&id).cloned()
     }
 
     /// How old the snapshot is: since the last time that it was known to be current.
     #[must_use]
     pub fn age(&self) -> Duration {
-        unimplemented!()
+        lock(&self.current).at.elapsed()
     }
 
     /// The database's clock less ours at the last look, in microseconds (rule 16).
     #[must_use]
     pub fn clock_offset_micros(&self) -> i64 {
-        unimplemented!()
+        self.clock_offset_micros.load(Ordering::Relaxed)
     }
 
     #[must_use]
     pub fn routes_len(&self) -> usize {
-        unimplemented!()
+        self.keys.len()
     }
 
-    /// One shared look at the version for everybody who asks at the same time, at most 10 a second; loads changes where there are any (rule 9).
-    /// `true` when the snapshot is current afterwards.
-    pub async fn look_again(&self) -> bool {
-        unimplemented!()
+    /// Bytes that the table of routes takes, without organisations. For the benchmark.
+    #[must_use]
+    pub fn routes_bytes(&self) -> usize {
+        self.keys.bytes()
     }
 
-    /// Keeps the snapshot current: on the store's signal and every second. Ends with `stop`.
-    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let _ = stop;
-        unimplemented!()
+    /// Our time is taken in the middle of the look: what is left is half of what the exchange took at most.
+    fn note_clock(&self, database_now: Timestamp, look_took: Duration) {
+        let ours = self.clock.now() - look_took / 2;
+        self.clock_offset_micros.store(database_now.as_micros().saturating_sub(ours.as_micros()), Ordering::Relaxed);
     }
+
+    /// Organisations first, then what leads to them: a route is never there before the secrets that it chooses from.
+    fn apply(&self, changes: SnapshotChanges, begun: Instant) {
+        let SnapshotChanges { version, database_now, organisations, data_keys, endpoints, secrets, routes } = changes;
+        let mut drafts = Drafts { orgs: &self.orgs, drafts: HashMap::new() };
+        for row in organisations {
+            drafts.of(row.org).is_active = row.is_active;
+        }
+        for row in data_keys {
+            let keys = &mut drafts.of(row.org).data_keys;
+            keys.retain(|key| key.version != row.version);
+            keys.push(row);
+        }
+        let mut plans = HashSet::new();
+        for row in secrets {
+            let draft = drafts.of(row.org);
+            draft.secrets.retain(|secret| secret.id != row.id);
+            draft.secrets.extend(signing_secret(row, &mut plans));
+        }
+        let drafts = drafts.drafts;
+        {
+            let mut orgs = write(&self.orgs);
+            for (org, mut draft) in drafts {
+                draft.data_keys.sort_unstable_by_key(|key| std::cmp::Reverse(key.version));
+                // Ids are made in order of time.
+                draft.secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.id));
+                draft.secrets.retain(|secret| secret.not_after.is_none_or(|end| end + ENDED_SECRETS_KEPT > database_now));
+                let place = orgs.ensure(org);
+                orgs.entries[place as usize] = Arc::new(draft);
+            }
+        }
+        {
+            let mut table = write(&self.endpoints);
+            for row in endpoints {
+                if row.is_active {
+                    table.insert(row.id, EndpointEntry { id: row.id, org: row.org, source: row.source, ignored_types: row.ignored_types.into() });
+                } else {
+                    table.remove(&row.id);
+                }
+            }
+        }
+        let places: Vec<OrgIndex> = {
+            let mut orgs = write(&self.orgs);
+            routes.iter().map(|row| orgs.ensure(row.org)).collect()
+        };
+        self.keys.apply(&routes, &places);
+        *lock(&self.current) = Current { version, at: begun };
+    }
+}
+
+/// Entries that change, copied once each and put back whole.
+struct Drafts<'a> {
+    orgs: &'a RwLock<Orgs>,
+    drafts: HashMap<OrgId, OrgEntry>,
+}
+
+impl Drafts<'_> {
+    fn of(&mut self, org: OrgId) -> &mut OrgEntry {
+        self.drafts.entry(org).or_insert_with(|| {
+            let orgs = read(self.orgs);
+            match orgs.places.get(&org).map(|place| orgs.entry(*place)) {
+                Some(entry) => OrgEntry { org, is_active: entry.is_active, secrets: entry.secrets.clone(), data_keys: entry.data_keys.clone() },
+                None => OrgEntry { org, is_active: false, secrets: Vec::new(), data_keys: Vec::new() },
+            }
+        })
+    }
+}
+
+/// `None`: it is erased. Most organisations have the same few plans: each is kept once a load.
+fn signing_secret(row: SecretRow, plans: &mut HashSet<Arc<str>>) -> Option<SigningSecret> {
+    let sealed = row.sealed?;
+    let plan = plans.get(row.plan.as_str()).cloned().unwrap_or_else(|| {
+        let plan: Arc<str> = row.plan.into();
+        plans.insert(Arc::clone(&plan));
+        plan
+    });
+    Some(SigningSecret { id: row.id, source: row.source, endpoint: row.endpoint, plan, sealed, not_after: row.not_after })
 }

@@ -3,6 +3,8 @@
 mod conformance;
 mod listener;
 mod operations;
+mod routing;
 mod source;
 mod store_sqlite;
 mod support;
+mod vault;
