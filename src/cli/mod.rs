@@ -1,4 +1,6 @@
 //! (stub)
 
+pub mod samples;
+pub mod send;
 pub mod token;
 pub mod verify;

@@ -5,7 +5,7 @@
 use super::{
     HmacAlgorithm, HmacKey, Refusal, Request,
     hmac::Signature,
-    twilio::{SETTINGS_HEADER, SIGNATURE_HEADER, SignedUrl},
+    twilio::{Form, SETTINGS_HEADER, SIGNATURE_HEADER, SignedUrl},
     vapi::{Encoding, Scheme, VapiPlan, hmac_key},
 };
 use crate::domain::{SecretBytes, Timestamp};
@@ -154,6 +154,13 @@ pub fn sign_vapi(plan: &VapiPlan, secret: &SecretBytes, now: Timestamp, method: 
     Ok(VapiSigner::new(plan, secret)?.sign(now, method, url, body))
 }
 
+/// The decoded pairs of a form, in their order; what is not UTF-8 is replaced. For forms of our own: what came from outside is [`super::read`].
+#[must_use]
+pub fn form_pairs(body: &str) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Form::parse(body.as_bytes()).map_or_else(Vec::new, |form| form.pairs().map(|(name, value)| (text(name), text(value))).collect())
+}
+
 /// A form as it goes over the wire: `application/x-www-form-urlencoded`, `+` for a space, capital hex.
 #[must_use]
 pub fn form_body<N: AsRef<str>, V: AsRef<str>>(params: &[(N, V)]) -> String {
@@ -176,6 +183,69 @@ fn encode_into(body: &mut String, text: &str) {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'*' => body.push(byte.into()),
             b' ' => body.push('+'),
             byte => body.extend(['%', HEX[usize::from(byte >> 4)].into(), HEX[usize::from(byte & 15)].into()]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::Source,
+        source::{Plan, SigningKey, TwilioPlan, plan_default},
+    };
+
+    fn headers(of: Vec<SignedHeader>) -> HeaderMap {
+        of.into_iter().collect()
+    }
+
+    #[test]
+    fn what_is_signed_verifies_under_every_plan() {
+        let secret = SecretBytes::from("MDEyMzQ1Njc4OWFiY2RlZg==".to_owned());
+        let now = Timestamp::from_seconds(1_800_000_000);
+        let (url, body) = ("https://a.example/webhooks/vapi?x=1", br#"{"message":{}}"#);
+        for plan in [
+            r#"{"type":"hmac"}"#,
+            r#"{"type":"hmac","algorithm":"sha1","signaturePrefix":"sha1=","payloadFormat":"{body}"}"#,
+            r#"{"type":"hmac","algorithm":"sha512","signatureEncoding":"base64","payloadFormat":"{method} {url} {timestamp} {body}"}"#,
+            r#"{"type":"hmac","payloadFormat":"{svix-id}.{timestamp}.{body}","messageIdHeader":"webhook-id","secretIsBase64":true}"#,
+            r#"{"type":"bearer"}"#,
+            r#"{"type":"bearer","headerName":"X-Vapi-Secret","bearerPrefixEnabled":false}"#,
+        ] {
+            let Plan::Vapi(vapi) = serde_json::from_str(plan).expect("a good plan") else { panic!("a Vapi plan") };
+            let signed = headers(sign_vapi(&vapi, &secret, now, "POST", url, body).expect("a good secret"));
+            let key = SigningKey::new(&Plan::Vapi(vapi), &secret).expect("a good secret");
+            let request = Request { method: "POST", url, headers: &signed, body };
+            assert_eq!(key.verify(&request, now), Ok(()), "{plan}");
+            assert!(key.verify(&Request { headers: &HeaderMap::new(), ..request }, now).is_err(), "{plan}");
+        }
+    }
+
+    #[test]
+    fn forms_and_json_of_twilio_verify() {
+        let secret = SecretBytes::from("0fa54772703c5bf4938ad079a515af8b".to_owned());
+        let params = [("To", "+15552010100"), ("Body", "a b&c=d+é%\r\n😊"), ("Empty", "")];
+        let url = "https://user:pass@a.example:8443/webhooks/twilio?action=1#rc=5";
+        let body = form_body(&params);
+        assert_eq!(form_pairs(&body), params.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let shared = TwilioPlan::SharedKey { key: "webhooks_sharedkey_1".into() };
+        for (plan, signer) in [
+            (plan_default(Source::Twilio).expect("a default"), TwilioSigner::auth_token(&secret)),
+            (Plan::Twilio(shared.clone()), TwilioSigner::shared_key("webhooks_sharedkey_1", &secret, HmacAlgorithm::Sha256).expect("a good id")),
+            (Plan::Twilio(shared), TwilioSigner::shared_key("webhooks_sharedkey_1", &secret, HmacAlgorithm::Sha1).expect("a good id")),
+        ] {
+            let key = SigningKey::new(&plan, &secret).expect("a good secret");
+            let signed = headers(signer.sign_form(url, &params));
+            let request = Request { method: "POST", url, headers: &signed, body: body.as_bytes() };
+            assert_eq!(key.verify(&request, Timestamp::default()), Ok(()), "{plan:?}");
+            assert!(key.verify(&Request { body: b"To=other", ..request }, Timestamp::default()).is_err());
+
+            let (url, signed) = signer.sign_json("https://a.example/webhooks/twilio", b"[]");
+            let mut signed = headers(signed);
+            signed.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let request = Request { method: "POST", url: &url, headers: &signed, body: b"[]" };
+            assert_eq!(key.verify(&request, Timestamp::default()), Ok(()), "{plan:?}");
+            assert_eq!(key.verify(&Request { body: b"[1]", ..request }, Timestamp::default()), Err(Refusal::BodyHashMismatch));
         }
     }
 }
