@@ -133,6 +133,8 @@ closed_text_enum!(
         LookUpForbidden = "look_up_forbidden",
         Interrupted = "interrupted",
         HopLimit = "hop_limit",
+        /// The organisation's actions of that day were used up when it was planned (rule 5).
+        DayBudget = "day_budget",
         Other = "other",
     }
 );

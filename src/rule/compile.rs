@@ -5,7 +5,7 @@ use super::{
     environment::environment,
 };
 use crate::{
-    action::{self, FrozenRequest},
+    action::{self, EVENT_KEY, FrozenRequest},
     domain::{ActionKind, Cause, RuleSpec},
 };
 use minijinja::{Environment, Error, ErrorKind};
@@ -79,6 +79,9 @@ impl Compiled {
         let mut rendered = Map::with_capacity(self.parameters.len());
         for (name, part) in &self.parameters {
             rendered.insert(name.clone(), self.render_part(part, context, budget, &mut bytes_left)?);
+        }
+        if self.kind == ActionKind::HttpPost {
+            rendered.insert(EVENT_KEY.to_owned(), context.payload(!rendered.contains_key("body")));
         }
         let credential_name = match self.kind {
             ActionKind::HttpPost => rendered.get("destination").and_then(Value::as_str).unwrap_or_default().to_owned(),

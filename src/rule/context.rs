@@ -89,6 +89,22 @@ impl Context {
         Self(Template::from_pairs(names))
     }
 
+    /// The event as Standard Webhooks has it: `type`, `timestamp`, and the (masked) body as `data` where a rule words none of its own.
+    pub(super) fn payload(&self, with_data: bool) -> Value {
+        let get = |value: &Template, name: &str| value.get_attr(name).ok().filter(|value| !value.is_undefined());
+        let event = get(&self.0, "event").unwrap_or_default();
+        let mut payload = Map::new();
+        let mut put = |name: &str, value: Option<Template>| {
+            if let Some(value) = value.and_then(|value| serde_json::to_value(value).ok()) {
+                payload.insert(name.to_owned(), value);
+            }
+        };
+        put("type", get(&event, "type"));
+        put("timestamp", get(&event, "time"));
+        put("data", with_data.then(|| get(&self.0, "body")).flatten());
+        Value::Object(payload)
+    }
+
     pub(super) const fn value(&self) -> &Template {
         &self.0
     }

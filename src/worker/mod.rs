@@ -1,1 +1,164 @@
-//! (stub)
+//! Events become actions, and actions happen: consume, plan by rules, ack; claim, attempt, record.
+//!
+//! `lifecycle` runs it. **Invariant:** a delivery is acked only after its plan is committed, or after it was found unwanted by rules that were
+//! current when it was fetched (rule 7); an action is begun only under a claim.
+
+mod breaker;
+mod consume;
+mod execute;
+mod fairness;
+mod plan;
+mod rules;
+
+use crate::{
+    attempt::{Backoff, Engine, EngineSettings, Policy},
+    config::WorkerSettings,
+    domain::{Clock, Timestamp},
+    provider::Providers,
+    queue::EventQueue,
+    store::Store,
+    vault::Vault,
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Credentials that are kept opened, and for how long.
+const CREDENTIALS_MAX: usize = 10_000;
+const CREDENTIALS_TIME_TO_LIVE: Duration = Duration::from_secs(60);
+/// What must be left of a lease beyond an exchange.
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
+/// Between two tries at something that was not available: doubles from the first to the last.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Everything that a worker stands on. `run` consumes it.
+pub struct Worker {
+    pub store: Arc<dyn Store>,
+    pub queue: Arc<dyn EventQueue>,
+    pub vault: Arc<Vault>,
+    pub providers: Providers,
+    pub clock: Arc<dyn Clock>,
+    pub settings: WorkerSettings,
+    /// Scheme and host under which providers can call back.
+    pub public_url: Option<String>,
+}
+
+impl Worker {
+    /// The engine with this worker's settings, for `run` and for `reply`.
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        let settings = &self.settings;
+        Engine::new(
+            EngineSettings {
+                policy: Policy {
+                    backoff: Backoff { min: settings.backoff_seconds_min, max: settings.backoff_seconds_max },
+                    attempts_max: settings.attempts_max,
+                    settle: settings.settle_seconds,
+                },
+                deadline: settings.attempt_seconds_max,
+                margin: LEASE_MARGIN.min(settings.lease_seconds.saturating_sub(settings.attempt_seconds_max) / 2),
+                public_url: self.public_url.clone(),
+                credentials_max: CREDENTIALS_MAX,
+                credentials_time_to_live: CREDENTIALS_TIME_TO_LIVE,
+            },
+            self.store.clone(),
+            self.vault.clone(),
+            self.providers.clone(),
+            self.clock.clone(),
+            random(),
+        )
+    }
+
+    /// Works until `soft` is cancelled, then finishes what runs and flushes its records; `hard` cuts that off, and what it cuts off is `unknown` at
+    /// the next start.
+    pub async fn run(self, soft: CancellationToken, hard: CancellationToken) {
+        let engine = self.engine();
+        self.run_with(engine, soft, hard).await;
+    }
+
+    /// The same with an engine of the caller's.
+    pub async fn run_with(self, engine: Engine, soft: CancellationToken, hard: CancellationToken) {
+        let settle = self.settings.settle_seconds;
+        let mut pause = Pause::default();
+        // Embedded means one process: whoever held these leases is gone.
+        let abandoned = loop {
+            match self.store.abandon_leases(self.clock.now(), settle).await {
+                Ok(count) => break count,
+                Err(error) => {
+                    warn!(%error, "The worker waits for the database");
+                    if pause.wait_or(&soft).await {
+                        return;
+                    }
+                }
+            }
+        };
+        if abandoned > 0 {
+            info!("Found {abandoned} actions of a process that died: their outcome is looked up before anything is sent again");
+        }
+        let wake = Arc::new(Notify::new());
+        let executor = execute::Executor::new(engine, self.store.clone(), self.clock.clone(), self.settings.clone(), wake.clone());
+        let consumer = consume::Consumer::new(self, wake);
+        let mut tasks = tokio::task::JoinSet::new();
+        // Planning is work for the processor: it runs beside the execution, not between its steps.
+        tasks.spawn(consumer.run(soft.clone()));
+        tasks.spawn(executor.run(soft, hard.clone()));
+        loop {
+            tokio::select! {
+                ended = tasks.join_next() => match ended {
+                    None => break,
+                    Some(Err(error)) if error.is_panic() => tracing::error!("A part of the worker broke; what it held comes back at the next start"),
+                    Some(_) => {}
+                },
+                () = hard.cancelled() => {
+                    tasks.shutdown().await;
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// The waits between tries at something that was not available.
+#[derive(Default)]
+struct Pause {
+    tries: u32,
+}
+
+impl Pause {
+    /// `true` when the stop came first.
+    async fn wait_or(&mut self, stop: &CancellationToken) -> bool {
+        let wait = PAUSE_MIN.saturating_mul(2_u32.saturating_pow(self.tries)).min(PAUSE_MAX);
+        self.tries += 1;
+        tokio::select! {
+            () = stop.cancelled() => true,
+            () = tokio::time::sleep(wait) => false,
+        }
+    }
+}
+
+/// Uniform in `[0, 1)`: jitter, nothing that anyone must not guess. SplitMix64 over a counter.
+fn random() -> Box<dyn Fn() -> f64 + Send + Sync> {
+    let mut seed = [0; 8];
+    // Without randomness from the system the waits are the same in each process, and nothing worse.
+    let _ = getrandom::fill(&mut seed);
+    let state = AtomicU64::new(u64::from_le_bytes(seed));
+    Box::new(move || {
+        let mut x = state.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((x ^ (x >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    })
+}
+
+/// The UTC day of a moment.
+const fn day(at: Timestamp) -> i64 {
+    at.as_seconds().div_euclid(86_400)
+}

@@ -1,0 +1,101 @@
+//! The credential of an attempt: cached under its version, loaded from the store and opened by the vault. Never from the environment.
+
+use crate::{
+    domain::{Cause, CredentialId, OrgId, Provider, Timestamp},
+    provider::Credential,
+    store::{Store, StoreError},
+    vault::{Purpose, SecretCache, Vault, VaultError},
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+/// A good use is noted at most this often.
+const TOUCH_EVERY: Duration = Duration::from_secs(60);
+
+pub(super) struct Loaded {
+    pub credential: Credential,
+    pub id: CredentialId,
+    pub version: i64,
+    touched_at: AtomicI64,
+}
+
+impl Loaded {
+    /// Whether this good use is one to note.
+    pub fn is_to_touch(&self, now: Timestamp) -> bool {
+        let before = self.touched_at.load(Ordering::Relaxed);
+        now.since(Timestamp::from_micros(before)) >= TOUCH_EVERY
+            && self.touched_at.compare_exchange(before, now.as_micros(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// Why there is no credential.
+#[derive(Clone, Debug)]
+pub(super) enum NoCredential {
+    /// It is missing, erased, or cannot be opened: the action parks.
+    Park { cause: Cause, detail: String, version: Option<i64> },
+    /// It could not be looked for: nothing is known, and the action waits.
+    Unavailable,
+}
+
+impl From<StoreError> for NoCredential {
+    fn from(_: StoreError) -> Self {
+        Self::Unavailable
+    }
+}
+
+type Key = (OrgId, Provider, Box<str>);
+
+pub(super) struct Credentials {
+    cache: SecretCache<Key, Loaded>,
+    store: Arc<dyn Store>,
+    vault: Arc<Vault>,
+}
+
+impl Credentials {
+    pub fn new(store: Arc<dyn Store>, vault: Arc<Vault>, entries_max: usize, time_to_live: Duration) -> Self {
+        Self { cache: SecretCache::new("credentials", entries_max, time_to_live), store, vault }
+    }
+
+    pub async fn get(&self, org: OrgId, provider: Provider, name: &str) -> Result<Arc<Loaded>, NoCredential> {
+        let key = (org, provider, name.into());
+        self.cache.get_or_load(&key, self.load(org, provider, name)).await
+    }
+
+    /// Past the cache, for an error of authentication under a version that may be old (rule 6).
+    pub async fn reload(&self, org: OrgId, provider: Provider, name: &str) -> Result<Arc<Loaded>, NoCredential> {
+        self.cache.remove(&(org, provider, name.into()));
+        self.get(org, provider, name).await
+    }
+
+    /// Drops what changes of configuration may have made old. Cheap enough to do for all.
+    pub fn forget(&self) {
+        self.cache.remove_where(|_| true);
+    }
+
+    async fn load(&self, org: OrgId, provider: Provider, name: &str) -> Result<Loaded, NoCredential> {
+        let park = |cause, detail: String, version| NoCredential::Park { cause, detail, version };
+        let not_connected = |version| park(Cause::NotConnected, missing(provider, name), version);
+        let Some(stored) = self.store.find_credential(org, provider, name).await? else { return Err(not_connected(None)) };
+        let version = Some(stored.version);
+        let Some(sealed) = stored.sealed.filter(|_| stored.is_active) else { return Err(not_connected(version)) };
+        match self.vault.open(org, Purpose::Credential(provider), &sealed, |plaintext| Credential::parse(provider, plaintext)).await {
+            Ok(Ok(credential)) => Ok(Loaded { credential, id: stored.id, version: stored.version, touched_at: AtomicI64::new(0) }),
+            Ok(Err(error)) => Err(park(Cause::Misconfigured, error.to_string(), version)),
+            Err(VaultError::Store { .. }) => Err(NoCredential::Unavailable),
+            Err(error) => Err(park(Cause::Undecryptable, error.to_string(), version)),
+        }
+    }
+}
+
+fn missing(provider: Provider, name: &str) -> String {
+    if name.is_empty() {
+        format!("{provider} is not connected: connect it, and the action goes on")
+    } else {
+        format!("there is no {provider} destination of the name that the rule gives: create it, and the action goes on")
+    }
+}

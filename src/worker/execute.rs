@@ -1,0 +1,266 @@
+//! Claims what can start now, runs it through the engine, records what it came to in batches.
+
+use super::{
+    Pause,
+    breaker::{Breakers, Said},
+    fairness::Running,
+};
+use crate::{
+    attempt::{Engine, Leased},
+    config::WorkerSettings,
+    domain::{Clock, OrgId, Provider},
+    store::{
+        Store, StoreError,
+        ledger::{Claim, ClaimLimits, Record, Recorded},
+    },
+    telemetry::catalogue,
+};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::{Id, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+/// Longest sleep without a look at the turns: signals are hints, this is the truth.
+const POLL: Duration = Duration::from_secs(1);
+/// Between two looks for leases that ended, and how many are ended at once (rule 15).
+const LEASES_EVERY: Duration = Duration::from_secs(1);
+const LEASES_MAX: u32 = 1_000;
+/// Records in one command.
+const RECORDS_MAX: usize = 256;
+
+pub(super) struct Executor {
+    engine: Arc<Engine>,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    settings: WorkerSettings,
+    /// Something was planned or recorded.
+    wake: Arc<Notify>,
+}
+
+/// What is going on in this executor.
+struct State {
+    running: Running,
+    breakers: Breakers,
+    attempts: JoinSet<(Claim, Record)>,
+    /// For the attempts that break: whose they are.
+    claims: HashMap<Id, Claim>,
+    records: mpsc::UnboundedSender<Record>,
+}
+
+impl Executor {
+    pub fn new(engine: Engine, store: Arc<dyn Store>, clock: Arc<dyn Clock>, settings: WorkerSettings, wake: Arc<Notify>) -> Self {
+        Self { engine: Arc::new(engine), store, clock, settings, wake }
+    }
+
+    pub async fn run(self, soft: CancellationToken, hard: CancellationToken) {
+        // Unbounded in type only: it holds at most one record for each attempt that may run, and those that the database has not taken yet stop claims.
+        let (records, received) = mpsc::unbounded_channel();
+        let (lag, lagging) = watch::channel(0_usize);
+        let mut helpers = JoinSet::new();
+        helpers.spawn(collect(self.store.clone(), received, lag, self.wake.clone(), hard.clone()));
+        helpers.spawn(end_leases(self.store.clone(), self.clock.clone(), self.settings.settle_seconds, self.wake.clone(), soft.clone()));
+        let settings = &self.settings;
+        let mut state = State {
+            running: Running::new(settings.attempts_concurrent_max, settings.attempts_concurrent_per_org_max),
+            breakers: Breakers::new(settings.breaker_failures, settings.breaker_seconds),
+            attempts: JoinSet::new(),
+            claims: HashMap::new(),
+            records,
+        };
+        let mut changes = self.store.config_changes();
+        changes.mark_unchanged();
+        let mut look_at = Instant::now();
+        while !soft.is_cancelled() {
+            // Before the look at the turns, so that what is planned meanwhile wakes the next one.
+            let woken = self.wake.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            if changes.has_changed().unwrap_or(false) {
+                changes.mark_unchanged();
+                self.engine.forget_credentials();
+                look_at = Instant::now();
+            }
+            let may_claim = |state: &State| state.running.free() > 0 && *lagging.borrow() <= RECORDS_MAX * 4;
+            if look_at <= Instant::now() && may_claim(&state) {
+                look_at = self.claim(&mut state).await;
+            }
+            // Where nothing may be claimed only an end helps, and that looks again.
+            let sleep_until = if may_claim(&state) { look_at } else { Instant::now() + POLL };
+            tokio::select! {
+                biased;
+                Some(ended) = state.attempts.join_next_with_id() => {
+                    self.ended(&mut state, ended);
+                    while let Some(ended) = state.attempts.try_join_next_with_id() {
+                        self.ended(&mut state, ended);
+                    }
+                    look_at = Instant::now();
+                }
+                () = soft.cancelled() => {}
+                () = &mut woken => look_at = Instant::now(),
+                changed = changes.changed() => {
+                    if changed.is_ok() {
+                        self.engine.forget_credentials();
+                    }
+                    look_at = Instant::now();
+                }
+                () = tokio::time::sleep_until(sleep_until.into()) => look_at = Instant::now(),
+            }
+        }
+        self.drain(state, helpers, &hard).await;
+    }
+
+    /// Claims and starts. Returns when to look again.
+    async fn claim(&self, state: &mut State) -> Instant {
+        let now = self.clock.now();
+        let lease_ends = Instant::now() + self.settings.lease_seconds;
+        let turn_max = self.settings.claim_turn_max.min(state.running.each_max()).max(1);
+        state.breakers.forget_old(now);
+        let limits = ClaimLimits {
+            count_max: state.running.free(),
+            turn_max,
+            allowances: state.running.allowances(&state.breakers, turn_max, now),
+            deferred: state.breakers.open(now).collect(),
+            lease: self.settings.lease_seconds,
+        };
+        let claims = match self.store.claim(limits, now).await {
+            Ok(claims) => claims,
+            Err(error) => {
+                warn!(%error, "Nothing can be claimed for now");
+                return Instant::now() + POLL;
+            }
+        };
+        if claims.is_empty() {
+            return self.next_look(now).await;
+        }
+        for claim in claims {
+            state.running.begin((claim.org, claim.provider));
+            let (engine, leased) = (self.engine.clone(), Leased { claim: claim.clone(), lease_ends });
+            let task = state.attempts.spawn(async move {
+                let record = engine.run(&leased).await;
+                (leased.claim, record)
+            });
+            state.claims.insert(task.id(), claim);
+        }
+        catalogue::ATTEMPTS_RUNNING.set(f64::from(state.running.total()), &[]);
+        // There may be more: turns are short.
+        Instant::now()
+    }
+
+    async fn next_look(&self, now: crate::domain::Timestamp) -> Instant {
+        let wait = match self.store.next_due_at().await {
+            Ok(Some(due_at)) if due_at > now => due_at.since(now).min(POLL),
+            // Due, and not to be had: its organisation is at its limit, or it became due since. An end or a wake looks earlier.
+            Ok(Some(_)) => POLL / 10,
+            Ok(None) | Err(_) => POLL,
+        };
+        Instant::now() + wait
+    }
+
+    fn ended(&self, state: &mut State, ended: Result<(Id, (Claim, Record)), tokio::task::JoinError>) {
+        let (claim, record) = match ended {
+            Ok((id, done)) => {
+                state.claims.remove(&id);
+                done
+            }
+            Err(broken) => {
+                let Some(claim) = state.claims.remove(&broken.id()) else { return };
+                error!(action.id = %claim.action, org.id = %claim.org, "The attempt at action {} broke inside Hookswitch; its outcome is looked up", claim.action);
+                let record = self.engine.broken(&claim);
+                (claim, record)
+            }
+        };
+        let key: (OrgId, Provider) = (claim.org, claim.provider);
+        state.running.end(key);
+        state.breakers.record(key, Said::by(record.outcome, record.cause), record.ended_at);
+        catalogue::ATTEMPTS_RUNNING.set(f64::from(state.running.total()), &[]);
+        // The collector lives until the sender is dropped.
+        let _ = state.records.send(record);
+    }
+
+    /// Waits for what runs, then for its records; the hard stop cuts both off.
+    async fn drain(&self, mut state: State, mut helpers: JoinSet<()>, hard: &CancellationToken) {
+        if !state.attempts.is_empty() {
+            info!("Waiting for {} attempts that are under way", state.attempts.len());
+        }
+        let finish = async {
+            while let Some(ended) = state.attempts.join_next_with_id().await {
+                self.ended(&mut state, ended);
+            }
+            drop(state);
+            while helpers.join_next().await.is_some() {}
+        };
+        tokio::select! {
+            () = finish => {}
+            () = hard.cancelled() => warn!("Attempts were cut off: their outcome is looked up at the next start"),
+        }
+    }
+}
+
+/// Takes the records of attempts that end while the last ones are being written, and writes them together.
+async fn collect(store: Arc<dyn Store>, mut received: mpsc::UnboundedReceiver<Record>, lag: watch::Sender<usize>, wake: Arc<Notify>, hard: CancellationToken) {
+    let mut batch = Vec::with_capacity(RECORDS_MAX);
+    while received.recv_many(&mut batch, RECORDS_MAX).await > 0 {
+        lag.send_replace(batch.len() + received.len());
+        if !write(&*store, std::mem::take(&mut batch), &hard).await {
+            return;
+        }
+        lag.send_replace(received.len());
+        wake.notify_one();
+    }
+}
+
+/// `false` when the hard stop came first.
+async fn write(store: &dyn Store, records: Vec<Record>, hard: &CancellationToken) -> bool {
+    let mut pause = Pause::default();
+    let mut waiting = vec![records];
+    while let Some(records) = waiting.pop() {
+        match store.record(records.clone()).await {
+            Ok(results) => {
+                for (record, result) in records.iter().zip(results) {
+                    if result == Recorded::RefTaken {
+                        warn!(action.id = %record.action, org.id = %record.org, "Action {} got an id of its provider that another action holds: its outcome is open", record.action);
+                    }
+                }
+            }
+            Err(StoreError::Unavailable { .. }) => {
+                waiting.push(records);
+                if pause.wait_or(hard).await {
+                    return false;
+                }
+            }
+            // One of them cannot be written: alone it leaves the others in peace, and its lease makes it unknown.
+            Err(error) if records.len() == 1 => {
+                error!(action.id = %records[0].action, org.id = %records[0].org, %error, "The attempt at action {} cannot be recorded", records[0].action);
+            }
+            Err(_) => waiting.extend(records.into_iter().map(|record| vec![record])),
+        }
+    }
+    true
+}
+
+async fn end_leases(store: Arc<dyn Store>, clock: Arc<dyn Clock>, settle: Duration, wake: Arc<Notify>, soft: CancellationToken) {
+    loop {
+        match store.expire_leases(clock.now(), settle, LEASES_MAX).await {
+            Ok(0) | Err(_) => {}
+            Ok(count) => {
+                catalogue::LEASES_EXPIRED.count(count, &[]);
+                warn!("{count} leases ended without a record: their outcomes are looked up");
+                wake.notify_one();
+                if count == u64::from(LEASES_MAX) {
+                    continue;
+                }
+            }
+        }
+        tokio::select! {
+            () = soft.cancelled() => return,
+            () = tokio::time::sleep(LEASES_EVERY) => {}
+        }
+    }
+}

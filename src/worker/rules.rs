@@ -1,0 +1,77 @@
+//! All rules in memory, brought up to date by version. Compiled when they are first used.
+
+use crate::{
+    domain::{OrgId, Rule, RuleId, RuleSpec},
+    rule::{Compiled, FieldProblem},
+    store::{Store, StoreError, rules::RuleChanges},
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
+
+/// Rules of one organisation that one event may meet (rule 22).
+pub(super) const RULES_PER_TYPE_MAX: usize = 50;
+
+pub(super) struct ActiveRule {
+    pub id: RuleId,
+    pub spec: RuleSpec,
+    compiled: OnceLock<Result<Compiled, Vec<FieldProblem>>>,
+}
+
+impl ActiveRule {
+    pub fn compiled(&self) -> Result<&Compiled, &[FieldProblem]> {
+        self.compiled.get_or_init(|| Compiled::new(&self.spec)).as_ref().map_err(Vec::as_slice)
+    }
+}
+
+#[derive(Default)]
+pub(super) struct OrgRules {
+    pub is_active: bool,
+    /// In the order of their ids. Shared with plans that run.
+    pub rules: Vec<Arc<ActiveRule>>,
+}
+
+/// A snapshot of all rules, and the version that it is current for. An organisation that is not in it is not known.
+#[derive(Default)]
+pub(super) struct RuleBook {
+    version: i64,
+    organisations: HashMap<OrgId, OrgRules>,
+}
+
+impl RuleBook {
+    pub const fn version(&self) -> i64 {
+        self.version
+    }
+
+    pub fn get(&self, org: OrgId) -> Option<&OrgRules> {
+        self.organisations.get(&org)
+    }
+
+    /// One read of the version, and a load of what changed since, if anything did. After it the book is current for the moment of the call.
+    pub async fn refresh(&mut self, store: &dyn Store) -> Result<(), StoreError> {
+        if store.config_version().await? != self.version {
+            self.apply(store.load_rule_changes(self.version).await?);
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, changes: RuleChanges) {
+        for (org, is_active) in changes.organisations {
+            self.organisations.entry(org).or_default().is_active = is_active;
+        }
+        for (rule, is_deleted) in changes.rules {
+            self.replace(rule, is_deleted);
+        }
+        self.version = changes.version;
+    }
+
+    fn replace(&mut self, rule: Rule, is_deleted: bool) {
+        let rules = &mut self.organisations.entry(rule.org).or_default().rules;
+        rules.retain(|known| known.id != rule.id);
+        if !is_deleted && rule.spec.enabled {
+            let at = rules.partition_point(|known| known.id < rule.id);
+            rules.insert(at, Arc::new(ActiveRule { id: rule.id, spec: rule.spec, compiled: OnceLock::new() }));
+        }
+    }
+}
