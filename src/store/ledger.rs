@@ -3,7 +3,7 @@
 use super::StoreError;
 use crate::domain::{ActionId, ActionKind, ActionState, Cause, Envelope, EventId, EventType, OrgId, Provider, RuleId, SealedBytes, Source, Timestamp};
 use async_trait::async_trait;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// One event with what was planned from it.
 #[derive(Clone, Debug)]
@@ -146,7 +146,7 @@ pub enum Levered {
 pub trait Ledger: Send + Sync + 'static {
     /// Marks dedupe keys and inserts events, actions and turns in one transaction; keys are sorted first (rule 15). One answer an event, in order.
     /// An error of data in one event fails the whole batch: the caller bisects it.
-    async fn plan(&self, events: Vec<PlannedEvent>) -> Result<Vec<Planned>, StoreError>;
+    async fn plan(&self, events: Arc<[PlannedEvent]>) -> Result<Vec<Planned>, StoreError>;
 
     /// Sets an event aside that cannot be planned, with the reason. Again with the same id: nothing is changed.
     async fn bury(&self, dead: DeadEvent) -> Result<(), StoreError>;

@@ -55,11 +55,27 @@ const END_TURNS: &str = concat!(
     ")"
 );
 
+/// Expired rows that one command ends at most (rule 15).
+const EXPIRED_MAX: usize = 1_000;
+
 pub(super) async fn claim(connection: &mut SqliteConnection, limits: ClaimLimits, now: Timestamp) -> Result<Vec<Claim>, StoreError> {
     if !limits.deferred.is_empty() {
         let list = limits.deferred.iter().map(|(org, provider, until)| json!([hex(org.as_bytes()), provider.as_str(), until.as_micros()])).collect();
         sqlx::query(DEFER).bind(text(list)).execute(&mut *connection).await.map_err(failed("defer turns"))?;
     }
+    let mut ended = 0;
+    loop {
+        let (claims, expired) = round(connection, &limits, now).await?;
+        ended += expired;
+        // What has expired costs no one a turn: the next rows are looked at instead.
+        if !claims.is_empty() || expired == 0 || ended >= EXPIRED_MAX {
+            return Ok(claims);
+        }
+    }
+}
+
+/// One look at the turns that are due: what was claimed, and how many rows had expired.
+async fn round(connection: &mut SqliteConnection, limits: &ClaimLimits, now: Timestamp) -> Result<(Vec<Claim>, usize), StoreError> {
     // Those that may take nothing now keep their place; there are at most as many of them as attempts run.
     let turns_max = limits.count_max.saturating_add(u32::try_from(limits.allowances.len()).unwrap_or(u32::MAX));
     let due = sqlx::query(TURNS).bind(now.as_micros()).bind(turns_max).fetch_all(&mut *connection).await.map_err(failed("read turns"))?;
@@ -73,7 +89,7 @@ pub(super) async fn claim(connection: &mut SqliteConnection, limits: ClaimLimits
         }
     }
     if turns.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), 0));
     }
     let list: Vec<Value> = turns.iter().map(|(org, provider, _)| json!([hex(org.as_bytes()), provider.as_str()])).collect();
     let found = sqlx::query(ROWS)
@@ -108,6 +124,7 @@ pub(super) async fn claim(connection: &mut SqliteConnection, limits: ClaimLimits
         taken.push(json!([hex(org.as_bytes()), provider.as_str()]));
     }
 
+    let expired_count = expired.len();
     if !expired.is_empty() {
         sqlx::query(EXPIRE).bind(text(expired)).bind(now.as_micros()).execute(&mut *connection).await.map_err(failed("end expired actions"))?;
     }
@@ -122,7 +139,7 @@ pub(super) async fn claim(connection: &mut SqliteConnection, limits: ClaimLimits
     let taken = text(taken);
     sqlx::query(END_TURNS).bind(&taken).execute(&mut *connection).await.map_err(failed("end turns"))?;
     sqlx::query(PASS_TURNS).bind(&taken).bind(now.as_micros()).execute(&mut *connection).await.map_err(failed("pass turns on"))?;
-    Ok(claims)
+    Ok((claims, expired_count))
 }
 
 fn owner(row: &SqliteRow) -> Result<(OrgId, Provider), StoreError> {

@@ -18,7 +18,7 @@ use crate::{
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use sqlx::SqliteConnection;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// What can be claimed, as the partial index `actions_due` has it: statements repeat it word for word, or the index is not used.
 macro_rules! claimable {
@@ -67,7 +67,7 @@ const IS_REF_TAKEN: &str = "SELECT EXISTS (SELECT 1 FROM actions WHERE org_id = 
 
 #[async_trait]
 impl Ledger for SqliteStore {
-    async fn plan(&self, events: Vec<PlannedEvent>) -> Result<Vec<Planned>, StoreError> {
+    async fn plan(&self, events: Arc<[PlannedEvent]>) -> Result<Vec<Planned>, StoreError> {
         if events.is_empty() {
             return Ok(Vec::new());
         }

@@ -2,7 +2,7 @@
 
 use super::{add_turns, cut, failed, hex, text};
 use crate::{
-    domain::{ActionState, OrgId, Timestamp},
+    domain::{ActionState, Cause, OrgId, Timestamp},
     store::{
         StoreError,
         ledger::{Planned, PlannedAction, PlannedEvent},
@@ -11,7 +11,10 @@ use crate::{
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use sqlx::{Row, SqliteConnection};
-use std::{collections::HashSet, sync::LazyLock};
+use std::{
+    collections::HashSet,
+    sync::{Arc, LazyLock},
+};
 
 type Hash = [u8; 16];
 
@@ -58,7 +61,7 @@ fn chunks<'a, T>(rows: &'a [T], statements: &'static [String; 3]) -> impl Iterat
     })
 }
 
-pub(super) async fn plan(connection: &mut SqliteConnection, events: Vec<PlannedEvent>, now: Timestamp) -> Result<Vec<Planned>, StoreError> {
+pub(super) async fn plan(connection: &mut SqliteConnection, events: Arc<[PlannedEvent]>, now: Timestamp) -> Result<Vec<Planned>, StoreError> {
     let hashes: Vec<(OrgId, Hash)> = events.iter().map(|event| (event.org, dedupe_hash(event))).collect();
     let mut fresh = mark(connection, MARK_EVENTS, &hashes, now).await?;
     // The first of equal ones in a batch is the new one.
@@ -157,7 +160,7 @@ async fn insert_actions(
             .bind(action.kind.provider().as_str())
             .bind(action.credential_name.as_str())
             .bind(action.state.as_str())
-            .bind(action.cause.map(|cause| cause.as_str()))
+            .bind(action.cause.map(Cause::as_str))
             .bind(action.detail.as_deref().map(cut))
             .bind(action.request.as_ref().map(|request| request.0.as_ref()))
             .bind(format!("{}:{}", event.org, hex(hash)))

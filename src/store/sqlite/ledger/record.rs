@@ -10,7 +10,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 /// One entry a record, by position. The fence and the state stand in the WHERE: who was overtaken changes nothing.
 const RECORD: &str = "UPDATE actions SET state = r.state, cause = r.cause, detail = r.detail, http_status = r.http_status, provider_code = r.provider_code, \
@@ -29,6 +29,12 @@ const END_ATTEMPTS: &str = "UPDATE attempts SET ended_at = r.ended_at, outcome =
     FROM (SELECT unhex(value ->> 0) AS id, value ->> 1 AS number, value ->> 2 AS ended_at, value ->> 3 AS outcome, value ->> 4 AS cause, value ->> 5 AS http_status, \
     value ->> 6 AS provider_code, value ->> 7 AS detail, value ->> 8 AS credential_version FROM json_each(?1)) AS r \
     WHERE attempts.action_id = r.id AND attempts.number = r.number";
+
+/// A newer version of the credential was saved while the attempt was under way: its save has passed these rows by (rule 6).
+const UNPARK: &str = "UPDATE actions SET state = 'pending', due_at = ?2 FROM (SELECT unhex(value) AS id FROM json_each(?1)) AS parked \
+    WHERE actions.id = parked.id AND actions.state = 'parked' AND EXISTS (SELECT 1 FROM org_credentials AS c WHERE c.org_id = actions.org_id \
+    AND c.provider = actions.provider AND c.name = actions.credential_name AND c.is_active = 1 AND c.version > coalesce(actions.credential_version, 0)) \
+    RETURNING id, org_id, provider, state, due_at";
 
 /// `?1` leases that end until then; `?2` now, `?3` settling time in µs, `?4` rows.
 const END_LEASES: &str = "UPDATE actions SET state = 'unknown', cause = 'lease_ended', detail = NULL, due_at = min(lease_until, ?2) + ?3, lease_until = NULL, \
@@ -60,6 +66,7 @@ pub(super) async fn record(connection: &mut SqliteConnection, mut records: Vec<R
         }
         Err(error) => return Err(error),
     }
+    unpark(connection, &records).await?;
     let ended: Vec<&Record> = records.iter().zip(&results).filter(|(_, result)| **result != Recorded::Superseded).map(|(record, _)| record).collect();
     end_attempts(connection, &ended).await?;
     Ok(results)
@@ -77,9 +84,9 @@ fn make_ambiguous(record: &mut Record) {
 }
 
 fn mark(records: &[Record], done: &[(ActionId, OrgId)], results: &mut [Recorded], as_what: Recorded) {
-    let mut left: HashMap<(ActionId, OrgId), ()> = done.iter().map(|key| (*key, ())).collect();
+    let mut left: HashSet<(ActionId, OrgId)> = done.iter().copied().collect();
     for (record, result) in records.iter().zip(results) {
-        if left.remove(&(record.action, record.org)).is_some() {
+        if left.remove(&(record.action, record.org)) {
             *result = as_what;
         }
     }
@@ -112,6 +119,14 @@ async fn write(connection: &mut SqliteConnection, records: &[Record]) -> Result<
     let changed = sqlx::query(RECORD).bind(text(list)).fetch_all(&mut *connection).await.map_err(failed("record attempts"))?;
     bring_turns_forward(connection, &changed).await?;
     changed.iter().map(|row| Ok((rows::id(row, "actions", "id", ActionId::from_slice)?, rows::id(row, "actions", "org_id", OrgId::from_slice)?))).collect()
+}
+
+async fn unpark(connection: &mut SqliteConnection, records: &[Record]) -> Result<(), StoreError> {
+    let parked: Vec<&Record> = records.iter().filter(|record| record.to == ActionState::Parked).collect();
+    let Some(now) = parked.iter().map(|record| record.ended_at).max() else { return Ok(()) };
+    let list = parked.into_iter().map(|record| json!(hex(record.action.as_bytes()))).collect();
+    let changed = sqlx::query(UNPARK).bind(text(list)).bind(now.as_micros()).fetch_all(&mut *connection).await.map_err(failed("let parked actions go on"))?;
+    bring_turns_forward(connection, &changed).await
 }
 
 /// Rows that can be claimed again have a turn when they are due.
@@ -193,5 +208,5 @@ pub(super) async fn end_attempt(
 /// For the tests: every statement of this file.
 #[cfg(test)]
 pub(super) fn statements() -> Vec<&'static str> {
-    vec![RECORD, END_ATTEMPTS, END_LEASES]
+    vec![RECORD, END_ATTEMPTS, UNPARK, END_LEASES]
 }
