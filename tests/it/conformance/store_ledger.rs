@@ -96,7 +96,7 @@ pub async fn a_newer_credential_makes_parked_actions_due(store: &Arc<dyn Store>,
     let (a, b) = (org(store).await, org(store).await);
     for one in [a, b] {
         store.save_credential(credential(one, Provider::Twilio, "", "one"), entry(one, "connect")).await.expect("saved");
-        store.plan(vec![planned(one, "call", "end-of-call-report", 3)]).await.expect("planned");
+        store.plan(vec![planned(one, "call", "end-of-call-report", 3)].into()).await.expect("planned");
     }
     let claims = claim(store, 1_000_001, 6).await;
     assert_eq!(claims.len(), 6);
@@ -137,10 +137,10 @@ pub async fn an_erased_credential_parks_what_has_not_gone_out(store: &Arc<dyn St
     }
     let (ours, theirs) = (planned(a, "call", "end-of-call-report", 2), planned(b, "call", "end-of-call-report", 1));
     let (ids, their_id) = (ours.actions.iter().map(|action| action.id).collect::<Vec<_>>(), theirs.actions[0].id);
-    store.plan(vec![ours]).await.expect("planned");
+    store.plan(vec![ours].into()).await.expect("planned");
     let running = claim(store, 1_000_001, 1).await[0].action;
     let pending = *ids.iter().find(|id| **id != running).expect("the other one");
-    store.plan(vec![theirs]).await.expect("planned");
+    store.plan(vec![theirs].into()).await.expect("planned");
     assert!(store.erase_credential(a, Provider::Twilio, "", entry(a, "erase")).await.expect("erased"));
     assert_eq!(state(store, a, pending).await, (ActionState::Parked, Some(Cause::NotConnected)));
     assert_eq!(state(store, a, running).await.0, ActionState::Running, "what is under way ends by itself");
@@ -152,7 +152,7 @@ pub async fn an_erased_credential_parks_what_has_not_gone_out(store: &Arc<dyn St
 pub async fn history_is_paged_and_filtered(store: &Arc<dyn Store>, _: &ManualClock) {
     let (a, b) = (org(store).await, org(store).await);
     let events: Vec<_> = (0..5).map(|n| planned(a, &format!("call-{}", n % 2), if n < 2 { "status-update" } else { "end-of-call-report" }, 2)).collect();
-    store.plan(events.clone()).await.expect("planned");
+    store.plan(events.clone().into()).await.expect("planned");
     let ids = |filter: EventFilter, before, count_max| async move {
         store.list_events(a, filter, before, count_max).await.expect("a page").iter().map(|event| event.id).collect::<Vec<_>>()
     };
@@ -267,7 +267,7 @@ pub async fn writers_and_readers_never_meet_a_busy_database(store: &Arc<dyn Stor
     let writers = (0..50).map(|_| async {
         for n in 0..10 {
             store.create_rule(rule(org, "one"), entry(org, "create")).await?;
-            store.plan(vec![planned(org, "call", "end-of-call-report", 1)]).await?;
+            store.plan(vec![planned(org, "call", "end-of-call-report", 1)].into()).await?;
             store.record_rejections(vec![rejection(n, None, false)], 50).await?;
         }
         Ok::<_, StoreError>(())
