@@ -49,52 +49,55 @@ enum Bearer {
     Operator(String),
 }
 
+/// What cannot be used of the settings of tokens: no key or two, secrets under 32 bytes, one secret or audience for both kinds.
+#[must_use]
+pub fn check_settings(settings: &AdminSettings) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut fault = |name: &str, problem: &str| faults.push(Fault { name: name.to_owned(), problem: problem.to_owned() });
+    let is_short = |secret: &SecretString| secret.expose_secret().len() < SECRET_BYTES_MIN;
+    let short = "has fewer than 32 bytes; make one with `openssl rand -hex 32`";
+    match (&settings.jwt_secret, &settings.jwt_jwks_url) {
+        (Some(_), Some(_)) => fault("HOOKSWITCH_JWT_SECRET", "is set beside HOOKSWITCH_JWT_JWKS_URL; keep one of them, so that one algorithm is pinned"),
+        (Some(secret), None) if is_short(secret) => fault("HOOKSWITCH_JWT_SECRET", short),
+        (None, Some(url)) if !url.starts_with("https://") => fault("HOOKSWITCH_JWT_JWKS_URL", "must begin with https://"),
+        (None, None) => fault("HOOKSWITCH_JWT_SECRET", "is not set, nor is HOOKSWITCH_JWT_JWKS_URL: without one of them nobody can use the admin API"),
+        (Some(_), None) | (None, Some(_)) => {}
+    }
+    if settings.operator_jwt_secret.as_ref().is_some_and(is_short) {
+        fault("HOOKSWITCH_OPERATOR_JWT_SECRET", short);
+    }
+    if let (Some(org), Some(operator)) = (&settings.jwt_secret, &settings.operator_jwt_secret)
+        && org.expose_secret() == operator.expose_secret()
+    {
+        fault("HOOKSWITCH_OPERATOR_JWT_SECRET", "is the same as HOOKSWITCH_JWT_SECRET; operators need a key of their own");
+    }
+    if settings.jwt_audience == settings.operator_jwt_audience {
+        fault("HOOKSWITCH_OPERATOR_JWT_AUDIENCE", "is the same as HOOKSWITCH_JWT_AUDIENCE; operators need an audience of their own");
+    }
+    faults
+}
+
 impl Tokens {
+    /// `jwks` serves where a URL of keys is set.
+    ///
     /// # Errors
-    /// Every setting that cannot be used: no key or two, secrets under 32 bytes, one secret for both kinds.
+    /// See [`check_settings`].
     pub fn new(settings: &AdminSettings, jwks: Option<Jwks>, clock: Arc<dyn Clock>) -> Result<Self, Vec<Fault>> {
-        let mut faults = Vec::new();
-        let mut fault = |name: &str, problem: &str| faults.push(Fault { name: name.to_owned(), problem: problem.to_owned() });
-        let is_short = |secret: &SecretString| secret.expose_secret().len() < SECRET_BYTES_MIN;
-        let secret_key = |secret: &SecretString| Key { algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret.expose_secret().as_bytes()) };
-        let short = "has fewer than 32 bytes; make one with `openssl rand -hex 32`";
-        let org_keys = match (&settings.jwt_secret, &settings.jwt_jwks_url, jwks) {
-            (Some(_), Some(_), _) => {
-                fault("HOOKSWITCH_JWT_SECRET", "is set beside HOOKSWITCH_JWT_JWKS_URL; keep one of them, so that one algorithm is pinned");
-                None
-            }
-            (Some(secret), None, _) if is_short(secret) => {
-                fault("HOOKSWITCH_JWT_SECRET", short);
-                None
-            }
-            (Some(secret), None, _) => Some(OrgKeys::Secret(secret_key(secret))),
-            (None, Some(_), Some(jwks)) => Some(OrgKeys::Jwks(jwks)),
-            (None, Some(_), None) => {
-                fault("HOOKSWITCH_JWT_JWKS_URL", "is not an https URL");
-                None
-            }
-            (None, None, _) => {
-                fault("HOOKSWITCH_JWT_SECRET", "is not set, nor is HOOKSWITCH_JWT_JWKS_URL: without one of them nobody can use the admin API");
-                None
-            }
+        let faults = check_settings(settings);
+        let key = |secret: &SecretString| Key { algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret.expose_secret().as_bytes()) };
+        let org_keys = match (&settings.jwt_secret, jwks) {
+            (Some(secret), _) => Some(OrgKeys::Secret(key(secret))),
+            (None, Some(jwks)) => Some(OrgKeys::Jwks(jwks)),
+            (None, None) => None,
         };
-        if settings.operator_jwt_secret.as_ref().is_some_and(is_short) {
-            fault("HOOKSWITCH_OPERATOR_JWT_SECRET", short);
-        }
-        if let (Some(org), Some(operator)) = (&settings.jwt_secret, &settings.operator_jwt_secret)
-            && org.expose_secret() == operator.expose_secret()
-        {
-            fault("HOOKSWITCH_OPERATOR_JWT_SECRET", "is the same as HOOKSWITCH_JWT_SECRET; operators need a key of their own");
-        }
-        let org_expected = Expected { issuer: settings.jwt_issuer.clone(), audience: settings.jwt_audience.clone() };
-        let operator_expected = Expected { issuer: settings.operator_jwt_issuer.clone(), audience: settings.operator_jwt_audience.clone() };
-        if org_expected.audience == operator_expected.audience {
-            fault("HOOKSWITCH_OPERATOR_JWT_AUDIENCE", "is the same as HOOKSWITCH_JWT_AUDIENCE; operators need an audience of their own");
-        }
         match org_keys {
-            Some(org_keys) if faults.is_empty() => {
-                Ok(Self { org_keys, org_expected, operator_key: settings.operator_jwt_secret.as_ref().map(secret_key), operator_expected, clock })
-            }
+            Some(org_keys) if faults.is_empty() => Ok(Self {
+                org_keys,
+                org_expected: Expected { issuer: settings.jwt_issuer.clone(), audience: settings.jwt_audience.clone() },
+                operator_key: settings.operator_jwt_secret.as_ref().map(key),
+                operator_expected: Expected { issuer: settings.operator_jwt_issuer.clone(), audience: settings.operator_jwt_audience.clone() },
+                clock,
+            }),
             _ => Err(faults),
         }
     }

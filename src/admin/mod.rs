@@ -34,7 +34,7 @@ mod state;
 mod token;
 mod view;
 
-pub use auth::SECRET_BYTES_MIN;
+pub use auth::{SECRET_BYTES_MIN, check_settings};
 pub use jwks::FetchKeys;
 pub use problem::Code;
 pub use state::{AdminNeeds, AdminState};

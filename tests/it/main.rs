@@ -1,5 +1,6 @@
 //! The one integration binary: whole ways through real edges. One module a concern, helpers in `support`.
 
+mod admin;
 mod conformance;
 mod listener;
 mod operations;

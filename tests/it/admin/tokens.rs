@@ -1,0 +1,375 @@
+//! Who gets in: C27, C28, and what a role may do.
+
+use super::{Api, OPERATOR_SECRET, SECRET, START, rule};
+use async_trait::async_trait;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use hookswitch::{
+    admin::{FetchKeys, Role},
+    config::Settings,
+    domain::OrgId,
+};
+use jsonwebtoken::{Algorithm, EncodingKey, crypto};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+const PATH: &str = "/api/integrations/status";
+
+fn part(value: &str) -> String {
+    URL_SAFE_NO_PAD.encode(value)
+}
+
+/// Signs any texts as header and claims: whole numbers and shapes that no library would write.
+fn signed(header: &str, claims: &str, key: &EncodingKey, algorithm: Algorithm) -> String {
+    let message = format!("{}.{}", part(header), part(claims));
+    format!("{message}.{}", crypto::sign(message.as_bytes(), key, algorithm).unwrap())
+}
+
+fn hs256(header: &str, claims: &str) -> String {
+    signed(header, claims, &EncodingKey::from_secret(SECRET.as_bytes()), Algorithm::HS256)
+}
+
+fn claims(org: OrgId) -> Value {
+    json!({
+        "exp": START.as_seconds() + 3600, "iat": START.as_seconds(), "iss": "hookswitch", "aud": "hookswitch-admin", "sub": "person-1",
+        "org_id": org, "role": "owner",
+    })
+}
+
+async fn status(api: &Api, token: &str) -> u16 {
+    let answer = Api::send(api.request(Method::GET, PATH).bearer_auth(token)).await;
+    if answer.status == 401 {
+        assert_eq!(answer.headers["www-authenticate"], "Bearer");
+        assert_eq!(answer.code(), "unauthenticated");
+    }
+    answer.status
+}
+
+#[tokio::test]
+async fn claims_are_what_they_must_be_or_the_token_is_refused() {
+    const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
+    let api = Api::start().await;
+    let good = claims(api.a);
+    assert_eq!(status(&api, &hs256(HEADER, &good.to_string())).await, 200);
+    let in_app_metadata = json!({ "org_id": null, "role": "authenticated", "app_metadata": { "org_id": api.a, "role": "viewer" } });
+    let now = START.as_seconds();
+    let with = |name: &str, value: Value| {
+        let mut claims = good.clone();
+        claims[name] = value;
+        claims
+    };
+    let without = |name: &str| {
+        let mut claims = good.clone();
+        claims.as_object_mut().unwrap().remove(name);
+        claims
+    };
+    let mut supabase = good.clone();
+    supabase.as_object_mut().unwrap().remove("org_id");
+    supabase["role"] = json!("authenticated");
+    supabase["app_metadata"] = in_app_metadata["app_metadata"].clone();
+    assert_eq!(status(&api, &hs256(HEADER, &supabase.to_string())).await, 200);
+    let mut both_equal = good.clone();
+    both_equal["app_metadata"] = json!({ "org_id": api.a });
+    assert_eq!(status(&api, &hs256(HEADER, &both_equal.to_string())).await, 200);
+
+    let refused = [
+        with("exp", json!(now.to_string())),
+        without("exp"),
+        with("exp", json!(null)),
+        with("exp", json!(now as f64 + 3600.5)),
+        with("exp", json!(1_000_000_000_000_000_000_u64)),
+        with("exp", json!(-1)),
+        with("exp", json!(now - 61)),
+        with("nbf", json!("0")),
+        with("nbf", json!(null)),
+        with("nbf", json!(now + 3600)),
+        with("iat", json!("now")),
+        with("aud", json!(["hookswitch-admin"])),
+        with("aud", json!(["hookswitch-admin", "other"])),
+        without("aud"),
+        with("aud", json!("hookswitch")),
+        with("aud", json!("hookswitch-admin-2")),
+        with("aud", json!("hookswitch-operator")),
+        with("iss", json!("hookswitch/")),
+        with("iss", json!(["hookswitch"])),
+        without("iss"),
+        without("sub"),
+        with("sub", json!("")),
+        with("sub", json!(7)),
+        with("sub", json!("a\r\nb")),
+        with("org_id", json!([api.a])),
+        with("org_id", json!(null)),
+        with("org_id", json!("")),
+        with("org_id", json!(format!("urn:uuid:{}", api.a))),
+        with("org_id", json!(api.a.to_string().replace('-', ""))),
+        with("org_id", json!(OrgId::generate())),
+        without("org_id"),
+        with("role", json!("OWNER")),
+        with("role", json!(["owner"])),
+        with("role", json!("operator")),
+        with("role", json!(null)),
+        without("role"),
+        with("app_metadata", json!({ "org_id": api.b })),
+        with("app_metadata", json!({ "org_id": null })),
+        with("app_metadata", json!({ "role": "superuser" })),
+        with("app_metadata", json!([])),
+        {
+            let mut claims = without("org_id");
+            claims["user_metadata"] = json!({ "org_id": api.a });
+            claims
+        },
+    ];
+    for claims in refused {
+        assert_eq!(status(&api, &hs256(HEADER, &claims.to_string())).await, 401, "{claims}");
+    }
+    let twice = good.to_string().replacen('{', &format!("{{\"org_id\":\"{}\",", api.b), 1);
+    assert_eq!(status(&api, &hs256(HEADER, &twice)).await, 401, "a claim that occurs twice");
+}
+
+#[tokio::test]
+async fn headers_choose_nothing() {
+    let api = Api::start().await;
+    let good = claims(api.a).to_string();
+    assert_eq!(status(&api, &hs256(r#"{"alg":"HS256"}"#, &good)).await, 200);
+    for header in [
+        r#"{"alg":"none"}"#,
+        r#"{"alg":"HS384"}"#,
+        r#"{"alg":"RS256"}"#,
+        r#"{"alg":"hs256"}"#,
+        r#"{"alg":"HS256","alg":"HS256"}"#,
+        r#"{"alg":"HS256","crit":["exp"]}"#,
+        r#"{"alg":"HS256","jku":"http://169.254.169.254/keys"}"#,
+        r#"{"alg":"HS256","x5u":"http://169.254.169.254/keys"}"#,
+        r#"{"alg":"HS256","jwk":{"kty":"oct","k":"AAAA"}}"#,
+        r#"{"alg":"HS256","b64":false}"#,
+        r#"{"alg":"HS256","cty":"JWT"}"#,
+        r#"{"alg":"HS256","zip":"DEF"}"#,
+        r#"{"alg":"HS256","kid":""}"#,
+        r#"{"alg":"HS256","kid":["a"]}"#,
+        r#"{"typ":"JWT"}"#,
+        "not json",
+    ] {
+        assert_eq!(status(&api, &hs256(header, &good)).await, 401, "{header}");
+    }
+    let long = format!(r#"{{"alg":"HS256","kid":"{}"}}"#, "k".repeat(5_000));
+    let whole = hs256(r#"{"alg":"HS256"}"#, &good);
+    let (message, signature) = whole.rsplit_once('.').unwrap();
+    let none = format!("{}.{}.", part(r#"{"alg":"none"}"#), part(&good));
+    let hs384 = signed(r#"{"alg":"HS384"}"#, &good, &EncodingKey::from_secret(SECRET.as_bytes()), Algorithm::HS384);
+    let padded = format!("{whole}==");
+    for token in [
+        hs256(&long, &good),
+        none,
+        hs384,
+        padded,
+        format!("{message}."),
+        message.to_owned(),
+        format!("{whole}.{signature}"),
+        format!("{whole}.a.b"),
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode([0_u8; 32])),
+        signed(r#"{"alg":"HS256"}"#, &good, &EncodingKey::from_secret(b"another secret that is long enough"), Algorithm::HS256),
+        signed(r#"{"alg":"HS256"}"#, &good, &EncodingKey::from_secret(OPERATOR_SECRET.as_bytes()), Algorithm::HS256),
+        "x".repeat(20_000),
+        ".".repeat(3),
+    ] {
+        assert_eq!(status(&api, &token).await, 401, "{}", &token[..token.len().min(80)]);
+    }
+    // Only one bearer token in one Authorization header opens anything: no cookie does, no query.
+    for request in [
+        api.request(Method::GET, PATH),
+        api.request(Method::GET, PATH).header("cookie", format!("session={whole}; access_token={whole}")),
+        api.request(Method::GET, &format!("{PATH}?access_token={whole}")),
+        api.request(Method::GET, PATH).basic_auth("a", Some(&whole)),
+        api.request(Method::GET, PATH).header("authorization", whole.clone()),
+        api.request(Method::GET, PATH).bearer_auth(&whole).header("authorization", format!("Bearer {whole}")),
+    ] {
+        assert_eq!(Api::send(request).await.status, 401);
+    }
+}
+
+#[tokio::test]
+async fn roles_hold_on_every_route_that_writes() {
+    let api = Api::start().await;
+    let rule = api.post(api.a, "/api/rules", &rule("one")).await.expect(201).json();
+    let id = rule["id"].as_str().unwrap();
+    let routes = [
+        // Route, and whether a member may.
+        (Method::POST, "/api/integrations/vapi".to_owned(), false),
+        (Method::DELETE, "/api/integrations/vapi".to_owned(), false),
+        (Method::POST, "/api/integrations/vapi/test".to_owned(), false),
+        (Method::POST, "/api/integrations/vapi/verify".to_owned(), false),
+        (Method::POST, "/api/destinations".to_owned(), false),
+        (Method::DELETE, "/api/destinations/x".to_owned(), false),
+        (Method::POST, "/api/destinations/x/secrets".to_owned(), false),
+        (Method::POST, "/api/assistants".to_owned(), false),
+        (Method::DELETE, "/api/assistants/x".to_owned(), false),
+        (Method::POST, "/api/phone-numbers".to_owned(), false),
+        (Method::DELETE, "/api/phone-numbers/+15551234567".to_owned(), false),
+        (Method::POST, "/api/endpoints".to_owned(), false),
+        (Method::DELETE, format!("/api/endpoints/{id}"), false),
+        (Method::POST, format!("/api/endpoints/{id}/secrets"), false),
+        (Method::POST, "/api/rules".to_owned(), true),
+        (Method::PUT, format!("/api/rules/{id}"), true),
+        (Method::DELETE, format!("/api/rules/{id}"), true),
+        (Method::POST, "/api/rules/dry-run".to_owned(), true),
+        (Method::POST, format!("/api/rules/{id}/dry-run"), true),
+        (Method::POST, format!("/api/actions/{id}/retry"), true),
+        (Method::POST, format!("/api/actions/{id}/cancel"), true),
+        (Method::POST, format!("/api/actions/{id}/resolve"), true),
+    ];
+    for (method, path, member_may) in routes {
+        let empty = json!({});
+        let viewer = api.call_as(api.a, Role::Viewer, method.clone(), &path, Some(&empty)).await;
+        assert_eq!((viewer.status, viewer.code().as_str()), (403, "forbidden"), "viewer, {method} {path}");
+        let stranger = Api::send(api.request(method.clone(), &path).json(&empty)).await;
+        assert_eq!(stranger.status, 401, "nobody, {method} {path}");
+        if method != Method::DELETE {
+            let member = api.call_as(api.a, Role::Member, method.clone(), &path, Some(&empty)).await;
+            assert_eq!(member.status == 403, !member_may, "member, {method} {path}: {member:?}");
+            let admin = api.call_as(api.a, Role::Admin, method.clone(), &path, Some(&empty)).await;
+            assert!(![401, 403].contains(&admin.status), "admin, {method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn operators_and_organisations_do_not_meet() {
+    let api = Api::start().await;
+    for (method, path) in [
+        (Method::GET, "/operator/organizations"),
+        (Method::POST, "/operator/organizations"),
+        (Method::GET, "/operator/rejections"),
+        (Method::POST, "/operator/cache/invalidate"),
+        (Method::POST, "/api/debug/invalidate-cache"),
+    ] {
+        let as_organisation = api.call(api.a, method.clone(), path, Some(&json!({}))).await;
+        assert_eq!((as_organisation.status, as_organisation.code().as_str()), (404, "not_found"), "{path}");
+        assert_eq!(Api::send(api.request(method, path)).await.status, 401, "{path}");
+    }
+    assert_eq!(api.operator(Method::GET, PATH, &Value::Null).await.status, 401);
+    // An operator flag in an organisation's token, and an organisation's claims in an operator's.
+    let mut flagged = claims(api.a);
+    flagged["hookswitch_role"] = json!("operator");
+    let flagged = hs256(r#"{"alg":"HS256"}"#, &flagged.to_string());
+    assert_eq!(Api::send(api.request(Method::GET, "/operator/organizations").bearer_auth(flagged)).await.status, 404);
+    let by_operators_key = |claims: &Value| {
+        signed(r#"{"alg":"HS256"}"#, &claims.to_string(), &EncodingKey::from_secret(OPERATOR_SECRET.as_bytes()), Algorithm::HS256)
+    };
+    let mut operator = json!({ "exp": START.as_seconds() + 60, "iss": "hookswitch-operator", "aud": "hookswitch-operator", "sub": "op" });
+    assert_eq!(Api::send(api.request(Method::GET, "/operator/organizations").bearer_auth(by_operators_key(&operator))).await.status, 401, "without the claim");
+    operator["hookswitch_role"] = json!("operator");
+    assert_eq!(Api::send(api.request(Method::GET, "/operator/organizations").bearer_auth(by_operators_key(&operator))).await.status, 200);
+    operator["aud"] = json!("hookswitch-admin");
+    assert_eq!(Api::send(api.request(Method::GET, "/operator/organizations").bearer_auth(by_operators_key(&operator))).await.status, 401);
+
+    for body in [json!({ "org_id": api.a }), json!({ "orgId": api.a })] {
+        api.operator(Method::POST, "/api/debug/invalidate-cache", &body).await.expect(200);
+    }
+    assert_eq!(api.dropped.load(Ordering::SeqCst), 2);
+    let wrong = api.operator(Method::POST, "/operator/cache/invalidate", &json!({ "org_id": "all" })).await.expect(400);
+    assert_eq!(wrong.field(), "org_id");
+}
+
+/// Keys from an identity provider, with counters.
+struct Source {
+    document: String,
+    fetches: AtomicUsize,
+    is_away: AtomicBool,
+}
+
+#[async_trait]
+impl FetchKeys for Source {
+    async fn fetch(&self) -> Result<Vec<u8>, String> {
+        self.fetches.fetch_add(1, Ordering::SeqCst);
+        if self.is_away.load(Ordering::SeqCst) { Err("away".to_owned()) } else { Ok(self.document.clone().into_bytes()) }
+    }
+}
+
+/// Made for this test by `openssl ecparam -genkey -name prime256v1`; PKCS#8.
+const EC_KEY: &str = include_str!("../../data/jwt-es256.pem");
+
+#[tokio::test]
+async fn public_keys_are_fetched_with_care() {
+    let key = EncodingKey::from_ec_pem(EC_KEY.as_bytes()).unwrap();
+    let mut jwk = serde_json::to_value(jsonwebtoken::jwk::Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap()).unwrap();
+    jwk["kid"] = json!("one");
+    let mut lying = jwk.clone();
+    (lying["kid"], lying["alg"]) = (json!("lying"), json!("RS256"));
+    let symmetric = json!({ "kty": "oct", "kid": "symmetric", "k": URL_SAFE_NO_PAD.encode(SECRET) });
+    let document = json!({ "keys": [jwk, lying, symmetric, { "kty": "unheard-of", "kid": "x" }] }).to_string();
+    let source = Arc::new(Source { document: document.clone(), fetches: AtomicUsize::new(0), is_away: AtomicBool::new(true) });
+    let mut settings = Settings::default();
+    settings.admin.jwt_jwks_url = Some("https://issuer.example.com/keys".to_owned());
+    let api = Api::start_with(settings, Some(source.clone())).await;
+    let good = claims(api.a).to_string();
+    let token = |kid: &str| signed(&format!(r#"{{"alg":"ES256","kid":"{kid}"}}"#), &good, &key, Algorithm::ES256);
+    let fetches = || source.fetches.load(Ordering::SeqCst);
+
+    assert_eq!(status(&api, &token("one")).await, 503, "no keys yet is not a bad token");
+    source.is_away.store(false, Ordering::SeqCst);
+    assert_eq!(status(&api, &token("one")).await, 503, "within the cooldown");
+    assert_eq!(fetches(), 1);
+    api.clock.advance(std::time::Duration::from_secs(10));
+    assert_eq!(status(&api, &token("one")).await, 200);
+    assert_eq!(fetches(), 2);
+
+    api.clock.advance(std::time::Duration::from_secs(10));
+    for n in 0..200 {
+        let kid = ["../../etc/passwd", "http://169.254.169.254/", "' or 1=1", "unknown"][n % 4];
+        assert_eq!(status(&api, &token(&format!("{kid}{n}"))).await, 401);
+    }
+    assert_eq!(fetches(), 3, "200 unknown ids, one fetch");
+    for (kid, header) in [("lying", "ES256"), ("symmetric", "ES256")] {
+        assert_eq!(status(&api, &signed(&format!(r#"{{"alg":"{header}","kid":"{kid}"}}"#), &good, &key, Algorithm::ES256)).await, 401, "{kid}");
+    }
+    let public = document.as_bytes();
+    for header in [r#"{"alg":"HS256","kid":"one"}"#, r#"{"alg":"HS256","kid":"symmetric"}"#] {
+        assert_eq!(status(&api, &hs256(header, &good)).await, 401);
+        assert_eq!(status(&api, &signed(header, &good, &EncodingKey::from_secret(public), Algorithm::HS256)).await, 401);
+    }
+    let message = format!("{}.{}", part(r#"{"alg":"ES256","kid":"one"}"#), part(&good));
+    assert_eq!(status(&api, &format!("{message}.{}", URL_SAFE_NO_PAD.encode([0_u8; 64]))).await, 401, "a signature of zeros");
+    assert_eq!(status(&api, &signed(r#"{"alg":"ES256"}"#, &good, &key, Algorithm::ES256)).await, 401, "no key id");
+
+    source.is_away.store(true, Ordering::SeqCst);
+    let later = json!({ "exp": START.as_seconds() + 90_000 });
+    let mut long = claims(api.a);
+    long["exp"] = later["exp"].clone();
+    let long = signed(r#"{"alg":"ES256","kid":"one"}"#, &long.to_string(), &key, Algorithm::ES256);
+    api.clock.advance(std::time::Duration::from_hours(1));
+    let before = fetches();
+    assert_eq!(status(&api, &long).await, 200, "old keys serve while new ones cannot be fetched");
+    assert_eq!(fetches(), before + 1);
+    assert_eq!(status(&api, &token("one")).await, 401, "expired by then");
+}
+
+#[test]
+fn weak_keys_do_not_start() {
+    use hookswitch::config::AdminSettings;
+    use secrecy::SecretString;
+    let secret = |text: &str| Some(SecretString::from(text));
+    let long = "0123456789abcdef0123456789abcdef";
+    let table = [
+        (AdminSettings { jwt_secret: secret(&long[..31]), ..AdminSettings::default() }, "HOOKSWITCH_JWT_SECRET"),
+        (AdminSettings::default(), "HOOKSWITCH_JWT_SECRET"),
+        (
+            AdminSettings { jwt_secret: secret(long), jwt_jwks_url: Some("https://issuer.example.com".into()), ..AdminSettings::default() },
+            "HOOKSWITCH_JWT_SECRET",
+        ),
+        (AdminSettings { jwt_secret: secret(long), operator_jwt_secret: secret("short"), ..AdminSettings::default() }, "HOOKSWITCH_OPERATOR_JWT_SECRET"),
+        (AdminSettings { jwt_secret: secret(long), operator_jwt_secret: secret(long), ..AdminSettings::default() }, "HOOKSWITCH_OPERATOR_JWT_SECRET"),
+        (
+            AdminSettings { jwt_secret: secret(long), operator_jwt_audience: "hookswitch-admin".into(), ..AdminSettings::default() },
+            "HOOKSWITCH_OPERATOR_JWT_AUDIENCE",
+        ),
+    ];
+    for (settings, name) in table {
+        let faults = hookswitch::admin::check_settings(&settings);
+        assert!(faults.iter().any(|fault| fault.name == name), "{name}: {faults:?}");
+        assert!(!format!("{faults:?}").contains(long), "a fault repeats no secret");
+    }
+    assert!(hookswitch::admin::check_settings(&AdminSettings { jwt_secret: secret(long), ..AdminSettings::default() }).is_empty());
+}
