@@ -160,7 +160,31 @@ pub fn parts(token: &str) -> Result<Parts<'_>, Refused> {
 }
 
 fn decoded<T: serde::de::DeserializeOwned>(part: &str) -> Option<T> {
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+    serde_json::from_slice::<Object<T>>(&URL_SAFE_NO_PAD.decode(part).ok()?).ok().map(|object| object.0)
+}
+
+/// An object and nothing else: serde would take a struct's fields from a list, by position.
+#[derive(Default)]
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OnlyMaps<T>(std::marker::PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> serde::de::Visitor<'de> for OnlyMaps<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(OnlyMaps(std::marker::PhantomData))
+    }
 }
 
 /// One of our keys, with the only algorithm that it is used with.
@@ -203,7 +227,7 @@ struct OrgClaims {
     #[serde(default)]
     role: Field<serde_json::Value>,
     #[serde(default)]
-    app_metadata: Field<AppMetadata>,
+    app_metadata: Field<Object<AppMetadata>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -256,7 +280,7 @@ fn check_spec(parts: &Parts<'_>, expected: &Expected, now: Timestamp) -> Result<
 pub fn member(parts: &Parts<'_>, expected: &Expected, now: Timestamp) -> Result<Member, Refused> {
     let subject = check_spec(parts, expected, now)?;
     let claims: OrgClaims = decoded(parts.claims).ok_or(Refused::Claims)?;
-    let app = claims.app_metadata.into_option().unwrap_or_default();
+    let Object(app) = claims.app_metadata.into_option().unwrap_or_default();
     let id = |field: Field<String>| field.into_option().map(|text| text.parse::<OrgId>().map_err(|_| Refused::Claims)).transpose();
     let org = match (id(app.org_id)?, id(claims.org_id)?) {
         (Some(one), Some(other)) if one != other => return Err(Refused::Claims),

@@ -58,8 +58,18 @@ async fn only_what_can_verify_is_kept() {
 async fn destinations_are_public_and_sign_with_two_secrets_while_one_rotates() {
     let api = Api::start().await;
     for url in [
-        "http://example.com/", "https://127.0.0.1/", "https://127.1/", "https://2130706433/", "https://0x7f.1/", "https://[::1]/", "https://[::ffff:7f00:1]/",
-        "https://169.254.169.254/latest", "https://localhost./", "https://user:pass@example.com/", "https://example.com:6379/", "https://100.64.0.1/",
+        "http://example.com/",
+        "https://127.0.0.1/",
+        "https://127.1/",
+        "https://2130706433/",
+        "https://0x7f.1/",
+        "https://[::1]/",
+        "https://[::ffff:7f00:1]/",
+        "https://169.254.169.254/latest",
+        "https://localhost./",
+        "https://user:pass@example.com/",
+        "https://example.com:6379/",
+        "https://100.64.0.1/",
     ] {
         let answer = api.post(api.a, "/api/destinations", &json!({ "name": "crm", "url": url })).await;
         assert_eq!((answer.status, answer.code().as_str(), answer.field().as_str()), (422, "address_not_allowed", "url"), "{url}");

@@ -62,7 +62,11 @@ async fn another_account_needs_a_word_and_the_id_stays() {
     let differs = api.post(api.a, "/api/integrations/twilio?unverified=true", &twilio(OTHER_SID)).await.expect(409);
     assert_eq!(differs.code(), "account_differs");
     api.delete(api.a, "/api/integrations/twilio").await.expect(204);
-    assert_eq!(api.post(api.a, "/api/integrations/twilio?unverified=true", &twilio(OTHER_SID)).await.expect(409).code(), "account_differs", "also after DELETE");
+    assert_eq!(
+        api.post(api.a, "/api/integrations/twilio?unverified=true", &twilio(OTHER_SID)).await.expect(409).code(),
+        "account_differs",
+        "also after DELETE"
+    );
     let replaced = api.post(api.a, "/api/integrations/twilio?unverified=true&replace_account=true", &twilio(OTHER_SID)).await.expect(200).json();
     assert_eq!((&replaced["id"], &replaced["account"]["id"]), (&first["id"], &json!(OTHER_SID)));
     api.post(api.b, "/api/integrations/twilio?unverified=true", &twilio(SID)).await.expect(200);
@@ -177,7 +181,13 @@ async fn a_row_that_does_not_open_says_so() {
         verified_at: None,
     };
     let audit = hookswitch::store::audit::AuditEntry {
-        org: api.b, at: super::START, actor: "test".into(), verb: "connect", target_kind: "credential", target_id: "vapi".into(), fields: vec![],
+        org: api.b,
+        at: super::START,
+        actor: "test".into(),
+        verb: "connect",
+        target_kind: "credential",
+        target_id: "vapi".into(),
+        fields: vec![],
     };
     api.store.save_credential(moved, audit).await.unwrap();
     let status = api.get(api.b, "/api/integrations/status").await.expect(200).json();

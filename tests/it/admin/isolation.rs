@@ -54,7 +54,7 @@ async fn plan(api: &Api, org: OrgId, state: ActionState) -> (EventId, ActionId) 
         detail: None,
         expires_at: START + Duration::from_hours(24),
     };
-    api.store.plan(vec![PlannedEvent { org, envelope, body: sealed, actions: vec![planned], series: 0 }]).await.unwrap();
+    api.store.plan(vec![PlannedEvent { org, envelope, body: sealed, actions: vec![planned], series: 0 }].into()).await.unwrap();
     (event, action)
 }
 
@@ -113,7 +113,15 @@ async fn an_event_is_shown_to_its_own_with_secrets_masked() {
     assert_eq!(body["actions"][0]["id"], action.to_string());
     let detail = api.get(api.a, &format!("/api/actions/{action}")).await.expect(200).json();
     assert_eq!((&detail["request"]["to"], &detail["attempts_made"]), (&json!("+15551234567"), &json!([])));
-    for (query, count) in [("", 1), ("?source=vapi", 1), ("?source=twilio", 0), ("?type=vapi.end-of-call-report", 1), ("?type=vapi.%25", 0), ("?subject=call-1", 1), ("?subject=call-_", 0)] {
+    for (query, count) in [
+        ("", 1),
+        ("?source=vapi", 1),
+        ("?source=twilio", 0),
+        ("?type=vapi.end-of-call-report", 1),
+        ("?type=vapi.%25", 0),
+        ("?subject=call-1", 1),
+        ("?subject=call-_", 0),
+    ] {
         assert_eq!(api.get(api.a, &format!("/api/events{query}")).await.expect(200).json()["data"].as_array().unwrap().len(), count, "{query}");
     }
     for (query, count) in [("?state=pending", 1), ("?state=dead", 0), ("?provider=twilio", 1), ("?provider=http", 0)] {
@@ -140,7 +148,7 @@ async fn a_persons_levers_move_what_they_may() {
 #[tokio::test]
 async fn the_head_of_what_was_only_claimed_is_withheld() {
     let api = Api::start().await;
-    let rejection = |org, is_claimed, head: &str| Rejection {
+    let rejection = |org: Option<OrgId>, is_claimed: bool, head: &str| Rejection {
         id: uuid::Uuid::now_v7(),
         at: START,
         source: Source::Vapi,

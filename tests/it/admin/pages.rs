@@ -71,7 +71,17 @@ async fn a_cursor_opens_its_own_list_only() {
 #[tokio::test]
 async fn a_page_has_1_to_200_rows() {
     let api = Api::start().await;
-    for path in ["/api/rules", "/api/endpoints", "/api/events", "/api/actions", "/api/rejections", "/api/audit", "/api/assistants", "/api/phone-numbers", "/api/destinations"] {
+    for path in [
+        "/api/rules",
+        "/api/endpoints",
+        "/api/events",
+        "/api/actions",
+        "/api/rejections",
+        "/api/audit",
+        "/api/assistants",
+        "/api/phone-numbers",
+        "/api/destinations",
+    ] {
         for limit in ["1", "200"] {
             api.get(api.a, &format!("{path}?limit={limit}")).await.expect(200);
         }

@@ -31,7 +31,11 @@ async fn every_refusal_is_a_problem_and_repeats_nothing() {
         (api.request(Method::GET, "//api/rules"), 404, "not_found"),
         (api.request(Method::GET, "/api/rules"), 401, "unauthenticated"),
         (with(api.request(Method::PATCH, "/api/rules")), 405, "method_not_allowed"),
-        (api.request(Method::OPTIONS, "/api/rules").header("origin", "https://evil.example").header("access-control-request-method", "POST"), 405, "method_not_allowed"),
+        (
+            api.request(Method::OPTIONS, "/api/rules").header("origin", "https://evil.example").header("access-control-request-method", "POST"),
+            405,
+            "method_not_allowed",
+        ),
         (with(api.request(Method::GET, &format!("/api/rules/{CANARY}"))), 404, "not_found"),
         (with(api.request(Method::GET, "/api/rules/%ff%fe")), 404, "not_found"),
         (with(api.request(Method::GET, "/api/events/00000000-0000-0000-0000-000000000000")), 404, "not_found"),

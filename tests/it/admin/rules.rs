@@ -27,7 +27,10 @@ async fn a_rule_is_made_read_changed_and_deleted() {
     assert_eq!((put_once.json()["version"].as_i64(), put_once.json()["name"].as_str()), (Some(2), Some("second")));
     assert_ne!(put_once.etag(), read.etag());
     assert_eq!(api.get(api.a, &format!("/api/rules/{id}")).await.etag(), put_once.etag());
-    let stale = Api::send(api.request(Method::DELETE, &format!("/api/rules/{id}")).bearer_auth(api.token(api.a, hookswitch::admin::Role::Owner)).header("if-match", read.etag())).await;
+    let stale = Api::send(
+        api.request(Method::DELETE, &format!("/api/rules/{id}")).bearer_auth(api.token(api.a, hookswitch::admin::Role::Owner)).header("if-match", read.etag()),
+    )
+    .await;
     assert_eq!(stale.status, 412);
     api.delete(api.a, &format!("/api/rules/{id}")).await.expect(204);
     api.delete(api.a, &format!("/api/rules/{id}")).await.expect(404);
@@ -137,7 +140,9 @@ async fn a_dry_run_shows_what_would_be_planned() {
     let id = api.post(api.a, "/api/rules", &rule("one")).await.expect(201).json()["id"].as_str().unwrap().to_owned();
     let stored = api.post(api.a, &format!("/api/rules/{id}/dry-run"), &json!({ "sample": sample("hangup") })).await.expect(200).json();
     assert_eq!(stored, planned);
-    for body in [json!({ "spec": rule("x") }), json!({ "spec": rule("x"), "event_id": api.a, "sample": sample("x") }), json!({ "spec": rule("x"), "event_id": api.a })] {
+    for body in
+        [json!({ "spec": rule("x") }), json!({ "spec": rule("x"), "event_id": api.a, "sample": sample("x") }), json!({ "spec": rule("x"), "event_id": api.a })]
+    {
         assert_eq!(api.post(api.a, "/api/rules/dry-run", &body).await.expect(400).field(), "event_id");
     }
     assert_eq!(api.get(api.a, "/api/actions").await.json()["data"], json!([]), "nothing was planned");

@@ -116,6 +116,8 @@ async fn claims_are_what_they_must_be_or_the_token_is_refused() {
         with("app_metadata", json!({ "org_id": null })),
         with("app_metadata", json!({ "role": "superuser" })),
         with("app_metadata", json!([])),
+        with("app_metadata", json!([api.a, "owner"])),
+        json!([START.as_seconds() + 60]),
         {
             let mut claims = without("org_id");
             claims["user_metadata"] = json!({ "org_id": api.a });
@@ -255,9 +257,8 @@ async fn operators_and_organisations_do_not_meet() {
     flagged["hookswitch_role"] = json!("operator");
     let flagged = hs256(r#"{"alg":"HS256"}"#, &flagged.to_string());
     assert_eq!(Api::send(api.request(Method::GET, "/operator/organizations").bearer_auth(flagged)).await.status, 404);
-    let by_operators_key = |claims: &Value| {
-        signed(r#"{"alg":"HS256"}"#, &claims.to_string(), &EncodingKey::from_secret(OPERATOR_SECRET.as_bytes()), Algorithm::HS256)
-    };
+    let by_operators_key =
+        |claims: &Value| signed(r#"{"alg":"HS256"}"#, &claims.to_string(), &EncodingKey::from_secret(OPERATOR_SECRET.as_bytes()), Algorithm::HS256);
     let mut operator = json!({ "exp": START.as_seconds() + 60, "iss": "hookswitch-operator", "aud": "hookswitch-operator", "sub": "op" });
     assert_eq!(Api::send(api.request(Method::GET, "/operator/organizations").bearer_auth(by_operators_key(&operator))).await.status, 401, "without the claim");
     operator["hookswitch_role"] = json!("operator");
@@ -339,7 +340,7 @@ async fn public_keys_are_fetched_with_care() {
     let mut long = claims(api.a);
     long["exp"] = later["exp"].clone();
     let long = signed(r#"{"alg":"ES256","kid":"one"}"#, &long.to_string(), &key, Algorithm::ES256);
-    api.clock.advance(std::time::Duration::from_hours(1));
+    api.clock.advance(std::time::Duration::from_secs(3_700));
     let before = fetches();
     assert_eq!(status(&api, &long).await, 200, "old keys serve while new ones cannot be fetched");
     assert_eq!(fetches(), before + 1);
