@@ -2,6 +2,7 @@
 
 mod admin;
 mod conformance;
+mod ledger;
 mod listener;
 mod operations;
 mod routing;

@@ -57,6 +57,8 @@ const END_TURNS: &str = concat!(
 
 /// Expired rows that one command ends at most (rule 15).
 const EXPIRED_MAX: usize = 1_000;
+/// Looks at the turns in one command.
+const ROUNDS_MAX: usize = 64;
 
 pub(super) async fn claim(connection: &mut SqliteConnection, limits: ClaimLimits, now: Timestamp) -> Result<Vec<Claim>, StoreError> {
     if !limits.deferred.is_empty() {
@@ -64,18 +66,19 @@ pub(super) async fn claim(connection: &mut SqliteConnection, limits: ClaimLimits
         sqlx::query(DEFER).bind(text(list)).execute(&mut *connection).await.map_err(failed("defer turns"))?;
     }
     let mut ended = 0;
-    loop {
+    for _ in 0..ROUNDS_MAX {
         let (claims, expired) = round(connection, &limits, now).await?;
-        ended += expired;
-        // What has expired costs no one a turn: the next rows are looked at instead.
-        if !claims.is_empty() || expired == 0 || ended >= EXPIRED_MAX {
+        ended += expired.unwrap_or(0);
+        // Turns of what has expired or was cancelled since cost no one a turn: the next ones are looked at instead.
+        if !claims.is_empty() || expired.is_none() || ended >= EXPIRED_MAX {
             return Ok(claims);
         }
     }
+    Ok(Vec::new())
 }
 
-/// One look at the turns that are due: what was claimed, and how many rows had expired.
-async fn round(connection: &mut SqliteConnection, limits: &ClaimLimits, now: Timestamp) -> Result<(Vec<Claim>, usize), StoreError> {
+/// One look at the turns that are due: what was claimed, and how many rows had expired; `None` where no turn was due.
+async fn round(connection: &mut SqliteConnection, limits: &ClaimLimits, now: Timestamp) -> Result<(Vec<Claim>, Option<usize>), StoreError> {
     // Those that may take nothing now keep their place; there are at most as many of them as attempts run.
     let turns_max = limits.count_max.saturating_add(u32::try_from(limits.allowances.len()).unwrap_or(u32::MAX));
     let due = sqlx::query(TURNS).bind(now.as_micros()).bind(turns_max).fetch_all(&mut *connection).await.map_err(failed("read turns"))?;
@@ -89,7 +92,7 @@ async fn round(connection: &mut SqliteConnection, limits: &ClaimLimits, now: Tim
         }
     }
     if turns.is_empty() {
-        return Ok((Vec::new(), 0));
+        return Ok((Vec::new(), None));
     }
     let list: Vec<Value> = turns.iter().map(|(org, provider, _)| json!([hex(org.as_bytes()), provider.as_str()])).collect();
     let found = sqlx::query(ROWS)
@@ -139,7 +142,7 @@ async fn round(connection: &mut SqliteConnection, limits: &ClaimLimits, now: Tim
     let taken = text(taken);
     sqlx::query(END_TURNS).bind(&taken).execute(&mut *connection).await.map_err(failed("end turns"))?;
     sqlx::query(PASS_TURNS).bind(&taken).bind(now.as_micros()).execute(&mut *connection).await.map_err(failed("pass turns on"))?;
-    Ok((claims, expired_count))
+    Ok((claims, Some(expired_count)))
 }
 
 fn owner(row: &SqliteRow) -> Result<(OrgId, Provider), StoreError> {

@@ -1,0 +1,53 @@
+//! The ledger's conformance suite over SQLite.
+
+#[path = "conformance/ledger.rs"]
+pub mod suite;
+
+use hookswitch::{domain::*, store};
+use std::{path::PathBuf, sync::Arc};
+use suite::Bench;
+
+pub struct Directory(pub PathBuf);
+
+impl Directory {
+    pub fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("hookswitch-it-{}", uuid::Uuid::now_v7()));
+        std::fs::create_dir_all(&path).expect("a directory for the test");
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+macro_rules! cases {
+    ($($case:ident),+ $(,)?) => {$(
+        #[tokio::test]
+        async fn $case() {
+            let directory = Directory::new();
+            let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1_000)));
+            let store = store::connect(&format!("sqlite:{}", directory.0.join("store.db").display()), clock.clone()).await.expect("opens");
+            suite::$case(&Bench { store: store.clone(), clock }).await;
+            store.close().await;
+        }
+    )+};
+}
+
+cases!(
+    the_same_event_fifty_times_is_planned_once,
+    a_dedupe_key_is_its_owners,
+    a_plan_that_fails_marks_nothing,
+    what_is_planned_is_what_is_claimed,
+    claims_rotate_over_organisations,
+    what_has_expired_is_dead_without_an_attempt,
+    an_ended_lease_is_unknown_and_its_worker_is_overtaken,
+    an_id_that_another_action_holds_is_ambiguous,
+    parked_actions_go_on_with_a_newer_credential_whichever_comes_first,
+    records_count_what_they_say,
+    every_state_meets_every_operation,
+    an_action_without_a_request_cannot_be_retried,
+    many_at_once_are_never_busy,
+);
