@@ -2,5 +2,6 @@
 
 pub mod samples;
 pub mod send;
+pub mod sandbox;
 pub mod token;
 pub mod verify;
