@@ -1,7 +1,7 @@
 //! (stub)
 
 pub mod samples;
-pub mod send;
 pub mod sandbox;
+pub mod send;
 pub mod token;
 pub mod verify;
