@@ -6,6 +6,7 @@ mod integrations;
 mod isolation;
 mod pages;
 mod problems;
+mod proof;
 mod rules;
 mod tokens;
 
