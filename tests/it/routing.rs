@@ -316,7 +316,7 @@ async fn a_caller_that_goes_away_in_the_middle_of_a_look_leaves_it_to_the_next()
 async fn the_databases_clock_is_compared_with_ours() {
     let database = Database::new();
     let store = database.open().await;
-    let ours = Arc::new(ManualClock::at(NOW - Duration::from_secs(360)));
+    let ours = Arc::new(ManualClock::at(NOW - Duration::from_mins(6)));
     let table = RouteTable::load(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&ours) as Arc<dyn Clock>).await.unwrap();
     assert_eq!(table.clock_offset_micros(), 360_000_000);
     ours.set(NOW);

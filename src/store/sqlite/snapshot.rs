@@ -3,6 +3,7 @@
 use super::{SqliteStore, StoreError, failed, keys::data_key, rows::Fields};
 use crate::{
     domain::{EndpointId, OrgId, Provider, RouteKey, RouteKind, RouteState, SealedBytes, SecretId},
+    store::keys::DataKeyRow,
     store::snapshot::{EndpointRow, OrganisationRow, RouteRow, SecretRow, SnapshotChanges, Snapshots},
 };
 use async_trait::async_trait;
@@ -121,7 +122,7 @@ impl Snapshots for SqliteStore {
         if current != version {
             let above = Above(version);
             above.each(connection, [ALL_ORGANISATIONS, ORGANISATIONS], &mut changes.organisations, organisation).await?;
-            above.each(connection, [ALL_DATA_KEYS, DATA_KEYS], &mut changes.data_keys, |row, into| Ok(into.push(data_key(row)?))).await?;
+            above.each(connection, [ALL_DATA_KEYS, DATA_KEYS], &mut changes.data_keys, wrapped_key).await?;
             above.each(connection, [ALL_ENDPOINTS, ENDPOINTS], &mut changes.endpoints, endpoint).await?;
             above.each(connection, [ALL_SECRETS, SECRETS], &mut changes.secrets, secret).await?;
             above.each(connection, [ALL_ASSISTANTS, ASSISTANTS], &mut changes.routes, assistant).await?;
@@ -131,6 +132,11 @@ impl Snapshots for SqliteStore {
         transaction.rollback().await.map_err(failed("load routes"))?;
         Ok(changes)
     }
+}
+
+fn wrapped_key(row: &SqliteRow, into: &mut Vec<DataKeyRow>) -> Result<(), StoreError> {
+    into.push(data_key(row)?);
+    Ok(())
 }
 
 fn organisation(row: &SqliteRow, into: &mut Vec<OrganisationRow>) -> Result<(), StoreError> {
