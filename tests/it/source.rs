@@ -1,5 +1,6 @@
 //! Signatures and readings of webhooks over the published and computed vectors, and over whole payloads.
 
+mod hostile;
 mod payloads;
 mod vectors;
 mod verify;
