@@ -100,7 +100,9 @@ impl DevFile {
 /// No such sample, `dev` was not started, or a setting that makes no request.
 pub async fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
     if args.list {
-        SAMPLES.iter().for_each(|sample| println!("{}", sample.name));
+        for sample in SAMPLES {
+            println!("{}", sample.name);
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let name = args.name.as_deref().context("name a sample, or ask for --list")?;

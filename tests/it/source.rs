@@ -2,5 +2,6 @@
 
 mod hostile;
 mod payloads;
+mod send;
 mod vectors;
 mod verify;
