@@ -54,7 +54,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         (store, table, begun.elapsed().as_secs_f64())
     });
     assert_eq!(table.routes_len(), ROUTES as usize);
-    World { directory, store, table, load_seconds, runtime: runtime }
+    World { directory, store, table, load_seconds, runtime }
 });
 
 async fn fill(path: &std::path::Path) {
