@@ -183,7 +183,7 @@ async fn a_look_up_matches_what_was_made_since_and_says_all_of_it() {
     sandbox.post_message(&[("To", "+12025550177"), ("From", FROM), ("Body", "same text")]).await;
     sms.first_sent_at = Some(SystemClock.now());
     assert!(matches!(sms.look_up(&providers).await, LookUp::Matches(ids) if ids.len() == 2), "ambiguity is for the caller to see");
-    sms.first_sent_at = Some(SystemClock.now() + Duration::from_secs(300));
+    sms.first_sent_at = Some(SystemClock.now() + Duration::from_mins(5));
     assert_eq!(sms.look_up(&providers).await, LookUp::Matches(Vec::new()), "older than the attempt");
     // More than a page: everything is read.
     for n in 0..120 {
