@@ -136,6 +136,14 @@ impl HttpClient {
         self.execute(request, deadline).await
     }
 
+    /// One GET of a URL that whoever runs the installation set: public keys of tokens.
+    ///
+    /// # Errors
+    /// What [`CallError`] says; never `Refused`: the status is in the answer.
+    pub async fn get_document(&self, url: &str, deadline: Duration) -> Result<Answer, CallError> {
+        self.execute(self.trusted.get(url), deadline).await
+    }
+
     /// One POST to a URL that an organisation typed.
     ///
     /// # Errors
