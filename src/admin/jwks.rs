@@ -3,7 +3,10 @@
 //! **Invariant:** nothing that a token says makes us fetch more than once in ten seconds, and a fetch that fails never takes away keys that we have.
 
 use super::token::Key;
-use crate::domain::{Clock, Timestamp};
+use crate::{
+    domain::{Clock, Timestamp},
+    provider::http::HttpClient,
+};
 use async_trait::async_trait;
 use jsonwebtoken::{
     Algorithm, DecodingKey,
@@ -16,10 +19,12 @@ use tokio::sync::Mutex;
 /// Least time between two fetches.
 const COOLDOWN: Duration = Duration::from_secs(10);
 /// Age from which keys are fetched again although they serve.
-const FRESH: Duration = Duration::from_secs(300);
+const FRESH: Duration = Duration::from_mins(5);
 /// Age up to which keys serve while no fetch succeeds.
 const STALE_MAX: Duration = Duration::from_hours(24);
 const KEYS_MAX: usize = 64;
+/// Time for one fetch: requests wait for it.
+const FETCH_MAX: Duration = Duration::from_secs(5);
 
 /// Gets the document. HTTP in production; tests count the fetches.
 #[async_trait]
@@ -27,6 +32,24 @@ pub trait FetchKeys: Send + Sync + 'static {
     /// # Errors
     /// What went wrong, for the log.
     async fn fetch(&self) -> Result<Vec<u8>, String>;
+}
+
+/// The document at a URL of the settings.
+pub struct HttpKeys {
+    pub http: HttpClient,
+    pub url: String,
+}
+
+#[async_trait]
+impl FetchKeys for HttpKeys {
+    async fn fetch(&self) -> Result<Vec<u8>, String> {
+        let answer = self.http.get_document(&self.url, FETCH_MAX).await.map_err(|error| error.to_string())?;
+        match (answer.status, answer.body) {
+            (200, Ok(body)) => Ok(body.to_vec()),
+            (200, Err(reason)) => Err(reason.to_owned()),
+            (status, _) => Err(format!("the answer was {status}")),
+        }
+    }
 }
 
 /// What is known about a key id.

@@ -230,7 +230,7 @@ pub async fn dry_run_stored(
 async fn run(state: &AdminState, org: OrgId, spec: &RuleSpec, event_id: Option<String>, sample: Option<SampleWish>) -> Answer<Json<DryRunView>> {
     let ran = match (event_id, sample) {
         (Some(id), None) => on_stored(state, org, spec, &id).await?,
-        (None, Some(sample)) => on_sample(state, spec, sample)?,
+        (None, Some(sample)) => on_sample(state, spec, &sample)?,
         _ => return Err(Problem::field(Code::InvalidField, "event_id", "expected either event_id or sample, and not both")),
     };
     Ok(Json(match ran.map_err(invalid)? {
@@ -267,7 +267,7 @@ async fn on_stored(state: &AdminState, org: OrgId, spec: &RuleSpec, id: &str) ->
     Ok(state.vault.open(org, Purpose::Payload, sealed, apply).await?)
 }
 
-fn on_sample(state: &AdminState, spec: &RuleSpec, sample: SampleWish) -> Answer<Ran> {
+fn on_sample(state: &AdminState, spec: &RuleSpec, sample: &SampleWish) -> Answer<Ran> {
     let mut headers = Vec::with_capacity(sample.headers.len());
     for (name, value) in &sample.headers {
         let value = value.as_str().ok_or_else(|| Problem::field(Code::InvalidField, "sample.headers", "expected a text for each header"))?;

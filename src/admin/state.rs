@@ -2,7 +2,7 @@
 
 use super::{
     auth::{KnownOrgs, Tokens},
-    jwks::{FetchKeys, Jwks},
+    jwks::{FetchKeys, HttpKeys, Jwks},
     problem::Problem,
     token::Member,
 };
@@ -28,7 +28,7 @@ pub struct AdminNeeds {
     pub drop_credentials: Arc<dyn Fn(OrgId) + Send + Sync>,
     /// Where writes finish although the caller has gone: the lifecycle's.
     pub tasks: TaskTracker,
-    /// For RS256 and ES256 tokens: where their keys are fetched.
+    /// In place of HTTP, where the keys of RS256 and ES256 tokens come from. `None` outside of tests.
     pub jwks: Option<Arc<dyn FetchKeys>>,
 }
 
@@ -52,7 +52,11 @@ impl AdminState {
     /// # Errors
     /// Every setting of tokens that cannot be used.
     pub fn new(settings: &Settings, needs: AdminNeeds) -> Result<Arc<Self>, ConfigError> {
-        let jwks = needs.jwks.map(|source| Jwks::new(source, Arc::clone(&needs.clock)));
+        let own = settings.admin.jwt_jwks_url.clone().map(|url| {
+            let source: Arc<dyn FetchKeys> = Arc::new(HttpKeys { http: needs.providers.http.clone(), url });
+            source
+        });
+        let jwks = needs.jwks.or(own).map(|source| Jwks::new(source, Arc::clone(&needs.clock)));
         let tokens = Tokens::new(&settings.admin, jwks, Arc::clone(&needs.clock)).map_err(|faults| ConfigError { faults })?;
         Ok(Arc::new(Self {
             tokens,

@@ -12,7 +12,7 @@ const TOKEN_BYTES_MAX: usize = 8 << 10;
 const KID_BYTES_MAX: usize = 200;
 const SUBJECT_CHARS_MAX: usize = 200;
 /// How far the issuer's clock may be from ours.
-const LEEWAY: Duration = Duration::from_secs(60);
+const LEEWAY: Duration = Duration::from_mins(1);
 /// The last second of the year 9999: what lies beyond is no time.
 const SECONDS_MAX: u64 = 253_402_300_799;
 

@@ -1,8 +1,13 @@
 //! `schemas/problem.json` says what refusals look like: made from the codes, held against real answers.
 
-use hookswitch::admin::Code;
+use super::{Api, isolation, proof};
+use hookswitch::{
+    admin::{Code, Role},
+    domain::ActionState,
+};
+use reqwest::Method;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 fn schema() -> Value {
     let codes: Vec<Value> = Code::ALL
@@ -67,4 +72,104 @@ pub(crate) fn check_problem(body: &Value) {
     for error in body.get("errors").and_then(Value::as_array).into_iter().flatten() {
         assert!(error["field"].is_string() && error["problem"].is_string() && error.as_object().unwrap().len() == 2, "{error}");
     }
+}
+
+/// Words of a shell line: blanks part them, single quotes keep them together.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quoted) = (Vec::new(), String::new(), false);
+    for c in line.chars() {
+        match c {
+            '\'' => quoted = !quoted,
+            ' ' if !quoted => words.extend(Some(std::mem::take(&mut word)).filter(|word| !word.is_empty())),
+            c => word.push(c),
+        }
+    }
+    words.extend(Some(word).filter(|word| !word.is_empty()));
+    words
+}
+
+/// Each `curl` of the page is sent as it stands; `# 201 RULE=id` is what it answers, and what the next ones call `$RULE`.
+#[tokio::test]
+async fn every_curl_of_the_page_does_what_the_page_says() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api.md")).unwrap();
+    let house = proof::start().await;
+    let api = &house.api;
+    let (event, action) = isolation::plan(api, api.a, ActionState::Dead).await;
+    let (_, waiting) = isolation::plan(api, api.a, ActionState::Pending).await;
+    let mut names = BTreeMap::from([
+        ("ADMIN".to_owned(), api.base.clone()),
+        ("TOKEN".to_owned(), api.token(api.a, Role::Owner)),
+        ("OPERATOR".to_owned(), api.operator_token()),
+        ("ORG".to_owned(), api.a.to_string()),
+        ("EVENT".to_owned(), event.to_string()),
+        ("ACTION".to_owned(), action.to_string()),
+        ("WAITING".to_owned(), waiting.to_string()),
+    ]);
+    let mut seen = std::collections::BTreeSet::new();
+    for line in page.lines().filter(|line| line.starts_with("curl ")) {
+        let (command, expected) = line.rsplit_once(" # ").unwrap_or_else(|| panic!("what does it answer? {line}"));
+        let mut command = command.to_owned();
+        for (name, value) in names.iter().rev() {
+            command = command.replace(&format!("${name}"), value);
+        }
+        assert!(!command.contains('$'), "a name that nothing set: {command}");
+        let (mut method, mut url, mut body, mut headers) = (Method::GET, None, None, Vec::new());
+        let mut words = words(&command).into_iter().skip(1);
+        let mut next = move || words.next();
+        while let Some(word) = next() {
+            match word.as_str() {
+                "-X" => method = next().unwrap().parse().unwrap(),
+                "-d" => body = next(),
+                "--oauth2-bearer" => headers.push(("authorization".to_owned(), format!("Bearer {}", next().unwrap()))),
+                "--json" => {
+                    method = Method::POST;
+                    headers.push(("content-type".to_owned(), "application/json".to_owned()));
+                    body = next();
+                }
+                "-H" => {
+                    let header = next().unwrap();
+                    let (name, value) = header.split_once(": ").unwrap();
+                    headers.push((name.to_owned(), value.to_owned()));
+                }
+                other => url = Some(other.to_owned()),
+            }
+        }
+        let url = url.unwrap();
+        let path = url.strip_prefix(&api.base).unwrap_or_else(|| panic!("{line}"));
+        let mut request = api.request(method.clone(), path);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let answer = Api::send(match body {
+            Some(body) => request.body(body),
+            None => request,
+        })
+        .await;
+        let mut parts = expected.split(' ');
+        assert_eq!(answer.status.to_string(), parts.next().unwrap(), "{line}: {answer:?}");
+        for set in parts {
+            let (name, field) = set.split_once('=').unwrap();
+            let value = if field == "etag" { answer.etag() } else { answer.json()[field].as_str().unwrap().to_owned() };
+            names.insert(name.to_owned(), value);
+        }
+        let template = line.split(' ').find_map(|word| word.strip_prefix("$ADMIN")).unwrap().replace('\'', "");
+        let template = template.split('?').next().unwrap().to_owned();
+        seen.insert(format!("{method} {template}"));
+    }
+    let routes = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/admin/mod.rs")).unwrap();
+    let mut missing = Vec::new();
+    for line in routes.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")) {
+        let (route, handlers) = line.split_once('"').unwrap();
+        for method in ["get", "post", "put", "delete"].into_iter().filter(|method| handlers.contains(&format!("{method}("))) {
+            let matches = |seen: &String| {
+                let (shown_method, path) = seen.split_once(' ').unwrap();
+                let (shown, wanted): (Vec<_>, Vec<_>) = (path.split('/').collect(), route.split('/').collect());
+                shown_method.eq_ignore_ascii_case(method) && shown.len() == wanted.len() && shown.iter().zip(&wanted).all(|(a, b)| a == b || b.starts_with('{'))
+            };
+            if !seen.iter().any(matches) {
+                missing.push(format!("{method} {route}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "docs/api.md shows no curl of {missing:?}");
 }

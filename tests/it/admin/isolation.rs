@@ -15,7 +15,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-async fn plan(api: &Api, org: OrgId, state: ActionState) -> (EventId, ActionId) {
+pub(super) async fn plan(api: &Api, org: OrgId, state: ActionState) -> (EventId, ActionId) {
     let (event, action) = (EventId::generate(), ActionId::generate());
     let body = json!({ "message": {
         "type": "end-of-call-report", "endedReason": "hangup", "customer": { "number": "+15551234567" },

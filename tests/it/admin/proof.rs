@@ -16,8 +16,8 @@ const KEY: &str = "vapi-key-of-the-first-organisation";
 const OTHER_KEY: &str = "vapi-key-of-the-other-organisation";
 const ASSISTANT: &str = "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be0aa";
 
-struct House {
-    api: Api,
+pub(super) struct House {
+    pub(super) api: Api,
     providers: SandboxState,
     _stop: DropGuard,
 }
@@ -30,7 +30,7 @@ fn reader(key: &str, assistants: &[&str]) -> VapiOrganisation {
     }
 }
 
-async fn start() -> House {
+pub(super) async fn start() -> House {
     let stop = CancellationToken::new();
     let sandbox = Sandbox::bind("127.0.0.1:0".parse().unwrap(), SandboxConfig::default()).await.unwrap();
     let base = format!("http://{}", sandbox.address().unwrap());
