@@ -33,6 +33,8 @@ mod credentials;
 mod outcome;
 mod retry;
 mod send;
+#[cfg(test)]
+mod tests;
 
 pub use outcome::Policy;
 pub use retry::Backoff;
