@@ -14,3 +14,4 @@ mod ssrf;
 mod store_sqlite;
 mod support;
 mod vault;
+mod worker;
