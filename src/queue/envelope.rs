@@ -1,16 +1,275 @@
-//! The envelope's bytes (stub).
-use crate::domain::Envelope;
+//! The envelope's bytes: a version, the attributes as (code, length, value), an end, then the provider's body untouched.
+//!
+//! The log and every broker backend enter. **Invariant:** [`decode`] of [`encode`] is the same envelope, and no bytes make [`decode`] panic.
+//!
+//! Attributes carry the names of `CloudEvents` 1.0; the log writes a one-byte code for each name, brokers write [`attributes`] as headers.
+//! A code that this version does not know is passed over, so that an older process reads what a newer one wrote.
+
+use crate::domain::{DedupeKey, EndpointId, Envelope, EventId, EventType, OrgId, Source, Subject, Timestamp};
+use bytes::Bytes;
+use std::borrow::Cow;
+
+const VERSION: u8 = 1;
+
+/// The bytes are no envelope. Carries the reason, never the bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not an envelope: {reason}")]
 pub struct EnvelopeError {
     pub reason: &'static str,
 }
-pub fn encode(_envelope: &Envelope, _into: &mut Vec<u8>) {
-    unimplemented!()
+
+const fn broken(reason: &'static str) -> EnvelopeError {
+    EnvelopeError { reason }
 }
-pub fn decode(_bytes: &bytes::Bytes) -> Result<Envelope, EnvelopeError> {
-    unimplemented!()
+
+/// What stands on disk for an attribute's name. Codes are never given out twice.
+mod code {
+    pub const END: u8 = 0;
+    pub const ID: u8 = 1;
+    pub const SOURCE: u8 = 2;
+    pub const TYPE: u8 = 3;
+    pub const TIME: u8 = 4;
+    pub const SUBJECT: u8 = 5;
+    pub const ORG: u8 = 6;
+    pub const ENDPOINT: u8 = 7;
+    pub const DEDUPE_KEY: u8 = 8;
+    pub const RECEIVED_AT: u8 = 9;
+    pub const TRACEPARENT: u8 = 10;
+    pub const CONTENT_TYPE: u8 = 11;
+    pub const PATH: u8 = 12;
+    pub const QUERY: u8 = 13;
+    pub const HEADER: u8 = 14;
+    pub const HOPS: u8 = 15;
 }
-pub fn encoded_bytes_max(_envelope: &Envelope) -> usize {
-    unimplemented!()
+
+/// Code and length of an attribute.
+const ATTRIBUTE_HEAD: usize = 5;
+
+/// Appends the envelope's bytes.
+pub fn encode(envelope: &Envelope, into: &mut Vec<u8>) {
+    into.push(VERSION);
+    put(into, code::ID, envelope.id.as_bytes());
+    put(into, code::SOURCE, envelope.source.as_str().as_bytes());
+    put(into, code::TYPE, envelope.event_type.as_str().as_bytes());
+    put(into, code::TIME, &envelope.time.as_micros().to_le_bytes());
+    put(into, code::SUBJECT, envelope.subject.0.as_bytes());
+    if let Some(org) = &envelope.org {
+        put(into, code::ORG, org.as_bytes());
+    }
+    if let Some(endpoint) = &envelope.endpoint {
+        put(into, code::ENDPOINT, endpoint.as_bytes());
+    }
+    put(into, code::DEDUPE_KEY, &envelope.dedupe_key.0);
+    put(into, code::RECEIVED_AT, &envelope.received_at.as_micros().to_le_bytes());
+    if let Some(traceparent) = &envelope.traceparent {
+        put(into, code::TRACEPARENT, traceparent.as_bytes());
+    }
+    put(into, code::CONTENT_TYPE, envelope.content_type.as_bytes());
+    put(into, code::PATH, envelope.path.as_bytes());
+    put(into, code::QUERY, envelope.query.as_bytes());
+    for (name, value) in &envelope.headers {
+        into.push(code::HEADER);
+        into.extend_from_slice(&length(4 + name.len() + value.len()));
+        into.extend_from_slice(&length(name.len()));
+        into.extend_from_slice(name.as_bytes());
+        into.extend_from_slice(value.as_bytes());
+    }
+    if envelope.hops > 0 {
+        put(into, code::HOPS, &[envelope.hops]);
+    }
+    into.push(code::END);
+    into.extend_from_slice(&envelope.body);
+}
+
+fn put(into: &mut Vec<u8>, code: u8, value: &[u8]) {
+    into.push(code);
+    into.extend_from_slice(&length(value.len()));
+    into.extend_from_slice(value);
+}
+
+/// Requests are limited to far less than 4 GiB; a longer text would be cut off by the queue's own limit before it is written.
+fn length(bytes: usize) -> [u8; 4] {
+    u32::try_from(bytes).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+/// As many bytes as [`encode`] appends, exactly.
+#[must_use]
+pub fn encoded_bytes_max(envelope: &Envelope) -> usize {
+    let texts = [envelope.source.as_str(), envelope.event_type.as_str(), &envelope.subject.0, &envelope.content_type, &envelope.path, &envelope.query];
+    let fixed = 1 + (16 + 8 + 16 + 8) + ATTRIBUTE_HEAD * 10 + 1;
+    let optional =
+        [envelope.org.map(|_| 16), envelope.endpoint.map(|_| 16), envelope.traceparent.as_ref().map(|text| text.len()), (envelope.hops > 0).then_some(1)];
+    fixed
+        + texts.iter().map(|text| text.len()).sum::<usize>()
+        + optional.iter().flatten().map(|bytes| bytes + ATTRIBUTE_HEAD).sum::<usize>()
+        + envelope.headers.iter().map(|(name, value)| ATTRIBUTE_HEAD + 4 + name.len() + value.len()).sum::<usize>()
+        + envelope.body.len()
+}
+
+/// Reads an envelope; the body is a slice of `bytes`, not a copy.
+///
+/// # Errors
+/// Says what is wrong with the bytes. Never panics, whatever they are.
+pub fn decode(bytes: &Bytes) -> Result<Envelope, EnvelopeError> {
+    let mut rest = Rest { bytes, at: 0 };
+    match rest.byte()? {
+        VERSION => {}
+        _ => return Err(broken("a version that this process does not know")),
+    }
+    let mut parts = Parts::default();
+    loop {
+        match rest.byte()? {
+            code::END => break,
+            code => {
+                let value = rest.value()?;
+                parts.take(code, value)?;
+            }
+        }
+    }
+    parts.finish(bytes.slice(rest.at..))
+}
+
+struct Rest<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Rest<'a> {
+    fn byte(&mut self) -> Result<u8, EnvelopeError> {
+        let byte = *self.bytes.get(self.at).ok_or(broken("it ends inside the attributes"))?;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    fn value(&mut self) -> Result<&'a [u8], EnvelopeError> {
+        let (length, rest) = self.bytes.get(self.at..).and_then(<[u8]>::split_first_chunk::<4>).ok_or(broken("it ends inside the attributes"))?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let value = rest.get(..length).ok_or(broken("an attribute is longer than the event"))?;
+        self.at += 4 + length;
+        Ok(value)
+    }
+}
+
+#[derive(Default)]
+struct Parts {
+    id: Option<EventId>,
+    source: Option<Source>,
+    event_type: Option<EventType>,
+    time: Option<Timestamp>,
+    received_at: Option<Timestamp>,
+    subject: Option<Subject>,
+    org: Option<OrgId>,
+    endpoint: Option<EndpointId>,
+    dedupe_key: Option<DedupeKey>,
+    traceparent: Option<Box<str>>,
+    content_type: Option<Box<str>>,
+    path: Option<Box<str>>,
+    query: Option<Box<str>>,
+    headers: Vec<(Box<str>, Box<str>)>,
+    hops: Option<u8>,
+}
+
+impl Parts {
+    fn take(&mut self, code: u8, value: &[u8]) -> Result<(), EnvelopeError> {
+        match code {
+            code::ID => once(&mut self.id, EventId::from_slice(value).map_err(|_| broken("id is not 16 bytes"))?),
+            code::SOURCE => once(&mut self.source, text(value)?.parse().map_err(|_| broken("an unknown source"))?),
+            code::TYPE => once(&mut self.event_type, EventType::from_stored(text(value)?)),
+            code::TIME => once(&mut self.time, timestamp(value)?),
+            code::RECEIVED_AT => once(&mut self.received_at, timestamp(value)?),
+            code::SUBJECT => once(&mut self.subject, Subject(text(value)?.into())),
+            code::ORG => once(&mut self.org, OrgId::from_slice(value).map_err(|_| broken("orgid is not 16 bytes"))?),
+            code::ENDPOINT => once(&mut self.endpoint, EndpointId::from_slice(value).map_err(|_| broken("endpointid is not 16 bytes"))?),
+            code::DEDUPE_KEY => once(&mut self.dedupe_key, DedupeKey(value.try_into().map_err(|_| broken("dedupekey is not 16 bytes"))?)),
+            code::TRACEPARENT => once(&mut self.traceparent, text(value)?.into()),
+            code::CONTENT_TYPE => once(&mut self.content_type, text(value)?.into()),
+            code::PATH => once(&mut self.path, text(value)?.into()),
+            code::QUERY => once(&mut self.query, text(value)?.into()),
+            code::HOPS => once(&mut self.hops, *value.first().filter(|_| value.len() == 1).ok_or(broken("hops is not one byte"))?),
+            code::HEADER => {
+                let mut pair = Rest { bytes: value, at: 0 };
+                let name = text(pair.value()?)?.into();
+                self.headers.push((name, text(&value[pair.at..])?.into()));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(self, body: Bytes) -> Result<Envelope, EnvelopeError> {
+        Ok(Envelope {
+            id: self.id.ok_or(broken("id is missing"))?,
+            source: self.source.ok_or(broken("source is missing"))?,
+            event_type: self.event_type.ok_or(broken("type is missing"))?,
+            time: self.time.ok_or(broken("time is missing"))?,
+            received_at: self.received_at.ok_or(broken("receivedat is missing"))?,
+            subject: self.subject.ok_or(broken("subject is missing"))?,
+            org: self.org,
+            endpoint: self.endpoint,
+            dedupe_key: self.dedupe_key.ok_or(broken("dedupekey is missing"))?,
+            traceparent: self.traceparent,
+            content_type: self.content_type.ok_or(broken("datacontenttype is missing"))?,
+            path: self.path.ok_or(broken("path is missing"))?,
+            query: self.query.ok_or(broken("query is missing"))?,
+            headers: self.headers,
+            hops: self.hops.unwrap_or(0),
+            body,
+        })
+    }
+}
+
+fn once<T>(place: &mut Option<T>, value: T) -> Result<(), EnvelopeError> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(broken("an attribute stands twice")),
+    }
+}
+
+fn text(value: &[u8]) -> Result<&str, EnvelopeError> {
+    std::str::from_utf8(value).map_err(|_| broken("an attribute is not UTF-8"))
+}
+
+fn timestamp(value: &[u8]) -> Result<Timestamp, EnvelopeError> {
+    Ok(Timestamp::from_micros(i64::from_le_bytes(value.try_into().map_err(|_| broken("a time is not 8 bytes"))?)))
+}
+
+/// The attributes as `CloudEvents` names and texts, for the headers of brokers. `schemas/envelope.json` describes them.
+/// The body is not among them: it is the message itself.
+#[must_use]
+pub fn attributes(envelope: &Envelope) -> Vec<(&'static str, Cow<'_, str>)> {
+    let mut attributes: Vec<(&'static str, Cow<'_, str>)> = Vec::with_capacity(18);
+    attributes.push(("specversion", "1.0".into()));
+    attributes.push(("id", envelope.id.to_string().into()));
+    attributes.push(("source", format!("/webhooks/{}", envelope.source).into()));
+    attributes.push(("type", envelope.event_type.as_str().into()));
+    attributes.push(("time", rfc3339(envelope.time).into()));
+    attributes.push(("subject", (&*envelope.subject.0).into()));
+    if let Some(org) = envelope.org {
+        attributes.push(("orgid", org.to_string().into()));
+    }
+    if let Some(endpoint) = envelope.endpoint {
+        attributes.push(("endpointid", endpoint.to_string().into()));
+    }
+    attributes.push(("dedupekey", envelope.dedupe_key.to_string().into()));
+    attributes.push(("receivedat", rfc3339(envelope.received_at).into()));
+    if let Some(traceparent) = &envelope.traceparent {
+        attributes.push(("traceparent", (&**traceparent).into()));
+    }
+    attributes.push(("datacontenttype", (&*envelope.content_type).into()));
+    attributes.push(("path", (&*envelope.path).into()));
+    attributes.push(("query", (&*envelope.query).into()));
+    if !envelope.headers.is_empty() {
+        let pairs = serde_json::to_string(&envelope.headers).expect("pairs of texts are JSON");
+        attributes.push(("headers", pairs.into()));
+    }
+    if envelope.hops > 0 {
+        attributes.push(("hops", envelope.hops.to_string().into()));
+    }
+    attributes
+}
+
+/// A time outside of what RFC 3339 can say becomes the nearest that it can.
+fn rfc3339(time: Timestamp) -> String {
+    let nearest = if time.as_micros() < 0 { jiff::Timestamp::UNIX_EPOCH } else { jiff::Timestamp::MAX };
+    jiff::Timestamp::from_microsecond(time.as_micros()).unwrap_or(nearest).to_string()
 }

@@ -5,7 +5,9 @@
 mod envelope;
 mod log;
 
-pub use envelope::{EnvelopeError, decode, encode, encoded_bytes_max};
+pub use envelope::{EnvelopeError, attributes, decode, encode, encoded_bytes_max};
+#[doc(hidden)]
+pub use log::{Disk, DiskSpace, RealDisk};
 pub use log::{LogQueue, LogSettings};
 
 use crate::domain::{Envelope, OrgId, Timestamp, VerifiedEvent};
@@ -25,6 +27,11 @@ pub trait EventQueue: Send + Sync + 'static {
 
     /// What stands in the queue now. Memory only: it is read at each scrape.
     fn state(&self) -> QueueState;
+
+    /// Returns when the queue has failed for good, with the reason: the process then says so and ends. Waits for ever while all is well.
+    async fn failed(&self) -> Arc<str> {
+        std::future::pending().await
+    }
 
     /// Flushes lazily kept acks and refuses further publishes. Idempotent.
     async fn close(&self);

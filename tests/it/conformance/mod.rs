@@ -1,5 +1,6 @@
 //! Contracts of the traits with more than one backend, generic over them, by public API only.
 
+pub mod queue;
 pub mod store;
 pub mod store_ledger;
 pub mod store_routes;

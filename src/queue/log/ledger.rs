@@ -1,0 +1,121 @@
+//! What the log holds, counted in memory: for the limits, for the gauges.
+
+use super::format::RecordHeader;
+use crate::domain::{OrgId, Timestamp};
+use crate::queue::PublishError;
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+/// A place in the timeline is kept for so many bytes, or so much time, whichever comes first.
+const TIMELINE_BYTES: u64 = 64 << 10;
+const TIMELINE_SPAN: Duration = Duration::from_secs(1);
+
+/// Counts from the oldest event that is not acked to the end of what was taken, written or not.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    start: u64,
+    end: u64,
+    events: u64,
+    by_org: HashMap<OrgId, u64>,
+    /// When events at some positions were received, so that the oldest one's time is known without reading the file.
+    timeline: VecDeque<(u64, Timestamp)>,
+}
+
+impl Ledger {
+    pub fn starting_at(start: u64) -> Self {
+        Self { start, end: start, ..Self::default() }
+    }
+
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Bytes of the log from the oldest event that is not acked on. One that stays unacked holds all behind it, as it does on the disk.
+    pub fn held(&self) -> u64 {
+        self.end - self.start
+    }
+
+    /// When the oldest event that is not acked was received, to the second.
+    pub fn oldest_received_at(&self) -> Option<Timestamp> {
+        if self.events == 0 {
+            return None;
+        }
+        self.timeline.front().map(|(_, received_at)| *received_at)
+    }
+
+    /// Whether there is room for a record of this organisation (rule 22).
+    pub fn admit(&self, org: OrgId, record_bytes: u64, bytes_max: u64) -> Result<(), PublishError> {
+        if self.held() + record_bytes > bytes_max {
+            return Err(PublishError::Full { bytes: self.held(), bytes_max });
+        }
+        if self.held() > bytes_max / 2 {
+            let bytes = self.by_org.get(&org).copied().unwrap_or(0);
+            if bytes > bytes_max / 10 {
+                return Err(PublishError::OverShare { org, bytes });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a record at the end.
+    pub fn add(&mut self, record: &RecordHeader) {
+        let bytes = record.record_bytes();
+        let place = (self.end, record.received_at);
+        let wanted = self.timeline.back().is_none_or(|(position, received_at)| {
+            self.end - position >= TIMELINE_BYTES || record.received_at.since(*received_at).max(received_at.since(record.received_at)) >= TIMELINE_SPAN
+        });
+        if wanted {
+            self.timeline.push_back(place);
+        }
+        self.end += bytes;
+        self.events += 1;
+        *self.by_org.entry(record.org).or_default() += bytes;
+    }
+
+    /// Gives back the last records, which were not written.
+    pub fn cut(&mut self, records: impl Iterator<Item = (OrgId, u64)>) {
+        for (org, bytes) in records {
+            self.end -= bytes;
+            self.release(org, bytes);
+        }
+        while self.timeline.back().is_some_and(|(position, _)| *position >= self.end) {
+            self.timeline.pop_back();
+        }
+    }
+
+    /// One event was acked.
+    pub fn release(&mut self, org: OrgId, bytes: u64) {
+        self.events = self.events.saturating_sub(1);
+        if let Some(held) = self.by_org.get_mut(&org) {
+            *held = held.saturating_sub(bytes);
+            if *held == 0 {
+                self.by_org.remove(&org);
+            }
+        }
+    }
+
+    /// Everything before `start` is acked.
+    pub fn advance(&mut self, start: u64) {
+        self.start = start.clamp(self.start, self.end);
+        while self.timeline.get(1).is_some_and(|(position, _)| *position <= self.start) {
+            self.timeline.pop_front();
+        }
+        if self.start == self.end {
+            self.timeline.clear();
+        }
+    }
+
+    /// A hole, left by a segment that was moved away.
+    pub fn skip_to(&mut self, end: u64) {
+        if self.events == 0 {
+            self.start = end;
+        }
+        self.end = end;
+    }
+}

@@ -1,0 +1,271 @@
+//! The log: append-only segments on local disk. The embedded queue is one, a spool is another.
+//!
+//! `queue::connect` and the spool enter. **Invariant:** one appender writes, one group at a time, and nobody is told of an event, neither its publisher nor
+//! the consumer, before the fsync of its group returned well. Rule 24; why so: `docs/decisions/0001-embedded-queue.md`.
+
+mod append;
+mod deliver;
+mod disk;
+mod format;
+mod keep;
+mod ledger;
+mod recover;
+mod segment;
+mod shared;
+
+pub use disk::{Disk, DiskSpace, RealDisk};
+
+use super::{ConnectError, ConsumeError, Deliveries, EventQueue, PublishError, QueueHealth, QueueState, envelope};
+use crate::domain::{Clock, EventId, OrgId, Timestamp, VerifiedEvent};
+use append::{Appender, HURRIED_ROOM};
+use async_trait::async_trait;
+use deliver::{Consumed, LogDeliveries};
+use format::SegmentHeader;
+use keep::Keep;
+use recover::{MARKS, io_error, recover};
+use segment::{AppendError, Spare};
+use shared::{Group, Heading, Intake, Keeper, Shared, lock};
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::Path,
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Instant,
+};
+use tokio::sync::{Notify, watch};
+use uuid::Uuid;
+
+const FREE_BYTES_MIN: u64 = 512 << 20;
+
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// Bytes of the log from the oldest event that is not acked on, at most. Above it publishers get [`PublishError::Full`].
+    pub bytes_max: u64,
+    /// Room of a segment. A group that is larger than a segment gets one of its own.
+    pub segment_bytes: u64,
+    /// Bytes of one event with its attributes, at most.
+    pub event_bytes_max: usize,
+    /// Intake stops below this much free disk (rule 13). `None`: 512 MiB or 5% of the disk, whichever is more.
+    pub disk_free_bytes_min: Option<u64>,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { bytes_max: 4 << 30, segment_bytes: 64 << 20, event_bytes_max: 2 << 20, disk_free_bytes_min: None }
+    }
+}
+
+impl LogSettings {
+    fn free_bytes_min(&self, space: Option<DiskSpace>) -> u64 {
+        self.disk_free_bytes_min.unwrap_or_else(|| space.map_or(FREE_BYTES_MIN, |space| FREE_BYTES_MIN.max(space.total_bytes / 20)))
+    }
+}
+
+/// A log that is open. Dropping it writes what was taken and waits for that; [`EventQueue::close`] does the same without holding up the runtime.
+pub struct LogQueue {
+    shared: Arc<Shared>,
+    ended: watch::Receiver<bool>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for LogQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogQueue").field("directory", &self.shared.directory).finish_non_exhaustive()
+    }
+}
+
+impl LogQueue {
+    /// Opens the log in `directory`, which is created if it is missing, and recovers what the process before left.
+    /// Every backend is given the clock; the log needs none, its events bring their times.
+    ///
+    /// # Errors
+    /// Another process holds the directory, a segment is damaged, or the disk cannot be written to. Nothing was changed then.
+    pub async fn open(directory: &Path, settings: LogSettings, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
+        Self::open_on(Arc::new(RealDisk), directory, settings, clock).await
+    }
+
+    /// For tests of a disk that fails.
+    ///
+    /// # Errors
+    /// As [`LogQueue::open`].
+    #[doc(hidden)]
+    pub async fn open_on(disk: Arc<dyn Disk>, directory: &Path, settings: LogSettings, _clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
+        let directory = directory.to_owned();
+        tokio::task::spawn_blocking(move || open(disk, &directory, settings)).await.expect("opening does not panic and is not aborted")
+    }
+
+    /// For tests: a record whose payload is no envelope.
+    ///
+    /// # Errors
+    /// As [`EventQueue::publish`].
+    #[doc(hidden)]
+    pub async fn publish_bytes(&self, payload: &[u8]) -> Result<(), PublishError> {
+        let heading = Heading { id: EventId::generate(), org: OrgId::from_uuid(Uuid::nil()), received_at: Timestamp::default(), bytes: payload.len() };
+        self.offer(&heading, &mut |into| into.extend_from_slice(payload)).await
+    }
+
+    async fn offer(&self, heading: &Heading, encode: &mut (dyn FnMut(&mut Vec<u8>) + Send)) -> Result<(), PublishError> {
+        loop {
+            match self.shared.offer(heading, encode)? {
+                Ok(group) => return group.wait().await,
+                // A group that is refused does not speak for this event: it was never in it.
+                Err(full) => drop(full.wait().await),
+            }
+        }
+    }
+
+    fn begin_close(&self) {
+        lock(&self.shared.intake).closing = true;
+        self.shared.appender.notify_all();
+        lock(&self.shared.keeper).closing = true;
+        self.shared.keep.notify_all();
+        self.shared.more.notify_one();
+    }
+}
+
+fn open(disk: Arc<dyn Disk>, directory: &Path, mut settings: LogSettings) -> Result<LogQueue, ConnectError> {
+    // Lengths are kept in 32 bits.
+    settings.event_bytes_max = settings.event_bytes_max.min(1 << 30);
+    fs::create_dir_all(directory).map_err(io_error("create", directory))?;
+    let lock = take_lock(directory)?;
+    let recovered = recover(&*disk, directory)?;
+    if let Some(parent) = directory.canonicalize().ok().as_deref().and_then(Path::parent) {
+        // The directory's own entry has to survive too; a parent that may not be read was there before us.
+        let _ = segment::sync_directory(&*disk, parent);
+    }
+
+    let marks_path = directory.join(MARKS);
+    let marks = File::options().read(true).write(true).create(true).truncate(false).open(&marks_path).map_err(io_error("open", &marks_path))?;
+    // What a process left is never appended to: it ends where it ends, and this one begins a segment of its own.
+    let header = SegmentHeader { log: recovered.log, base: recovered.end, previous_base: recovered.previous_base };
+    let first_room = HURRIED_ROOM.min(settings.segment_bytes);
+    let active = Spare::make(&*disk, directory, first_room).map_err(io_error("create a segment in", directory))?.begin(&*disk, directory, header);
+    let active = active.map_err(|error| match error {
+        AppendError::NoSpace(source) => io_error("create a segment in", directory)(source),
+        AppendError::Final { doing, source } => io_error(doing, directory)(source),
+    })?;
+
+    let mut segments = recovered.segments;
+    segments.insert(active.segment.base, active.segment.clone());
+    let space = disk.space(directory).ok();
+    let free_bytes_min = settings.free_bytes_min(space);
+    let acked = recovered.ledger.start();
+    let shared = Arc::new(Shared {
+        directory: directory.to_owned(),
+        disk,
+        log: recovered.log,
+        intake: Mutex::new(Intake {
+            buffer: Vec::new(),
+            buffer_events: 0,
+            group: Arc::new(Group::default()),
+            group_base: recovered.end,
+            ledger: recovered.ledger,
+            space,
+            refusal: space.filter(|space| space.free_bytes < free_bytes_min).map(|space| (space.free_bytes, free_bytes_min)),
+            closing: false,
+            failed: None,
+            appender_waits: false,
+        }),
+        appender: Condvar::new(),
+        keeper: Mutex::new(Keeper::default()),
+        keep: Condvar::new(),
+        segments: Mutex::new(segments),
+        consumed: Mutex::new(Consumed::starting_at(acked)),
+        durable: AtomicU64::new(recovered.end),
+        more: Notify::new(),
+        failed: watch::Sender::new(None),
+        damaged: AtomicBool::new(false),
+        settings,
+    });
+    let spawn =
+        |name: &str, run: Box<dyn FnOnce() + Send>| thread::Builder::new().name(name.into()).spawn(run).map_err(io_error("start the threads of", directory));
+    let appender = Appender { shared: shared.clone(), active };
+    let appender = spawn("queue-appender", Box::new(move || appender.run()))?;
+    let (ended, has_ended) = watch::channel(false);
+    let keep = Keep { shared: shared.clone(), appender, marks, turn: recovered.turn, kept: None, kept_at: Instant::now(), lock, ended };
+    let keeper = spawn("queue-keeper", Box::new(move || keep.run()))?;
+    Ok(LogQueue { shared, ended: has_ended, keeper: Some(keeper) })
+}
+
+/// One process a directory (rule 15). The system lets go of the lock when the process ends, however it does.
+fn take_lock(directory: &Path) -> Result<File, ConnectError> {
+    let path = directory.join("lock");
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io_error("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(ConnectError::InUse { directory: directory.display().to_string() }),
+        Err(TryLockError::Error(source)) if source.kind() == io::ErrorKind::Unsupported => {
+            Err(ConnectError::Io { doing: "lock (its file system has no locks; use a local disk)", path: path.display().to_string(), source })
+        }
+        Err(TryLockError::Error(source)) => Err(io_error("lock", &path)(source)),
+    }
+}
+
+#[async_trait]
+impl EventQueue for LogQueue {
+    async fn publish(&self, event: &VerifiedEvent) -> Result<(), PublishError> {
+        let envelope = event.envelope();
+        let heading = Heading {
+            id: envelope.id,
+            org: envelope.org.unwrap_or(OrgId::from_uuid(Uuid::nil())),
+            received_at: envelope.received_at,
+            bytes: envelope::encoded_bytes_max(envelope),
+        };
+        self.offer(&heading, &mut |into| envelope::encode(envelope, into)).await
+    }
+
+    async fn consume(&self) -> Result<Box<dyn Deliveries>, ConsumeError> {
+        Ok(Box::new(LogDeliveries::take(self.shared.clone())?))
+    }
+
+    fn state(&self) -> QueueState {
+        let intake = lock(&self.shared.intake);
+        let bytes_max = self.shared.settings.bytes_max;
+        let health = if intake.failed.is_some() || self.shared.damaged.load(Ordering::Relaxed) {
+            QueueHealth::Failed
+        } else if intake.refusal.is_some() || intake.ledger.held() >= bytes_max {
+            QueueHealth::Refusing
+        } else {
+            QueueHealth::Ready
+        };
+        QueueState {
+            events: intake.ledger.events(),
+            bytes: intake.ledger.held(),
+            bytes_max,
+            oldest_received_at: intake.ledger.oldest_received_at(),
+            disk_free_bytes: intake.space.map(|space| space.free_bytes),
+            health,
+        }
+    }
+
+    async fn failed(&self) -> Arc<str> {
+        let mut failed = self.shared.failed.subscribe();
+        loop {
+            if let Some(reason) = failed.borrow_and_update().clone() {
+                return reason;
+            }
+            if failed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    async fn close(&self) {
+        self.begin_close();
+        // An error means that the keeper is gone, and with it what there was to wait for.
+        let _ = self.ended.clone().wait_for(|ended| *ended).await;
+    }
+}
+
+impl Drop for LogQueue {
+    fn drop(&mut self) {
+        self.begin_close();
+        if let Some(keeper) = self.keeper.take() {
+            let _ = keeper.join();
+        }
+    }
+}

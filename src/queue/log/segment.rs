@@ -1,0 +1,149 @@
+//! The log's files: names, creation, the spare that stands ready for the next roll.
+
+use super::{
+    disk::{Disk, is_no_space, write_all_at},
+    format::{SEGMENT_HEADER, SegmentHeader},
+};
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// Where the keeper makes a segment ready, and where the appender does when it cannot wait. A segment gets its name when it is complete, so that whatever
+/// has a segment's name has a segment's header.
+pub(super) const SPARE: &str = "spare.tmp";
+pub(super) const HURRIED: &str = "hurried.tmp";
+const FILL: usize = 1 << 20;
+
+/// What a failed append means for those who wait.
+#[derive(Debug)]
+pub(super) enum AppendError {
+    /// No room on the disk: this group is lost, the next may fit.
+    NoSpace(io::Error),
+    /// Nothing is known about the disk any more: the log takes nothing until the process starts again.
+    Final { doing: &'static str, source: io::Error },
+}
+
+impl AppendError {
+    pub fn of_write(doing: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| if is_no_space(&source) { Self::NoSpace(source) } else { Self::Final { doing, source } }
+    }
+
+    /// An fsync that failed is never tried again: the kernel forgets the pages, and the next one would say that all is well.
+    pub fn of_sync(doing: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Final { doing, source }
+    }
+}
+
+/// One file of the log, as readers see it.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub base: u64,
+    pub path: PathBuf,
+    /// Position behind its last record; `u64::MAX` while it is written to.
+    end: AtomicU64,
+}
+
+impl Segment {
+    pub fn new(directory: &Path, base: u64, end: u64) -> Arc<Self> {
+        Arc::new(Self { base, path: path_of(directory, base), end: AtomicU64::new(end) })
+    }
+
+    pub fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    pub fn seal(&self, end: u64) {
+        self.end.store(end, Ordering::Release);
+    }
+
+    /// Where in the file a position stands.
+    pub fn offset(&self, position: u64) -> u64 {
+        SEGMENT_HEADER as u64 + (position - self.base)
+    }
+}
+
+pub(super) fn path_of(directory: &Path, base: u64) -> PathBuf {
+    directory.join(format!("{base:020}.seg"))
+}
+
+/// The base that a file's name says, for files that are named as segments are.
+pub(super) fn base_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".seg")?;
+    (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+/// The segment that is written to.
+#[derive(Debug)]
+pub(super) struct Active {
+    pub segment: Arc<Segment>,
+    pub file: File,
+    /// Bytes of records that go into it before the next one is begun.
+    pub room: u64,
+}
+
+/// A segment's file on the disk that has no header and no name yet.
+#[derive(Debug)]
+pub(super) struct Spare {
+    path: PathBuf,
+    file: File,
+    room: u64,
+}
+
+impl Spare {
+    /// A file for `room` bytes of records, full of zeros: to write over what is there changes no metadata, which halves the time of a small group's fsync.
+    pub fn make(disk: &dyn Disk, directory: &Path, room: u64) -> io::Result<Self> {
+        let path = directory.join(SPARE);
+        let file = create(&path)?;
+        let zeros = vec![0; FILL];
+        let length = SEGMENT_HEADER as u64 + room;
+        let mut at = 0;
+        while at < length {
+            let part = usize::try_from(length - at).unwrap_or(FILL).min(FILL);
+            write_all_at(disk, &file, &path, &zeros[..part], at)?;
+            at += part as u64;
+        }
+        disk.sync(&file, &path)?;
+        Ok(Self { path, file, room })
+    }
+
+    /// An empty file that grows as it is written to: slower, but there at once.
+    pub fn hurry(directory: &Path, room: u64) -> io::Result<Self> {
+        let path = directory.join(HURRIED);
+        Ok(Self { file: create(&path)?, path, room })
+    }
+
+    /// Gives it a header and its name. On return both stand on the disk.
+    pub fn begin(self, disk: &dyn Disk, directory: &Path, header: SegmentHeader) -> Result<Active, AppendError> {
+        write_all_at(disk, &self.file, &self.path, &header.to_bytes(), 0).map_err(AppendError::of_write("write the header of a segment in"))?;
+        disk.sync(&self.file, &self.path).map_err(AppendError::of_sync("fsync a segment in"))?;
+        let segment = Segment::new(directory, header.base, u64::MAX);
+        fs::rename(&self.path, &segment.path).map_err(AppendError::of_write("name a segment in"))?;
+        sync_directory(disk, directory).map_err(AppendError::of_sync("fsync the directory of"))?;
+        Ok(Active { segment, file: self.file, room: self.room })
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).create(true).truncate(true).open(path)
+}
+
+/// Removes what a process that died left unfinished.
+pub(super) fn remove_spares(directory: &Path) -> io::Result<()> {
+    for name in [SPARE, HURRIED] {
+        match fs::remove_file(directory.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn sync_directory(disk: &dyn Disk, directory: &Path) -> io::Result<()> {
+    disk.sync(&File::open(directory)?, directory)
+}
