@@ -35,7 +35,7 @@ mod token;
 mod view;
 
 pub use auth::{SECRET_BYTES_MIN, check_settings};
-pub use jwks::FetchKeys;
+pub use jwks::{FetchKeys, HttpKeys};
 pub use problem::Code;
 pub use state::{AdminNeeds, AdminState};
 pub use token::Role;

@@ -77,6 +77,11 @@ impl Credentials {
         self.cache.remove_where(|_| true);
     }
 
+    /// Drops what is kept of one organisation.
+    pub fn forget_org(&self, org: OrgId) {
+        self.cache.remove_where(|(owner, _, _)| *owner == org);
+    }
+
     async fn load(&self, org: OrgId, provider: Provider, name: &str) -> Result<Loaded, NoCredential> {
         let park = |cause, detail: String, version| NoCredential::Park { cause, detail, version };
         let not_connected = |version| park(Cause::NotConnected, missing(provider, name), version);

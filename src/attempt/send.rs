@@ -86,6 +86,11 @@ impl Engine {
         self.credentials.forget();
     }
 
+    /// The same for one organisation, by an operator's hand.
+    pub fn forget_credentials_of(&self, org: OrgId) {
+        self.credentials.forget_org(org);
+    }
+
     /// One attempt. Never fails: whatever happens is a record. Dropping the future before its exchange began leaves the row `running`, and its lease
     /// makes it `unknown`.
     pub async fn run(&self, leased: &Leased) -> Record {

@@ -55,8 +55,8 @@ struct State {
 }
 
 impl Executor {
-    pub fn new(engine: Engine, store: Arc<dyn Store>, clock: Arc<dyn Clock>, settings: WorkerSettings, wake: Arc<Notify>) -> Self {
-        Self { engine: Arc::new(engine), store, clock, settings, wake }
+    pub fn new(engine: Arc<Engine>, store: Arc<dyn Store>, clock: Arc<dyn Clock>, settings: WorkerSettings, wake: Arc<Notify>) -> Self {
+        Self { engine, store, clock, settings, wake }
     }
 
     pub async fn run(self, soft: CancellationToken, hard: CancellationToken) {

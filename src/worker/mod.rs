@@ -12,7 +12,7 @@ mod rules;
 
 use crate::{
     attempt::{Backoff, Engine, EngineSettings, Policy},
-    config::WorkerSettings,
+    config::{VaultSettings, WorkerSettings},
     domain::{Clock, Timestamp},
     provider::Providers,
     queue::EventQueue,
@@ -30,9 +30,6 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// Credentials that are kept opened, and for how long.
-const CREDENTIALS_MAX: usize = 10_000;
-const CREDENTIALS_TIME_TO_LIVE: Duration = Duration::from_secs(60);
 /// What must be left of a lease beyond an exchange.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 /// Between two tries at something that was not available: doubles from the first to the last.
@@ -47,6 +44,8 @@ pub struct Worker {
     pub providers: Providers,
     pub clock: Arc<dyn Clock>,
     pub settings: WorkerSettings,
+    /// For how many credentials are kept opened, and for how long.
+    pub credentials: VaultSettings,
     /// Scheme and host under which providers can call back.
     pub public_url: Option<String>,
 }
@@ -66,8 +65,8 @@ impl Worker {
                 deadline: settings.attempt_seconds_max,
                 margin: LEASE_MARGIN.min(settings.lease_seconds.saturating_sub(settings.attempt_seconds_max) / 2),
                 public_url: self.public_url.clone(),
-                credentials_max: CREDENTIALS_MAX,
-                credentials_time_to_live: CREDENTIALS_TIME_TO_LIVE,
+                credentials_max: self.credentials.credentials_cached_max,
+                credentials_time_to_live: self.credentials.credential_cache_seconds,
             },
             self.store.clone(),
             self.vault.clone(),
@@ -80,12 +79,12 @@ impl Worker {
     /// Works until `soft` is cancelled, then finishes what runs and flushes its records; `hard` cuts that off, and what it cuts off is `unknown` at
     /// the next start.
     pub async fn run(self, soft: CancellationToken, hard: CancellationToken) {
-        let engine = self.engine();
+        let engine = Arc::new(self.engine());
         self.run_with(engine, soft, hard).await;
     }
 
     /// The same with an engine of the caller's.
-    pub async fn run_with(self, engine: Engine, soft: CancellationToken, hard: CancellationToken) {
+    pub async fn run_with(self, engine: Arc<Engine>, soft: CancellationToken, hard: CancellationToken) {
         let settle = self.settings.settle_seconds;
         let mut pause = Pause::default();
         // Embedded means one process: whoever held these leases is gone.

@@ -89,7 +89,10 @@ impl Planner {
                 held.push(Delivery { tag, event: Ok(envelope) });
                 continue;
             };
-            if let Some((action, provider_ref)) = callback(&envelope) {
+            let callback = callback(&envelope);
+            // What it says stands with its action: recorded as an event besides, it would hide those that people look for.
+            let is_told = callback.is_some();
+            if let Some((action, provider_ref)) = callback {
                 prepared.push(Prepared::Callback { org, action, provider_ref });
             }
             if !rules.is_active {
@@ -99,7 +102,7 @@ impl Planner {
             // A panic costs this event only.
             let fuel = self.settings.template_fuel_max;
             match catch_unwind(AssertUnwindSafe(|| draft(rules, &envelope, fuel))) {
-                Ok(actions) if actions.is_empty() && !self.records_unwanted() => {
+                Ok(actions) if actions.is_empty() && (is_told || !self.records_unwanted()) => {
                     catalogue::EVENTS_PLANNED.count(1, &["unwanted"]);
                     done.push(tag);
                 }
@@ -238,7 +241,8 @@ impl Planner {
                 cause: None,
                 detail: None,
                 // A sender's clock may run ahead; ours bounds it.
-                expires_at: envelope.time.min(envelope.received_at) + expires_after,
+                // From the receipt, not from the time that the sender writes: a clock of theirs must not expire an action of ours (decision 0007).
+                expires_at: envelope.received_at + expires_after,
             };
             match result {
                 Ok(rendered) => {
