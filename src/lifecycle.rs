@@ -67,6 +67,12 @@ impl Lifecycle {
         self.hard.clone()
     }
 
+    /// For rooms that start tasks of their own within a stage.
+    #[must_use]
+    pub fn tracker(&self, stage: Stage) -> TaskTracker {
+        self.tasks(stage).tracker.clone()
+    }
+
     /// Starts a long-running task, expected to end soon after its stage's soft token.
     pub fn start(&self, stage: Stage, task: impl Future<Output = ()> + Send + 'static) {
         #[expect(clippy::disallowed_methods, reason = "the tracker is where tasks belong")]

@@ -1,3 +1,8 @@
-//! The binary: arguments in, errors out with their chain.
+//! The binary: arguments in, errors out with their chain, never a stack trace.
 
-fn main() {}
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hookswitch::cli::run(hookswitch::cli::Arguments::parse())
+}

@@ -1,7 +1,92 @@
-//! (stub)
+//! The command line: the only place that builds concrete backends.
+//!
+//! `main` enters. **Invariant:** what goes wrong is told in one paragraph, with what to do; never by a stack trace.
 
+mod app;
+mod bench;
+pub mod dev;
+pub mod keys;
 pub mod samples;
 pub mod sandbox;
 pub mod send;
+mod serve;
 pub mod token;
 pub mod verify;
+
+pub use app::{Addresses, App, Listeners, Options};
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Debug, Parser)]
+#[command(name = "hookswitch", version, about = "Webhooks of voice and telephony providers in, each organisation's provider actions out, once in effect")]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start everything in one process on embedded defaults, with a demo organisation and sandbox providers
+    Dev(dev::DevArgs),
+    /// Start receiver, worker and admin API
+    Serve(serve::ServeArgs),
+    /// Sign a sample as its provider would, and post it to a running `dev`
+    Send(send::SendArgs),
+    /// Say why a webhook does not verify
+    Verify(verify::VerifyArgs),
+    /// Run the stand-in providers alone
+    Sandbox(sandbox::SandboxArgs),
+    /// Make a token for the admin API
+    Token(token::TokenArgs),
+    /// Make key-encryption keys
+    Keys(keys::KeysArgs),
+    /// Measure this machine: ingest and actions, each beside its baseline
+    Bench(bench::BenchArgs),
+}
+
+/// Runs the command to its end.
+#[must_use]
+pub fn run(arguments: Arguments) -> ExitCode {
+    install_crypto_provider();
+    let outcome = match arguments.command {
+        Command::Verify(args) => verify::run(&args),
+        Command::Keys(args) => keys::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Token(args) => token(&args),
+        command => runtime().and_then(|runtime| {
+            runtime.block_on(async {
+                match command {
+                    Command::Dev(args) => dev::run(args).await,
+                    Command::Serve(args) => serve::run(args).await,
+                    Command::Send(args) => send::run(&args).await,
+                    Command::Sandbox(args) => sandbox::run(&args).await,
+                    Command::Bench(args) => bench::run(args).await,
+                    Command::Verify(_) | Command::Keys(_) | Command::Token(_) => Ok(ExitCode::SUCCESS),
+                }
+            })
+        }),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("hookswitch: {error}");
+        for cause in error.chain().skip(1) {
+            eprintln!("  because: {cause}");
+        }
+        ExitCode::FAILURE
+    })
+}
+
+/// The one TLS and crypto provider. Idempotent: tests call it too.
+pub fn install_crypto_provider() {
+    // An error says that it is installed already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+fn token(args: &token::TokenArgs) -> anyhow::Result<ExitCode> {
+    let settings = crate::config::Settings::load(&crate::config::Environment::from_process())?;
+    token::run(args, &settings.admin, &crate::domain::SystemClock).map(|()| ExitCode::SUCCESS)
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    use anyhow::Context;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+}

@@ -1,0 +1,181 @@
+//! Ingest: the same accept loop, the same verification; only the sink differs.
+
+use super::{ASSISTANT, SECRET, load, organisation, sinks};
+use crate::{
+    cli::dev::DevState,
+    config::Settings,
+    domain::{Clock, SystemClock},
+    lifecycle::{Lifecycle, Stage},
+    listener,
+    queue::{self, EventQueue},
+    receiver::{Parts, Receiver},
+    routing::RouteTable,
+    store::Store,
+    telemetry::Recorder,
+    vault::Vault,
+};
+use anyhow::Context;
+use clap::Args;
+use hmac::{Hmac, KeyInit};
+use sha2::Sha256;
+use std::{net::SocketAddr, path::Path, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct IngestArgs {
+    /// Connections, one line of the table each
+    #[arg(long, value_delimiter = ',', default_values_t = [64, 256])]
+    connections: Vec<usize>,
+    /// Seconds of load a sink and round
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Rounds; sinks take turns, so that a drifting machine drifts for all of them
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Bytes of a body
+    #[arg(long, default_value_t = 2048)]
+    body_bytes: usize,
+    /// Requests a second in all, open loop; not set: as fast as they are answered
+    #[arg(long)]
+    rate: Option<f64>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct LoadArgs {
+    #[arg(long, default_value = ".hookswitch")]
+    data_dir: PathBuf,
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Requests a second in all, open loop; not set: as fast as they are answered
+    #[arg(long)]
+    rate: Option<f64>,
+    #[arg(long, default_value_t = 2048)]
+    body_bytes: usize,
+    /// The kind of message: `end-of-call-report` is what the demo's rules act on
+    #[arg(long, default_value = "status-update")]
+    kind: String,
+}
+
+const SINKS: [&str; 3] = ["verify and drop", "append-only file, group fsync", "hookswitch, embedded queue"];
+
+/// Rates and latencies of one sink over all rounds.
+#[derive(Default)]
+struct Column {
+    per_second: Vec<f64>,
+    latency: Vec<String>,
+}
+
+pub(super) async fn run(args: IngestArgs, scratch: &Path) -> anyhow::Result<ExitCode> {
+    let _recorder = Recorder::install();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (store, vault, _) = organisation(scratch, &clock).await?;
+    println!("{} bytes of body, unique signed events (HMAC-SHA256), {} s × {} rounds, load on the same cores\n", args.body_bytes, args.seconds, args.rounds);
+    for connections in &args.connections {
+        let mut columns: [Column; 3] = Default::default();
+        for round in 0..args.rounds {
+            for (sink, column) in columns.iter_mut().enumerate() {
+                let directory = scratch.join(format!("{connections}-{round}-{sink}"));
+                std::fs::create_dir_all(&directory)?;
+                let queue: Arc<dyn EventQueue> = match sink {
+                    0 => Arc::new(sinks::Drop),
+                    1 => Arc::new(sinks::AppendOnly::create(&directory.join("append")).context("cannot make the append-only file")?),
+                    _ => {
+                        queue::connect(&format!("embedded:{}", directory.join("queue").display()), crate::cli::app::log_settings(&settings()), clock.clone())
+                            .await?
+                    }
+                };
+                let report = measure(&args, *connections, queue, &store, &vault, &clock).await?;
+                column.per_second.push(report.per_second());
+                column.latency.push(report.latency_line());
+                anyhow::ensure!(report.all_good(), "{}: not every answer was 200: {:?}", SINKS[sink], report.by_status);
+                std::fs::remove_dir_all(&directory)?;
+            }
+        }
+        print(*connections, &columns);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(connections: usize, columns: &[Column; 3]) {
+    let medians = columns.each_ref().map(|column| median(&column.per_second));
+    println!("{connections} connections");
+    for (sink, column) in columns.iter().enumerate() {
+        let spread = column.per_second.iter().map(|rate| format!("{rate:.0}")).collect::<Vec<_>>().join(", ");
+        println!("  {:<30} {:>8.0}/s   ({spread})   last round: {}", SINKS[sink], medians[sink], column.latency.last().map_or("", String::as_str));
+    }
+    println!("  hookswitch ÷ append-only file  {:>8.2}", medians[2] / medians[1]);
+    println!("  hookswitch ÷ verify and drop   {:>8.2}\n", medians[2] / medians[0]);
+}
+
+pub(super) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Limits above the load: what is measured is the way, not a limit.
+fn settings() -> Settings {
+    let mut settings = Settings::default();
+    settings.queue.disk_free_bytes_min = Some(64 << 20);
+    settings.receiver.connections_per_address_max = 10_000;
+    settings
+}
+
+async fn measure(
+    args: &IngestArgs,
+    connections: usize,
+    queue: Arc<dyn EventQueue>,
+    store: &Arc<dyn Store>,
+    vault: &Arc<Vault>,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<load::Report> {
+    let routes = RouteTable::load(store.clone(), clock.clone()).await?;
+    let parts =
+        Parts { routes: routes.clone(), vault: vault.clone(), queue: queue.clone(), store: store.clone(), clock: clock.clone(), settings: settings().receiver };
+    let receiver = Receiver::new(parts)?;
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = socket.local_addr()?;
+    let lifecycle = Lifecycle::default();
+    lifecycle.start(Stage::Upkeep, routes.run(lifecycle.soft(Stage::Upkeep)));
+    lifecycle.start(Stage::Intake, listener::serve(socket, receiver.router(), receiver.limits(), lifecycle.soft(Stage::Intake), lifecycle.hard()));
+    let load = load::Load {
+        address,
+        path: "/webhooks/vapi".to_owned(),
+        assistant_id: ASSISTANT.to_owned(),
+        key: Hmac::<Sha256>::new_from_slice(SECRET.as_bytes())?,
+        kind: "status-update".to_owned(),
+        body_bytes: args.body_bytes,
+        connections,
+        rate: args.rate,
+        duration: Duration::from_secs(args.seconds),
+    };
+    let report = load::run(load).await?;
+    lifecycle.drain(Duration::from_secs(5)).await;
+    queue.close().await;
+    Ok(report)
+}
+
+pub(super) async fn load_dev(args: LoadArgs) -> anyhow::Result<ExitCode> {
+    let state = DevState::load(&args.data_dir)?.context("nothing to load: start `hookswitch dev` first")?;
+    let address: SocketAddr = state.ingress.trim_start_matches("http://").parse().context("the ingress URL in dev.json is not an address")?;
+    anyhow::ensure!(address.ip().is_loopback(), "load goes to loopback only");
+    let load = load::Load {
+        address,
+        path: "/webhooks/vapi".to_owned(),
+        assistant_id: state.assistant_id,
+        key: Hmac::<Sha256>::new_from_slice(state.vapi_secret.as_bytes())?,
+        kind: args.kind,
+        body_bytes: args.body_bytes,
+        connections: args.connections,
+        rate: args.rate,
+        duration: Duration::from_secs(args.seconds),
+    };
+    let report = load::run(load).await?;
+    println!("{} answers in {:.1} s: {:.0}/s", report.answered, report.elapsed.as_secs_f64(), report.per_second());
+    for (status, count) in &report.by_status {
+        println!("  {status}: {count}");
+    }
+    println!("  from when each was due: {}", report.latency_line());
+    Ok(if report.all_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,207 @@
+//! `hookswitch dev`: everything in one process, a demo organisation, sandbox providers, and a console that shows what happens.
+
+mod console;
+mod seed;
+mod state;
+
+pub use seed::seed;
+pub use state::DevState;
+
+use state::random_hex;
+
+use super::{
+    app::{App, Listeners, Options},
+    samples::Sample,
+    sandbox,
+    send::{DevFile, Sender},
+    serve, token,
+};
+use crate::{
+    admin::Role,
+    config::{AdminSettings, Environment, Settings},
+    domain::{Clock, OrgId, SystemClock},
+    lifecycle::Stage,
+    sandbox::{Accounts, TwilioAccount, VapiAssistant, VapiOrganisation},
+    telemetry,
+    vault::Keyring,
+};
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// Where the database, the queue, the dev key and `dev.json` are kept
+    #[arg(long, default_value = ".hookswitch")]
+    data_dir: PathBuf,
+    /// Ports N (webhooks), N+1 (admin API), N+2 (operations), N+3 (sandbox)
+    #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..=65532))]
+    port_base: u16,
+    /// `json`: one line with URLs, tokens and ids, for scripts
+    #[arg(long, value_enum, default_value = "human")]
+    format: Format,
+    /// Send one sample by itself when everything is up
+    #[arg(long)]
+    demo: bool,
+    /// Use the stand-in providers of a running `hookswitch sandbox` instead of ones of its own
+    #[arg(long, value_name = "URL")]
+    sandbox_url: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Format {
+    Human,
+    Json,
+}
+
+/// The demo's ids: those of the payloads in `schemas/samples`, so that samples fit without asking.
+const ASSISTANT: &str = "bd38a607-499f-45b3-acf8-adf2a1085da2";
+const PHONE_NUMBER: &str = "+15552010100";
+const CUSTOMER_NUMBER: &str = "+15552010188";
+/// What `--demo` sends.
+const DEMO_SAMPLE: &str = "vapi/end-of-call-report";
+/// How long the printed tokens open the sandbox's demo: what is printed is the same after a restart.
+const TOKEN_LIFE: Duration = Duration::from_hours(24 * 3650);
+
+/// What differs from production, written as settings: limits above what benchmarks send, a sandbox on loopback whose list shows a message at once.
+///
+/// An environment may override each.
+#[must_use]
+pub fn demo_settings(environment: &Environment, directory: &Path, port_base: u16, sandbox: &str, state: &DevState) -> Environment {
+    let at = |offset: u16| format!("127.0.0.1:{}", port_base + offset);
+    [
+        ("HOOKSWITCH_INGRESS_ADDRESS", at(0)),
+        ("HOOKSWITCH_ADMIN_ADDRESS", at(1)),
+        ("HOOKSWITCH_OPERATIONS_ADDRESS", at(2)),
+        ("HOOKSWITCH_PUBLIC_URL", format!("http://{}", at(0))),
+        ("HOOKSWITCH_DATABASE_URL", format!("sqlite:{}", directory.join("store.db").display())),
+        ("HOOKSWITCH_QUEUE_URL", format!("embedded:{}", directory.join("queue").display())),
+        ("HOOKSWITCH_DISK_FREE_BYTES_MIN", (64 << 20).to_string()),
+        ("HOOKSWITCH_TWILIO_BASE_URL", sandbox.to_owned()),
+        ("HOOKSWITCH_VAPI_BASE_URL", sandbox.to_owned()),
+        ("HOOKSWITCH_HTTP_ALLOWED_NETWORKS", "127.0.0.0/8".to_owned()),
+        ("HOOKSWITCH_HTTP_PLAIN_ALLOWED", "true".to_owned()),
+        ("HOOKSWITCH_JWT_SECRET", state.jwt_secret.clone()),
+        ("HOOKSWITCH_OPERATOR_JWT_SECRET", state.operator_jwt_secret.clone()),
+        ("HOOKSWITCH_RECORD_UNWANTED_PER_SECOND_MAX", "50".to_owned()),
+        ("HOOKSWITCH_ACTIONS_PER_DAY_MAX", "1000000000".to_owned()),
+        ("HOOKSWITCH_ATTEMPTS_CONCURRENT_PER_ORG_MAX", "128".to_owned()),
+        ("HOOKSWITCH_CLAIM_TURN_MAX", "128".to_owned()),
+        ("HOOKSWITCH_CONNECTIONS_PER_ADDRESS_MAX", "10000".to_owned()),
+        ("HOOKSWITCH_SETTLE_SECONDS", "2".to_owned()),
+        ("HOOKSWITCH_BACKOFF_SECONDS_MIN", "1".to_owned()),
+        ("HOOKSWITCH_LOG_FORMAT", "human".to_owned()),
+        ("HOOKSWITCH_LOG_LEVEL", "warn".to_owned()),
+    ]
+    .into_iter()
+    .fold(environment.clone(), |all, (name, value)| if all.get(name).is_some() { all } else { all.with(name, value) })
+}
+
+pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
+    std::fs::create_dir_all(&args.data_dir).with_context(|| format!("cannot make the data directory {}", args.data_dir.display()))?;
+    let mut state = match DevState::load(&args.data_dir)? {
+        Some(state) => state,
+        None => fresh_state()?,
+    };
+    let url = |offset: u16| format!("http://127.0.0.1:{}", args.port_base + offset);
+    state.ingress = url(0);
+    state.admin = url(1);
+    state.operations = url(2);
+    state.sandbox = args.sandbox_url.as_deref().map_or_else(|| url(3), |given| given.trim_end_matches('/').to_owned());
+    state.save(&args.data_dir)?;
+
+    let environment = demo_settings(&Environment::from_process(), &args.data_dir, args.port_base, &state.sandbox, &state);
+    let settings = Settings::load(&environment)?;
+    telemetry::start_logs(&settings.telemetry)?;
+    let keyring = Keyring::dev(&args.data_dir.join("dev.key"))?;
+    let listeners = Listeners::bind(&settings).await?;
+    let own_sandbox = match &args.sandbox_url {
+        None => Some(sandbox::Own::bind(args.port_base + 3).await.context("--port-base chooses the ports")?),
+        Some(_) => None,
+    };
+    let app = App::start(settings, keyring, listeners, Options::default()).await?;
+    if let Some(sandbox) = own_sandbox {
+        app.lifecycle().start(Stage::Upkeep, sandbox.serve(app.lifecycle().soft(Stage::Upkeep)));
+    }
+    sandbox::register(&state.sandbox, &accounts(&state)).await?;
+    if !state.is_seeded {
+        seed(&state, app.store(), app.vault()).await?;
+        state.is_seeded = true;
+        state.save(&args.data_dir)?;
+    }
+    match args.format {
+        Format::Json => println!("{}", state.line()),
+        Format::Human => {
+            greet(&state, &args);
+            let console = console::Console::new(app.store().clone(), state.clone())?;
+            app.lifecycle().start(Stage::Upkeep, console.run(app.lifecycle().soft(Stage::Upkeep)));
+        }
+    }
+    if args.demo {
+        let sample = Sample::find(DEMO_SAMPLE).context("the demo's sample is part of the binary")?;
+        let answer = Sender::new(&DevFile::load(&args.data_dir)?, None)?.send(sample).await?;
+        if args.format == Format::Human {
+            println!("sent    {DEMO_SAMPLE}  {}", answer.status);
+        }
+    }
+    serve::until_stopped(app).await
+}
+
+/// What the stand-ins have to know of the demo.
+fn accounts(state: &DevState) -> Accounts {
+    Accounts {
+        accounts: vec![TwilioAccount::new(&state.twilio_account_sid, &state.twilio_auth_token).with_number(&state.phone_number)],
+        vapi: vec![VapiOrganisation {
+            api_key: state.vapi_api_key.clone(),
+            assistants: vec![VapiAssistant { id: state.assistant_id.clone(), name: Some("Birchwood Inbound".to_owned()) }],
+            phone_numbers: Vec::new(),
+        }],
+    }
+}
+
+fn fresh_state() -> anyhow::Result<DevState> {
+    let org_id = OrgId::generate();
+    let (jwt_secret, operator_jwt_secret) = (random_hex(32)?, random_hex(32)?);
+    let admin = AdminSettings {
+        jwt_secret: Some(jwt_secret.clone().into()),
+        operator_jwt_secret: Some(operator_jwt_secret.clone().into()),
+        ..AdminSettings::default()
+    };
+    let grant = token::Grant { subject: "dev", now: SystemClock.now(), valid_for: TOKEN_LIFE };
+    Ok(DevState {
+        ingress: String::new(),
+        admin: String::new(),
+        operations: String::new(),
+        sandbox: String::new(),
+        admin_token: token::mint_org_token(&admin, org_id, Role::Owner, grant)?,
+        operator_token: token::mint_operator_token(&admin, grant)?,
+        org_id,
+        assistant_id: ASSISTANT.to_owned(),
+        phone_number: PHONE_NUMBER.to_owned(),
+        vapi_secret: random_hex(24)?,
+        twilio_account_sid: format!("AC{}", random_hex(16)?),
+        twilio_auth_token: random_hex(16)?,
+        customer_number: CUSTOMER_NUMBER.to_owned(),
+        jwt_secret,
+        operator_jwt_secret,
+        vapi_api_key: random_hex(18)?,
+        is_seeded: false,
+    })
+}
+
+fn greet(state: &DevState, args: &DevArgs) {
+    let more = if args.data_dir == Path::new(".hookswitch") { String::new() } else { format!(" --data-dir {}", args.data_dir.display()) };
+    println!("Hookswitch is up: receiver, worker, admin API and sandbox providers in one process. Ctrl-C stops it.");
+    println!("  webhooks     {}/webhooks/vapi   {}/webhooks/twilio", state.ingress, state.ingress);
+    println!("  admin API    {}   (Authorization: Bearer {})", state.admin, state.admin_token);
+    println!("  operations   {}/metrics   {}/readyz", state.operations, state.operations);
+    println!("  sandbox      {}/_requests", state.sandbox);
+    println!("  data         {}", args.data_dir.display());
+    println!("Try, in another terminal:");
+    println!("  cargo run --release -- send vapi/end-of-call-report{more}");
+    println!();
+}

@@ -1,0 +1,88 @@
+//! What `dev` made once and prints the same after every restart: `dev.json` in the data directory, mode 0600.
+
+use crate::domain::OrgId;
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use std::{io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+
+/// The file, and (with `--format json`) the line that scripts read. Its secrets open a sandbox and nothing else.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DevState {
+    pub ingress: String,
+    pub admin: String,
+    pub operations: String,
+    pub sandbox: String,
+    pub admin_token: String,
+    pub operator_token: String,
+    pub org_id: OrgId,
+    pub assistant_id: String,
+    pub phone_number: String,
+    pub vapi_secret: String,
+    pub twilio_account_sid: String,
+    pub twilio_auth_token: String,
+    pub customer_number: String,
+    /// Signs the two tokens; needed again at the next start.
+    pub jwt_secret: String,
+    pub operator_jwt_secret: String,
+    /// The private key that the sandbox Vapi takes.
+    pub vapi_api_key: String,
+    /// Set when the demo organisation is complete.
+    pub is_seeded: bool,
+}
+
+impl DevState {
+    const FILE: &str = "dev.json";
+
+    /// `None` when nothing was made in this directory yet.
+    ///
+    /// # Errors
+    /// The file is there and cannot be read.
+    pub fn load(directory: &Path) -> anyhow::Result<Option<Self>> {
+        let path = directory.join(Self::FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+        };
+        serde_json::from_str(&text)
+            .map(Some)
+            .with_context(|| format!("{} is not what `hookswitch dev` wrote; delete the data directory to begin again", path.display()))
+    }
+
+    /// Written beside and renamed: a reader sees the old one or the new one.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn save(&self, directory: &Path) -> anyhow::Result<()> {
+        let path = directory.join(Self::FILE);
+        let beside = path.with_extension("json.new");
+        let write = || -> std::io::Result<()> {
+            let mut file = std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
+            file.write_all(&serde_json::to_vec_pretty(self)?)?;
+            file.sync_all()?;
+            std::fs::rename(&beside, &path)
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The line of `--format json`: what scripts need, in the order in which the documentation lists it.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let mut value = serde_json::to_value(self).expect("a struct of texts is JSON");
+        let object = value.as_object_mut().expect("a struct is an object");
+        for ours in ["jwt_secret", "operator_jwt_secret", "vapi_api_key", "is_seeded"] {
+            object.remove(ours);
+        }
+        value.to_string()
+    }
+}
+
+/// `bytes` random bytes in hex.
+///
+/// # Errors
+/// The system gives no randomness.
+pub(crate) fn random_hex(bytes: usize) -> anyhow::Result<String> {
+    let mut random = vec![0; bytes];
+    getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no randomness from the system: {e}"))?;
+    Ok(hex::encode(random))
+}
