@@ -2,11 +2,15 @@
 
 mod admin;
 mod conformance;
+mod crash;
+mod leaks;
 mod ledger;
 mod listener;
+mod main_job;
 mod operations;
 mod outside;
 mod providers;
+mod queue_embedded;
 mod routing;
 mod sandbox;
 mod source;

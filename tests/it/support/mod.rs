@@ -1,3 +1,28 @@
-//! What tests share.
+//! What tests share: the real binary as a process, signed webhooks, waiting for conditions.
 
 pub mod db;
+pub mod dev;
+pub mod hooks;
+
+use std::{future::Future, time::Duration};
+
+/// How long a condition may take before the test fails. Far above what it takes, for busy machines.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `look` gives something, or fails with what was waited for.
+pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < end, "waited {PATIENCE:?} for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A client for loopback: no proxy, no waiting for ever.
+pub fn client() -> reqwest::Client {
+    hookswitch::cli::install_crypto_provider();
+    reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("a client without files or proxies can be built")
+}
