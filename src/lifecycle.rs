@@ -75,7 +75,6 @@ impl Lifecycle {
 
     /// Starts a long-running task, expected to end soon after its stage's soft token.
     pub fn start(&self, stage: Stage, task: impl Future<Output = ()> + Send + 'static) {
-        #[expect(clippy::disallowed_methods, reason = "the tracker is where tasks belong")]
         self.tasks(stage).tracker.spawn(task);
     }
 

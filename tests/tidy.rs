@@ -212,6 +212,7 @@ fn plaintext_is_exposed_in_few_places() {
         ("src/source/", "makes HMAC states from a secret, inside the vault's closure"),
         ("src/provider/", "parses a credential and writes it on the line that sends"),
         ("src/action/http_post.rs", "signs on the line that sends"),
+        ("src/attempt/send.rs", "opens the frozen request, which holds no secret"),
         ("src/sandbox/", "the other side: it is the provider"),
         ("src/admin/", "takes secrets in to seal them, and keys of its own tokens"),
         ("src/cli/", "hands keys and the demo's secrets in"),

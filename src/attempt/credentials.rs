@@ -15,7 +15,7 @@ use std::{
 };
 
 /// A good use is noted at most this often.
-const TOUCH_EVERY: Duration = Duration::from_secs(60);
+const TOUCH_EVERY: Duration = Duration::from_mins(1);
 
 pub(super) struct Loaded {
     pub credential: Credential,

@@ -36,6 +36,7 @@ impl Policy {
     }
 
     /// The record of a send: a first one, a later one, or the same key again after an unknown outcome.
+    #[expect(clippy::needless_pass_by_value, reason = "an outcome is used up by its record")]
     pub(super) fn sent(&self, ended: &Ended<'_>, outcome: Outcome, detail: Detail) -> Record {
         let Ended { claim, now, random, .. } = *ended;
         let label = outcome.label();
@@ -52,7 +53,7 @@ impl Policy {
             }
             Outcome::Retry { not_before, .. } if was_unknown => Record { due_at: Some(again_at(not_before)), ..record(ActionState::Unknown) },
             Outcome::Retry { not_before, .. } => {
-                Record { due_at: Some(again_at(not_before)), is_unsent: self.is_unsent(ended), ..record(ActionState::Waiting) }
+                Record { due_at: Some(again_at(not_before)), is_unsent: Self::is_unsent(ended), ..record(ActionState::Waiting) }
             }
             Outcome::Unknown { .. } => {
                 let due_at = match ended.on_unknown {
@@ -62,21 +63,21 @@ impl Policy {
                 Record { due_at: Some(due_at), ..record(ActionState::Unknown) }
             }
             Outcome::Park { .. } if was_unknown => Record { due_at: Some(self.look_later(ended)), counts: false, ..record(ActionState::Unknown) },
-            Outcome::Park { .. } => Record { counts: false, is_unsent: self.is_unsent(ended), ..record(ActionState::Parked) },
+            Outcome::Park { .. } => Record { counts: false, is_unsent: Self::is_unsent(ended), ..record(ActionState::Parked) },
             Outcome::Suppressed { .. } => record(ActionState::Suppressed),
-            Outcome::Dead { .. } => Record { is_unsent: self.is_unsent(ended), ..record(ActionState::Dead) },
-            Outcome::Interrupted | Outcome::ProvedAbsent => self.interrupted(ended, Duration::ZERO, &detail.text),
+            Outcome::Dead { .. } => Record { is_unsent: Self::is_unsent(ended), ..record(ActionState::Dead) },
+            Outcome::Interrupted | Outcome::ProvedAbsent => Self::interrupted(ended, Duration::ZERO, &detail.text),
         }
     }
 
     /// Cut off before the first byte: uses up no try, and an unknown outcome stays one.
-    pub(super) fn interrupted(&self, ended: &Ended<'_>, pause: Duration, why: &str) -> Record {
+    pub(super) fn interrupted(ended: &Ended<'_>, pause: Duration, why: &str) -> Record {
         let to = if ended.claim.is_look_up { ActionState::Unknown } else { ActionState::Pending };
         let detail = Detail { text: why.into(), ..Detail::default() };
         Record {
             due_at: Some(ended.now + pause),
             counts: false,
-            is_unsent: self.is_unsent(ended),
+            is_unsent: Self::is_unsent(ended),
             ..record(ended, to, Cause::Interrupted, Outcome::Interrupted.label(), detail)
         }
     }
@@ -130,7 +131,7 @@ impl Policy {
     }
 
     /// Whether nothing of this action has ever gone out for sure. A key's window counts from the first try, so that it is kept for those.
-    fn is_unsent(&self, ended: &Ended<'_>) -> bool {
+    fn is_unsent(ended: &Ended<'_>) -> bool {
         let claim = ended.claim;
         !claim.is_look_up && (matches!(ended.on_unknown, OnUnknown::LookUp { .. }) || claim.first_sent_at == Some(claim.claimed_at))
     }

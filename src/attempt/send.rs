@@ -112,7 +112,7 @@ impl Engine {
     /// The record of a claim that is given back before anything was done with it.
     pub fn release(&self, claim: &Claim, why: &str) -> Record {
         let on_unknown = (self.actions)(claim.kind).on_unknown();
-        self.settings.policy.interrupted(&self.ended(claim, on_unknown, None), Duration::ZERO, why)
+        Policy::interrupted(&self.ended(claim, on_unknown, None), Duration::ZERO, why)
     }
 
     /// The record of an attempt that broke inside this process: nobody knows what went out.
@@ -139,7 +139,7 @@ impl Engine {
         let request = match self.open(claim).await {
             Ok(request) => request,
             Err(Some(detail)) => return self.park(claim, on_unknown, None, Cause::Undecryptable, detail),
-            Err(None) => return policy.interrupted(&self.ended(claim, on_unknown, None), STORE_AWAY_PAUSE, "the database was away"),
+            Err(None) => return Policy::interrupted(&self.ended(claim, on_unknown, None), STORE_AWAY_PAUSE, "the database was away"),
         };
         let loaded = match self.credentials.get(claim.org, claim.provider, &claim.credential_name).await {
             Ok(loaded) => loaded,
@@ -178,7 +178,7 @@ impl Engine {
     fn without_credential(&self, claim: &Claim, on_unknown: OnUnknown, error: NoCredential) -> Record {
         match error {
             NoCredential::Park { cause, detail, version } => self.park(claim, on_unknown, version, cause, detail),
-            NoCredential::Unavailable => self.settings.policy.interrupted(&self.ended(claim, on_unknown, None), STORE_AWAY_PAUSE, "the database was away"),
+            NoCredential::Unavailable => Policy::interrupted(&self.ended(claim, on_unknown, None), STORE_AWAY_PAUSE, "the database was away"),
         }
     }
 
@@ -199,7 +199,7 @@ impl Engine {
         let (claim, policy) = (&leased.claim, &self.settings.policy);
         let left = leased.lease_ends.saturating_duration_since(Instant::now());
         if left < self.settings.deadline + self.settings.margin {
-            return Ok(policy.interrupted(&self.ended(claim, on_unknown, None), Duration::ZERO, "the lease was too short for a whole exchange"));
+            return Ok(Policy::interrupted(&self.ended(claim, on_unknown, None), Duration::ZERO, "the lease was too short for a whole exchange"));
         }
         let attempt = Attempt {
             action: claim.action,
@@ -271,7 +271,7 @@ impl Engine {
             Ok(true) => {
                 warn!(org.id = %claim.org, provider = %claim.provider, "The credential of organisation {} for {} was refused: its actions park", claim.org, claim.provider);
             }
-            Ok(false) => return self.settings.policy.interrupted(&ended, Duration::ZERO, "a newer version of the credential was saved meanwhile"),
+            Ok(false) => return Policy::interrupted(&ended, Duration::ZERO, "a newer version of the credential was saved meanwhile"),
             // The ledger compares versions again when it records the parked state.
             Err(_) => {}
         }

@@ -14,10 +14,10 @@ use std::time::Duration;
 
 const NOW: Timestamp = Timestamp::from_seconds(10_000);
 const SECOND: Duration = Duration::from_secs(1);
-const LIST: OnUnknown = OnUnknown::LookUp { settle: Duration::from_secs(60), times: 2 };
-const KEY: OnUnknown = OnUnknown::SameKeyAgain { window: Duration::from_secs(86_400) };
+const LIST: OnUnknown = OnUnknown::LookUp { settle: Duration::from_mins(1), times: 2 };
+const KEY: OnUnknown = OnUnknown::SameKeyAgain { window: Duration::from_hours(24) };
 const POLICY: Policy =
-    Policy { backoff: Backoff { min: Duration::from_secs(4), max: Duration::from_secs(3600) }, attempts_max: 3, settle: Duration::from_secs(60) };
+    Policy { backoff: Backoff { min: Duration::from_secs(4), max: Duration::from_hours(1) }, attempts_max: 3, settle: Duration::from_mins(1) };
 
 fn claim(is_look_up: bool, attempts: u32) -> Claim {
     Claim {

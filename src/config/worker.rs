@@ -18,13 +18,13 @@ section! {
         /// Time for one whole exchange with a provider.
         attempt_seconds_max: Duration = Duration::from_secs(20), "HOOKSWITCH_ATTEMPT_SECONDS_MAX";
         /// How long a claim holds. Must be longer than an exchange by a margin of 10 seconds.
-        lease_seconds: Duration = Duration::from_secs(60), "HOOKSWITCH_LEASE_SECONDS";
+        lease_seconds: Duration = Duration::from_mins(1), "HOOKSWITCH_LEASE_SECONDS";
         /// Wait before the first look at an outcome that nobody knows, after the attempt began.
-        settle_seconds: Duration = Duration::from_secs(60), "HOOKSWITCH_SETTLE_SECONDS";
+        settle_seconds: Duration = Duration::from_mins(1), "HOOKSWITCH_SETTLE_SECONDS";
         /// First wait after a failed try; doubles with each, with full jitter.
         backoff_seconds_min: Duration = Duration::from_secs(5), "HOOKSWITCH_BACKOFF_SECONDS_MIN";
         /// Longest wait after a failed try, and the most that a Retry-After is obeyed.
-        backoff_seconds_max: Duration = Duration::from_secs(3600), "HOOKSWITCH_BACKOFF_SECONDS_MAX";
+        backoff_seconds_max: Duration = Duration::from_hours(1), "HOOKSWITCH_BACKOFF_SECONDS_MAX";
         /// Actions planned for one organisation a day at most; more are dead with the cause.
         actions_per_day_max: u64 = 100_000, "HOOKSWITCH_ACTIONS_PER_DAY_MAX";
         /// Also record events that no rule wants, up to this many a second. 0: none.

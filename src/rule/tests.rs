@@ -1,3 +1,5 @@
+//! Rules: checked on save, evaluated in bounds, masked.
+
 use super::*;
 use crate::domain::{ActionKind, EventId, EventType, Source, Timestamp, TypePattern};
 use serde_json::json;

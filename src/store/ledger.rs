@@ -98,6 +98,7 @@ pub struct ClaimLimits {
 
 /// A transition out of `running`, valid only under the fence that the claim was given.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "four facts about one attempt that a transition needs and that do not exclude one another")]
 pub struct Record {
     pub action: ActionId,
     pub org: OrgId,

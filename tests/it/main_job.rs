@@ -67,8 +67,8 @@ async fn status_update_tool_calls_and_report_of_one_call_are_three_events() {
     let (call, assistant) = (hooks::call_id(), dev.get("assistant_id"));
     let tool_calls = json!({ "toolCallList": [{ "id": "call_1", "type": "function", "function": { "name": "book", "arguments": "{\"day\":\"Monday\"}" } }] });
     for body in [
-        hooks::vapi("status-update", &call, &assistant, json!({ "status": "in-progress" })),
-        hooks::vapi("tool-calls", &call, &assistant, tool_calls),
+        hooks::vapi("status-update", &call, &assistant, &json!({ "status": "in-progress" })),
+        hooks::vapi("tool-calls", &call, &assistant, &tool_calls),
         hooks::end_of_call(&call, &assistant),
     ] {
         assert_eq!(hooks::post(&dev, body).await, 200);

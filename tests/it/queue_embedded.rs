@@ -47,10 +47,6 @@ fn settings() -> LogSettings {
     LogSettings { segment_bytes: 256 << 10, disk_free_bytes_min: Some(0), ..LogSettings::default() }
 }
 
-async fn open(directory: &Path) -> LogQueue {
-    LogQueue::open(directory, settings(), Arc::new(SystemClock)).await.unwrap()
-}
-
 struct Embedded {
     place: Scratch,
     open: Mutex<Option<Arc<LogQueue>>>,

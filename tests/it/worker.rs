@@ -7,7 +7,7 @@ use crate::ledger::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use hookswitch::{
-    config::{ProviderSettings, WorkerSettings},
+    config::{ProviderSettings, VaultSettings, WorkerSettings},
     domain::*,
     provider::Providers,
     queue::{ConsumeError, Deliveries, Delivery, DeliveryTag, EventQueue, PublishError, QueueState},
@@ -201,7 +201,7 @@ impl Rig {
                 let twilio = served.clone();
                 let service = hyper::service::service_fn(move |request| twilio.clone().answer(request));
                 connections.spawn(async move {
-                    drop(hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(stream), service).await)
+                    drop(hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(stream), service).await);
                 });
             }
         });
@@ -242,6 +242,7 @@ impl Rig {
             providers: Providers::new(&provider, None).expect("providers"),
             clock: self.clock.clone(),
             settings: self.settings.clone(),
+            credentials: VaultSettings::default(),
             public_url: None,
         };
         self.tasks.spawn(worker.run(self.soft.clone(), CancellationToken::new()));

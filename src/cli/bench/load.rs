@@ -5,7 +5,7 @@
 
 use anyhow::{Context, bail};
 use hdrhistogram::Histogram;
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::{
     io::Write as _,
@@ -159,17 +159,17 @@ async fn connection(load: &Load, number: usize, begun: Instant, sent: &AtomicU64
     let mut due = begun + interval.map_or(Duration::ZERO, |i| i.mul_f64(number as f64 / load.connections as f64));
     let end = begun + load.duration;
     loop {
-        if let Some(interval) = interval {
+        if let Some(_interval) = interval {
             if due >= end {
                 break;
             }
             tokio::time::sleep_until(due.into()).await;
-            due += interval;
         } else if Instant::now() >= end {
             break;
         }
         let n = sent.fetch_add(1, Ordering::Relaxed);
-        let from = interval.map_or_else(Instant::now, |interval| due - interval);
+        let from = interval.map_or_else(Instant::now, |_| due);
+        due += interval.unwrap_or_default();
         stream.write_all(events.request(n)).await.context("the server closed a connection")?;
         let status = read_answer(&mut stream, &mut answer).await?;
         latency.record(u64::try_from(from.elapsed().as_micros()).unwrap_or(u64::MAX).max(1))?;

@@ -90,13 +90,13 @@ impl Console {
 fn told(action: &StoredAction) -> String {
     let mut line = format!("{}  {}  {}", action.kind, short(&action.id.to_string()), action.state);
     if let Some(cause) = action.cause {
-        line.push_str(&format!(": {cause}"));
+        line.extend([": ", cause.as_str()]);
     }
     if let Some(provider_ref) = &action.provider_ref {
-        line.push_str(&format!(" as {provider_ref}"));
+        line.extend([" as ", provider_ref]);
     }
     if let Some(detail) = action.detail.as_deref().filter(|text| !text.is_empty() && action.state != ActionState::Succeeded) {
-        line.push_str(&format!(" ({detail})"));
+        line.extend([" (", detail, ")"]);
     }
     line
 }

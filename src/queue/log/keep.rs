@@ -87,7 +87,7 @@ impl Keep {
         };
         match (before, refusal) {
             (None, Some((free_bytes, free_bytes_min))) => {
-                warn!(free_bytes, free_bytes_min, "The queue's disk is nearly full: intake stops until there is room")
+                warn!(free_bytes, free_bytes_min, "The queue's disk is nearly full: intake stops until there is room");
             }
             (Some(_), None) => info!(free_bytes = space.free_bytes, "The queue's disk has room: intake goes on"),
             _ => {}

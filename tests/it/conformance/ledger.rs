@@ -7,7 +7,7 @@ use hookswitch::{
 use std::{sync::Arc, time::Duration};
 
 pub const SECOND: Duration = Duration::from_secs(1);
-pub const LEASE: Duration = Duration::from_secs(60);
+pub const LEASE: Duration = Duration::from_mins(1);
 pub const SETTLE: Duration = Duration::from_secs(30);
 
 /// A store and the clock that it was opened with.
@@ -301,7 +301,7 @@ pub async fn what_has_expired_is_dead_without_an_attempt(b: &Bench) {
 pub async fn an_ended_lease_is_unknown_and_its_worker_is_overtaken(b: &Bench) {
     let (org, id, fence) = b.in_state(ActionState::Running).await;
     let late = Claim { fence, ..claim_like(org, id) };
-    b.clock.advance(LEASE - SECOND);
+    b.clock.advance(LEASE.checked_sub(SECOND).unwrap());
     assert_eq!(b.store.expire_leases(b.now(), SETTLE, 10).await.expect("looked"), 0);
     b.clock.advance(SECOND * 3);
     assert_eq!(b.store.expire_leases(b.now(), SETTLE, 10).await.expect("ended"), 1);

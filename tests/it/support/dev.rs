@@ -172,7 +172,8 @@ pub async fn requests(sandbox: &str, provider: &str) -> Vec<Value> {
 
 /// `hookswitch sandbox` in a process of its own: what it saw outlives a kill of the rest.
 pub struct SandboxProcess {
-    pub process: Process,
+    /// Ends with this.
+    _process: Process,
     pub url: String,
 }
 
@@ -181,7 +182,7 @@ impl SandboxProcess {
         let (process, _) = Process::start(&["sandbox", "--port", &port.to_string()], &[]);
         let url = format!("http://127.0.0.1:{port}");
         until("the sandbox", || async { client().get(format!("{url}/_requests")).send().await.ok() }).await;
-        Self { process, url }
+        Self { _process: process, url }
     }
 }
 

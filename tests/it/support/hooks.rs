@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 /// A Vapi message of one call of the demo's assistant.
-pub fn vapi(kind: &str, call: &str, assistant: &str, more: Value) -> Vec<u8> {
+pub fn vapi(kind: &str, call: &str, assistant: &str, more: &Value) -> Vec<u8> {
     let mut message = json!({
         "type": kind,
         "timestamp": 1_773_068_003_417_u64,
@@ -20,7 +20,7 @@ pub fn vapi(kind: &str, call: &str, assistant: &str, more: Value) -> Vec<u8> {
 }
 
 pub fn end_of_call(call: &str, assistant: &str) -> Vec<u8> {
-    vapi("end-of-call-report", call, assistant, json!({ "endedReason": "customer-ended-call", "artifact": { "transcript": "" }, "analysis": {} }))
+    vapi("end-of-call-report", call, assistant, &json!({ "endedReason": "customer-ended-call", "artifact": { "transcript": "" }, "analysis": {} }))
 }
 
 /// Hex HMAC-SHA256 over the body.
