@@ -95,14 +95,14 @@ where
 
 fn builder(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
+    // No `pipeline_flush`: it keeps an answer back while unread bytes are buffered, which a refused head always leaves.
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_seconds_max)
         .max_header_size(limits.head_bytes_max)
         .max_buf_size(limits.head_bytes_max.max(READ_BUFFER_BYTES))
         // A sender that has shut down its writing side still reads its answer.
-        .half_close(true)
-        .pipeline_flush(true);
+        .half_close(true);
     if limits.headers_max != HEADERS_DEFAULT {
         builder.max_headers(limits.headers_max);
     }

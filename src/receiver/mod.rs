@@ -79,7 +79,7 @@ struct Inner {
     verifier: Verifier,
     strangers: Strangers,
     held: Held,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     ring: Ring,
     publishes: TaskTracker,
     meters: Meters,
@@ -98,7 +98,7 @@ impl Receiver {
             verifier: Verifier::new(Arc::clone(&routes), Arc::clone(&vault)),
             strangers: Strangers::new(settings.unknown_per_second_max),
             held: Held::new(settings.requests_max.max(1).saturating_mul(settings.body_bytes_max)),
-            turns: Semaphore::new(settings.requests_max.max(1)),
+            turns: Arc::new(Semaphore::new(settings.requests_max.max(1))),
             trusted: Networks::parse(&settings.trusted_proxies)?,
             ring: Ring::new(),
             publishes: TaskTracker::new(),
@@ -211,7 +211,6 @@ impl Inner {
             }
         };
         let begun = Instant::now();
-        let _turn = self.turns.acquire().await.expect("the semaphore is never closed");
         let response = self.decide(place, &head, peer, body).await;
         self.meters.received(Some(place.source), response.status(), begun.elapsed().as_secs_f64());
         response
@@ -254,7 +253,7 @@ impl Inner {
         let ids = std::mem::take(&mut reading.routes);
         let event = envelope::vouch(signer, place, reading, head, body.clone(), hops, now);
         tracing::Span::current().record("org.id", tracing::field::display(signer.org)).record("event.id", tracing::field::display(event.envelope().id));
-        match publish::publish(&self.queue, &self.publishes, event, self.settings.publish_seconds_max).await {
+        match publish::publish(&self.queue, &self.turns, &self.publishes, event, self.settings.publish_seconds_max).await {
             Ok(()) => answer::taken(answer, &body),
             Err(cause) => {
                 self.refuse(place, cause, Some(signer.org), &ids, &[], body.len());

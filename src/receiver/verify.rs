@@ -87,9 +87,7 @@ impl Verifier {
         if candidates.claimed.is_none() && !stranger() {
             return Err(Unverified { cause: Cause::RateLimited, org: None });
         }
-        if !matches!(refused.cause, Cause::BadSignature | Cause::UnknownRoute | Cause::ConflictingRoute) {
-            return Err(refused);
-        }
+        // Whatever the cause, so that a sender cannot tell one from another by the time that its answer takes.
         self.routes.look_again().await;
         let again = self.candidates(place, reading, now);
         // The same secrets say the same again; only where its ids lead can have changed.

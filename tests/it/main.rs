@@ -3,6 +3,8 @@
 mod admin;
 mod conformance;
 mod crash;
+mod hostile;
+mod ingress;
 mod leaks;
 mod ledger;
 mod listener;

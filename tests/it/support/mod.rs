@@ -26,3 +26,4 @@ pub fn client() -> reqwest::Client {
     hookswitch::cli::install_crypto_provider();
     reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("a client without files or proxies can be built")
 }
+pub mod ingress;
