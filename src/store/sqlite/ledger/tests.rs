@@ -1,3 +1,5 @@
+//! Statements: each prepares, and none reads the ledger from end to end.
+
 use super::*;
 use crate::{domain::SystemClock, store::SqliteStore};
 use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
