@@ -32,7 +32,10 @@ const FLOORS: &[(&str, u8)] = &[
 ];
 
 /// `(room, room that it may use, why)`: what the order of the floors alone would forbid.
-const DOORS: &[(&str, &str, &str)] = &[("rule", "action", "a rule's parameters are checked and frozen by its action; actions know nothing of rules")];
+const DOORS: &[(&str, &str, &str)] = &[
+    ("telemetry", "config", "logs are set up from their settings; settings know nothing of logs"),
+    ("rule", "action", "a rule's parameters are checked and frozen by its action; actions know nothing of rules"),
+];
 
 /// `(room, room, why)`: what the order of the floors would allow and the design forbids.
 const WALLS: &[(&str, &str, &str)] = &[
