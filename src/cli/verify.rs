@@ -44,28 +44,29 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     } else {
         (std::fs::read(&args.file).with_context(|| format!("could not read {}", args.file.display()))?, args.file.display().to_string())
     };
-    let as_expected =
+    let all_good =
         report(args.source, &text, args.format, &SystemClock, &mut std::io::stdout().lock()).with_context(|| format!("{from} cannot be verified"))?;
-    Ok(if as_expected { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if all_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Writes one line a case. `true`: every case came out as it says in `expect`, or valid where it does not say.
+/// Writes one line a case. `true`: every verdict is valid, and none differs from its case's `expect`. A script that checks vectors with invalid ones among
+/// them compares the lines: one invalid webhook is enough for a shell to stop at.
 ///
 /// # Errors
 /// As [`run`].
 pub fn report(source: Source, file: &[u8], format: Format, clock: &dyn Clock, out: &mut impl Write) -> anyhow::Result<bool> {
-    let mut as_expected = true;
+    let mut all_good = true;
     for case in case::read(source, file, clock.now())? {
         let verdict = case.request.verdict();
         let hint = verdict.err().and_then(|refusal| near::hint(&case.request, refusal));
-        as_expected &= verdict.is_ok() == case.expect_valid.unwrap_or(true);
+        all_good &= verdict.is_ok() && case.expect_valid.unwrap_or(true);
         let line = match format {
             Format::Json => json_line(&case, verdict, hint),
             Format::Human => human_line(&case, verdict, hint),
         };
         writeln!(out, "{line}").context("could not write the verdict")?;
     }
-    Ok(as_expected)
+    Ok(all_good)
 }
 
 fn reason(case: &Case, verdict: Result<(), Refusal>) -> String {

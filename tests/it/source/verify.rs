@@ -14,8 +14,8 @@ const NOW: i64 = 1_773_068_005;
 fn run(source: Source, file: &Value, format: Format) -> (bool, String) {
     let mut out = Vec::new();
     let clock = ManualClock::at(Timestamp::from_seconds(NOW));
-    let as_expected = report(source, file.to_string().as_bytes(), format, &clock, &mut out).expect("a good file");
-    (as_expected, String::from_utf8(out).expect("text"))
+    let all_good = report(source, file.to_string().as_bytes(), format, &clock, &mut out).expect("a good file");
+    (all_good, String::from_utf8(out).expect("text"))
 }
 
 fn lines(source: Source, file: &Value) -> Vec<Value> {
@@ -48,8 +48,7 @@ fn hint(source: Source, name: &str, change: impl FnOnce(&mut Value)) -> String {
 fn all_vectors_are_as_expected_a_line_each() {
     for (source, count) in [(Source::Vapi, 20), (Source::Twilio, 53)] {
         let file = vectors(source);
-        let (as_expected, text) = run(source, &file, Format::Json);
-        assert!(as_expected, "{text}");
+        assert!(!run(source, &file, Format::Json).0, "some of the vectors are invalid");
         let lines = lines(source, &file);
         assert_eq!(lines.len(), count);
         for (line, case) in lines.iter().zip(file["cases"].as_array().expect("cases")) {
@@ -68,17 +67,17 @@ fn all_vectors_are_as_expected_a_line_each() {
 #[test]
 fn a_case_fails_where_it_is_invalid_or_not_as_expected() {
     let case = |name, expect: Option<&str>| vector(Source::Vapi, name, |case| case["expect"] = expect.into());
-    for (file, as_expected) in [
+    for (file, all_good) in [
         (case("defaults", None), true),
         (case("defaults", Some("valid")), true),
         (case("defaults", Some("invalid")), false),
         (case("body changed", None), false),
-        (case("body changed", Some("invalid")), true),
+        (case("body changed", Some("invalid")), false),
         (case("body changed", Some("valid")), false),
         (json!({"cases": [case("defaults", None), case("body changed", None)]}), false),
-        (json!({"cases": [case("defaults", None), case("body changed", Some("invalid"))]}), true),
+        (json!({"cases": [case("defaults", None), case("body changed", Some("invalid"))]}), false),
     ] {
-        assert_eq!(run(Source::Vapi, &file, Format::Human).0, as_expected, "{file}");
+        assert_eq!(run(Source::Vapi, &file, Format::Human).0, all_good, "{file}");
     }
     assert!(run(Source::Vapi, &case("defaults", Some("invalid")), Format::Human).1.contains("(expected invalid)"));
 }
