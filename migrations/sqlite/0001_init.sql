@@ -162,7 +162,7 @@ CREATE TABLE events (
     body_sealed  BLOB,                                 -- sealed with the organisation's data key; NULL once forgotten
     body_bytes   INTEGER NOT NULL,
     dead_reason  TEXT                                  -- set when the event could not be planned at all
-) STRICT;
+) STRICT, WITHOUT ROWID;
 CREATE INDEX events_org ON events (org_id, id);
 CREATE INDEX events_subject ON events (org_id, subject, id);
 
@@ -205,7 +205,7 @@ CREATE TABLE actions (
     hops               INTEGER NOT NULL DEFAULT 0,
     created_at         INTEGER NOT NULL,
     updated_at         INTEGER NOT NULL
-) STRICT;
+) STRICT, WITHOUT ROWID;
 -- What can be claimed, in order, without finished rows: the cost of a claim does not grow with the ledger.
 CREATE INDEX actions_due ON actions (org_id, provider, due_at, id) WHERE state IN ('pending', 'waiting', 'unknown');
 CREATE INDEX actions_leases ON actions (lease_until) WHERE state = 'running';

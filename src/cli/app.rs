@@ -254,6 +254,22 @@ fn operations(
                     async move { if age < Duration::from_secs(10) { Finding::ok() } else { Finding::degraded("the route snapshot is older than 10 seconds") } }
                 }
             })
+            .with("clock", {
+                let routes = routes.clone();
+                move || {
+                    let offset = Duration::from_micros(routes.clock_offset_micros().unsigned_abs());
+                    async move {
+                        // Rule 16: beyond a minute "too old" might be our own mistake.
+                        if offset > Duration::from_mins(1) {
+                            Finding::failed("our clock and the database's differ by more than a minute")
+                        } else if offset > Duration::from_secs(5) {
+                            Finding::degraded("our clock and the database's differ by more than 5 seconds")
+                        } else {
+                            Finding::ok()
+                        }
+                    }
+                }
+            })
             .with("ingress", {
                 let listener = receiver.listener_state();
                 move || {

@@ -136,7 +136,34 @@ fn parse_body(content_type: &str, body: &[u8]) -> Value {
     if is_form {
         return Value::Object(form(body));
     }
-    serde_json::from_slice(body).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned()))
+    let parsed = serde_json::from_slice(body).or_else(|error| match std::str::from_utf8(body) {
+        Ok(text) if text.contains("\\u") => serde_json::from_str(&whole_surrogates(text)),
+        _ => Err(error),
+    });
+    parsed.unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned()))
+}
+
+/// JSON text with each half of a surrogate pair replaced by U+FFFD: senders cut texts within an emoji, and the rest of the event is as good as ever.
+fn whole_surrogates(text: &str) -> String {
+    let unit = |at: usize| text.get(at..at + 6).filter(|escape| escape.starts_with("\\u")).and_then(|escape| u16::from_str_radix(&escape[2..], 16).ok());
+    let mut mended = String::with_capacity(text.len());
+    let mut rest = 0;
+    while let Some(found) = text[rest..].find('\\') {
+        let at = rest + found;
+        mended.push_str(&text[rest..at]);
+        // An escape is two bytes, `\uXXXX` six, and a pair of them twelve.
+        let (taken, escape) = match unit(at) {
+            Some(0xd800..=0xdbff) if unit(at + 6).is_some_and(|low| matches!(low, 0xdc00..=0xdfff)) => (12, None),
+            Some(0xd800..=0xdfff) => (6, Some("\\ufffd")),
+            Some(_) => (6, None),
+            None => (2, None),
+        };
+        let end = (at + taken).min(text.len());
+        mended.push_str(escape.unwrap_or_else(|| text.get(at..end).unwrap_or("\\")));
+        rest = if text.is_char_boundary(end) { end } else { at + 1 };
+    }
+    mended.push_str(&text[rest..]);
+    mended
 }
 
 /// Names and values, decoded. The first value of a name counts.
@@ -168,4 +195,21 @@ fn decode(bytes: &[u8]) -> String {
         }
     }
     String::from_utf8(decoded).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_cut_within_an_emoji_leaves_the_rest_readable() {
+        let body = parse_body(
+            "application/json",
+            br#"{"message":{"transcript":"bye \ud83d","other":"\ud83d\ude0a \\ud83d \udc00\u00e9","customer":{"number":"+15550100"}}}"#,
+        );
+        assert_eq!(body["message"]["transcript"], "bye \u{fffd}");
+        assert_eq!(body["message"]["other"], "\u{1f60a} \\ud83d \u{fffd}\u{e9}");
+        assert_eq!(body["message"]["customer"]["number"], "+15550100");
+        assert_eq!(parse_body("application/json", b"{\"a\":\"\\"), "{\"a\":\"\\");
+    }
 }

@@ -290,19 +290,10 @@ impl<'a> Scan<'a> {
                 Ok(())
             }
             Some(b'u') => {
-                const LONE: &str = "a JSON text contains half a surrogate pair";
+                // Half a surrogate pair is let through: a transcript that was cut within an emoji is an authentic event, and its sender does not come
+                // back. A field that is read is decoded, and refused there.
                 self.at += 1;
-                match self.hex4()? {
-                    0xd800..=0xdbff => {
-                        if !self.text[self.at..].starts_with("\\u") {
-                            return Err(LONE);
-                        }
-                        self.at += 2;
-                        if matches!(self.hex4()?, 0xdc00..=0xdfff) { Ok(()) } else { Err(LONE) }
-                    }
-                    0xdc00..=0xdfff => Err(LONE),
-                    _ => Ok(()),
-                }
+                self.hex4().map(drop)
             }
             Some(_) => Err(UNEXPECTED),
             None => Err(ENDED),
@@ -331,8 +322,8 @@ impl<'a> Scan<'a> {
         if self.at == from { Err(UNEXPECTED) } else { Ok(self.at - from) }
     }
 
+    /// Numbers are kept as they are written: one beyond all floats is no reason to lose the event that it stands in.
     fn number(&mut self) -> Scanned<()> {
-        let from = self.at;
         if self.byte() == Some(b'-') {
             self.at += 1;
         }
@@ -341,21 +332,16 @@ impl<'a> Scan<'a> {
         if first == Some(b'0') && digits > 1 {
             return Err(UNEXPECTED);
         }
-        let mut may_overflow = digits > 308;
         if self.byte() == Some(b'.') {
             self.at += 1;
             self.digits()?;
         }
         if let Some(b'e' | b'E') = self.byte() {
-            may_overflow = true;
             self.at += 1;
             if let Some(b'+' | b'-') = self.byte() {
                 self.at += 1;
             }
             self.digits()?;
-        }
-        if may_overflow && !self.text[from..self.at].parse::<f64>().is_ok_and(f64::is_finite) {
-            return Err("a JSON number is out of range");
         }
         Ok(())
     }

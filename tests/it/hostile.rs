@@ -317,9 +317,8 @@ async fn c10_to_c13_bodies_that_are_not_the_format_and_times_in_other_units() {
         ("an id twice", bytes(text.replace(r#""assistantId":"#, r#""assistantId":"asst-b","assistantId":"#).as_bytes()), 400, Then::Open),
         ("an id twice, once escaped", bytes(text.replace(r#""assistantId":"#, r#""assistant\u0049d":"asst-b","assistantId":"#).as_bytes()), 400, Then::Open),
         ("the message twice", bytes(text.replace(r#"{"message""#, r#"{"message":{},"message""#).as_bytes()), 400, Then::Open),
-        // Nobody behind the queue could make a value of these.
-        ("half a surrogate pair", bytes(text.replace("ringing", "\\ud800").as_bytes()), 400, Then::Open),
-        ("a number beyond all", bytes(text.replace("\"ringing\"", "1e400").as_bytes()), 400, Then::Open),
+        // In a field that is read; where nobody reads them they are taken (see below).
+        ("half a surrogate pair", bytes(text.replace("status-update", "\\ud800").as_bytes()), 400, Then::Open),
         ("a text", bytes(br#""evil""#), 400, Then::Open),
         ("no message", bytes(br#"{"evil":1}"#), 400, Then::Open),
         ("ids missing", bytes(br#"{"message":{"type":"hang"}}"#), 401, Then::Open),
@@ -349,7 +348,7 @@ async fn c10_to_c13_bodies_that_are_not_the_format_and_times_in_other_units() {
 async fn c10_authentic_bytes_that_nobody_reads_are_taken_untouched() {
     let (ingress, [a, _]) = Ingress::start(settings()).await;
     let deep = format!("{}{}", "[".repeat(40), "]".repeat(40));
-    for (n, odd) in [r#""\u0000""#, &deep, "-0", "9007199254740993"].into_iter().enumerate() {
+    for (n, odd) in [r#""\u0000""#, &deep, "-0", "9007199254740993", r#""cut within an emoji \ud83d""#, "1e400"].into_iter().enumerate() {
         let unread = a.body().replace(r#""message":{"#, &format!(r#""message":{{"unread":{odd},"#));
         assert_eq!(ingress.exchange(&a.request("/webhooks/vapi", &unread)).await.status, 200, "{odd}");
         assert_eq!(ingress.queue.events()[n].body, unread.as_bytes());
