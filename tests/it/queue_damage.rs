@@ -77,7 +77,7 @@ async fn a_torn_tail_is_cut_wherever_it_tore_and_does_not_come_back() {
 
 #[tokio::test]
 async fn pages_of_the_last_group_may_reach_the_disk_in_any_order() {
-    let (crashed, ids) = crashed(&[b"one", &[b'z'; 20_000]]).await;
+    let (crashed, ids) = crashed(&[b"one", &vec![b'z'; 20_000]]).await;
     let segment = segments(&crashed.0).pop().unwrap();
     let start = end_of_records(&segment) - 20_000;
     // The record's beginning never arrived, its end did; then the same in the middle.
@@ -150,7 +150,7 @@ async fn long() -> (Scratch, Vec<EventId>) {
     let queue = open(&place.0).await;
     let mut ids = Vec::new();
     for _ in 0..30 {
-        ids.push(publish(&queue, OrgId::generate(), &[b'x'; 30_000]).await);
+        ids.push(publish(&queue, OrgId::generate(), &vec![b'x'; 30_000]).await);
     }
     queue.close().await;
     assert!(segments(&place.0).len() >= 4);
