@@ -273,3 +273,151 @@ fn rfc3339(time: Timestamp) -> String {
     let nearest = if time.as_micros() < 0 { jiff::Timestamp::UNIX_EPOCH } else { jiff::Timestamp::MAX };
     jiff::Timestamp::from_microsecond(time.as_micros()).unwrap_or(nearest).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{prelude::*, strategy::ValueTree};
+
+    fn envelopes() -> impl Strategy<Value = Envelope> {
+        let times = (any::<i64>(), any::<i64>());
+        let ids = (any::<[u8; 16]>(), any::<[u8; 16]>(), proptest::option::of(any::<[u8; 16]>()), proptest::option::of(any::<[u8; 16]>()));
+        let texts = (".{0,40}", ".{0,40}", proptest::option::of(".{0,60}"), ".{0,40}", ".{0,40}", ".{0,40}");
+        let rest = (proptest::collection::vec((".{0,20}", ".{0,40}"), 0..5), any::<u8>(), proptest::collection::vec(any::<u8>(), 0..300), 0..Source::ALL.len());
+        (times, ids, texts, rest).prop_map(|((time, received_at), (id, dedupe_key, org, endpoint), texts, (headers, hops, body, source))| {
+            let source = Source::ALL[source];
+            let (kind, subject, traceparent, content_type, path, query) = texts;
+            Envelope {
+                id: EventId::from_slice(&id).expect("sixteen bytes"),
+                source,
+                event_type: EventType::new(source, &kind),
+                time: Timestamp::from_micros(time),
+                received_at: Timestamp::from_micros(received_at),
+                subject: Subject(subject.into()),
+                org: org.map(|org| OrgId::from_slice(&org).expect("sixteen bytes")),
+                endpoint: endpoint.map(|endpoint| EndpointId::from_slice(&endpoint).expect("sixteen bytes")),
+                dedupe_key: DedupeKey(dedupe_key),
+                traceparent: traceparent.map(Into::into),
+                content_type: content_type.into(),
+                path: path.into(),
+                query: query.into(),
+                headers: headers.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+                hops,
+                body: body.into(),
+            }
+        })
+    }
+
+    fn encoded(envelope: &Envelope) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(envelope, &mut bytes);
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_decodes_to_the_same(envelope in envelopes()) {
+            let bytes = encoded(&envelope);
+            prop_assert_eq!(bytes.len(), encoded_bytes_max(&envelope));
+            prop_assert_eq!(decode(&bytes.into()).unwrap(), envelope);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = decode(&bytes.clone().into());
+            if let Some(first) = bytes.first_mut() {
+                *first = VERSION;
+            }
+            let _ = decode(&bytes.into());
+        }
+
+        #[test]
+        fn a_changed_or_cut_envelope_is_another_or_an_error(envelope in envelopes(), at in any::<prop::sample::Index>(), flip in 1..=255_u8) {
+            let whole = encoded(&envelope);
+            let at = at.index(whole.len());
+            let mut changed = whole.clone();
+            changed[at] ^= flip;
+            if let Ok(decoded) = decode(&changed.into()) {
+                // Only hops of zero may be left out or written.
+                prop_assert!(decoded != envelope);
+            }
+            let attributes = whole.len() - envelope.body.len();
+            prop_assert_eq!(decode(&Bytes::copy_from_slice(&whole[..at])).is_ok(), at >= attributes);
+        }
+    }
+
+    fn sample() -> Envelope {
+        envelopes().new_tree(&mut proptest::test_runner::TestRunner::deterministic()).expect("a sample").current()
+    }
+
+    #[test]
+    fn the_body_is_borrowed_from_what_was_read() {
+        let envelope = Envelope { body: Bytes::from_static(b"untouched"), ..sample() };
+        let bytes = Bytes::from(encoded(&envelope));
+        let decoded = decode(&bytes).unwrap();
+        assert_eq!(decoded.body.as_ptr(), bytes[bytes.len() - 9..].as_ptr());
+    }
+
+    #[test]
+    fn what_a_later_version_adds_is_passed_over() {
+        let envelope = sample();
+        let mut bytes = encoded(&envelope);
+        let mut added = Vec::new();
+        put(&mut added, 200, b"from the future");
+        bytes.splice(1..1, added);
+        assert_eq!(decode(&bytes.into()), Ok(envelope));
+    }
+
+    #[test]
+    fn each_fault_is_named() {
+        let bytes = encoded(&sample());
+        let reason = |bytes: Vec<u8>| decode(&bytes.into()).unwrap_err().reason;
+        assert_eq!(reason(Vec::new()), "it ends inside the attributes");
+        assert_eq!(reason([&[9][..], &bytes[1..]].concat()), "a version that this process does not know");
+        assert_eq!(reason(vec![VERSION, code::END]), "id is missing");
+        let id_twice = [&bytes[..22], &bytes[1..]].concat();
+        assert_eq!(reason(id_twice), "an attribute stands twice");
+        assert_eq!(reason([&[VERSION, code::ID][..], &u32::MAX.to_le_bytes()].concat()), "an attribute is longer than the event");
+        assert_eq!(reason([&[VERSION, code::SUBJECT][..], &1_u32.to_le_bytes(), &[0xFF]].concat()), "an attribute is not UTF-8");
+    }
+
+    /// What stands on disks is read by later versions: this text never changes, a later format stands beside it.
+    #[test]
+    fn version_one_stays_readable() {
+        let stored = hex::decode(concat!(
+            "01",
+            "0110000000",
+            "01900000000070008000000000000001",
+            "0204000000",
+            "76617069",
+            "0309000000",
+            "766170692e63616c6c",
+            "0408000000",
+            "40420f0000000000",
+            "0501000000",
+            "63",
+            "0810000000",
+            "07070707070707070707070707070707",
+            "0908000000",
+            "80841e0000000000",
+            "0b0a000000",
+            "746578742f706c61696e",
+            "0c01000000",
+            "2f",
+            "0d00000000",
+            "0e06000000",
+            "01000000",
+            "6876",
+            "0f01000000",
+            "02",
+            "00",
+            "626f6479"
+        ));
+        let envelope = decode(&stored.unwrap().into()).unwrap();
+        assert_eq!(envelope.id.to_string(), "01900000-0000-7000-8000-000000000001");
+        assert_eq!((envelope.event_type.as_str(), &*envelope.subject.0, envelope.hops), ("vapi.call", "c", 2));
+        assert_eq!((envelope.time.as_micros(), envelope.received_at.as_micros()), (1_000_000, 2_000_000));
+        assert_eq!((&*envelope.content_type, &*envelope.path, &*envelope.query), ("text/plain", "/", ""));
+        assert_eq!((envelope.headers, envelope.body), (vec![("h".into(), "v".into())], Bytes::from_static(b"body")));
+    }
+}

@@ -3,6 +3,7 @@
 mod admin;
 mod conformance;
 mod crash;
+mod envelope;
 mod hostile;
 mod ingress;
 mod leaks;

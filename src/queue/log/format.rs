@@ -170,3 +170,38 @@ impl Mark {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_a_header_panic_or_pass(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(SegmentHeader::from_bytes(&bytes).is_err());
+            prop_assert!(RecordHeader::from_bytes(&bytes, LogId([1; 16]), 5).is_err());
+            prop_assert!(Mark::from_bytes(&bytes).is_none());
+        }
+
+        #[test]
+        fn a_record_is_one_only_in_its_log_at_its_position(id in any::<[u8; 16]>(), position in any::<u64>(), length in any::<u32>(), bit in 0..RECORD_HEADER * 8) {
+            let log = LogId(id);
+            let header = RecordHeader {
+                length,
+                group: position / 2,
+                id: EventId::from_uuid(Uuid::from_bytes(id)),
+                org: OrgId::from_uuid(Uuid::from_u128(7)),
+                received_at: Timestamp::from_micros(-3),
+                payload_checksum: 9,
+            };
+            let bytes = header.to_bytes(log, position);
+            prop_assert_eq!(RecordHeader::from_bytes(&bytes, log, position), Ok(header));
+            prop_assert!(RecordHeader::from_bytes(&bytes, log, position ^ 8).is_err(), "a stale record");
+            prop_assert!(RecordHeader::from_bytes(&bytes, LogId([0xEE; 16]), position).is_err(), "another log's");
+            let mut flipped = bytes;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(RecordHeader::from_bytes(&flipped, log, position).is_err());
+        }
+    }
+}

@@ -119,3 +119,78 @@ impl Ledger {
         self.end = end;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::EventId;
+    use uuid::Uuid;
+
+    const BYTES_MAX: u64 = 100_000;
+
+    fn org(n: u128) -> OrgId {
+        OrgId::from_uuid(Uuid::from_u128(n))
+    }
+
+    fn record(n: u128, bytes: u64, second: i64) -> RecordHeader {
+        RecordHeader {
+            length: u32::try_from(bytes - super::super::format::RECORD_HEADER as u64).unwrap(),
+            group: 0,
+            id: EventId::generate(),
+            org: org(n),
+            received_at: Timestamp::from_seconds(second),
+            payload_checksum: 0,
+        }
+    }
+
+    fn filled(records: &[(u128, u64)]) -> Ledger {
+        let mut ledger = Ledger::starting_at(1_000);
+        for (n, bytes) in records {
+            ledger.add(&record(*n, *bytes, 0));
+        }
+        ledger
+    }
+
+    #[test]
+    fn the_limit_is_exact() {
+        let ledger = filled(&[(1, 9_000), (2, 40_000)]);
+        assert!(ledger.admit(org(3), 51_000, BYTES_MAX).is_ok());
+        assert!(matches!(ledger.admit(org(3), 51_001, BYTES_MAX), Err(PublishError::Full { bytes: 49_000, .. })));
+    }
+
+    #[test]
+    fn a_share_counts_only_above_half_and_over_a_tenth() {
+        // (what the first and the others hold, whether the first may have more)
+        for (first, others, taken) in
+            [(50_000, 0, true), (50_001, 0, false), (10_000, 50_000, true), (10_001, 50_000, false), (10_001, 39_999, true), (10_001, 40_000, false)]
+        {
+            let ledger = filled(&if others == 0 { vec![(1, first)] } else { vec![(1, first), (2, others)] });
+            assert_eq!(ledger.admit(org(1), 100, BYTES_MAX).is_ok(), taken, "{first} and {others}");
+            assert!(ledger.admit(org(3), 100, BYTES_MAX).is_ok(), "others go on");
+        }
+    }
+
+    #[test]
+    fn what_is_taken_back_leaves_no_trace() {
+        let mut ledger = filled(&[(1, 9_000)]);
+        for n in 0..5 {
+            ledger.add(&record(2, 1_000, n * 10));
+        }
+        ledger.cut(std::iter::repeat_n((org(2), 1_000), 5));
+        assert_eq!((ledger.held(), ledger.events(), ledger.by_org.len(), ledger.timeline.len()), (9_000, 1, 1, 1));
+    }
+
+    #[test]
+    fn the_timeline_is_sparse_and_ends_with_the_events() {
+        let mut ledger = Ledger::starting_at(0);
+        for _ in 0..1_000 {
+            ledger.add(&record(1, 1_000, 5));
+        }
+        assert!(ledger.timeline.len() <= 16, "{} places for a megabyte", ledger.timeline.len());
+        for _ in 0..1_000 {
+            ledger.release(org(1), 1_000);
+        }
+        ledger.advance(1_000_000);
+        assert_eq!((ledger.oldest_received_at(), ledger.timeline.len(), ledger.by_org.len(), ledger.held()), (None, 0, 0, 0));
+    }
+}

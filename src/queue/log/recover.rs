@@ -299,3 +299,39 @@ fn later_group_follows(segment: &Found, end: u64, last_byte: u64) -> Result<bool
     }
     Ok(false)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{OrgId, Timestamp},
+        queue::log::RealDisk,
+    };
+    use std::io::Write;
+
+    #[test]
+    fn the_torn_tail_is_counted() {
+        let directory = std::env::temp_dir().join(format!("hookswitch-recover-{}", EventId::generate()));
+        fs::create_dir_all(&directory).unwrap();
+        let log = LogId([3; 16]);
+        let header = RecordHeader {
+            length: 5,
+            group: 0,
+            id: EventId::generate(),
+            org: OrgId::generate(),
+            received_at: Timestamp::default(),
+            payload_checksum: crc32c::crc32c(b"whole"),
+        };
+        let mut file = File::create(path_of(&directory, 0)).unwrap();
+        file.write_all(&SegmentHeader { log, base: 0, previous_base: 0 }.to_bytes()).unwrap();
+        file.write_all(&header.to_bytes(log, 0)).unwrap();
+        file.write_all(b"whole").unwrap();
+        file.write_all(&RecordHeader { group: 69, ..header }.to_bytes(log, 69)).unwrap();
+        file.write_all(b"who\0\0\0\0\0").unwrap();
+        let recovered = recover(&RealDisk, &directory).unwrap();
+        assert_eq!((recovered.torn_bytes, recovered.end, recovered.ledger.events()), (64 + 3, 69, 1));
+        assert_eq!(fs::metadata(path_of(&directory, 0)).unwrap().len(), 64 + 69);
+        assert_eq!(recover(&RealDisk, &directory).unwrap().torn_bytes, 0);
+        fs::remove_dir_all(directory).unwrap();
+    }
+}
