@@ -130,7 +130,8 @@ impl LogDeliveries {
         let file = self.file.as_ref().filter(|(open, _)| open.base == segment.base).map(|(_, file)| file.clone());
         let (cursor, end) = (self.cursor, durable.min(segment.end()));
         let read = tokio::task::spawn_blocking(move || read(&segment, file, cursor, end));
-        let (segment, file, bytes) = read.await.expect("reading does not panic and is not aborted")?;
+        // A runtime that shuts down gives up what it has not begun.
+        let (segment, file, bytes) = read.await.map_err(|error| unreadable(None, cursor, &error.to_string()))??;
         self.file = Some((segment, file));
         self.ahead = bytes;
         Ok(true)

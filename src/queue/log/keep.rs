@@ -5,7 +5,7 @@ use super::{
     disk::write_all_at,
     format::Mark,
     recover::{MARK_SLOT, MARKS},
-    segment::{Spare, sync_directory},
+    segment::{AppendError, Spare, sync_directory},
     shared::{Shared, lock},
 };
 use std::{
@@ -51,15 +51,18 @@ impl Keep {
                 self.make_spare();
             }
             let kept = if self.has_unneeded_segments() || self.kept_at.elapsed() >= MARK_EVERY { self.keep_mark() } else { Ok(()) };
-            if let Err(source) = kept.and_then(|()| self.free_segments()) {
-                self.shared.fail(&format!("cannot keep the ack mark in {}: {source}", self.shared.directory.display()));
+            match kept.and_then(|()| self.free_segments()) {
+                Ok(()) => {}
+                // What is acked is in memory: the next round tries again.
+                Err(AppendError::NoSpace(error)) => warn!(%error, "The disk is full: the ack mark stays where it was"),
+                Err(AppendError::Final { doing, source }) => drop(self.shared.fail(&format!("cannot {doing} {}: {source}", self.shared.directory.display()))),
             }
         }
         let _ = self.appender.join();
         if lock(&self.shared.intake).failed.is_none()
-            && let Err(source) = keep_mark(&self.shared, &self.marks, &mut self.turn, &mut self.kept)
+            && let Err(error) = keep_mark(&self.shared, &self.marks, &mut self.turn, &mut self.kept)
         {
-            warn!(error = %source, "Could not keep the ack mark: acked events are delivered again");
+            warn!(?error, "Could not keep the ack mark: acked events are delivered again");
         }
         let _ = self.lock.unlock();
         self.ended.send_replace(true);
@@ -110,13 +113,13 @@ impl Keep {
         lock(&self.shared.segments).first_key_value().is_some_and(|(_, first)| first.end() <= acked)
     }
 
-    fn keep_mark(&mut self) -> io::Result<()> {
+    fn keep_mark(&mut self) -> Result<(), AppendError> {
         self.kept_at = Instant::now();
         keep_mark(&self.shared, &self.marks, &mut self.turn, &mut self.kept)
     }
 
     /// Deletes the segments that lie before the mark on the disk.
-    fn free_segments(&self) -> io::Result<()> {
+    fn free_segments(&self) -> Result<(), AppendError> {
         // Before a mark stands on the disk nothing is known to be unneeded.
         let Some((acked, _)) = self.kept else { return Ok(()) };
         let mut freed = false;
@@ -124,16 +127,23 @@ impl Keep {
             let segments = lock(&self.shared.segments);
             segments.first_key_value().map(|(_, first)| first.clone()).filter(|first| first.end() <= acked)
         } {
-            fs::remove_file(&first.path)?;
+            match fs::remove_file(&first.path) {
+                // Someone tidied up; it was not needed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(AppendError::of_write("delete an acked segment in"))?,
+            }
             lock(&self.shared.segments).remove(&first.base);
             freed = true;
         }
-        if freed { sync_directory(&*self.shared.disk, &self.shared.directory) } else { Ok(()) }
+        if !freed {
+            return Ok(());
+        }
+        sync_directory(&*self.shared.disk, &self.shared.directory).map_err(AppendError::of_sync("fsync"))
     }
 }
 
 /// Writes the mark where it changed, into the slot whose turn it is, and fsyncs it.
-fn keep_mark(shared: &Shared, marks: &File, turn: &mut u64, kept: &mut Option<(u64, u64)>) -> io::Result<()> {
+fn keep_mark(shared: &Shared, marks: &File, turn: &mut u64, kept: &mut Option<(u64, u64)>) -> Result<(), AppendError> {
     // Read in this order: acks are never ahead of what is durable.
     let acked = lock(&shared.consumed).acked();
     let durable = shared.durable();
@@ -144,8 +154,8 @@ fn keep_mark(shared: &Shared, marks: &File, turn: &mut u64, kept: &mut Option<(u
     *turn += 1;
     let mark = Mark { log: shared.log, turn: *turn, acked, durable, active_base };
     let path = shared.directory.join(MARKS);
-    write_all_at(&*shared.disk, marks, &path, &mark.to_bytes(), (*turn % 2) * MARK_SLOT)?;
-    shared.disk.sync(marks, &path)?;
+    write_all_at(&*shared.disk, marks, &path, &mark.to_bytes(), (*turn % 2) * MARK_SLOT).map_err(AppendError::of_write("write the ack mark in"))?;
+    shared.disk.sync(marks, &path).map_err(AppendError::of_sync("fsync the ack mark in"))?;
     *kept = Some((acked, durable));
     Ok(())
 }

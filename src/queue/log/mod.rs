@@ -13,10 +13,14 @@ mod recover;
 mod segment;
 mod shared;
 
+use disk::is_no_space;
 pub use disk::{Disk, DiskSpace, RealDisk};
 
 use super::{ConnectError, ConsumeError, Deliveries, EventQueue, PublishError, QueueHealth, QueueState, envelope};
-use crate::domain::{Clock, EventId, OrgId, Timestamp, VerifiedEvent};
+use crate::{
+    domain::{Clock, EventId, OrgId, Timestamp, VerifiedEvent},
+    telemetry::catalogue,
+};
 use append::{Appender, HURRIED_ROOM};
 use async_trait::async_trait;
 use deliver::{Consumed, LogDeliveries};
@@ -143,7 +147,12 @@ fn open(disk: Arc<dyn Disk>, directory: &Path, mut settings: LogSettings) -> Res
     // What a process left is never appended to: it ends where it ends, and this one begins a segment of its own.
     let header = SegmentHeader { log: recovered.log, base: recovered.end, previous_base: recovered.previous_base };
     let first_room = HURRIED_ROOM.min(settings.segment_bytes);
-    let active = Spare::make(&*disk, directory, first_room).map_err(io_error("create a segment in", directory))?.begin(&*disk, directory, header);
+    let first = match Spare::make(&*disk, directory, first_room) {
+        // On a full disk what is there has to be worked off, and that needs an open queue.
+        Err(error) if is_no_space(&error) => Spare::hurry(directory, first_room),
+        made => made,
+    };
+    let active = first.map_err(io_error("create a segment in", directory))?.begin(&*disk, directory, header);
     let active = active.map_err(|error| match error {
         AppendError::NoSpace(source) => io_error("create a segment in", directory)(source),
         AppendError::Final { doing, source } => io_error(doing, directory)(source),
@@ -205,6 +214,19 @@ fn take_lock(directory: &Path) -> Result<File, ConnectError> {
     }
 }
 
+/// The label of an outcome.
+const fn word(outcome: &Result<(), PublishError>) -> &'static str {
+    match outcome {
+        Ok(()) => "confirmed",
+        Err(PublishError::TooLarge { .. }) => "too_large",
+        Err(PublishError::Full { .. }) => "full",
+        Err(PublishError::OverShare { .. }) => "over_share",
+        Err(PublishError::DiskNearlyFull { .. }) => "disk_nearly_full",
+        Err(PublishError::Failed { .. }) => "failed",
+        Err(PublishError::Closed) => "closed",
+    }
+}
+
 #[async_trait]
 impl EventQueue for LogQueue {
     async fn publish(&self, event: &VerifiedEvent) -> Result<(), PublishError> {
@@ -215,7 +237,10 @@ impl EventQueue for LogQueue {
             received_at: envelope.received_at,
             bytes: envelope::encoded_bytes_max(envelope),
         };
-        self.offer(&heading, &mut |into| envelope::encode(envelope, into)).await
+        let began = Instant::now();
+        let outcome = self.offer(&heading, &mut |into| envelope::encode(envelope, into)).await;
+        catalogue::PUBLISH_SECONDS.observe(began.elapsed().as_secs_f64(), &[word(&outcome)]);
+        outcome
     }
 
     async fn consume(&self) -> Result<Box<dyn Deliveries>, ConsumeError> {
