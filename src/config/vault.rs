@@ -14,7 +14,5 @@ section! {
         credentials_cached_max: usize = 8_000, "HOOKSWITCH_CREDENTIALS_CACHED_MAX";
         /// How long a decrypted credential is kept. A change drops it at once.
         credential_cache_seconds: Duration = Duration::from_mins(5), "HOOKSWITCH_CREDENTIAL_CACHE_SECONDS";
-        /// Signing states kept in memory at most.
-        signing_keys_cached_max: usize = 50_000, "HOOKSWITCH_SIGNING_KEYS_CACHED_MAX";
     }
 }

@@ -12,7 +12,7 @@ pub use log::{LogQueue, LogSettings};
 
 use crate::domain::{Envelope, OrgId, Timestamp, VerifiedEvent};
 use async_trait::async_trait;
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 /// The contract. Every sentence of it has a test in `tests/it/conformance/queue.rs`, run over every backend.
 #[async_trait]
@@ -139,6 +139,3 @@ pub enum ConnectError {
         source: std::io::Error,
     },
 }
-
-/// How long a batch waits to fill up behind its first event. Zero: natural batching only.
-pub const BATCH_LINGER: Duration = Duration::ZERO;
