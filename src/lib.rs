@@ -6,7 +6,7 @@
 //! | floor | rooms |
 //! |---|---|
 //! | 0 | [`domain`] |
-//! | 1 | [`config`], [`telemetry`] |
+//! | 1 | [`config`], [`telemetry`], [`killpoint`] (where tests stop a process; empty in a release build) |
 //! | 2 | [`source`], [`provider`], [`queue`], [`store`], [`listener`] |
 //! | 3 | [`vault`], [`routing`] |
 //! | 4 | [`action`], [`rule`] (it may import `action`) |
@@ -22,6 +22,7 @@ pub mod attempt;
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod killpoint;
 pub mod lifecycle;
 pub mod listener;
 pub mod provider;

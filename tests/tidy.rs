@@ -12,6 +12,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("domain", 0),
     ("config", 1),
     ("telemetry", 1),
+    ("killpoint", 1),
     ("source", 2),
     ("provider", 2),
     ("queue", 2),

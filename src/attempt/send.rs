@@ -8,6 +8,7 @@ use super::{
 use crate::{
     action::{self, Action, Attempt, Detail, FrozenRequest, LookUp, OnUnknown},
     domain::{ActionKind, ActionState, Cause, Clock, OrgId, Outcome, SecretBytes},
+    killpoint::{Step, reach},
     provider::Providers,
     store::{
         Store,
@@ -227,9 +228,11 @@ impl Engine {
             let seen = self.without_others(claim, seen).await;
             return Ok(policy.looked_up(&self.ended(claim, on_unknown, Some(loaded.version)), seen, detail));
         }
+        reach(Step::SendBegun);
         let (outcome, detail) = tokio::time::timeout(net, action.send(&self.providers, &attempt))
             .await
             .unwrap_or_else(|_| (Outcome::Unknown { cause: Cause::NoAnswer }, Detail::default()));
+        reach(Step::AnswerRead);
         if matches!(&outcome, Outcome::Park { cause: Cause::CredentialRefused }) {
             return Err(detail);
         }

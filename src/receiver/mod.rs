@@ -18,6 +18,7 @@ pub use hops::HOPS_HEADER;
 use crate::{
     config::ReceiverSettings,
     domain::{Clock, OrgId, RouteKey},
+    killpoint::{Step, reach},
     listener::{InvalidNetwork, Limits, ListenerState, Networks, Peer, Refused as HeadRefused},
     queue::EventQueue,
     routing::RouteTable,
@@ -210,6 +211,7 @@ impl Inner {
                 return answer::refused(cause);
             }
         };
+        reach(Step::BytesRead);
         let begun = Instant::now();
         let response = self.decide(place, &head, peer, body).await;
         self.meters.received(Some(place.source), response.status(), begun.elapsed().as_secs_f64());
@@ -253,8 +255,12 @@ impl Inner {
         let ids = std::mem::take(&mut reading.routes);
         let event = envelope::vouch(signer, place, reading, head, body.clone(), hops, now);
         tracing::Span::current().record("org.id", tracing::field::display(signer.org)).record("event.id", tracing::field::display(event.envelope().id));
+        reach(Step::Verified);
         match publish::publish(&self.queue, &self.turns, &self.publishes, event, self.settings.publish_seconds_max).await {
-            Ok(()) => answer::taken(answer, &body),
+            Ok(()) => {
+                reach(Step::Confirmed);
+                answer::taken(answer, &body)
+            }
             Err(cause) => {
                 self.refuse(place, cause, Some(signer.org), &ids, &[], body.len());
                 answer::refused(cause)

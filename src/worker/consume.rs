@@ -2,6 +2,7 @@
 
 use super::{Pause, Worker, plan::Planner, rules::RuleBook};
 use crate::{
+    killpoint::{Step, reach},
     queue::{Deliveries, Delivery, DeliveryTag},
     telemetry::catalogue,
 };
@@ -55,7 +56,10 @@ impl Consumer {
                 batch = deliveries.next_batch(batch_max), if self.held.len() < HELD_MAX => match batch {
                     // The queue was closed.
                     Ok(batch) if batch.is_empty() => return,
-                    Ok(batch) => batch,
+                    Ok(batch) => {
+                        reach(Step::Delivered);
+                        batch
+                    }
                     Err(error) => {
                         error!(%error, "The worker cannot take events from the queue");
                         if pause.wait_or(&soft).await {
@@ -69,6 +73,7 @@ impl Consumer {
             if !ack(&mut *deliveries, &done, &soft).await {
                 return;
             }
+            reach(Step::Acked);
         }
     }
 

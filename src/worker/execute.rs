@@ -9,6 +9,7 @@ use crate::{
     attempt::{Engine, Leased},
     config::WorkerSettings,
     domain::{Clock, OrgId, Provider},
+    killpoint::{Step, reach},
     store::{
         Store, StoreError,
         ledger::{Claim, ClaimLimits, Record, Recorded},
@@ -139,6 +140,7 @@ impl Executor {
         if claims.is_empty() {
             return self.next_look(now).await;
         }
+        reach(Step::Claimed);
         for claim in claims {
             state.running.begin((claim.org, claim.provider));
             let (engine, leased) = (self.engine.clone(), Leased { claim: claim.clone(), lease_ends });
@@ -221,8 +223,10 @@ async fn write(store: &dyn Store, records: Vec<Record>, hard: &CancellationToken
     let mut pause = Pause::default();
     let mut waiting = vec![records];
     while let Some(records) = waiting.pop() {
+        reach(Step::RecordBegun);
         match store.record(records.clone()).await {
             Ok(results) => {
+                reach(Step::Recorded);
                 for (record, result) in records.iter().zip(results) {
                     if result == Recorded::RefTaken {
                         warn!(action.id = %record.action, org.id = %record.org, "Action {} got an id of its provider that another action holds: its outcome is open", record.action);

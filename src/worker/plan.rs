@@ -7,6 +7,7 @@ use super::{
 use crate::{
     config::WorkerSettings,
     domain::{ActionId, ActionState, Cause, Clock, Envelope, EventId, OrgId, Source},
+    killpoint::{Step, reach},
     queue::{self, Delivery, DeliveryTag},
     rule::{Budget, Context, Rendered, RuleError, Sample},
     store::{
@@ -173,6 +174,7 @@ impl Planner {
             let events: Arc<[PlannedEvent]> = events.into();
             match self.store.plan(events.clone()).await {
                 Ok(results) => {
+                    reach(Step::Planned);
                     self.count(&events, &results);
                     done.extend(tags);
                 }

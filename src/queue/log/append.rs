@@ -6,7 +6,11 @@ use super::{
     segment::{Active, AppendError, Spare},
     shared::{Group, Shared, lock},
 };
-use crate::{queue::PublishError, telemetry::catalogue};
+use crate::{
+    killpoint::{Step, reach},
+    queue::PublishError,
+    telemetry::catalogue,
+};
 use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
     time::Instant,
@@ -102,8 +106,10 @@ impl Appender {
         let disk = &*self.shared.disk;
         let path = &active.segment.path;
         write_all_at(disk, &active.file, path, bytes, active.segment.offset(base)).map_err(AppendError::of_write("write to"))?;
+        reach(Step::Appended);
         let began = Instant::now();
         disk.sync(&active.file, path).map_err(AppendError::of_sync("fsync"))?;
+        reach(Step::Fsynced);
         catalogue::FSYNC_SECONDS.observe(began.elapsed().as_secs_f64(), &[]);
         if (end - active.segment.base) * 2 > active.room {
             self.want_spare();

@@ -3,6 +3,7 @@
 use super::{claimable, failed, hex, rows, state, text};
 use crate::{
     domain::{ActionId, ActionState, EventId, OrgId, Provider, SealedBytes, Timestamp},
+    killpoint::{Step, reach},
     store::{
         StoreError,
         ledger::{Claim, ClaimLimits},
@@ -142,6 +143,9 @@ async fn round(connection: &mut SqliteConnection, limits: &ClaimLimits, now: Tim
     let taken = text(taken);
     sqlx::query(END_TURNS).bind(&taken).execute(&mut *connection).await.map_err(failed("end turns"))?;
     sqlx::query(PASS_TURNS).bind(&taken).bind(now.as_micros()).execute(&mut *connection).await.map_err(failed("pass turns on"))?;
+    if !claims.is_empty() {
+        reach(Step::ClaimWritten);
+    }
     Ok((claims, Some(expired_count)))
 }
 

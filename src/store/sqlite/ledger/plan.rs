@@ -3,6 +3,7 @@
 use super::{add_turns, cut, failed, hex, text};
 use crate::{
     domain::{ActionState, Cause, OrgId, Timestamp},
+    killpoint::{Step, reach},
     store::{
         StoreError,
         ledger::{Planned, PlannedAction, PlannedEvent},
@@ -91,6 +92,7 @@ pub(super) async fn plan(connection: &mut SqliteConnection, events: Arc<[Planned
         actions.iter().filter(|(_, action, _)| action.state == ActionState::Pending).map(|(event, action, _)| (event.org, action.kind.provider(), now)),
     )
     .await?;
+    reach(Step::PlanWritten);
     Ok(planned)
 }
 

@@ -3,6 +3,7 @@
 use super::{add_turns, cut, failed, hex, rows, text};
 use crate::{
     domain::{ActionId, ActionState, OrgId, Provider, Timestamp},
+    killpoint::{Step, reach},
     store::{
         StoreError,
         ledger::{Record, Recorded},
@@ -69,6 +70,7 @@ pub(super) async fn record(connection: &mut SqliteConnection, mut records: Vec<R
     unpark(connection, &records).await?;
     let ended: Vec<&Record> = records.iter().zip(&results).filter(|(_, result)| **result != Recorded::Superseded).map(|(record, _)| record).collect();
     end_attempts(connection, &ended).await?;
+    reach(Step::RecordWritten);
     Ok(results)
 }
 

@@ -1,0 +1,108 @@
+//! Named steps between bytes read and effect recorded, at which a test has the process killed: exactly there, as `kill -9` does it.
+//!
+//! Every room on the way of an event may say that it reached a step. **Invariant:** a release build has nothing of it: no variable is read, no step is
+//! counted, [`reach`] is empty. Why by build profile and not by a feature: `docs/decisions/0008-kill-points.md`.
+//!
+//! In a debug build `TEST_KILL_AT=planned:3` ends the process with SIGKILL when it reaches `planned` for the third time.
+
+macro_rules! steps {
+    ($($(#[$doc:meta])* $step:ident = $name:literal),+ $(,)?) => {
+        /// Where a process can be killed, in the order in which an event gets there.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Step { $($(#[$doc])* $step),+ }
+
+        impl Step {
+            pub const ALL: &'static [Self] = &[$(Self::$step),+];
+
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$step => $name),+ }
+            }
+        }
+    };
+}
+
+steps! {
+    /// The whole body was read; nothing was decided.
+    BytesRead = "bytes_read",
+    /// A secret vouches for it.
+    Verified = "verified",
+    /// Its group is written, and not fsynced.
+    Appended = "appended",
+    /// Its group is on the disk; nobody was told.
+    Fsynced = "fsynced",
+    /// The publish was confirmed; the sender has no answer yet.
+    Confirmed = "confirmed",
+    /// A batch was handed to the worker.
+    Delivered = "delivered",
+    /// Event and actions are written, the transaction is open.
+    PlanWritten = "plan_written",
+    /// The plan is committed, nothing is acked.
+    Planned = "planned",
+    /// The batch is acked.
+    Acked = "acked",
+    /// The claim is written, the transaction is open.
+    ClaimWritten = "claim_written",
+    /// The claim is committed, nothing went out.
+    Claimed = "claimed",
+    /// The request is about to be sent.
+    SendBegun = "send_begun",
+    /// The provider's answer was read.
+    AnswerRead = "answer_read",
+    /// The attempt has a record that nobody wrote yet.
+    RecordBegun = "record_begun",
+    /// The record is written, the transaction is open.
+    RecordWritten = "record_written",
+    /// The record is committed.
+    Recorded = "recorded",
+}
+
+/// Says that this step was reached. Does not return when the test asked for the end here.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub const fn reach(_: Step) {}
+
+/// Says that this step was reached. Does not return when the test asked for the end here.
+#[cfg(debug_assertions)]
+pub fn reach(step: Step) {
+    chosen::reach(step);
+}
+
+#[cfg(debug_assertions)]
+mod chosen {
+    use super::Step;
+    use std::sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    };
+
+    const VARIABLE: &str = "TEST_KILL_AT";
+
+    struct Chosen {
+        step: Step,
+        /// How often it may still be passed.
+        left: AtomicU32,
+    }
+
+    static CHOSEN: LazyLock<Option<Chosen>> = LazyLock::new(|| {
+        let text = std::env::var(VARIABLE).ok()?;
+        let parse = || {
+            let (step, count) = text.split_once(':').unwrap_or((&text, "1"));
+            let left = count.parse::<u32>().ok()?.checked_sub(1)?;
+            Some(Chosen { step: *Step::ALL.iter().find(|known| known.as_str() == step)?, left: AtomicU32::new(left) })
+        };
+        // A test that names a step that is none would prove nothing.
+        Some(parse().unwrap_or_else(|| panic!("{VARIABLE}={text}: expected a step and how often it is reached, such as planned:3")))
+    });
+
+    pub(super) fn reach(step: Step) {
+        let Some(chosen) = CHOSEN.as_ref().filter(|chosen| chosen.step == step) else { return };
+        if chosen.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+            // Not one instruction of the way further, however long the system takes.
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+}
