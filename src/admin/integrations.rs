@@ -15,10 +15,13 @@ use super::{
     view::{Time, last_four},
 };
 use crate::{
-    domain::{OrgId, Provider, SecretBytes, Source, Timestamp},
+    domain::{Fingerprint, OrgId, Provider, SecretBytes, Source, Timestamp},
     provider::{CallError, Credential, Refused, TwilioAuth, TwilioCredential, VapiCredential, Verified},
     source::{Plan, TwilioPlan},
-    store::credentials::{CredentialHealth, NewCredential, StoredCredential},
+    store::{
+        credentials::{CredentialHealth, NewCredential, StoredCredential},
+        grants::{Connection, SecretsChange},
+    },
     vault::Purpose,
 };
 use axum::{
@@ -28,7 +31,7 @@ use axum::{
 use http::{StatusCode, Uri};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 /// Time for asking the provider: below the deadline of the request, so that an outage is told as one.
 const VERIFY_MAX: Duration = Duration::from_secs(8);
@@ -290,37 +293,42 @@ pub async fn connect(State(state): Admin, Manager(member): Manager, Id(provider)
             _ => existing.as_ref().and_then(|row| Some(AccountView { id: row.account_id.clone()?, name: row.account_name.clone() })),
         };
     }
-    let differs = existing.as_ref().and_then(|row| row.account_id.as_ref()).zip(good.account.as_ref()).is_some_and(|(old, new)| *old != new.id);
+    // By its fingerprint: of an erased credential nothing else is left.
+    let before = existing.and_then(|row| row.account_fingerprint).map(|fingerprint| Fingerprint(fingerprint.into()));
+    let differs = before
+        .zip(good.account.as_ref())
+        .is_some_and(|(before, account)| !state.vault.is_fingerprint_of(&before, member.org, fingerprinted(served.provider(), &account.id).as_bytes()));
     if differs && !may_replace {
         return Err(Problem::new(Code::AccountDiffers)
             .detail("This credential opens another account than the one that was connected. Repeat with ?replace_account=true to change the account."));
     }
-    store_signing(&state, &member, &wish, differs).await?;
-    let saved = save(&state, &member, wish, good).await?;
+    let secrets = signing(&state, &member, &wish, differs).await?;
+    let saved = save(&state, &member, wish, good, secrets).await?;
     state.forget(member.org);
     Ok(Json(IntegrationView::new(served.provider(), Some(saved), None)))
 }
 
-/// The signing secret goes first: a webhook that verifies before the credential stands is only early, one that does not is lost.
-async fn store_signing(state: &Arc<AdminState>, member: &Member, wish: &Wish, account_differs: bool) -> Answer<()> {
+/// What becomes of the signing secrets with this credential.
+async fn signing(state: &AdminState, member: &Member, wish: &Wish, account_differs: bool) -> Answer<Option<SecretsChange>> {
     let source = wish.served.source();
     let Some((secret, plans)) = &wish.signing else {
-        if account_differs && wish.served == Served::Twilio {
-            // The former account's auth token vouches for nothing of this one.
-            let audit = state.audit(member, "erase", "secret", source, &["secret"]);
-            state.store.replace_org_secrets(member.org, source, Vec::new(), None, audit).await?;
-        }
-        return Ok(());
+        // The former account's auth token vouches for nothing of this one.
+        let is_stale = account_differs && wish.served == Served::Twilio;
+        return Ok(is_stale.then(|| erased(state, member, source)));
     };
-    let mut sealed = Vec::with_capacity(plans.len());
+    let mut secrets = Vec::with_capacity(plans.len());
     for plan in plans {
-        sealed.push(plans::seal(state, member.org, None, source, plan, secret).await.map_err(|problem| match wish.served {
+        secrets.push(plans::seal(state, member.org, None, source, plan, secret).await.map_err(|problem| match wish.served {
             Served::Twilio => renamed(problem, "auth_token"),
             Served::Vapi => renamed(problem, "webhook_secret"),
         })?);
     }
     let audit = state.audit(member, "rotate", "secret", source, &["secret", "plan"]);
-    Ok(state.store.replace_org_secrets(member.org, source, sealed, Some(state.now() + OVERLAP), audit).await?)
+    Ok(Some(SecretsChange { source, secrets, others_not_after: Some(state.now() + OVERLAP), audit }))
+}
+
+fn erased(state: &AdminState, member: &Member, source: Source) -> SecretsChange {
+    SecretsChange { source, secrets: Vec::new(), others_not_after: None, audit: state.audit(member, "erase", "secret", source, &["secret"]) }
 }
 
 fn renamed(mut problem: Problem, field: &str) -> Problem {
@@ -328,7 +336,7 @@ fn renamed(mut problem: Problem, field: &str) -> Problem {
     problem
 }
 
-async fn save(state: &AdminState, member: &Member, wish: Wish, good: Good) -> Answer<StoredCredential> {
+async fn save(state: &AdminState, member: &Member, wish: Wish, good: Good, secrets: Option<SecretsChange>) -> Answer<StoredCredential> {
     let provider = wish.served.provider();
     let stored = wish.credential.to_stored();
     let sealed = state.vault.seal(member.org, Purpose::Credential(provider), stored.expose_secret()).await?;
@@ -345,11 +353,16 @@ async fn save(state: &AdminState, member: &Member, wish: Wish, good: Good) -> An
         account_name: good.account.and_then(|account| account.name),
         last_four: wish.last_four,
     };
-    Ok(state.store.save_credential(new, state.audit(member, "connect", "credential", provider, &["credential"])).await?)
+    let audit = state.audit(member, "connect", "credential", provider, &["credential"]);
+    Ok(state.store.connect(Connection { credential: new, refresh_at: None, secrets, audit }).await?)
 }
 
 fn fingerprint(state: &AdminState, org: OrgId, provider: Provider, account: &str) -> String {
-    state.vault.fingerprint(org, format!("account:{provider}:{account}").as_bytes()).0.into()
+    state.vault.fingerprint(org, fingerprinted(provider, account).as_bytes()).0.into()
+}
+
+fn fingerprinted(provider: Provider, account: &str) -> String {
+    format!("account:{provider}:{account}")
 }
 
 #[derive(Serialize)]
@@ -433,10 +446,9 @@ async fn resume(state: &AdminState, member: &Member, row: StoredCredential, good
 /// Erases the ciphertext of the credential and of the signing secrets that came with it. The row stays, so that a reconnect keeps its id. A second time is as good.
 pub async fn erase(State(state): Admin, Manager(member): Manager, Id(provider): Id<String>) -> Answer<StatusCode> {
     let served = Served::find(&provider)?;
-    let secrets = state.audit(&member, "erase", "secret", served.source(), &["secret"]);
-    state.store.replace_org_secrets(member.org, served.source(), Vec::new(), None, secrets).await?;
-    let credential = state.audit(&member, "erase", "credential", served.provider(), &["credential"]);
-    state.store.erase_credential(member.org, served.provider(), "", credential).await?;
+    let secrets = erased(&state, &member, served.source());
+    let audit = state.audit(&member, "erase", "credential", served.provider(), &["credential"]);
+    state.store.disconnect(member.org, served.provider(), "", Some(secrets), audit).await?;
     state.forget(member.org);
     Ok(StatusCode::NO_CONTENT)
 }

@@ -23,6 +23,8 @@ pub struct StoredCredential {
     pub last_four: Option<String>,
     pub last_verified_at: Option<Timestamp>,
     pub last_used_at: Option<Timestamp>,
+    /// The next refresh; while it fails, the next try.
+    pub refresh_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -72,7 +74,7 @@ pub trait Credentials: Send + Sync + 'static {
     /// credential due that were parked under an older version or none (rule 6), in one transaction. `Conflict` above [`CREDENTIALS_PER_ORG_MAX`] rows.
     async fn save_credential(&self, new: NewCredential, audit: AuditEntry) -> Result<StoredCredential, StoreError>;
 
-    /// Erases the ciphertext and the last four, keeps the row with id, account and fingerprint, and parks what is `pending` or `waiting` for it, in one transaction.
+    /// Erases the ciphertext, the last four and the account, keeps the row with its id and the account's fingerprint, and parks what is `pending` or `waiting` for it, in one transaction.
     /// `false` when there was nothing active; then nothing is written.
     async fn erase_credential(&self, org: OrgId, provider: Provider, name: &str, audit: AuditEntry) -> Result<bool, StoreError>;
 

@@ -6,9 +6,11 @@
 pub mod audit;
 pub mod credentials;
 pub mod endpoints;
+pub mod grants;
 pub mod history;
 pub mod keys;
 pub mod ledger;
+pub mod managed;
 pub mod organisations;
 pub mod rejections;
 pub mod routes;
@@ -28,9 +30,11 @@ pub trait Store:
     + audit::AuditLog
     + credentials::Credentials
     + endpoints::Endpoints
+    + grants::Grants
     + history::History
     + keys::DataKeys
     + ledger::Ledger
+    + managed::ManagedAssistants
     + organisations::Organisations
     + rejections::Rejections
     + routes::Routes
@@ -44,9 +48,11 @@ impl<S> Store for S where
         + audit::AuditLog
         + credentials::Credentials
         + endpoints::Endpoints
+        + grants::Grants
         + history::History
         + keys::DataKeys
         + ledger::Ledger
+        + managed::ManagedAssistants
         + organisations::Organisations
         + rejections::Rejections
         + routes::Routes

@@ -3,7 +3,7 @@
 use super::{SqliteStore, StoreError, audit, failed, rows::Fields};
 use crate::{
     domain::{Endpoint, EndpointId, OrgId, SecretId, Source, Timestamp},
-    store::{audit::AuditEntry, endpoints::*},
+    store::{audit::AuditEntry, endpoints::*, grants::SecretsChange},
 };
 use async_trait::async_trait;
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
@@ -118,6 +118,22 @@ async fn insert_secret(connection: &mut SqliteConnection, owner: Owner, new: &Ne
     Ok(())
 }
 
+/// Replaces the organisation's own secrets of a source within a transaction.
+pub(super) async fn replace(connection: &mut SqliteConnection, version: i64, now: Timestamp, org: OrgId, change: &SecretsChange) -> Result<(), StoreError> {
+    let owner = Owner { org, source: change.source, endpoint: None };
+    match change.others_not_after.filter(|_| !change.secrets.is_empty()) {
+        Some(end) => {
+            owner.execute(connection, END_SECRETS, &[end.as_micros(), version]).await?;
+            owner.execute(connection, ERASE_ENDED, &[now.as_micros(), version]).await?;
+        }
+        None => owner.execute(connection, ERASE_SECRETS, &[version]).await?,
+    }
+    for new in &change.secrets {
+        insert_secret(connection, owner, new, now, version).await?;
+    }
+    audit::insert(connection, org, &change.audit).await
+}
+
 #[async_trait]
 impl Endpoints for SqliteStore {
     async fn create_endpoint(&self, endpoint: Endpoint, secrets: Vec<NewSecret>, audit: AuditEntry) -> Result<(), StoreError> {
@@ -224,18 +240,8 @@ impl Endpoints for SqliteStore {
         let now = self.now();
         self.configure("replace the organisation's secrets", move |connection, version| {
             Box::pin(async move {
-                let owner = Owner { org, source, endpoint: None };
-                match others_not_after.filter(|_| !secrets.is_empty()) {
-                    Some(end) => {
-                        owner.execute(connection, END_SECRETS, &[end.as_micros(), version]).await?;
-                        owner.execute(connection, ERASE_ENDED, &[now.as_micros(), version]).await?;
-                    }
-                    None => owner.execute(connection, ERASE_SECRETS, &[version]).await?,
-                }
-                for new in &secrets {
-                    insert_secret(connection, owner, new, now, version).await?;
-                }
-                audit::insert(connection, org, &audit).await
+                let change = SecretsChange { source, secrets, others_not_after, audit };
+                replace(connection, version, now, org, &change).await
             })
         })
         .await

@@ -5,9 +5,11 @@
 mod audit;
 mod credentials;
 mod endpoints;
+mod grants;
 mod history;
 mod keys;
 mod ledger;
+mod managed;
 mod organisations;
 mod rejections;
 mod routes;
@@ -48,7 +50,10 @@ fn migrator() -> Migrator {
     let step = |version, description: &'static str, sql: &'static str| {
         Migration::new(version, Cow::Borrowed(description), MigrationType::Simple, sqlx::SqlStr::from_static(sql), false)
     };
-    Migrator::with_migrations(vec![step(1, "init", include_str!("../../../migrations/sqlite/0001_init.sql"))])
+    Migrator::with_migrations(vec![
+        step(1, "init", include_str!("../../../migrations/sqlite/0001_init.sql")),
+        step(2, "grants and assistants", include_str!("../../../migrations/sqlite/0002_grants_and_assistants.sql")),
+    ])
 }
 
 impl SqliteStore {

@@ -129,44 +129,50 @@ async fn audit_displaced(connection: &mut SqliteConnection, from: OrgId, target_
     audit::insert(connection, from, &released).await
 }
 
+/// Writes a proven claim as live within a transaction, and tells whoever held the id.
+pub(super) async fn prove(
+    connection: &mut SqliteConnection,
+    version: i64,
+    now: Timestamp,
+    claim: AssistantClaim,
+    audit: &AuditEntry,
+) -> Result<Option<OrgId>, StoreError> {
+    const DOING: &str = "prove the assistant";
+    let displaced = sqlx::query(DISPLACE_ASSISTANT)
+        .bind(claim.org.as_bytes().as_slice())
+        .bind(claim.assistant_id.as_str())
+        .bind(now.as_micros())
+        .bind(version)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(failed(DOING))?;
+    let holder = displaced.as_ref().map(|row| Fields::of(row, "assistant_org_mapping").id("org_id", OrgId::from_uuid)).transpose()?;
+    sqlx::query(SAVE_ASSISTANT)
+        .bind(Uuid::now_v7().as_bytes().as_slice())
+        .bind(claim.org.as_bytes().as_slice())
+        .bind(claim.assistant_id.as_str())
+        .bind(claim.role.as_deref())
+        .bind(claim.name.as_deref())
+        .bind(claim.proof.map(Proof::as_str))
+        .bind(claim.proven_at.unwrap_or(now).as_micros())
+        .bind(claim.created_at.as_micros())
+        .bind(now.as_micros())
+        .bind(version)
+        .execute(&mut *connection)
+        .await
+        .map_err(failed(DOING))?;
+    if let Some(holder) = holder {
+        audit_displaced(connection, holder, claim.assistant_id, audit).await?;
+    }
+    audit::insert(connection, claim.org, audit).await?;
+    Ok(holder)
+}
+
 #[async_trait]
 impl Routes for SqliteStore {
     async fn prove_assistant(&self, claim: AssistantClaim, audit: AuditEntry) -> Result<Option<OrgId>, StoreError> {
-        const DOING: &str = "prove the assistant";
         let now = self.now();
-        self.configure(DOING, move |connection, version| {
-            Box::pin(async move {
-                let displaced = sqlx::query(DISPLACE_ASSISTANT)
-                    .bind(claim.org.as_bytes().as_slice())
-                    .bind(claim.assistant_id.as_str())
-                    .bind(now.as_micros())
-                    .bind(version)
-                    .fetch_optional(&mut *connection)
-                    .await
-                    .map_err(failed(DOING))?;
-                let holder = displaced.as_ref().map(|row| Fields::of(row, "assistant_org_mapping").id("org_id", OrgId::from_uuid)).transpose()?;
-                sqlx::query(SAVE_ASSISTANT)
-                    .bind(Uuid::now_v7().as_bytes().as_slice())
-                    .bind(claim.org.as_bytes().as_slice())
-                    .bind(claim.assistant_id.as_str())
-                    .bind(claim.role.as_deref())
-                    .bind(claim.name.as_deref())
-                    .bind(claim.proof.map(Proof::as_str))
-                    .bind(claim.proven_at.unwrap_or(now).as_micros())
-                    .bind(claim.created_at.as_micros())
-                    .bind(now.as_micros())
-                    .bind(version)
-                    .execute(&mut *connection)
-                    .await
-                    .map_err(failed(DOING))?;
-                if let Some(holder) = holder {
-                    audit_displaced(connection, holder, claim.assistant_id, &audit).await?;
-                }
-                audit::insert(connection, claim.org, &audit).await?;
-                Ok(holder)
-            })
-        })
-        .await
+        self.configure("prove the assistant", move |connection, version| Box::pin(async move { prove(connection, version, now, claim, &audit).await })).await
     }
 
     async fn list_assistants(&self, org: OrgId, after: Option<&str>, count_max: u32) -> Result<Vec<AssistantClaim>, StoreError> {

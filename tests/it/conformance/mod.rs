@@ -2,5 +2,6 @@
 
 pub mod queue;
 pub mod store;
+pub mod store_grants;
 pub mod store_ledger;
 pub mod store_routes;

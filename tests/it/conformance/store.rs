@@ -24,6 +24,10 @@ macro_rules! store_suite {
         $crate::store_suite!($open, store_routes:
             proof_moves_a_stale_claim, released_claims_are_gone, a_twilio_number_belongs_to_its_account, a_vapi_number_is_one_by_itself_and_by_its_id,
             fifty_proofs_at_once_leave_one_holder, claims_are_paged);
+        $crate::store_suite!($open, store_grants:
+            a_connection_is_written_whole_or_not_at_all, a_lease_has_one_holder_and_a_fence_that_counts_up, a_refresh_is_compare_and_swap_under_its_lease,
+            a_refresh_that_cannot_recover_parks_and_a_new_token_resumes, refreshes_come_due_in_order, a_consent_is_taken_once,
+            consents_end_and_are_limited, a_managed_assistant_is_written_under_its_lease);
         $crate::store_suite!($open, store_ledger:
             a_newer_credential_makes_parked_actions_due, an_erased_credential_parks_what_has_not_gone_out, history_is_paged_and_filtered,
             rejections_are_a_ring, a_lowered_limit_of_rejections_is_reached, writers_and_readers_never_meet_a_busy_database,
@@ -72,7 +76,7 @@ pub fn credential(org: OrgId, provider: Provider, name: &str, sealed_text: &str)
     }
 }
 
-fn secret(org: OrgId, endpoint: Option<EndpointId>) -> NewSecret {
+pub(super) fn secret(org: OrgId, endpoint: Option<EndpointId>) -> NewSecret {
     NewSecret { id: SecretId::generate(), org, endpoint, source: Source::Vapi, plan: "{}".into(), sealed: sealed("s"), last_four: Some("abcd".into()) }
 }
 

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 const FAR: Timestamp = Timestamp::from_seconds(9_000_000);
 
-fn planned(org: OrgId, subject: &str, kind: &str, actions: usize) -> PlannedEvent {
+pub(super) fn planned(org: OrgId, subject: &str, kind: &str, actions: usize) -> PlannedEvent {
     let id = EventId::generate();
     let now = Timestamp::from_seconds(1_000_000);
     PlannedEvent {
@@ -87,7 +87,7 @@ fn parked(claim: &Claim, credential_version: Option<i64>) -> Record {
     }
 }
 
-async fn state(store: &Arc<dyn Store>, org: OrgId, id: ActionId) -> (ActionState, Option<Cause>) {
+pub(super) async fn state(store: &Arc<dyn Store>, org: OrgId, id: ActionId) -> (ActionState, Option<Cause>) {
     let action = store.find_action(org, id).await.expect("a look").expect("there");
     (action.state, action.cause)
 }

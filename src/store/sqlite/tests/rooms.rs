@@ -7,8 +7,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("audit", audit::STATEMENTS),
     ("credentials", credentials::STATEMENTS),
     ("endpoints", endpoints::STATEMENTS),
+    ("grants", grants::STATEMENTS),
     ("history", history::STATEMENTS),
     ("keys", keys::STATEMENTS),
+    ("managed", managed::STATEMENTS),
     ("organisations", organisations::STATEMENTS),
     ("rejections", rejections::STATEMENTS),
     ("routes", routes::STATEMENTS),
@@ -29,6 +31,7 @@ async fn every_statement_prepares_binds_its_organisation_and_scans_no_ledger() {
         "FROM turns t",
         "SELECT state, count(*)",
         "SELECT min(first_sent_at)",
+        "FROM oauth_consents WHERE id = ?1",
     ];
     let scratch = Scratch::new();
     let store = scratch.open().await;

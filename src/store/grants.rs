@@ -1,0 +1,114 @@
+//! Connecting and disconnecting as one change, refreshing under a lease, and consents on their way.
+//!
+//! **Invariant:** a credential and the signing secrets that came with it are written in one transaction; what is written under a lease is written only
+//! while its fence is the newest, and no transaction is held while a provider is asked.
+
+use super::{
+    StoreError,
+    audit::AuditEntry,
+    credentials::{CredentialHealth, NewCredential, StoredCredential},
+    endpoints::NewSecret,
+};
+use crate::domain::{CredentialId, OrgId, Provider, SealedBytes, Source, Timestamp};
+use async_trait::async_trait;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// What becomes of the signing secrets that the organisation itself (no endpoint) has for a source.
+#[derive(Clone, Debug)]
+pub struct SecretsChange {
+    pub source: Source,
+    /// In the place of those there are. Empty: all are erased at once.
+    pub secrets: Vec<NewSecret>,
+    /// Until when the former ones stay valid beside new ones; `None`: they are erased at once.
+    pub others_not_after: Option<Timestamp>,
+    pub audit: AuditEntry,
+}
+
+/// A connection: a credential with everything that is written with it.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    pub credential: NewCredential,
+    /// When it is to be refreshed, where it expires.
+    pub refresh_at: Option<Timestamp>,
+    pub secrets: Option<SecretsChange>,
+    pub audit: AuditEntry,
+}
+
+/// A lease that was taken: its fence tells it from every other holding of the same name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    pub org: OrgId,
+    pub name: String,
+    pub fence: i64,
+}
+
+/// A credential whose turn to be refreshed has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefreshDue {
+    pub org: OrgId,
+    pub provider: Provider,
+    pub id: CredentialId,
+}
+
+/// What a refresh came to, to be written if `version` still stands and the lease is held.
+#[derive(Clone, Debug)]
+pub struct Refresh {
+    pub lease: Lease,
+    pub id: CredentialId,
+    /// The version that was refreshed.
+    pub version: i64,
+    pub health: CredentialHealth,
+    /// The next refresh, or the next try. `None`: nobody tries again by itself, and what waits for the credential parks.
+    pub refresh_at: Option<Timestamp>,
+    /// The new tokens. `None`: there are none, and the former ones stay.
+    pub sealed: Option<SealedBytes>,
+}
+
+/// A consent that was begun. [`Grants::take_consent`] gives it out once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consent {
+    pub id: Uuid,
+    pub org: OrgId,
+    pub provider: Provider,
+    pub subject: String,
+    pub verifier: SealedBytes,
+    pub return_to: Option<String>,
+    pub may_replace: bool,
+    pub expires_at: Timestamp,
+}
+
+/// Consents of one organisation that are on their way at most; the oldest give way.
+pub const CONSENTS_PER_ORG_MAX: u32 = 20;
+
+#[async_trait]
+pub trait Grants: Send + Sync + 'static {
+    /// [`save_credential`](super::credentials::Credentials::save_credential) and the change of secrets, both or neither.
+    async fn connect(&self, connection: Connection) -> Result<StoredCredential, StoreError>;
+
+    /// [`erase_credential`](super::credentials::Credentials::erase_credential) and the change of secrets, both or neither. `false` when there was no active
+    /// credential; the secrets are erased all the same.
+    async fn disconnect(&self, org: OrgId, provider: Provider, name: &str, secrets: Option<SecretsChange>, audit: AuditEntry) -> Result<bool, StoreError>;
+
+    /// Takes the lease of a name within an organisation from now on for `length`; `None` while someone else holds it.
+    async fn take_lease(&self, org: OrgId, name: &str, length: Duration) -> Result<Option<Lease>, StoreError>;
+
+    /// Lets it go, if it is still held under this fence.
+    async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError>;
+
+    /// Active credentials whose refresh is due, over all organisations, the longest overdue first.
+    async fn list_refreshes_due(&self, until: Timestamp, count_max: u32) -> Result<Vec<RefreshDue>, StoreError>;
+
+    /// Writes a refresh by compare-and-swap on version and fence, and lets the lease go. With new tokens the version counts up, failures are cleared, and
+    /// what was parked under an older version is due; without a next try what is `pending` or `waiting` for the credential parks. `None` when a newer
+    /// version stands, it was erased, or the lease is someone else's: nothing is written. Else the version that stands now.
+    ///
+    /// The configuration's version counts up only when the state changes: an access token is news to nobody who is not told by the provider.
+    async fn record_refresh(&self, refresh: Refresh) -> Result<Option<i64>, StoreError>;
+
+    /// Keeps a consent until it comes back; those that have ended, and the oldest above [`CONSENTS_PER_ORG_MAX`], go.
+    async fn begin_consent(&self, consent: Consent) -> Result<(), StoreError>;
+
+    /// Takes a consent out: whoever comes first has it, and nobody after. `None` as well when it has expired.
+    async fn take_consent(&self, id: Uuid) -> Result<Option<Consent>, StoreError>;
+}

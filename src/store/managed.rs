@@ -1,0 +1,53 @@
+//! Assistants that are kept at Vapi for an organisation: what is wanted, which one it is, and what was last seen of it.
+
+use super::{StoreError, audit::AuditEntry, grants::Lease, routes::AssistantClaim};
+use crate::domain::{EndpointId, OrgId, SealedBytes, Timestamp};
+use async_trait::async_trait;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManagedAssistant {
+    pub org: OrgId,
+    /// `inbound` or `outbound`.
+    pub role: String,
+    /// Stands in the assistant's metadata at Vapi.
+    pub marker: String,
+    /// `None` until Vapi has answered.
+    pub assistant_id: Option<String>,
+    pub endpoint: EndpointId,
+    /// What is wanted, with the webhooks' secret.
+    pub sealed: SealedBytes,
+    /// `making`, `in_step`, `drifted`, `missing`.
+    pub state: String,
+    /// Names of the fields that differ at Vapi.
+    pub drift: Vec<String>,
+    pub error: Option<String>,
+    pub checked_at: Option<Timestamp>,
+    /// Counts up with each write; 0 before the first.
+    pub version: i64,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+#[async_trait]
+pub trait ManagedAssistants: Send + Sync + 'static {
+    async fn find_managed_assistant(&self, org: OrgId, role: &str) -> Result<Option<ManagedAssistant>, StoreError>;
+
+    /// Of one organisation, in order of role.
+    async fn list_managed_assistants(&self, org: OrgId) -> Result<Vec<ManagedAssistant>, StoreError>;
+
+    /// Over all organisations: those that were not looked at since `before`, the longest first.
+    async fn list_assistants_to_check(&self, before: Timestamp, count_max: u32) -> Result<Vec<(OrgId, String)>, StoreError>;
+
+    /// Writes the row by compare-and-swap on its version and the fence of the lease, and with it the claim that routes it (`Proof::MadeByUs`) where there
+    /// is one; a former claim of the same role on another id is released. `None` when a newer version stands or the lease is someone else's.
+    async fn save_managed_assistant(
+        &self,
+        row: ManagedAssistant,
+        claim: Option<AssistantClaim>,
+        lease: &Lease,
+        audit: Option<AuditEntry>,
+    ) -> Result<Option<ManagedAssistant>, StoreError>;
+
+    /// Forgets the row and releases its claim; the assistant at Vapi is the caller's matter. `false` when there is none.
+    async fn delete_managed_assistant(&self, org: OrgId, role: &str, lease: &Lease, audit: AuditEntry) -> Result<bool, StoreError>;
+}
