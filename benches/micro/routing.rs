@@ -1,14 +1,10 @@
-//! Look-ups at a million routes, and what a secret costs: sealed, opened cold, opened with its data key in memory.
-//!
-//! `cargo bench --bench micro_routing`. Prints the time that a start takes to load the routes from SQLite, and their bytes.
+//! Look-ups at a million routes; how long a start takes to load them from SQLite, and what they take in memory.
 
-use divan::{Bencher, black_box, counter::BytesCount};
-use futures_util::FutureExt;
+use divan::{Bencher, black_box};
 use hookswitch::{
-    domain::{OrgId, Provider, RouteKey, RouteKind, SealedBytes, SecretBytes, SystemClock},
+    domain::{OrgId, RouteKey, RouteKind, SystemClock},
     routing::RouteTable,
-    store::{SqliteStore, Store, keys::DataKeyRow, keys::DataKeys},
-    vault::{Keyring, Purpose, Vault},
+    store::{SqliteStore, Store},
 };
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use std::{
@@ -19,42 +15,56 @@ use std::{
 
 const ROUTES: u32 = 1_000_000;
 const ORGS: u32 = 10_000;
-const ORG: OrgId = OrgId::from_uuid(uuid::Uuid::from_u128(1));
+pub const ORG: OrgId = OrgId::from_uuid(uuid::Uuid::from_u128(1));
 
-fn main() {
+/// What stands before the table of figures: the load and its bytes.
+pub fn report() {
     let world = &*WORLD;
+    let per_route = |bytes: u64| bytes as f64 / f64::from(ROUTES);
     println!(
-        "{} routes of {ORGS} organisations: loaded from SQLite in {:.2} s, {} bytes a route in memory",
+        "{} routes of {ORGS} organisations: loaded from SQLite in {:.2} s; {:.0} bytes a route in the table, {:.0} of resident memory",
         world.table.routes_len(),
         world.load_seconds,
-        world.table.routes_bytes() / world.table.routes_len()
+        per_route(world.table.routes_bytes() as u64),
+        per_route(world.resident_bytes),
     );
-    divan::main();
-    let _ = std::fs::remove_dir_all(&world.directory);
 }
 
-struct World {
+pub fn clear() {
+    let _ = std::fs::remove_dir_all(&WORLD.directory);
+}
+
+/// What this process has in memory, as the system counts it.
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) << 10
+}
+
+pub struct World {
     directory: PathBuf,
-    store: Arc<SqliteStore>,
+    pub store: Arc<SqliteStore>,
     table: Arc<RouteTable>,
     load_seconds: f64,
+    /// By how much memory grew with the load.
+    resident_bytes: u64,
     /// Keeps the store's writer alive.
-    runtime: tokio::runtime::Runtime,
+    pub runtime: tokio::runtime::Runtime,
 }
 
-static WORLD: LazyLock<World> = LazyLock::new(|| {
+pub static WORLD: LazyLock<World> = LazyLock::new(|| {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let directory = std::env::temp_dir().join(format!("hookswitch-bench-{}", uuid::Uuid::now_v7()));
-    let (store, table, load_seconds) = runtime.block_on(async {
+    let (store, table, load_seconds, resident_bytes) = runtime.block_on(async {
         let path = directory.join("store.db");
         let store = Arc::new(SqliteStore::open(&path, Arc::new(SystemClock)).await.expect("the store opens"));
         fill(&path).await;
-        let begun = Instant::now();
+        let (begun, resident) = (Instant::now(), resident_bytes());
         let table = RouteTable::load(Arc::clone(&store) as Arc<dyn Store>, Arc::new(SystemClock)).await.expect("routes load");
-        (store, table, begun.elapsed().as_secs_f64())
+        (store, table, begun.elapsed().as_secs_f64(), resident_bytes().saturating_sub(resident))
     });
     assert_eq!(table.routes_len(), ROUTES as usize);
-    World { directory, store, table, load_seconds, runtime }
+    World { directory, store, table, load_seconds, resident_bytes, runtime }
 });
 
 async fn fill(path: &std::path::Path) {
@@ -77,7 +87,7 @@ fn keys() -> Vec<RouteKey> {
     (0..65_536).map(|n| RouteKey::new(RouteKind::VapiAssistant, &id(n))).collect()
 }
 
-#[divan::bench(threads = [1, 2])]
+#[divan::bench(threads = [1, 2], sample_size = 512)]
 fn route_lookup_hit(bencher: Bencher) {
     let (table, keys) = (&WORLD.table, keys());
     let next = std::sync::atomic::AtomicUsize::new(0);
@@ -99,42 +109,4 @@ fn route_lookup_miss(bencher: Bencher) {
 #[divan::bench]
 fn organisation_entry(bencher: Bencher) {
     bencher.bench(|| black_box(WORLD.table.org(black_box(ORG))));
-}
-
-const TOKEN: Purpose = Purpose::Credential(Provider::Twilio);
-
-fn vault() -> Vault {
-    let key = SecretBytes::from("a1".repeat(32));
-    Vault::new(Keyring::from_hex(&[key]).expect("a key"), Arc::clone(&WORLD.store) as Arc<dyn DataKeys>)
-}
-
-fn sealed(vault: &Vault, purpose: Purpose, plaintext: &[u8]) -> (SealedBytes, Vec<DataKeyRow>) {
-    WORLD.runtime.block_on(async {
-        let sealed = vault.seal(ORG, purpose, plaintext).await.expect("sealed");
-        (sealed, WORLD.store.load_data_keys(ORG).await.expect("data keys"))
-    })
-}
-
-#[divan::bench]
-fn decrypt_cold(bencher: Bencher) {
-    let (sealed, keys) = sealed(&vault(), TOKEN, &[7; 32]);
-    bencher.with_inputs(vault).bench_refs(|vault| vault.open_with(&keys, ORG, TOKEN, &sealed, SecretBytes::len).expect("opens"));
-}
-
-#[divan::bench(threads = [1, 2])]
-fn decrypt_cached(bencher: Bencher) {
-    let vault = vault();
-    let (sealed, keys) = sealed(&vault, TOKEN, &[7; 32]);
-    bencher.bench(|| vault.open_with(&keys, ORG, TOKEN, &sealed, SecretBytes::len).expect("opens"));
-}
-
-#[divan::bench(args = [32, 2_048, 16_384])]
-fn seal_cached(bencher: Bencher, bytes: usize) {
-    let (vault, plaintext) = (vault(), vec![7; bytes]);
-    sealed(&vault, Purpose::Payload, &plaintext);
-    // Once in 16,384 seals a block is counted in the store: what waits for it is let go of, and the next one asks again.
-    bencher.counter(BytesCount::new(bytes)).bench(|| match vault.seal(ORG, Purpose::Payload, &plaintext).now_or_never() {
-        Some(sealed) => sealed.expect("sealed"),
-        None => self::sealed(&vault, Purpose::Payload, &plaintext).0,
-    });
 }
