@@ -9,6 +9,7 @@ use crate::{
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
+use uuid::Uuid;
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[&str] = &[
@@ -66,7 +67,10 @@ macro_rules! assistants {
     };
 }
 const ASSISTANTS: &str = concat!(assistants!(), " WHERE changed_version > ?1");
-const ALL_ASSISTANTS: &str = concat!(assistants!(), " NOT INDEXED WHERE changed_version > ?1 AND state = 'live'");
+
+/// All live assistants, a page of many at once: a row by itself costs several times what it holds. A line is the organisation's id in hex, then the assistant's.
+const ALL_ASSISTANTS: &str = "SELECT max(id) AS last, group_concat(hex(org_id) || assistant_id, char(10)) AS lines FROM \
+     (SELECT id, org_id, assistant_id FROM assistant_org_mapping NOT INDEXED WHERE id > ?1 AND state = 'live' ORDER BY id LIMIT 4096)";
 
 macro_rules! numbers {
     () => {
@@ -125,7 +129,11 @@ impl Snapshots for SqliteStore {
             above.each(connection, [ALL_DATA_KEYS, DATA_KEYS], &mut changes.data_keys, wrapped_key).await?;
             above.each(connection, [ALL_ENDPOINTS, ENDPOINTS], &mut changes.endpoints, endpoint).await?;
             above.each(connection, [ALL_SECRETS, SECRETS], &mut changes.secrets, secret).await?;
-            above.each(connection, [ALL_ASSISTANTS, ASSISTANTS], &mut changes.routes, assistant).await?;
+            if version == 0 {
+                all_assistants(connection, &mut changes.routes).await?;
+            } else {
+                above.each(connection, [ASSISTANTS; 2], &mut changes.routes, assistant).await?;
+            }
             above.each(connection, [ALL_NUMBERS, NUMBERS], &mut changes.routes, number).await?;
             above.each(connection, [ALL_ACCOUNTS, ACCOUNTS], &mut changes.routes, account).await?;
         }
@@ -180,6 +188,26 @@ fn assistant(row: &SqliteRow, into: &mut Vec<RouteRow>) -> Result<(), StoreError
         slot: None,
     });
     Ok(())
+}
+
+async fn all_assistants(connection: &mut SqliteConnection, into: &mut Vec<RouteRow>) -> Result<(), StoreError> {
+    let mut after = Vec::new();
+    loop {
+        let row = sqlx::query(ALL_ASSISTANTS).bind(after).fetch_one(&mut *connection).await.map_err(failed("load routes"))?;
+        let row = Fields::of(&row, "assistant_org_mapping");
+        // Of no rows there is no last one.
+        let Some(last) = row.get::<Option<Vec<u8>>>("last")? else { return Ok(()) };
+        after = last;
+        for line in row.get::<&str>("lines")?.split('\n') {
+            let (org, assistant) = line.split_at_checked(32).ok_or(row.corrupt("org_id"))?;
+            into.push(RouteRow {
+                key: RouteKey::new(RouteKind::VapiAssistant, assistant),
+                org: Uuid::try_parse(org).map(OrgId::from_uuid).map_err(|_| row.corrupt("org_id"))?,
+                is_live: true,
+                slot: None,
+            });
+        }
+    }
 }
 
 fn number(row: &SqliteRow, into: &mut Vec<RouteRow>) -> Result<(), StoreError> {
