@@ -4,6 +4,7 @@ mod admin;
 mod conformance;
 mod crash;
 mod envelope;
+mod faults;
 mod hostile;
 mod ingress;
 mod leaks;
