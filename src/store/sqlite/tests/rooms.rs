@@ -1,6 +1,7 @@
 //! Statements, settings, damaged rows.
 
 use super::*;
+use crate::{domain::OrgId, store::snapshot::Snapshots};
 use sqlx::{Executor, SqlSafeStr, SqlStr, Statement};
 
 const ROOMS: &[(&str, &[&str])] = &[
@@ -205,4 +206,27 @@ async fn a_damaged_row_names_its_table_and_column() {
     run("UPDATE organizations SET is_active = 7, id = x'0102'".into()).await.expect_err("foreign keys hold its id");
     assert_eq!(store.find_organisation(org).await.expect("a look").map(|o| o.name), Some("a".into()), "other rows are read as ever");
     store.close().await;
+}
+
+#[tokio::test]
+async fn a_start_loads_every_page_of_assistants_and_no_line_passes_for_two() {
+    let scratch = Scratch::new();
+    let store = scratch.open().await;
+    // One more than two pages; the last id would be a row of organisation 9 if its line break counted.
+    for statement in [
+        "INSERT INTO organizations (id, name, created_at, updated_at, changed_version) VALUES (zeroblob(16), 'a', 1, 1, 1)",
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 8193) \
+         INSERT INTO assistant_org_mapping (id, org_id, assistant_id, state, created_at, updated_at, changed_version) \
+         SELECT unhex(printf('%032x', i)), zeroblob(16), 'assistant-' || i, 'live', 1, 1, 1 FROM n",
+        "INSERT INTO assistant_org_mapping (id, org_id, assistant_id, state, created_at, updated_at, changed_version) \
+         VALUES (unhex(printf('%032x', 9000)), zeroblob(16), 'a' || char(10) || printf('%032x', 9) || 'theirs', 'live', 1, 1, 1), \
+         (unhex(printf('%032x', 9001)), zeroblob(16), 'not-live', 'pending', 1, 1, 1)",
+    ] {
+        execute(&store, statement).await.expect("written");
+    }
+    let routes = store.load_changes(0).await.expect("loaded").routes;
+    assert!(routes.iter().all(|row| row.org == OrgId::from_uuid(uuid::Uuid::nil()) && row.is_live));
+    let found: std::collections::HashSet<_> = routes.iter().map(|row| &*row.key.value).collect();
+    let expected: Vec<_> = (1..=8193).map(|i| format!("assistant-{i}")).collect();
+    assert_eq!((routes.len(), found), (8193, expected.iter().map(String::as_str).collect()));
 }
