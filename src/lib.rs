@@ -9,7 +9,7 @@
 //! | 1 | [`config`], [`telemetry`], [`killpoint`] (where tests stop a process; empty in a release build) |
 //! | 2 | [`source`], [`provider`], [`queue`], [`store`], [`listener`] |
 //! | 3 | [`vault`], [`routing`] |
-//! | 4 | [`action`], [`rule`] (it may import `action`) |
+//! | 4 | [`action`], [`rule`] (it may import `action`), [`oauth`] |
 //! | 5 | [`attempt`] |
 //! | 6 | [`reply`] |
 //! | 7 | [`receiver`], [`worker`], [`admin`] |
@@ -25,6 +25,7 @@ pub mod domain;
 pub mod killpoint;
 pub mod lifecycle;
 pub mod listener;
+pub mod oauth;
 pub mod provider;
 pub mod queue;
 pub mod receiver;

@@ -4,7 +4,9 @@
 //! `worker` (to plan) and `attempt` (to send) enter. **Invariant:** an action gets a decrypted credential as an argument and never sees the vault;
 //! a frozen request carries no secret.
 
+mod google_calendar_create_event;
 pub mod http_post;
+mod resend_send_email;
 mod twilio_send_sms;
 
 use crate::{
@@ -150,5 +152,7 @@ pub fn get(kind: ActionKind) -> &'static dyn Action {
     match kind {
         ActionKind::TwilioSendSms => &twilio_send_sms::TwilioSendSms,
         ActionKind::HttpPost => &http_post::HttpPost,
+        ActionKind::ResendSendEmail => &resend_send_email::ResendSendEmail,
+        ActionKind::GoogleCalendarCreateEvent => &google_calendar_create_event::GoogleCalendarCreateEvent,
     }
 }

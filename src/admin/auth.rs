@@ -226,6 +226,11 @@ pub struct Manager(pub Member);
 /// Who runs the installation; holds the name for the audit. An organisation's token finds nothing at these paths.
 pub struct Operator(pub String);
 
+/// The member whose bearer token a request carries, for routes that take another proof as well.
+pub(super) async fn member_of(parts: &request::Parts, state: &AdminState, roles: &[Role]) -> Result<Member, Problem> {
+    member(parts, state, roles).await
+}
+
 async fn member(parts: &request::Parts, state: &AdminState, roles: &[Role]) -> Result<Member, Problem> {
     match bearer(&parts.headers, state).await? {
         Bearer::Member(member) if roles.contains(&member.role) => Ok(member),

@@ -203,7 +203,11 @@ mod tests {
             (r#"{"name":"SECRET","count":"SECRET"}"#, "count", "expected u32"),
             (r#"{"name":"SECRET","count":-1}"#, "count", "expected u32"),
             (r#"{"name":"a","name":"SECRET"}"#, "name", "occurs more than once"),
-            (r#"{"name":"a","inner":{"action":"SECRET"}}"#, "inner.action", "expected `twilio.send_sms` or `http.post`"),
+            (
+                r#"{"name":"a","inner":{"action":"SECRET"}}"#,
+                "inner.action",
+                "expected one of `twilio.send_sms`, `http.post`, `resend.send_email`, `google_calendar.create_event`",
+            ),
             (r#"{"name":"a","inner":{"action":"http.post","role":"SECRET"}}"#, "inner.role", "is not a known field here"),
             (r#"{"name":"a","inner":{}}"#, "inner.action", "is required"),
             (r#"{"name":"a","many":{"x":{"id":"SECRET"}}}"#, "many.x.id", "is not a known field here"),

@@ -52,6 +52,9 @@ type Admin = axum::extract::State<Arc<AdminState>>;
 pub fn router(state: Arc<AdminState>) -> Router {
     Router::new()
         .route("/api/integrations/status", get(integrations::status))
+        .route("/api/providers", get(integrations::list_forms))
+        .route("/api/integrations/google_calendar/authorize", get(integrations::authorize))
+        .route("/api/integrations/google_calendar/callback", get(integrations::callback))
         .route("/api/integrations/{provider}", post(integrations::connect).delete(integrations::erase))
         .route("/api/integrations/{provider}/test", post(integrations::test))
         .route("/api/integrations/{provider}/verify", post(integrations::verify))

@@ -51,6 +51,8 @@ codes! {
     CursorInvalid = 400 "cursor_invalid" "The cursor is not valid for this list";
     /// `If-Match` is not a quoted entity tag.
     IfMatchInvalid = 400 "if_match_invalid" "If-Match is not an entity tag";
+    /// The consent was not begun here by this person, was used already, or took too long.
+    ConsentInvalid = 400 "consent_invalid" "This consent is not valid here";
     /// No bearer token, or one that is not valid here.
     Unauthenticated = 401 "unauthenticated" "A valid bearer token is needed";
     /// The token's role may not do this.
@@ -81,6 +83,8 @@ codes! {
     UnsupportedMediaType = 415 "unsupported_media_type" "The body must be application/json";
     /// The provider refuses the credential; nothing was stored.
     RefusedByProvider = 422 "refused_by_provider" "The provider refuses this credential";
+    /// The consent was not given, or the provider refuses what came of it; nothing was stored.
+    ConsentRefused = 422 "consent_refused" "The consent came to nothing";
     /// The organisation's own credential cannot read it at the provider, whoever else holds it.
     NotReadable = 422 "not_readable" "Your credential cannot read it at the provider";
     /// The rule cannot be used; `errors` names the field.

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     config::{ConfigError, Settings},
     domain::{Clock, OrgId, Timestamp},
+    oauth::{Consents, Refresher},
     provider::Providers,
     store::{Store, audit::AuditEntry},
     vault::Vault,
@@ -30,6 +31,8 @@ pub struct AdminNeeds {
     pub tasks: TaskTracker,
     /// In place of HTTP, where the keys of RS256 and ES256 tokens come from. `None` outside of tests.
     pub jwks: Option<Arc<dyn FetchKeys>>,
+    /// What keeps tokens fresh in this process; `None`: one of its own.
+    pub refresher: Option<Arc<Refresher>>,
 }
 
 /// What the handlers share. Built once a process.
@@ -45,6 +48,8 @@ pub struct AdminState {
     pub(super) template_fuel: u64,
     /// Rules are counted before one is added: one writer at a time.
     pub(super) rule_writes: tokio::sync::Mutex<()>,
+    pub(super) refresher: Arc<Refresher>,
+    pub(super) consents: Consents,
     drop_credentials: Arc<dyn Fn(OrgId) + Send + Sync>,
 }
 
@@ -57,8 +62,14 @@ impl AdminState {
             source
         });
         let jwks = needs.jwks.or(own).map(|source| Jwks::new(source, Arc::clone(&needs.clock)));
+        let (google, clock) = (&needs.providers.google, &needs.clock);
+        let own = || Arc::new(Refresher::new(needs.store.clone(), needs.vault.clone(), google.clone(), clock.clone()));
+        let refresher = needs.refresher.clone().unwrap_or_else(own);
+        let consents = Consents::new(needs.store.clone(), needs.vault.clone(), google.clone(), clock.clone());
         let tokens = Tokens::new(&settings.admin, jwks, Arc::clone(&needs.clock)).map_err(|faults| ConfigError { faults })?;
         Ok(Arc::new(Self {
+            refresher,
+            consents,
             tokens,
             known_orgs: KnownOrgs::new(Arc::clone(&needs.store), Arc::clone(&needs.clock)),
             store: needs.store,

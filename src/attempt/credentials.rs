@@ -1,7 +1,8 @@
 //! The credential of an attempt: cached under its version, loaded from the store and opened by the vault. Never from the environment.
 
 use crate::{
-    domain::{Cause, CredentialId, OrgId, Provider, Timestamp},
+    domain::{Cause, Clock, CredentialId, OrgId, Provider, Timestamp},
+    oauth::{NotFresh, Refresher, Want},
     provider::Credential,
     store::{Store, StoreError},
     vault::{Purpose, SecretCache, Vault, VaultError},
@@ -13,6 +14,11 @@ use std::{
     },
     time::Duration,
 };
+
+/// What must be left of a token's life for an exchange to begin: more than an exchange takes.
+const TOKEN_LEFT_MIN: Duration = Duration::from_mins(1);
+/// Shortest wait for a token that is not to be had now.
+const TOKEN_PAUSE_MIN: Duration = Duration::from_secs(1);
 
 /// A good use is noted at most this often.
 const TOUCH_EVERY: Duration = Duration::from_mins(1);
@@ -40,6 +46,8 @@ pub(super) enum NoCredential {
     Park { cause: Cause, detail: String, version: Option<i64> },
     /// It could not be looked for: nothing is known, and the action waits.
     Unavailable,
+    /// Its token has ended and there is no new one yet: the action waits, and that uses up no try.
+    Later { pause: Duration, detail: String },
 }
 
 impl From<StoreError> for NoCredential {
@@ -54,16 +62,60 @@ pub(super) struct Credentials {
     cache: SecretCache<Key, Loaded>,
     store: Arc<dyn Store>,
     vault: Arc<Vault>,
+    clock: Arc<dyn Clock>,
+    pub refresher: Arc<Refresher>,
 }
 
 impl Credentials {
-    pub fn new(store: Arc<dyn Store>, vault: Arc<Vault>, entries_max: usize, time_to_live: Duration) -> Self {
-        Self { cache: SecretCache::new("credentials", entries_max, time_to_live), store, vault }
+    pub fn new(store: Arc<dyn Store>, vault: Arc<Vault>, clock: Arc<dyn Clock>, refresher: Arc<Refresher>, entries_max: usize, time_to_live: Duration) -> Self {
+        Self { cache: SecretCache::new("credentials", entries_max, time_to_live), store, vault, clock, refresher }
     }
 
     pub async fn get(&self, org: OrgId, provider: Provider, name: &str) -> Result<Arc<Loaded>, NoCredential> {
         let key = (org, provider, name.into());
-        self.cache.get_or_load(&key, self.load(org, provider, name)).await
+        let loaded = self.cache.get_or_load(&key, self.load(org, provider, name)).await?;
+        if self.token_left(&loaded).is_none_or(|left| left >= TOKEN_LEFT_MIN) {
+            return Ok(loaded);
+        }
+        // Another instance may have refreshed it since: the store is asked first, and the provider only by the one who holds the lease.
+        let fresh = self.refresher.ensure(org, Want::ValidFor(TOKEN_LEFT_MIN)).await;
+        match fresh {
+            Ok(_) => {
+                self.cache.remove(&key);
+                self.cache.get_or_load(&key, self.load(org, provider, name)).await
+            }
+            // What is left is little, and better than nothing while Google gives no new one.
+            Err(NotFresh::Later { .. }) if self.token_left(&loaded).is_some_and(|left| !left.is_zero()) => Ok(loaded),
+            Err(error) => Err(self.not_fresh(provider, loaded.version, error)),
+        }
+    }
+
+    /// What is left of an access token; `None` for what does not expire.
+    fn token_left(&self, loaded: &Loaded) -> Option<Duration> {
+        match &loaded.credential {
+            Credential::Google(google) => Some(google.expires_at.since(self.clock.now())),
+            _ => None,
+        }
+    }
+
+    fn not_fresh(&self, provider: Provider, version: i64, error: NotFresh) -> NoCredential {
+        let park = |cause, detail| NoCredential::Park { cause, detail, version: Some(version) };
+        match error {
+            NotFresh::NotConnected => park(Cause::NotConnected, missing(provider, "")),
+            NotFresh::NeedsReconnecting { words } => park(Cause::CredentialRefused, words),
+            NotFresh::Undecryptable { words } => park(Cause::Undecryptable, words),
+            NotFresh::Later { until, words } => NoCredential::Later { pause: until.since(self.clock.now()).max(TOKEN_PAUSE_MIN), detail: words },
+            NotFresh::Unavailable => NoCredential::Unavailable,
+        }
+    }
+
+    /// The provider refused the token of a version: another one is asked for, once, before that is believed. Nothing happens for what cannot be refreshed.
+    pub async fn renew(&self, org: OrgId, loaded: &Loaded) -> Result<(), NoCredential> {
+        let Credential::Google(_) = &loaded.credential else { return Ok(()) };
+        match self.refresher.ensure(org, Want::NewerThan(loaded.version)).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.not_fresh(Provider::GoogleCalendar, loaded.version, error)),
+        }
     }
 
     /// Past the cache, for an error of authentication under a version that may be old (rule 6).

@@ -9,6 +9,7 @@ use crate::{
     action::{self, Action, Attempt, Detail, FrozenRequest, LookUp, OnUnknown},
     domain::{ActionKind, ActionState, Cause, Clock, OrgId, Outcome, SecretBytes},
     killpoint::{Step, reach},
+    oauth::Refresher,
     provider::Providers,
     store::{
         Store,
@@ -71,7 +72,9 @@ impl Engine {
         clock: Arc<dyn Clock>,
         random: Box<dyn Fn() -> f64 + Send + Sync>,
     ) -> Self {
-        let credentials = Credentials::new(store.clone(), vault.clone(), settings.credentials_max, settings.credentials_time_to_live);
+        let refresher = Arc::new(Refresher::new(store.clone(), vault.clone(), providers.google.clone(), clock.clone()));
+        let (max, time_to_live) = (settings.credentials_max, settings.credentials_time_to_live);
+        let credentials = Credentials::new(store.clone(), vault.clone(), clock.clone(), refresher, max, time_to_live);
         Self { settings, store, vault, providers, clock, credentials, random, actions: action::get }
     }
 
@@ -80,6 +83,12 @@ impl Engine {
     pub fn with_actions(mut self, actions: fn(ActionKind) -> &'static dyn Action) -> Self {
         self.actions = actions;
         self
+    }
+
+    /// What keeps the tokens of this process fresh: to be run beside it, and to be asked by others.
+    #[must_use]
+    pub fn refresher(&self) -> Arc<Refresher> {
+        Arc::clone(&self.credentials.refresher)
     }
 
     /// Credentials may have changed: what is cached is loaded again when it is needed.
@@ -148,8 +157,8 @@ impl Engine {
         };
         let record = match self.exchange(leased, action, on_unknown, &request, &loaded).await {
             Ok(record) => record,
-            // Refused. Under a version that was cached a newer one may stand: it decides (rule 6).
-            Err(refused) => match self.credentials.reload(claim.org, claim.provider, &claim.credential_name).await {
+            // Refused. Under a version that was cached a newer one may stand, or a token can be had anew: that decides (rule 6).
+            Err(refused) => match self.renewed(claim, &loaded).await {
                 Ok(newer) if newer.version > loaded.version => match self.exchange(leased, action, on_unknown, &request, &newer).await {
                     Ok(record) => record,
                     Err(refused) => self.refused(claim, on_unknown, &newer, refused).await,
@@ -163,6 +172,11 @@ impl Engine {
             let _ = self.store.touch_credential(claim.org, loaded.id, record.ended_at).await;
         }
         record
+    }
+
+    async fn renewed(&self, claim: &Claim, loaded: &Loaded) -> Result<Arc<Loaded>, NoCredential> {
+        self.credentials.renew(claim.org, loaded).await?;
+        self.credentials.reload(claim.org, claim.provider, &claim.credential_name).await
     }
 
     /// `Err(None)`: it could not be looked at. `Err(Some)`: it does not open.
@@ -180,6 +194,7 @@ impl Engine {
         match error {
             NoCredential::Park { cause, detail, version } => self.park(claim, on_unknown, version, cause, detail),
             NoCredential::Unavailable => Policy::interrupted(&self.ended(claim, on_unknown, None), STORE_AWAY_PAUSE, "the database was away"),
+            NoCredential::Later { pause, detail } => Policy::interrupted(&self.ended(claim, on_unknown, None), pause, &detail),
         }
     }
 

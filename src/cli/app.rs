@@ -135,11 +135,13 @@ impl App {
                     Arc::new(move |org| engine.forget_credentials_of(org))
                 },
                 tasks: lifecycle.tracker(Stage::Intake),
+                refresher: Some(engine.refresher()),
             },
         )?;
         let operations = operations(recorder.clone(), &store, &queue, &routes, &receiver, clock);
 
         let (soft, hard) = (|stage| lifecycle.soft(stage), lifecycle.hard());
+        lifecycle.start(Stage::Upkeep, engine.refresher().run(soft(Stage::Upkeep)));
         lifecycle.start(Stage::Upkeep, recorder.run_upkeep(soft(Stage::Upkeep)));
         lifecycle.start(Stage::Upkeep, routes.clone().run(soft(Stage::Upkeep)));
         lifecycle.start(Stage::Upkeep, receiver.clone().run_background(soft(Stage::Upkeep)));

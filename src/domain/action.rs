@@ -56,6 +56,8 @@ closed_text_enum!(
     ActionKind: "action" {
         TwilioSendSms = "twilio.send_sms",
         HttpPost = "http.post",
+        ResendSendEmail = "resend.send_email",
+        GoogleCalendarCreateEvent = "google_calendar.create_event",
     }
 );
 
@@ -65,6 +67,8 @@ impl ActionKind {
         match self {
             Self::TwilioSendSms => Provider::Twilio,
             Self::HttpPost => Provider::Http,
+            Self::ResendSendEmail => Provider::Resend,
+            Self::GoogleCalendarCreateEvent => Provider::GoogleCalendar,
         }
     }
 
@@ -72,7 +76,8 @@ impl ActionKind {
     #[must_use]
     pub const fn expires_after_default(self) -> Duration {
         match self {
-            Self::TwilioSendSms => Duration::from_hours(24),
+            // Resend forgets an idempotency key after a day: nothing is begun so late that a retry could be a second e-mail.
+            Self::TwilioSendSms | Self::GoogleCalendarCreateEvent | Self::ResendSendEmail => Duration::from_hours(24),
             Self::HttpPost => Duration::from_hours(96),
         }
     }

@@ -1,6 +1,6 @@
 //! Credentials as they are stored and used. Reading never repeats the text in an error: serde's own messages would.
 
-use crate::domain::{Provider, SecretBytes};
+use crate::domain::{Provider, SecretBytes, Timestamp};
 use base64::{
     Engine, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
@@ -13,6 +13,9 @@ use zeroize::Zeroizing;
 pub enum Credential {
     Twilio(TwilioCredential),
     Vapi(VapiCredential),
+    Google(GoogleCredential),
+    Resend(ResendCredential),
+    ElevenLabs(ElevenLabsCredential),
     Http(HttpCredential),
 }
 
@@ -36,6 +39,30 @@ pub enum TwilioAuth {
 /// Stored as the JSON `{"api_key"}`.
 #[derive(Debug)]
 pub struct VapiCredential {
+    pub api_key: SecretBytes,
+}
+
+/// Stored as the JSON `{"access_token","refresh_token","expires_at","scope"}`, the time in seconds since the epoch, as text.
+#[derive(Debug)]
+pub struct GoogleCredential {
+    pub access_token: SecretBytes,
+    pub refresh_token: SecretBytes,
+    pub expires_at: Timestamp,
+    /// What was granted, as Google says it.
+    pub scope: String,
+}
+
+/// Stored as the JSON `{"api_key","from"?}`.
+#[derive(Debug)]
+pub struct ResendCredential {
+    pub api_key: SecretBytes,
+    /// Who e-mails are from where a rule names none.
+    pub from: Option<String>,
+}
+
+/// Stored as the JSON `{"api_key"}`.
+#[derive(Debug)]
+pub struct ElevenLabsCredential {
     pub api_key: SecretBytes,
 }
 
@@ -76,8 +103,17 @@ struct StoredTwilio {
 }
 
 #[derive(Deserialize)]
-struct StoredVapi {
+struct StoredKey {
     api_key: String,
+    from: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct StoredGoogle {
+    access_token: String,
+    refresh_token: String,
+    expires_at: String,
+    scope: String,
 }
 
 #[derive(Deserialize)]
@@ -110,12 +146,26 @@ impl Credential {
                 };
                 Self::Twilio(TwilioCredential { account_sid: stored.account_sid, auth, phone_number: stored.phone_number })
             }
-            Provider::Vapi => Self::Vapi(VapiCredential { api_key: json::<StoredVapi>(stored)?.api_key.into() }),
+            Provider::Vapi => Self::Vapi(VapiCredential { api_key: json::<StoredKey>(stored)?.api_key.into() }),
+            Provider::ElevenLabs => Self::ElevenLabs(ElevenLabsCredential { api_key: json::<StoredKey>(stored)?.api_key.into() }),
+            Provider::Resend => {
+                let StoredKey { api_key, from } = json(stored)?;
+                Self::Resend(ResendCredential { api_key: api_key.into(), from })
+            }
+            Provider::GoogleCalendar => {
+                let stored: StoredGoogle = json(stored)?;
+                let seconds = stored.expires_at.parse().map_err(|_| wrong("expires_at", "expected seconds since the epoch"))?;
+                Self::Google(GoogleCredential {
+                    access_token: stored.access_token.into(),
+                    refresh_token: stored.refresh_token.into(),
+                    expires_at: Timestamp::from_seconds(seconds),
+                    scope: stored.scope,
+                })
+            }
             Provider::Http => {
                 let stored: StoredHttp = json(stored)?;
                 Self::Http(HttpCredential { name: stored.name, url: stored.url, secrets: stored.secrets.into_iter().map(SecretBytes::from).collect() })
             }
-            Provider::GoogleCalendar | Provider::Resend | Provider::ElevenLabs => return Err(wrong("", "this provider has no credentials here")),
         };
         credential.check()?;
         Ok(credential)
@@ -129,6 +179,12 @@ impl Credential {
         match self {
             Self::Twilio(twilio) => twilio.check(),
             Self::Vapi(vapi) => usable_in_header("api_key", &vapi.api_key),
+            Self::ElevenLabs(elevenlabs) => usable_in_header("api_key", &elevenlabs.api_key),
+            Self::Resend(resend) if resend.from.as_deref().is_some_and(|from| !is_mailbox(from)) => {
+                Err(wrong("from", "expected an address such as mail@example.com, or Name <mail@example.com>"))
+            }
+            Self::Resend(resend) => usable_in_header("api_key", &resend.api_key),
+            Self::Google(google) => google.check(),
             Self::Http(http) => http.check(),
         }
     }
@@ -137,6 +193,7 @@ impl Credential {
     #[must_use]
     pub fn to_stored(&self) -> SecretBytes {
         let mut fields: Vec<(&str, Vec<&[u8]>, bool)> = Vec::new();
+        let expires_at;
         match self {
             Self::Twilio(twilio) => {
                 fields.push(("account_sid", vec![twilio.account_sid.as_bytes()], false));
@@ -151,7 +208,20 @@ impl Credential {
                     fields.push(("phone_number", vec![number.as_bytes()], false));
                 }
             }
-            Self::Vapi(vapi) => fields.push(("api_key", vec![vapi.api_key.expose_secret()], false)),
+            Self::Vapi(VapiCredential { api_key }) | Self::ElevenLabs(ElevenLabsCredential { api_key }) => {
+                fields.push(("api_key", vec![api_key.expose_secret()], false));
+            }
+            Self::Resend(resend) => {
+                fields.push(("api_key", vec![resend.api_key.expose_secret()], false));
+                fields.extend(resend.from.as_ref().map(|from| ("from", vec![from.as_bytes()], false)));
+            }
+            Self::Google(google) => {
+                expires_at = google.expires_at.as_seconds().to_string();
+                fields.push(("access_token", vec![google.access_token.expose_secret()], false));
+                fields.push(("refresh_token", vec![google.refresh_token.expose_secret()], false));
+                fields.push(("expires_at", vec![expires_at.as_bytes()], false));
+                fields.push(("scope", vec![google.scope.as_bytes()], false));
+            }
             Self::Http(http) => {
                 fields.push(("name", vec![http.name.as_bytes()], false));
                 fields.push(("url", vec![http.url.as_bytes()], false));
@@ -219,6 +289,20 @@ impl TwilioCredential {
     }
 }
 
+impl GoogleCredential {
+    /// Google's own limit for an access token is 2,048 bytes.
+    fn check(&self) -> Result<(), CredentialError> {
+        visible("access_token", &self.access_token, 4096)?;
+        visible("refresh_token", &self.refresh_token, 4096)
+    }
+
+    /// Whether it can be stored and read again.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.check().is_ok()
+    }
+}
+
 impl HttpCredential {
     fn check(&self) -> Result<(), CredentialError> {
         let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
@@ -263,12 +347,36 @@ pub fn is_e164(text: &str) -> bool {
         .is_some_and(|digits| (8..=15).contains(&digits.len()) && !digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
+/// `mail@example.com`, or `Name <mail@example.com>`: one mailbox, without anything that could begin another header or another address.
+#[must_use]
+pub fn is_mailbox(text: &str) -> bool {
+    let is_address = |address: &str| {
+        let Some((local, domain)) = address.split_once('@') else { return false };
+        let is_plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '<' | '>' | '@' | '"' | ',' | ';' | ':' | '(' | ')' | '\\');
+        let is_label = |label: &str| !label.is_empty() && !label.starts_with('-') && label.chars().all(|c| c.is_alphanumeric() || c == '-');
+        (1..=64).contains(&local.len()) && local.chars().all(is_plain) && domain.len() <= 255 && domain.contains('.') && domain.split('.').all(is_label)
+    };
+    if text.len() > 512 || text.chars().any(char::is_control) {
+        return false;
+    }
+    match text.split_once('<') {
+        Some((name, rest)) => !name.contains(['@', ',', ';', '>']) && rest.strip_suffix('>').is_some_and(is_address),
+        None => is_address(text),
+    }
+}
+
 fn usable_in_header(field: &'static str, secret: &SecretBytes) -> Result<(), CredentialError> {
     let bytes = secret.expose_secret();
     if bytes.is_empty() || bytes.len() > 512 || !bytes.iter().all(u8::is_ascii_graphic) {
         return Err(wrong(field, "expected 1 to 512 visible characters, without blanks"));
     }
     Ok(())
+}
+
+fn visible(field: &'static str, secret: &SecretBytes, bytes_max: usize) -> Result<(), CredentialError> {
+    let bytes = secret.expose_secret();
+    let is_usable = !bytes.is_empty() && bytes.len() <= bytes_max && bytes.iter().all(u8::is_ascii_graphic);
+    if is_usable { Ok(()) } else { Err(wrong(field, "expected visible characters, without blanks")) }
 }
 
 #[cfg(test)]
@@ -288,6 +396,9 @@ mod tests {
             (Provider::Twilio, format!(r#"{{"account_sid":"{SID}","auth_token":"t\"o\\ken","phone_number":"+15550001111"}}"#)),
             (Provider::Twilio, format!(r#"{{"account_sid":"{SID}","api_key_sid":"SK0123456789abcdef0123456789abcdef","api_key_secret":"s3cret"}}"#)),
             (Provider::Vapi, r#"{"api_key":"key-1"}"#.to_owned()),
+            (Provider::ElevenLabs, r#"{"api_key":"sk_1"}"#.to_owned()),
+            (Provider::Resend, r#"{"api_key":"re_1","from":"Büro <a@b.example>"}"#.to_owned()),
+            (Provider::GoogleCalendar, r#"{"access_token":"ya29.a","refresh_token":"1//b","expires_at":"1700000000","scope":"openid x"}"#.to_owned()),
             (Provider::Http, format!(r#"{{"name":"demo","url":"https://example.com/x","secrets":["{WHSEC}","{WHSEC}"]}}"#)),
         ] {
             let credential = parse(provider, &json).expect("a credential");
@@ -314,6 +425,10 @@ mod tests {
             (Provider::Http, r#"{"name":"a","url":"https://example.com","secrets":[]}"#.to_owned(), "secrets"),
             (Provider::Http, r#"{"name":"a","url":"https://example.com","secrets":["whsec_c2hvcnQ="]}"#.to_owned(), "secrets"),
             (Provider::Resend, "{}".to_owned(), ""),
+            (Provider::Resend, r#"{"api_key":"re_canary","from":"a@b.example, c@d.example"}"#.to_owned(), "from"),
+            (Provider::ElevenLabs, r#"{"api_key":"a b"}"#.to_owned(), "api_key"),
+            (Provider::GoogleCalendar, r#"{"access_token":"a","refresh_token":"","expires_at":"1","scope":""}"#.to_owned(), "refresh_token"),
+            (Provider::GoogleCalendar, r#"{"access_token":"a","refresh_token":"b","expires_at":"soon","scope":""}"#.to_owned(), "expires_at"),
         ] {
             let error = parse(provider, &json).expect_err(&json);
             assert_eq!(error.field, field, "{json}");
@@ -327,6 +442,9 @@ mod tests {
         for credential in [
             parse(Provider::Twilio, &format!(r#"{{"account_sid":"{SID}","auth_token":"canary"}}"#)),
             parse(Provider::Vapi, r#"{"api_key":"canary"}"#),
+            parse(Provider::Resend, r#"{"api_key":"canary"}"#),
+            parse(Provider::ElevenLabs, r#"{"api_key":"canary"}"#),
+            parse(Provider::GoogleCalendar, r#"{"access_token":"canary","refresh_token":"canary","expires_at":"1","scope":"x"}"#),
             parse(Provider::Http, &url),
         ] {
             let text = format!("{:?}", credential.expect("a credential"));

@@ -8,14 +8,25 @@
 //! |---|---|
 //! | `twilio` | `{"account_sid":"AC…","auth_token":"…","phone_number":"+1…"?}`, or `api_key_sid` and `api_key_secret` instead of `auth_token` |
 //! | `vapi` | `{"api_key":"…"}` |
+//! | `google_calendar` | `{"access_token":"…","refresh_token":"…","expires_at":"1700000000","scope":"…"}` |
+//! | `resend` | `{"api_key":"re_…","from":"Name <mail@example.com>"?}` |
+//! | `elevenlabs` | `{"api_key":"…"}` |
 //! | `http` | `{"name":"…","url":"https://…","secrets":["whsec_…", …]}`, newest secret first |
 
+mod api;
 mod credential;
+pub mod elevenlabs;
+pub mod google;
 pub mod http;
+pub mod resend;
+pub mod table;
 pub mod twilio;
 pub mod vapi;
 
-pub use credential::{Credential, CredentialError, HttpCredential, TwilioAuth, TwilioCredential, VapiCredential, is_e164, is_sid};
+pub use credential::{
+    Credential, CredentialError, ElevenLabsCredential, GoogleCredential, HttpCredential, ResendCredential, TwilioAuth, TwilioCredential, VapiCredential,
+    is_e164, is_mailbox, is_sid,
+};
 
 use crate::{
     config::{ConfigError, Fault, ProviderSettings},
@@ -84,6 +95,9 @@ pub struct Account {
 pub struct Providers {
     pub twilio: twilio::TwilioClient,
     pub vapi: vapi::VapiClient,
+    pub google: google::GoogleClient,
+    pub resend: resend::ResendClient,
+    pub elevenlabs: elevenlabs::ElevenLabsClient,
     pub http: http::HttpClient,
 }
 
@@ -104,12 +118,48 @@ impl Providers {
         let mut faults = Vec::new();
         let twilio = base_url("HOOKSWITCH_TWILIO_BASE_URL", &settings.twilio_base_url, &mut faults);
         let vapi = base_url("HOOKSWITCH_VAPI_BASE_URL", &settings.vapi_base_url, &mut faults);
+        let resend = base_url("HOOKSWITCH_RESEND_BASE_URL", &settings.resend_base_url, &mut faults);
+        let elevenlabs = base_url("HOOKSWITCH_ELEVENLABS_BASE_URL", &settings.elevenlabs_base_url, &mut faults);
+        let google = google::GoogleUrls {
+            consent: base_url("HOOKSWITCH_GOOGLE_CONSENT_URL", &settings.google_consent_url, &mut faults),
+            tokens: base_url("HOOKSWITCH_GOOGLE_TOKEN_BASE_URL", &settings.google_token_base_url, &mut faults),
+            calendar: base_url("HOOKSWITCH_GOOGLE_BASE_URL", &settings.google_base_url, &mut faults),
+            refresh_before: settings.refresh_before_seconds,
+        };
+        let app = google_app(settings, &mut faults);
         match http {
-            Ok(http) if faults.is_empty() => {
-                Ok(Self { twilio: twilio::TwilioClient::new(twilio, http.clone()), vapi: vapi::VapiClient::new(vapi, http.clone()), http })
-            }
+            Ok(http) if faults.is_empty() => Ok(Self {
+                twilio: twilio::TwilioClient::new(twilio, http.clone()),
+                vapi: vapi::VapiClient::new(vapi, http.clone()),
+                google: google::GoogleClient::new(app, google, &http),
+                resend: resend::ResendClient::new(resend, http.clone()),
+                elevenlabs: elevenlabs::ElevenLabsClient::new(elevenlabs, http.clone()),
+                http,
+            }),
             Ok(_) => Err(ConfigError { faults }),
             Err(error) => Err(ConfigError { faults: faults.into_iter().chain(error.faults).collect() }),
+        }
+    }
+}
+
+/// Who we are to Google: all three settings, or none.
+fn google_app(settings: &ProviderSettings, faults: &mut Vec<Fault>) -> Option<google::GoogleApp> {
+    match (&settings.google_client_id, &settings.google_client_secret, &settings.google_redirect_url) {
+        (None, None, None) => None,
+        (Some(id), Some(secret), Some(redirect)) => {
+            base_url("HOOKSWITCH_GOOGLE_REDIRECT_URL", redirect, faults);
+            Some(google::GoogleApp { client_id: id.clone(), client_secret: secret.clone(), redirect_url: redirect.clone() })
+        }
+        (id, secret, redirect) => {
+            let all = [
+                ("HOOKSWITCH_GOOGLE_CLIENT_ID", id.is_none()),
+                ("HOOKSWITCH_GOOGLE_CLIENT_SECRET", secret.is_none()),
+                ("HOOKSWITCH_GOOGLE_REDIRECT_URL", redirect.is_none()),
+            ];
+            for (name, _) in all.into_iter().filter(|(_, is_missing)| *is_missing) {
+                faults.push(Fault { name: name.to_owned(), problem: "is not set beside the other settings of Google: set all three, or none".to_owned() });
+            }
+            None
         }
     }
 }
@@ -178,10 +228,13 @@ mod tests {
         let settings = ProviderSettings {
             twilio_base_url: "api.twilio.com".into(),
             vapi_base_url: "https://api.vapi.ai/?x=1".into(),
+            google_client_id: Some("id".into()),
+            google_redirect_url: Some("https://a.example/callback".into()),
             http_allowed_networks: vec!["ten".into()],
             ..ProviderSettings::default()
         };
-        let names: Vec<String> = Providers::new(&settings, None).expect_err("three faults").faults.into_iter().map(|fault| fault.name).collect();
-        assert_eq!(names, ["HOOKSWITCH_TWILIO_BASE_URL", "HOOKSWITCH_VAPI_BASE_URL", "HOOKSWITCH_HTTP_ALLOWED_NETWORKS"]);
+        let names: Vec<String> = Providers::new(&settings, None).expect_err("four faults").faults.into_iter().map(|fault| fault.name).collect();
+        let wanted = ["HOOKSWITCH_TWILIO_BASE_URL", "HOOKSWITCH_VAPI_BASE_URL", "HOOKSWITCH_GOOGLE_CLIENT_SECRET", "HOOKSWITCH_HTTP_ALLOWED_NETWORKS"];
+        assert_eq!(names, wanted);
     }
 }

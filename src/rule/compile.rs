@@ -85,7 +85,7 @@ impl Compiled {
         }
         let credential_name = match self.kind {
             ActionKind::HttpPost => rendered.get("destination").and_then(Value::as_str).unwrap_or_default().to_owned(),
-            ActionKind::TwilioSendSms => String::new(),
+            ActionKind::TwilioSendSms | ActionKind::ResendSendEmail | ActionKind::GoogleCalendarCreateEvent => String::new(),
         };
         let request =
             action::get(self.kind).freeze(rendered).map_err(|error| RuleError { cause: error.cause, detail: format!("{}: {}", error.field, error.problem) })?;

@@ -8,6 +8,70 @@ use serde::{Deserialize, Serialize};
 pub struct Accounts {
     pub accounts: Vec<TwilioAccount>,
     pub vapi: Vec<VapiOrganisation>,
+    pub resend: Vec<ResendKey>,
+    pub elevenlabs: Vec<ElevenLabsKey>,
+    pub google_clients: Vec<GoogleOauthClient>,
+    pub google_accounts: Vec<GoogleAccount>,
+}
+
+macro_rules! without_secret {
+    ($name:ident, $($shown:ident),+) => {
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($name))$(.field(stringify!($shown), &self.$shown))+.finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+/// A key at Resend.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResendKey {
+    pub api_key: String,
+    /// Verified domains of its account.
+    #[serde(default)]
+    pub domains: Vec<String>,
+    #[serde(default)]
+    pub is_sending_only: bool,
+}
+without_secret!(ResendKey, domains, is_sending_only);
+
+/// A key at ElevenLabs.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ElevenLabsKey {
+    pub api_key: String,
+    pub user_id: String,
+    /// `user_read`, `voices_read`.
+    #[serde(default)]
+    pub missing_permissions: Vec<String>,
+}
+without_secret!(ElevenLabsKey, user_id, missing_permissions);
+
+/// An OAuth client that is registered at Google.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoogleOauthClient {
+    pub client_id: String,
+    pub client_secret: String,
+    pub redirect_urls: Vec<String>,
+}
+without_secret!(GoogleOauthClient, client_id, redirect_urls);
+
+/// A person at Google.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoogleAccount {
+    /// Google's number of the account.
+    pub id: String,
+    pub email: String,
+    /// Calendars that they own beside `primary`.
+    #[serde(default)]
+    pub calendars: Vec<String>,
+    /// Ends of the scopes whose boxes they leave unticked.
+    #[serde(default)]
+    pub unticked: Vec<String>,
 }
 
 /// An account at Twilio: `{"sid","auth_token","numbers":["+1…"]}`, the rest as its fields say.
@@ -162,7 +226,7 @@ impl Accounts {
             assistants: vec![VapiAssistant { id: DEMO_ASSISTANT_ID.to_owned(), name: Some("Demo receptionist".to_owned()) }],
             phone_numbers: vec![VapiPhoneNumber { id: DEMO_PHONE_NUMBER_ID.to_owned(), number: DEMO_PHONE_NUMBER.to_owned() }],
         };
-        Self { accounts: vec![account], vapi: vec![organisation] }
+        Self { accounts: vec![account], vapi: vec![organisation], ..Self::default() }
     }
 
     /// Adds accounts; one that is known is replaced.
@@ -174,6 +238,14 @@ impl Accounts {
         for organisation in more.vapi {
             self.vapi.retain(|known| known.api_key != organisation.api_key);
             self.vapi.push(organisation);
+        }
+        for key in more.resend {
+            self.resend.retain(|known| known.api_key != key.api_key);
+            self.resend.push(key);
+        }
+        for key in more.elevenlabs {
+            self.elevenlabs.retain(|known| known.api_key != key.api_key);
+            self.elevenlabs.push(key);
         }
     }
 }

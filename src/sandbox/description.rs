@@ -9,6 +9,8 @@ use std::{collections::HashMap, sync::OnceLock};
 
 const TWILIO: &str = include_str!("../../schemas/providers/twilio_api_v2010.json");
 const VAPI: &str = include_str!("../../schemas/providers/vapi_openapi.json");
+const RESEND: &str = include_str!("../../schemas/providers/resend.json");
+const GOOGLE: &str = include_str!("../../schemas/providers/google_calendar_v3.json");
 const FORM: &str = "application/x-www-form-urlencoded";
 
 /// One provider's description.
@@ -21,17 +23,21 @@ pub struct Description {
 struct Operation {
     form: HashMap<String, Value>,
     query: HashMap<String, Value>,
+    body: Value,
     answer: Value,
 }
 
 /// The description of a provider that has one here.
 pub fn of(provider: Provider) -> Option<&'static Description> {
-    static BOTH: OnceLock<[Description; 2]> = OnceLock::new();
-    let [twilio, vapi] = BOTH.get_or_init(|| [Description::parse(TWILIO), Description::parse(VAPI)]);
+    static ALL: OnceLock<[Description; 4]> = OnceLock::new();
+    let [twilio, vapi, resend, google] = ALL.get_or_init(|| [TWILIO, VAPI, RESEND, GOOGLE].map(Description::parse));
     match provider {
         Provider::Twilio => Some(twilio),
         Provider::Vapi => Some(vapi),
-        _ => None,
+        Provider::Resend => Some(resend),
+        Provider::GoogleCalendar => Some(google),
+        // ElevenLabs' has no licence that lets us keep it.
+        Provider::ElevenLabs | Provider::Http => None,
     }
 }
 
@@ -49,6 +55,7 @@ impl Description {
                 if let Some(fields) = operation["requestBody"]["content"][FORM]["schema"]["properties"].as_object() {
                     out.form = fields.iter().map(|(name, schema)| (name.clone(), schema.clone())).collect();
                 }
+                out.body = operation["requestBody"]["content"]["application/json"]["schema"].clone();
                 if let Some(answer) = operation["responses"].as_object().and_then(|answers| answers.values().next()) {
                     out.answer = answer["content"]["application/json"]["schema"].clone();
                 }
@@ -95,6 +102,16 @@ impl Description {
                 Some(value) => self.check(schema, &value, name, &mut faults),
                 None => faults.push(format!("{name}: not of type {}", schema["type"])),
             }
+        }
+        faults
+    }
+
+    /// What is wrong with a JSON body that was sent.
+    pub fn check_body(&self, operation: &str, body: &Value) -> Vec<String> {
+        let mut faults = Vec::new();
+        match self.operations.get(operation) {
+            Some(operation) => self.check(&operation.body, body, "$", &mut faults),
+            None => faults.push(format!("{operation}: no such operation")),
         }
         faults
     }

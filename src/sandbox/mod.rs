@@ -1,4 +1,4 @@
-//! Stand-ins for the providers, on one local port: Twilio's messages, account and numbers, Vapi's assistants and numbers, and a sink for `http.post`.
+//! Stand-ins for the providers, on one local port: Twilio, Vapi, Google, Resend, ElevenLabs as far as we use them, and a sink for `http.post`.
 //!
 //! `dev`, `hookswitch sandbox`, tests and benches enter. Requests are checked as the real provider would (authentication, required fields, encoding) and
 //! held against its own description ([`description`]); answers have its shapes, errors its codes.
@@ -7,8 +7,11 @@
 //! |---|---|
 //! | `/2010-04-01/Accounts/{Sid}…` | Twilio: `.json`, `/Messages.json` (POST, GET), `/Messages/{Sid}.json`, `/IncomingPhoneNumbers.json` |
 //! | `/assistant[/{id}]`, `/phone-number[/{id}]` | Vapi |
+//! | `/emails[/{id}]`, `/domains` | Resend |
+//! | `/v1/user`, `/v1/voices`, `/v2/voices` | ElevenLabs |
+//! | `/o/oauth2/v2/auth`, `/token`, `/revoke`, `/calendar/v3/…` | Google |
 //! | `/sink/{anything}` | 200 and `{}` for any method |
-//! | `GET /_requests[?provider=twilio]` | what came in, oldest first: `[{id, at, provider, method, path, headers, form \| json \| body, status}]`. `provider` is `twilio`, `vapi`, or `http` for the sink; `path` has its query; `form` maps names to texts (lists where repeated); a request without a body has none of the three; `status` is null where no answer was given |
+//! | `GET /_requests[?provider=twilio]` | what came in, oldest first: `[{id, at, provider, method, path, headers, form \| json \| body, status}]`. `provider` is a provider's name, or `http` for the sink; `path` has its query; `form` maps names to texts (lists where repeated); a request without a body has none of the three; `status` is null where no answer was given |
 //! | `GET /_violations` | what did not agree with a description: `[{request, provider, operation, faults: [text]}]` |
 //! | `POST /_faults` | [`Fault`] as JSON: `{provider, method?, path?, times?, delay_ms?, status?, accept?, body?, retry_after?, drop?: "after_accept" \| "before"}` → 201 |
 //! | `GET`, `DELETE /_faults` | those in force; none from here on |
@@ -21,18 +24,22 @@ mod callbacks;
 mod config;
 mod control;
 pub mod description;
+mod elevenlabs;
 mod faults;
 mod form;
+mod google;
 mod record;
+mod resend;
 mod twilio;
 mod vapi;
 
 pub use config::{
-    AccountKind, AccountStatus, Accounts, ApiKey, DEMO_ACCOUNT_SID, DEMO_ASSISTANT_ID, DEMO_PHONE_NUMBER, DEMO_PHONE_NUMBER_ID, KeyKind, SandboxConfig,
-    TwilioAccount, VapiAssistant, VapiOrganisation, VapiPhoneNumber,
+    AccountKind, AccountStatus, Accounts, ApiKey, DEMO_ACCOUNT_SID, DEMO_ASSISTANT_ID, DEMO_PHONE_NUMBER, DEMO_PHONE_NUMBER_ID, ElevenLabsKey, GoogleAccount,
+    GoogleOauthClient, KeyKind, ResendKey, SandboxConfig, TwilioAccount, VapiAssistant, VapiOrganisation, VapiPhoneNumber,
 };
 pub use faults::{Drop, Fault};
 pub use record::{Content, Request};
+pub use resend::SandboxEmail;
 pub use twilio::SandboxMessage;
 
 use crate::{
@@ -113,6 +120,10 @@ struct Inner {
     violations: Mutex<VecDeque<Violation>>,
     twilio: Mutex<twilio::Accounts>,
     vapi: Mutex<Vec<VapiOrganisation>>,
+    resend: Mutex<Vec<ResendKey>>,
+    emails: Mutex<resend::Emails>,
+    elevenlabs: Mutex<Vec<ElevenLabsKey>>,
+    google: Mutex<google::Google>,
     callbacks: callbacks::Queue,
 }
 
@@ -146,6 +157,8 @@ impl SandboxState {
     pub fn with_clock(config: SandboxConfig, clock: Arc<dyn Clock>) -> Self {
         let mut twilio = twilio::Accounts::new(config.requests_max);
         twilio.register(config.accounts.accounts.clone());
+        let mut google = google::Google::default();
+        google.register(config.accounts.google_clients.clone(), config.accounts.google_accounts.clone());
         Self(Arc::new(Inner {
             clock,
             records: Mutex::new(Records::new(config.requests_max)),
@@ -154,6 +167,10 @@ impl SandboxState {
             violations: Mutex::default(),
             twilio: Mutex::new(twilio),
             vapi: Mutex::new(config.accounts.vapi.clone()),
+            resend: Mutex::new(config.accounts.resend.clone()),
+            emails: Mutex::default(),
+            elevenlabs: Mutex::new(config.accounts.elevenlabs.clone()),
+            google: Mutex::new(google),
             callbacks: callbacks::Queue::new(),
             config,
         }))
@@ -183,6 +200,40 @@ impl SandboxState {
         lock(&self.0.twilio).message_count()
     }
 
+    /// E-mails that Resend's stand-in accepted, oldest first.
+    #[must_use]
+    pub fn emails(&self) -> Vec<SandboxEmail> {
+        lock(&self.0.emails).list()
+    }
+
+    /// Events on all calendars, deleted ones (`cancelled`) included.
+    #[must_use]
+    pub fn calendar_events(&self) -> Vec<Value> {
+        lock(&self.0.google).events()
+    }
+
+    /// How often a refresh gave a new token.
+    #[must_use]
+    pub fn token_refreshes(&self) -> u64 {
+        lock(&self.0.google).refreshes()
+    }
+
+    /// Grants that stand.
+    #[must_use]
+    pub fn google_grants(&self) -> usize {
+        lock(&self.0.google).grants()
+    }
+
+    /// Whether each refresh replaces the refresh token, as other providers do.
+    pub fn rotate_refresh_tokens(&self, rotates: bool) {
+        lock(&self.0.google).set_rotating(rotates);
+    }
+
+    /// A person takes back at Google what they granted.
+    pub fn revoke_google_account(&self, account: &str) {
+        lock(&self.0.google).revoke_account(account);
+    }
+
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
         lock(&self.0.violations).iter().cloned().collect()
@@ -200,8 +251,16 @@ impl SandboxState {
 
     /// Adds accounts; those that are known are replaced, and keep their messages.
     pub fn register(&self, accounts: Accounts) {
-        let mut all = Accounts { accounts: Vec::new(), vapi: lock(&self.0.vapi).clone() };
+        lock(&self.0.google).register(accounts.google_clients.clone(), accounts.google_accounts.clone());
+        let mut all = Accounts {
+            vapi: lock(&self.0.vapi).clone(),
+            resend: lock(&self.0.resend).clone(),
+            elevenlabs: lock(&self.0.elevenlabs).clone(),
+            ..Accounts::default()
+        };
         all.merge(accounts);
+        *lock(&self.0.resend) = all.resend;
+        *lock(&self.0.elevenlabs) = all.elevenlabs;
         lock(&self.0.twilio).register(all.accounts);
         *lock(&self.0.vapi) = all.vapi;
     }
@@ -212,6 +271,7 @@ impl SandboxState {
         lock(&self.0.records).clear();
         lock(&self.0.violations).clear();
         lock(&self.0.twilio).clear();
+        lock(&self.0.emails).clear();
     }
 
     fn now(&self) -> Timestamp {
@@ -262,11 +322,16 @@ struct Reply {
     status: u16,
     body: Vec<u8>,
     retry_after: Option<String>,
+    location: Option<String>,
 }
 
 impl Reply {
     fn json(status: u16, body: &Value) -> Self {
-        Self { status, body: serde_json::to_vec(body).expect("a JSON value always has a text"), retry_after: None }
+        Self { status, body: serde_json::to_vec(body).expect("a JSON value always has a text"), retry_after: None, location: None }
+    }
+
+    fn redirect(to: &str) -> Self {
+        Self { status: 302, body: Vec::new(), retry_after: None, location: Some(to.to_owned()) }
     }
 
     fn into_response(self) -> Response {
@@ -275,6 +340,9 @@ impl Reply {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(value) = self.retry_after.and_then(|text| HeaderValue::from_str(&text).ok()) {
             response.headers_mut().insert(header::RETRY_AFTER, value);
+        }
+        if let Some(value) = self.location.and_then(|text| HeaderValue::from_str(&text).ok()) {
+            response.headers_mut().insert(header::LOCATION, value);
         }
         response
     }
@@ -297,10 +365,17 @@ async fn handle(State(state): State<SandboxState>, request: axum::extract::Reque
         let is_local = parts.extensions.get::<Peer>().is_none_or(|peer| peer.address.ip().to_canonical().is_loopback());
         return control::answer(&state, &parts, &body, is_local).into_response();
     }
+    let is_below = |roots: &[&str]| roots.iter().any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
     let provider = if path.starts_with("/2010-04-01/") {
         Provider::Twilio
-    } else if ["/assistant", "/phone-number"].iter().any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))) {
+    } else if is_below(&["/assistant", "/phone-number"]) {
         Provider::Vapi
+    } else if is_below(&["/emails", "/domains"]) {
+        Provider::Resend
+    } else if is_below(&["/v1/user", "/v1/voices", "/v2/voices"]) {
+        Provider::ElevenLabs
+    } else if is_below(&["/o/oauth2/v2/auth", "/token", "/revoke", "/calendar/v3"]) {
+        Provider::GoogleCalendar
     } else if path == "/sink" || path.starts_with("/sink/") {
         Provider::Http
     } else {
@@ -315,7 +390,10 @@ async fn stand_in(state: &SandboxState, provider: Provider, parts: &Parts, body:
     let act = || match provider {
         Provider::Twilio => twilio::answer(state, &call),
         Provider::Vapi => vapi::answer(state, &call),
-        _ => Reply::json(200, &serde_json::json!({})),
+        Provider::Resend => resend::answer(state, &call),
+        Provider::ElevenLabs => elevenlabs::answer(state, &call),
+        Provider::GoogleCalendar => google::answer(state, &call),
+        Provider::Http => Reply::json(200, &serde_json::json!({})),
     };
     let reply = match state.take_fault(provider, parts) {
         None => act(),
@@ -348,11 +426,14 @@ fn failed(provider: Provider, status: u16, fault: &Fault) -> Reply {
     let body = fault.body.clone().unwrap_or_else(|| match provider {
         Provider::Twilio => twilio::error_body(status),
         Provider::Vapi => vapi::error_body(status),
-        _ => serde_json::json!({}),
+        Provider::Resend => resend::error_body(status),
+        Provider::ElevenLabs => elevenlabs::error_body(status),
+        Provider::GoogleCalendar => google::error_body(status),
+        Provider::Http => serde_json::json!({}),
     });
     let mut reply = match body {
         // A text stands for bytes that are no JSON.
-        Value::String(text) => Reply { status, body: text.into_bytes(), retry_after: None },
+        Value::String(text) => Reply { status, body: text.into_bytes(), retry_after: None, location: None },
         body => Reply::json(status, &body),
     };
     reply.retry_after = fault.retry_after.as_ref().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));

@@ -112,6 +112,8 @@ catalogue! {
     LOOK_UPS: Counter Count "hookswitch_look_ups_total" ["provider", "outcome"];
     /// Attempts running now.
     ATTEMPTS_RUNNING: Gauge Count "hookswitch_attempts_running" [];
+    /// Refreshes of tokens, by provider and what they came to: refreshed, refused, failed.
+    TOKEN_REFRESHES: Counter Count "hookswitch_token_refreshes_total" ["provider", "outcome"];
     /// Leases that ended without a record.
     LEASES_EXPIRED: Counter Count "hookswitch_leases_expired_total" [];
     /// Age of the oldest action that is due, by provider.

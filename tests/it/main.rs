@@ -3,6 +3,7 @@
 mod admin;
 mod conformance;
 mod crash;
+mod credential_flow;
 mod envelope;
 mod faults;
 mod hostile;

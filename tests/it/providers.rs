@@ -382,10 +382,10 @@ async fn twilio_credentials_verify_in_three_results() {
         assert_eq!((refused.http_status, refused.code.as_deref()), (401, Some("20003")));
     }
     let mut suspended = account_with(AccountStatus::Suspended);
-    sandbox.state.register(Accounts { accounts: vec![suspended.clone()], vapi: Vec::new() });
+    sandbox.state.register(Accounts { accounts: vec![suspended.clone()], ..Accounts::default() });
     assert!(matches!(providers.twilio.verify(&twilio(), VERIFY_MAX).await, Ok(Verified::Refused(_))));
     suspended.status = AccountStatus::Active;
-    sandbox.state.register(Accounts { accounts: vec![suspended], vapi: Vec::new() });
+    sandbox.state.register(Accounts { accounts: vec![suspended], ..Accounts::default() });
     // What says nothing about the credential is an error, not a refusal.
     for status in [429, 500, 503] {
         sandbox.state.add_fault(Fault::of(Provider::Twilio).times(1).status(status));
@@ -412,6 +412,7 @@ async fn numbers_and_assistants_are_proven_by_reading_them() {
                 assistants: vec![VapiAssistant { id: assistant.to_owned(), name: Some("A".to_owned()) }],
                 phone_numbers: vec![VapiPhoneNumber { id: "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be002".to_owned(), number: FROM.to_owned() }],
             }],
+            ..Accounts::default()
         },
         ..SandboxConfig::default()
     })

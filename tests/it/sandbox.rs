@@ -20,7 +20,7 @@ async fn every_refusal_has_twilios_status_and_code() {
     let sandbox = sandbox().await;
     let mut account = account();
     account.opted_out = vec!["+12025550122".to_owned()];
-    sandbox.state.register(Accounts { accounts: vec![account], vapi: Vec::new() });
+    sandbox.state.register(Accounts { accounts: vec![account], ..Accounts::default() });
     let long = "a".repeat(1601);
     for (form, status, code) in [
         (vec![("From", FROM), ("Body", "x")], 400, 21604),
@@ -83,12 +83,12 @@ async fn a_trial_account_sends_to_verified_numbers_only_and_a_suspended_one_to_n
     let mut trial = account();
     trial.kind = AccountKind::Trial;
     trial.verified = vec![TO.to_owned()];
-    let sandbox = sandbox_with(SandboxConfig { accounts: Accounts { accounts: vec![trial.clone()], vapi: Vec::new() }, ..SandboxConfig::default() }).await;
+    let sandbox = sandbox_with(SandboxConfig { accounts: Accounts { accounts: vec![trial.clone()], ..Accounts::default() }, ..SandboxConfig::default() }).await;
     assert_eq!(sandbox.post_message(&[("To", TO), ("From", FROM), ("Body", "x")]).await.0, 201);
     let (status, body) = sandbox.post_message(&[("To", "+12025550177"), ("From", FROM), ("Body", "x")]).await;
     assert_eq!((status, body["code"].as_u64()), (400, Some(21608)));
     trial.status = AccountStatus::Suspended;
-    sandbox.state.register(Accounts { accounts: vec![trial], vapi: Vec::new() });
+    sandbox.state.register(Accounts { accounts: vec![trial], ..Accounts::default() });
     let (status, body) = sandbox.post_message(&[("To", TO), ("From", FROM), ("Body", "x")]).await;
     assert_eq!((status, body["code"].as_u64()), (403, Some(20003)));
     let (status, body) = sandbox.get(&format!("/2010-04-01/Accounts/{SID}.json")).await;
@@ -102,7 +102,11 @@ async fn answers_have_the_official_shapes() {
         assistants: vec![VapiAssistant { id: "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be001".to_owned(), name: Some("A".to_owned()) }],
         phone_numbers: vec![VapiPhoneNumber { id: "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be002".to_owned(), number: FROM.to_owned() }],
     };
-    let sandbox = sandbox_with(SandboxConfig { accounts: Accounts { accounts: vec![account()], vapi: vec![organisation] }, ..SandboxConfig::default() }).await;
+    let sandbox = sandbox_with(SandboxConfig {
+        accounts: Accounts { accounts: vec![account()], vapi: vec![organisation], ..Accounts::default() },
+        ..SandboxConfig::default()
+    })
+    .await;
     let (status, created) = sandbox.post_message(&[("To", TO), ("From", FROM), ("Body", "Grüße 👍")]).await;
     assert_eq!((status, created["status"].as_str(), created["num_segments"].as_str()), (201, Some("queued"), Some("1")));
     conforms(Provider::Twilio, "CreateMessage", &created);
@@ -190,7 +194,8 @@ async fn what_came_in_is_kept_in_one_shape() {
 #[tokio::test]
 async fn rings_are_bounded() {
     let sandbox =
-        sandbox_with(SandboxConfig { accounts: Accounts { accounts: vec![account()], vapi: Vec::new() }, requests_max: 3, ..SandboxConfig::default() }).await;
+        sandbox_with(SandboxConfig { accounts: Accounts { accounts: vec![account()], ..Accounts::default() }, requests_max: 3, ..SandboxConfig::default() })
+            .await;
     for n in 0..5 {
         sandbox.post_message(&[("To", TO), ("From", FROM), ("Body", &n.to_string())]).await;
     }
@@ -303,7 +308,7 @@ async fn callbacks_to_nowhere_cost_no_message_and_can_be_switched_off() {
         assert_eq!(sandbox.post_message(&[("To", TO), ("From", FROM), ("Body", "x"), ("StatusCallback", url)]).await.0, 201);
     }
     let silent = sandbox_with(SandboxConfig {
-        accounts: Accounts { accounts: vec![TwilioAccount::new(SID, TOKEN).with_number(FROM)], vapi: Vec::new() },
+        accounts: Accounts { accounts: vec![TwilioAccount::new(SID, TOKEN).with_number(FROM)], ..Accounts::default() },
         is_calling_back: false,
         ..SandboxConfig::default()
     })

@@ -21,7 +21,7 @@ use crate::{
     config::{AdminSettings, Environment, Settings},
     domain::{Clock, OrgId, SystemClock},
     lifecycle::Stage,
-    sandbox::{Accounts, TwilioAccount, VapiAssistant, VapiOrganisation},
+    sandbox::{Accounts, ElevenLabsKey, GoogleAccount, GoogleOauthClient, ResendKey, TwilioAccount, VapiAssistant, VapiOrganisation},
     telemetry,
     vault::Keyring,
 };
@@ -92,6 +92,14 @@ pub fn demo_settings(environment: &Environment, directory: &Path, port_base: u16
         ("HOOKSWITCH_ATTEMPTS_CONCURRENT_PER_ORG_MAX", "128".to_owned()),
         ("HOOKSWITCH_CLAIM_TURN_MAX", "128".to_owned()),
         ("HOOKSWITCH_CONNECTIONS_PER_ADDRESS_MAX", "10000".to_owned()),
+        ("HOOKSWITCH_RESEND_BASE_URL", sandbox.to_owned()),
+        ("HOOKSWITCH_ELEVENLABS_BASE_URL", sandbox.to_owned()),
+        ("HOOKSWITCH_GOOGLE_BASE_URL", sandbox.to_owned()),
+        ("HOOKSWITCH_GOOGLE_TOKEN_BASE_URL", sandbox.to_owned()),
+        ("HOOKSWITCH_GOOGLE_CONSENT_URL", format!("{sandbox}/o/oauth2/v2/auth")),
+        ("HOOKSWITCH_GOOGLE_CLIENT_ID", GOOGLE_CLIENT.to_owned()),
+        ("HOOKSWITCH_GOOGLE_CLIENT_SECRET", state.vapi_api_key.clone()),
+        ("HOOKSWITCH_GOOGLE_REDIRECT_URL", google_redirect(&format!("http://{}", at(1)))),
         ("HOOKSWITCH_SETTLE_SECONDS", "2".to_owned()),
         ("HOOKSWITCH_BACKOFF_SECONDS_MIN", "1".to_owned()),
         ("HOOKSWITCH_LOG_FORMAT", "human".to_owned()),
@@ -160,7 +168,29 @@ fn accounts(state: &DevState) -> Accounts {
             assistants: vec![VapiAssistant { id: state.assistant_id.clone(), name: Some("Birchwood Inbound".to_owned()) }],
             phone_numbers: Vec::new(),
         }],
+        google_clients: vec![GoogleOauthClient {
+            client_id: GOOGLE_CLIENT.to_owned(),
+            client_secret: state.vapi_api_key.clone(),
+            redirect_urls: vec![google_redirect(&state.admin)],
+        }],
+        google_accounts: vec![GoogleAccount {
+            id: "108204268033311374519".to_owned(),
+            email: "front.desk@birchwood.example".to_owned(),
+            calendars: Vec::new(),
+            unticked: Vec::new(),
+        }],
+        resend: vec![ResendKey { api_key: RESEND_KEY.to_owned(), domains: vec!["birchwood.example".to_owned()], is_sending_only: false }],
+        elevenlabs: vec![ElevenLabsKey { api_key: ELEVENLABS_KEY.to_owned(), user_id: "sandbox-user".to_owned(), missing_permissions: Vec::new() }],
     }
+}
+
+/// What can be connected by hand at the sandbox: they open nothing anywhere else.
+const GOOGLE_CLIENT: &str = "hookswitch-dev.apps.sandbox";
+const RESEND_KEY: &str = "re_sandbox_demo_key";
+const ELEVENLABS_KEY: &str = "sk_sandbox_demo_key";
+
+fn google_redirect(admin: &str) -> String {
+    format!("{admin}/api/integrations/google_calendar/callback")
 }
 
 fn fresh_state() -> anyhow::Result<DevState> {

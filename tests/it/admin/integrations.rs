@@ -96,7 +96,7 @@ async fn what_is_typed_is_checked_by_field() {
         ("twilio", json!({ "auth_token": TOKEN }), 400, "account_sid"),
         ("twilio", json!({ "account_sid": "AC/../x", "auth_token": TOKEN }), 400, "account_sid"),
         ("twilio", json!({ "account_sid": SID }), 400, "auth_token"),
-        ("twilio", json!({ "account_sid": SID, "auth_token": TOKEN, "api_key_sid": "SK" }), 400, "auth_token"),
+        ("twilio", json!({ "account_sid": SID, "auth_token": TOKEN, "api_key_sid": "SK0123456789abcdef0123456789abcdef" }), 400, "auth_token"),
         ("twilio", json!({ "account_sid": SID, "api_key_sid": "SKx", "api_key_secret": TOKEN }), 400, "api_key_sid"),
         ("twilio", json!({ "account_sid": SID, "auth_token": TOKEN, "phone_number": "555" }), 400, "phone_number"),
         ("vapi", json!({}), 400, "api_key"),

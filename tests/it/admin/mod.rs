@@ -6,7 +6,7 @@ mod integrations;
 mod isolation;
 mod pages;
 mod problems;
-mod proof;
+pub(crate) mod proof;
 mod rules;
 mod tokens;
 
@@ -112,6 +112,8 @@ impl Api {
         if settings.provider.vapi_base_url.starts_with("https://") {
             settings.provider.vapi_base_url = nobody().await;
             settings.provider.twilio_base_url = nobody().await;
+            settings.provider.resend_base_url = nobody().await;
+            settings.provider.elevenlabs_base_url = nobody().await;
         }
         if jwks.is_none() {
             settings.admin.jwt_secret = Some(SecretString::from(SECRET));
@@ -138,6 +140,7 @@ impl Api {
             }),
             tasks: TaskTracker::new(),
             jwks,
+            refresher: None,
         };
         let router = admin::router(AdminState::new(&settings, needs).unwrap());
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -152,6 +155,11 @@ impl Api {
             api.operator(Method::POST, "/operator/organizations", &json!({ "id": org, "name": name })).await.expect(201);
         }
         api
+    }
+
+    /// Where its database is.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        &self.folder
     }
 
     pub(crate) fn token(&self, org: OrgId, role: Role) -> String {

@@ -4,7 +4,10 @@ use super::Api;
 use hookswitch::{
     config::Settings,
     domain::{OrgId, Provider, Source},
-    sandbox::{Accounts, Fault, Sandbox, SandboxConfig, SandboxState, TwilioAccount, VapiAssistant, VapiOrganisation, VapiPhoneNumber},
+    sandbox::{
+        Accounts, ElevenLabsKey, Fault, GoogleAccount, GoogleOauthClient, ResendKey, Sandbox, SandboxConfig, SandboxState, TwilioAccount, VapiAssistant,
+        VapiOrganisation, VapiPhoneNumber,
+    },
 };
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -16,9 +19,12 @@ const KEY: &str = "vapi-key-of-the-first-organisation";
 const OTHER_KEY: &str = "vapi-key-of-the-other-organisation";
 const ASSISTANT: &str = "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be0aa";
 
-pub(super) struct House {
-    pub(super) api: Api,
-    providers: SandboxState,
+/// Where Google is told to send people back to. Nobody listens there: tests carry the code to the API themselves.
+pub(crate) const CALLBACK: &str = "https://hooks.example.com/api/integrations/google_calendar/callback";
+
+pub(crate) struct House {
+    pub(crate) api: Api,
+    pub(crate) providers: SandboxState,
     _stop: DropGuard,
 }
 
@@ -30,7 +36,7 @@ fn reader(key: &str, assistants: &[&str]) -> VapiOrganisation {
     }
 }
 
-pub(super) async fn start() -> House {
+pub(crate) async fn start() -> House {
     let stop = CancellationToken::new();
     let sandbox = Sandbox::bind("127.0.0.1:0".parse().unwrap(), SandboxConfig::default()).await.unwrap();
     let base = format!("http://{}", sandbox.address().unwrap());
@@ -40,9 +46,33 @@ pub(super) async fn start() -> House {
     providers.register(Accounts {
         accounts: vec![TwilioAccount::new(SID, TOKEN).with_number(NUMBER)],
         vapi: vec![reader(KEY, &[ASSISTANT]), reader(OTHER_KEY, &[ASSISTANT])],
+        resend: vec![ResendKey { api_key: "re_key_of_the_first_organisation".to_owned(), domains: vec!["example.com".to_owned()], is_sending_only: false }],
+        elevenlabs: vec![ElevenLabsKey { api_key: "elevenlabs-key-of-the-first-one".to_owned(), user_id: "user-1".to_owned(), missing_permissions: vec![] }],
+        google_clients: vec![GoogleOauthClient {
+            client_id: "client".to_owned(),
+            client_secret: "canary-client-secret".to_owned(),
+            redirect_urls: vec![CALLBACK.to_owned()],
+        }],
+        google_accounts: ["google-1", "google-2"]
+            .map(|id| GoogleAccount { id: id.to_owned(), email: format!("{id}@example.com"), calendars: vec![], unticked: vec![] })
+            .to_vec(),
     });
     let mut settings = Settings::default();
-    (settings.provider.vapi_base_url, settings.provider.twilio_base_url) = (base.clone(), base);
+    let provider = &mut settings.provider;
+    for url in [
+        &mut provider.vapi_base_url,
+        &mut provider.twilio_base_url,
+        &mut provider.resend_base_url,
+        &mut provider.elevenlabs_base_url,
+        &mut provider.google_base_url,
+        &mut provider.google_token_base_url,
+    ] {
+        base.clone_into(url);
+    }
+    provider.google_consent_url = format!("{base}/o/oauth2/v2/auth");
+    provider.google_client_id = Some("client".to_owned());
+    provider.google_client_secret = Some("canary-client-secret".to_owned().into());
+    provider.google_redirect_url = Some(CALLBACK.to_owned());
     House { api: Api::start_with(settings, None).await, providers, _stop: stop.drop_guard() }
 }
 
@@ -55,7 +85,7 @@ impl House {
         self.api.post(org, "/api/integrations/twilio", &json!({ "account_sid": SID, "auth_token": TOKEN })).await.expect(200);
     }
 
-    async fn status(&self, org: OrgId, provider: &str) -> Value {
+    pub(crate) async fn status(&self, org: OrgId, provider: &str) -> Value {
         let status = self.api.get(org, "/api/integrations/status").await.expect(200).json();
         status["integrations"].as_array().unwrap().iter().find(|one| one["provider"] == provider).unwrap().clone()
     }
@@ -149,7 +179,7 @@ async fn proof_moves_a_stale_claim_and_both_sides_can_read_it() {
     house.connect_vapi(b, OTHER_KEY).await;
     let claim = json!({ "assistant_id": ASSISTANT });
     api.post(a, "/api/assistants", &claim).await.expect(201);
-    house.providers.register(Accounts { accounts: vec![], vapi: vec![reader(KEY, &[])] });
+    house.providers.register(Accounts { vapi: vec![reader(KEY, &[])], ..Accounts::default() });
     api.post(b, "/api/assistants", &claim).await.expect(201);
     assert_eq!(api.store.find_assistant_holder(ASSISTANT).await.unwrap(), Some(b));
     api.get(a, &format!("/api/assistants/{ASSISTANT}")).await.expect(404);

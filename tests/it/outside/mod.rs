@@ -48,7 +48,7 @@ pub fn account() -> TwilioAccount {
 
 pub async fn sandbox() -> Running {
     sandbox_with(SandboxConfig {
-        accounts: Accounts { accounts: vec![account(), TwilioAccount::new(OTHER_SID, "other-token").with_number("+12025550199")], vapi: Vec::new() },
+        accounts: Accounts { accounts: vec![account(), TwilioAccount::new(OTHER_SID, "other-token").with_number("+12025550199")], ..Accounts::default() },
         ..SandboxConfig::default()
     })
     .await
@@ -93,7 +93,15 @@ impl Running {
 
 /// Clients of a base URL, with loopback allowed for no one else.
 pub fn providers(base: &str) -> Providers {
-    let settings = ProviderSettings { twilio_base_url: base.to_owned(), vapi_base_url: base.to_owned(), ..ProviderSettings::default() };
+    let settings = ProviderSettings {
+        twilio_base_url: base.to_owned(),
+        vapi_base_url: base.to_owned(),
+        resend_base_url: base.to_owned(),
+        elevenlabs_base_url: base.to_owned(),
+        google_base_url: base.to_owned(),
+        google_token_base_url: base.to_owned(),
+        ..ProviderSettings::default()
+    };
     Providers::new(&settings, None).expect("good settings")
 }
 

@@ -2,22 +2,29 @@
 //!
 //! **Invariant:** a credential that the provider refuses is never stored, and no outage makes a stored one worse.
 
+mod consent;
+mod forms;
+mod wish;
+
+pub use consent::{authorize, callback};
+pub use forms::list as list_forms;
+
 use super::{
     Admin,
     auth::{Manager, Reader},
-    body::{self, Id, NoFields},
+    body::{Id, NoFields},
     credentials::{self, Opened},
     page::Params,
     plans,
     problem::{Code, Problem},
     state::{AdminState, Answer},
     token::Member,
-    view::{Time, last_four},
+    view::Time,
 };
 use crate::{
-    domain::{Fingerprint, OrgId, Provider, SecretBytes, Source, Timestamp},
-    provider::{CallError, Credential, Refused, TwilioAuth, TwilioCredential, VapiCredential, Verified},
-    source::{Plan, TwilioPlan},
+    domain::{Fingerprint, OrgId, Provider, Source, Timestamp},
+    oauth::{NotFresh, Want},
+    provider::{CallError, Credential, Refused, Verified, google::Granted},
     store::{
         credentials::{CredentialHealth, NewCredential, StoredCredential},
         grants::{Connection, SecretsChange},
@@ -26,12 +33,12 @@ use crate::{
 };
 use axum::{
     Json,
-    extract::{FromRequest, Request, State},
+    extract::{Request, State},
 };
 use http::{StatusCode, Uri};
-use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::time::Duration;
+use wish::Wish;
 
 /// Time for asking the provider: below the deadline of the request, so that an outage is told as one.
 const VERIFY_MAX: Duration = Duration::from_secs(8);
@@ -59,6 +66,8 @@ pub struct IntegrationView {
     missing: Option<String>,
     checked_at: Option<Time>,
     first_failed_at: Option<Time>,
+    /// When it is tried again by itself, while it is `failing`.
+    next_try_at: Option<Time>,
     last_used_at: Option<Time>,
     /// `null` for one that was saved while the provider could not be reached.
     last_verified_at: Option<Time>,
@@ -79,6 +88,7 @@ impl IntegrationView {
             missing: None,
             checked_at: None,
             first_failed_at: None,
+            next_try_at: None,
             last_used_at: None,
             last_verified_at: None,
             account: None,
@@ -103,6 +113,7 @@ impl IntegrationView {
             id,
             provider,
             connected: matches!(state.as_str(), "connected" | "limited" | "failing"),
+            next_try_at: row.refresh_at.filter(|_| state == "failing").map(Time),
             state,
             cause,
             error,
@@ -147,97 +158,12 @@ async fn view(state: &AdminState, provider: Provider, row: Option<StoredCredenti
     })
 }
 
-/// The providers whose credentials can be given in this version.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Served {
-    Vapi,
-    Twilio,
-}
-
-impl Served {
-    fn find(text: &str) -> Answer<Self> {
-        match text.parse::<Provider>() {
-            Ok(Provider::Vapi) => Ok(Self::Vapi),
-            Ok(Provider::Twilio) => Ok(Self::Twilio),
-            Ok(Provider::Http) => Err(Problem::new(Code::NotFound).detail("Destinations of http.post stand under /api/destinations.")),
-            Ok(_) => Err(Problem::new(Code::NotServed).detail("vapi and twilio can be connected in this version.")),
-            Err(_) => Err(Problem::not_found()),
-        }
-    }
-
-    const fn provider(self) -> Provider {
-        match self {
-            Self::Vapi => Provider::Vapi,
-            Self::Twilio => Provider::Twilio,
-        }
-    }
-
-    const fn source(self) -> Source {
-        match self {
-            Self::Vapi => Source::Vapi,
-            Self::Twilio => Source::Twilio,
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct VapiWish {
-    api_key: SecretString,
-    webhook_secret: Option<SecretString>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TwilioWish {
-    account_sid: String,
-    auth_token: Option<SecretString>,
-    api_key_sid: Option<String>,
-    api_key_secret: Option<SecretString>,
-    phone_number: Option<String>,
-}
-
-/// What a person wants to connect.
-struct Wish {
-    served: Served,
-    credential: Credential,
-    /// What signs this provider's webhooks, with every plan that it can sign by.
-    signing: Option<(SecretString, Vec<Plan>)>,
-    last_four: Option<String>,
-}
-
-fn secret_bytes(secret: &SecretString) -> SecretBytes {
-    SecretBytes::from(secret.expose_secret().to_owned())
-}
-
-impl Wish {
-    async fn read(served: Served, request: Request) -> Answer<Self> {
-        let wish = match served {
-            Served::Vapi => {
-                let body::Json(wish) = body::Json::<VapiWish>::from_request(request, &()).await?;
-                Self {
-                    served,
-                    last_four: last_four(wish.api_key.expose_secret()),
-                    credential: Credential::Vapi(VapiCredential { api_key: secret_bytes(&wish.api_key) }),
-                    signing: wish.webhook_secret.map(|secret| (secret, plans::of_vapi())),
-                }
-            }
-            Served::Twilio => {
-                let body::Json(wish) = body::Json::<TwilioWish>::from_request(request, &()).await?;
-                let (auth, shown, signing) = match (wish.auth_token, wish.api_key_sid, wish.api_key_secret) {
-                    (Some(token), None, None) => {
-                        let (auth, shown) = (TwilioAuth::AuthToken(secret_bytes(&token)), last_four(token.expose_secret()));
-                        (auth, shown, Some((token, vec![Plan::Twilio(TwilioPlan::AuthToken)])))
-                    }
-                    (None, Some(sid), Some(secret)) => (TwilioAuth::ApiKey { sid, secret: secret_bytes(&secret) }, last_four(secret.expose_secret()), None),
-                    _ => return Err(Problem::field(Code::InvalidField, "auth_token", "expected auth_token, or api_key_sid with api_key_secret, and not both")),
-                };
-                let credential = Credential::Twilio(TwilioCredential { account_sid: wish.account_sid, auth, phone_number: wish.phone_number });
-                Self { served, credential, signing, last_four: shown }
-            }
-        };
-        wish.credential.check().map_err(|error| Problem::field(Code::InvalidField, error.field, error.problem))?;
-        Ok(wish)
+/// One of the five. Destinations are credentials, too, and stand elsewhere.
+fn integration(text: &str) -> Answer<Provider> {
+    match text.parse::<Provider>() {
+        Ok(Provider::Http) => Err(Problem::new(Code::NotFound).detail("Destinations of http.post stand under /api/destinations.")),
+        Ok(provider) => Ok(provider),
+        Err(_) => Err(Problem::not_found()),
     }
 }
 
@@ -246,6 +172,16 @@ async fn ask(state: &AdminState, credential: &Credential) -> Result<Verified, Ca
     match credential {
         Credential::Vapi(vapi) => state.providers.vapi.verify(vapi, VERIFY_MAX).await,
         Credential::Twilio(twilio) => state.providers.twilio.verify(twilio, VERIFY_MAX).await,
+        Credential::Resend(resend) => state.providers.resend.verify(resend, VERIFY_MAX).await,
+        Credential::ElevenLabs(elevenlabs) => state.providers.elevenlabs.verify(elevenlabs, VERIFY_MAX).await,
+        Credential::Google(google) => match state.providers.google.probe(google, state.now(), VERIFY_MAX).await {
+            Ok(()) => Ok(match Granted::read(&google.scope).missing() {
+                None => Verified::Good { account: None },
+                Some(missing) => Verified::Limited { account: None, missing: missing.to_owned() },
+            }),
+            Err(CallError::Refused(refused)) if refused.http_status == 401 => Ok(Verified::Refused(refused)),
+            Err(error) => Err(error),
+        },
         Credential::Http(_) => Ok(Verified::Good { account: None }),
     }
 }
@@ -274,57 +210,68 @@ impl Good {
 
 /// Asks the provider, then stores. Nothing is stored of what it refuses; what it cannot be asked about only with `?unverified=true`.
 pub async fn connect(State(state): Admin, Manager(member): Manager, Id(provider): Id<String>, uri: Uri, request: Request) -> Answer<Json<IntegrationView>> {
-    let served = Served::find(&provider)?;
+    let provider = integration(&provider)?;
     let mut params = Params::of(&uri)?;
     let (may_be_unverified, may_replace) = (params.take_flag("unverified")?, params.take_flag("replace_account")?);
     params.finish()?;
-    let wish = Wish::read(served, request).await?;
+    let wish = Wish::read(provider, request).await?;
     let now = state.now();
     let mut good = match ask(&state, &wish.credential).await {
         Ok(verified) => Good::of(verified, now).map_err(|refused| Problem::from_refused(&refused))?,
         Err(_) if may_be_unverified => Good { account: None, missing: None, verified_at: None },
         Err(error) => return Err(Problem::unreachable(&error)),
     };
-    let existing = state.store.find_credential(member.org, served.provider(), "").await?;
-    if good.account.is_none() {
-        good.account = match &wish.credential {
-            Credential::Twilio(twilio) => Some(AccountView { id: twilio.account_sid.clone(), name: None }),
-            // Vapi names no account: what was known stays known.
-            _ => existing.as_ref().and_then(|row| Some(AccountView { id: row.account_id.clone()?, name: row.account_name.clone() })),
-        };
-    }
-    // By its fingerprint: of an erased credential nothing else is left.
-    let before = existing.and_then(|row| row.account_fingerprint).map(|fingerprint| Fingerprint(fingerprint.into()));
-    let differs = before
-        .zip(good.account.as_ref())
-        .is_some_and(|(before, account)| !state.vault.is_fingerprint_of(&before, member.org, fingerprinted(served.provider(), &account.id).as_bytes()));
-    if differs && !may_replace {
+    let existing = state.store.find_credential(member.org, provider, "").await?;
+    let is_same = match (&good.account, &wish.credential) {
+        (Some(account), _) => is_same_account(&state, existing.as_ref(), provider, member.org, &account.id),
+        (None, Credential::Twilio(twilio)) => {
+            let is_same = is_same_account(&state, existing.as_ref(), provider, member.org, &twilio.account_sid);
+            good.account = Some(AccountView { id: twilio.account_sid.clone(), name: None });
+            is_same
+        }
+        // The provider names no account: what was known stays known.
+        (None, _) => {
+            good.account = existing.as_ref().and_then(|row| Some(AccountView { id: row.account_id.clone()?, name: row.account_name.clone() }));
+            true
+        }
+    };
+    if !is_same && !may_replace {
         return Err(Problem::new(Code::AccountDiffers)
             .detail("This credential opens another account than the one that was connected. Repeat with ?replace_account=true to change the account."));
     }
-    let secrets = signing(&state, &member, &wish, differs).await?;
-    let saved = save(&state, &member, wish, good, secrets).await?;
+    let secrets = signing(&state, &member, &wish, !is_same).await?;
+    // Of an account that nobody names now the fingerprint stays, so that it is known again.
+    let known = existing.and_then(|row| row.account_fingerprint);
+    let saved = save(&state, &member, wish, good, known, secrets).await?;
     state.forget(member.org);
-    Ok(Json(IntegrationView::new(served.provider(), Some(saved), None)))
+    Ok(Json(IntegrationView::new(provider, Some(saved), None)))
+}
+
+/// By its fingerprint: of an erased credential nothing else is left. What was never named is no other one.
+fn is_same_account(state: &AdminState, existing: Option<&StoredCredential>, provider: Provider, org: OrgId, account: &str) -> bool {
+    let before = existing.and_then(|row| row.account_fingerprint.clone()).map(|fingerprint| Fingerprint(fingerprint.into()));
+    before.is_none_or(|before| state.vault.is_fingerprint_of(&before, org, fingerprinted(provider, account).as_bytes()))
 }
 
 /// What becomes of the signing secrets with this credential.
 async fn signing(state: &AdminState, member: &Member, wish: &Wish, account_differs: bool) -> Answer<Option<SecretsChange>> {
-    let source = wish.served.source();
-    let Some((secret, plans)) = &wish.signing else {
+    let Some(source) = wish::source_of(wish.provider) else { return Ok(None) };
+    if wish.signing.is_empty() {
         // The former account's auth token vouches for nothing of this one.
-        let is_stale = account_differs && wish.served == Served::Twilio;
+        let is_stale = account_differs && wish.provider == Provider::Twilio;
         return Ok(is_stale.then(|| erased(state, member, source)));
-    };
-    let mut secrets = Vec::with_capacity(plans.len());
-    for plan in plans {
-        secrets.push(plans::seal(state, member.org, None, source, plan, secret).await.map_err(|problem| match wish.served {
-            Served::Twilio => renamed(problem, "auth_token"),
-            Served::Vapi => renamed(problem, "webhook_secret"),
-        })?);
+    }
+    let mut secrets = Vec::new();
+    for signed in &wish.signing {
+        for plan in &signed.plans {
+            let sealed = plans::seal(state, member.org, None, source, plan, &signed.secret).await;
+            secrets.push(sealed.map_err(|problem| renamed(problem, signed.field))?);
+        }
     }
     let audit = state.audit(member, "rotate", "secret", source, &["secret", "plan"]);
-    Ok(Some(SecretsChange { source, secrets, others_not_after: Some(state.now() + OVERLAP), audit }))
+    // Another account's secrets vouch for nothing of this one: they end at once.
+    let others_not_after = (!account_differs).then(|| state.now() + OVERLAP);
+    Ok(Some(SecretsChange { source, secrets, others_not_after, audit }))
 }
 
 fn erased(state: &AdminState, member: &Member, source: Source) -> SecretsChange {
@@ -336,8 +283,8 @@ fn renamed(mut problem: Problem, field: &str) -> Problem {
     problem
 }
 
-async fn save(state: &AdminState, member: &Member, wish: Wish, good: Good, secrets: Option<SecretsChange>) -> Answer<StoredCredential> {
-    let provider = wish.served.provider();
+async fn save(state: &AdminState, member: &Member, wish: Wish, good: Good, known: Option<String>, secrets: Option<SecretsChange>) -> Answer<StoredCredential> {
+    let provider = wish.provider;
     let stored = wish.credential.to_stored();
     let sealed = state.vault.seal(member.org, Purpose::Credential(provider), stored.expose_secret()).await?;
     let new = NewCredential {
@@ -346,7 +293,7 @@ async fn save(state: &AdminState, member: &Member, wish: Wish, good: Good, secre
         name: String::new(),
         sealed,
         state: good.state().to_owned(),
-        account_fingerprint: good.account.as_ref().map(|account| fingerprint(state, member.org, provider, &account.id)),
+        account_fingerprint: good.account.as_ref().map(|account| fingerprint(state, member.org, provider, &account.id)).or(known),
         missing: good.missing,
         verified_at: good.verified_at,
         account_id: good.account.as_ref().map(|account| account.id.clone()),
@@ -376,18 +323,32 @@ pub struct Tested {
 
 /// Asks the provider and stores nothing.
 pub async fn test(State(state): Admin, _: Manager, Id(provider): Id<String>, request: Request) -> Answer<Json<Tested>> {
-    let served = Served::find(&provider)?;
-    let wish = Wish::read(served, request).await?;
+    let provider = integration(&provider)?;
+    let wish = Wish::read(provider, request).await?;
     let verified = ask(&state, &wish.credential).await.map_err(|error| Problem::unreachable(&error))?;
     let good = Good::of(verified, state.now()).map_err(|refused| Problem::from_refused(&refused))?;
-    Ok(Json(Tested { provider: served.provider(), state: good.state(), missing: good.missing, account: good.account }))
+    Ok(Json(Tested { provider, state: good.state(), missing: good.missing, account: good.account }))
 }
 
 /// Asks the provider about what is stored, and keeps what it says. An outage changes nothing.
 pub async fn verify(State(state): Admin, Manager(member): Manager, Id(provider): Id<String>, _: NoFields) -> Answer<Json<IntegrationView>> {
-    let provider = Served::find(&provider)?.provider();
+    let provider = integration(&provider)?;
     let not_connected = || Problem::new(Code::NotConnected).detail("There is nothing to verify: connect it first.");
-    let opened = credentials::find(&state, member.org, provider, "").await?.ok_or_else(not_connected)?;
+    let mut opened = credentials::find(&state, member.org, provider, "").await?.ok_or_else(not_connected)?;
+    if let Ok(Credential::Google(_)) = &opened.credential {
+        // A grant is good if it gives a new token: an access token that still works says nothing about it.
+        match state.refresher.ensure(member.org, Want::NewerThan(opened.row.version)).await {
+            Ok(_) | Err(NotFresh::NeedsReconnecting { .. } | NotFresh::Later { .. }) => {}
+            Err(NotFresh::NotConnected) => return Err(not_connected()),
+            Err(NotFresh::Undecryptable { .. }) => return Err(Problem::new(Code::Undecryptable)),
+            Err(NotFresh::Unavailable) => return Err(Problem::new(Code::DatabaseUnavailable)),
+        }
+        state.forget(member.org);
+        opened = credentials::find(&state, member.org, provider, "").await?.ok_or_else(not_connected)?;
+        if matches!(opened.row.health.state.as_str(), "failing" | "needs_reconnecting") {
+            return Ok(Json(IntegrationView::opened(opened)));
+        }
+    }
     let Ok(credential) = &opened.credential else { return Ok(Json(IntegrationView::opened(opened))) };
     let verified = ask(&state, credential).await.map_err(|error| Problem::unreachable(&error))?;
     let now = state.now();
@@ -439,16 +400,24 @@ async fn resume(state: &AdminState, member: &Member, row: StoredCredential, good
         last_four: row.last_four,
         verified_at: good.verified_at,
     };
-    state.store.save_credential(new, state.audit(member, "update", "credential", row.provider, &["state"])).await?;
+    let audit = state.audit(member, "update", "credential", row.provider, &["state"]);
+    state.store.connect(Connection { credential: new, refresh_at: row.refresh_at, secrets: None, audit }).await?;
     Ok(())
 }
 
-/// Erases the ciphertext of the credential and of the signing secrets that came with it. The row stays, so that a reconnect keeps its id. A second time is as good.
+/// Revokes at the provider where that exists, then erases the ciphertext of the credential and of the signing secrets that came with it. The row stays, so that a reconnect keeps its id. A second time is as good.
 pub async fn erase(State(state): Admin, Manager(member): Manager, Id(provider): Id<String>) -> Answer<StatusCode> {
-    let served = Served::find(&provider)?;
-    let secrets = erased(&state, &member, served.source());
-    let audit = state.audit(&member, "erase", "credential", served.provider(), &["credential"]);
-    state.store.disconnect(member.org, served.provider(), "", Some(secrets), audit).await?;
+    let provider = integration(&provider)?;
+    let mut fields = vec!["credential"];
+    if provider == Provider::GoogleCalendar
+        && let Some(sealed) = state.store.find_credential(member.org, provider, "").await?.and_then(|row| row.sealed)
+        && state.consents.revoke(member.org, &sealed).await
+    {
+        fields.push("revoked_at_provider");
+    }
+    let secrets = wish::source_of(provider).map(|source| erased(&state, &member, source));
+    let audit = state.audit(&member, "erase", "credential", provider, &fields);
+    state.store.disconnect(member.org, provider, "", secrets, audit).await?;
     state.forget(member.org);
     Ok(StatusCode::NO_CONTENT)
 }

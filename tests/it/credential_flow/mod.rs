@@ -1,0 +1,53 @@
+//! A credential's whole life at each provider, through the admin API and against the stand-ins: typed, tested, connected, verified, refreshed, refused,
+//! disconnected, connected again; and never near another organisation's.
+
+mod consent;
+mod keys;
+mod refresh;
+mod use_of_them;
+
+pub(crate) use crate::admin::{
+    Answer, Api,
+    proof::{CALLBACK, House, start},
+};
+use hookswitch::{admin::Role, domain::OrgId};
+use reqwest::Method;
+use serde_json::Value;
+
+/// What a browser has after `authorize`: where it is sent, and its cookie.
+pub(crate) struct Begun {
+    pub(crate) url: String,
+    pub(crate) cookie: String,
+}
+
+pub(crate) async fn begin(house: &House, org: OrgId, query: &str) -> Begun {
+    let answer = house.api.get(org, &format!("/api/integrations/google_calendar/authorize{query}")).await.expect(200);
+    let cookie = answer.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    Begun { url: answer.json()["url"].as_str().unwrap().to_owned(), cookie }
+}
+
+/// The person consents at Google's page; returns the path and query that Google sends them back with.
+pub(crate) async fn consent(url: &str) -> String {
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let answer = client.get(url).send().await.unwrap();
+    assert_eq!(answer.status(), 302, "{}", answer.text().await.unwrap());
+    let to = answer.headers()["location"].to_str().unwrap().to_owned();
+    to.strip_prefix("https://hooks.example.com").unwrap_or_else(|| panic!("Google sent the person to {to}")).to_owned()
+}
+
+/// Comes back with a cookie and no token, as a browser does.
+pub(crate) async fn come_back(house: &House, path: &str, cookie: Option<&str>) -> Answer {
+    let request = house.api.request(Method::GET, path);
+    Api::send(match cookie {
+        Some(cookie) => request.header("cookie", cookie),
+        None => request,
+    })
+    .await
+}
+
+/// The whole way.
+pub(crate) async fn connect_google(house: &House, org: OrgId, account: &str) -> Value {
+    let begun = begin(house, org, "").await;
+    let back = consent(&format!("{}&login_hint={account}", begun.url)).await;
+    house.api.call_as(org, Role::Owner, Method::GET, &back, None).await.expect(200).json()
+}
