@@ -336,7 +336,7 @@ impl World {
         // The same seed gives the same numbers; ids and secrets may differ.
         let phone = format!("+1555201{:04}", number + 1);
         let known = TwilioAccount::new(&account, &auth_token).with_number(&phone);
-        self.sandbox.register(Accounts { accounts: vec![known], vapi: Vec::new() });
+        self.sandbox.register(Accounts { accounts: vec![known], ..Accounts::default() });
         let org = Org {
             token: token("hookswitch", "hookswitch-admin", JWT_SECRET, &json!({ "app_metadata": { "org_id": id, "role": "owner" } })),
             endpoint: String::new(),
