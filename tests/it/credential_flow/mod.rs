@@ -1,6 +1,7 @@
 //! A credential's whole life at each provider, through the admin API and against the stand-ins: typed, tested, connected, verified, refreshed, refused,
 //! disconnected, connected again; and never near another organisation's.
 
+mod attempts;
 mod consent;
 mod keys;
 mod refresh;
