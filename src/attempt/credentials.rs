@@ -118,6 +118,10 @@ impl Credentials {
         }
     }
 
+    pub fn gather_gauges(&self) {
+        self.cache.gather_gauges();
+    }
+
     /// Past the cache, for an error of authentication under a version that may be old (rule 6).
     pub async fn reload(&self, org: OrgId, provider: Provider, name: &str) -> Result<Arc<Loaded>, NoCredential> {
         self.cache.remove(&(org, provider, name.into()));

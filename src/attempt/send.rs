@@ -91,6 +91,11 @@ impl Engine {
         Arc::clone(&self.credentials.refresher)
     }
 
+    /// Sets the gauges of what is held in memory; called at each scrape.
+    pub fn gather_gauges(&self) {
+        self.credentials.gather_gauges();
+    }
+
     /// Credentials may have changed: what is cached is loaded again when it is needed.
     pub fn forget_credentials(&self) {
         self.credentials.forget();

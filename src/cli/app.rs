@@ -138,7 +138,14 @@ impl App {
                 refresher: Some(engine.refresher()),
             },
         )?;
-        let operations = operations(recorder.clone(), &store, &queue, &routes, &receiver, clock);
+        let operations = operations(recorder.clone(), &store, &queue, &routes, &receiver, clock).gather({
+            let (receiver, vault, engine) = (receiver.clone(), vault.clone(), engine.clone());
+            move || {
+                receiver.gather_gauges();
+                vault.gather_gauges();
+                engine.gather_gauges();
+            }
+        });
 
         let (soft, hard) = (|stage| lifecycle.soft(stage), lifecycle.hard());
         lifecycle.start(Stage::Upkeep, engine.refresher().run(soft(Stage::Upkeep)));
@@ -279,7 +286,7 @@ fn operations(
                     async move { if is_full { Finding::degraded("no further connection is taken for now") } else { Finding::ok() } }
                 }
             });
-    let (queue, routes, listener, ledger) = (queue.clone(), routes.clone(), receiver.listener_state(), store.clone());
+    let (queue, routes, ledger) = (queue.clone(), routes.clone(), store.clone());
     let ledger_clock = clock.clone();
     for metric in [catalogue::QUARANTINE_OLDEST_SECONDS, catalogue::SPOOL_OLDEST_SECONDS, catalogue::SPOOL_FILL_RATIO, catalogue::PAUSED] {
         metric.set(0.0, &[]);
@@ -297,7 +304,6 @@ fn operations(
             catalogue::ROUTES.set(routes.routes_len() as f64, &[]);
             catalogue::ROUTE_SNAPSHOT_AGE_SECONDS.set(routes.age().as_secs_f64(), &[]);
             catalogue::CLOCK_OFFSET_SECONDS.set(routes.clock_offset_micros() as f64 / 1e6, &[]);
-            catalogue::CONNECTIONS.set(listener.open() as f64, &[]);
         })
         .gather_async(move || {
             let (store, clock) = (ledger.clone(), ledger_clock.clone());

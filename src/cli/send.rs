@@ -2,7 +2,10 @@
 //!
 //! The command line and `dev --demo` enter. **Invariant:** each request has ids of its own, so nothing that is sent is a duplicate.
 
-use super::samples::{Body, Places, SAMPLES, Sample};
+use super::{
+    dev::DevState,
+    samples::{Body, Places, SAMPLES, Sample},
+};
 use crate::{
     domain::{Clock, SecretBytes, Source, SystemClock},
     source::{
@@ -10,14 +13,13 @@ use crate::{
         sign::{SignedHeader, TwilioSigner, VapiSigner, form_body},
     },
 };
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     io::IsTerminal,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::Duration,
@@ -46,56 +48,6 @@ pub struct SendArgs {
     data_dir: PathBuf,
 }
 
-/// What `dev` leaves in its data directory (`dev.json`, mode 0600) for those that come after it: the fields of `dev --format json`, and the
-/// customer's number. Holds secrets, so it has no `Debug`.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct DevFile {
-    pub ingress: String,
-    pub admin: String,
-    pub operations: String,
-    pub sandbox: String,
-    pub admin_token: String,
-    pub operator_token: String,
-    pub org_id: String,
-    pub assistant_id: String,
-    pub phone_number: String,
-    pub vapi_secret: String,
-    pub twilio_account_sid: String,
-    pub twilio_auth_token: String,
-    pub customer_number: String,
-}
-
-impl DevFile {
-    #[must_use]
-    pub fn path(data_dir: &Path) -> PathBuf {
-        data_dir.join("dev.json")
-    }
-
-    /// # Errors
-    /// There is none, or it is not one.
-    pub fn load(data_dir: &Path) -> anyhow::Result<Self> {
-        let path = Self::path(data_dir);
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                bail!("{} is not there: start `hookswitch dev` first (or name its directory with --data-dir)", path.display())
-            }
-            Err(error) => return Err(error).with_context(|| format!("could not read {}", path.display())),
-        };
-        serde_json::from_slice(&text).with_context(|| format!("{} was not written by this version of `hookswitch dev`", path.display()))
-    }
-
-    #[must_use]
-    pub fn places(&self) -> Places {
-        Places {
-            assistant_id: self.assistant_id.clone(),
-            phone_number: self.phone_number.clone(),
-            customer_number: self.customer_number.clone(),
-            twilio_account_sid: self.twilio_account_sid.clone(),
-        }
-    }
-}
-
 /// # Errors
 /// No such sample, `dev` was not started, or a setting that makes no request.
 pub async fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
@@ -110,7 +62,7 @@ pub async fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
     if let Some(rate) = args.rate {
         ensure!(rate.is_finite() && rate > 0.0, "--rate: expected a number above 0");
     }
-    let sender = Arc::new(Sender::new(&DevFile::load(&args.data_dir)?, args.url.as_deref())?);
+    let sender = Arc::new(Sender::new(&DevState::load_started(&args.data_dir)?, args.url.as_deref())?);
     if args.count == 1 {
         let answer = sender.send(sample).await?;
         println!("{name}: {}{}", answer.status, if answer.status.is_success() { String::new() } else { format!(": {}", answer.body) });
@@ -181,7 +133,7 @@ pub struct Answer {
     pub body: String,
 }
 
-/// Signs and posts samples for the organisation of a [`DevFile`].
+/// Signs and posts samples for the organisation of a [`DevState`].
 pub struct Sender {
     client: reqwest::Client,
     ingress: String,
@@ -193,7 +145,7 @@ pub struct Sender {
 impl Sender {
     /// # Errors
     /// A secret of the file makes no key, or no client can be made.
-    pub fn new(dev: &DevFile, ingress: Option<&str>) -> anyhow::Result<Self> {
+    pub fn new(dev: &DevState, ingress: Option<&str>) -> anyhow::Result<Self> {
         // A client cannot be built before a provider is installed, and a second installation is refused, which is as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = reqwest::Client::builder()

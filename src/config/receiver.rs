@@ -33,6 +33,8 @@ section! {
         requests_max: usize = 1_024, "HOOKSWITCH_REQUESTS_MAX";
         /// Requests a second whose ids lead nowhere, from one address, before they get 429.
         unknown_per_second_max: u32 = 100, "HOOKSWITCH_UNKNOWN_PER_SECOND_MAX";
+        /// Signing keys kept ready, one a secret, some 500 bytes each. A secret beyond them costs a decryption in memory, never a query.
+        signing_keys_cached_max: usize = 20_000, "HOOKSWITCH_SIGNING_KEYS_CACHED_MAX";
         /// Rejections kept for people to look at.
         rejections_max: u32 = 10_000, "HOOKSWITCH_REJECTIONS_MAX";
         /// Age of the route snapshot from which a request that would be refused gets 503 instead of 401.

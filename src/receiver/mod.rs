@@ -96,7 +96,7 @@ impl Receiver {
         let Parts { routes, vault, queue, store, clock, settings } = parts;
         let public_url = settings.public_url.as_deref().map(base_url).transpose()?;
         Ok(Self(Arc::new(Inner {
-            verifier: Verifier::new(Arc::clone(&routes), Arc::clone(&vault)),
+            verifier: Verifier::new(Arc::clone(&routes), Arc::clone(&vault), settings.signing_keys_cached_max),
             strangers: Strangers::new(settings.unknown_per_second_max),
             held: Held::new(settings.requests_max.max(1).saturating_mul(settings.body_bytes_max)),
             turns: Arc::new(Semaphore::new(settings.requests_max.max(1))),
@@ -138,7 +138,13 @@ impl Receiver {
         }
     }
 
-    /// Connections of the ingress listener, for gauges and readiness.
+    /// Sets the gauges of what is held in memory; called at each scrape.
+    pub fn gather_gauges(&self) {
+        catalogue::CONNECTIONS.set(self.0.listener.open() as f64, &[]);
+        self.0.verifier.gather_gauges();
+    }
+
+    /// Connections of the ingress listener, for readiness.
     #[must_use]
     pub fn listener_state(&self) -> Arc<ListenerState> {
         Arc::clone(&self.0.listener)

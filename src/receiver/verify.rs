@@ -14,8 +14,6 @@ use std::{
 
 /// Secrets tried for one request. More would let ids that lead to many organisations buy time.
 const CANDIDATES_MAX: usize = 16;
-/// Keys held ready: one a secret, some 500 bytes each.
-const KEYS_MAX: usize = 100_000;
 const KEYS_TIME_TO_LIVE: Duration = Duration::from_mins(10);
 
 /// Who signed it.
@@ -60,13 +58,18 @@ impl Candidates {
 }
 
 impl Verifier {
-    pub(super) fn new(routes: Arc<RouteTable>, vault: Arc<Vault>) -> Self {
+    /// `keys_max` keys are held ready, one a secret.
+    pub(super) fn new(routes: Arc<RouteTable>, vault: Arc<Vault>, keys_max: usize) -> Self {
         let nobody = SecretBytes::new(vec![0x5a; 32]);
         let nobodys = [Source::Vapi, Source::Twilio].map(|source| {
             let plan = source::plan_default(source).expect("both sources have a default plan");
             (source, SigningKey::new(&plan, &nobody).expect("32 bytes are a key of every default plan"))
         });
-        Self { routes, vault, keys: SecretCache::new("signing_keys", KEYS_MAX, KEYS_TIME_TO_LIVE), nobodys, warned_at: Mutex::new(None) }
+        Self { routes, vault, keys: SecretCache::new("signing_keys", keys_max, KEYS_TIME_TO_LIVE), nobodys, warned_at: Mutex::new(None) }
+    }
+
+    pub(super) fn gather_gauges(&self) {
+        self.keys.gather_gauges();
     }
 
     /// Memory only, unless nobody vouches: then one shared look whether the snapshot has moved on, and a second try where it has (rule 9).

@@ -1,6 +1,6 @@
 //! A bounded cache for what was made from plaintext.
 
-use crate::telemetry::catalogue::{CACHE_HITS, CACHE_MISSES};
+use crate::telemetry::catalogue::{CACHE_ENTRIES, CACHE_HITS, CACHE_MISSES};
 use lru::LruCache;
 use std::{
     any::Any,
@@ -185,6 +185,11 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
 
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).entries.len()).sum()
+    }
+
+    /// Sets `hookswitch_cache_entries{cache}`; called at each scrape.
+    pub fn gather_gauges(&self) {
+        CACHE_ENTRIES.set(self.len() as f64, &[self.name]);
     }
 
     pub fn is_empty(&self) -> bool {

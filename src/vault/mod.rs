@@ -118,6 +118,12 @@ impl Vault {
         }
     }
 
+    /// Sets the gauges of what is held in memory; called at each scrape.
+    pub fn gather_gauges(&self) {
+        self.data_keys.gather_gauges();
+        self.sealing.gather_gauges();
+    }
+
     /// Seals with the organisation's newest data key, making the first one where there is none and a new version long before 2^32 seals.
     /// Memory only while the organisation's key is cached and its block of counted seals lasts (one store round-trip in 16,384 seals).
     ///

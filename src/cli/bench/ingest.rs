@@ -157,7 +157,7 @@ async fn measure(
 }
 
 pub(super) async fn load_dev(args: LoadArgs) -> anyhow::Result<ExitCode> {
-    let state = DevState::load(&args.data_dir)?.context("nothing to load: start `hookswitch dev` first")?;
+    let state = DevState::load_started(&args.data_dir)?;
     let address: SocketAddr = state.ingress.trim_start_matches("http://").parse().context("the ingress URL in dev.json is not an address")?;
     anyhow::ensure!(address.ip().is_loopback(), "load goes to loopback only");
     let load = load::Load {

@@ -13,7 +13,7 @@ use super::{
     app::{App, Listeners, Options},
     samples::Sample,
     sandbox,
-    send::{DevFile, Sender},
+    send::Sender,
     serve, token,
 };
 use crate::{
@@ -151,7 +151,7 @@ pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     }
     if args.demo {
         let sample = Sample::find(DEMO_SAMPLE).context("the demo's sample is part of the binary")?;
-        let answer = Sender::new(&DevFile::load(&args.data_dir)?, None)?.send(sample).await?;
+        let answer = Sender::new(&state, None)?.send(sample).await?;
         if args.format == Format::Human {
             println!("sent    {DEMO_SAMPLE}  {}", answer.status);
         }

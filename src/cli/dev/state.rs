@@ -1,12 +1,12 @@
 //! What `dev` made once and prints the same after every restart: `dev.json` in the data directory, mode 0600.
 
-use crate::domain::OrgId;
+use crate::{cli::samples::Places, domain::OrgId};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::{io::Write, os::unix::fs::OpenOptionsExt, path::Path};
 
-/// The file, and (with `--format json`) the line that scripts read. Its secrets open a sandbox and nothing else.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// The file, and (with `--format json`) the line that scripts read. Its secrets open a sandbox and nothing else, and are not for logs: no `Debug`.
+#[derive(Clone, Serialize, Deserialize)]
 pub struct DevState {
     pub ingress: String,
     pub admin: String,
@@ -47,6 +47,27 @@ impl DevState {
         serde_json::from_str(&text)
             .map(Some)
             .with_context(|| format!("{} is not what `hookswitch dev` wrote; delete the data directory to begin again", path.display()))
+    }
+
+    /// For what comes after `dev`: `send`, `bench load`.
+    ///
+    /// # Errors
+    /// Nothing was made in this directory yet, or the file cannot be read.
+    pub fn load_started(directory: &Path) -> anyhow::Result<Self> {
+        Self::load(directory)?.with_context(|| {
+            format!("{} is not there: start `hookswitch dev` first (or name its directory with --data-dir)", directory.join(Self::FILE).display())
+        })
+    }
+
+    /// What samples are filled in with.
+    #[must_use]
+    pub fn places(&self) -> Places {
+        Places {
+            assistant_id: self.assistant_id.clone(),
+            phone_number: self.phone_number.clone(),
+            customer_number: self.customer_number.clone(),
+            twilio_account_sid: self.twilio_account_sid.clone(),
+        }
     }
 
     /// Written beside and renamed: a reader sees the old one or the new one.

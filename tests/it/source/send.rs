@@ -8,10 +8,11 @@ use axum::{
 };
 use hookswitch::{
     cli::{
+        dev::DevState,
         samples::{SAMPLES, Sample},
-        send::{DevFile, Sender},
+        send::Sender,
     },
-    domain::{Clock, SecretBytes, Source, SystemClock},
+    domain::{Clock, OrgId, SecretBytes, Source, SystemClock},
     source::{Request, SigningKey, plan_default, read},
 };
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
@@ -20,7 +21,7 @@ use tokio::net::TcpListener;
 
 struct Receiver {
     base: String,
-    dev: DevFile,
+    dev: DevState,
     keys: Mutex<HashSet<String>>,
 }
 
@@ -49,20 +50,24 @@ async fn start() -> Arc<Receiver> {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let base = format!("http://{}", listener.local_addr().expect("an address"));
     let text = |text: &str| text.to_owned();
-    let dev = DevFile {
+    let dev = DevState {
         ingress: base.clone(),
         admin: text("http://127.0.0.1:1"),
         operations: text("http://127.0.0.1:1"),
         sandbox: text("http://127.0.0.1:1"),
         admin_token: text("a"),
         operator_token: text("o"),
-        org_id: text("0190a6e2-5b4c-7c3a-9d11-2f5a6b7c8d9e"),
+        org_id: OrgId::generate(),
         assistant_id: text("assistant-of-mine"),
         phone_number: text("+15550009001"),
         vapi_secret: text("d6706284aac1f6c0f0b7922d46e9af3cac8bc74fbd4bff11"),
         twilio_account_sid: text("AC00000000000000000000000000000abc"),
         twilio_auth_token: text("0fa54772703c5bf4938ad079a515af8b"),
         customer_number: text("+15550009002"),
+        jwt_secret: text("j"),
+        operator_jwt_secret: text("k"),
+        vapi_api_key: text("v"),
+        is_seeded: true,
     };
     let receiver = Arc::new(Receiver { base, dev, keys: Mutex::default() });
     let router = Router::new().route("/webhooks/{source}", post(receive)).with_state(Arc::clone(&receiver));
@@ -100,6 +105,6 @@ async fn nobody_there_is_said_with_what_to_do() {
 
 #[test]
 fn without_dev_the_next_step_is_named() {
-    let error = DevFile::load(std::path::Path::new("/nowhere/.hookswitch")).err().expect("there is none");
+    let error = DevState::load_started(std::path::Path::new("/nowhere/.hookswitch")).err().expect("there is none");
     assert!(error.to_string().contains("start `hookswitch dev` first"), "{error}");
 }
