@@ -3,7 +3,7 @@
 //! All looks go through one lock. A look is one read transaction; where the version has not moved it reads one row.
 
 use super::{RouteTable, keys::lock};
-use crate::telemetry::catalogue::{CLOCK_OFFSET_SECONDS, ROUTE_SNAPSHOT_AGE_SECONDS, ROUTES};
+use crate::telemetry::catalogue::{CLOCK_OFFSET_SECONDS, ROUTE_LOOKS, ROUTE_SNAPSHOT_AGE_SECONDS, ROUTES};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -88,6 +88,7 @@ impl RouteTable {
         looks.last_begun = Some(begun);
         looks.is_current = None;
         self.looks_begun.fetch_add(1, Ordering::SeqCst);
+        ROUTE_LOOKS.count(1, &[]);
         let known = lock(&self.current).version;
         let problem = match timeout(LOOK_MAX, self.store.load_changes(known)).await {
             Ok(Ok(changes)) if changes.version >= known => {

@@ -11,8 +11,21 @@ pub struct RuleChanges {
     pub version: i64,
     /// Rules changed above the version asked for, with whether they are deleted.
     pub rules: Vec<(Rule, bool)>,
+    /// Changed rules that cannot be read: they cost their own organisation, not the others.
+    pub unreadable: Vec<UnreadableRule>,
     /// All organisations known at `version` that were changed above the one asked for, and whether they are active. An event of an organisation that is in no snapshot waits (rule 7).
     pub organisations: Vec<(OrgId, bool)>,
+}
+
+/// A stored rule that is none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UnreadableRule {
+    pub org: OrgId,
+    /// The row's id as it stands, for it may be what is broken.
+    pub key: Box<[u8]>,
+    /// The column that does not read.
+    pub column: &'static str,
+    pub is_deleted: bool,
 }
 
 #[async_trait]

@@ -102,6 +102,8 @@ catalogue! {
     PLAN_SECONDS: Histogram Seconds "hookswitch_plan_seconds" [];
     /// Events by what planning came to: planned, unwanted, duplicate, recorded, dead.
     EVENTS_PLANNED: Counter Count "hookswitch_plan_events_total" ["outcome"];
+    /// Stored rules that cannot be read: events of their organisations are set aside.
+    RULES_UNREADABLE: Gauge Count "hookswitch_rules_unreadable" [];
     /// Actions planned, by kind.
     ACTIONS_PLANNED: Counter Count "hookswitch_plan_actions_total" ["action"];
     /// Attempts, by provider and outcome.
@@ -130,6 +132,8 @@ catalogue! {
     CACHE_ENTRIES: Gauge Count "hookswitch_cache_entries" ["cache"];
     /// Routes in memory.
     ROUTES: Gauge Count "hookswitch_routes" [];
+    /// Looks at the database for changed routes, periodic ones and those that refused requests asked for (10 a second at most).
+    ROUTE_LOOKS: Counter Count "hookswitch_route_looks_total" [];
     /// Time since the route snapshot was last known to be current.
     ROUTE_SNAPSHOT_AGE_SECONDS: Gauge Seconds "hookswitch_route_snapshot_age_seconds" [];
     /// The database's clock less ours.
@@ -179,6 +183,7 @@ pub const ZEROED: &[(Metric, &[&[&str]])] = &[
     (QUEUE_TORN_BYTES, &[]),
     (EVENTS_PLANNED, &[&["planned", "unwanted", "duplicate", "recorded", "dead"]]),
     (LEASES_EXPIRED, &[]),
+    (ROUTE_LOOKS, &[]),
 ];
 
 /// `docs/metrics.md`: this file as people read it.

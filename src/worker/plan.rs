@@ -100,6 +100,10 @@ impl Planner {
                 prepared.push(Prepared::Dead(tag, dead(&envelope, Some(org), "its organisation is not active")));
                 continue;
             }
+            if !rules.are_readable() {
+                prepared.push(Prepared::Dead(tag, dead(&envelope, Some(org), "a rule of its organisation cannot be read")));
+                continue;
+            }
             // A panic costs this event only.
             let fuel = self.settings.template_fuel_max;
             match catch_unwind(AssertUnwindSafe(|| draft(rules, &envelope, fuel))) {

@@ -3,12 +3,17 @@
 use crate::{
     domain::{OrgId, Rule, RuleId, RuleSpec},
     rule::{Compiled, FieldProblem},
-    store::{Store, StoreError, rules::RuleChanges},
+    store::{
+        Store, StoreError,
+        rules::{RuleChanges, UnreadableRule},
+    },
+    telemetry::catalogue,
 };
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, OnceLock},
 };
+use tracing::error;
 
 /// Rules of one organisation that one event may meet (rule 22).
 pub(super) const RULES_PER_TYPE_MAX: usize = 50;
@@ -30,6 +35,14 @@ pub(super) struct OrgRules {
     pub is_active: bool,
     /// In the order of their ids. Shared with plans that run.
     pub rules: Vec<Arc<ActiveRule>>,
+    /// Rules that cannot be read. What they would have wanted is unknown, so nothing of this organisation is unwanted while there is one (rule 7).
+    unreadable: BTreeSet<Box<[u8]>>,
+}
+
+impl OrgRules {
+    pub fn are_readable(&self) -> bool {
+        self.unreadable.is_empty()
+    }
 }
 
 /// A snapshot of all rules, and the version that it is current for. An organisation that is not in it is not known.
@@ -63,15 +76,33 @@ impl RuleBook {
         for (rule, is_deleted) in changes.rules {
             self.replace(rule, is_deleted);
         }
+        for rule in changes.unreadable {
+            self.set_aside(rule);
+        }
+        catalogue::RULES_UNREADABLE.set(self.organisations.values().map(|org| org.unreadable.len()).sum::<usize>() as f64, &[]);
         self.version = changes.version;
     }
 
     fn replace(&mut self, rule: Rule, is_deleted: bool) {
-        let rules = &mut self.organisations.entry(rule.org).or_default().rules;
+        let known = self.organisations.entry(rule.org).or_default();
+        known.unreadable.remove(rule.id.as_bytes().as_slice());
+        let rules = &mut known.rules;
         rules.retain(|known| known.id != rule.id);
         if !is_deleted && rule.spec.enabled {
             let at = rules.partition_point(|known| known.id < rule.id);
             rules.insert(at, Arc::new(ActiveRule { id: rule.id, spec: rule.spec, compiled: OnceLock::new() }));
         }
+    }
+
+    /// Also forgets the rule as it was: it was changed, and to what is not known.
+    fn set_aside(&mut self, rule: UnreadableRule) {
+        let org = self.organisations.entry(rule.org).or_default();
+        org.rules.retain(|known| known.id.as_bytes().as_slice() != &*rule.key);
+        if rule.is_deleted {
+            org.unreadable.remove(&rule.key);
+            return;
+        }
+        error!(org.id = %rule.org, rule.id = hex::encode(&rule.key), column = rule.column, "A stored rule cannot be read: events of its organisation are set aside until it is saved again or deleted");
+        org.unreadable.insert(rule.key);
     }
 }

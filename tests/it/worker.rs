@@ -352,6 +352,45 @@ async fn one_event_delivered_again_and_again_sends_one_sms_and_a_failing_rule_co
     rig.stop().await;
 }
 
+/// Rule 7: what a rule that cannot be read would have wanted is unknown, so nothing of its organisation is unwanted, and nothing of another's waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_that_cannot_be_read_costs_its_own_organisation_until_it_is_saved_again() {
+    use sqlx::Connection;
+    let mut rig = Rig::new().await;
+    rig.connect_twilio(&"t1".repeat(16)).await;
+    rig.rule("text the caller", None, "{{ message.customer.number }}").await;
+    let other = OrgId::generate();
+    rig.store.create_organisation(other, "another organisation", audit(other)).await.expect("created");
+    let now = rig.clock.now();
+    let spec = rig.store.list_rules(rig.org, None, 1).await.expect("read").remove(0).spec;
+    let broken = Rule { id: RuleId::generate(), org: other, spec: spec.clone(), version: 1, created_at: now, updated_at: now };
+    rig.store.create_rule(broken.clone(), audit(other)).await.expect("created");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(rig._directory.0.join("store.db"));
+    let mut connection = sqlx::SqliteConnection::connect_with(&options).await.expect("opens");
+    let broke = sqlx::query("UPDATE rules SET spec = '{\"name\":' WHERE org_id = ?1").bind(other.as_bytes().as_slice()).execute(&mut connection).await;
+    assert_eq!(broke.expect("a statement").rows_affected(), 1);
+
+    rig.start();
+    let theirs = rig.deliver(other, 1, &report("+15550003333"));
+    rig.deliver(rig.org, 2, &report("+15550001111"));
+    assert_eq!(rig.action_in(ActionState::Succeeded).await.rule_name, "text the caller", "another organisation's work goes on");
+    rig.acked(theirs).await;
+    let kept: Vec<String> = sqlx::query_scalar("SELECT reason FROM dead_events WHERE org_id = ?1")
+        .bind(other.as_bytes().as_slice())
+        .fetch_all(&mut connection)
+        .await
+        .expect("a statement");
+    assert_eq!(kept, ["a rule of its organisation cannot be read"], "set aside, not unwanted");
+
+    let saved = rig.store.update_rule(other, broken.id, 1, RuleSpec { enabled: false, ..spec }, audit(other)).await;
+    assert_eq!(saved.expect("saved"), Some(2));
+    let theirs = rig.deliver(other, 3, &report("+15550003333"));
+    rig.acked(theirs).await;
+    let dead: u32 = sqlx::query_scalar("SELECT count(*) FROM dead_events").fetch_one(&mut connection).await.expect("a statement");
+    assert_eq!(dead, 1, "saved again, it reads again");
+    rig.stop().await;
+}
+
 /// Rule 2, B23: taken and not answered: found by a look-up, never sent again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_taken_without_an_answer_is_looked_up_and_not_sent_again() {

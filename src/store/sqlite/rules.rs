@@ -46,6 +46,24 @@ fn text(spec: &RuleSpec) -> Result<String, StoreError> {
     serde_json::to_string(spec).map_err(|_| StoreError::Data { doing: "write the rule", reason: "the rule is not JSON".into() })
 }
 
+/// A rule that cannot be read is its organisation's matter alone; a row that does not even say whose it is is everybody's.
+fn sort(rows: &[SqliteRow], changes: &mut RuleChanges) -> Result<(), StoreError> {
+    for row in rows {
+        let fields = Fields::of(row, "rules");
+        match rule(row).and_then(|rule| Ok((rule, fields.get("is_deleted")?))) {
+            Ok(read) => changes.rules.push(read),
+            Err(StoreError::Corrupt { column, .. }) => changes.unreadable.push(UnreadableRule {
+                org: fields.id("org_id", OrgId::from_uuid)?,
+                key: fields.get::<&[u8]>("id")?.into(),
+                column,
+                is_deleted: fields.get("is_deleted").unwrap_or(false),
+            }),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 #[async_trait]
 impl Rules for SqliteStore {
     async fn create_rule(&self, rule: Rule, audit: AuditEntry) -> Result<(), StoreError> {
@@ -148,9 +166,10 @@ impl Rules for SqliteStore {
         let rules = sqlx::query(CHANGED).bind(version).fetch_all(&mut *transaction).await.map_err(failed(DOING))?;
         let organisations = sqlx::query(CHANGED_ORGANISATIONS).bind(version).fetch_all(&mut *transaction).await.map_err(failed(DOING))?;
         transaction.rollback().await.map_err(failed(DOING))?;
-        Ok(RuleChanges {
+        let mut changes = RuleChanges {
             version: current,
-            rules: rules.iter().map(|row| Ok((rule(row)?, Fields::of(row, "rules").get("is_deleted")?))).collect::<Result<_, StoreError>>()?,
+            rules: Vec::with_capacity(rules.len()),
+            unreadable: Vec::new(),
             organisations: organisations
                 .iter()
                 .map(|row| {
@@ -158,6 +177,8 @@ impl Rules for SqliteStore {
                     Ok((row.id("id", OrgId::from_uuid)?, row.get("is_active")?))
                 })
                 .collect::<Result<_, StoreError>>()?,
-        })
+        };
+        sort(&rules, &mut changes)?;
+        Ok(changes)
     }
 }
