@@ -8,7 +8,8 @@ use crate::{
 };
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use uuid::Uuid;
 
 /// Why a request was refused. The sender learns the status only; people read the cause in rejections and metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -91,7 +92,7 @@ impl Cause {
 /// Statuses of answers, as the histogram's label and its place in [`super::meters`].
 pub(super) const STATUSES: [&str; 12] = ["200", "400", "401", "404", "405", "408", "413", "414", "415", "429", "431", "503"];
 
-/// The words of a refusal: the same bytes each time, without a word of the request.
+/// The words of a refusal: the same bytes each time but for the request's id, without a word of the request.
 const fn problem(status: StatusCode) -> &'static str {
     match status.as_u16() {
         400 => r#"{"type":"about:blank","title":"Bad Request","status":400,"detail":"This is not a webhook of this source.","code":"not_the_format"}"#,
@@ -115,12 +116,20 @@ const fn problem(status: StatusCode) -> &'static str {
     }
 }
 
-pub(super) fn refused(cause: Cause) -> Response {
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The problem with the id by which people find the request: the rejection's own, in the body and in the header as the admin API has it.
+/// Every id has the same length, so that answers of one status differ in nothing else.
+pub(super) fn refused(cause: Cause, request_id: Uuid) -> Response {
     let status = cause.status();
-    let mut response = Response::new(Body::from(Bytes::from_static(problem(status).as_bytes())));
+    let mut text = Uuid::encode_buffer();
+    let id: &str = request_id.hyphenated().encode_lower(&mut text);
+    let problem = problem(status).strip_suffix('}').unwrap_or_default();
+    let mut response = Response::new(Body::from([problem, r#","request_id":""#, id, r#""}"#].concat()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(REQUEST_ID, HeaderValue::from_str(id).expect("a UUID is visible ASCII"));
     match cause {
         Cause::MethodNotAllowed => {
             headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
@@ -202,14 +211,16 @@ mod tests {
             }
             let problem: serde_json::Value = serde_json::from_str(problem(status)).unwrap();
             assert_eq!(problem["status"], status.as_u16(), "{cause:?}");
-            assert_eq!(refused(cause).headers()[header::CONTENT_TYPE], "application/problem+json");
+            let response = refused(cause, Uuid::nil());
+            assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+            assert_eq!(response.headers()[REQUEST_ID], "00000000-0000-0000-0000-000000000000");
         }
     }
 
     #[test]
     fn what_is_not_vouched_for_gets_one_answer() {
         let answers: Vec<_> = [Cause::BadSignature, Cause::TooOld, Cause::UnknownRoute, Cause::ConflictingRoute, Cause::HopLimit]
-            .map(|cause| format!("{:?}", refused(cause)))
+            .map(|cause| format!("{:?}", refused(cause, Uuid::nil())))
             .into();
         assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
     }

@@ -40,6 +40,7 @@ use strangers::Strangers;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
+use uuid::Uuid;
 use verify::{Unverified, Verifier};
 
 /// Our clock may be this far from the database's before "too old" might be our own mistake (rule 16).
@@ -195,26 +196,27 @@ async fn receive(State(inner): State<Arc<Inner>>, request: http::Request<Body>) 
 impl Inner {
     /// Refused by its head: no body was read, and only what came to a known path is worth a line for people.
     fn refuse_head(&self, cause: Cause, place: Option<Place>, begun: Instant) -> Response {
-        match place {
-            Some(place) => self.refuse(place, cause, None, &[], &[], 0),
-            None => catalogue::REJECTIONS.count(1, &[label(None), cause.as_str()]),
-        }
+        let response = if let Some(place) = place {
+            self.refuse(place, cause, None, &[], &[], 0)
+        } else {
+            catalogue::REJECTIONS.count(1, &[label(None), cause.as_str()]);
+            answer::refused(cause, Uuid::now_v7())
+        };
         self.meters.received(place.map(|place| place.source), cause.status(), begun.elapsed().as_secs_f64());
-        answer::refused(cause)
+        response
     }
 
     async fn receive(&self, place: Place, head: request::Parts, body: Body) -> Response {
         let Some(peer) = head.extensions.get::<Peer>() else {
             tracing::error!("The receiver's router is not served by the listener, which tells it who is asking");
-            return answer::refused(Cause::Unavailable);
+            return answer::refused(Cause::Unavailable, Uuid::now_v7());
         };
         let (body_bytes_max, body_seconds_max) = (self.settings.body_bytes_max, self.settings.body_seconds_max);
         let (body, _holding) = match limits::collect(body, body_bytes_max, body_seconds_max, peer, &self.held).await {
             Ok(collected) => collected,
             Err(cause) => {
-                self.refuse(place, cause, None, &[], &[], 0);
                 self.meters.received(Some(place.source), cause.status(), 0.0);
-                return answer::refused(cause);
+                return self.refuse(place, cause, None, &[], &[], 0);
             }
         };
         reach(Step::BytesRead);
@@ -233,8 +235,7 @@ impl Inner {
             Err(error) => {
                 tracing::debug!(error = %error, "Refused");
                 let org = place.endpoint.and_then(|id| self.routes.endpoint(id)).map(|endpoint| endpoint.org);
-                self.refuse(place, Cause::NotTheFormat, org, &[], &body, body.len());
-                return answer::refused(Cause::NotTheFormat);
+                return self.refuse(place, Cause::NotTheFormat, org, &[], &body, body.len());
             }
         };
         let stranger = || self.strangers.may(strangers::caller(peer, &head.headers, &self.trusted), Instant::now());
@@ -249,8 +250,7 @@ impl Inner {
             Ok(verified) => verified,
             Err(Unverified { cause, org }) => {
                 let cause = self.or_unavailable(cause);
-                self.refuse(place, cause, org, &reading.routes, &body, body.len());
-                return answer::refused(cause);
+                return self.refuse(place, cause, org, &reading.routes, &body, body.len());
             }
         };
         let answer = reading.answer;
@@ -267,10 +267,7 @@ impl Inner {
                 reach(Step::Confirmed);
                 answer::taken(answer, &body)
             }
-            Err(cause) => {
-                self.refuse(place, cause, Some(signer.org), &ids, &[], body.len());
-                answer::refused(cause)
-            }
+            Err(cause) => self.refuse(place, cause, Some(signer.org), &ids, &[], body.len()),
         }
     }
 
@@ -293,11 +290,13 @@ impl Inner {
         endpoint.is_some_and(|endpoint| endpoint.ignored_types.iter().any(|ignored| ignored == kind))
     }
 
-    /// Counts, and keeps for people to see. A flood of strangers is counted only: it would push out what somebody looks for.
-    fn refuse(&self, place: Place, cause: Cause, org: Option<OrgId>, ids: &[RouteKey], body: &[u8], bytes: usize) {
+    /// Counts, keeps for people to see, and answers. A flood of strangers is counted only: it would push out what somebody looks for.
+    fn refuse(&self, place: Place, cause: Cause, org: Option<OrgId>, ids: &[RouteKey], body: &[u8], bytes: usize) -> Response {
+        let id = Uuid::now_v7();
         catalogue::REJECTIONS.count(1, &[label(Some(place.source)), cause.as_str()]);
         if cause != Cause::RateLimited {
-            self.ring.keep(&Refused { at: self.clock.now(), place, cause, org, bytes: bytes as u64, ids, body });
+            self.ring.keep(&Refused { id, at: self.clock.now(), place, cause, org, bytes: bytes as u64, ids, body });
         }
+        answer::refused(cause, id)
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Ring {
 
 /// One refusal as the receiver knows it.
 pub(super) struct Refused<'r> {
+    /// Told to the sender as the request's id.
+    pub id: Uuid,
     pub at: Timestamp,
     pub place: Place,
     pub cause: Cause,
@@ -44,7 +46,7 @@ impl Ring {
 
     pub(super) fn keep(&self, refused: &Refused<'_>) {
         let rejection = Rejection {
-            id: Uuid::now_v7(),
+            id: refused.id,
             at: refused.at,
             source: refused.place.source,
             endpoint: refused.place.endpoint,
@@ -116,6 +118,7 @@ mod tests {
         let org = OrgId::generate();
         for n in 0..=HELD_MAX as u64 {
             ring.keep(&Refused {
+                id: Uuid::now_v7(),
                 at: Timestamp::from_seconds(1),
                 place: Place { source: Source::Vapi, endpoint: None },
                 cause: Cause::BadSignature,

@@ -84,8 +84,9 @@ async fn what_nobody_vouches_for_gets_one_answer_and_is_kept_with_its_cause() {
     for (bytes, cause, org) in &cases {
         let answer = ingress.exchange(bytes).await;
         assert_eq!(answer.status, 401, "{cause}");
-        answers.push(answer.without_date());
+        answers.push(answer.without_date_and_id());
         let newest = &ingress.rejections(answers.len()).await[0];
+        assert_eq!(newest.id.to_string(), answer.request_id(), "what the sender is told finds the rejection");
         assert_eq!((&*newest.cause, newest.org, newest.status, newest.is_claimed), (*cause, *org, 401, org.is_some()));
         assert_eq!(usize::try_from(newest.bytes).unwrap(), bytes.len() - bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap() - 4);
     }

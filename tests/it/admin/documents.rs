@@ -26,7 +26,7 @@ fn schema() -> Value {
             "status": { "type": "integer" },
             "detail": { "type": "string", "description": "For people. 5xx say no more than the title." },
             "code": { "type": "string", "description": "Stable; for programs." },
-            "request_id": { "type": "string", "description": "The same as the header x-request-id; finds the request in the log." },
+            "request_id": { "type": "string", "description": "The same as the header x-request-id; finds the request in the log; at ingress it is the rejection's id." },
             "errors": {
                 "type": "array",
                 "items": {

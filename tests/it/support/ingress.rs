@@ -156,7 +156,7 @@ impl Ingress {
     }
 
     pub async fn connect(&self) -> Wire {
-        Wire { stream: TcpStream::connect(self.address).await.unwrap(), read: Vec::new() }
+        Wire::new(TcpStream::connect(self.address).await.unwrap())
     }
 
     /// Sends bytes on a connection of their own and reads one answer.
@@ -357,14 +357,25 @@ impl Answer {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    /// Without what differs from second to second.
-    pub fn without_date(&self) -> (u16, String, Vec<u8>) {
+    /// The problem's request id, which is also in the header.
+    pub fn request_id(&self) -> &str {
+        let id = self.header("x-request-id").expect("a refusal has an id");
+        assert!(self.text().ends_with(&format!(r#","request_id":"{id}"}}"#)), "{}", self.text());
+        id
+    }
+
+    /// Without what differs from second to second and from request to request.
+    pub fn without_date_and_id(&self) -> (u16, String, String) {
         let head = self.head.lines().filter(|line| !line.starts_with("date:")).collect::<Vec<_>>().join("\n");
-        (self.status, head, self.body.clone())
+        (self.status, head.replace(self.request_id(), "ID"), self.text().replace(self.request_id(), "ID"))
     }
 }
 
 impl Wire {
+    pub const fn new(stream: TcpStream) -> Self {
+        Self { stream, read: Vec::new() }
+    }
+
     /// Sends what the peer takes: it may have answered and closed before it read all.
     pub async fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
