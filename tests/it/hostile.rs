@@ -484,26 +484,3 @@ async fn dribble(wire: &mut Wire, bytes: &[u8]) -> Option<Answer> {
     }
     wire.answer().await
 }
-
-#[tokio::test]
-async fn b35_thousands_of_strangers_do_not_keep_a_known_route_out() {
-    let patience = Duration::from_millis(300);
-    let settings = ReceiverSettings { connections_max: 256, connections_per_address_max: 64, head_seconds_max: patience, ..settings() };
-    let (ingress, [a, _]) = Ingress::start(settings).await;
-    // 2,000 connections that say half a word and stay, 256 of which fit at a time; they come from eight addresses.
-    let mut strangers = Vec::new();
-    for n in 0..2_000 {
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.bind(format!("127.0.1.{}:0", n % 8 + 1).parse().unwrap()).unwrap();
-        let Ok(Ok(mut stream)) = tokio::time::timeout(Duration::from_secs(5), socket.connect(ingress.address)).await else { continue };
-        let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"POST /web").await;
-        strangers.push(stream);
-        if n % 500 == 250 {
-            assert_eq!(ingress.exchange(&a.request("/webhooks/vapi", &a.body())).await.status, 200, "after {n} strangers");
-        }
-    }
-    assert!(ingress.receiver.listener_state().open() <= 256);
-    assert_eq!(ingress.exchange(&a.request("/webhooks/vapi", &a.body())).await.status, 200);
-    drop(strangers);
-    assert_eq!(ingress.queue.events().len(), 5);
-}

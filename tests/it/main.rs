@@ -23,6 +23,7 @@ mod sandbox;
 mod source;
 mod ssrf;
 mod store_sqlite;
+mod strangers;
 mod support;
 mod vault;
 mod worker;

@@ -82,6 +82,13 @@ impl Process {
         self.child.wait().expect("a child that was killed");
     }
 
+    /// Memory that it has held in RAM at most since it began, in KiB.
+    pub fn peak_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a child that runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the system tells a peak");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// SIGTERM, and how long it took to end.
     pub fn terminate(&mut self) -> (ExitStatus, Duration) {
         let begun = Instant::now();
@@ -133,6 +140,13 @@ impl Dev {
 
     pub fn get(&self, name: &str) -> String {
         self.state[name].as_str().unwrap_or_else(|| panic!("dev's line has no {name}")).to_owned()
+    }
+
+    /// A metric without labels, as `/metrics` tells it.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = client().get(format!("{}/metrics", self.get("operations"))).send().await.expect("metrics").text().await.expect("text");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("there is no {name}")).parse().expect("a number")
     }
 
     /// What the sandbox saw at a provider, as `GET /_requests` tells it.
