@@ -16,14 +16,7 @@ use crate::{
 use anyhow::{Context, ensure};
 use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::{
-    collections::BTreeMap,
-    io::IsTerminal,
-    path::PathBuf,
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 use tokio::{task::JoinSet, time::Instant};
 
 #[derive(clap::Args, Debug)]

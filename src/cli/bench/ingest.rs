@@ -3,7 +3,7 @@
 use super::{ASSISTANT, SECRET, load, organisation, sinks};
 use crate::{
     cli::dev::DevState,
-    config::Settings,
+    config::{ReceiverSettings, Settings},
     domain::{Clock, SystemClock},
     lifecycle::{Lifecycle, Stage},
     listener,
@@ -115,11 +115,43 @@ pub(super) fn median(values: &[f64]) -> f64 {
 }
 
 /// Limits above the load: what is measured is the way, not a limit.
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     let mut settings = Settings::default();
     settings.queue.disk_free_bytes_min = Some(64 << 20);
     settings.receiver.connections_per_address_max = 10_000;
     settings
+}
+
+/// A receiver behind the listener that everything else has too, on a port of its own.
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
+    queue: Arc<dyn EventQueue>,
+    lifecycle: Lifecycle,
+}
+
+impl Server {
+    pub(super) async fn start(
+        settings: ReceiverSettings,
+        queue: Arc<dyn EventQueue>,
+        store: &Arc<dyn Store>,
+        vault: &Arc<Vault>,
+        clock: &Arc<dyn Clock>,
+    ) -> anyhow::Result<Self> {
+        let routes = RouteTable::load(store.clone(), clock.clone()).await?;
+        let parts = Parts { routes: routes.clone(), vault: vault.clone(), queue: queue.clone(), store: store.clone(), clock: clock.clone(), settings };
+        let receiver = Receiver::new(parts)?;
+        let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let address = socket.local_addr()?;
+        let lifecycle = Lifecycle::default();
+        lifecycle.start(Stage::Upkeep, routes.run(lifecycle.soft(Stage::Upkeep)));
+        lifecycle.start(Stage::Intake, listener::serve(socket, receiver.router(), receiver.limits(), lifecycle.soft(Stage::Intake), lifecycle.hard()));
+        Ok(Self { address, queue, lifecycle })
+    }
+
+    pub(super) async fn stop(self) {
+        self.lifecycle.drain(Duration::from_secs(5)).await;
+        self.queue.close().await;
+    }
 }
 
 async fn measure(
@@ -130,17 +162,9 @@ async fn measure(
     vault: &Arc<Vault>,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<load::Report> {
-    let routes = RouteTable::load(store.clone(), clock.clone()).await?;
-    let parts =
-        Parts { routes: routes.clone(), vault: vault.clone(), queue: queue.clone(), store: store.clone(), clock: clock.clone(), settings: settings().receiver };
-    let receiver = Receiver::new(parts)?;
-    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let address = socket.local_addr()?;
-    let lifecycle = Lifecycle::default();
-    lifecycle.start(Stage::Upkeep, routes.run(lifecycle.soft(Stage::Upkeep)));
-    lifecycle.start(Stage::Intake, listener::serve(socket, receiver.router(), receiver.limits(), lifecycle.soft(Stage::Intake), lifecycle.hard()));
+    let server = Server::start(settings().receiver, queue, store, vault, clock).await?;
     let load = load::Load {
-        address,
+        address: server.address,
         path: "/webhooks/vapi".to_owned(),
         assistant_id: ASSISTANT.to_owned(),
         key: Hmac::<Sha256>::new_from_slice(SECRET.as_bytes())?,
@@ -151,8 +175,7 @@ async fn measure(
         duration: Duration::from_secs(args.seconds),
     };
     let report = load::run(load).await?;
-    lifecycle.drain(Duration::from_secs(5)).await;
-    queue.close().await;
+    server.stop().await;
     Ok(report)
 }
 

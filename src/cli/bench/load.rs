@@ -179,7 +179,7 @@ async fn connection(load: &Load, number: usize, begun: Instant, sent: &AtomicU64
 }
 
 /// Reads one answer with a `content-length`, and returns its status.
-async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Result<u16> {
+pub(super) async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> anyhow::Result<u16> {
     buffer.clear();
     loop {
         if let Some(head) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
