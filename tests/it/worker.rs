@@ -165,7 +165,7 @@ struct Rig {
     _server: JoinSet<()>,
     next_tag: u64,
     soft: CancellationToken,
-    _directory: Directory,
+    directory: Directory,
 }
 
 /// Looks until it is so, or ten seconds are over.
@@ -229,7 +229,7 @@ impl Rig {
             _server: server,
             next_tag: 0,
             soft: CancellationToken::new(),
-            _directory: directory,
+            directory,
         }
     }
 
@@ -365,7 +365,7 @@ async fn a_rule_that_cannot_be_read_costs_its_own_organisation_until_it_is_saved
     let spec = rig.store.list_rules(rig.org, None, 1).await.expect("read").remove(0).spec;
     let broken = Rule { id: RuleId::generate(), org: other, spec: spec.clone(), version: 1, created_at: now, updated_at: now };
     rig.store.create_rule(broken.clone(), audit(other)).await.expect("created");
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(rig._directory.0.join("store.db"));
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(rig.directory.0.join("store.db"));
     let mut connection = sqlx::SqliteConnection::connect_with(&options).await.expect("opens");
     let broke = sqlx::query("UPDATE rules SET spec = '{\"name\":' WHERE org_id = ?1").bind(other.as_bytes().as_slice()).execute(&mut connection).await;
     assert_eq!(broke.expect("a statement").rows_affected(), 1);
