@@ -104,7 +104,8 @@ impl SqliteStore {
             .await
             .map_err(open_failed)?;
         let (changes, _) = watch::channel(version);
-        Ok(Self { writer: Writer::start(connection, lock), readers, changes, clock })
+        let writer = Writer::start(connection, lock).map_err(|source| ConnectError::Open { path: shown.clone(), source: sqlx::Error::Io(source) })?;
+        Ok(Self { writer, readers, changes, clock })
     }
 
     /// Runs a command in the writer's next transaction and returns after its commit. An error undoes this command alone.

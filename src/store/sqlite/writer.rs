@@ -48,18 +48,21 @@ impl Drop for Writer {
 
 impl Writer {
     /// `lock` is let go when the connection is closed: nobody else opens the database while a command can still be written.
-    pub(super) fn start(connection: SqliteConnection, lock: std::fs::File) -> Self {
+    pub(super) fn start(connection: SqliteConnection, lock: std::fs::File) -> std::io::Result<Self> {
         let (urgent, urgent_rx) = mpsc::channel(LANE_CAPACITY);
         let (bulk, bulk_rx) = mpsc::channel(LANE_CAPACITY);
         let (stop, task) = (CancellationToken::new(), TaskTracker::new());
         let lanes = Lanes { urgent: urgent_rx, bulk: bulk_rx };
-        let stopped = stop.clone();
-        task.spawn(async move {
-            run(connection, lanes, stopped).await;
+        let (stopped, running) = (stop.clone(), task.token());
+        // A thread and runtime of its own: each statement is a hand-over to sqlx's thread and back, and on a busy pool the way back waits for its turn.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
+            runtime.block_on(run(connection, lanes, stopped));
             drop(lock);
-        });
+            drop(running);
+        })?;
         task.close();
-        Self { urgent, bulk, stop, task }
+        Ok(Self { urgent, bulk, stop, task })
     }
 
     /// `committed` runs after the commit, also when the caller went away meanwhile.
@@ -160,7 +163,8 @@ async fn transaction(connection: &mut SqliteConnection, first: (Command, Lane), 
     let mut answers: Vec<Answer> = Vec::new();
     let begun = Instant::now();
     let mut has_bulk = false;
-    let mut state = execute(connection, "BEGIN IMMEDIATE").await;
+    // Each statement is a hand-over to the database's thread: those that follow one another go together. The commit releases the last savepoint.
+    let mut state = execute(connection, "BEGIN IMMEDIATE; SAVEPOINT command").await;
     let mut next = Some(first);
     while let Some((command, lane)) = next.take() {
         if state.is_err() {
@@ -168,7 +172,11 @@ async fn transaction(connection: &mut SqliteConnection, first: (Command, Lane), 
             break;
         }
         has_bulk |= lane == Lane::Bulk;
-        state = savepoint(connection, command, &mut answers).await;
+        let (answer, good) = command(connection).await;
+        answers.push(answer);
+        if !good {
+            state = execute(connection, "ROLLBACK TO command").await;
+        }
         if state.is_ok() {
             next = if answers.len() < COMMANDS_MAX && begun.elapsed() < TRANSACTION_MAX {
                 lanes.try_next()
@@ -178,6 +186,10 @@ async fn transaction(connection: &mut SqliteConnection, first: (Command, Lane), 
                 // Urgent work without end must not starve the rest: each full transaction takes one of the others along.
                 lanes.bulk.try_recv().ok().map(|command| (command, Lane::Bulk))
             };
+        }
+        if next.is_some() {
+            // After a full disk or an I/O error SQLite may have rolled back everything by itself: then there is no savepoint, and all are told so.
+            state = execute(connection, "RELEASE command; SAVEPOINT command").await;
         }
     }
     if state.is_ok() {
@@ -189,17 +201,6 @@ async fn transaction(connection: &mut SqliteConnection, first: (Command, Lane), 
     for answer in answers {
         answer(state.clone());
     }
-}
-
-async fn savepoint(connection: &mut SqliteConnection, command: Command, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
-    execute(connection, "SAVEPOINT command").await?;
-    let (answer, good) = command(connection).await;
-    answers.push(answer);
-    if !good {
-        execute(connection, "ROLLBACK TO command").await?;
-    }
-    // After a full disk or an I/O error SQLite may have rolled back everything by itself: then there is no savepoint, and all are told so.
-    execute(connection, "RELEASE command").await
 }
 
 /// A failure here is never about one command's data, so it is never [`StoreError::Data`]: that would have innocents set aside (rule 15).

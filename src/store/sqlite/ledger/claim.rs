@@ -11,6 +11,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
+use std::sync::LazyLock;
 
 /// `$0` organisation, `$1` provider, `$2` until. Never brings a turn forward.
 const DEFER: &str = "UPDATE turns SET due_at = held.until FROM (SELECT unhex(value ->> 0) AS org_id, value ->> 1 AS provider, value ->> 2 AS until FROM json_each(?1)) AS held \
@@ -28,33 +29,38 @@ pub(super) const ROWS: &str = concat!(
     " AND due_at <= ?2 ORDER BY due_at, id LIMIT ?3) ORDER BY turn.key, a.due_at, a.id"
 );
 
+/// What follows a choice reads it from one document, so that all of it is one hand-over to the database: `now`, `lease_until`, `claims` (action,
+/// fence, organisation, whether it is a look-up), `expired` (actions), `turns` (organisation, provider).
 const RUN: &str = concat!(
-    "UPDATE actions SET state = 'running', fence = fence + 1, lease_until = ?2, updated_at = ?3, \
-     first_sent_at = CASE WHEN state = 'unknown' THEN first_sent_at ELSE coalesce(first_sent_at, ?3) END \
-     WHERE id IN (SELECT unhex(value) FROM json_each(?1)) AND ",
+    "UPDATE actions SET state = 'running', fence = fence + 1, lease_until = ?1 ->> '$.lease_until', updated_at = ?1 ->> '$.now', \
+     first_sent_at = CASE WHEN state = 'unknown' THEN first_sent_at ELSE coalesce(first_sent_at, ?1 ->> '$.now') END \
+     WHERE id IN (SELECT unhex(value ->> 0) FROM json_each(?1, '$.claims')) AND ",
     claimable!()
 );
 
-const EXPIRE: &str = "UPDATE actions SET state = 'dead', cause = 'expired', detail = NULL, updated_at = ?2 \
-    WHERE id IN (SELECT unhex(value) FROM json_each(?1)) AND state IN ('pending', 'waiting')";
-
 const BEGIN_ATTEMPTS: &str = "INSERT INTO attempts (action_id, number, org_id, is_look_up, started_at) \
-    SELECT unhex(value ->> 0), value ->> 1, unhex(value ->> 2), value ->> 3, ?2 FROM json_each(?1)";
+    SELECT unhex(value ->> 0), value ->> 1, unhex(value ->> 2), value ->> 3, ?1 ->> '$.now' FROM json_each(?1, '$.claims')";
 
-/// After its turn an organisation stands behind all that are due now, or is due when its next action is.
-pub(super) const PASS_TURNS: &str = concat!(
-    "UPDATE turns SET last_turn_at = ?2, due_at = max(?2, coalesce((SELECT due_at FROM actions INDEXED BY actions_due \
-     WHERE org_id = turns.org_id AND provider = turns.provider AND ",
-    claimable!(),
-    " ORDER BY due_at LIMIT 1), -1)) WHERE (org_id, provider) IN (SELECT unhex(value ->> 0), value ->> 1 FROM json_each(?1))"
-);
+const EXPIRE: &str = "UPDATE actions SET state = 'dead', cause = 'expired', detail = NULL, updated_at = ?1 ->> '$.now' \
+    WHERE id IN (SELECT unhex(value) FROM json_each(?1, '$.expired')) AND state IN ('pending', 'waiting')";
 
 const END_TURNS: &str = concat!(
-    "DELETE FROM turns WHERE (org_id, provider) IN (SELECT unhex(value ->> 0), value ->> 1 FROM json_each(?1)) \
+    "DELETE FROM turns WHERE (org_id, provider) IN (SELECT unhex(value ->> 0), value ->> 1 FROM json_each(?1, '$.turns')) \
      AND NOT EXISTS (SELECT 1 FROM actions INDEXED BY actions_due WHERE org_id = turns.org_id AND provider = turns.provider AND ",
     claimable!(),
     ")"
 );
+
+/// After its turn an organisation stands behind all that are due now, or is due when its next action is.
+pub(super) const PASS_TURNS: &str = concat!(
+    "UPDATE turns SET last_turn_at = ?1 ->> '$.now', due_at = max(?1 ->> '$.now', coalesce((SELECT due_at FROM actions INDEXED BY actions_due \
+     WHERE org_id = turns.org_id AND provider = turns.provider AND ",
+    claimable!(),
+    " ORDER BY due_at LIMIT 1), -1)) WHERE (org_id, provider) IN (SELECT unhex(value ->> 0), value ->> 1 FROM json_each(?1, '$.turns'))"
+);
+
+static TAKE: LazyLock<String> = LazyLock::new(|| [RUN, BEGIN_ATTEMPTS, END_TURNS, PASS_TURNS].join("; "));
+static EXPIRE_AND_TAKE: LazyLock<String> = LazyLock::new(|| format!("{EXPIRE}; {}", *TAKE));
 
 /// Expired rows that one command ends at most (rule 15).
 const EXPIRED_MAX: usize = 1_000;
@@ -129,20 +135,13 @@ async fn round(connection: &mut SqliteConnection, limits: &ClaimLimits, now: Tim
     }
 
     let expired_count = expired.len();
-    if !expired.is_empty() {
-        sqlx::query(EXPIRE).bind(text(expired)).bind(now.as_micros()).execute(&mut *connection).await.map_err(failed("end expired actions"))?;
-    }
-    if !claims.is_empty() {
-        let ids = claims.iter().map(|claim| json!(hex(claim.action.as_bytes()))).collect();
-        let lease_until = (now + limits.lease).as_micros();
-        sqlx::query(RUN).bind(text(ids)).bind(lease_until).bind(now.as_micros()).execute(&mut *connection).await.map_err(failed("set actions running"))?;
-        let attempts =
-            claims.iter().map(|claim| json!([hex(claim.action.as_bytes()), claim.fence, hex(claim.org.as_bytes()), u8::from(claim.is_look_up)])).collect();
-        sqlx::query(BEGIN_ATTEMPTS).bind(text(attempts)).bind(now.as_micros()).execute(&mut *connection).await.map_err(failed("begin attempts"))?;
-    }
-    let taken = text(taken);
-    sqlx::query(END_TURNS).bind(&taken).execute(&mut *connection).await.map_err(failed("end turns"))?;
-    sqlx::query(PASS_TURNS).bind(&taken).bind(now.as_micros()).execute(&mut *connection).await.map_err(failed("pass turns on"))?;
+    let claimed: Vec<Value> =
+        claims.iter().map(|claim| json!([hex(claim.action.as_bytes()), claim.fence, hex(claim.org.as_bytes()), u8::from(claim.is_look_up)])).collect();
+    let choice = json!({
+        "now": now.as_micros(), "lease_until": (now + limits.lease).as_micros(), "claims": claimed, "expired": expired, "turns": taken,
+    });
+    let statements = if expired_count == 0 { TAKE.as_str() } else { EXPIRE_AND_TAKE.as_str() };
+    sqlx::query(statements).bind(choice.to_string()).execute(&mut *connection).await.map_err(failed("take turns"))?;
     if !claims.is_empty() {
         reach(Step::ClaimWritten);
     }
