@@ -29,8 +29,10 @@ section! {
         connections_max: usize = 10_000, "HOOKSWITCH_CONNECTIONS_MAX";
         /// Most connections held at once from one address, unless it is a trusted proxy.
         connections_per_address_max: usize = 2_000, "HOOKSWITCH_CONNECTIONS_PER_ADDRESS_MAX";
-        /// Most requests worked on at once; more wait for their turn, so that memory stays within this times the body limit.
+        /// Most events made durable at once; more wait for their turn, so that memory stays within this times the body limit.
         requests_max: usize = 1_024, "HOOKSWITCH_REQUESTS_MAX";
+        /// Time that a verified event waits for its turn to be made durable. Later: 503 with Retry-After, so that overload is told soon.
+        turn_seconds_max: Duration = Duration::from_secs(1), "HOOKSWITCH_TURN_SECONDS_MAX";
         /// Requests a second whose ids lead nowhere, from one address, before they get 429.
         unknown_per_second_max: u32 = 100, "HOOKSWITCH_UNKNOWN_PER_SECOND_MAX";
         /// Signing keys kept ready, one a secret, some 500 bytes each. A secret beyond them costs a decryption in memory, never a query.

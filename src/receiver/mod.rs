@@ -31,13 +31,13 @@ use answer::{Cause, Meters, label};
 use axum::{Router, body::Body, extract::State, response::Response};
 use http::request;
 use limits::{Held, Place};
+use publish::Turns;
 use rejection::{Refused, Ring};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 use strangers::Strangers;
-use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 use uuid::Uuid;
@@ -81,7 +81,7 @@ struct Inner {
     verifier: Verifier,
     strangers: Strangers,
     held: Held,
-    turns: Arc<Semaphore>,
+    turns: Turns,
     ring: Ring,
     publishes: TaskTracker,
     meters: Meters,
@@ -100,7 +100,7 @@ impl Receiver {
             verifier: Verifier::new(Arc::clone(&routes), Arc::clone(&vault), settings.signing_keys_cached_max),
             strangers: Strangers::new(settings.unknown_per_second_max),
             held: Held::new(settings.requests_max.max(1).saturating_mul(settings.body_bytes_max)),
-            turns: Arc::new(Semaphore::new(settings.requests_max.max(1))),
+            turns: Turns::new(settings.requests_max, settings.turn_seconds_max),
             trusted: Networks::parse(&settings.trusted_proxies)?,
             ring: Ring::new(),
             publishes: TaskTracker::new(),

@@ -199,7 +199,7 @@ async fn rule_9_while_the_database_is_away_known_routes_go_on() {
 async fn rule_16_while_our_clock_is_off_too_old_is_503() {
     let database = Database::new();
     let clock = Arc::new(ManualClock::at(NOW + Duration::from_mins(6)));
-    let (ingress, [a, b]) = Ingress::start_with(settings(), database, clock).await;
+    let (ingress, [a, b]) = Ingress::start_with(settings(), database, clock, None).await;
     let answer = ingress.exchange(&a.request("/webhooks/vapi", &a.body())).await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")), "signed now, six minutes ago by our clock");
     let forged = request("/webhooks/vapi", "application/json", &b.sign("/webhooks/vapi", a.body().as_bytes(), NOW), a.body().as_bytes());

@@ -14,6 +14,7 @@ mod listener;
 mod main_job;
 mod operations;
 mod outside;
+mod overload;
 mod providers;
 mod queue_damage;
 mod queue_embedded;

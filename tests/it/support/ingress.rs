@@ -45,11 +45,13 @@ pub struct Outbox {
     events: Mutex<Vec<Envelope>>,
     mood: watch::Sender<Mood>,
     begun: watch::Sender<usize>,
+    /// Where events go instead of memory.
+    through: Option<Arc<dyn EventQueue>>,
 }
 
 impl Outbox {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { events: Mutex::default(), mood: watch::Sender::new(Mood::Take), begun: watch::Sender::new(0) })
+    fn new(through: Option<Arc<dyn EventQueue>>) -> Arc<Self> {
+        Arc::new(Self { events: Mutex::default(), mood: watch::Sender::new(Mood::Take), begun: watch::Sender::new(0), through })
     }
 
     pub fn events(&self) -> Vec<Envelope> {
@@ -75,6 +77,9 @@ impl EventQueue for Outbox {
         let mood = mood.wait_for(|mood| !matches!(mood, Mood::Wait)).await.expect("the outbox lives").clone();
         if let Mood::Refuse(error) = mood {
             return Err(error);
+        }
+        if let Some(queue) = &self.through {
+            return queue.publish(event).await;
         }
         self.events.lock().unwrap().push(event.envelope().clone());
         Ok(())
@@ -121,17 +126,29 @@ impl Ingress {
     pub async fn start(settings: ReceiverSettings) -> (Self, [Tenant; 2]) {
         let database = Database::new();
         let clock = Arc::clone(&database.clock);
-        Self::start_with(settings, database, clock).await
+        Self::start_with(settings, database, clock, None).await
+    }
+
+    /// In front of a real queue.
+    pub async fn start_on(settings: ReceiverSettings, queue: Arc<dyn EventQueue>) -> (Self, [Tenant; 2]) {
+        let database = Database::new();
+        let clock = Arc::clone(&database.clock);
+        Self::start_with(settings, database, clock, Some(queue)).await
     }
 
     /// With a clock of the receiver's own beside the database's.
-    pub async fn start_with(settings: ReceiverSettings, database: Database, clock: Arc<ManualClock>) -> (Self, [Tenant; 2]) {
+    pub async fn start_with(
+        settings: ReceiverSettings,
+        database: Database,
+        clock: Arc<ManualClock>,
+        through: Option<Arc<dyn EventQueue>>,
+    ) -> (Self, [Tenant; 2]) {
         let store = database.open().await;
         let ring = Keyring::from_hex(&[SecretBytes::from("5a".repeat(32))]).unwrap();
         let vault = Arc::new(Vault::new(ring, Arc::clone(&store) as _));
         let tenants = [tenant(&store, &vault, "a").await, tenant(&store, &vault, "b").await];
         let routes = RouteTable::load(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&clock) as Arc<dyn Clock>).await.unwrap();
-        let queue = Outbox::new();
+        let queue = Outbox::new(through);
         let receiver = Receiver::new(Parts {
             routes,
             vault: Arc::clone(&vault),
