@@ -13,7 +13,7 @@ use crate::{
     receiver::{Parts, Receiver},
     routing::RouteTable,
     store::{self, Store},
-    telemetry::{Checks, Finding, Operations, Recorder, catalogue},
+    telemetry::{self, Checks, Finding, Operations, Recorder, catalogue},
     vault::{Keyring, Vault},
     worker::Worker,
 };
@@ -142,6 +142,9 @@ impl App {
             let (receiver, vault, engine) = (receiver.clone(), vault.clone(), engine.clone());
             move || {
                 receiver.gather_gauges();
+                if let Some(bytes) = telemetry::resident_bytes() {
+                    catalogue::PROCESS_RESIDENT_BYTES.set(bytes as f64, &[]);
+                }
                 vault.gather_gauges();
                 engine.gather_gauges();
             }

@@ -150,6 +150,8 @@ catalogue! {
     PAUSED: Gauge Count "hookswitch_paused" [];
     /// Requests to the admin API, by status.
     ADMIN_REQUESTS: Counter Count "hookswitch_admin_requests_total" ["status"];
+    /// Memory of this process in RAM.
+    PROCESS_RESIDENT_BYTES: Gauge Bytes "hookswitch_process_resident_bytes" [];
     /// The version that runs, always 1.
     BUILD_INFO: Gauge Count "hookswitch_build_info" ["version"];
 }

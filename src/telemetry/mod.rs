@@ -12,3 +12,11 @@ pub use self::tracing::{LogError, start_logs, subscriber};
 pub use health::{Checks, Finding, Standing};
 pub use operations::Operations;
 pub use recorder::Recorder;
+
+/// Memory of this process in RAM, as Linux tells it; `None` elsewhere.
+#[must_use]
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kib: u64 = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib << 10)
+}

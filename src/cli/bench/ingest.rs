@@ -7,7 +7,7 @@ use crate::{
     domain::{Clock, SystemClock},
     lifecycle::{Lifecycle, Stage},
     listener,
-    queue::{self, EventQueue},
+    queue::{self, Disk, EventQueue, LogQueue, RealDisk},
     receiver::{Parts, Receiver},
     routing::RouteTable,
     store::Store,
@@ -16,11 +16,19 @@ use crate::{
 };
 use anyhow::Context;
 use clap::Args;
+use hdrhistogram::Histogram;
 use hmac::{Hmac, KeyInit};
 use sha2::Sha256;
-use std::{net::SocketAddr, path::Path, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct IngestArgs {
     /// Connections, one line of the table each
     #[arg(long, value_delimiter = ',', default_values_t = [64, 256])]
@@ -93,6 +101,10 @@ pub(super) async fn run(args: IngestArgs, scratch: &Path) -> anyhow::Result<Exit
             }
         }
         print(*connections, &columns);
+        if args.rate.is_none() {
+            let env = Env { store: &store, vault: &vault, clock: &clock };
+            at_half(&args, *connections, median(&columns[2].per_second), scratch, &env).await?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -105,7 +117,53 @@ fn print(connections: usize, columns: &[Column; 3]) {
         println!("  {:<30} {:>8.0}/s   ({spread})   last round: {}", SINKS[sink], medians[sink], column.latency.last().map_or("", String::as_str));
     }
     println!("  hookswitch ÷ append-only file  {:>8.2}", medians[2] / medians[1]);
-    println!("  hookswitch ÷ verify and drop   {:>8.2}\n", medians[2] / medians[0]);
+    println!("  hookswitch ÷ verify and drop   {:>8.2}", medians[2] / medians[0]);
+}
+
+/// The machine's disk, with the time of each fsync of the log.
+pub(super) struct TimedDisk(Mutex<Histogram<u64>>);
+
+impl TimedDisk {
+    pub(super) fn new() -> anyhow::Result<Arc<Self>> {
+        Ok(Arc::new(Self(Mutex::new(Histogram::new(3)?))))
+    }
+
+    /// In milliseconds.
+    fn quantile(&self, q: f64) -> f64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).value_at_quantile(q) as f64 / 1e3
+    }
+}
+
+impl Disk for TimedDisk {
+    fn sync(&self, file: &File, path: &Path) -> std::io::Result<()> {
+        let begun = Instant::now();
+        RealDisk.sync(file, path)?;
+        if path.extension().is_some_and(|extension| extension == "seg") {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+        }
+        Ok(())
+    }
+}
+
+/// The p99 of the answer at half of the reached rate, from when each request was due, beside the p99 of the same run's fsyncs.
+async fn at_half(args: &IngestArgs, connections: usize, rate: f64, scratch: &Path, env: &Env<'_>) -> anyhow::Result<()> {
+    let directory = scratch.join(format!("{connections}-half"));
+    let disk = TimedDisk::new()?;
+    let queue = LogQueue::open_on(disk.clone(), &directory, crate::cli::app::log_settings(&settings()), env.clock.clone()).await?;
+    let half = IngestArgs { rate: Some(rate / 2.0), ..args.clone() };
+    let report = measure(&half, connections, Arc::new(queue), env.store, env.vault, env.clock).await?;
+    anyhow::ensure!(report.all_good(), "at half the rate not every answer was 200: {:?}", report.by_status);
+    println!("  at half of that, {:.0}/s, from when each was due: {}", rate / 2.0, report.latency_line());
+    println!("  fsync in that run: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms\n", disk.quantile(0.5), disk.quantile(0.99), disk.quantile(1.0));
+    std::fs::remove_dir_all(&directory)?;
+    Ok(())
+}
+
+/// What every run stands on.
+struct Env<'e> {
+    store: &'e Arc<dyn Store>,
+    vault: &'e Arc<Vault>,
+    clock: &'e Arc<dyn Clock>,
 }
 
 pub(super) fn median(values: &[f64]) -> f64 {
@@ -172,11 +230,20 @@ async fn measure(
         body_bytes: args.body_bytes,
         connections,
         rate: args.rate,
+        gives_up: false,
         duration: Duration::from_secs(args.seconds),
     };
     let report = load::run(load).await?;
     server.stop().await;
     Ok(report)
+}
+
+/// As the server's own `/metrics` tells it; `None` where nobody answers.
+async fn resident_mib(operations: &str) -> Option<f64> {
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().ok()?;
+    let text = client.get(format!("{operations}/metrics")).send().await.ok()?.text().await.ok()?;
+    let bytes: f64 = text.lines().find_map(|line| line.strip_prefix("hookswitch_process_resident_bytes "))?.parse().ok()?;
+    Some(bytes / f64::from(1 << 20))
 }
 
 pub(super) async fn load_dev(args: LoadArgs) -> anyhow::Result<ExitCode> {
@@ -192,6 +259,7 @@ pub(super) async fn load_dev(args: LoadArgs) -> anyhow::Result<ExitCode> {
         body_bytes: args.body_bytes,
         connections: args.connections,
         rate: args.rate,
+        gives_up: false,
         duration: Duration::from_secs(args.seconds),
     };
     let report = load::run(load).await?;
@@ -200,5 +268,8 @@ pub(super) async fn load_dev(args: LoadArgs) -> anyhow::Result<ExitCode> {
         println!("  {status}: {count}");
     }
     println!("  from when each was due: {}", report.latency_line());
+    if let Some(mib) = resident_mib(&state.operations).await {
+        println!("  memory of `dev` with its worker and sandbox, after the load: {mib:.0} MiB");
+    }
     Ok(if report.all_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -35,6 +35,8 @@ pub(crate) struct Load {
     pub(crate) connections: usize,
     /// Requests a second over all connections; `None`: each connection sends as soon as it was answered.
     pub(crate) rate: Option<f64>,
+    /// A request that is due while its connection still waits is never sent, and counted: many senders, none of which queues.
+    pub(crate) gives_up: bool,
     pub(crate) duration: Duration,
 }
 
@@ -45,11 +47,21 @@ pub(crate) struct Report {
     pub(crate) elapsed: Duration,
     /// Microseconds, from when each request was due.
     pub(crate) latency: Histogram<u64>,
+    /// Microseconds from when it was sent, of answers that are 200.
+    pub(crate) taken: Histogram<u64>,
+    /// Due, and not sent.
+    pub(crate) missed: u64,
+    /// Refusals other than 503 or 429 with `retry-after`.
+    pub(crate) rude: u64,
 }
 
 impl Report {
     pub(crate) fn per_second(&self) -> f64 {
         self.answered as f64 / self.elapsed.as_secs_f64()
+    }
+
+    pub(crate) fn good_per_second(&self) -> f64 {
+        self.taken.len() as f64 / self.elapsed.as_secs_f64()
     }
 
     pub(crate) fn all_good(&self) -> bool {
@@ -132,34 +144,46 @@ pub(crate) async fn run(load: Load) -> anyhow::Result<Report> {
         let (load, sent) = (load.clone(), sent.clone());
         connections.spawn(async move { connection(&load, number, begun, &sent).await });
     }
-    let mut latency = Histogram::new(3)?;
+    let (mut latency, mut taken, mut missed, mut rude) = (Histogram::new(3)?, Histogram::new(3)?, 0, 0);
     let mut statuses = std::collections::BTreeMap::new();
     while let Some(done) = connections.join_next().await {
-        let (histogram, by_status) = done??;
-        latency.add(histogram)?;
-        for (status, count) in by_status {
+        let seen = done??;
+        latency.add(seen.latency)?;
+        taken.add(seen.taken)?;
+        missed += seen.missed;
+        rude += seen.rude;
+        for (status, count) in seen.by_status {
             *statuses.entry(status).or_insert(0) += count;
         }
     }
     let by_status: Vec<(u16, u64)> = statuses.into_iter().collect();
-    Ok(Report { answered: by_status.iter().map(|(_, count)| count).sum(), by_status, elapsed: begun.elapsed(), latency })
+    Ok(Report { answered: by_status.iter().map(|(_, count)| count).sum(), by_status, elapsed: begun.elapsed(), latency, taken, missed, rude })
 }
 
-type Seen = (Histogram<u64>, std::collections::BTreeMap<u16, u64>);
+struct Seen {
+    latency: Histogram<u64>,
+    taken: Histogram<u64>,
+    by_status: std::collections::BTreeMap<u16, u64>,
+    missed: u64,
+    rude: u64,
+}
 
 async fn connection(load: &Load, number: usize, begun: Instant, sent: &AtomicU64) -> anyhow::Result<Seen> {
     let mut events = Events::new(load);
     let mut stream = TcpStream::connect(load.address).await.with_context(|| format!("cannot connect to {}", load.address))?;
     stream.set_nodelay(true)?;
-    let mut latency = Histogram::new(3)?;
-    let mut by_status = std::collections::BTreeMap::new();
+    let mut seen = Seen { latency: Histogram::new(3)?, taken: Histogram::new(3)?, by_status: std::collections::BTreeMap::new(), missed: 0, rude: 0 };
     let mut answer = Vec::with_capacity(4096);
     let interval = load.rate.map(|rate| Duration::from_secs_f64(load.connections as f64 / rate));
     // Connections start spread over one interval, so that an open loop is smooth.
     let mut due = begun + interval.map_or(Duration::ZERO, |i| i.mul_f64(number as f64 / load.connections as f64));
     let end = begun + load.duration;
     loop {
-        if let Some(_interval) = interval {
+        if let Some(interval) = interval {
+            while load.gives_up && due < end && due + interval < Instant::now() {
+                due += interval;
+                seen.missed += 1;
+            }
             if due >= end {
                 break;
             }
@@ -168,14 +192,22 @@ async fn connection(load: &Load, number: usize, begun: Instant, sent: &AtomicU64
             break;
         }
         let n = sent.fetch_add(1, Ordering::Relaxed);
-        let from = interval.map_or_else(Instant::now, |_| due);
+        let request = events.request(n);
+        let sent_at = Instant::now();
+        let from = interval.map_or(sent_at, |_| due);
         due += interval.unwrap_or_default();
-        stream.write_all(events.request(n)).await.context("the server closed a connection")?;
+        stream.write_all(request).await.context("the server closed a connection")?;
         let status = read_answer(&mut stream, &mut answer).await?;
-        latency.record(u64::try_from(from.elapsed().as_micros()).unwrap_or(u64::MAX).max(1))?;
-        *by_status.entry(status).or_insert(0) += 1;
+        let micros = |from: Instant| u64::try_from(from.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
+        seen.latency.record(micros(from))?;
+        if status == 200 {
+            seen.taken.record(micros(sent_at))?;
+        } else if !matches!(status, 429 | 503) || !answer.windows(14).any(|bytes| bytes.eq_ignore_ascii_case(b"\r\nretry-after:")) {
+            seen.rude += 1;
+        }
+        *seen.by_status.entry(status).or_insert(0) += 1;
     }
-    Ok((latency, by_status))
+    Ok(seen)
 }
 
 /// Reads one answer with a `content-length`, and returns its status.

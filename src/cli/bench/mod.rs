@@ -3,6 +3,7 @@
 mod actions;
 mod ingest;
 mod load;
+mod overload;
 mod refusals;
 mod sinks;
 
@@ -39,6 +40,8 @@ enum What {
     Ingest(ingest::IngestArgs),
     /// SMS actions from the queue to the sandbox Twilio, beside a bare HTTP client's loop
     Actions(actions::ActionsArgs),
+    /// Five times the reached rate: what is still taken, how the rest is refused, how long the taken ones wait, what it costs in memory
+    Overload(overload::OverloadArgs),
     /// How long a 401 takes by its cause: a known organisation with a wrong secret, ids and endpoints that lead nowhere
     Refusals(refusals::RefusalsArgs),
     /// Load on a running `dev`, at a rate or as fast as it answers
@@ -51,6 +54,7 @@ pub(super) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     match args.what {
         What::Ingest(args) => ingest::run(args, scratch.path()).await,
         What::Actions(args) => actions::run(args, scratch.path()).await,
+        What::Overload(args) => overload::run(args, scratch.path()).await,
         What::Refusals(args) => refusals::run(args, scratch.path()).await,
         What::Load(args) => ingest::load_dev(args).await,
     }
