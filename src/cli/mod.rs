@@ -6,6 +6,7 @@ mod app;
 mod bench;
 pub mod dev;
 pub mod keys;
+mod migrate;
 pub mod samples;
 pub mod sandbox;
 pub mod send;
@@ -31,6 +32,8 @@ enum Command {
     Dev(dev::DevArgs),
     /// Start receiver, worker and admin API
     Serve(serve::ServeArgs),
+    /// Bring the database's schema up to date, or say what is pending
+    Migrate(migrate::MigrateArgs),
     /// Sign a sample as its provider would, and post it to a running `dev`
     Send(send::SendArgs),
     /// Say why a webhook does not verify
@@ -58,6 +61,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
                 match command {
                     Command::Dev(args) => dev::run(args).await,
                     Command::Serve(args) => serve::run(args).await,
+                    Command::Migrate(args) => migrate::run(&args).await,
                     Command::Send(args) => send::run(&args).await,
                     Command::Sandbox(args) => sandbox::run(&args).await,
                     Command::Bench(args) => bench::run(args).await,

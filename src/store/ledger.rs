@@ -162,7 +162,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// `running` whose lease ended becomes `unknown`, due `settle` after the lease's end (rule 1). How many.
     async fn expire_leases(&self, now: Timestamp, settle: Duration, count_max: u32) -> Result<u64, StoreError>;
 
-    /// At a start, in an embedded installation: no other process can hold a lease, so `running` rows of the process that died become `unknown` at once,
+    /// At a start, where the store is not shared: no other process can hold a lease, so `running` rows of the process that died become `unknown` at once,
     /// due after `settle`.
     async fn abandon_leases(&self, now: Timestamp, settle: Duration) -> Result<u64, StoreError>;
 

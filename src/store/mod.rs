@@ -12,12 +12,16 @@ pub mod keys;
 pub mod ledger;
 pub mod managed;
 pub mod organisations;
+#[cfg(feature = "postgres")]
+mod postgres;
 pub mod rejections;
 pub mod routes;
 pub mod rules;
 pub mod snapshot;
 mod sqlite;
 
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 
 use async_trait::async_trait;
@@ -72,6 +76,9 @@ pub trait Base: Send + Sync + 'static {
     /// Whether the database answers, for `/readyz`.
     async fn ping(&self) -> Result<(), StoreError>;
 
+    /// Whether other processes may work on the same rows. One that is not shared belongs to this process while it is open.
+    fn is_shared(&self) -> bool;
+
     /// Finishes what was begun and closes. Idempotent.
     async fn close(&self);
 }
@@ -93,21 +100,86 @@ pub enum StoreError {
     Data { doing: &'static str, reason: Arc<str> },
 }
 
-/// Opens the store that a URL names: `sqlite:PATH`. Creates it and brings its schema up to date.
+/// Opens the store that a URL names: `sqlite:PATH`, which is created and brought up to date, or `postgres://…`, which [`migrate`] brings up to date.
 ///
 /// # Errors
-/// Says which setting is wrong, what stands in the way, or which migration failed.
+/// Says which setting is wrong, what stands in the way, or which migrations are pending.
 pub async fn connect(url: &str, clock: Arc<dyn crate::domain::Clock>) -> Result<Arc<dyn Store>, ConnectError> {
-    // `sqlite://PATH` is the same as `sqlite:PATH`: taken literally, its two slashes would make a relative path an absolute one.
-    match url.split_once(':').map(|(scheme, path)| (scheme, path.strip_prefix("//").unwrap_or(path))) {
-        Some(("sqlite", path)) if !path.is_empty() && !path.contains(":memory:") => Ok(Arc::new(SqliteStore::open(path.as_ref(), clock).await?)),
-        _ => Err(ConnectError::UnknownUrl),
+    match Backend::of(url)? {
+        Backend::Sqlite(path) => Ok(Arc::new(SqliteStore::open(path.as_ref(), clock).await?)),
+        #[cfg(feature = "postgres")]
+        Backend::Postgres => Ok(Arc::new(PostgresStore::open(url, clock).await?)),
+    }
+}
+
+/// Brings the schema up to date. A file of SQLite does that whenever it is opened: it has one process, and is the release's own.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub async fn migrate(url: &str, clock: Arc<dyn crate::domain::Clock>) -> Result<(), ConnectError> {
+    match Backend::of(url)? {
+        Backend::Sqlite(path) => {
+            SqliteStore::open(path.as_ref(), clock).await?.close().await;
+            Ok(())
+        }
+        #[cfg(feature = "postgres")]
+        Backend::Postgres => postgres::migrate(url).await,
+    }
+}
+
+/// What of this binary's migrations a database has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigrationStatus {
+    /// `NNNN description`, in order.
+    pub applied: Vec<String>,
+    pub pending: Vec<String>,
+}
+
+impl MigrationStatus {
+    fn of(migrator: &sqlx::migrate::Migrator, applied: &[i64]) -> Self {
+        let (mut there, mut pending) = (Vec::new(), Vec::new());
+        for migration in migrator.iter() {
+            let list = if applied.contains(&migration.version) { &mut there } else { &mut pending };
+            list.push(format!("{:04} {}", migration.version, migration.description));
+        }
+        Self { applied: there, pending }
+    }
+}
+
+/// Which migrations the database has, and which it waits for; changes nothing.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub async fn migration_status(url: &str) -> Result<MigrationStatus, ConnectError> {
+    match Backend::of(url)? {
+        Backend::Sqlite(path) => sqlite::migration_status(path.as_ref()).await,
+        #[cfg(feature = "postgres")]
+        Backend::Postgres => postgres::migration_status(url).await,
+    }
+}
+
+/// The one place where a backend is picked.
+enum Backend<'u> {
+    Sqlite(&'u str),
+    #[cfg(feature = "postgres")]
+    Postgres,
+}
+
+impl<'u> Backend<'u> {
+    fn of(url: &'u str) -> Result<Self, ConnectError> {
+        // `sqlite://PATH` is the same as `sqlite:PATH`: taken literally, its two slashes would make a relative path an absolute one.
+        match url.split_once(':').map(|(scheme, path)| (scheme, path.strip_prefix("//").unwrap_or(path))) {
+            Some(("sqlite", path)) if !path.is_empty() && !path.contains(":memory:") => Ok(Self::Sqlite(path)),
+            #[cfg(feature = "postgres")]
+            Some(("postgres" | "postgresql", rest)) if !rest.is_empty() => Ok(Self::Postgres),
+            _ => Err(ConnectError::UnknownUrl),
+        }
     }
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    #[error("HOOKSWITCH_DATABASE_URL is not understood: expected sqlite:PATH")]
+    #[error("HOOKSWITCH_DATABASE_URL is not understood: expected sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE")]
     UnknownUrl,
     #[error("cannot open the database {path}")]
     Open {
@@ -125,6 +197,10 @@ pub enum ConnectError {
         #[source]
         source: sqlx::migrate::MigrateError,
     },
+    #[error("the schema of {path} is not up to date: {} pending ({}); run: hookswitch migrate", pending.len(), pending.join(", "))]
+    Pending { path: String, pending: Vec<String> },
+    #[error("the role {role} passes row-level security by, which keeps organisations apart: take SUPERUSER and BYPASSRLS from it")]
+    FreeRole { role: String },
     #[error("{pragma} of {path} is {found}, expected {expected}")]
     Pragma { path: String, pragma: &'static str, found: String, expected: &'static str },
 }

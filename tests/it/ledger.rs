@@ -36,18 +36,26 @@ macro_rules! cases {
     )+};
 }
 
-cases!(
-    the_same_event_fifty_times_is_planned_once,
-    a_dedupe_key_is_its_owners,
-    a_plan_that_fails_marks_nothing,
-    what_is_planned_is_what_is_claimed,
-    claims_rotate_over_organisations,
-    what_has_expired_is_dead_without_an_attempt,
-    an_ended_lease_is_unknown_and_its_worker_is_overtaken,
-    an_id_that_another_action_holds_is_ambiguous,
-    parked_actions_go_on_with_a_newer_credential_whichever_comes_first,
-    records_count_what_they_say,
-    every_state_meets_every_operation,
-    an_action_without_a_request_cannot_be_retried,
-    many_at_once_are_never_busy,
-);
+/// Hands the names of the suite's cases to a macro of the caller's, so that every backend has them all.
+#[macro_export]
+macro_rules! ledger_cases {
+    ($cases:ident) => {
+        $cases!(
+            the_same_event_fifty_times_is_planned_once,
+            a_dedupe_key_is_its_owners,
+            a_plan_that_fails_marks_nothing,
+            what_is_planned_is_what_is_claimed,
+            claims_rotate_over_organisations,
+            what_has_expired_is_dead_without_an_attempt,
+            an_ended_lease_is_unknown_and_its_worker_is_overtaken,
+            an_id_that_another_action_holds_is_ambiguous,
+            parked_actions_go_on_with_a_newer_credential_whichever_comes_first,
+            records_count_what_they_say,
+            every_state_meets_every_operation,
+            an_action_without_a_request_cannot_be_retried,
+            many_at_once_are_never_busy,
+        );
+    };
+}
+
+ledger_cases!(cases);

@@ -31,11 +31,11 @@ impl Drop for Scratch {
     }
 }
 
-async fn open() -> (Scratch, Arc<dyn Store>, Arc<ManualClock>) {
+async fn open() -> Option<(Scratch, Arc<dyn Store>, Arc<ManualClock>)> {
     let scratch = Scratch::new();
     let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1_000_000)));
     let store = SqliteStore::open(&scratch.0.join("store.db"), clock.clone()).await.expect("the store opens");
-    (scratch, Arc::new(store), clock)
+    Some((scratch, Arc::new(store), clock))
 }
 
 crate::store_suite!(open);
@@ -80,7 +80,7 @@ async fn a_second_opening_is_refused_and_says_so() {
 
 #[tokio::test]
 async fn urls_that_name_no_file_are_refused() {
-    for url in ["", "sqlite", "sqlite:", "sqlite://", "sqlite::memory:", "postgres://localhost/x", "mysql:x"] {
+    for url in ["", "sqlite", "sqlite:", "sqlite://", "sqlite::memory:", "postgres://", "postgres:", "mysql:x"] {
         let refused = store::connect(url, Arc::new(SystemClock)).await.err();
         assert!(matches!(refused, Some(ConnectError::UnknownUrl)), "{url}");
     }

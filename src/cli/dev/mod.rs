@@ -22,7 +22,7 @@ use crate::{
     domain::{Clock, OrgId, SystemClock},
     lifecycle::Stage,
     sandbox::{Accounts, ElevenLabsKey, GoogleAccount, GoogleOauthClient, ResendKey, TwilioAccount, VapiAssistant, VapiOrganisation},
-    telemetry,
+    store, telemetry,
     vault::Keyring,
 };
 use anyhow::Context;
@@ -131,6 +131,7 @@ pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         None => Some(sandbox::Own::bind(args.port_base + 3).await.context("--port-base chooses the ports")?),
         Some(_) => None,
     };
+    store::migrate(&settings.store.database_url, std::sync::Arc::new(SystemClock)).await?;
     let app = App::start(settings, keyring, listeners, Options::default()).await?;
     if let Some(sandbox) = own_sandbox {
         app.lifecycle().start(Stage::Upkeep, sandbox.serve(app.lifecycle().soft(Stage::Upkeep)));

@@ -22,7 +22,7 @@ mod writer;
 
 pub(super) use writer::Lane;
 
-use super::{Base, ConnectError, StoreError};
+use super::{Base, ConnectError, MigrationStatus, StoreError};
 use crate::domain::Clock;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
@@ -169,6 +169,25 @@ impl SqliteStore {
     }
 }
 
+/// Which migrations a file has; one that is not there waits for all. Reads only, also while a process has it open.
+pub(super) async fn migration_status(path: &Path) -> Result<MigrationStatus, ConnectError> {
+    let open_failed = |source| ConnectError::Open { path: path.display().to_string(), source };
+    let mut applied: Vec<i64> = Vec::new();
+    if path.exists() {
+        let mut connection = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path).read_only(true)).await.map_err(open_failed)?;
+        let has_any: i64 = sqlx::query_scalar(HAS_MIGRATIONS).fetch_one(&mut connection).await.map_err(open_failed)?;
+        if has_any > 0 {
+            applied = sqlx::query_scalar(APPLIED_MIGRATIONS).fetch_all(&mut connection).await.map_err(open_failed)?;
+        }
+        // It has only read: how it ends changes nothing.
+        let _ = connection.close().await;
+    }
+    Ok(MigrationStatus::of(&migrator(), &applied))
+}
+
+const HAS_MIGRATIONS: &str = "SELECT count(*) FROM sqlite_master WHERE name = '_sqlx_migrations'";
+const APPLIED_MIGRATIONS: &str = "SELECT version FROM _sqlx_migrations WHERE success";
+
 /// Maps a database error, with what was being done. For `map_err`.
 pub(super) fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
     move |error| match error {
@@ -237,6 +256,10 @@ impl Base for SqliteStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.config_version().await.map(drop)
+    }
+
+    fn is_shared(&self) -> bool {
+        false
     }
 
     async fn close(&self) {

@@ -11,7 +11,8 @@ use hookswitch::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// Makes one test of each contract test, over `$open`: an async function that returns `(Opened, Arc<dyn Store>, Arc<ManualClock>)`.
+/// Makes one test of each contract test, over `$open`: an async function that returns `(Opened, Arc<dyn Store>, Arc<ManualClock>)`,
+/// or `None` where the backend's server is not there and that was said.
 #[macro_export]
 macro_rules! store_suite {
     ($open:path) => {
@@ -37,7 +38,7 @@ macro_rules! store_suite {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
-                let (opened, store, clock) = $open().await;
+                let Some((opened, store, clock)) = $open().await else { return };
                 $crate::conformance::$file::$test(&store, &clock).await;
                 store.close().await;
                 drop(opened);

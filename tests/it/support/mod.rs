@@ -27,3 +27,4 @@ pub fn client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("a client without files or proxies can be built")
 }
 pub mod ingress;
+pub mod postgres;
