@@ -60,7 +60,8 @@ const LIST_ACTIONS: &str = list_actions!("actions", "$6::uuid IS NULL");
 const LIST_ACTIONS_OF_EVENT: &str = list_actions!("actions", "event_id = $6");
 // Few rows are in these states, and partial indexes hold them: their own terms have to stand here in their words. All other rows would have to be
 // passed over by way of the ids.
-const LIST_ACTIONS_SETTLED: &str = list_actions!("actions", "state = $4 AND $6::uuid IS NULL AND state IN ('unknown', 'parked', 'suppressed', 'cancelled', 'dead')");
+const LIST_ACTIONS_SETTLED: &str =
+    list_actions!("actions", "state = $4 AND $6::uuid IS NULL AND state IN ('unknown', 'parked', 'suppressed', 'cancelled', 'dead')");
 const LIST_ACTIONS_CLAIMABLE: &str = list_actions!("actions", "$6::uuid IS NULL AND state IN ('pending', 'waiting', 'unknown')");
 const LIST_ACTIONS_RUNNING: &str = list_actions!("actions", "$6::uuid IS NULL AND state = 'running'");
 const FIND_ACTION: &str = "SELECT id, org_id, event_id, rule_id, rule_name, kind, provider, credential_name, state, cause, detail, http_status, provider_code, \
