@@ -1,14 +1,16 @@
-//! How many instructions the hot paths take: run by `scripts/counts` under callgrind, which counts inside of [`counted_path`] and nowhere else.
+//! How many instructions the hot paths take: run by `scripts/counts` under callgrind, which counts
+//! inside of [`counted_path`] and nowhere else.
 //!
-//! `counts PATH` does one path's work 200 times; without a name it prints the names. What is counted is this thread's own work: a group's write and fsync
-//! belong to the appender's thread. Valgrind's processor has no SHA instructions and no AVX-512, so hashes count as their portable code; bodies are small here,
-//! so that what is ours is most of a count.
+//! `counts PATH` does one path's work 200 times; without a name it prints the names. What is
+//! counted is this thread's own work: a group's write and fsync belong to the appender's thread.
+//! Valgrind's processor has no SHA instructions and no AVX-512, so hashes count as their portable
+//! code; bodies are small here, so that what is ours is most of a count.
 
 use futures_util::FutureExt;
 use hookswitch::{
     domain::{
-        Clock, DedupeKey, Envelope, EventId, EventType, OrgId, RouteKey, RouteKind, RuleSpec, SecretBytes, Source, Subject, SystemClock, Timestamp,
-        VerifiedEvent,
+        Clock, DedupeKey, Envelope, EventId, EventType, OrgId, RouteKey, RouteKind, RuleSpec, SecretBytes, Source,
+        Subject, SystemClock, Timestamp, VerifiedEvent,
     },
     queue::{EventQueue, LogQueue, LogSettings, decode, encode},
     routing::RouteTable,
@@ -21,7 +23,17 @@ use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use std::{hint::black_box, path::Path, sync::Arc};
 
 const ROUNDS: usize = 200;
-const PATHS: [&str; 9] = ["verify_vapi", "verify_twilio", "ids_vapi", "ids_twilio", "route", "encode", "decode", "append", "plan"];
+const PATHS: [&str; 9] = [
+    "verify_vapi",
+    "verify_twilio",
+    "ids_vapi",
+    "ids_twilio",
+    "route",
+    "encode",
+    "decode",
+    "append",
+    "plan",
+];
 const URL: &str = "https://hooks.hookswitch.example/webhooks/x";
 const STATUS: &str = include_str!("../tests/data/payloads/vapi/status-update.squad.json");
 const SMS: &str = include_str!("../tests/data/payloads/twilio/sms.inbound.form");
@@ -58,54 +70,104 @@ fn verify(plan: &str, secret: &str, sign: impl FnOnce(&SecretBytes) -> HeaderMap
     let secret = SecretBytes::from(secret.to_owned());
     let key = SigningKey::new(&serde_json::from_str(plan).expect("a good plan"), &secret).expect("a good secret");
     let headers = sign(&secret);
-    let request = Request { method: "POST", url: URL, headers: &headers, body };
-    counted_path(|_| key.verify(black_box(&request), Timestamp::from_seconds(1_800_000_000)).expect("it was signed"));
+    let request = Request {
+        method: "POST",
+        url: URL,
+        headers: &headers,
+        body,
+    };
+    counted_path(|_| {
+        key.verify(black_box(&request), Timestamp::from_seconds(1_800_000_000))
+            .expect("it was signed")
+    });
 }
 
 fn verify_vapi() {
     let (plan, body) = (r#"{"type":"hmac","algorithm":"sha256"}"#, [b'x'; 256]);
-    let Plan::Vapi(vapi) = serde_json::from_str(plan).expect("a good plan") else { panic!("a Vapi plan") };
+    let Plan::Vapi(vapi) = serde_json::from_str(plan).expect("a good plan") else {
+        panic!("a Vapi plan")
+    };
     let sign = |secret: &SecretBytes| {
-        let headers = sign::sign_vapi(&vapi, secret, Timestamp::from_seconds(1_800_000_000), "POST", URL, &body).expect("a good secret");
+        let headers = sign::sign_vapi(
+            &vapi,
+            secret,
+            Timestamp::from_seconds(1_800_000_000),
+            "POST",
+            URL,
+            &body,
+        )
+        .expect("a good secret");
         headers.into_iter().collect()
     };
     verify(plan, "d6706284aac1f6c0f0b7922d46e9af3cac8bc74fbd4bff11", sign, &body);
 }
 
 fn verify_twilio() {
-    let sign = |secret: &SecretBytes| sign::TwilioSigner::auth_token(secret).sign_form(URL, &sign::form_pairs(SMS)).into_iter().collect();
-    verify(r#"{"type":"auth_token"}"#, "0fa54772703c5bf4938ad079a515af8b", sign, SMS.as_bytes());
+    let sign = |secret: &SecretBytes| {
+        sign::TwilioSigner::auth_token(secret)
+            .sign_form(URL, &sign::form_pairs(SMS))
+            .into_iter()
+            .collect()
+    };
+    verify(
+        r#"{"type":"auth_token"}"#,
+        "0fa54772703c5bf4938ad079a515af8b",
+        sign,
+        SMS.as_bytes(),
+    );
 }
 
 fn ids(source: Source, content_type: &'static str, body: &str) {
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
-    let request = Request { method: "POST", url: URL, headers: &headers, body: body.as_bytes() };
+    let request = Request {
+        method: "POST",
+        url: URL,
+        headers: &headers,
+        body: body.as_bytes(),
+    };
     counted_path(|_| drop(black_box(read(source, black_box(&request)).expect("a webhook"))));
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }
 
-/// Each of 1,000 routes is looked up by turns: hashes are keyed anew in each process, and one key alone may lie well or badly.
+/// Each of 1,000 routes is looked up by turns: hashes are keyed anew in each process, and one key
+/// alone may lie well or badly.
 fn route(place: &Path) {
     let table = runtime().block_on(async {
         let path = place.join("store.db");
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&path, Arc::new(SystemClock)).await.expect("the store opens"));
-        let mut connection = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path)).await.expect("a connection");
+        let store: Arc<dyn Store> = Arc::new(
+            SqliteStore::open(&path, Arc::new(SystemClock))
+                .await
+                .expect("the store opens"),
+        );
+        let mut connection = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path))
+            .await
+            .expect("a connection");
         sqlx::raw_sql(
-            "INSERT INTO organizations (id, name, created_at, updated_at, changed_version) VALUES (zeroblob(16), 'a', 0, 0, 1); \
+            "INSERT INTO organizations (id, name, created_at, updated_at, changed_version) VALUES (zeroblob(16), 'a', \
+            0, 0, 1); \
              WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999) \
-             INSERT INTO assistant_org_mapping (id, org_id, assistant_id, state, created_at, updated_at, changed_version) \
-             SELECT unhex(printf('%032x', i)), zeroblob(16), printf('3c8a2f5e-1111-4222-8333-%012x', i), 'live', 0, 0, 1 FROM n",
+             INSERT INTO assistant_org_mapping (id, org_id, assistant_id, state, created_at, updated_at, \
+             changed_version) \
+             SELECT unhex(printf('%032x', i)), zeroblob(16), printf('3c8a2f5e-1111-4222-8333-%012x', i), 'live', 0, 0, \
+             1 FROM n",
         )
         .execute(&mut connection)
         .await
         .expect("rows");
         connection.close().await.expect("closes");
-        RouteTable::load(store, Arc::new(SystemClock)).await.expect("routes load")
+        RouteTable::load(store, Arc::new(SystemClock))
+            .await
+            .expect("routes load")
     });
-    let keys: Vec<_> = (0..1_000).map(|n| RouteKey::new(RouteKind::VapiAssistant, &format!("3c8a2f5e-1111-4222-8333-{n:012x}"))).collect();
+    let keys: Vec<_> = (0..1_000)
+        .map(|n| RouteKey::new(RouteKind::VapiAssistant, &format!("3c8a2f5e-1111-4222-8333-{n:012x}")))
+        .collect();
     counted_path(|round| {
         for key in &keys[round * 5..round * 5 + 5] {
             black_box(table.get(black_box(key)).expect("a route"));
@@ -115,8 +177,10 @@ fn route(place: &Path) {
 
 fn report() -> Envelope {
     let body = serde_json::json!({ "message": {
-        "type": "end-of-call-report", "call": { "id": "7420f27a-30fd-4f49-a995-5549ae7cc00d" }, "customer": { "number": "+15552010188" },
-        "endedReason": "customer-ended-call", "artifact": { "transcript": "The caller asks for an appointment next week. ".repeat(4) },
+        "type": "end-of-call-report", "call": { "id": "7420f27a-30fd-4f49-a995-5549ae7cc00d" },
+        "customer": { "number": "+15552010188" },
+        "endedReason": "customer-ended-call", "artifact": { "transcript": "The caller asks for an appointment next \
+        week. ".repeat(4) },
     } });
     let now = SystemClock.now();
     Envelope {
@@ -152,11 +216,17 @@ fn envelopes(path: &str) {
     counted_path(|_| drop(black_box(decode(black_box(&bytes)).expect("an envelope"))));
 }
 
-/// Up to where the publisher waits for the fsync: the envelope in the filling group, with its checksums.
+/// Up to where the publisher waits for the fsync: the envelope in the filling group, with its
+/// checksums.
 fn append(place: &Path) {
     let (runtime, event) = (runtime(), VerifiedEvent::vouch(report()));
-    let settings = LogSettings { disk_free_bytes_min: Some(0), ..LogSettings::default() };
-    let queue = runtime.block_on(LogQueue::open(place, settings, Arc::new(SystemClock))).expect("a log");
+    let settings = LogSettings {
+        disk_free_bytes_min: Some(0),
+        ..LogSettings::default()
+    };
+    let queue = runtime
+        .block_on(LogQueue::open(place, settings, Arc::new(SystemClock)))
+        .expect("a log");
     counted_path(|_| {
         // `None`: it waits. The write goes on without the wait.
         black_box(queue.publish(black_box(&event)).now_or_never());
@@ -166,8 +236,10 @@ fn append(place: &Path) {
 
 fn plan() {
     let spec: RuleSpec = serde_json::from_value(serde_json::json!({
-        "name": "text", "source": "vapi", "event_type": "end-of-call-report", "when": "message.endedReason != \"customer-busy\"", "action": "twilio.send_sms",
-        "parameters": { "to": "{{ message.customer.number }}", "body": "Thank you for your call {{ message.call.id }}." },
+        "name": "text", "source": "vapi", "event_type": "end-of-call-report", "when": "message.endedReason != \
+        \"customer-busy\"", "action": "twilio.send_sms",
+        "parameters": { "to": "{{ message.customer.number }}", "body": "Thank you for your call \
+        {{ message.call.id }}." },
     }))
     .expect("a good rule");
     let (rule, report) = (Compiled::new(&spec).expect("it compiles"), report());

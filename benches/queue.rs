@@ -1,9 +1,13 @@
-//! The embedded queue beside the least that durable can be, and beside SQLite: events a second, all confirmed after an fsync, in one run on one disk.
+//! The embedded queue beside the least that durable can be, and beside SQLite: events a second, all
+//! confirmed after an fsync, in one run on one disk.
 //!
-//! `cargo bench --bench queue [-- SECONDS]` prints the machine, each side's median of nine rounds, and the ratios that `docs/decisions/0001-embedded-queue.md` quotes.
-//! Sides: `bare` appends bodies to one file with one write and one fdatasync for all that wait (no ids, no checksums, no reading back); `bare, in place`
-//! writes them over and over into the same zero-filled 64 MiB, which is as fast as a disk gets and keeps nothing; `log` is the embedded
-//! queue; `log, consumed` is the same with a consumer that reads and acks everything meanwhile; `sqlite` inserts by batches into one table (WAL, synchronous=FULL).
+//! `cargo bench --bench queue [-- SECONDS]` prints the machine, each side's median of nine rounds,
+//! and the ratios that `docs/decisions/0001-embedded-queue.md` quotes. Sides: `bare` appends bodies
+//! to one file with one write and one fdatasync for all that wait (no ids, no checksums, no reading
+//! back); `bare, in place` writes them over and over into the same zero-filled 64 MiB, which is as
+//! fast as a disk gets and keeps nothing; `log` is the embedded queue; `log, consumed` is the same
+//! with a consumer that reads and acks everything meanwhile; `sqlite` inserts by batches into one
+//! table (WAL, synchronous=FULL).
 
 use bytes::Bytes;
 use hookswitch::{
@@ -29,28 +33,46 @@ const ROUNDS: usize = 9;
 const IN_PLACE_BYTES: usize = 64 << 20;
 
 fn main() {
-    let seconds = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(1.0);
+    let seconds = std::env::args()
+        .skip(1)
+        .find_map(|word| word.parse().ok())
+        .unwrap_or(1.0);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     // Beside the build, which is on a disk where /tmp often is not.
     let place = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("queue-bench");
     println!("{cores} cores; bodies of {BODY_BYTES} bytes; {ROUNDS} rounds of {seconds} s a side, by turns");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(cores).enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     for senders in [64, 256] {
         let sides = ["bare", "bare, in place", "log", "log, consumed", "sqlite"];
         let mut rates = sides.map(|_| Vec::new());
         for round in 0..ROUNDS {
-            // Each round begins with another side, so that none always follows the one that fills the disk's cache.
+            // Each round begins with another side, so that none always follows the one that fills
+            // the disk's cache.
             for index in (0..sides.len()).map(|index| (index + round) % sides.len()) {
                 let _ = std::fs::remove_dir_all(&place);
                 std::fs::create_dir_all(&place).expect("a writable directory");
-                rates[index].push(runtime.block_on(measure(sides[index], &place, senders, Duration::from_secs_f64(seconds))));
+                rates[index].push(runtime.block_on(measure(
+                    sides[index],
+                    &place,
+                    senders,
+                    Duration::from_secs_f64(seconds),
+                )));
             }
         }
         println!("\n{senders} publishers      events/s: median (least to most)      of bare in the same round: median");
         for (side, own) in sides.iter().zip(&rates) {
             let sorted = sorted(own.clone());
             let ratio = median_ratio(own, &rates[0]);
-            println!("  {side:14} {:>8.0} ({:.0} to {:.0})   {ratio:.2}", sorted[ROUNDS / 2], sorted[0], sorted[ROUNDS - 1]);
+            println!(
+                "  {side:14} {:>8.0} ({:.0} to {:.0})   {ratio:.2}",
+                sorted[ROUNDS / 2],
+                sorted[0],
+                sorted[ROUNDS - 1]
+            );
         }
     }
     let _ = std::fs::remove_dir_all(place);
@@ -70,17 +92,45 @@ async fn measure(side: &str, place: &Path, senders: usize, span: Duration) -> f6
     match side {
         "bare" | "bare, in place" => {
             let bare = Arc::new(Bare::create(&place.join("bare"), side != "bare"));
-            run(senders, span, || bare.clone(), |bare, event| async move { bare.publish(event).await }).await
+            run(
+                senders,
+                span,
+                || bare.clone(),
+                |bare, event| async move { bare.publish(event).await },
+            )
+            .await
         }
         "sqlite" => {
             let sqlite = Sqlite::create(&place.join("queue.db")).await;
-            run(senders, span, || sqlite.clone(), |sqlite, event| async move { sqlite.publish(event).await }).await
+            run(
+                senders,
+                span,
+                || sqlite.clone(),
+                |sqlite, event| async move { sqlite.publish(event).await },
+            )
+            .await
         }
         log => {
-            let queue =
-                Arc::new(LogQueue::open(place, LogSettings { bytes_max: 64 << 30, ..LogSettings::default() }, Arc::new(SystemClock)).await.expect("a log"));
+            let queue = Arc::new(
+                LogQueue::open(
+                    place,
+                    LogSettings {
+                        bytes_max: 64 << 30,
+                        ..LogSettings::default()
+                    },
+                    Arc::new(SystemClock),
+                )
+                .await
+                .expect("a log"),
+            );
             let consumed = (log == "log, consumed").then(|| start(consume(queue.clone())));
-            let rate = run(senders, span, || queue.clone(), |queue, event| async move { queue.publish(&event).await.expect("room") }).await;
+            let rate = run(
+                senders,
+                span,
+                || queue.clone(),
+                |queue, event| async move { queue.publish(&event).await.expect("room") },
+            )
+            .await;
             queue.close().await;
             if let Some(consumed) = consumed {
                 consumed.await.expect("the consumer ends with the queue");
@@ -96,7 +146,12 @@ fn start<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> t
 }
 
 /// Senders that each publish one event after the other until the time is over.
-async fn run<S, F>(senders: usize, span: Duration, sink: impl Fn() -> S, publish: impl Fn(S, VerifiedEvent) -> F + Copy + Send + 'static) -> f64
+async fn run<S, F>(
+    senders: usize,
+    span: Duration,
+    sink: impl Fn() -> S,
+    publish: impl Fn(S, VerifiedEvent) -> F + Copy + Send + 'static,
+) -> f64
 where
     S: Clone + Send + 'static,
     F: Future<Output = ()> + Send,
@@ -180,7 +235,10 @@ impl Bare {
     fn create(path: &Path, in_place: bool) -> Self {
         let mut file = File::create(path).expect("a file");
         if in_place {
-            file.write_all(&vec![0; IN_PLACE_BYTES]).and_then(|()| file.sync_data()).and_then(|()| file.rewind()).expect("a sound disk");
+            file.write_all(&vec![0; IN_PLACE_BYTES])
+                .and_then(|()| file.sync_data())
+                .and_then(|()| file.rewind())
+                .expect("a sound disk");
         }
         let shared = Arc::new((Mutex::new(Filling::default()), Condvar::new()));
         let ours = shared.clone();
@@ -200,15 +258,22 @@ impl Bare {
                     std::mem::swap(&mut writing, &mut filling.bytes);
                     std::mem::take(&mut filling.group)
                 };
-                if in_place && file.stream_position().expect("a position") + writing.len() as u64 > IN_PLACE_BYTES as u64 {
+                if in_place
+                    && file.stream_position().expect("a position") + writing.len() as u64 > IN_PLACE_BYTES as u64
+                {
                     file.rewind().expect("a seek");
                 }
-                file.write_all(&writing).and_then(|()| file.sync_data()).expect("a sound disk");
+                file.write_all(&writing)
+                    .and_then(|()| file.sync_data())
+                    .expect("a sound disk");
                 let _ = group.durable.set(());
                 group.done.notify_waiters();
             }
         });
-        Self { shared, thread: Some(thread) }
+        Self {
+            shared,
+            thread: Some(thread),
+        }
     }
 
     async fn publish(&self, event: VerifiedEvent) {
@@ -237,7 +302,8 @@ impl Drop for Bare {
     }
 }
 
-/// Rows that one statement inserts: below SQLite's limit of parameters, and more than ever wait here.
+/// Rows that one statement inserts: below SQLite's limit of parameters, and more than ever wait
+/// here.
 const ROWS_MAX: usize = 256;
 
 #[derive(Clone)]
@@ -263,7 +329,8 @@ impl Sqlite {
                 insert.push_values(&group, |mut row, (event, _)| {
                     let mut envelope = Vec::with_capacity(BODY_BYTES + 512);
                     encode(event.envelope(), &mut envelope);
-                    row.push_bind(event.envelope().id.as_bytes().to_vec()).push_bind(envelope);
+                    row.push_bind(event.envelope().id.as_bytes().to_vec())
+                        .push_bind(envelope);
                 });
                 // One statement is one transaction.
                 insert.build().execute(&mut connection).await.expect("an insert");

@@ -1,9 +1,12 @@
-//! Named steps between bytes read and effect recorded, at which a test has the process killed: exactly there, as `kill -9` does it.
+//! Named steps between bytes read and effect recorded, at which a test has the process killed:
+//! exactly there, as `kill -9` does it.
 //!
-//! Every room on the way of an event may say that it reached a step. **Invariant:** a release build has nothing of it: no variable is read, no step is
-//! counted, [`reach`] is empty. Why by build profile and not by a feature: `docs/decisions/0008-kill-points.md`.
+//! Every room on the way of an event may say that it reached a step. **Invariant:** a release build
+//! has nothing of it: no variable is read, no step is counted, [`reach`] is empty. Why by build
+//! profile and not by a feature: `docs/decisions/0008-kill-points.md`.
 //!
-//! In a debug build `TEST_KILL_AT=planned:3` ends the process with SIGKILL when it reaches `planned` for the third time.
+//! In a debug build `TEST_KILL_AT=planned:3` ends the process with SIGKILL when it reaches
+//! `planned` for the third time.
 
 macro_rules! steps {
     ($($(#[$doc:meta])* $step:ident = $name:literal),+ $(,)?) => {
@@ -89,15 +92,26 @@ mod chosen {
         let parse = || {
             let (step, count) = text.split_once(':').unwrap_or((&text, "1"));
             let left = count.parse::<u32>().ok()?.checked_sub(1)?;
-            Some(Chosen { step: *Step::ALL.iter().find(|known| known.as_str() == step)?, left: AtomicU32::new(left) })
+            Some(Chosen {
+                step: *Step::ALL.iter().find(|known| known.as_str() == step)?,
+                left: AtomicU32::new(left),
+            })
         };
         // A test that names a step that is none would prove nothing.
-        Some(parse().unwrap_or_else(|| panic!("{VARIABLE}={text}: expected a step and how often it is reached, such as planned:3")))
+        Some(parse().unwrap_or_else(|| {
+            panic!("{VARIABLE}={text}: expected a step and how often it is reached, such as planned:3")
+        }))
     });
 
     pub(super) fn reach(step: Step) {
-        let Some(chosen) = CHOSEN.as_ref().filter(|chosen| chosen.step == step) else { return };
-        if chosen.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() {
+        let Some(chosen) = CHOSEN.as_ref().filter(|chosen| chosen.step == step) else {
+            return;
+        };
+        if chosen
+            .left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+            .is_err()
+        {
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
             // Not one instruction of the way further, however long the system takes.
             loop {

@@ -1,12 +1,15 @@
-//! How a process starts, drains and stops: stages with a soft token and a task tracker each, one hard token over all.
+//! How a process starts, drains and stops: stages with a soft token and a task tracker each, one
+//! hard token over all.
 //!
-//! `cli` and tests enter. **Invariant:** stages end in order, and nothing outlives [`Lifecycle::drain`] but what the hard stop cut off.
+//! `cli` and tests enter. **Invariant:** stages end in order, and nothing outlives
+//! [`Lifecycle::drain`] but what the hard stop cut off.
 
 use std::{future::Future, time::Duration};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// What ends before what: intake first, so that work has nothing more coming; upkeep last, because intake and work lean on it.
+/// What ends before what: intake first, so that work has nothing more coming; upkeep last, because
+/// intake and work lean on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stage {
     /// Listeners. Soft stop: accept nothing more, finish what is being answered.
@@ -45,7 +48,10 @@ impl Default for Lifecycle {
     fn default() -> Self {
         let hard = CancellationToken::new();
         // The hard token is the parent: a hard stop implies every soft one.
-        let stages = Stage::ALL.map(|_| Tasks { soft: hard.child_token(), tracker: TaskTracker::new() });
+        let stages = Stage::ALL.map(|_| Tasks {
+            soft: hard.child_token(),
+            tracker: TaskTracker::new(),
+        });
         Self { hard, stages }
     }
 }
@@ -78,7 +84,8 @@ impl Lifecycle {
         self.tasks(stage).tracker.spawn(task);
     }
 
-    /// Stops stage by stage within `budget`, then hard, with a second more for what is cut off to notice.
+    /// Stops stage by stage within `budget`, then hard, with a second more for what is cut off to
+    /// notice.
     pub async fn drain(&self, budget: Duration) -> Drained {
         let end = Instant::now() + budget;
         let mut outcome = Drained::Clean;
@@ -127,7 +134,10 @@ mod tests {
             });
         }
         assert_eq!(lifecycle.drain(Duration::from_secs(10)).await, Drained::Clean);
-        assert_eq!(*ended.lock().expect("no poison"), [Stage::Intake, Stage::Work, Stage::Upkeep]);
+        assert_eq!(
+            *ended.lock().expect("no poison"),
+            [Stage::Intake, Stage::Work, Stage::Upkeep]
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -135,7 +145,10 @@ mod tests {
         let lifecycle = Lifecycle::default();
         lifecycle.start(Stage::Work, std::future::pending());
         let begun = Instant::now();
-        assert_eq!(lifecycle.drain(Duration::from_secs(5)).await, Drained::CutOff(Stage::Work));
+        assert_eq!(
+            lifecycle.drain(Duration::from_secs(5)).await,
+            Drained::CutOff(Stage::Work)
+        );
         assert!(begun.elapsed() < Duration::from_secs(9));
         assert!(lifecycle.hard().is_cancelled());
     }

@@ -15,7 +15,8 @@ pub fn report() -> Envelope {
     let transcript = "The caller asks for an appointment next week. ".repeat(38);
     let body = json!({ "message": {
         "type": "end-of-call-report", "call": { "id": call, "assistantId": "bd38a607-499f-45b3-acf8-adf2a1085da2" },
-        "customer": { "number": "+15552010188" }, "endedReason": "customer-ended-call", "artifact": { "transcript": transcript },
+        "customer": { "number": "+15552010188" }, "endedReason": "customer-ended-call",
+        "artifact": { "transcript": transcript },
     } });
     let now = SystemClock.now();
     Envelope {

@@ -18,7 +18,8 @@ const FUEL: u64 = 100_000;
 
 fn rule(when: Option<&str>, parameters: &serde_json::Value) -> Compiled {
     let spec: RuleSpec = serde_json::from_value(json!({
-        "name": "text", "source": "vapi", "event_type": "end-of-call-report", "when": when, "action": "twilio.send_sms", "parameters": parameters,
+        "name": "text", "source": "vapi", "event_type": "end-of-call-report", "when": when,
+        "action": "twilio.send_sms", "parameters": parameters,
     }))
     .expect("a good rule");
     Compiled::new(&spec).expect("it compiles")
@@ -26,7 +27,10 @@ fn rule(when: Option<&str>, parameters: &serde_json::Value) -> Compiled {
 
 fn text_the_caller() -> Compiled {
     let when = r#"message.endedReason != "customer-busy""#;
-    rule(Some(when), &json!({ "to": "{{ message.customer.number }}", "body": "Thank you for your call {{ message.call.id }}." }))
+    rule(
+        Some(when),
+        &json!({ "to": "{{ message.customer.number }}", "body": "Thank you for your call {{ message.call.id }}." }),
+    )
 }
 
 /// `literal` has nothing to fill in; `filters` does what long templates do.
@@ -39,7 +43,11 @@ fn template(bencher: Bencher, which: &str) {
     };
     let (compiled, report) = (rule(None, &json!({ "to": "+15552010188", "body": body })), report());
     let context = Context::new(&Sample::from(&report));
-    bencher.bench(|| compiled.render(black_box(&context), &mut Budget::new(FUEL)).expect("it renders"));
+    bencher.bench(|| {
+        compiled
+            .render(black_box(&context), &mut Budget::new(FUEL))
+            .expect("it renders")
+    });
 }
 
 /// The condition alone, on a context that stands: what a rule costs that does not want the event.
@@ -47,10 +55,15 @@ fn template(bencher: Bencher, which: &str) {
 fn condition(bencher: Bencher) {
     let (compiled, report) = (text_the_caller(), report());
     let context = Context::new(&Sample::from(&report));
-    bencher.bench(|| compiled.matches(black_box(&context), &mut Budget::new(FUEL)).expect("it holds"));
+    bencher.bench(|| {
+        compiled
+            .matches(black_box(&context), &mut Budget::new(FUEL))
+            .expect("it holds")
+    });
 }
 
-/// An end-of-call report of 2 kB: parsed and masked for rules, the condition, the templates, the request frozen. No I/O.
+/// An end-of-call report of 2 kB: parsed and masked for rules, the condition, the templates, the
+/// request frozen. No I/O.
 #[divan::bench(args = [1, 5])]
 fn plan(bencher: Bencher, rules: usize) {
     let (rules, report): (Vec<_>, _) = ((0..rules).map(|_| text_the_caller()).collect(), report());
@@ -74,7 +87,10 @@ fn plan_context(bencher: Bencher) {
 #[divan::bench(args = [1_usize, 64, 512], sample_count = 20, sample_size = 1)]
 fn plan_transaction(bencher: Bencher, events: usize) {
     let batch = move || -> Arc<[PlannedEvent]> { (0..events).map(|_| planned()).collect() };
-    bencher.counter(ItemsCount::new(events)).with_inputs(batch).bench_values(|batch| WORLD.runtime.block_on(WORLD.store.plan(batch)).expect("planned"));
+    bencher
+        .counter(ItemsCount::new(events))
+        .with_inputs(batch)
+        .bench_values(|batch| WORLD.runtime.block_on(WORLD.store.plan(batch)).expect("planned"));
 }
 
 fn planned() -> PlannedEvent {
@@ -93,5 +109,11 @@ fn planned() -> PlannedEvent {
         detail: None,
         expires_at: envelope.received_at + std::time::Duration::from_hours(24),
     };
-    PlannedEvent { org: ORG, body: SealedBytes(envelope.body.to_vec().into()), envelope, actions: vec![action], series: 0 }
+    PlannedEvent {
+        org: ORG,
+        body: SealedBytes(envelope.body.to_vec().into()),
+        envelope,
+        actions: vec![action],
+        series: 0,
+    }
 }

@@ -1,7 +1,9 @@
 //! `http.post`: an event to an organisation's own URL, signed as Standard Webhooks (spec v1.0.0).
 //!
-//! Parameters: `destination` (the name of a credential of provider `http`) and optionally `body` (object, array or text; templates inside its texts).
-//! The body that goes out is `{"type","timestamp","data"}`: type and time of the event, and `body`, or the event's own body where none is given.
+//! Parameters: `destination` (the name of a credential of provider `http`) and optionally `body`
+//! (object, array or text; templates inside its texts). The body that goes out is
+//! `{"type","timestamp","data"}`: type and time of the event, and `body`, or the event's own body
+//! where none is given.
 //!
 //! | what came back | what follows | why |
 //! |---|---|---|
@@ -14,7 +16,8 @@
 //! | no answer | unknown: sent again with the same `webhook-id` | the receiver absorbs it by the id (spec, "Webhook identifier") |
 //! | an address that is not allowed | dead, `address_not_allowed` | nothing was sent |
 //!
-//! **Invariant:** `webhook-id` and the bytes are the same for every try; `webhook-timestamp` and `webhook-signature` are of the try.
+//! **Invariant:** `webhook-id` and the bytes are the same for every try; `webhook-timestamp` and
+//! `webhook-signature` are of the try.
 
 use super::*;
 use crate::{domain::SecretBytes, provider::masked};
@@ -29,9 +32,11 @@ use sha2::Sha256;
 
 pub struct HttpPost;
 
-/// How long a receiver is expected to know an id: the length of the spec's example schedule, rounded down to what receivers keep at least.
+/// How long a receiver is expected to know an id: the length of the spec's example schedule,
+/// rounded down to what receivers keep at least.
 const KEY_WINDOW: Duration = Duration::from_hours(24);
-/// Largest body. The spec advises 20 kB and links for more; events with a whole conversation are larger.
+/// Largest body. The spec advises 20 kB and links for more; events with a whole conversation are
+/// larger.
 const BODY_BYTES_MAX: usize = 256 << 10;
 
 #[async_trait]
@@ -55,7 +60,11 @@ impl Action for HttpPost {
     fn freeze(&self, mut rendered: Map<String, Value>) -> Result<FrozenRequest, ParameterError> {
         let event = rendered.remove(EVENT_KEY);
         self.check_parameters(&rendered)?;
-        if rendered.get("destination").and_then(Value::as_str).is_none_or(str::is_empty) {
+        if rendered
+            .get("destination")
+            .and_then(Value::as_str)
+            .is_none_or(str::is_empty)
+        {
             return Err(invalid("destination", "is empty"));
         }
         let mut payload = match event {
@@ -68,7 +77,10 @@ impl Action for HttpPost {
         rendered.insert("payload".to_owned(), Value::Object(payload));
         let bytes = serde_json::to_vec(&rendered["payload"]).map_or(usize::MAX, |bytes| bytes.len());
         if bytes > BODY_BYTES_MAX {
-            return Err(invalid("body", &format!("is {bytes} bytes long, {BODY_BYTES_MAX} at most: name the fields that are wanted")));
+            return Err(invalid(
+                "body",
+                &format!("is {bytes} bytes long, {BODY_BYTES_MAX} at most: name the fields that are wanted"),
+            ));
         }
         Ok(FrozenRequest(rendered))
     }
@@ -81,18 +93,51 @@ impl Action for HttpPost {
         let body = body_of(attempt);
         let headers = match signed_headers(destination, attempt, &body, providers.http.now()) {
             Ok(headers) => headers,
-            Err(error) => return (Outcome::Park { cause: Cause::Misconfigured }, Detail { text: error.to_string().into(), ..Detail::default() }),
+            Err(error) => {
+                return (
+                    Outcome::Park {
+                        cause: Cause::Misconfigured,
+                    },
+                    Detail {
+                        text: error.to_string().into(),
+                        ..Detail::default()
+                    },
+                );
+            }
         };
-        match providers.http.post_guarded(&destination.url, headers, body, attempt.deadline).await {
+        match providers
+            .http
+            .post_guarded(&destination.url, headers, body, attempt.deadline)
+            .await
+        {
             Ok(answer) => {
-                let words = answer.body.as_ref().map_or("", |body| std::str::from_utf8(body).unwrap_or(""));
-                let text = if (200..300).contains(&answer.status) { "".into() } else { masked(&words.chars().take(2000).collect::<String>()) };
-                (outcome_of(answer.status, answer.retry_after), Detail { http_status: Some(answer.status), provider_code: None, text })
+                let words = answer
+                    .body
+                    .as_ref()
+                    .map_or("", |body| std::str::from_utf8(body).unwrap_or(""));
+                let text = if (200..300).contains(&answer.status) {
+                    "".into()
+                } else {
+                    masked(&words.chars().take(2000).collect::<String>())
+                };
+                (
+                    outcome_of(answer.status, answer.retry_after),
+                    Detail {
+                        http_status: Some(answer.status),
+                        provider_code: None,
+                        text,
+                    },
+                )
             }
             Err(error) => {
                 let outcome = match error {
-                    CallError::NotSent { .. } => Outcome::Retry { cause: Cause::ConnectFailed, not_before: None },
-                    CallError::AddressNotAllowed { .. } => Outcome::Dead { cause: Cause::AddressNotAllowed },
+                    CallError::NotSent { .. } => Outcome::Retry {
+                        cause: Cause::ConnectFailed,
+                        not_before: None,
+                    },
+                    CallError::AddressNotAllowed { .. } => Outcome::Dead {
+                        cause: Cause::AddressNotAllowed,
+                    },
                     _ => Outcome::Unknown { cause: Cause::NoAnswer },
                 };
                 (outcome, detail_of(&error))
@@ -101,10 +146,16 @@ impl Action for HttpPost {
     }
 
     async fn look_up(&self, _providers: &Providers, _attempt: &Attempt<'_>) -> (LookUp, Detail) {
-        // A receiver cannot be asked: within the window the same id is sent again, past it a person decides.
+        // A receiver cannot be asked: within the window the same id is sent again, past it a person
+        // decides.
         (
-            LookUp::Failed(Outcome::Unknown { cause: Cause::LookUpForbidden }),
-            Detail { text: "a destination cannot be asked what it has".into(), ..Detail::default() },
+            LookUp::Failed(Outcome::Unknown {
+                cause: Cause::LookUpForbidden,
+            }),
+            Detail {
+                text: "a destination cannot be asked what it has".into(),
+                ..Detail::default()
+            },
         )
     }
 }
@@ -112,12 +163,27 @@ impl Action for HttpPost {
 /// The table of the module's documentation.
 fn outcome_of(status: u16, retry_after: Option<Timestamp>) -> Outcome {
     match status {
-        200..300 => Outcome::Succeeded { cause: Cause::Accepted, provider_ref: None },
-        300..400 => Outcome::Dead { cause: Cause::RedirectNotFollowed },
-        429 => Outcome::Retry { cause: Cause::RateLimited, not_before: retry_after },
-        408 | 425 | 500.. => Outcome::Retry { cause: Cause::ProviderUnavailable, not_before: retry_after },
-        410 => Outcome::Park { cause: Cause::EndpointGone },
-        400.. => Outcome::Dead { cause: Cause::InvalidRequest },
+        200..300 => Outcome::Succeeded {
+            cause: Cause::Accepted,
+            provider_ref: None,
+        },
+        300..400 => Outcome::Dead {
+            cause: Cause::RedirectNotFollowed,
+        },
+        429 => Outcome::Retry {
+            cause: Cause::RateLimited,
+            not_before: retry_after,
+        },
+        408 | 425 | 500.. => Outcome::Retry {
+            cause: Cause::ProviderUnavailable,
+            not_before: retry_after,
+        },
+        410 => Outcome::Park {
+            cause: Cause::EndpointGone,
+        },
+        400.. => Outcome::Dead {
+            cause: Cause::InvalidRequest,
+        },
         _ => Outcome::Unknown { cause: Cause::NoAnswer },
     }
 }
@@ -126,7 +192,10 @@ fn outcome_of(status: u16, retry_after: Option<Timestamp>) -> Outcome {
 fn body_of(attempt: &Attempt<'_>) -> Vec<u8> {
     let payload = attempt.request.0.get("payload");
     let get = |name: &str| payload.and_then(|payload| payload.get(name)).cloned();
-    let planned_at = || jiff::Timestamp::from_microsecond(attempt.planned_at.as_micros()).map_or(Value::Null, |at| at.to_string().into());
+    let planned_at = || {
+        jiff::Timestamp::from_microsecond(attempt.planned_at.as_micros())
+            .map_or(Value::Null, |at| at.to_string().into())
+    };
     let body = json!({
         "type": get("type").unwrap_or_else(|| "hookswitch.event".into()),
         "timestamp": get("timestamp").unwrap_or_else(planned_at),
@@ -135,7 +204,8 @@ fn body_of(attempt: &Attempt<'_>) -> Vec<u8> {
     serde_json::to_vec(&body).expect("a JSON value always has a text")
 }
 
-/// `webhook-id`, `webhook-timestamp` and `webhook-signature` over `{id}.{timestamp}.{body}`, one signature a secret, newest first.
+/// `webhook-id`, `webhook-timestamp` and `webhook-signature` over `{id}.{timestamp}.{body}`, one
+/// signature a secret, newest first.
 fn signed_headers(
     destination: &crate::provider::HttpCredential,
     attempt: &Attempt<'_>,
@@ -197,7 +267,10 @@ mod tests {
     fn the_payload_is_frozen_with_the_event() {
         let event = json!({"type": "vapi.hang", "timestamp": "2026-01-01T00:00:00Z", "data": {"a": 1}});
         let with_body = freeze(json!({"destination": "crm", "body": {"x": "y"}, "event": event})).expect("a request");
-        assert_eq!(with_body.0["payload"], json!({"type": "vapi.hang", "timestamp": "2026-01-01T00:00:00Z", "data": {"x": "y"}}));
+        assert_eq!(
+            with_body.0["payload"],
+            json!({"type": "vapi.hang", "timestamp": "2026-01-01T00:00:00Z", "data": {"x": "y"}})
+        );
         let without = freeze(json!({"destination": "crm", "event": event})).expect("a request");
         assert_eq!(without.0["payload"], event);
         assert_eq!(without.0["destination"], "crm");
@@ -210,8 +283,14 @@ mod tests {
             (json!({"destination": ""}), "parameters.destination"),
             (json!({"destination": 5}), "parameters.destination"),
             (json!({"destination": "crm", "body": 5}), "parameters.body"),
-            (json!({"destination": "crm", "body": "a".repeat(BODY_BYTES_MAX)}), "parameters.body"),
-            (json!({"destination": "crm", "url": "https://example.com"}), "parameters.url"),
+            (
+                json!({"destination": "crm", "body": "a".repeat(BODY_BYTES_MAX)}),
+                "parameters.body",
+            ),
+            (
+                json!({"destination": "crm", "url": "https://example.com"}),
+                "parameters.url",
+            ),
         ] {
             assert_eq!(freeze(value.clone()).expect_err(&value.to_string()).field, field);
         }
@@ -240,10 +319,17 @@ mod tests {
             assert_eq!((outcome.label(), outcome.cause()), (label, cause), "{status}");
         }
         let at = Timestamp::from_seconds(9);
-        assert_eq!(outcome_of(503, Some(at)), Outcome::Retry { cause: Cause::ProviderUnavailable, not_before: Some(at) });
+        assert_eq!(
+            outcome_of(503, Some(at)),
+            Outcome::Retry {
+                cause: Cause::ProviderUnavailable,
+                not_before: Some(at)
+            }
+        );
     }
 
-    /// The secret, id, timestamp, body and signature of the libraries' own README and tests (standardwebhooks 1.1.0, `test_sign`).
+    /// The secret, id, timestamp, body and signature of the libraries' own README and tests
+    /// (standardwebhooks 1.1.0, `test_sign`).
     #[test]
     fn signatures_are_those_of_the_official_libraries() {
         let destination = HttpCredential {
@@ -254,14 +340,21 @@ mod tests {
         let key = destination.signing_keys().expect("a key").remove(0);
         let mut mac = Hmac::<Sha256>::new_from_slice(&key).expect("any length");
         mac.update(br#"msg_p5jXN8AQM9LWM0D4loKWxJek.1614265330.{"test": 2432232314}"#);
-        assert_eq!(STANDARD.encode(mac.finalize().into_bytes()), "g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+        assert_eq!(
+            STANDARD.encode(mac.finalize().into_bytes()),
+            "g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+        );
     }
 
     #[test]
     fn a_generated_secret_can_sign() {
         let secrets = vec![generate_secret(), generate_secret()];
         assert_ne!(secrets[0].expose_secret(), secrets[1].expose_secret());
-        let destination = HttpCredential { name: "a".to_owned(), url: "https://example.com".to_owned(), secrets };
+        let destination = HttpCredential {
+            name: "a".to_owned(),
+            url: "https://example.com".to_owned(),
+            secrets,
+        };
         assert_eq!(destination.signing_keys().expect("two keys").len(), 2);
     }
 }

@@ -1,8 +1,8 @@
-//! What can be done at providers: one file an action. Each knows how to check its parameters, freeze its request, send it, and what to do
-//! when the outcome is unknown.
+//! What can be done at providers: one file an action. Each knows how to check its parameters,
+//! freeze its request, send it, and what to do when the outcome is unknown.
 //!
-//! `worker` (to plan) and `attempt` (to send) enter. **Invariant:** an action gets a decrypted credential as an argument and never sees the vault;
-//! a frozen request carries no secret.
+//! `worker` (to plan) and `attempt` (to send) enter. **Invariant:** an action gets a decrypted
+//! credential as an argument and never sees the vault; a frozen request carries no secret.
 
 mod google_calendar_create_event;
 pub mod http_post;
@@ -17,12 +17,14 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 use std::time::Duration;
 
-/// A request as it was rendered when it was planned. A row keeps it unchanged through every attempt (rule 4).
+/// A request as it was rendered when it was planned. A row keeps it unchanged through every attempt
+/// (rule 4).
 #[derive(Clone, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct FrozenRequest(pub Map<String, Value>);
 
-/// The key under which the planner hands the event to [`Action::freeze`], beside the rendered parameters.
+/// The key under which the planner hands the event to [`Action::freeze`], beside the rendered
+/// parameters.
 pub const EVENT_KEY: &str = "event";
 
 /// A parameter that a rule gives wrongly, or a rendered value that cannot be sent.
@@ -46,7 +48,8 @@ pub struct Attempt<'a> {
     /// Begins with the organisation; the same for every try at this action.
     pub idempotency_key: &'a str,
     pub credential: &'a Credential,
-    /// When the event was received and when this action was planned; for bodies and headers that say so.
+    /// When the event was received and when this action was planned; for bodies and headers that
+    /// say so.
     pub planned_at: Timestamp,
     /// When the first attempt that may have gone out began; look-ups match nothing older.
     pub first_sent_at: Option<Timestamp>,
@@ -56,7 +59,8 @@ pub struct Attempt<'a> {
     pub status_callback: Option<String>,
     /// Posts that led to this event (rule 5).
     pub hops: u8,
-    /// The value of `hookswitch-hops` for a post from this event: `<hops + 1>.<hex hmac>`. Made by `attempt`, which can reach the key.
+    /// The value of `hookswitch-hops` for a post from this event: `<hops + 1>.<hex hmac>`. Made by
+    /// `attempt`, which can reach the key.
     pub hops_header: Option<String>,
 }
 
@@ -65,11 +69,13 @@ pub struct Attempt<'a> {
 pub enum OnUnknown {
     /// Send again with the same key: the other side absorbs it. For this long after the first try.
     SameKeyAgain { window: Duration },
-    /// Ask the provider's list; not before `settle` after the attempt began, and `times` over before "absent" is believed.
+    /// Ask the provider's list; not before `settle` after the attempt began, and `times` over
+    /// before "absent" is believed.
     LookUp { settle: Duration, times: u8 },
 }
 
-/// The provider's text about an outcome, for the people of that organisation. No secrets, no personal data; at most 500 characters.
+/// The provider's text about an outcome, for the people of that organisation. No secrets, no
+/// personal data; at most 500 characters.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Detail {
     pub http_status: Option<u16>,
@@ -87,8 +93,14 @@ pub enum LookUp {
     Failed(Outcome),
 }
 
-/// Checks names and kinds of what a person wrote: `text` parameters are texts, `any` ones may be anything, `required` ones are there.
-fn check_names(parameters: &Map<String, Value>, text: &[&str], any: &[&str], required: &[&str]) -> Result<(), ParameterError> {
+/// Checks names and kinds of what a person wrote: `text` parameters are texts, `any` ones may be
+/// anything, `required` ones are there.
+fn check_names(
+    parameters: &Map<String, Value>,
+    text: &[&str],
+    any: &[&str],
+    required: &[&str],
+) -> Result<(), ParameterError> {
     for (name, value) in parameters {
         if text.contains(&name.as_str()) {
             if !value.is_string() {
@@ -106,21 +118,43 @@ fn check_names(parameters: &Map<String, Value>, text: &[&str], any: &[&str], req
 }
 
 fn invalid(name: &str, problem: &str) -> ParameterError {
-    ParameterError { field: format!("parameters.{name}"), problem: problem.to_owned(), cause: Cause::InvalidRequest }
+    ParameterError {
+        field: format!("parameters.{name}"),
+        problem: problem.to_owned(),
+        cause: Cause::InvalidRequest,
+    }
 }
 
 /// The detail of a call that was not accepted.
 fn detail_of(error: &CallError) -> Detail {
     match error {
-        CallError::Refused(refused) => Detail { http_status: Some(refused.http_status), provider_code: refused.code.clone(), text: refused.message.clone() },
-        CallError::Redirect { status, .. } => Detail { http_status: Some(*status), provider_code: None, text: error.to_string().into() },
-        _ => Detail { text: error.to_string().chars().take(500).collect(), ..Detail::default() },
+        CallError::Refused(refused) => Detail {
+            http_status: Some(refused.http_status),
+            provider_code: refused.code.clone(),
+            text: refused.message.clone(),
+        },
+        CallError::Redirect { status, .. } => Detail {
+            http_status: Some(*status),
+            provider_code: None,
+            text: error.to_string().into(),
+        },
+        _ => Detail {
+            text: error.to_string().chars().take(500).collect(),
+            ..Detail::default()
+        },
     }
 }
 
-/// What a credential of another provider than the action's comes to: nothing was sent, and nothing is until it changes.
+/// What a credential of another provider than the action's comes to: nothing was sent, and nothing
+/// is until it changes.
 fn wrong_credential() -> (Cause, Detail) {
-    (Cause::NotConnected, Detail { text: "the credential is of another provider".into(), ..Detail::default() })
+    (
+        Cause::NotConnected,
+        Detail {
+            text: "the credential is of another provider".into(),
+            ..Detail::default()
+        },
+    )
 }
 
 #[async_trait]
@@ -129,20 +163,24 @@ pub trait Action: Send + Sync + 'static {
 
     fn on_unknown(&self) -> OnUnknown;
 
-    /// Checks what a person wrote, before templates are rendered: known names, required ones there. Called on save.
+    /// Checks what a person wrote, before templates are rendered: known names, required ones there.
+    /// Called on save.
     fn check_parameters(&self, parameters: &Map<String, Value>) -> Result<(), ParameterError>;
 
     /// Turns rendered parameters into the request to freeze. Pure.
     ///
-    /// The planner adds the key [`EVENT_KEY`] to what was rendered: `{"type","timestamp","data"}` of the event (its type, its time in RFC 3339, and the
-    /// body that templates see, masked as they see it). Actions that have no use for it drop it. A rule cannot give it: `check_parameters` refuses the name.
+    /// The planner adds the key [`EVENT_KEY`] to what was rendered: `{"type","timestamp","data"}`
+    /// of the event (its type, its time in RFC 3339, and the body that templates see, masked as
+    /// they see it). Actions that have no use for it drop it. A rule cannot give it:
+    /// `check_parameters` refuses the name.
     fn freeze(&self, rendered: Map<String, Value>) -> Result<FrozenRequest, ParameterError>;
 
-    /// One try. Never waits longer than `attempt.deadline`; what is neither clearly done nor clearly refused is `Outcome::Unknown`.
+    /// One try. Never waits longer than `attempt.deadline`; what is neither clearly done nor
+    /// clearly refused is `Outcome::Unknown`.
     async fn send(&self, providers: &Providers, attempt: &Attempt<'_>) -> (Outcome, Detail);
 
-    /// Asks the provider what it has that could be this action, created since the attempt began. The caller drops what other actions hold
-    /// and decides (rule 2).
+    /// Asks the provider what it has that could be this action, created since the attempt began.
+    /// The caller drops what other actions hold and decides (rule 2).
     async fn look_up(&self, providers: &Providers, attempt: &Attempt<'_>) -> (LookUp, Detail);
 }
 

@@ -1,10 +1,12 @@
 //! `resend.send_email`: one e-mail by the organisation's own account.
 //!
-//! Parameters: `to` (an address, or a list of up to 50), `subject`, `text` and/or `html`, and optionally `from` (else the integration's sender), `cc`, `bcc`,
-//! `reply_to`. The table of errors stands at [`resend::outcome`].
+//! Parameters: `to` (an address, or a list of up to 50), `subject`, `text` and/or `html`, and
+//! optionally `from` (else the integration's sender), `cc`, `bcc`, `reply_to`. The table of errors
+//! stands at [`resend::outcome`].
 //!
-//! **Invariant:** every try sends the same bytes under the same key, which Resend absorbs for a day; past that a person decides. The sender of the
-//! integration is not frozen: where it changed between two tries, Resend says so (409), and nothing goes out twice.
+//! **Invariant:** every try sends the same bytes under the same key, which Resend absorbs for a
+//! day; past that a person decides. The sender of the integration is not frozen: where it changed
+//! between two tries, Resend says so (409), and nothing goes out twice.
 
 use super::*;
 use crate::provider::{is_mailbox, resend};
@@ -25,11 +27,18 @@ fn mailboxes<'a>(name: &str, value: &'a Value) -> Result<Vec<&'a str>, Parameter
     let wrong = || ParameterError {
         field: format!("parameters.{name}"),
         problem: "expected an address such as mail@example.com, Name <mail@example.com>, or a list of them".to_owned(),
-        cause: if name == "reply_to" { Cause::InvalidRequest } else { Cause::InvalidRecipient },
+        cause: if name == "reply_to" {
+            Cause::InvalidRequest
+        } else {
+            Cause::InvalidRecipient
+        },
     };
     let all: Vec<&str> = match value {
         Value::String(text) => vec![text.as_str()],
-        Value::Array(items) => items.iter().map(|item| item.as_str().ok_or_else(wrong)).collect::<Result<_, _>>()?,
+        Value::Array(items) => items
+            .iter()
+            .map(|item| item.as_str().ok_or_else(wrong))
+            .collect::<Result<_, _>>()?,
         _ => return Err(wrong()),
     };
     if all.is_empty() || all.len() > RECIPIENTS_MAX || !all.iter().all(|text| is_mailbox(text)) {
@@ -45,7 +54,9 @@ impl Action for ResendSendEmail {
     }
 
     fn on_unknown(&self) -> OnUnknown {
-        OnUnknown::SameKeyAgain { window: resend::KEY_WINDOW }
+        OnUnknown::SameKeyAgain {
+            window: resend::KEY_WINDOW,
+        }
     }
 
     fn check_parameters(&self, parameters: &Map<String, Value>) -> Result<(), ParameterError> {
@@ -57,48 +68,80 @@ impl Action for ResendSendEmail {
                 Some(_) => return Err(invalid(name, "expected a text, or a list of texts")),
             }
         }
-        if parameters.contains_key("text") || parameters.contains_key("html") { Ok(()) } else { Err(invalid("text", "missing: give text, html or both")) }
+        if parameters.contains_key("text") || parameters.contains_key("html") {
+            Ok(())
+        } else {
+            Err(invalid("text", "missing: give text, html or both"))
+        }
     }
 
     fn freeze(&self, mut rendered: Map<String, Value>) -> Result<FrozenRequest, ParameterError> {
         rendered.remove(EVENT_KEY);
         self.check_parameters(&rendered)?;
-        // An optional parameter that renders to nothing is one that was not given, and an empty place in a list is nobody.
+        // An optional parameter that renders to nothing is one that was not given, and an empty
+        // place in a list is nobody.
         for value in rendered.values_mut() {
             if let Value::Array(items) = value {
                 items.retain(|item| item.as_str().is_none_or(|text| !text.trim().is_empty()));
             }
         }
-        let is_nothing = |value: &Value| value.as_str().is_some_and(|text| text.trim().is_empty()) || value.as_array().is_some_and(Vec::is_empty);
+        let is_nothing = |value: &Value| {
+            value.as_str().is_some_and(|text| text.trim().is_empty()) || value.as_array().is_some_and(Vec::is_empty)
+        };
         rendered.retain(|name, value| name == "to" || name == "subject" || !is_nothing(value));
         let text = |name: &str| rendered.get(name).and_then(Value::as_str);
         match rendered.get("to") {
             Some(to) if !is_nothing(to) => {}
             _ => {
                 let problem = "is empty: this event has no address to write to".to_owned();
-                return Err(ParameterError { field: "parameters.to".to_owned(), problem, cause: Cause::InvalidRecipient });
+                return Err(ParameterError {
+                    field: "parameters.to".to_owned(),
+                    problem,
+                    cause: Cause::InvalidRecipient,
+                });
             }
         }
         let mut recipients = 0;
         for name in MAILBOXES {
             if let Some(value) = rendered.get(name) {
-                recipients += if name == "reply_to" { 0 } else { mailboxes(name, value)?.len() };
+                recipients += if name == "reply_to" {
+                    0
+                } else {
+                    mailboxes(name, value)?.len()
+                };
                 mailboxes(name, value)?;
             }
         }
         if recipients > RECIPIENTS_MAX {
-            return Err(invalid("to", &format!("with cc and bcc there are {recipients} recipients, {RECIPIENTS_MAX} at most")));
+            return Err(invalid(
+                "to",
+                &format!("with cc and bcc there are {recipients} recipients, {RECIPIENTS_MAX} at most"),
+            ));
         }
         let subject = text("subject").unwrap_or_default();
-        if subject.trim().is_empty() || subject.chars().count() > SUBJECT_CHARACTERS_MAX || subject.chars().any(char::is_control) {
-            return Err(invalid("subject", &format!("expected 1 to {SUBJECT_CHARACTERS_MAX} characters on one line")));
+        if subject.trim().is_empty()
+            || subject.chars().count() > SUBJECT_CHARACTERS_MAX
+            || subject.chars().any(char::is_control)
+        {
+            return Err(invalid(
+                "subject",
+                &format!("expected 1 to {SUBJECT_CHARACTERS_MAX} characters on one line"),
+            ));
         }
         if text("from").is_some_and(|from| !is_mailbox(from)) {
-            return Err(invalid("from", "expected an address such as mail@example.com, or Name <mail@example.com>"));
+            return Err(invalid(
+                "from",
+                "expected an address such as mail@example.com, or Name <mail@example.com>",
+            ));
         }
         match text("text").unwrap_or_default().len() + text("html").unwrap_or_default().len() {
             0 => return Err(invalid("text", "is empty, and so is html")),
-            bytes if bytes > BODY_BYTES_MAX => return Err(invalid("text", &format!("with html it is {bytes} bytes long, {BODY_BYTES_MAX} at most"))),
+            bytes if bytes > BODY_BYTES_MAX => {
+                return Err(invalid(
+                    "text",
+                    &format!("with html it is {bytes} bytes long, {BODY_BYTES_MAX} at most"),
+                ));
+            }
             _ => {}
         }
         Ok(FrozenRequest(rendered))
@@ -110,23 +153,62 @@ impl Action for ResendSendEmail {
             return (Outcome::Park { cause }, detail);
         };
         let request = &attempt.request.0;
-        let Some(from) = request.get("from").and_then(Value::as_str).or(credential.from.as_deref()) else {
+        let Some(from) = request
+            .get("from")
+            .and_then(Value::as_str)
+            .or(credential.from.as_deref())
+        else {
             let text = "no sender: give the integration one, or the rule a from".into();
-            return (Outcome::Park { cause: Cause::Misconfigured }, Detail { text, ..Detail::default() });
+            return (
+                Outcome::Park {
+                    cause: Cause::Misconfigured,
+                },
+                Detail {
+                    text,
+                    ..Detail::default()
+                },
+            );
         };
-        match providers.resend.send_email(credential, body_of(request, from), attempt.idempotency_key, attempt.deadline).await {
+        match providers
+            .resend
+            .send_email(
+                credential,
+                body_of(request, from),
+                attempt.idempotency_key,
+                attempt.deadline,
+            )
+            .await
+        {
             Ok(sent) => {
-                let detail = Detail { http_status: Some(200), ..Detail::default() };
-                (Outcome::Succeeded { cause: Cause::Accepted, provider_ref: Some(sent.id) }, detail)
+                let detail = Detail {
+                    http_status: Some(200),
+                    ..Detail::default()
+                };
+                (
+                    Outcome::Succeeded {
+                        cause: Cause::Accepted,
+                        provider_ref: Some(sent.id),
+                    },
+                    detail,
+                )
             }
             Err(error) => (resend::outcome(&error, providers.http.now()), detail_of(&error)),
         }
     }
 
     async fn look_up(&self, _providers: &Providers, _attempt: &Attempt<'_>) -> (LookUp, Detail) {
-        // Resend's list has no filter by key, and only the answer that was lost has the id: within the window the same key is sent again.
+        // Resend's list has no filter by key, and only the answer that was lost has the id: within
+        // the window the same key is sent again.
         let text = "Resend cannot be asked by our key".into();
-        (LookUp::Failed(Outcome::Unknown { cause: Cause::LookUpForbidden }), Detail { text, ..Detail::default() })
+        (
+            LookUp::Failed(Outcome::Unknown {
+                cause: Cause::LookUpForbidden,
+            }),
+            Detail {
+                text,
+                ..Detail::default()
+            },
+        )
     }
 }
 
@@ -154,15 +236,25 @@ mod tests {
 
     #[test]
     fn what_is_frozen_is_what_was_rendered_without_blanks() {
-        let frozen = freeze(json!({"to": ["a@b.example", ""], "subject": "Hi", "text": "x", "cc": "", "from": " ", "event": {}})).expect("a request");
-        assert_eq!(Value::Object(frozen.0.clone()), json!({"to": ["a@b.example"], "subject": "Hi", "text": "x"}));
+        let frozen = freeze(
+            json!({"to": ["a@b.example", ""], "subject": "Hi", "text": "x", "cc": "", "from": " ", "event": {}}),
+        )
+        .expect("a request");
+        assert_eq!(
+            Value::Object(frozen.0.clone()),
+            json!({"to": ["a@b.example"], "subject": "Hi", "text": "x"})
+        );
         let bytes = body_of(&frozen.0, "Us <us@c.example>");
         assert_eq!(
             serde_json::from_slice::<Value>(&bytes).expect("JSON"),
             json!({"from": "Us <us@c.example>", "to": ["a@b.example"], "subject": "Hi", "text": "x"})
         );
         let again: FrozenRequest = serde_json::from_slice(&serde_json::to_vec(&frozen).expect("JSON")).expect("JSON");
-        assert_eq!(body_of(&again.0, "Us <us@c.example>"), bytes, "the row gives the same bytes again");
+        assert_eq!(
+            body_of(&again.0, "Us <us@c.example>"),
+            bytes,
+            "the row gives the same bytes again"
+        );
     }
 
     #[test]
@@ -170,31 +262,81 @@ mod tests {
         let many: Vec<String> = (0..51).map(|n| format!("a{n}@b.example")).collect();
         let good = |extra: Value| {
             let mut all = json!({"to": "a@b.example", "subject": "s", "text": "t"});
-            all.as_object_mut().expect("an object").extend(extra.as_object().expect("an object").clone());
+            all.as_object_mut()
+                .expect("an object")
+                .extend(extra.as_object().expect("an object").clone());
             all
         };
         for (value, field, cause) in [
-            (json!({"subject": "s", "text": "t"}), "parameters.to", Cause::InvalidRequest),
+            (
+                json!({"subject": "s", "text": "t"}),
+                "parameters.to",
+                Cause::InvalidRequest,
+            ),
             (good(json!({"to": ""})), "parameters.to", Cause::InvalidRecipient),
             (good(json!({"to": ["", " "]})), "parameters.to", Cause::InvalidRecipient),
-            (good(json!({"to": "not an address"})), "parameters.to", Cause::InvalidRecipient),
-            (good(json!({"to": "a@b.example\r\nBcc: c@d.example"})), "parameters.to", Cause::InvalidRecipient),
-            (good(json!({"to": "a@b.example, c@d.example"})), "parameters.to", Cause::InvalidRecipient),
+            (
+                good(json!({"to": "not an address"})),
+                "parameters.to",
+                Cause::InvalidRecipient,
+            ),
+            (
+                good(json!({"to": "a@b.example\r\nBcc: c@d.example"})),
+                "parameters.to",
+                Cause::InvalidRecipient,
+            ),
+            (
+                good(json!({"to": "a@b.example, c@d.example"})),
+                "parameters.to",
+                Cause::InvalidRecipient,
+            ),
             (good(json!({"to": many})), "parameters.to", Cause::InvalidRecipient),
-            (good(json!({"to": many[..50], "cc": "c@d.example"})), "parameters.to", Cause::InvalidRequest),
+            (
+                good(json!({"to": many[..50], "cc": "c@d.example"})),
+                "parameters.to",
+                Cause::InvalidRequest,
+            ),
             (good(json!({"to": 7})), "parameters.to", Cause::InvalidRequest),
-            (good(json!({"subject": "a\nb"})), "parameters.subject", Cause::InvalidRequest),
-            (good(json!({"subject": " "})), "parameters.subject", Cause::InvalidRequest),
+            (
+                good(json!({"subject": "a\nb"})),
+                "parameters.subject",
+                Cause::InvalidRequest,
+            ),
+            (
+                good(json!({"subject": " "})),
+                "parameters.subject",
+                Cause::InvalidRequest,
+            ),
             (good(json!({"from": "us"})), "parameters.from", Cause::InvalidRequest),
-            (good(json!({"reply_to": "us"})), "parameters.reply_to", Cause::InvalidRequest),
+            (
+                good(json!({"reply_to": "us"})),
+                "parameters.reply_to",
+                Cause::InvalidRequest,
+            ),
             (good(json!({"text": ""})), "parameters.text", Cause::InvalidRequest),
-            (good(json!({"text": "a".repeat(BODY_BYTES_MAX + 1)})), "parameters.text", Cause::InvalidRequest),
-            (good(json!({"attachments": []})), "parameters.attachments", Cause::InvalidRequest),
-            (json!({"to": "a@b.example", "subject": "s"}), "parameters.text", Cause::InvalidRequest),
+            (
+                good(json!({"text": "a".repeat(BODY_BYTES_MAX + 1)})),
+                "parameters.text",
+                Cause::InvalidRequest,
+            ),
+            (
+                good(json!({"attachments": []})),
+                "parameters.attachments",
+                Cause::InvalidRequest,
+            ),
+            (
+                json!({"to": "a@b.example", "subject": "s"}),
+                "parameters.text",
+                Cause::InvalidRequest,
+            ),
         ] {
             let error = freeze(value.clone()).expect_err(&value.to_string()[..value.to_string().len().min(120)]);
             assert_eq!((error.field.as_str(), error.cause), (field, cause), "{}", error.problem);
-            assert!(!error.problem.contains("b.example"), "an error repeats the address: {}", error.problem);
+            assert!(
+                !error.problem.contains("b.example"),
+                "an error repeats the address: {}",
+                error.problem
+            );
         }
     }
 }

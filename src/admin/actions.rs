@@ -1,4 +1,5 @@
-//! `/api/actions`: what was planned, what became of it, and a person's levers: retry, cancel, resolve.
+//! `/api/actions`: what was planned, what became of it, and a person's levers: retry, cancel,
+//! resolve.
 
 use super::{
     Admin,
@@ -52,7 +53,10 @@ pub struct ActionView {
 
 impl From<&StoredAction> for ActionView {
     fn from(row: &StoredAction) -> Self {
-        let goes_on = matches!(row.state, ActionState::Pending | ActionState::Waiting | ActionState::Unknown);
+        let goes_on = matches!(
+            row.state,
+            ActionState::Pending | ActionState::Waiting | ActionState::Unknown
+        );
         Self {
             id: row.id.to_string(),
             event_id: row.event.to_string(),
@@ -113,7 +117,8 @@ impl From<StoredAttempt> for AttemptView {
 pub struct ActionDetail {
     #[serde(flatten)]
     action: ActionView,
-    /// The request as it was rendered when it was planned (rule 4); `null` where it could not be rendered.
+    /// The request as it was rendered when it was planned (rule 4); `null` where it could not be
+    /// rendered.
     request: Option<Value>,
     attempts_made: Vec<AttemptView>,
 }
@@ -128,8 +133,16 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
     let bound = format!("{:?}", (filter.state, filter.event, filter.provider));
     let page = Page::<ActionId>::take(&mut params, &state.vault, Some(member.org), "actions", bound)?;
     params.finish()?;
-    let rows = state.store.list_actions(member.org, filter, page.after, page.count()).await?;
-    Ok(Json(page.answer(&state.vault, rows, |row| row.id, |row| ActionView::from(&row))))
+    let rows = state
+        .store
+        .list_actions(member.org, filter, page.after, page.count())
+        .await?;
+    Ok(Json(page.answer(
+        &state.vault,
+        rows,
+        |row| row.id,
+        |row| ActionView::from(&row),
+    )))
 }
 
 pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<ActionId>) -> Answer<Json<ActionDetail>> {
@@ -137,7 +150,11 @@ pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<Action
 }
 
 async fn detail(state: &AdminState, member: &Member, id: ActionId) -> Answer<Json<ActionDetail>> {
-    let row = state.store.find_action(member.org, id).await?.ok_or(Problem::not_found())?;
+    let row = state
+        .store
+        .find_action(member.org, id)
+        .await?
+        .ok_or(Problem::not_found())?;
     let attempts = state.store.list_attempts(member.org, id).await?;
     let request = match &row.request {
         None => None,
@@ -146,20 +163,46 @@ async fn detail(state: &AdminState, member: &Member, id: ActionId) -> Answer<Jso
             state.vault.open(member.org, Purpose::Payload, sealed, read).await?
         }
     };
-    Ok(Json(ActionDetail { action: ActionView::from(&row), request, attempts_made: attempts.into_iter().map(AttemptView::from).collect() }))
+    Ok(Json(ActionDetail {
+        action: ActionView::from(&row),
+        request,
+        attempts_made: attempts.into_iter().map(AttemptView::from).collect(),
+    }))
 }
 
-/// Tries again what stopped; an unknown outcome keeps its key and is looked up first (rule 4). It may start as long as its rule says, from now.
-pub async fn retry(State(state): Admin, Editor(member): Editor, Id(id): Id<ActionId>, _: NoFields) -> Answer<Json<ActionDetail>> {
-    let row = state.store.find_action(member.org, id).await?.ok_or(Problem::not_found())?;
-    let own = state.store.find_rule(member.org, row.rule).await?.and_then(|rule| rule.spec.expires_after_seconds);
-    let life = own.map_or_else(|| row.kind.expires_after_default(), |seconds| Duration::from_secs(seconds.into()));
+/// Tries again what stopped; an unknown outcome keeps its key and is looked up first (rule 4). It
+/// may start as long as its rule says, from now.
+pub async fn retry(
+    State(state): Admin,
+    Editor(member): Editor,
+    Id(id): Id<ActionId>,
+    _: NoFields,
+) -> Answer<Json<ActionDetail>> {
+    let row = state
+        .store
+        .find_action(member.org, id)
+        .await?
+        .ok_or(Problem::not_found())?;
+    let own = state
+        .store
+        .find_rule(member.org, row.rule)
+        .await?
+        .and_then(|rule| rule.spec.expires_after_seconds);
+    let life = own.map_or_else(
+        || row.kind.expires_after_default(),
+        |seconds| Duration::from_secs(seconds.into()),
+    );
     let now = state.now();
     let levered = state.store.retry(member.org, id, now + life, now).await?;
     levered_answer(&state, &member, id, "retry", levered).await
 }
 
-pub async fn cancel(State(state): Admin, Editor(member): Editor, Id(id): Id<ActionId>, _: NoFields) -> Answer<Json<ActionDetail>> {
+pub async fn cancel(
+    State(state): Admin,
+    Editor(member): Editor,
+    Id(id): Id<ActionId>,
+    _: NoFields,
+) -> Answer<Json<ActionDetail>> {
     let levered = state.store.cancel(member.org, id, state.now()).await?;
     levered_answer(&state, &member, id, "cancel", levered).await
 }
@@ -194,12 +237,22 @@ pub async fn resolve(
     levered_answer(&state, &member, id, "resolve", levered).await
 }
 
-async fn levered_answer(state: &AdminState, member: &Member, id: ActionId, verb: &'static str, levered: Levered) -> Answer<Json<ActionDetail>> {
+async fn levered_answer(
+    state: &AdminState,
+    member: &Member,
+    id: ActionId,
+    verb: &'static str,
+    levered: Levered,
+) -> Answer<Json<ActionDetail>> {
     match levered {
         Levered::Absent => Err(Problem::not_found()),
-        Levered::NotFrom(from) => Err(Problem::new(Code::NotFromState).detail(format!("The action is {from}; {verb} is not possible from there."))),
+        Levered::NotFrom(from) => Err(Problem::new(Code::NotFromState)
+            .detail(format!("The action is {from}; {verb} is not possible from there."))),
         Levered::Done(_) => {
-            state.store.record_audit(state.audit(member, verb, "action", id, &["state"])).await?;
+            state
+                .store
+                .record_audit(state.audit(member, verb, "action", id, &["state"]))
+                .await?;
             detail(state, member, id).await
         }
     }

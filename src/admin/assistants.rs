@@ -1,4 +1,5 @@
-//! `/api/assistants`: which of Vapi's assistants lead to this organisation. Each is proven by the organisation's own key before it routes (rule 18).
+//! `/api/assistants`: which of Vapi's assistants lead to this organisation. Each is proven by the
+//! organisation's own key before it routes (rule 18).
 
 use super::{
     Admin,
@@ -57,14 +58,29 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
     let mut params = Params::of(&uri)?;
     let page = Page::<String>::take(&mut params, &state.vault, Some(member.org), "assistants", String::new())?;
     params.finish()?;
-    let rows = state.store.list_assistants(member.org, page.after.as_deref(), page.count()).await?;
-    Ok(Json(page.answer(&state.vault, rows, |row| row.assistant_id.clone(), AssistantView::from)))
+    let rows = state
+        .store
+        .list_assistants(member.org, page.after.as_deref(), page.count())
+        .await?;
+    Ok(Json(page.answer(
+        &state.vault,
+        rows,
+        |row| row.assistant_id.clone(),
+        AssistantView::from,
+    )))
 }
 
 pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<String>) -> Answer<impl IntoResponse> {
-    let row = state.store.find_assistant(member.org, &id).await?.ok_or(Problem::not_found())?;
+    let row = state
+        .store
+        .find_assistant(member.org, &id)
+        .await?
+        .ok_or(Problem::not_found())?;
     let tag = tag(&state, &row);
-    Ok(([(header::ETAG, etag::header_value(&tag))], Json(AssistantView::from(row))))
+    Ok((
+        [(header::ETAG, etag::header_value(&tag))],
+        Json(AssistantView::from(row)),
+    ))
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -83,11 +99,22 @@ pub struct NewAssistant {
     name: Option<String>,
 }
 
-pub async fn create(State(state): Admin, Manager(member): Manager, body::Json(new): body::Json<NewAssistant>) -> Answer<impl IntoResponse> {
+pub async fn create(
+    State(state): Admin,
+    Manager(member): Manager,
+    body::Json(new): body::Json<NewAssistant>,
+) -> Answer<impl IntoResponse> {
     let id = new.assistant_id;
-    let is_id = (1..=64).contains(&id.len()) && id.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'));
+    let is_id = (1..=64).contains(&id.len())
+        && id
+            .bytes()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'));
     if !is_id {
-        return Err(Problem::field(Code::InvalidField, "assistant_id", "expected an assistant's id as Vapi writes it"));
+        return Err(Problem::field(
+            Code::InvalidField,
+            "assistant_id",
+            "expected an assistant's id as Vapi writes it",
+        ));
     }
     if let Some(name) = &new.name {
         check_text("name", name, NAME_CHARS_MAX)?;
@@ -124,9 +151,17 @@ pub async fn create(State(state): Admin, Manager(member): Manager, body::Json(ne
     };
     let audit = state.audit(&member, "prove", "assistant", &id, &["assistant_id", "role", "name"]);
     state.store.prove_assistant(claim, audit).await?;
-    let row = state.store.find_assistant(member.org, &id).await?.ok_or(Problem::not_found())?;
+    let row = state
+        .store
+        .find_assistant(member.org, &id)
+        .await?
+        .ok_or(Problem::not_found())?;
     let tag = tag(&state, &row);
-    Ok((StatusCode::CREATED, [(header::ETAG, etag::header_value(&tag))], Json(AssistantView::from(row))))
+    Ok((
+        StatusCode::CREATED,
+        [(header::ETAG, etag::header_value(&tag))],
+        Json(AssistantView::from(row)),
+    ))
 }
 
 /// A name as Vapi has it, cut to what is kept.
@@ -137,18 +172,42 @@ fn shown(name: Option<&str>) -> Option<String> {
 
 /// Whether an organisation's own key reads the assistant now.
 async fn read(state: &AdminState, org: OrgId, id: &str) -> Answer<Reads<VapiAssistant>> {
-    let Some(opened) = credentials::find(state, org, Provider::Vapi, "").await? else { return Ok(Reads::No) };
-    let (_, Credential::Vapi(vapi)) = opened.usable()? else { return Ok(Reads::No) };
-    Ok(match state.providers.vapi.get_assistant(&vapi, id, super::proof::READ_MAX).await {
-        Ok(Some(assistant)) => Reads::Yes(assistant),
-        Ok(None) => Reads::No,
-        Err(error) => refused_or_unknown(&error),
-    })
+    let Some(opened) = credentials::find(state, org, Provider::Vapi, "").await? else {
+        return Ok(Reads::No);
+    };
+    let (_, Credential::Vapi(vapi)) = opened.usable()? else {
+        return Ok(Reads::No);
+    };
+    Ok(
+        match state
+            .providers
+            .vapi
+            .get_assistant(&vapi, id, super::proof::READ_MAX)
+            .await
+        {
+            Ok(Some(assistant)) => Reads::Yes(assistant),
+            Ok(None) => Reads::No,
+            Err(error) => refused_or_unknown(&error),
+        },
+    )
 }
 
-pub async fn delete(State(state): Admin, Manager(member): Manager, Id(id): Id<String>, headers: HeaderMap) -> Answer<StatusCode> {
-    let row = state.store.find_assistant(member.org, &id).await?.ok_or(Problem::not_found())?;
+pub async fn delete(
+    State(state): Admin,
+    Manager(member): Manager,
+    Id(id): Id<String>,
+    headers: HeaderMap,
+) -> Answer<StatusCode> {
+    let row = state
+        .store
+        .find_assistant(member.org, &id)
+        .await?
+        .ok_or(Problem::not_found())?;
     etag::check(&headers, &tag(&state, &row))?;
     let audit = state.audit(&member, "release", "assistant", &id, &["state"]);
-    if state.store.release_assistant(member.org, &id, audit).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found()) }
+    if state.store.release_assistant(member.org, &id, audit).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Problem::not_found())
+    }
 }

@@ -26,8 +26,24 @@ pub struct AuditView {
 
 impl From<StoredAuditEntry> for AuditView {
     fn from(entry: StoredAuditEntry) -> Self {
-        let StoredAuditEntry { id, at, actor, verb, target_kind, target_id, fields } = entry;
-        Self { id, at: Time(at), actor, verb, target_kind, target_id, fields }
+        let StoredAuditEntry {
+            id,
+            at,
+            actor,
+            verb,
+            target_kind,
+            target_id,
+            fields,
+        } = entry;
+        Self {
+            id,
+            at: Time(at),
+            actor,
+            verb,
+            target_kind,
+            target_id,
+            fields,
+        }
     }
 }
 
@@ -67,7 +83,11 @@ impl RejectionView {
     /// As the organisation sees it: without the head of what was only claimed to be its own.
     fn for_organisation(row: Rejection) -> Self {
         let head = (!row.is_claimed).then(|| row.head.clone());
-        Self { head, org_id: None, ..Self::for_operator(row) }
+        Self {
+            head,
+            org_id: None,
+            ..Self::for_operator(row)
+        }
     }
 
     pub fn for_operator(row: Rejection) -> Self {
@@ -81,7 +101,14 @@ impl RejectionView {
             cause: row.cause,
             status: row.status,
             bytes: row.bytes,
-            ids: row.ids.into_iter().map(|key| IdView { kind: key.kind.as_str(), value: key.value }).collect(),
+            ids: row
+                .ids
+                .into_iter()
+                .map(|key| IdView {
+                    kind: key.kind.as_str(),
+                    value: key.value,
+                })
+                .collect(),
             head: Some(row.head),
         }
     }
@@ -91,6 +118,14 @@ pub async fn rejections(State(state): Admin, Reader(member): Reader, uri: Uri) -
     let mut params = Params::of(&uri)?;
     let page = Page::<Uuid>::take(&mut params, &state.vault, Some(member.org), "rejections", String::new())?;
     params.finish()?;
-    let rows = state.store.list_rejections(Some(member.org), page.after, page.count()).await?;
-    Ok(Json(page.answer(&state.vault, rows, |row| row.id, RejectionView::for_organisation)))
+    let rows = state
+        .store
+        .list_rejections(Some(member.org), page.after, page.count())
+        .await?;
+    Ok(Json(page.answer(
+        &state.vault,
+        rows,
+        |row| row.id,
+        RejectionView::for_organisation,
+    )))
 }

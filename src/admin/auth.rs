@@ -1,7 +1,9 @@
-//! Who asks. Bearer tokens only: a cookie opens nothing, so no other site can make a browser act here.
+//! Who asks. Bearer tokens only: a cookie opens nothing, so no other site can make a browser act
+//! here.
 //!
-//! **Invariant:** the organisation of every request comes from its token; a token of an organisation that is unknown or inactive is 401,
-//! and while that cannot be looked up the answer is 503, never 401.
+//! **Invariant:** the organisation of every request comes from its token; a token of an
+//! organisation that is unknown or inactive is 401, and while that cannot be looked up the answer
+//! is 503, never 401.
 
 use super::{
     AdminState,
@@ -49,18 +51,32 @@ enum Bearer {
     Operator(String),
 }
 
-/// What cannot be used of the settings of tokens: no key or two, secrets under 32 bytes, one secret or audience for both kinds.
+/// What cannot be used of the settings of tokens: no key or two, secrets under 32 bytes, one secret
+/// or audience for both kinds.
 #[must_use]
 pub fn check_settings(settings: &AdminSettings) -> Vec<Fault> {
     let mut faults = Vec::new();
-    let mut fault = |name: &str, problem: &str| faults.push(Fault { name: name.to_owned(), problem: problem.to_owned() });
+    let mut fault = |name: &str, problem: &str| {
+        faults.push(Fault {
+            name: name.to_owned(),
+            problem: problem.to_owned(),
+        })
+    };
     let is_short = |secret: &SecretString| secret.expose_secret().len() < SECRET_BYTES_MIN;
     let short = "has fewer than 32 bytes; make one with `openssl rand -hex 32`";
     match (&settings.jwt_secret, &settings.jwt_jwks_url) {
-        (Some(_), Some(_)) => fault("HOOKSWITCH_JWT_SECRET", "is set beside HOOKSWITCH_JWT_JWKS_URL; keep one of them, so that one algorithm is pinned"),
+        (Some(_), Some(_)) => fault(
+            "HOOKSWITCH_JWT_SECRET",
+            "is set beside HOOKSWITCH_JWT_JWKS_URL; keep one of them, so that one algorithm is pinned",
+        ),
         (Some(secret), None) if is_short(secret) => fault("HOOKSWITCH_JWT_SECRET", short),
-        (None, Some(url)) if !url.starts_with("https://") => fault("HOOKSWITCH_JWT_JWKS_URL", "must begin with https://"),
-        (None, None) => fault("HOOKSWITCH_JWT_SECRET", "is not set, nor is HOOKSWITCH_JWT_JWKS_URL: without one of them nobody can use the admin API"),
+        (None, Some(url)) if !url.starts_with("https://") => {
+            fault("HOOKSWITCH_JWT_JWKS_URL", "must begin with https://")
+        }
+        (None, None) => fault(
+            "HOOKSWITCH_JWT_SECRET",
+            "is not set, nor is HOOKSWITCH_JWT_JWKS_URL: without one of them nobody can use the admin API",
+        ),
         (Some(_), None) | (None, Some(_)) => {}
     }
     if settings.operator_jwt_secret.as_ref().is_some_and(is_short) {
@@ -69,10 +85,16 @@ pub fn check_settings(settings: &AdminSettings) -> Vec<Fault> {
     if let (Some(org), Some(operator)) = (&settings.jwt_secret, &settings.operator_jwt_secret)
         && org.expose_secret() == operator.expose_secret()
     {
-        fault("HOOKSWITCH_OPERATOR_JWT_SECRET", "is the same as HOOKSWITCH_JWT_SECRET; operators need a key of their own");
+        fault(
+            "HOOKSWITCH_OPERATOR_JWT_SECRET",
+            "is the same as HOOKSWITCH_JWT_SECRET; operators need a key of their own",
+        );
     }
     if settings.jwt_audience == settings.operator_jwt_audience {
-        fault("HOOKSWITCH_OPERATOR_JWT_AUDIENCE", "is the same as HOOKSWITCH_JWT_AUDIENCE; operators need an audience of their own");
+        fault(
+            "HOOKSWITCH_OPERATOR_JWT_AUDIENCE",
+            "is the same as HOOKSWITCH_JWT_AUDIENCE; operators need an audience of their own",
+        );
     }
     faults
 }
@@ -84,7 +106,10 @@ impl Tokens {
     /// See [`check_settings`].
     pub fn new(settings: &AdminSettings, jwks: Option<Jwks>, clock: Arc<dyn Clock>) -> Result<Self, Vec<Fault>> {
         let faults = check_settings(settings);
-        let key = |secret: &SecretString| Key { algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret.expose_secret().as_bytes()) };
+        let key = |secret: &SecretString| Key {
+            algorithm: Algorithm::HS256,
+            key: DecodingKey::from_secret(secret.expose_secret().as_bytes()),
+        };
         let org_keys = match (&settings.jwt_secret, jwks) {
             (Some(secret), _) => Some(OrgKeys::Secret(key(secret))),
             (None, Some(jwks)) => Some(OrgKeys::Jwks(jwks)),
@@ -93,9 +118,15 @@ impl Tokens {
         match org_keys {
             Some(org_keys) if faults.is_empty() => Ok(Self {
                 org_keys,
-                org_expected: Expected { issuer: settings.jwt_issuer.clone(), audience: settings.jwt_audience.clone() },
+                org_expected: Expected {
+                    issuer: settings.jwt_issuer.clone(),
+                    audience: settings.jwt_audience.clone(),
+                },
                 operator_key: settings.operator_jwt_secret.as_ref().map(key),
-                operator_expected: Expected { issuer: settings.operator_jwt_issuer.clone(), audience: settings.operator_jwt_audience.clone() },
+                operator_expected: Expected {
+                    issuer: settings.operator_jwt_issuer.clone(),
+                    audience: settings.operator_jwt_audience.clone(),
+                },
                 clock,
             }),
             _ => Err(faults),
@@ -110,12 +141,16 @@ impl Tokens {
         if let Some(key) = &self.operator_key
             && parts.is_signed_by(key)
         {
-            return token::operator(&parts, &self.operator_expected, now).map(Bearer::Operator).map_err(refused);
+            return token::operator(&parts, &self.operator_expected, now)
+                .map(Bearer::Operator)
+                .map_err(refused);
         }
         if !self.is_an_organisations(&parts).await? {
             return Err(refused(Refused::NotValid));
         }
-        token::member(&parts, &self.org_expected, now).map(Bearer::Member).map_err(refused)
+        token::member(&parts, &self.org_expected, now)
+            .map(Bearer::Member)
+            .map_err(refused)
     }
 
     async fn is_an_organisations(&self, parts: &Parts<'_>) -> Result<bool, Problem> {
@@ -139,7 +174,8 @@ fn sentence(refused: Refused) -> String {
     format!("{}{rest}.", first.to_uppercase())
 }
 
-/// Organisations that were found active. Looked at again when the configuration moved and every few seconds.
+/// Organisations that were found active. Looked at again when the configuration moved and every few
+/// seconds.
 pub struct KnownOrgs {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
@@ -160,7 +196,11 @@ impl KnownOrgs {
 
     #[must_use]
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock, known: Mutex::new(LruCache::new(Self::KEPT_MAX)) }
+        Self {
+            store,
+            clock,
+            known: Mutex::new(LruCache::new(Self::KEPT_MAX)),
+        }
     }
 
     /// Forgets what is known, so that the next request looks.
@@ -172,7 +212,8 @@ impl KnownOrgs {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the organisation exists and is active. While the database is away, what was known last holds.
+    /// Whether the organisation exists and is active. While the database is away, what was known
+    /// last holds.
     async fn is_active(&self, org: OrgId) -> Result<bool, StoreError> {
         let version = *self.store.config_changes().borrow();
         let now = self.clock.now();
@@ -187,7 +228,14 @@ impl KnownOrgs {
             (Ok(found), _) => {
                 let is_active = found.as_ref().is_some_and(|found| found.is_active);
                 if found.is_some() {
-                    self.lock().put(org, Known { is_active, at: now, version });
+                    self.lock().put(
+                        org,
+                        Known {
+                            is_active,
+                            at: now,
+                            version,
+                        },
+                    );
                 }
                 Ok(is_active)
             }
@@ -200,8 +248,14 @@ impl KnownOrgs {
 async fn bearer(headers: &HeaderMap, state: &AdminState) -> Result<Bearer, Problem> {
     let missing = || Problem::new(Code::Unauthenticated).detail("Send one Authorization header: Bearer and a token.");
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return Err(missing()) };
-    let (scheme, token) = value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(missing());
+    };
+    let (scheme, token) = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.split_once(' '))
+        .ok_or_else(missing)?;
     if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
         return Err(missing());
     }
@@ -223,7 +277,8 @@ pub struct Editor(pub Member);
 /// Owner and admin: everything else.
 pub struct Manager(pub Member);
 
-/// Who runs the installation; holds the name for the audit. An organisation's token finds nothing at these paths.
+/// Who runs the installation; holds the name for the audit. An organisation's token finds nothing
+/// at these paths.
 pub struct Operator(pub String);
 
 /// The member whose bearer token a request carries, for routes that take another proof as well.
@@ -238,7 +293,10 @@ async fn member(parts: &request::Parts, state: &AdminState, roles: &[Role]) -> R
             let roles = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" or ");
             Err(Problem::new(Code::Forbidden).detail(format!("This needs the role {roles}.")))
         }
-        Bearer::Operator(_) => Err(Problem::new(Code::Unauthenticated).detail("This needs a token of an organisation, not of an operator.")),
+        Bearer::Operator(_) => {
+            Err(Problem::new(Code::Unauthenticated)
+                .detail("This needs a token of an organisation, not of an operator."))
+        }
     }
 }
 

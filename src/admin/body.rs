@@ -52,8 +52,12 @@ impl<S: Sync> FromRequest<S> for NoFields {
 }
 
 async fn read(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Problem> {
-    let too_large = || Problem::new(Code::PayloadTooLarge).detail(format!("Bodies may have {BODY_BYTES_MAX} bytes at most."));
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<u64>().ok());
+    let too_large =
+        || Problem::new(Code::PayloadTooLarge).detail(format!("Bodies may have {BODY_BYTES_MAX} bytes at most."));
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse::<u64>().ok());
     if declared.is_some_and(|bytes| bytes > BODY_BYTES_MAX as u64) {
         return Err(too_large());
     }
@@ -66,12 +70,21 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Problem> 
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return Err(Problem::new(Code::UnsupportedMediaType)) };
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(Problem::new(Code::UnsupportedMediaType));
+    };
     let text = value.to_str().unwrap_or_default();
     let mut parts = text.split(';').map(str::trim);
-    let is_json = parts.next().is_some_and(|media| media.eq_ignore_ascii_case("application/json"));
-    let is_utf8 = parts.all(|parameter| parameter.is_empty() || parameter.replace('"', "").eq_ignore_ascii_case("charset=utf-8"));
-    if is_json && is_utf8 { Ok(()) } else { Err(Problem::new(Code::UnsupportedMediaType)) }
+    let is_json = parts
+        .next()
+        .is_some_and(|media| media.eq_ignore_ascii_case("application/json"));
+    let is_utf8 =
+        parts.all(|parameter| parameter.is_empty() || parameter.replace('"', "").eq_ignore_ascii_case("charset=utf-8"));
+    if is_json && is_utf8 {
+        Ok(())
+    } else {
+        Err(Problem::new(Code::UnsupportedMediaType))
+    }
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
@@ -84,7 +97,9 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         let path = error.path().to_string();
         refusal(&path, error.inner())
     })?;
-    reader.end().map_err(|_| Problem::new(Code::InvalidJson).detail("Something follows after the JSON value."))?;
+    reader
+        .end()
+        .map_err(|_| Problem::new(Code::InvalidJson).detail("Something follows after the JSON value."))?;
     Ok(value)
 }
 
@@ -95,19 +110,30 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 pub fn parse_value<T: DeserializeOwned>(field: &str, value: serde_json::Value) -> Result<T, Problem> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let inside = error.path().to_string();
-        let path = if inside == "." { field.to_owned() } else { format!("{field}.{inside}") };
+        let path = if inside == "." {
+            field.to_owned()
+        } else {
+            format!("{field}.{inside}")
+        };
         refusal(&path, error.inner())
     })
 }
 
-/// serde's message in words that repeat no value. Field names are the caller's own text, so they are cut and cleaned.
+/// serde's message in words that repeat no value. Field names are the caller's own text, so they
+/// are cut and cleaned.
 fn refusal(path: &str, error: &serde_json::Error) -> Problem {
     use serde_json::error::Category;
     if error.classify() != Category::Data {
-        return Problem::new(Code::InvalidJson).detail(format!("The body is not JSON at line {}, column {}.", error.line(), error.column()));
+        return Problem::new(Code::InvalidJson).detail(format!(
+            "The body is not JSON at line {}, column {}.",
+            error.line(),
+            error.column()
+        ));
     }
     let message = error.to_string();
-    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
+    let message = message
+        .rsplit_once(" at line ")
+        .map_or(message.as_str(), |(message, _)| message);
     let place = if path == "." { "" } else { path };
     let inner = |name: &str| {
         // The path to an unknown or repeated field holds the field already.
@@ -129,14 +155,35 @@ fn refusal(path: &str, error: &serde_json::Error) -> Problem {
     if let Some(name) = quoted("duplicate field ") {
         return Problem::field(Code::InvalidField, inner(name), "occurs more than once");
     }
-    let problem = message.rsplit_once("expected ").map_or_else(|| "is not valid".to_owned(), |(_, expected)| format!("expected {expected}"));
-    Problem::field(Code::InvalidField, if place.is_empty() { "body".to_owned() } else { shown_name(place) }, problem)
+    let problem = message.rsplit_once("expected ").map_or_else(
+        || "is not valid".to_owned(),
+        |(_, expected)| format!("expected {expected}"),
+    );
+    Problem::field(
+        Code::InvalidField,
+        if place.is_empty() {
+            "body".to_owned()
+        } else {
+            shown_name(place)
+        },
+        problem,
+    )
 }
 
-/// A name that the caller wrote, made safe to show: cut, and without anything but visible characters.
+/// A name that the caller wrote, made safe to show: cut, and without anything but visible
+/// characters.
 #[must_use]
 pub fn shown_name(name: &str) -> String {
-    name.chars().take(NAME_CHARS_MAX).map(|c| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '[' | ']' | '$' | '@') { c } else { '?' }).collect()
+    name.chars()
+        .take(NAME_CHARS_MAX)
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '[' | ']' | '$' | '@') {
+                c
+            } else {
+                '?'
+            }
+        })
+        .collect()
 }
 
 /// The path's only parameter. What does not parse is answered like what is not there.
@@ -146,7 +193,9 @@ impl<S: Send + Sync, T: FromStr> FromRequestParts<S> for Id<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let params = RawPathParams::from_request_parts(parts, state).await.map_err(|_| Problem::not_found())?;
+        let params = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Problem::not_found())?;
         let mut values = params.iter();
         match (values.next(), values.next()) {
             (Some((_, text)), None) => text.parse().map(Self).map_err(|_| Problem::not_found()),
@@ -196,8 +245,16 @@ mod tests {
     #[test]
     fn a_refusal_names_the_field_and_repeats_no_value() {
         let table = [
-            (r#"{"name":"SECRET","secret_canary":1}"#, "secret_canary", "is not a known field here"),
-            (r#"{"name":"SECRET","__proto__":{}}"#, "__proto__", "is not a known field here"),
+            (
+                r#"{"name":"SECRET","secret_canary":1}"#,
+                "secret_canary",
+                "is not a known field here",
+            ),
+            (
+                r#"{"name":"SECRET","__proto__":{}}"#,
+                "__proto__",
+                "is not a known field here",
+            ),
             (r"{}", "name", "is required"),
             (r#"{"name":7}"#, "name", "expected a string"),
             (r#"{"name":"SECRET","count":"SECRET"}"#, "count", "expected u32"),
@@ -208,9 +265,17 @@ mod tests {
                 "inner.action",
                 "expected one of `twilio.send_sms`, `http.post`, `resend.send_email`, `google_calendar.create_event`",
             ),
-            (r#"{"name":"a","inner":{"action":"http.post","role":"SECRET"}}"#, "inner.role", "is not a known field here"),
+            (
+                r#"{"name":"a","inner":{"action":"http.post","role":"SECRET"}}"#,
+                "inner.role",
+                "is not a known field here",
+            ),
             (r#"{"name":"a","inner":{}}"#, "inner.action", "is required"),
-            (r#"{"name":"a","many":{"x":{"id":"SECRET"}}}"#, "many.x.id", "is not a known field here"),
+            (
+                r#"{"name":"a","many":{"x":{"id":"SECRET"}}}"#,
+                "many.x.id",
+                "is not a known field here",
+            ),
             (r#"["SECRET"]"#, "body", "expected an object"),
         ];
         for (body, field, said) in table {
@@ -218,13 +283,37 @@ mod tests {
             let text = String::from_utf8(problem.body("r")).expect("JSON is UTF-8");
             assert!(!text.contains("SECRET"), "{body} → {text}");
             assert_eq!(problem.code, Code::InvalidField, "{body}");
-            assert_eq!((problem.errors[0].field.as_str(), problem.errors[0].problem.as_str()), (field, said), "{body}");
+            assert_eq!(
+                (problem.errors[0].field.as_str(), problem.errors[0].problem.as_str()),
+                (field, said),
+                "{body}"
+            );
         }
-        for body in ["", "{", "nul", r#"{"name":"a"} {}"#, "\u{feff}{}", r#"{"name":"\ud800"}"#] {
-            assert_eq!(parse::<Outer>(body.as_bytes()).expect_err("not JSON").code, Code::InvalidJson, "{}", &body[..body.len().min(20)]);
+        for body in [
+            "",
+            "{",
+            "nul",
+            r#"{"name":"a"} {}"#,
+            "\u{feff}{}",
+            r#"{"name":"\ud800"}"#,
+        ] {
+            assert_eq!(
+                parse::<Outer>(body.as_bytes()).expect_err("not JSON").code,
+                Code::InvalidJson,
+                "{}",
+                &body[..body.len().min(20)]
+            );
         }
         let deep = format!("{{\"a\":{}", "[".repeat(100_000));
-        assert_eq!(parse::<BTreeMap<String, serde_json::Value>>(deep.as_bytes()).expect_err("too deep").code, Code::InvalidJson);
-        assert_eq!(parse::<Outer>(b"{\"name\":\"\xff\"}").expect_err("not UTF-8").code, Code::InvalidJson);
+        assert_eq!(
+            parse::<BTreeMap<String, serde_json::Value>>(deep.as_bytes())
+                .expect_err("too deep")
+                .code,
+            Code::InvalidJson
+        );
+        assert_eq!(
+            parse::<Outer>(b"{\"name\":\"\xff\"}").expect_err("not UTF-8").code,
+            Code::InvalidJson
+        );
     }
 }

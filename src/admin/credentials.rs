@@ -1,6 +1,7 @@
 //! An organisation's credential, opened for one call to its provider.
 //!
-//! **Invariant:** what is opened here is dropped at the end of the request that asked the provider; no answer is made from it.
+//! **Invariant:** what is opened here is dropped at the end of the request that asked the provider;
+//! no answer is made from it.
 
 use super::{
     problem::{Code, Problem},
@@ -19,7 +20,8 @@ pub struct Opened {
     pub credential: Result<Credential, Undecryptable>,
 }
 
-/// It is there and this installation cannot use it: says which key is missing, or that the row was moved or changed. Never "not connected".
+/// It is there and this installation cannot use it: says which key is missing, or that the row was
+/// moved or changed. Never "not connected".
 pub struct Undecryptable {
     pub words: String,
 }
@@ -34,14 +36,25 @@ pub async fn find(state: &AdminState, org: OrgId, provider: Provider, name: &str
 
 /// Opens a row. `None`: it is erased.
 pub async fn open(state: &AdminState, row: StoredCredential) -> Answer<Option<Opened>> {
-    let Some(sealed) = row.sealed.as_ref().filter(|_| row.is_active) else { return Ok(None) };
+    let Some(sealed) = row.sealed.as_ref().filter(|_| row.is_active) else {
+        return Ok(None);
+    };
     let provider = row.provider;
-    let parsed = state.vault.open(row.org, Purpose::Credential(provider), sealed, |plain| Credential::parse(provider, plain)).await;
+    let parsed = state
+        .vault
+        .open(row.org, Purpose::Credential(provider), sealed, |plain| {
+            Credential::parse(provider, plain)
+        })
+        .await;
     let credential = match parsed {
         Ok(Ok(credential)) => Ok(credential),
-        Ok(Err(error)) => Err(Undecryptable { words: format!("the stored credential is not in the form that this version reads ({error})") }),
+        Ok(Err(error)) => Err(Undecryptable {
+            words: format!("the stored credential is not in the form that this version reads ({error})"),
+        }),
         Err(error @ (VaultError::Store { .. } | VaultError::NoRandomness)) => return Err(error.into()),
-        Err(error) => Err(Undecryptable { words: error.to_string() }),
+        Err(error) => Err(Undecryptable {
+            words: error.to_string(),
+        }),
     };
     Ok(Some(Opened { row, credential }))
 }
@@ -53,7 +66,12 @@ impl Opened {
         match self.credential {
             Ok(credential) => Ok((self.row, credential)),
             Err(undecryptable) => {
-                tracing::error!(org.id = %self.row.org, provider = %self.row.provider, reason = undecryptable.words, "A credential cannot be opened");
+                tracing::error!(
+                    org.id = %self.row.org,
+                    provider = %self.row.provider,
+                    reason = undecryptable.words,
+                    "A credential cannot be opened"
+                );
                 Err(Problem::new(Code::Undecryptable))
             }
         }

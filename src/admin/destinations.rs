@@ -1,6 +1,8 @@
-//! `/api/destinations`: where `http.post` may post to. Each is a credential of provider `http` with signing secrets that we made.
+//! `/api/destinations`: where `http.post` may post to. Each is a credential of provider `http` with
+//! signing secrets that we made.
 //!
-//! **Invariant:** a `whsec_` stands in the answer that made it and in no other, and no URL is kept that leads to a private address.
+//! **Invariant:** a `whsec_` stands in the answer that made it and in no other, and no URL is kept
+//! that leads to a private address.
 
 use super::{
     Admin,
@@ -87,22 +89,41 @@ async fn active(state: &AdminState, member: &Member) -> Answer<Vec<StoredCredent
 
 pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<Listed<DestinationView>>> {
     let mut params = Params::of(&uri)?;
-    let page = Page::<String>::take(&mut params, &state.vault, Some(member.org), "destinations", String::new())?;
+    let page = Page::<String>::take(
+        &mut params,
+        &state.vault,
+        Some(member.org),
+        "destinations",
+        String::new(),
+    )?;
     params.finish()?;
-    let rows = active(&state, &member).await?.into_iter().filter(|row| page.after.as_ref().is_none_or(|after| row.name > *after));
+    let rows = active(&state, &member)
+        .await?
+        .into_iter()
+        .filter(|row| page.after.as_ref().is_none_or(|after| row.name > *after));
     let mut shown = Vec::new();
     for row in rows.take(page.count() as usize) {
         if let Some(opened) = credentials::open(&state, row).await? {
             shown.push(DestinationView::new(opened, None));
         }
     }
-    Ok(Json(page.answer(&state.vault, shown, |view| view.name.clone(), |view| view)))
+    Ok(Json(page.answer(
+        &state.vault,
+        shown,
+        |view| view.name.clone(),
+        |view| view,
+    )))
 }
 
 pub async fn show(State(state): Admin, Reader(member): Reader, Id(name): Id<String>) -> Answer<impl IntoResponse> {
-    let opened = credentials::find(&state, member.org, Provider::Http, &name).await?.ok_or(Problem::not_found())?;
+    let opened = credentials::find(&state, member.org, Provider::Http, &name)
+        .await?
+        .ok_or(Problem::not_found())?;
     let tag = tag(&state, &opened.row);
-    Ok(([(header::ETAG, etag::header_value(&tag))], Json(DestinationView::new(opened, None))))
+    Ok((
+        [(header::ETAG, etag::header_value(&tag))],
+        Json(DestinationView::new(opened, None)),
+    ))
 }
 
 #[derive(Deserialize)]
@@ -112,25 +133,55 @@ pub struct NewDestination {
     url: String,
 }
 
-pub async fn create(State(state): Admin, Manager(member): Manager, body::Json(new): body::Json<NewDestination>) -> Answer<impl IntoResponse> {
+pub async fn create(
+    State(state): Admin,
+    Manager(member): Manager,
+    body::Json(new): body::Json<NewDestination>,
+) -> Answer<impl IntoResponse> {
     let made = make_secret()?;
-    let credential = HttpCredential { name: new.name, url: new.url, secrets: vec![SecretBytes::from(made.clone())] };
+    let credential = HttpCredential {
+        name: new.name,
+        url: new.url,
+        secrets: vec![SecretBytes::from(made.clone())],
+    };
     let credential = check(credential)?;
-    let Credential::Http(http) = &credential else { return Err(Problem::new(Code::Internal)) };
-    let not_allowed = |error: crate::provider::http::DestinationError| Problem::field(Code::AddressNotAllowed, "url", error.to_string());
-    state.providers.http.check_destination_resolved(&http.url).await.map_err(not_allowed)?;
+    let Credential::Http(http) = &credential else {
+        return Err(Problem::new(Code::Internal));
+    };
+    let not_allowed = |error: crate::provider::http::DestinationError| {
+        Problem::field(Code::AddressNotAllowed, "url", error.to_string())
+    };
+    state
+        .providers
+        .http
+        .check_destination_resolved(&http.url)
+        .await
+        .map_err(not_allowed)?;
     let others = active(&state, &member).await?;
     if others.iter().any(|row| row.name == http.name) {
-        return Err(Problem::field(Code::Conflict, "name", "there is a destination of this name already"));
+        return Err(Problem::field(
+            Code::Conflict,
+            "name",
+            "there is a destination of this name already",
+        ));
     }
     if others.len() >= DESTINATIONS_MAX {
-        return Err(Problem::new(Code::LimitReached).detail(format!("An organisation has {DESTINATIONS_MAX} destinations at most; delete one first.")));
+        return Err(Problem::new(Code::LimitReached).detail(format!(
+            "An organisation has {DESTINATIONS_MAX} destinations at most; delete one first."
+        )));
     }
     let name = http.name.clone();
     let row = save(&state, &member, &name, &credential, &made, "connect").await?;
-    let opened = Opened { row, credential: Ok(credential) };
+    let opened = Opened {
+        row,
+        credential: Ok(credential),
+    };
     let tag = tag(&state, &opened.row);
-    Ok((StatusCode::CREATED, [(header::ETAG, etag::header_value(&tag))], Json(DestinationView::new(opened, Some(made)))))
+    Ok((
+        StatusCode::CREATED,
+        [(header::ETAG, etag::header_value(&tag))],
+        Json(DestinationView::new(opened, Some(made))),
+    ))
 }
 
 fn check(http: HttpCredential) -> Answer<Credential> {
@@ -141,13 +192,23 @@ fn check(http: HttpCredential) -> Answer<Credential> {
     }
 }
 
-async fn save(state: &AdminState, member: &Member, name: &str, credential: &Credential, newest: &str, verb: &'static str) -> Answer<StoredCredential> {
+async fn save(
+    state: &AdminState,
+    member: &Member,
+    name: &str,
+    credential: &Credential,
+    newest: &str,
+    verb: &'static str,
+) -> Answer<StoredCredential> {
     let stored = credential.to_stored();
     let new = NewCredential {
         org: member.org,
         provider: Provider::Http,
         name: name.to_owned(),
-        sealed: state.vault.seal(member.org, Purpose::Credential(Provider::Http), stored.expose_secret()).await?,
+        sealed: state
+            .vault
+            .seal(member.org, Purpose::Credential(Provider::Http), stored.expose_secret())
+            .await?,
         state: "connected".to_owned(),
         missing: None,
         account_id: None,
@@ -162,19 +223,37 @@ async fn save(state: &AdminState, member: &Member, name: &str, credential: &Cred
     Ok(saved)
 }
 
-/// Makes a secret that signs beside the former one. Receivers take either, so they can be changed one by one; the next rotation lets the former one go.
-pub async fn rotate(State(state): Admin, Manager(member): Manager, Id(name): Id<String>, headers: HeaderMap, _: NoFields) -> Answer<impl IntoResponse> {
-    let opened = credentials::find(&state, member.org, Provider::Http, &name).await?.ok_or(Problem::not_found())?;
+/// Makes a secret that signs beside the former one. Receivers take either, so they can be changed
+/// one by one; the next rotation lets the former one go.
+pub async fn rotate(
+    State(state): Admin,
+    Manager(member): Manager,
+    Id(name): Id<String>,
+    headers: HeaderMap,
+    _: NoFields,
+) -> Answer<impl IntoResponse> {
+    let opened = credentials::find(&state, member.org, Provider::Http, &name)
+        .await?
+        .ok_or(Problem::not_found())?;
     etag::check(&headers, &tag(&state, &opened.row))?;
-    let (_, Credential::Http(mut http)) = opened.usable()? else { return Err(Problem::new(Code::Internal)) };
+    let (_, Credential::Http(mut http)) = opened.usable()? else {
+        return Err(Problem::new(Code::Internal));
+    };
     let made = make_secret()?;
     http.secrets.insert(0, SecretBytes::from(made.clone()));
     http.secrets.truncate(SECRETS_MAX);
     let credential = check(http)?;
     let row = save(&state, &member, &name, &credential, &made, "rotate").await?;
-    let opened = Opened { row, credential: Ok(credential) };
+    let opened = Opened {
+        row,
+        credential: Ok(credential),
+    };
     let tag = tag(&state, &opened.row);
-    Ok((StatusCode::CREATED, [(header::ETAG, etag::header_value(&tag))], Json(DestinationView::new(opened, Some(made)))))
+    Ok((
+        StatusCode::CREATED,
+        [(header::ETAG, etag::header_value(&tag))],
+        Json(DestinationView::new(opened, Some(made))),
+    ))
 }
 
 fn make_secret() -> Answer<String> {
@@ -182,11 +261,29 @@ fn make_secret() -> Answer<String> {
 }
 
 /// Erases URL and secrets, and parks what waits for them. The row stays; a second time is as good.
-pub async fn delete(State(state): Admin, Manager(member): Manager, Id(name): Id<String>, headers: HeaderMap) -> Answer<StatusCode> {
-    let row = state.store.find_credential(member.org, Provider::Http, &name).await?.ok_or(Problem::not_found())?;
+pub async fn delete(
+    State(state): Admin,
+    Manager(member): Manager,
+    Id(name): Id<String>,
+    headers: HeaderMap,
+) -> Answer<StatusCode> {
+    let row = state
+        .store
+        .find_credential(member.org, Provider::Http, &name)
+        .await?
+        .ok_or(Problem::not_found())?;
     etag::check(&headers, &tag(&state, &row))?;
-    let audit = state.audit(&member, "erase", "credential", format_args!("http:{name}"), &["credential"]);
-    state.store.erase_credential(member.org, Provider::Http, &name, audit).await?;
+    let audit = state.audit(
+        &member,
+        "erase",
+        "credential",
+        format_args!("http:{name}"),
+        &["credential"],
+    );
+    state
+        .store
+        .erase_credential(member.org, Provider::Http, &name, audit)
+        .await?;
     state.forget(member.org);
     Ok(StatusCode::NO_CONTENT)
 }

@@ -104,18 +104,32 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
     let page = Page::<EndpointId>::take(&mut params, &state.vault, Some(member.org), "endpoints", String::new())?;
     params.finish()?;
     let rows = state.store.list_endpoints(member.org, page.after, page.count()).await?;
-    Ok(Json(page.answer(&state.vault, rows, |row| row.id, |row| EndpointView::new(&state, row))))
+    Ok(Json(page.answer(
+        &state.vault,
+        rows,
+        |row| row.id,
+        |row| EndpointView::new(&state, row),
+    )))
 }
 
 pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<EndpointId>) -> Answer<impl IntoResponse> {
     detail(&state, member.org, id, None).await
 }
 
-async fn detail(state: &AdminState, org: OrgId, id: EndpointId, secret: Option<String>) -> Answer<impl IntoResponse + use<>> {
+async fn detail(
+    state: &AdminState,
+    org: OrgId,
+    id: EndpointId,
+    secret: Option<String>,
+) -> Answer<impl IntoResponse + use<>> {
     let row = state.store.find_endpoint(org, id).await?.ok_or(Problem::not_found())?;
     let secrets = state.store.list_secrets(org, row.source, Some(id)).await?;
     let tag = tag(state, &row);
-    let detail = EndpointDetail { endpoint: EndpointView::new(state, row), secrets: secrets.into_iter().map(SecretView::from).collect(), secret };
+    let detail = EndpointDetail {
+        endpoint: EndpointView::new(state, row),
+        secrets: secrets.into_iter().map(SecretView::from).collect(),
+        secret,
+    };
     Ok(([(header::ETAG, tag)], Json(detail)))
 }
 
@@ -130,18 +144,25 @@ pub struct NewEndpoint {
     ignored_types: Vec<String>,
 }
 
-pub async fn create(State(state): Admin, Manager(member): Manager, body::Json(new): body::Json<NewEndpoint>) -> Answer<impl IntoResponse> {
+pub async fn create(
+    State(state): Admin,
+    Manager(member): Manager,
+    body::Json(new): body::Json<NewEndpoint>,
+) -> Answer<impl IntoResponse> {
     check_text("name", &new.name, 100)?;
     check_ignored(&new.ignored_types)?;
     let plans = plans::read(new.source, new.plan)?;
     let count_max = u32::try_from(ENDPOINTS_MAX).unwrap_or(u32::MAX);
     if state.store.list_endpoints(member.org, None, count_max).await?.len() >= ENDPOINTS_MAX {
-        return Err(Problem::new(Code::LimitReached).detail(format!("An organisation has {ENDPOINTS_MAX} endpoints at most; delete one first.")));
+        return Err(Problem::new(Code::LimitReached).detail(format!(
+            "An organisation has {ENDPOINTS_MAX} endpoints at most; delete one first."
+        )));
     }
     let id = EndpointId::generate();
     let (given, made) = match (new.secret, new.source) {
         (Some(secret), _) => (Some(secret), None),
-        // Twilio signs with secrets of its own: without one here, the organisation's auth token verifies.
+        // Twilio signs with secrets of its own: without one here, the organisation's auth token
+        // verifies.
         (None, Source::Twilio) => (None, None),
         (None, _) => {
             let made = make_secret()?;
@@ -162,17 +183,40 @@ pub async fn create(State(state): Admin, Manager(member): Manager, body::Json(ne
         version: 1,
         created_at: state.now(),
     };
-    let audit = state.audit(&member, "create", "endpoint", id, &["source", "name", "ignored_types", "secret"]);
+    let audit = state.audit(
+        &member,
+        "create",
+        "endpoint",
+        id,
+        &["source", "name", "ignored_types", "secret"],
+    );
     state.store.create_endpoint(row, secrets, audit).await?;
     let location = HeaderValue::from_str(&format!("/api/endpoints/{id}")).expect("an id is visible ASCII");
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], detail(&state, member.org, id, made).await?))
+    Ok((
+        StatusCode::CREATED,
+        [(header::LOCATION, location)],
+        detail(&state, member.org, id, made).await?,
+    ))
 }
 
-pub async fn delete(State(state): Admin, Manager(member): Manager, Id(id): Id<EndpointId>, headers: HeaderMap) -> Answer<StatusCode> {
-    let row = state.store.find_endpoint(member.org, id).await?.ok_or(Problem::not_found())?;
+pub async fn delete(
+    State(state): Admin,
+    Manager(member): Manager,
+    Id(id): Id<EndpointId>,
+    headers: HeaderMap,
+) -> Answer<StatusCode> {
+    let row = state
+        .store
+        .find_endpoint(member.org, id)
+        .await?
+        .ok_or(Problem::not_found())?;
     etag::check(&headers, &tag_text(&state, &row))?;
     let audit = state.audit(&member, "delete", "endpoint", id, &[]);
-    if state.store.delete_endpoint(member.org, id, audit).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found()) }
+    if state.store.delete_endpoint(member.org, id, audit).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Problem::not_found())
+    }
 }
 
 #[derive(Deserialize)]
@@ -192,11 +236,19 @@ pub async fn rotate(
     headers: HeaderMap,
     body::Json(wish): body::Json<Rotation>,
 ) -> Answer<impl IntoResponse> {
-    let row = state.store.find_endpoint(member.org, id).await?.ok_or(Problem::not_found())?;
+    let row = state
+        .store
+        .find_endpoint(member.org, id)
+        .await?
+        .ok_or(Problem::not_found())?;
     etag::check(&headers, &tag_text(&state, &row))?;
     let overlap = wish.overlap_seconds.unwrap_or(OVERLAP_SECONDS_DEFAULT);
     if overlap > OVERLAP_SECONDS_MAX {
-        return Err(Problem::field(Code::InvalidField, "overlap_seconds", format!("expected 0 to {OVERLAP_SECONDS_MAX}")));
+        return Err(Problem::field(
+            Code::InvalidField,
+            "overlap_seconds",
+            format!("expected 0 to {OVERLAP_SECONDS_MAX}"),
+        ));
     }
     let plans = match wish.plan {
         Some(plan) => plans::read(row.source, Some(plan))?,
@@ -204,7 +256,13 @@ pub async fn rotate(
     };
     let (secret, made) = match (wish.secret, row.source) {
         (Some(secret), _) => (secret, None),
-        (None, Source::Twilio) => return Err(Problem::field(Code::InvalidField, "secret", "is required: Twilio signs with a secret of its own")),
+        (None, Source::Twilio) => {
+            return Err(Problem::field(
+                Code::InvalidField,
+                "secret",
+                "is required: Twilio signs with a secret of its own",
+            ));
+        }
         (None, _) => {
             let made = make_secret()?;
             (SecretString::from(made.clone()), Some(made))
@@ -226,15 +284,30 @@ pub async fn rotate(
 async fn current_plans(state: &AdminState, org: OrgId, row: &Endpoint) -> Answer<Vec<Plan>> {
     let secrets = state.store.list_secrets(org, row.source, Some(row.id)).await?;
     let mut plans: Vec<Plan> = Vec::new();
-    for plan in secrets.iter().filter(|secret| secret.not_after.is_none()).filter_map(|secret| serde_json::from_str(&secret.plan).ok()) {
+    for plan in secrets
+        .iter()
+        .filter(|secret| secret.not_after.is_none())
+        .filter_map(|secret| serde_json::from_str(&secret.plan).ok())
+    {
         if !plans.contains(&plan) {
             plans.push(plan);
         }
     }
-    if plans.is_empty() { plans::read(row.source, None) } else { Ok(plans) }
+    if plans.is_empty() {
+        plans::read(row.source, None)
+    } else {
+        Ok(plans)
+    }
 }
 
-async fn seal_all(state: &AdminState, org: OrgId, id: EndpointId, source: Source, plans: &[Plan], secret: &SecretString) -> Answer<Vec<NewSecret>> {
+async fn seal_all(
+    state: &AdminState,
+    org: OrgId,
+    id: EndpointId,
+    source: Source,
+    plans: &[Plan],
+    secret: &SecretString,
+) -> Answer<Vec<NewSecret>> {
     let mut sealed = Vec::with_capacity(plans.len());
     for plan in plans {
         sealed.push(plans::seal(state, org, Some(id), source, plan, secret).await?);
@@ -248,13 +321,20 @@ fn make_secret() -> Answer<String> {
 }
 
 fn check_ignored(kinds: &[String]) -> Answer<()> {
-    let is_kind =
-        |kind: &String| !kind.is_empty() && kind.len() <= 100 && kind.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b':' | b'-'));
+    let is_kind = |kind: &String| {
+        !kind.is_empty()
+            && kind.len() <= 100
+            && kind
+                .bytes()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b':' | b'-'))
+    };
     if kinds.len() > IGNORED_TYPES_MAX || !kinds.iter().all(is_kind) {
         return Err(Problem::field(
             Code::InvalidField,
             "ignored_types",
-            format!("expected at most {IGNORED_TYPES_MAX} kinds such as speech-update: 1 to 100 of A-Z a-z 0-9 . _ : -"),
+            format!(
+                "expected at most {IGNORED_TYPES_MAX} kinds such as speech-update: 1 to 100 of A-Z a-z 0-9 . _ : -"
+            ),
         ));
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Versions of a resource as entity tags. A PUT without one is 428, with an old one 412.
 //!
-//! **Invariant:** a tag names the organisation and the resource beside the version, so that one that was read elsewhere never matches.
+//! **Invariant:** a tag names the organisation and the resource beside the version, so that one
+//! that was read elsewhere never matches.
 
 use super::problem::{Code, Problem};
 use crate::{domain::OrgId, vault::Vault};
@@ -10,7 +11,9 @@ use std::fmt::Display;
 /// The tag of a version, quoted.
 #[must_use]
 pub fn tag(vault: &Vault, org: OrgId, kind: &str, id: impl Display, version: i64) -> String {
-    let print = vault.fingerprint(org, format!("etag:{kind}:{id}:{version}").as_bytes()).0;
+    let print = vault
+        .fingerprint(org, format!("etag:{kind}:{id}:{version}").as_bytes())
+        .0;
     format!("\"{version}-{}\"", &print[..print.len().min(16)])
 }
 
@@ -22,7 +25,8 @@ pub fn header_value(tag: &str) -> HeaderValue {
 /// Holds `If-Match` against the current tag. Absent is fine here; see [`require`].
 ///
 /// # Errors
-/// 400 where it is not quoted, 412 where it is not the current tag: a list, `*` and a weak one never are.
+/// 400 where it is not quoted, 412 where it is not the current tag: a list, `*` and a weak one
+/// never are.
 pub fn check(headers: &HeaderMap, current: &str) -> Result<(), Problem> {
     let values: Vec<_> = headers.get_all(header::IF_MATCH).iter().collect();
     let text = match values[..] {
@@ -35,7 +39,11 @@ pub fn check(headers: &HeaderMap, current: &str) -> Result<(), Problem> {
         return Ok(());
     }
     let is_quoted = |text: &str| text.len() >= 2 && text.starts_with('"') && text.ends_with('"');
-    if text == "*" || text.split(',').all(|part| is_quoted(part.trim().trim_start_matches("W/"))) {
+    if text == "*"
+        || text
+            .split(',')
+            .all(|part| is_quoted(part.trim().trim_start_matches("W/")))
+    {
         return Err(stale());
     }
     Err(Problem::new(Code::IfMatchInvalid).detail("If-Match takes the ETag of the last answer, with its quotes."))
@@ -56,7 +64,8 @@ pub fn require(headers: &HeaderMap, current: &str) -> Result<(), Problem> {
 /// What a version that moved meanwhile is answered with.
 #[must_use]
 pub fn stale() -> Problem {
-    Problem::new(Code::PreconditionFailed).detail("Read it again, apply your change to what you find, and send the ETag that came with it.")
+    Problem::new(Code::PreconditionFailed)
+        .detail("Read it again, apply your change to what you find, and send the ETag that came with it.")
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! `/api/events`: what was received, with bodies opened for their organisation and secrets in known places masked (rule 19).
+//! `/api/events`: what was received, with bodies opened for their organisation and secrets in known
+//! places masked (rule 19).
 
 use super::{
     Admin,
@@ -84,7 +85,14 @@ struct EventAction {
 
 impl From<StoredAction> for EventAction {
     fn from(row: StoredAction) -> Self {
-        Self { id: row.id.to_string(), rule_id: row.rule.to_string(), rule_name: row.rule_name, action: row.kind.as_str(), state: row.state, cause: row.cause }
+        Self {
+            id: row.id.to_string(),
+            rule_id: row.rule.to_string(),
+            rule_name: row.rule_name,
+            action: row.kind.as_str(),
+            state: row.state,
+            cause: row.cause,
+        }
     }
 }
 
@@ -93,33 +101,62 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
     let filter = EventFilter {
         source: params.take_parsed::<Source>("source")?,
         event_type: params.take("type").map(|text| bounded("type", text, 128)).transpose()?,
-        subject: params.take("subject").map(|text| bounded("subject", text, 256)).transpose()?,
+        subject: params
+            .take("subject")
+            .map(|text| bounded("subject", text, 256))
+            .transpose()?,
     };
     let bound = format!("{:?}", (&filter.source, &filter.event_type, &filter.subject));
     let page = Page::<EventId>::take(&mut params, &state.vault, Some(member.org), "events", bound)?;
     params.finish()?;
-    let rows = state.store.list_events(member.org, filter, page.after, page.count()).await?;
-    Ok(Json(page.answer(&state.vault, rows, |row| row.id, |row| EventView::from(&row))))
+    let rows = state
+        .store
+        .list_events(member.org, filter, page.after, page.count())
+        .await?;
+    Ok(Json(page.answer(
+        &state.vault,
+        rows,
+        |row| row.id,
+        |row| EventView::from(&row),
+    )))
 }
 
 fn bounded(name: &'static str, text: String, bytes_max: usize) -> Answer<String> {
     if text.is_empty() || text.len() > bytes_max || text.contains('\0') {
-        return Err(Problem::field(Code::InvalidQuery, name, format!("expected 1 to {bytes_max} bytes without NUL")));
+        return Err(Problem::field(
+            Code::InvalidQuery,
+            name,
+            format!("expected 1 to {bytes_max} bytes without NUL"),
+        ));
     }
     Ok(text)
 }
 
 pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<EventId>) -> Answer<Json<EventDetail>> {
-    let row = state.store.find_event(member.org, id).await?.ok_or(Problem::not_found())?;
-    let filter = ActionFilter { event: Some(id), ..ActionFilter::default() };
-    let actions = state.store.list_actions(member.org, filter, None, ACTIONS_SHOWN_MAX).await?;
+    let row = state
+        .store
+        .find_event(member.org, id)
+        .await?
+        .ok_or(Problem::not_found())?;
+    let filter = ActionFilter {
+        event: Some(id),
+        ..ActionFilter::default()
+    };
+    let actions = state
+        .store
+        .list_actions(member.org, filter, None, ACTIONS_SHOWN_MAX)
+        .await?;
     let body = open_body(&state, &row).await?;
     Ok(Json(EventDetail {
         event: EventView::from(&row),
         content_type: row.content_type,
         path: row.path,
         query: row.query,
-        headers: row.headers.into_iter().map(|(name, value)| HeaderView { name, value }).collect(),
+        headers: row
+            .headers
+            .into_iter()
+            .map(|(name, value)| HeaderView { name, value })
+            .collect(),
         hops: row.hops,
         body,
         actions: actions.into_iter().map(EventAction::from).collect(),

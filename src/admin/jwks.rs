@@ -1,6 +1,7 @@
 //! Public keys of an identity provider, for RS256 and ES256 tokens.
 //!
-//! **Invariant:** nothing that a token says makes us fetch more than once in ten seconds, and a fetch that fails never takes away keys that we have.
+//! **Invariant:** nothing that a token says makes us fetch more than once in ten seconds, and a
+//! fetch that fails never takes away keys that we have.
 
 use super::token::Key;
 use crate::{
@@ -43,7 +44,11 @@ pub struct HttpKeys {
 #[async_trait]
 impl FetchKeys for HttpKeys {
     async fn fetch(&self) -> Result<Vec<u8>, String> {
-        let answer = self.http.get_document(&self.url, FETCH_MAX).await.map_err(|error| error.to_string())?;
+        let answer = self
+            .http
+            .get_document(&self.url, FETCH_MAX)
+            .await
+            .map_err(|error| error.to_string())?;
         match (answer.status, answer.body) {
             (200, Ok(body)) => Ok(body.to_vec()),
             (200, Err(reason)) => Err(reason.to_owned()),
@@ -86,7 +91,11 @@ struct Document {
 impl Jwks {
     #[must_use]
     pub fn new(source: Arc<dyn FetchKeys>, clock: Arc<dyn Clock>) -> Self {
-        Self { source, clock, state: Mutex::default() }
+        Self {
+            source,
+            clock,
+            state: Mutex::default(),
+        }
     }
 
     /// The key of an id. Fetches when it is unknown or old, at most once in ten seconds.
@@ -118,9 +127,16 @@ impl Jwks {
 }
 
 fn read(document: &[u8]) -> Result<HashMap<String, Key>, String> {
-    let document: Document = serde_json::from_slice(document).map_err(|_| "the document is not a set of JWKs".to_owned())?;
-    let keys = document.keys.into_iter().take(KEYS_MAX).filter_map(|value| serde_json::from_value::<Jwk>(value).ok());
-    Ok(keys.filter_map(|jwk| Some((jwk.common.key_id.clone()?, usable(&jwk)?))).collect())
+    let document: Document =
+        serde_json::from_slice(document).map_err(|_| "the document is not a set of JWKs".to_owned())?;
+    let keys = document
+        .keys
+        .into_iter()
+        .take(KEYS_MAX)
+        .filter_map(|value| serde_json::from_value::<Jwk>(value).ok());
+    Ok(keys
+        .filter_map(|jwk| Some((jwk.common.key_id.clone()?, usable(&jwk)?)))
+        .collect())
 }
 
 /// The kind of key decides the algorithm; a key that names another one is not used.
@@ -128,14 +144,24 @@ fn usable(jwk: &Jwk) -> Option<Key> {
     let (algorithm, named) = match &jwk.algorithm {
         // 2,048 bits in base64url are 342 characters.
         AlgorithmParameters::RSA(rsa) if rsa.n.len() >= 342 => (Algorithm::RS256, KeyAlgorithm::RS256),
-        AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => (Algorithm::ES256, KeyAlgorithm::ES256),
+        AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => {
+            (Algorithm::ES256, KeyAlgorithm::ES256)
+        }
         _ => return None,
     };
     if jwk.common.key_algorithm.is_some_and(|own| own != named) {
         return None;
     }
-    if jwk.common.public_key_use.as_ref().is_some_and(|usage| *usage != PublicKeyUse::Signature) {
+    if jwk
+        .common
+        .public_key_use
+        .as_ref()
+        .is_some_and(|usage| *usage != PublicKeyUse::Signature)
+    {
         return None;
     }
-    Some(Key { algorithm, key: DecodingKey::from_jwk(jwk).ok()? })
+    Some(Key {
+        algorithm,
+        key: DecodingKey::from_jwk(jwk).ok()?,
+    })
 }

@@ -1,4 +1,5 @@
-//! `/api/phone-numbers`: which numbers lead to this organisation, each proven by its own credential before it routes (rule 18).
+//! `/api/phone-numbers`: which numbers lead to this organisation, each proven by its own credential
+//! before it routes (rule 18).
 
 use super::{
     Admin,
@@ -50,19 +51,43 @@ impl From<NumberClaim> for NumberView {
 }
 
 fn tag(state: &AdminState, row: &NumberClaim) -> String {
-    etag::tag(&state.vault, row.org, "phone_number", format_args!("{}:{}", row.provider, row.number), row.version)
+    etag::tag(
+        &state.vault,
+        row.org,
+        "phone_number",
+        format_args!("{}:{}", row.provider, row.number),
+        row.version,
+    )
 }
 
 pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<Listed<NumberView>>> {
     let mut params = Params::of(&uri)?;
-    let page = Page::<String>::take(&mut params, &state.vault, Some(member.org), "phone_numbers", String::new())?;
+    let page = Page::<String>::take(
+        &mut params,
+        &state.vault,
+        Some(member.org),
+        "phone_numbers",
+        String::new(),
+    )?;
     params.finish()?;
-    let rows = state.store.list_numbers(member.org, page.after.as_deref(), page.count()).await?;
-    Ok(Json(page.answer_whole(&state.vault, rows, |row| row.number.clone(), NumberView::from)))
+    let rows = state
+        .store
+        .list_numbers(member.org, page.after.as_deref(), page.count())
+        .await?;
+    Ok(Json(page.answer_whole(
+        &state.vault,
+        rows,
+        |row| row.number.clone(),
+        NumberView::from,
+    )))
 }
 
 pub async fn show(State(state): Admin, Reader(member): Reader, Id(number): Id<String>) -> Answer<impl IntoResponse> {
-    let row = state.store.find_number(member.org, &number).await?.ok_or(Problem::not_found())?;
+    let row = state
+        .store
+        .find_number(member.org, &number)
+        .await?
+        .ok_or(Problem::not_found())?;
     let tag = tag(&state, &row);
     Ok(([(header::ETAG, etag::header_value(&tag))], Json(NumberView::from(row))))
 }
@@ -84,15 +109,24 @@ enum NumberProvider {
     Vapi,
 }
 
-/// What the provider says of a number: the account that it belongs to, where that is part of the route, and its id there.
+/// What the provider says of a number: the account that it belongs to, where that is part of the
+/// route, and its id there.
 struct Read {
     account_id: Option<String>,
     provider_number_id: String,
 }
 
-pub async fn create(State(state): Admin, Manager(member): Manager, body::Json(new): body::Json<NewNumber>) -> Answer<impl IntoResponse> {
+pub async fn create(
+    State(state): Admin,
+    Manager(member): Manager,
+    body::Json(new): body::Json<NewNumber>,
+) -> Answer<impl IntoResponse> {
     if !is_e164(&new.number) {
-        return Err(Problem::field(Code::InvalidField, "number", "expected a number in E.164 form, such as +15551234567"));
+        return Err(Problem::field(
+            Code::InvalidField,
+            "number",
+            "expected a number in E.164 form, such as +15551234567",
+        ));
     }
     let provider = match new.provider {
         NumberProvider::Twilio => Provider::Twilio,
@@ -103,12 +137,21 @@ pub async fn create(State(state): Admin, Manager(member): Manager, body::Json(ne
         Reads::No => return Err(not_readable()),
         Reads::Unknown(problem) => return Err(problem),
     };
-    let holder = state.store.find_number_holder(provider, &new.number, read_now.account_id.as_deref(), Some(&read_now.provider_number_id)).await?;
+    let holder = state
+        .store
+        .find_number_holder(
+            provider,
+            &new.number,
+            read_now.account_id.as_deref(),
+            Some(&read_now.provider_number_id),
+        )
+        .await?;
     if let Some(holder) = holder
         && holder != member.org
     {
         match read(&state, holder, provider, &new.number).await? {
-            // The holder has moved to another account: its route is another one, and this one is stale.
+            // The holder has moved to another account: its route is another one, and this one is
+            // stale.
             Reads::Yes(theirs) if theirs.account_id == read_now.account_id => return Err(held_elsewhere()),
             Reads::Yes(_) | Reads::No => {}
             Reads::Unknown(problem) => return Err(problem),
@@ -129,14 +172,24 @@ pub async fn create(State(state): Admin, Manager(member): Manager, body::Json(ne
     };
     let audit = state.audit(&member, "prove", "phone_number", &new.number, &["number", "provider"]);
     state.store.prove_number(claim, audit).await?;
-    let row = state.store.find_number(member.org, &new.number).await?.ok_or(Problem::not_found())?;
+    let row = state
+        .store
+        .find_number(member.org, &new.number)
+        .await?
+        .ok_or(Problem::not_found())?;
     let tag = tag(&state, &row);
-    Ok((StatusCode::CREATED, [(header::ETAG, etag::header_value(&tag))], Json(NumberView::from(row))))
+    Ok((
+        StatusCode::CREATED,
+        [(header::ETAG, etag::header_value(&tag))],
+        Json(NumberView::from(row)),
+    ))
 }
 
 /// Whether an organisation's own credential holds the number now.
 async fn read(state: &AdminState, org: OrgId, provider: Provider, number: &str) -> Answer<Reads<Read>> {
-    let Some(opened) = credentials::find(state, org, provider, "").await? else { return Ok(Reads::No) };
+    let Some(opened) = credentials::find(state, org, provider, "").await? else {
+        return Ok(Reads::No);
+    };
     let (_, credential) = opened.usable()?;
     let found = match &credential {
         Credential::Twilio(twilio) => state
@@ -144,13 +197,23 @@ async fn read(state: &AdminState, org: OrgId, provider: Provider, number: &str) 
             .twilio
             .find_number(twilio, number, READ_MAX)
             .await
-            .map(|found| found.map(|found| Read { account_id: Some(twilio.account_sid.clone()), provider_number_id: found.sid })),
+            .map(|found| {
+                found.map(|found| Read {
+                    account_id: Some(twilio.account_sid.clone()),
+                    provider_number_id: found.sid,
+                })
+            }),
         Credential::Vapi(vapi) => state
             .providers
             .vapi
             .find_phone_number(vapi, number, READ_MAX)
             .await
-            .map(|found| found.map(|found| Read { account_id: None, provider_number_id: found.id })),
+            .map(|found| {
+                found.map(|found| Read {
+                    account_id: None,
+                    provider_number_id: found.id,
+                })
+            }),
         _ => return Ok(Reads::No),
     };
     Ok(match found {
@@ -160,9 +223,22 @@ async fn read(state: &AdminState, org: OrgId, provider: Provider, number: &str) 
     })
 }
 
-pub async fn delete(State(state): Admin, Manager(member): Manager, Id(number): Id<String>, headers: HeaderMap) -> Answer<StatusCode> {
-    let row = state.store.find_number(member.org, &number).await?.ok_or(Problem::not_found())?;
+pub async fn delete(
+    State(state): Admin,
+    Manager(member): Manager,
+    Id(number): Id<String>,
+    headers: HeaderMap,
+) -> Answer<StatusCode> {
+    let row = state
+        .store
+        .find_number(member.org, &number)
+        .await?
+        .ok_or(Problem::not_found())?;
     etag::check(&headers, &tag(&state, &row))?;
     let audit = state.audit(&member, "release", "phone_number", &number, &["state"]);
-    if state.store.release_number(member.org, &number, audit).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found()) }
+    if state.store.release_number(member.org, &number, audit).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Problem::not_found())
+    }
 }

@@ -1,4 +1,5 @@
-//! `/operator/…` and `/api/debug/…`: the installation, never an organisation's secrets or events. To an organisation's token these paths do not exist.
+//! `/operator/…` and `/api/debug/…`: the installation, never an organisation's secrets or events.
+//! To an organisation's token these paths do not exist.
 
 use super::{
     Admin,
@@ -29,7 +30,12 @@ pub struct OrganisationView {
 
 impl From<Organisation> for OrganisationView {
     fn from(row: Organisation) -> Self {
-        Self { id: row.id.to_string(), name: row.name, is_active: row.is_active, created_at: Time(row.created_at) }
+        Self {
+            id: row.id.to_string(),
+            name: row.name,
+            is_active: row.is_active,
+            created_at: Time(row.created_at),
+        }
     }
 }
 
@@ -38,7 +44,12 @@ pub async fn list_organisations(State(state): Admin, _: Operator, uri: Uri) -> A
     let page = Page::<OrgId>::take(&mut params, &state.vault, None, "organisations", String::new())?;
     params.finish()?;
     let rows = state.store.list_organisations(page.after, page.count()).await?;
-    Ok(Json(page.answer(&state.vault, rows, |row| row.id, OrganisationView::from)))
+    Ok(Json(page.answer(
+        &state.vault,
+        rows,
+        |row| row.id,
+        OrganisationView::from,
+    )))
 }
 
 #[derive(Deserialize)]
@@ -77,7 +88,12 @@ pub async fn rejections(State(state): Admin, _: Operator, uri: Uri) -> Answer<Js
     let page = Page::<Uuid>::take(&mut params, &state.vault, None, "rejections", String::new())?;
     params.finish()?;
     let rows = state.store.list_rejections(None, page.after, page.count()).await?;
-    Ok(Json(page.answer(&state.vault, rows, |row| row.id, RejectionView::for_operator)))
+    Ok(Json(page.answer(
+        &state.vault,
+        rows,
+        |row| row.id,
+        RejectionView::for_operator,
+    )))
 }
 
 #[derive(Deserialize)]
@@ -93,14 +109,22 @@ pub struct Invalidated {
     org_id: String,
 }
 
-/// Drops what this process has cached of one organisation. Nothing is lost: it is loaded again when it is needed.
-pub async fn invalidate_cache(State(state): Admin, Operator(subject): Operator, body::Json(wish): body::Json<Invalidate>) -> Answer<Json<Invalidated>> {
+/// Drops what this process has cached of one organisation. Nothing is lost: it is loaded again when
+/// it is needed.
+pub async fn invalidate_cache(
+    State(state): Admin,
+    Operator(subject): Operator,
+    body::Json(wish): body::Json<Invalidate>,
+) -> Answer<Json<Invalidated>> {
     let org = parse_org("org_id", &wish.org_id)?;
     state.forget(org);
     tracing::info!(org.id = %org, operator = %subject, "Dropped what was cached of an organisation");
-    Ok(Json(Invalidated { org_id: org.to_string() }))
+    Ok(Json(Invalidated {
+        org_id: org.to_string(),
+    }))
 }
 
 fn parse_org(field: &'static str, text: &str) -> Answer<OrgId> {
-    text.parse().map_err(|error: crate::domain::InvalidId| Problem::field(Code::InvalidField, field, error.to_string()))
+    text.parse()
+        .map_err(|error: crate::domain::InvalidId| Problem::field(Code::InvalidField, field, error.to_string()))
 }

@@ -1,7 +1,8 @@
 //! Lists in pages: `limit`, and a cursor that nobody can read, change or carry to another list.
 //!
-//! **Invariant:** a cursor is a position with a MAC over (organisation, list, filters, position); one that was made for anything else is `cursor_invalid`.
-//! The MAC's key comes from the keyring, so that it survives restarts and new keys, and every instance takes every other's.
+//! **Invariant:** a cursor is a position with a MAC over (organisation, list, filters, position);
+//! one that was made for anything else is `cursor_invalid`. The MAC's key comes from the keyring,
+//! so that it survives restarts and new keys, and every instance takes every other's.
 
 use super::problem::{Code, Problem};
 use crate::{
@@ -26,11 +27,17 @@ impl Params {
     /// # Errors
     /// Not a query, or a name that occurs twice.
     pub fn of(uri: &Uri) -> Result<Self, Problem> {
-        let axum::extract::Query(pairs) = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri)
-            .map_err(|_| Problem::new(Code::InvalidQuery).detail("The query is not in the form name=value&name=value."))?;
+        let axum::extract::Query(pairs) =
+            axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|_| {
+                Problem::new(Code::InvalidQuery).detail("The query is not in the form name=value&name=value.")
+            })?;
         for (i, (name, _)) in pairs.iter().enumerate() {
             if pairs[..i].iter().any(|(earlier, _)| earlier == name) {
-                return Err(Problem::field(Code::InvalidQuery, super::body::shown_name(name), "occurs more than once"));
+                return Err(Problem::field(
+                    Code::InvalidQuery,
+                    super::body::shown_name(name),
+                    "occurs more than once",
+                ));
             }
         }
         Ok(Self { pairs })
@@ -44,7 +51,12 @@ impl Params {
     /// # Errors
     /// It is there and does not parse. The type's own words, which never repeat the text.
     pub fn take_parsed<T: FromStr<Err: Display>>(&mut self, name: &'static str) -> Result<Option<T>, Problem> {
-        self.take(name).map(|text| text.parse().map_err(|error: T::Err| Problem::field(Code::InvalidQuery, name, error.to_string()))).transpose()
+        self.take(name)
+            .map(|text| {
+                text.parse()
+                    .map_err(|error: T::Err| Problem::field(Code::InvalidQuery, name, error.to_string()))
+            })
+            .transpose()
     }
 
     /// # Errors
@@ -62,7 +74,11 @@ impl Params {
     pub fn finish(self) -> Result<(), Problem> {
         match self.pairs.first() {
             None => Ok(()),
-            Some((name, _)) => Err(Problem::field(Code::InvalidQuery, super::body::shown_name(name), "is not a known parameter here")),
+            Some((name, _)) => Err(Problem::field(
+                Code::InvalidQuery,
+                super::body::shown_name(name),
+                "is not a known parameter here",
+            )),
         }
     }
 }
@@ -86,18 +102,37 @@ pub struct Listed<T> {
 }
 
 impl<P: FromStr + Display> Page<P> {
-    /// Takes `limit` and `cursor`. `org` is `None` for operators' lists; `filters` holds everything else that decides what the list shows.
+    /// Takes `limit` and `cursor`. `org` is `None` for operators' lists; `filters` holds everything
+    /// else that decides what the list shows.
     ///
     /// # Errors
     /// A limit outside 1 to 200, or a cursor that was not made for this list.
-    pub fn take(params: &mut Params, vault: &Vault, org: Option<OrgId>, list: &'static str, filters: String) -> Result<Self, Problem> {
-        let mut page = Self { limit: LIMIT_DEFAULT, after: None, org, list, filters };
+    pub fn take(
+        params: &mut Params,
+        vault: &Vault,
+        org: Option<OrgId>,
+        list: &'static str,
+        filters: String,
+    ) -> Result<Self, Problem> {
+        let mut page = Self {
+            limit: LIMIT_DEFAULT,
+            after: None,
+            org,
+            list,
+            filters,
+        };
         if let Some(text) = params.take("limit") {
             page.limit = Some(&text)
                 .filter(|text| text.len() <= 3 && text.bytes().all(|c| c.is_ascii_digit()))
                 .and_then(|text| text.parse().ok())
                 .filter(|limit| (1..=LIMIT_MAX).contains(limit))
-                .ok_or_else(|| Problem::field(Code::InvalidQuery, "limit", format!("expected a whole number from 1 to {LIMIT_MAX}")))?;
+                .ok_or_else(|| {
+                    Problem::field(
+                        Code::InvalidQuery,
+                        "limit",
+                        format!("expected a whole number from 1 to {LIMIT_MAX}"),
+                    )
+                })?;
         }
         if let Some(cursor) = params.take("cursor") {
             page.after = Some(page.open(vault, &cursor).ok_or(Problem::new(Code::CursorInvalid))?);
@@ -113,16 +148,32 @@ impl<P: FromStr + Display> Page<P> {
 
     /// What to answer with. `position` is what the next page starts after.
     #[must_use]
-    pub fn answer<R, T>(&self, vault: &Vault, mut rows: Vec<R>, position: impl Fn(&R) -> P, view: impl Fn(R) -> T) -> Listed<T> {
+    pub fn answer<R, T>(
+        &self,
+        vault: &Vault,
+        mut rows: Vec<R>,
+        position: impl Fn(&R) -> P,
+        view: impl Fn(R) -> T,
+    ) -> Listed<T> {
         let limit = self.limit as usize;
         let next_cursor = (rows.len() > limit).then(|| self.seal(vault, &position(&rows[limit - 1]).to_string()));
         rows.truncate(limit);
-        Listed { data: rows.into_iter().map(view).collect(), next_cursor }
+        Listed {
+            data: rows.into_iter().map(view).collect(),
+            next_cursor,
+        }
     }
 
-    /// As [`Page::answer`] for lists whose position several rows may share: what shares the last one's position is shown with it.
+    /// As [`Page::answer`] for lists whose position several rows may share: what shares the last
+    /// one's position is shown with it.
     #[must_use]
-    pub fn answer_whole<R, T>(&self, vault: &Vault, rows: Vec<R>, position: impl Fn(&R) -> P, view: impl Fn(R) -> T) -> Listed<T>
+    pub fn answer_whole<R, T>(
+        &self,
+        vault: &Vault,
+        rows: Vec<R>,
+        position: impl Fn(&R) -> P,
+        view: impl Fn(R) -> T,
+    ) -> Listed<T>
     where
         P: PartialEq,
     {
@@ -130,7 +181,10 @@ impl<P: FromStr + Display> Page<P> {
         if rows.len() > limit && position(&rows[limit - 1]) == position(&rows[limit]) {
             // One row more than was asked for, and a cursor behind it: the rest is the next page's.
             let next_cursor = Some(self.seal(vault, &position(&rows[limit]).to_string()));
-            return Listed { data: rows.into_iter().map(view).collect(), next_cursor };
+            return Listed {
+                data: rows.into_iter().map(view).collect(),
+                next_cursor,
+            };
         }
         self.answer(vault, rows, position, view)
     }
@@ -141,17 +195,32 @@ impl<P: FromStr + Display> Page<P> {
     }
 
     fn open(&self, vault: &Vault, cursor: &str) -> Option<P> {
-        let bytes = Some(cursor).filter(|cursor| cursor.len() <= CURSOR_BYTES_MAX).and_then(|cursor| URL_SAFE_NO_PAD.decode(cursor).ok())?;
+        let bytes = Some(cursor)
+            .filter(|cursor| cursor.len() <= CURSOR_BYTES_MAX)
+            .and_then(|cursor| URL_SAFE_NO_PAD.decode(cursor).ok())?;
         let text = String::from_utf8(bytes).ok()?;
         let (mac, position) = text.split_once('.')?;
         let (org, bound) = self.bound(position);
-        if vault.is_fingerprint_of(&Fingerprint(mac.into()), org, bound.as_bytes()) { position.parse().ok() } else { None }
+        if vault.is_fingerprint_of(&Fingerprint(mac.into()), org, bound.as_bytes()) {
+            position.parse().ok()
+        } else {
+            None
+        }
     }
 
     /// What the MAC is over.
     fn bound(&self, position: &str) -> (OrgId, String) {
         let org = self.org.unwrap_or(OrgId::from_uuid(uuid::Uuid::nil()));
         // Lengths in front: no two different (list, filters, position) make the same text.
-        (org, format!("cursor:{}:{}{}:{}{position}", self.list.len(), self.list, self.filters.len(), self.filters))
+        (
+            org,
+            format!(
+                "cursor:{}:{}{}:{}{position}",
+                self.list.len(),
+                self.list,
+                self.filters.len(),
+                self.filters
+            ),
+        )
     }
 }

@@ -8,7 +8,9 @@ use super::{
 };
 use crate::{
     domain::{EndpointId, OrgId, SecretBytes, SecretId, Source},
-    source::{self, BearerPlan, BearerPlanText, HmacPlan, HmacPlanText, Plan, PlanFault, SigningKey, TwilioPlan, VapiPlan},
+    source::{
+        self, BearerPlan, BearerPlanText, HmacPlan, HmacPlanText, Plan, PlanFault, SigningKey, TwilioPlan, VapiPlan,
+    },
     store::endpoints::NewSecret,
     vault::{Purpose, VaultError},
 };
@@ -17,29 +19,51 @@ use serde_json::Value;
 
 const SECRET_BYTES_MAX: usize = 512;
 
-/// Every way in which Vapi uses one secret: its default plan, HMAC-SHA256 over the body alone in `x-vapi-signature`, `X-Vapi-Secret` as it stands,
-/// and `Authorization: Bearer`.
+/// Every way in which Vapi uses one secret: its default plan, HMAC-SHA256 over the body alone in
+/// `x-vapi-signature`, `X-Vapi-Secret` as it stands, and `Authorization: Bearer`.
 pub fn of_vapi() -> Vec<Plan> {
-    let hmac = HmacPlanText { signature_header: Some("x-vapi-signature".into()), payload_format: Some("{body}".into()), ..HmacPlanText::default() };
-    let plain = BearerPlanText { header_name: Some("x-vapi-secret".into()), bearer_prefix_enabled: Some(false) };
+    let hmac = HmacPlanText {
+        signature_header: Some("x-vapi-signature".into()),
+        payload_format: Some("{body}".into()),
+        ..HmacPlanText::default()
+    };
+    let plain = BearerPlanText {
+        header_name: Some("x-vapi-secret".into()),
+        bearer_prefix_enabled: Some(false),
+    };
     vec![
         Plan::Vapi(VapiPlan::default()),
-        Plan::Vapi(VapiPlan::Hmac(HmacPlan::try_from(hmac).expect("a header and a format that are known"))),
-        Plan::Vapi(VapiPlan::Bearer(BearerPlan::try_from(plain).expect("a header that is known"))),
-        Plan::Vapi(VapiPlan::Bearer(BearerPlan::try_from(BearerPlanText::default()).expect("the default is a plan"))),
+        Plan::Vapi(VapiPlan::Hmac(
+            HmacPlan::try_from(hmac).expect("a header and a format that are known"),
+        )),
+        Plan::Vapi(VapiPlan::Bearer(
+            BearerPlan::try_from(plain).expect("a header that is known"),
+        )),
+        Plan::Vapi(VapiPlan::Bearer(
+            BearerPlan::try_from(BearerPlanText::default()).expect("the default is a plan"),
+        )),
     ]
 }
 
-/// The plans of an endpoint's secret: the one that a person wrote, or those by which the source signs over the body without being told otherwise.
+/// The plans of an endpoint's secret: the one that a person wrote, or those by which the source
+/// signs over the body without being told otherwise.
 ///
 /// # Errors
 /// The source is not served, or a field of the plan is wrong: which one.
 pub fn read(source: Source, plan: Option<Value>) -> Answer<Vec<Plan>> {
     let Some(default) = source::plan_default(source) else {
-        return Err(Problem::field(Code::InvalidField, "source", "expected vapi or twilio: the others cannot be received in this version"));
+        return Err(Problem::field(
+            Code::InvalidField,
+            "source",
+            "expected vapi or twilio: the others cannot be received in this version",
+        ));
     };
     let Some(plan) = plan else {
-        return Ok(if source == Source::Vapi { of_vapi().into_iter().take(2).collect() } else { vec![default] });
+        return Ok(if source == Source::Vapi {
+            of_vapi().into_iter().take(2).collect()
+        } else {
+            vec![default]
+        });
     };
     let plan = match source {
         Source::Vapi => Plan::Vapi(read_vapi(plan)?),
@@ -51,7 +75,9 @@ pub fn read(source: Source, plan: Option<Value>) -> Answer<Vec<Plan>> {
 fn read_vapi(plan: Value) -> Answer<VapiPlan> {
     let kind = || Problem::field(Code::SecretInvalid, "plan.type", "expected hmac or bearer");
     let fault = |fault: PlanFault| Problem::field(Code::SecretInvalid, format!("plan.{}", fault.field), fault.problem);
-    let Value::Object(mut fields) = plan else { return Err(kind()) };
+    let Value::Object(mut fields) = plan else {
+        return Err(kind());
+    };
     match fields.remove("type").as_ref().and_then(Value::as_str) {
         Some("hmac") => {
             let text = body::parse_value::<HmacPlanText>("plan", Value::Object(fields))?;
@@ -69,15 +95,38 @@ fn read_vapi(plan: Value) -> Answer<VapiPlan> {
 ///
 /// # Errors
 /// Names `secret`, and what is wrong with it.
-pub async fn seal(state: &AdminState, org: OrgId, endpoint: Option<EndpointId>, source: Source, plan: &Plan, secret: &SecretString) -> Answer<NewSecret> {
+pub async fn seal(
+    state: &AdminState,
+    org: OrgId,
+    endpoint: Option<EndpointId>,
+    source: Source,
+    plan: &Plan,
+    secret: &SecretString,
+) -> Answer<NewSecret> {
     let text = secret.expose_secret();
     if text.len() > SECRET_BYTES_MAX {
-        return Err(Problem::field(Code::SecretInvalid, "secret", format!("is longer than {SECRET_BYTES_MAX} bytes")));
+        return Err(Problem::field(
+            Code::SecretInvalid,
+            "secret",
+            format!("is longer than {SECRET_BYTES_MAX} bytes"),
+        ));
     }
-    SigningKey::new(plan, &SecretBytes::from(text.to_owned())).map_err(|refusal| Problem::field(Code::SecretInvalid, "secret", refusal.to_string()))?;
-    let sealed = state.vault.seal(org, Purpose::SigningSecret(source), text.as_bytes()).await?;
+    SigningKey::new(plan, &SecretBytes::from(text.to_owned()))
+        .map_err(|refusal| Problem::field(Code::SecretInvalid, "secret", refusal.to_string()))?;
+    let sealed = state
+        .vault
+        .seal(org, Purpose::SigningSecret(source), text.as_bytes())
+        .await?;
     let plan = serde_json::to_string(plan).expect("a plan is texts and numbers");
-    Ok(NewSecret { id: SecretId::generate(), org, endpoint, source, plan, sealed, last_four: last_four(text) })
+    Ok(NewSecret {
+        id: SecretId::generate(),
+        org,
+        endpoint,
+        source,
+        plan,
+        sealed,
+        last_four: last_four(text),
+    })
 }
 
 /// 32 random bytes, of which a secret is made.

@@ -1,7 +1,8 @@
 //! What a refusal looks like: RFC 9457 `application/problem+json` with a stable `code`.
 //!
-//! 4xx say what is wrong and name the field; 5xx say a code and the request's id and nothing else. **Invariant:** no text of a request,
-//! a row or an inner error ever stands in one; what is shown is written here or was cut by `provider`.
+//! 4xx say what is wrong and name the field; 5xx say a code and the request's id and nothing else.
+//! **Invariant:** no text of a request, a row or an inner error ever stands in one; what is shown
+//! is written here or was cut by `provider`.
 
 use crate::{
     provider::{CallError, Refused},
@@ -117,7 +118,8 @@ pub struct FieldError {
     pub problem: String,
 }
 
-/// A refusal. Travels as an extension of the response; [`super::respond`] writes the body, which carries the request's id.
+/// A refusal. Travels as an extension of the response; [`super::respond`] writes the body, which
+/// carries the request's id.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Problem {
     pub code: Code,
@@ -141,7 +143,12 @@ struct Body<'a> {
 impl Problem {
     #[must_use]
     pub const fn new(code: Code) -> Self {
-        Self { code, detail: None, errors: Vec::new(), retry_after: None }
+        Self {
+            code,
+            detail: None,
+            errors: Vec::new(),
+            retry_after: None,
+        }
     }
 
     /// For 4xx: what happened and what to do next.
@@ -159,7 +166,10 @@ impl Problem {
 
     #[must_use]
     pub fn and_field(mut self, field: impl Into<String>, problem: impl Into<String>) -> Self {
-        self.errors.push(FieldError { field: field.into(), problem: problem.into() });
+        self.errors.push(FieldError {
+            field: field.into(),
+            problem: problem.into(),
+        });
         self
     }
 
@@ -185,8 +195,15 @@ impl Problem {
     /// The provider's own words, as `provider` cut them.
     #[must_use]
     pub fn from_refused(refused: &Refused) -> Self {
-        let code = refused.code.as_deref().map(|code| format!(", code {code}")).unwrap_or_default();
-        Self::new(Code::RefusedByProvider).detail(format!("The provider answered {}{code}: {}. Nothing was stored.", refused.http_status, refused.message))
+        let code = refused
+            .code
+            .as_deref()
+            .map(|code| format!(", code {code}"))
+            .unwrap_or_default();
+        Self::new(Code::RefusedByProvider).detail(format!(
+            "The provider answered {}{code}: {}. Nothing was stored.",
+            refused.http_status, refused.message
+        ))
     }
 
     /// The body. 5xx never carry a detail of their own.
@@ -202,20 +219,36 @@ impl Problem {
             }
             (None, None) => self.code.title(),
         };
-        let body = Body { r#type: "about:blank", title: self.code.title(), status, detail, code: self.code.as_str(), request_id, errors: &self.errors };
+        let body = Body {
+            r#type: "about:blank",
+            title: self.code.title(),
+            status,
+            detail,
+            code: self.code.as_str(),
+            request_id,
+            errors: &self.errors,
+        };
         serde_json::to_vec(&body).expect("texts and numbers always serialise")
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = StatusCode::from_u16(self.code.status()).expect("codes have valid statuses").into_response();
+        let mut response = StatusCode::from_u16(self.code.status())
+            .expect("codes have valid statuses")
+            .into_response();
         if self.code == Code::Unauthenticated {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        let after = self.retry_after.or_else(|| (self.code.status() == 503).then_some(Duration::from_secs(2)));
+        let after = self
+            .retry_after
+            .or_else(|| (self.code.status() == 503).then_some(Duration::from_secs(2)));
         if let Some(after) = after {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
         }
         response.extensions_mut().insert(self);
         response
@@ -229,7 +262,9 @@ impl From<StoreError> for Problem {
                 tracing::warn!(doing, "The database is not available to the admin API");
                 Self::new(Code::DatabaseUnavailable)
             }
-            StoreError::Conflict { what } => Self::new(Code::Conflict).detail(format!("The {what} exists already, or was changed by someone else.")),
+            StoreError::Conflict { what } => {
+                Self::new(Code::Conflict).detail(format!("The {what} exists already, or was changed by someone else."))
+            }
             error @ (StoreError::Corrupt { .. } | StoreError::Data { .. }) => {
                 tracing::error!(error = %error, "The store failed in the admin API");
                 Self::new(Code::Internal)

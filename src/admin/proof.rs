@@ -26,11 +26,16 @@ pub fn refused_or_unknown<T>(error: &CallError) -> Reads<T> {
 
 /// One answer, whoever else holds it, and whether a credential is there or not.
 pub fn not_readable() -> Problem {
-    Problem::new(Code::NotReadable)
-        .detail("Your organisation's own credential cannot read it at the provider. Check the id, and that the provider is connected.")
+    Problem::new(Code::NotReadable).detail(
+        "Your organisation's own credential cannot read it at the provider. Check the id, and that the \
+            provider is connected.",
+    )
 }
 
 /// Says nothing of who.
 pub fn held_elsewhere() -> Problem {
-    Problem::new(Code::HeldElsewhere).detail("Another organisation holds it, and its own credential still reads it at the provider. It has to let it go first.")
+    Problem::new(Code::HeldElsewhere).detail(
+        "Another organisation holds it, and its own credential still reads it at \
+        the provider. It has to let it go first.",
+    )
 }

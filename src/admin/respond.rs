@@ -1,4 +1,5 @@
-//! What all answers have in common: an id, headers that keep them out of caches, a deadline, one form of refusal, a count.
+//! What all answers have in common: an id, headers that keep them out of caches, a deadline, one
+//! form of refusal, a count.
 
 use super::{
     Admin,
@@ -44,7 +45,10 @@ pub async fn respond(State(state): Admin, request: Request, next: Next) -> Respo
             tracing::warn!(request.id = %id, code = problem.code.as_str(), "A request to the admin API failed");
         }
         *response.body_mut() = Body::from(problem.body(&id));
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         response.headers_mut().remove(header::CONTENT_LENGTH);
     }
     let headers = response.headers_mut();

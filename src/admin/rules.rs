@@ -1,4 +1,5 @@
-//! `/api/rules`: what an organisation wishes, checked before it is kept, tried without doing anything.
+//! `/api/rules`: what an organisation wishes, checked before it is kept, tried without doing
+//! anything.
 
 use super::{
     Admin,
@@ -37,7 +38,13 @@ pub struct RuleView {
 
 impl From<Rule> for RuleView {
     fn from(rule: Rule) -> Self {
-        Self { id: rule.id.to_string(), version: rule.version, created_at: Time(rule.created_at), updated_at: Time(rule.updated_at), spec: rule.spec }
+        Self {
+            id: rule.id.to_string(),
+            version: rule.version,
+            created_at: Time(rule.created_at),
+            updated_at: Time(rule.updated_at),
+            spec: rule.spec,
+        }
     }
 }
 
@@ -54,20 +61,38 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
 }
 
 pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<RuleId>) -> Answer<impl IntoResponse> {
-    let rule = state.store.find_rule(member.org, id).await?.ok_or(Problem::not_found())?;
+    let rule = state
+        .store
+        .find_rule(member.org, id)
+        .await?
+        .ok_or(Problem::not_found())?;
     let tag = tag(&state, &rule);
     Ok(([(header::ETAG, etag::header_value(&tag))], Json(RuleView::from(rule))))
 }
 
-pub async fn create(State(state): Admin, Editor(member): Editor, body::Json(spec): body::Json<RuleSpec>) -> Answer<impl IntoResponse> {
+pub async fn create(
+    State(state): Admin,
+    Editor(member): Editor,
+    body::Json(spec): body::Json<RuleSpec>,
+) -> Answer<impl IntoResponse> {
     check(&spec)?;
     let _one_writer = state.rule_writes.lock().await;
     check_room(&state, member.org, None, &spec).await?;
     let now = state.now();
-    let rule = Rule { id: RuleId::generate(), org: member.org, spec, version: 1, created_at: now, updated_at: now };
+    let rule = Rule {
+        id: RuleId::generate(),
+        org: member.org,
+        spec,
+        version: 1,
+        created_at: now,
+        updated_at: now,
+    };
     let audit = state.audit(&member, "create", "rule", rule.id, &["spec"]);
     state.store.create_rule(rule.clone(), audit).await?;
-    let headers = [(header::ETAG, etag::header_value(&tag(&state, &rule))), (header::LOCATION, location(rule.id))];
+    let headers = [
+        (header::ETAG, etag::header_value(&tag(&state, &rule))),
+        (header::LOCATION, location(rule.id)),
+    ];
     Ok((StatusCode::CREATED, headers, Json(RuleView::from(rule))))
 }
 
@@ -82,7 +107,11 @@ pub async fn update(
     headers: HeaderMap,
     body::Json(spec): body::Json<RuleSpec>,
 ) -> Answer<impl IntoResponse> {
-    let rule = state.store.find_rule(member.org, id).await?.ok_or(Problem::not_found())?;
+    let rule = state
+        .store
+        .find_rule(member.org, id)
+        .await?
+        .ok_or(Problem::not_found())?;
     etag::require(&headers, &tag(&state, &rule))?;
     check(&spec)?;
     let _one_writer = state.rule_writes.lock().await;
@@ -94,16 +123,33 @@ pub async fn update(
         Err(crate::store::StoreError::Conflict { .. }) => return Err(etag::stale()),
         Err(error) => return Err(error.into()),
     }
-    let rule = state.store.find_rule(member.org, id).await?.ok_or(Problem::not_found())?;
+    let rule = state
+        .store
+        .find_rule(member.org, id)
+        .await?
+        .ok_or(Problem::not_found())?;
     let tag = tag(&state, &rule);
     Ok(([(header::ETAG, etag::header_value(&tag))], Json(RuleView::from(rule))))
 }
 
-pub async fn delete(State(state): Admin, Editor(member): Editor, Id(id): Id<RuleId>, headers: HeaderMap) -> Answer<StatusCode> {
-    let rule = state.store.find_rule(member.org, id).await?.ok_or(Problem::not_found())?;
+pub async fn delete(
+    State(state): Admin,
+    Editor(member): Editor,
+    Id(id): Id<RuleId>,
+    headers: HeaderMap,
+) -> Answer<StatusCode> {
+    let rule = state
+        .store
+        .find_rule(member.org, id)
+        .await?
+        .ok_or(Problem::not_found())?;
     etag::check(&headers, &tag(&state, &rule))?;
     let audit = state.audit(&member, "delete", "rule", id, &[]);
-    if state.store.delete_rule(member.org, id, audit).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found()) }
+    if state.store.delete_rule(member.org, id, audit).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Problem::not_found())
+    }
 }
 
 fn changed(old: &RuleSpec, new: &RuleSpec) -> Vec<&'static str> {
@@ -114,10 +160,16 @@ fn changed(old: &RuleSpec, new: &RuleSpec) -> Vec<&'static str> {
         ("when", old.when != new.when),
         ("action", old.action != new.action),
         ("parameters", old.parameters != new.parameters),
-        ("expires_after_seconds", old.expires_after_seconds != new.expires_after_seconds),
+        (
+            "expires_after_seconds",
+            old.expires_after_seconds != new.expires_after_seconds,
+        ),
         ("enabled", old.enabled != new.enabled),
     ];
-    differs.into_iter().filter_map(|(field, differs)| differs.then_some(field)).collect()
+    differs
+        .into_iter()
+        .filter_map(|(field, differs)| differs.then_some(field))
+        .collect()
 }
 
 fn check(spec: &RuleSpec) -> Answer<()> {
@@ -126,7 +178,11 @@ fn check(spec: &RuleSpec) -> Answer<()> {
 }
 
 fn invalid(problems: Vec<FieldProblem>) -> Problem {
-    problems.into_iter().fold(Problem::new(Code::RuleInvalid), |problem, wrong| problem.and_field(wrong.field, wrong.problem))
+    problems
+        .into_iter()
+        .fold(Problem::new(Code::RuleInvalid), |problem, wrong| {
+            problem.and_field(wrong.field, wrong.problem)
+        })
 }
 
 /// Whether there is room for `spec`, in place of the rule `instead_of` where one is given.
@@ -135,13 +191,18 @@ async fn check_room(state: &AdminState, org: OrgId, instead_of: Option<RuleId>, 
     let mut others = state.store.list_rules(org, None, count_max).await?;
     others.retain(|rule| Some(rule.id) != instead_of);
     if others.len() >= RULES_MAX {
-        return Err(Problem::new(Code::LimitReached).detail(format!("An organisation has {RULES_MAX} rules at most; delete one first.")));
+        return Err(Problem::new(Code::LimitReached).detail(format!(
+            "An organisation has {RULES_MAX} rules at most; delete one first."
+        )));
     }
     if !spec.enabled || others.len() < RULES_PER_TYPE_MAX {
         return Ok(());
     }
-    let meets =
-        |other: &Rule| other.spec.enabled && other.spec.source == spec.source && globs_meet(other.spec.event_type.0.as_bytes(), spec.event_type.0.as_bytes());
+    let meets = |other: &Rule| {
+        other.spec.enabled
+            && other.spec.source == spec.source
+            && globs_meet(other.spec.event_type.0.as_bytes(), spec.event_type.0.as_bytes())
+    };
     if others.iter().filter(|other| meets(other)).count() >= RULES_PER_TYPE_MAX {
         return Err(Problem::field(
             Code::LimitReached,
@@ -152,7 +213,8 @@ async fn check_room(state: &AdminState, org: OrgId, instead_of: Option<RuleId>, 
     Ok(())
 }
 
-/// Whether some text matches both globs. `row[j]`: the rest of `a` and `b[j..]` have a text in common.
+/// Whether some text matches both globs. `row[j]`: the rest of `a` and `b[j..]` have a text in
+/// common.
 fn globs_meet(a: &[u8], b: &[u8]) -> bool {
     let tail = |j: usize| b[j..].iter().all(|&c| c == b'*');
     let mut row: Vec<bool> = (0..=b.len()).map(tail).collect();
@@ -212,7 +274,11 @@ pub enum DryRunView {
     Failed { cause: &'static str, detail: String },
 }
 
-pub async fn dry_run(State(state): Admin, Editor(member): Editor, body::Json(wish): body::Json<DryRunWish>) -> Answer<Json<DryRunView>> {
+pub async fn dry_run(
+    State(state): Admin,
+    Editor(member): Editor,
+    body::Json(wish): body::Json<DryRunWish>,
+) -> Answer<Json<DryRunView>> {
     check(&wish.spec)?;
     run(&state, member.org, &wish.spec, wish.event_id, wish.sample).await
 }
@@ -223,31 +289,60 @@ pub async fn dry_run_stored(
     Id(id): Id<RuleId>,
     body::Json(wish): body::Json<StoredDryRunWish>,
 ) -> Answer<Json<DryRunView>> {
-    let rule = state.store.find_rule(member.org, id).await?.ok_or(Problem::not_found())?;
+    let rule = state
+        .store
+        .find_rule(member.org, id)
+        .await?
+        .ok_or(Problem::not_found())?;
     run(&state, member.org, &rule.spec, wish.event_id, wish.sample).await
 }
 
-async fn run(state: &AdminState, org: OrgId, spec: &RuleSpec, event_id: Option<String>, sample: Option<SampleWish>) -> Answer<Json<DryRunView>> {
+async fn run(
+    state: &AdminState,
+    org: OrgId,
+    spec: &RuleSpec,
+    event_id: Option<String>,
+    sample: Option<SampleWish>,
+) -> Answer<Json<DryRunView>> {
     let ran = match (event_id, sample) {
         (Some(id), None) => on_stored(state, org, spec, &id).await?,
         (None, Some(sample)) => on_sample(state, spec, &sample)?,
-        _ => return Err(Problem::field(Code::InvalidField, "event_id", "expected either event_id or sample, and not both")),
+        _ => {
+            return Err(Problem::field(
+                Code::InvalidField,
+                "event_id",
+                "expected either event_id or sample, and not both",
+            ));
+        }
     };
     Ok(Json(match ran.map_err(invalid)? {
         DryRun::Planned { parameters } => DryRunView::Planned { parameters },
         DryRun::NotMatched { field } => DryRunView::NotMatched { field },
-        DryRun::Failed(error) => DryRunView::Failed { cause: error.cause.as_str(), detail: error.detail },
+        DryRun::Failed(error) => DryRunView::Failed {
+            cause: error.cause.as_str(),
+            detail: error.detail,
+        },
     }))
 }
 
 type Ran = Result<DryRun, Vec<FieldProblem>>;
 
 async fn on_stored(state: &AdminState, org: OrgId, spec: &RuleSpec, id: &str) -> Answer<Ran> {
-    let absent = || Problem::field(Code::InvalidField, "event_id", "there is no such event, or its body was forgotten");
+    let absent = || {
+        Problem::field(
+            Code::InvalidField,
+            "event_id",
+            "there is no such event, or its body was forgotten",
+        )
+    };
     let id: EventId = id.parse().map_err(|_| absent())?;
     let event = state.store.find_event(org, id).await?.ok_or_else(absent)?;
     let sealed = event.body.as_ref().ok_or_else(absent)?;
-    let headers: Vec<_> = event.headers.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect();
+    let headers: Vec<_> = event
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+        .collect();
     let apply = |body: &crate::domain::SecretBytes| {
         let sample = Sample {
             id,
@@ -270,7 +365,9 @@ async fn on_stored(state: &AdminState, org: OrgId, spec: &RuleSpec, id: &str) ->
 fn on_sample(state: &AdminState, spec: &RuleSpec, sample: &SampleWish) -> Answer<Ran> {
     let mut headers = Vec::with_capacity(sample.headers.len());
     for (name, value) in &sample.headers {
-        let value = value.as_str().ok_or_else(|| Problem::field(Code::InvalidField, "sample.headers", "expected a text for each header"))?;
+        let value = value
+            .as_str()
+            .ok_or_else(|| Problem::field(Code::InvalidField, "sample.headers", "expected a text for each header"))?;
         headers.push((name.to_ascii_lowercase().into(), value.into()));
     }
     let (content_type, bytes) = match &sample.body {

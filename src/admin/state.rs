@@ -29,7 +29,8 @@ pub struct AdminNeeds {
     pub drop_credentials: Arc<dyn Fn(OrgId) + Send + Sync>,
     /// Where writes finish although the caller has gone: the lifecycle's.
     pub tasks: TaskTracker,
-    /// In place of HTTP, where the keys of RS256 and ES256 tokens come from. `None` outside of tests.
+    /// In place of HTTP, where the keys of RS256 and ES256 tokens come from. `None` outside of
+    /// tests.
     pub jwks: Option<Arc<dyn FetchKeys>>,
     /// What keeps tokens fresh in this process; `None`: one of its own.
     pub refresher: Option<Arc<Refresher>>,
@@ -58,15 +59,29 @@ impl AdminState {
     /// Every setting of tokens that cannot be used.
     pub fn new(settings: &Settings, needs: AdminNeeds) -> Result<Arc<Self>, ConfigError> {
         let own = settings.admin.jwt_jwks_url.clone().map(|url| {
-            let source: Arc<dyn FetchKeys> = Arc::new(HttpKeys { http: needs.providers.http.clone(), url });
+            let source: Arc<dyn FetchKeys> = Arc::new(HttpKeys {
+                http: needs.providers.http.clone(),
+                url,
+            });
             source
         });
-        let jwks = needs.jwks.or(own).map(|source| Jwks::new(source, Arc::clone(&needs.clock)));
+        let jwks = needs
+            .jwks
+            .or(own)
+            .map(|source| Jwks::new(source, Arc::clone(&needs.clock)));
         let (google, clock) = (&needs.providers.google, &needs.clock);
-        let own = || Arc::new(Refresher::new(needs.store.clone(), needs.vault.clone(), google.clone(), clock.clone()));
+        let own = || {
+            Arc::new(Refresher::new(
+                needs.store.clone(),
+                needs.vault.clone(),
+                google.clone(),
+                clock.clone(),
+            ))
+        };
         let refresher = needs.refresher.clone().unwrap_or_else(own);
         let consents = Consents::new(needs.store.clone(), needs.vault.clone(), google.clone(), clock.clone());
-        let tokens = Tokens::new(&settings.admin, jwks, Arc::clone(&needs.clock)).map_err(|faults| ConfigError { faults })?;
+        let tokens =
+            Tokens::new(&settings.admin, jwks, Arc::clone(&needs.clock)).map_err(|faults| ConfigError { faults })?;
         Ok(Arc::new(Self {
             refresher,
             consents,
@@ -88,7 +103,14 @@ impl AdminState {
         self.clock.now()
     }
 
-    pub(super) fn audit(&self, member: &Member, verb: &'static str, target_kind: &'static str, target_id: impl Display, fields: &[&'static str]) -> AuditEntry {
+    pub(super) fn audit(
+        &self,
+        member: &Member,
+        verb: &'static str,
+        target_kind: &'static str,
+        target_id: impl Display,
+        fields: &[&'static str],
+    ) -> AuditEntry {
         AuditEntry {
             org: member.org,
             at: self.now(),
@@ -100,7 +122,8 @@ impl AdminState {
         }
     }
 
-    /// Drops what this process keeps of an organisation: decrypted credentials, and whether it is active.
+    /// Drops what this process keeps of an organisation: decrypted credentials, and whether it is
+    /// active.
     pub(super) fn forget(&self, org: OrgId) {
         (self.drop_credentials)(org);
         self.known_orgs.forget(org);

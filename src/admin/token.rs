@@ -1,6 +1,8 @@
-//! Bearer tokens: what is accepted, and what a claim must look like. Pure: keys and the time are arguments.
+//! Bearer tokens: what is accepted, and what a claim must look like. Pure: keys and the time are
+//! arguments.
 //!
-//! **Invariant:** the algorithm comes from our own key, never from the token; a claim of the wrong type is a refusal, never an absent claim.
+//! **Invariant:** the algorithm comes from our own key, never from the token; a claim of the wrong
+//! type is a refusal, never an absent claim.
 
 use crate::domain::{OrgId, Timestamp};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -54,7 +56,8 @@ pub struct Member {
     pub subject: String,
 }
 
-/// Why a token is not accepted. Said to callers only as far as it tells them nothing that they do not hold already.
+/// Why a token is not accepted. Said to callers only as far as it tells them nothing that they do
+/// not hold already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Refused {
     #[error("the token is not valid here")]
@@ -79,7 +82,8 @@ pub struct Parts<'a> {
     pub key_id: Option<String>,
 }
 
-/// Fields that would make us fetch, unpack or trust something that the token brings along are refused, not ignored.
+/// Fields that would make us fetch, unpack or trust something that the token brings along are
+/// refused, not ignored.
 #[derive(Deserialize)]
 struct Header {
     alg: Algorithm,
@@ -143,24 +147,52 @@ pub fn parts(token: &str) -> Result<Parts<'_>, Refused> {
         return Err(Refused::NotValid);
     }
     let (message, signature) = token.rsplit_once('.').ok_or(Refused::NotValid)?;
-    let (header, claims) = message.split_once('.').filter(|(_, claims)| !claims.contains('.')).ok_or(Refused::NotValid)?;
+    let (header, claims) = message
+        .split_once('.')
+        .filter(|(_, claims)| !claims.contains('.'))
+        .ok_or(Refused::NotValid)?;
     let header: Header = decoded(header).ok_or(Refused::NotValid)?;
-    let unwanted = [&header.crit, &header.jku, &header.jwk, &header.x5u, &header.x5c, &header.b64, &header.zip, &header.enc, &header.cty];
+    let unwanted = [
+        &header.crit,
+        &header.jku,
+        &header.jwk,
+        &header.x5u,
+        &header.x5c,
+        &header.b64,
+        &header.zip,
+        &header.enc,
+        &header.cty,
+    ];
     if unwanted.into_iter().any(|field| !field.is_absent()) {
         return Err(Refused::NotValid);
     }
-    if header.typ.into_option().is_some_and(|typ| !typ.eq_ignore_ascii_case("jwt") && !typ.eq_ignore_ascii_case("at+jwt")) {
+    if header
+        .typ
+        .into_option()
+        .is_some_and(|typ| !typ.eq_ignore_ascii_case("jwt") && !typ.eq_ignore_ascii_case("at+jwt"))
+    {
         return Err(Refused::NotValid);
     }
     let key_id = header.kid.into_option();
-    if key_id.as_ref().is_some_and(|kid| kid.is_empty() || kid.len() > KID_BYTES_MAX) {
+    if key_id
+        .as_ref()
+        .is_some_and(|kid| kid.is_empty() || kid.len() > KID_BYTES_MAX)
+    {
         return Err(Refused::NotValid);
     }
-    Ok(Parts { message, claims, signature, algorithm: header.alg, key_id })
+    Ok(Parts {
+        message,
+        claims,
+        signature,
+        algorithm: header.alg,
+        key_id,
+    })
 }
 
 fn decoded<T: serde::de::DeserializeOwned>(part: &str) -> Option<T> {
-    serde_json::from_slice::<Object<T>>(&URL_SAFE_NO_PAD.decode(part).ok()?).ok().map(|object| object.0)
+    serde_json::from_slice::<Object<T>>(&URL_SAFE_NO_PAD.decode(part).ok()?)
+        .ok()
+        .map(|object| object.0)
 }
 
 /// An object and nothing else: serde would take a struct's fields from a list, by position.
@@ -204,7 +236,9 @@ impl Parts<'_> {
     /// Whether this key signed it, with this key's algorithm.
     #[must_use]
     pub fn is_signed_by(&self, key: &Key) -> bool {
-        self.algorithm == key.algorithm && jsonwebtoken::crypto::verify(self.signature, self.message.as_bytes(), &key.key, key.algorithm).unwrap_or(false)
+        self.algorithm == key.algorithm
+            && jsonwebtoken::crypto::verify(self.signature, self.message.as_bytes(), &key.key, key.algorithm)
+                .unwrap_or(false)
     }
 }
 
@@ -250,11 +284,16 @@ pub struct Expected {
     pub audience: String,
 }
 
-/// `exp`, `iss`, `aud`, `sub` are needed; numbers are whole numbers of seconds; the audience is one text, ours.
+/// `exp`, `iss`, `aud`, `sub` are needed; numbers are whole numbers of seconds; the audience is one
+/// text, ours.
 fn check_spec(parts: &Parts<'_>, expected: &Expected, now: Timestamp) -> Result<String, Refused> {
     let spec: Spec = decoded(parts.claims).ok_or(Refused::Claims)?;
     let (nbf, iat) = (spec.nbf.into_option(), spec.iat.into_option());
-    if [Some(spec.exp), nbf, iat].into_iter().flatten().any(|seconds| seconds > SECONDS_MAX) {
+    if [Some(spec.exp), nbf, iat]
+        .into_iter()
+        .flatten()
+        .any(|seconds| seconds > SECONDS_MAX)
+    {
         return Err(Refused::Claims);
     }
     if spec.iss != expected.issuer || spec.aud != expected.audience {
@@ -267,13 +306,16 @@ fn check_spec(parts: &Parts<'_>, expected: &Expected, now: Timestamp) -> Result<
     if nbf.is_some_and(|nbf| at(nbf) > now + LEEWAY) {
         return Err(Refused::TooEarly);
     }
-    let is_plain = !spec.sub.is_empty() && spec.sub.chars().count() <= SUBJECT_CHARS_MAX && !spec.sub.chars().any(char::is_control);
+    let is_plain = !spec.sub.is_empty()
+        && spec.sub.chars().count() <= SUBJECT_CHARS_MAX
+        && !spec.sub.chars().any(char::is_control);
     if is_plain { Ok(spec.sub) } else { Err(Refused::Claims) }
 }
 
 /// Reads the claims of an organisation's token whose signature was found good.
 ///
-/// The organisation stands in `app_metadata.org_id` or `org_id`; where both stand, they must be equal. The role is `app_metadata.role`, else `role`.
+/// The organisation stands in `app_metadata.org_id` or `org_id`; where both stand, they must be
+/// equal. The role is `app_metadata.role`, else `role`.
 ///
 /// # Errors
 /// Which kind of claim is wrong.
@@ -281,14 +323,23 @@ pub fn member(parts: &Parts<'_>, expected: &Expected, now: Timestamp) -> Result<
     let subject = check_spec(parts, expected, now)?;
     let claims: OrgClaims = decoded(parts.claims).ok_or(Refused::Claims)?;
     let Object(app) = claims.app_metadata.into_option().unwrap_or_default();
-    let id = |field: Field<String>| field.into_option().map(|text| text.parse::<OrgId>().map_err(|_| Refused::Claims)).transpose();
+    let id = |field: Field<String>| {
+        field
+            .into_option()
+            .map(|text| text.parse::<OrgId>().map_err(|_| Refused::Claims))
+            .transpose()
+    };
     let org = match (id(app.org_id)?, id(claims.org_id)?) {
         (Some(one), Some(other)) if one != other => return Err(Refused::Claims),
         (Some(org), _) | (None, Some(org)) => org,
         (None, None) => return Err(Refused::Claims),
     };
     let role = app.role.into_option().or(claims.role.into_option());
-    let role = role.as_ref().and_then(serde_json::Value::as_str).and_then(Role::find).ok_or(Refused::Claims)?;
+    let role = role
+        .as_ref()
+        .and_then(serde_json::Value::as_str)
+        .and_then(Role::find)
+        .ok_or(Refused::Claims)?;
     Ok(Member { org, role, subject })
 }
 
@@ -299,5 +350,9 @@ pub fn member(parts: &Parts<'_>, expected: &Expected, now: Timestamp) -> Result<
 pub fn operator(parts: &Parts<'_>, expected: &Expected, now: Timestamp) -> Result<String, Refused> {
     let subject = check_spec(parts, expected, now)?;
     let claims: OperatorClaims = decoded(parts.claims).ok_or(Refused::Claims)?;
-    if claims.hookswitch_role == "operator" { Ok(subject) } else { Err(Refused::Claims) }
+    if claims.hookswitch_role == "operator" {
+        Ok(subject)
+    } else {
+        Err(Refused::Claims)
+    }
 }

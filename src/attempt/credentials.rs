@@ -1,4 +1,5 @@
-//! The credential of an attempt: cached under its version, loaded from the store and opened by the vault. Never from the environment.
+//! The credential of an attempt: cached under its version, loaded from the store and opened by the
+//! vault. Never from the environment.
 
 use crate::{
     domain::{Cause, Clock, CredentialId, OrgId, Provider, Timestamp},
@@ -35,7 +36,10 @@ impl Loaded {
     pub fn is_to_touch(&self, now: Timestamp) -> bool {
         let before = self.touched_at.load(Ordering::Relaxed);
         now.since(Timestamp::from_micros(before)) >= TOUCH_EVERY
-            && self.touched_at.compare_exchange(before, now.as_micros(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            && self
+                .touched_at
+                .compare_exchange(before, now.as_micros(), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
     }
 }
 
@@ -43,7 +47,11 @@ impl Loaded {
 #[derive(Clone, Debug)]
 pub(super) enum NoCredential {
     /// It is missing, erased, or cannot be opened: the action parks.
-    Park { cause: Cause, detail: String, version: Option<i64> },
+    Park {
+        cause: Cause,
+        detail: String,
+        version: Option<i64>,
+    },
     /// It could not be looked for: nothing is known, and the action waits.
     Unavailable,
     /// Its token has ended and there is no new one yet: the action waits, and that uses up no try.
@@ -67,8 +75,21 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    pub fn new(store: Arc<dyn Store>, vault: Arc<Vault>, clock: Arc<dyn Clock>, refresher: Arc<Refresher>, entries_max: usize, time_to_live: Duration) -> Self {
-        Self { cache: SecretCache::new("credentials", entries_max, time_to_live), store, vault, clock, refresher }
+    pub fn new(
+        store: Arc<dyn Store>,
+        vault: Arc<Vault>,
+        clock: Arc<dyn Clock>,
+        refresher: Arc<Refresher>,
+        entries_max: usize,
+        time_to_live: Duration,
+    ) -> Self {
+        Self {
+            cache: SecretCache::new("credentials", entries_max, time_to_live),
+            store,
+            vault,
+            clock,
+            refresher,
+        }
     }
 
     pub async fn get(&self, org: OrgId, provider: Provider, name: &str) -> Result<Arc<Loaded>, NoCredential> {
@@ -77,7 +98,8 @@ impl Credentials {
         if self.token_left(&loaded).is_none_or(|left| left >= TOKEN_LEFT_MIN) {
             return Ok(loaded);
         }
-        // Another instance may have refreshed it since: the store is asked first, and the provider only by the one who holds the lease.
+        // Another instance may have refreshed it since: the store is asked first, and the provider
+        // only by the one who holds the lease.
         let fresh = self.refresher.ensure(org, Want::ValidFor(TOKEN_LEFT_MIN)).await;
         match fresh {
             Ok(_) => {
@@ -99,19 +121,29 @@ impl Credentials {
     }
 
     fn not_fresh(&self, provider: Provider, version: i64, error: NotFresh) -> NoCredential {
-        let park = |cause, detail| NoCredential::Park { cause, detail, version: Some(version) };
+        let park = |cause, detail| NoCredential::Park {
+            cause,
+            detail,
+            version: Some(version),
+        };
         match error {
             NotFresh::NotConnected => park(Cause::NotConnected, missing(provider, "")),
             NotFresh::NeedsReconnecting { words } => park(Cause::CredentialRefused, words),
             NotFresh::Undecryptable { words } => park(Cause::Undecryptable, words),
-            NotFresh::Later { until, words } => NoCredential::Later { pause: until.since(self.clock.now()).max(TOKEN_PAUSE_MIN), detail: words },
+            NotFresh::Later { until, words } => NoCredential::Later {
+                pause: until.since(self.clock.now()).max(TOKEN_PAUSE_MIN),
+                detail: words,
+            },
             NotFresh::Unavailable => NoCredential::Unavailable,
         }
     }
 
-    /// The provider refused the token of a version: another one is asked for, once, before that is believed. Nothing happens for what cannot be refreshed.
+    /// The provider refused the token of a version: another one is asked for, once, before that is
+    /// believed. Nothing happens for what cannot be refreshed.
     pub async fn renew(&self, org: OrgId, loaded: &Loaded) -> Result<(), NoCredential> {
-        let Credential::Google(_) = &loaded.credential else { return Ok(()) };
+        let Credential::Google(_) = &loaded.credential else {
+            return Ok(());
+        };
         match self.refresher.ensure(org, Want::NewerThan(loaded.version)).await {
             Ok(_) => Ok(()),
             Err(error) => Err(self.not_fresh(Provider::GoogleCalendar, loaded.version, error)),
@@ -141,11 +173,26 @@ impl Credentials {
     async fn load(&self, org: OrgId, provider: Provider, name: &str) -> Result<Loaded, NoCredential> {
         let park = |cause, detail: String, version| NoCredential::Park { cause, detail, version };
         let not_connected = |version| park(Cause::NotConnected, missing(provider, name), version);
-        let Some(stored) = self.store.find_credential(org, provider, name).await? else { return Err(not_connected(None)) };
+        let Some(stored) = self.store.find_credential(org, provider, name).await? else {
+            return Err(not_connected(None));
+        };
         let version = Some(stored.version);
-        let Some(sealed) = stored.sealed.filter(|_| stored.is_active) else { return Err(not_connected(version)) };
-        match self.vault.open(org, Purpose::Credential(provider), &sealed, |plaintext| Credential::parse(provider, plaintext)).await {
-            Ok(Ok(credential)) => Ok(Loaded { credential, id: stored.id, version: stored.version, touched_at: AtomicI64::new(0) }),
+        let Some(sealed) = stored.sealed.filter(|_| stored.is_active) else {
+            return Err(not_connected(version));
+        };
+        match self
+            .vault
+            .open(org, Purpose::Credential(provider), &sealed, |plaintext| {
+                Credential::parse(provider, plaintext)
+            })
+            .await
+        {
+            Ok(Ok(credential)) => Ok(Loaded {
+                credential,
+                id: stored.id,
+                version: stored.version,
+                touched_at: AtomicI64::new(0),
+            }),
             Ok(Err(error)) => Err(park(Cause::Misconfigured, error.to_string(), version)),
             Err(VaultError::Store { .. }) => Err(NoCredential::Unavailable),
             Err(error) => Err(park(Cause::Undecryptable, error.to_string(), version)),

@@ -1,10 +1,13 @@
-//! The one engine: it makes one claimed action into one record. Credential, lease, exchange, outcome, backoff; nothing else sends.
+//! The one engine: it makes one claimed action into one record. Credential, lease, exchange,
+//! outcome, backoff; nothing else sends.
 //!
-//! `worker` enters (and `reply`, for questions). **Invariant:** no byte goes out unless the row is durably `running` under a fence and what is
-//! left of the lease covers the whole exchange (rule 1).
+//! `worker` enters (and `reply`, for questions). **Invariant:** no byte goes out unless the row is
+//! durably `running` under a fence and what is left of the lease covers the whole exchange (rule
+//! 1).
 //!
 //! # States
-//! Each transition names both sides; what is not in this table does not happen. The ledger holds the left side, the code named on the right decides.
+//! Each transition names both sides; what is not in this table does not happen. The ledger holds
+//! the left side, the code named on the right decides.
 //!
 //! | from | to | when | by |
 //! |---|---|---|---|

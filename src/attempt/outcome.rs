@@ -13,7 +13,8 @@ use std::time::Duration;
 pub struct Policy {
     pub backoff: Backoff,
     pub attempts_max: u32,
-    /// Wait before the first look at an unknown outcome; an action's own is used where it is shorter.
+    /// Wait before the first look at an unknown outcome; an action's own is used where it is
+    /// shorter.
     pub settle: Duration,
 }
 
@@ -35,7 +36,8 @@ impl Policy {
         }
     }
 
-    /// The record of a send: a first one, a later one, or the same key again after an unknown outcome.
+    /// The record of a send: a first one, a later one, or the same key again after an unknown
+    /// outcome.
     #[expect(clippy::needless_pass_by_value, reason = "an outcome is used up by its record")]
     pub(super) fn sent(&self, ended: &Ended<'_>, outcome: Outcome, detail: Detail) -> Record {
         let Ended { claim, now, random, .. } = *ended;
@@ -43,37 +45,73 @@ impl Policy {
         let cause = outcome.cause();
         let is_last = claim.attempts + 1 >= self.attempts_max;
         let again_at = |not_before| self.backoff.due_at(now, claim.attempts, not_before, random);
-        // A try that certainly did nothing says nothing about one before it whose outcome nobody knows.
+        // A try that certainly did nothing says nothing about one before it whose outcome nobody
+        // knows.
         let was_unknown = claim.is_look_up;
         let record = |to| record(ended, to, cause, label, detail.clone());
         match outcome {
-            Outcome::Succeeded { provider_ref, .. } => Record { provider_ref: provider_ref.map(String::from), ..record(ActionState::Succeeded) },
-            Outcome::Retry { .. } | Outcome::Unknown { .. } if is_last && (was_unknown || !needs_look_up(ended, &outcome)) => {
-                Record { cause: Cause::AttemptsUsedUp, detail: used_up(&detail, cause), ..record(ActionState::Dead) }
+            Outcome::Succeeded { provider_ref, .. } => Record {
+                provider_ref: provider_ref.map(String::from),
+                ..record(ActionState::Succeeded)
+            },
+            Outcome::Retry { .. } | Outcome::Unknown { .. }
+                if is_last && (was_unknown || !needs_look_up(ended, &outcome)) =>
+            {
+                Record {
+                    cause: Cause::AttemptsUsedUp,
+                    detail: used_up(&detail, cause),
+                    ..record(ActionState::Dead)
+                }
             }
-            Outcome::Retry { not_before, .. } if was_unknown => Record { due_at: Some(again_at(not_before)), ..record(ActionState::Unknown) },
-            Outcome::Retry { not_before, .. } => {
-                Record { due_at: Some(again_at(not_before)), is_unsent: Self::is_unsent(ended), ..record(ActionState::Waiting) }
-            }
+            Outcome::Retry { not_before, .. } if was_unknown => Record {
+                due_at: Some(again_at(not_before)),
+                ..record(ActionState::Unknown)
+            },
+            Outcome::Retry { not_before, .. } => Record {
+                due_at: Some(again_at(not_before)),
+                is_unsent: Self::is_unsent(ended),
+                ..record(ActionState::Waiting)
+            },
             Outcome::Unknown { .. } => {
                 let due_at = match ended.on_unknown {
                     OnUnknown::SameKeyAgain { .. } => again_at(None),
                     OnUnknown::LookUp { .. } => now.max(claim.claimed_at + self.settle(ended.on_unknown)),
                 };
-                Record { due_at: Some(due_at), ..record(ActionState::Unknown) }
+                Record {
+                    due_at: Some(due_at),
+                    ..record(ActionState::Unknown)
+                }
             }
-            Outcome::Park { .. } if was_unknown => Record { due_at: Some(self.look_later(ended)), counts: false, ..record(ActionState::Unknown) },
-            Outcome::Park { .. } => Record { counts: false, is_unsent: Self::is_unsent(ended), ..record(ActionState::Parked) },
+            Outcome::Park { .. } if was_unknown => Record {
+                due_at: Some(self.look_later(ended)),
+                counts: false,
+                ..record(ActionState::Unknown)
+            },
+            Outcome::Park { .. } => Record {
+                counts: false,
+                is_unsent: Self::is_unsent(ended),
+                ..record(ActionState::Parked)
+            },
             Outcome::Suppressed { .. } => record(ActionState::Suppressed),
-            Outcome::Dead { .. } => Record { is_unsent: Self::is_unsent(ended), ..record(ActionState::Dead) },
+            Outcome::Dead { .. } => Record {
+                is_unsent: Self::is_unsent(ended),
+                ..record(ActionState::Dead)
+            },
             Outcome::Interrupted | Outcome::ProvedAbsent => Self::interrupted(ended, Duration::ZERO, &detail.text),
         }
     }
 
     /// Cut off before the first byte: uses up no try, and an unknown outcome stays one.
     pub(super) fn interrupted(ended: &Ended<'_>, pause: Duration, why: &str) -> Record {
-        let to = if ended.claim.is_look_up { ActionState::Unknown } else { ActionState::Pending };
-        let detail = Detail { text: why.into(), ..Detail::default() };
+        let to = if ended.claim.is_look_up {
+            ActionState::Unknown
+        } else {
+            ActionState::Pending
+        };
+        let detail = Detail {
+            text: why.into(),
+            ..Detail::default()
+        };
         Record {
             due_at: Some(ended.now + pause),
             counts: false,
@@ -85,7 +123,11 @@ impl Policy {
     /// The record of a look-up. `seen` has only what no other action holds (rule 2).
     pub(super) fn looked_up(&self, ended: &Ended<'_>, seen: LookUp, detail: Detail) -> Record {
         let Ended { claim, now, random, .. } = *ended;
-        let stays = |cause, due_at, label| Record { due_at: Some(due_at), counts: false, ..record(ended, ActionState::Unknown, cause, label, detail.clone()) };
+        let stays = |cause, due_at, label| Record {
+            due_at: Some(due_at),
+            counts: false,
+            ..record(ended, ActionState::Unknown, cause, label, detail.clone())
+        };
         match seen {
             LookUp::Matches(mut matches) if matches.len() == 1 => Record {
                 provider_ref: matches.pop().map(String::from),
@@ -99,13 +141,30 @@ impl Policy {
                 };
                 let is_settled = claim.first_sent_at.is_none_or(|sent| now >= sent + settle);
                 if claim.absences + 1 >= times && is_settled {
-                    // Not in the provider's list after all this time: it may go out again, as often as it had tries left.
-                    let to = if claim.attempts >= self.attempts_max { ActionState::Dead } else { ActionState::Pending };
-                    let cause = if to == ActionState::Dead { Cause::AttemptsUsedUp } else { Cause::LookedUp };
+                    // Not in the provider's list after all this time: it may go out again, as often
+                    // as it had tries left.
+                    let to = if claim.attempts >= self.attempts_max {
+                        ActionState::Dead
+                    } else {
+                        ActionState::Pending
+                    };
+                    let cause = if to == ActionState::Dead {
+                        Cause::AttemptsUsedUp
+                    } else {
+                        Cause::LookedUp
+                    };
                     let label = Outcome::ProvedAbsent.label();
-                    return Record { due_at: Some(now), counts: false, is_unsent: true, ..record(ended, to, cause, label, detail) };
+                    return Record {
+                        due_at: Some(now),
+                        counts: false,
+                        is_unsent: true,
+                        ..record(ended, to, cause, label, detail)
+                    };
                 }
-                Record { is_absence: true, ..stays(Cause::NoAnswer, now + settle.max(self.backoff.min), "absent") }
+                Record {
+                    is_absence: true,
+                    ..stays(Cause::NoAnswer, now + settle.max(self.backoff.min), "absent")
+                }
             }
             LookUp::Matches(_) => stays(Cause::Ambiguous, now + self.backoff.max, "ambiguous"),
             LookUp::Failed(outcome) => {
@@ -122,18 +181,31 @@ impl Policy {
 
     /// An unknown outcome whose way to be settled is over: a person decides (rule 4).
     pub(super) fn for_a_person(&self, ended: &Ended<'_>, why: &str) -> Record {
-        let detail = Detail { text: why.into(), ..Detail::default() };
-        Record { due_at: Some(ended.now + self.backoff.max), counts: false, ..record(ended, ActionState::Unknown, Cause::Ambiguous, "ambiguous", detail) }
+        let detail = Detail {
+            text: why.into(),
+            ..Detail::default()
+        };
+        Record {
+            due_at: Some(ended.now + self.backoff.max),
+            counts: false,
+            ..record(ended, ActionState::Unknown, Cause::Ambiguous, "ambiguous", detail)
+        }
     }
 
     fn look_later(&self, ended: &Ended<'_>) -> Timestamp {
-        ended.now + self.backoff.wait(ended.claim.look_ups, ended.random).max(self.backoff.min)
+        ended.now
+            + self
+                .backoff
+                .wait(ended.claim.look_ups, ended.random)
+                .max(self.backoff.min)
     }
 
-    /// Whether nothing of this action has ever gone out for sure. A key's window counts from the first try, so that it is kept for those.
+    /// Whether nothing of this action has ever gone out for sure. A key's window counts from the
+    /// first try, so that it is kept for those.
     fn is_unsent(ended: &Ended<'_>) -> bool {
         let claim = ended.claim;
-        !claim.is_look_up && (matches!(ended.on_unknown, OnUnknown::LookUp { .. }) || claim.first_sent_at == Some(claim.claimed_at))
+        !claim.is_look_up
+            && (matches!(ended.on_unknown, OnUnknown::LookUp { .. }) || claim.first_sent_at == Some(claim.claimed_at))
     }
 }
 
@@ -143,7 +215,11 @@ fn needs_look_up(ended: &Ended<'_>, outcome: &Outcome) -> bool {
 }
 
 fn used_up(detail: &Detail, cause: Cause) -> String {
-    if detail.text.is_empty() { format!("the last try ended {cause}") } else { format!("the last try ended {cause}: {}", detail.text) }
+    if detail.text.is_empty() {
+        format!("the last try ended {cause}")
+    } else {
+        format!("the last try ended {cause}: {}", detail.text)
+    }
 }
 
 fn record(ended: &Ended<'_>, to: ActionState, cause: Cause, outcome: &'static str, detail: Detail) -> Record {

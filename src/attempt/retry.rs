@@ -1,4 +1,5 @@
-//! How long to wait before the next try: exponential with full jitter, Retry-After obeyed and capped.
+//! How long to wait before the next try: exponential with full jitter, Retry-After obeyed and
+//! capped.
 
 use crate::domain::Timestamp;
 use std::time::Duration;
@@ -13,7 +14,10 @@ pub struct Backoff {
 impl Backoff {
     /// `random` is uniform in `[0, 1)`.
     pub fn wait(&self, tries: u32, random: f64) -> Duration {
-        let ceiling = 2_u32.checked_pow(tries).and_then(|factor| self.min.checked_mul(factor)).map_or(self.max, |wait| wait.min(self.max));
+        let ceiling = 2_u32
+            .checked_pow(tries)
+            .and_then(|factor| self.min.checked_mul(factor))
+            .map_or(self.max, |wait| wait.min(self.max));
         ceiling.mul_f64(random.clamp(0.0, 1.0))
     }
 
@@ -28,11 +32,17 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    const BACKOFF: Backoff = Backoff { min: Duration::from_secs(5), max: Duration::from_hours(1) };
+    const BACKOFF: Backoff = Backoff {
+        min: Duration::from_secs(5),
+        max: Duration::from_hours(1),
+    };
 
     #[test]
     fn waits_double_up_to_the_longest_and_never_overflow() {
-        let ceilings: Vec<u64> = [0, 1, 2, 9, 10, 31, 32, u32::MAX].into_iter().map(|tries| BACKOFF.wait(tries, 1.0).as_secs()).collect();
+        let ceilings: Vec<u64> = [0, 1, 2, 9, 10, 31, 32, u32::MAX]
+            .into_iter()
+            .map(|tries| BACKOFF.wait(tries, 1.0).as_secs())
+            .collect();
         assert_eq!(ceilings, [5, 10, 20, 2560, 3600, 3600, 3600, 3600]);
         assert_eq!(BACKOFF.wait(3, 0.0), Duration::ZERO);
     }
@@ -49,14 +59,24 @@ mod tests {
         assert!(bins.iter().all(|&count| (100..=600).contains(&count)), "{bins:?}");
     }
 
-    /// B24: seconds, dates and nonsense come as a moment; past ones change nothing and far ones are capped.
+    /// B24: seconds, dates and nonsense come as a moment; past ones change nothing and far ones are
+    /// capped.
     #[test]
     fn retry_after_is_obeyed_and_capped() {
         let now = Timestamp::from_seconds(1_000_000);
         let at = |seconds| Some(Timestamp::from_seconds(seconds));
-        assert_eq!(BACKOFF.due_at(now, 0, at(1_000_030), 0.5), Timestamp::from_seconds(1_000_030));
-        assert_eq!(BACKOFF.due_at(now, 0, at(1_000_001), 0.5), now + Duration::from_millis(2500));
+        assert_eq!(
+            BACKOFF.due_at(now, 0, at(1_000_030), 0.5),
+            Timestamp::from_seconds(1_000_030)
+        );
+        assert_eq!(
+            BACKOFF.due_at(now, 0, at(1_000_001), 0.5),
+            now + Duration::from_millis(2500)
+        );
         assert_eq!(BACKOFF.due_at(now, 0, at(5), 0.0), now);
-        assert_eq!(BACKOFF.due_at(now, 0, at(i64::MAX / 2_000_000), 0.5), now + Duration::from_hours(1));
+        assert_eq!(
+            BACKOFF.due_at(now, 0, at(i64::MAX / 2_000_000), 0.5),
+            now + Duration::from_hours(1)
+        );
     }
 }

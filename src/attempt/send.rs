@@ -55,7 +55,8 @@ pub struct Engine {
     actions: fn(ActionKind) -> &'static dyn Action,
 }
 
-/// A claim and the moment, on this process's monotonic clock, from which its lease counts: taken before the claim was asked for.
+/// A claim and the moment, on this process's monotonic clock, from which its lease counts: taken
+/// before the claim was asked for.
 #[derive(Debug)]
 pub struct Leased {
     pub claim: Claim,
@@ -72,10 +73,31 @@ impl Engine {
         clock: Arc<dyn Clock>,
         random: Box<dyn Fn() -> f64 + Send + Sync>,
     ) -> Self {
-        let refresher = Arc::new(Refresher::new(store.clone(), vault.clone(), providers.google.clone(), clock.clone()));
+        let refresher = Arc::new(Refresher::new(
+            store.clone(),
+            vault.clone(),
+            providers.google.clone(),
+            clock.clone(),
+        ));
         let (max, time_to_live) = (settings.credentials_max, settings.credentials_time_to_live);
-        let credentials = Credentials::new(store.clone(), vault.clone(), clock.clone(), refresher, max, time_to_live);
-        Self { settings, store, vault, providers, clock, credentials, random, actions: action::get }
+        let credentials = Credentials::new(
+            store.clone(),
+            vault.clone(),
+            clock.clone(),
+            refresher,
+            max,
+            time_to_live,
+        );
+        Self {
+            settings,
+            store,
+            vault,
+            providers,
+            clock,
+            credentials,
+            random,
+            actions: action::get,
+        }
     }
 
     /// The same with other actions, for tests of the engine.
@@ -106,8 +128,8 @@ impl Engine {
         self.credentials.forget_org(org);
     }
 
-    /// One attempt. Never fails: whatever happens is a record. Dropping the future before its exchange began leaves the row `running`, and its lease
-    /// makes it `unknown`.
+    /// One attempt. Never fails: whatever happens is a record. Dropping the future before its
+    /// exchange began leaves the row `running`, and its lease makes it `unknown`.
     pub async fn run(&self, leased: &Leased) -> Record {
         let claim = &leased.claim;
         let action = (self.actions)(claim.kind);
@@ -133,12 +155,25 @@ impl Engine {
     /// The record of an attempt that broke inside this process: nobody knows what went out.
     pub fn broken(&self, claim: &Claim) -> Record {
         let on_unknown = (self.actions)(claim.kind).on_unknown();
-        let detail = Detail { text: "the attempt broke inside Hookswitch".into(), ..Detail::default() };
-        self.settings.policy.sent(&self.ended(claim, on_unknown, None), Outcome::Unknown { cause: Cause::Other }, detail)
+        let detail = Detail {
+            text: "the attempt broke inside Hookswitch".into(),
+            ..Detail::default()
+        };
+        self.settings.policy.sent(
+            &self.ended(claim, on_unknown, None),
+            Outcome::Unknown { cause: Cause::Other },
+            detail,
+        )
     }
 
     fn ended<'a>(&self, claim: &'a Claim, on_unknown: OnUnknown, credential_version: Option<i64>) -> Ended<'a> {
-        Ended { claim, on_unknown, credential_version, now: self.clock.now(), random: (self.random)() }
+        Ended {
+            claim,
+            on_unknown,
+            credential_version,
+            now: self.clock.now(),
+            random: (self.random)(),
+        }
     }
 
     async fn attempt(&self, leased: &Leased, action: &'static dyn Action, on_unknown: OnUnknown) -> Record {
@@ -148,26 +183,42 @@ impl Engine {
         {
             let ended = self.ended(claim, on_unknown, None);
             if claim.first_sent_at.is_none_or(|sent| ended.now >= sent + window) {
-                return policy.for_a_person(&ended, "the other side may have forgotten the key of the first try: say whether it arrived");
+                return policy.for_a_person(
+                    &ended,
+                    "the other side may have forgotten the key of the first try: say whether it arrived",
+                );
             }
         }
         let request = match self.open(claim).await {
             Ok(request) => request,
             Err(Some(detail)) => return self.park(claim, on_unknown, None, Cause::Undecryptable, detail),
-            Err(None) => return Policy::interrupted(&self.ended(claim, on_unknown, None), STORE_AWAY_PAUSE, "the database was away"),
+            Err(None) => {
+                return Policy::interrupted(
+                    &self.ended(claim, on_unknown, None),
+                    STORE_AWAY_PAUSE,
+                    "the database was away",
+                );
+            }
         };
-        let loaded = match self.credentials.get(claim.org, claim.provider, &claim.credential_name).await {
+        let loaded = match self
+            .credentials
+            .get(claim.org, claim.provider, &claim.credential_name)
+            .await
+        {
             Ok(loaded) => loaded,
             Err(error) => return self.without_credential(claim, on_unknown, error),
         };
         let record = match self.exchange(leased, action, on_unknown, &request, &loaded).await {
             Ok(record) => record,
-            // Refused. Under a version that was cached a newer one may stand, or a token can be had anew: that decides (rule 6).
+            // Refused. Under a version that was cached a newer one may stand, or a token can be had
+            // anew: that decides (rule 6).
             Err(refused) => match self.renewed(claim, &loaded).await {
-                Ok(newer) if newer.version > loaded.version => match self.exchange(leased, action, on_unknown, &request, &newer).await {
-                    Ok(record) => record,
-                    Err(refused) => self.refused(claim, on_unknown, &newer, refused).await,
-                },
+                Ok(newer) if newer.version > loaded.version => {
+                    match self.exchange(leased, action, on_unknown, &request, &newer).await {
+                        Ok(record) => record,
+                        Err(refused) => self.refused(claim, on_unknown, &newer, refused).await,
+                    }
+                }
                 Ok(_) | Err(NoCredential::Unavailable) => self.refused(claim, on_unknown, &loaded, refused).await,
                 Err(error) => self.without_credential(claim, on_unknown, error),
             },
@@ -181,13 +232,19 @@ impl Engine {
 
     async fn renewed(&self, claim: &Claim, loaded: &Loaded) -> Result<Arc<Loaded>, NoCredential> {
         self.credentials.renew(claim.org, loaded).await?;
-        self.credentials.reload(claim.org, claim.provider, &claim.credential_name).await
+        self.credentials
+            .reload(claim.org, claim.provider, &claim.credential_name)
+            .await
     }
 
     /// `Err(None)`: it could not be looked at. `Err(Some)`: it does not open.
     async fn open(&self, claim: &Claim) -> Result<FrozenRequest, Option<String>> {
         let parse = |plaintext: &SecretBytes| serde_json::from_slice::<FrozenRequest>(plaintext.expose_secret());
-        match self.vault.open(claim.org, Purpose::Payload, &claim.request, parse).await {
+        match self
+            .vault
+            .open(claim.org, Purpose::Payload, &claim.request, parse)
+            .await
+        {
             Ok(Ok(request)) => Ok(request),
             Ok(Err(_)) => Err(Some("the stored request is not one".into())),
             Err(VaultError::Store { .. }) => Err(None),
@@ -198,17 +255,29 @@ impl Engine {
     fn without_credential(&self, claim: &Claim, on_unknown: OnUnknown, error: NoCredential) -> Record {
         match error {
             NoCredential::Park { cause, detail, version } => self.park(claim, on_unknown, version, cause, detail),
-            NoCredential::Unavailable => Policy::interrupted(&self.ended(claim, on_unknown, None), STORE_AWAY_PAUSE, "the database was away"),
-            NoCredential::Later { pause, detail } => Policy::interrupted(&self.ended(claim, on_unknown, None), pause, &detail),
+            NoCredential::Unavailable => Policy::interrupted(
+                &self.ended(claim, on_unknown, None),
+                STORE_AWAY_PAUSE,
+                "the database was away",
+            ),
+            NoCredential::Later { pause, detail } => {
+                Policy::interrupted(&self.ended(claim, on_unknown, None), pause, &detail)
+            }
         }
     }
 
     fn park(&self, claim: &Claim, on_unknown: OnUnknown, version: Option<i64>, cause: Cause, detail: String) -> Record {
-        let detail = Detail { text: detail.into(), ..Detail::default() };
-        self.settings.policy.sent(&self.ended(claim, on_unknown, version), Outcome::Park { cause }, detail)
+        let detail = Detail {
+            text: detail.into(),
+            ..Detail::default()
+        };
+        self.settings
+            .policy
+            .sent(&self.ended(claim, on_unknown, version), Outcome::Park { cause }, detail)
     }
 
-    /// The exchange itself. `Err` is a credential that was refused: the caller decides whether that counts.
+    /// The exchange itself. `Err` is a credential that was refused: the caller decides whether that
+    /// counts.
     async fn exchange(
         &self,
         leased: &Leased,
@@ -220,7 +289,11 @@ impl Engine {
         let (claim, policy) = (&leased.claim, &self.settings.policy);
         let left = leased.lease_ends.saturating_duration_since(Instant::now());
         if left < self.settings.deadline + self.settings.margin {
-            return Ok(Policy::interrupted(&self.ended(claim, on_unknown, None), Duration::ZERO, "the lease was too short for a whole exchange"));
+            return Ok(Policy::interrupted(
+                &self.ended(claim, on_unknown, None),
+                Duration::ZERO,
+                "the lease was too short for a whole exchange",
+            ));
         }
         let attempt = Attempt {
             action: claim.action,
@@ -232,7 +305,11 @@ impl Engine {
             planned_at: claim.planned_at,
             first_sent_at: claim.first_sent_at,
             deadline: self.settings.deadline,
-            status_callback: self.settings.public_url.as_ref().map(|url| format!("{}/webhooks/twilio?action={}", url.trim_end_matches('/'), claim.action)),
+            status_callback: self
+                .settings
+                .public_url
+                .as_ref()
+                .map(|url| format!("{}/webhooks/twilio?action={}", url.trim_end_matches('/'), claim.action)),
             hops: claim.hops,
             hops_header: (claim.kind == ActionKind::HttpPost).then(|| self.hops_header(claim.hops)),
         };
@@ -241,7 +318,12 @@ impl Engine {
         if claim.is_look_up && matches!(on_unknown, OnUnknown::LookUp { .. }) {
             let (seen, detail) = tokio::time::timeout(net, action.look_up(&self.providers, &attempt))
                 .await
-                .unwrap_or_else(|_| (LookUp::Failed(Outcome::Unknown { cause: Cause::NoAnswer }), Detail::default()));
+                .unwrap_or_else(|_| {
+                    (
+                        LookUp::Failed(Outcome::Unknown { cause: Cause::NoAnswer }),
+                        Detail::default(),
+                    )
+                });
             if matches!(&seen, LookUp::Failed(outcome) if outcome.cause() == Cause::CredentialRefused) {
                 return Err(detail);
             }
@@ -253,7 +335,12 @@ impl Engine {
             .await
             .unwrap_or_else(|_| (Outcome::Unknown { cause: Cause::NoAnswer }, Detail::default()));
         reach(Step::AnswerRead);
-        if matches!(&outcome, Outcome::Park { cause: Cause::CredentialRefused }) {
+        if matches!(
+            &outcome,
+            Outcome::Park {
+                cause: Cause::CredentialRefused
+            }
+        ) {
             return Err(detail);
         }
         Ok(policy.sent(&self.ended(claim, on_unknown, Some(loaded.version)), outcome, detail))
@@ -262,7 +349,12 @@ impl Engine {
     /// How many posts of ours led to this one, signed so that nobody else can count (rule 5).
     fn hops_header(&self, hops: u8) -> String {
         let hops = hops.saturating_add(1);
-        format!("{hops}.{}", self.vault.fingerprint(OrgId::from_uuid(uuid::Uuid::nil()), format!("hops:{hops}").as_bytes()).0)
+        format!(
+            "{hops}.{}",
+            self.vault
+                .fingerprint(OrgId::from_uuid(uuid::Uuid::nil()), format!("hops:{hops}").as_bytes())
+                .0
+        )
     }
 
     /// Drops what other actions hold (rule 2).
@@ -270,7 +362,11 @@ impl Engine {
         let LookUp::Matches(matches) = seen else { return seen };
         let mut free = Vec::with_capacity(matches.len());
         for provider_ref in matches {
-            match self.store.is_ref_taken(claim.org, claim.provider, &provider_ref, claim.action).await {
+            match self
+                .store
+                .is_ref_taken(claim.org, claim.provider, &provider_ref, claim.action)
+                .await
+            {
                 Ok(true) => {}
                 Ok(false) => free.push(provider_ref),
                 Err(_) => return LookUp::Failed(Outcome::Interrupted),
@@ -279,7 +375,8 @@ impl Engine {
         LookUp::Matches(free)
     }
 
-    /// The refusal counts only if the version that was refused still stands: else the action goes on at once with the newer one (rule 6).
+    /// The refusal counts only if the version that was refused still stands: else the action goes
+    /// on at once with the newer one (rule 6).
     async fn refused(&self, claim: &Claim, on_unknown: OnUnknown, loaded: &Loaded, detail: Detail) -> Record {
         let ended = self.ended(claim, on_unknown, Some(loaded.version));
         let health = CredentialHealth {
@@ -290,14 +387,31 @@ impl Engine {
             checked_at: Some(ended.now),
             first_failed_at: Some(ended.now),
         };
-        match self.store.record_credential_health(claim.org, loaded.id, loaded.version, health, None).await {
+        match self
+            .store
+            .record_credential_health(claim.org, loaded.id, loaded.version, health, None)
+            .await
+        {
             Ok(true) => {
-                warn!(org.id = %claim.org, provider = %claim.provider, "The credential of organisation {} for {} was refused: its actions park", claim.org, claim.provider);
+                warn!(org.id = %claim.org, provider = %claim.provider, "The credential of organisation {} for {} was \
+                    refused: its actions park", claim.org, claim.provider);
             }
-            Ok(false) => return Policy::interrupted(&ended, Duration::ZERO, "a newer version of the credential was saved meanwhile"),
+            Ok(false) => {
+                return Policy::interrupted(
+                    &ended,
+                    Duration::ZERO,
+                    "a newer version of the credential was saved meanwhile",
+                );
+            }
             // The ledger compares versions again when it records the parked state.
             Err(_) => {}
         }
-        self.settings.policy.sent(&ended, Outcome::Park { cause: Cause::CredentialRefused }, detail)
+        self.settings.policy.sent(
+            &ended,
+            Outcome::Park {
+                cause: Cause::CredentialRefused,
+            },
+            detail,
+        )
     }
 }

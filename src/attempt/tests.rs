@@ -14,10 +14,21 @@ use std::time::Duration;
 
 const NOW: Timestamp = Timestamp::from_seconds(10_000);
 const SECOND: Duration = Duration::from_secs(1);
-const LIST: OnUnknown = OnUnknown::LookUp { settle: Duration::from_mins(1), times: 2 };
-const KEY: OnUnknown = OnUnknown::SameKeyAgain { window: Duration::from_hours(24) };
-const POLICY: Policy =
-    Policy { backoff: Backoff { min: Duration::from_secs(4), max: Duration::from_hours(1) }, attempts_max: 3, settle: Duration::from_mins(1) };
+const LIST: OnUnknown = OnUnknown::LookUp {
+    settle: Duration::from_mins(1),
+    times: 2,
+};
+const KEY: OnUnknown = OnUnknown::SameKeyAgain {
+    window: Duration::from_hours(24),
+};
+const POLICY: Policy = Policy {
+    backoff: Backoff {
+        min: Duration::from_secs(4),
+        max: Duration::from_hours(1),
+    },
+    attempts_max: 3,
+    settle: Duration::from_mins(1),
+};
 
 fn claim(is_look_up: bool, attempts: u32) -> Claim {
     Claim {
@@ -45,14 +56,26 @@ fn claim(is_look_up: bool, attempts: u32) -> Claim {
 
 fn sent(on_unknown: OnUnknown, is_look_up: bool, attempts: u32, outcome: Outcome) -> Record {
     let claim = claim(is_look_up, attempts);
-    let ended = Ended { claim: &claim, on_unknown, credential_version: Some(4), now: NOW, random: 0.5 };
+    let ended = Ended {
+        claim: &claim,
+        on_unknown,
+        credential_version: Some(4),
+        now: NOW,
+        random: 0.5,
+    };
     let record = POLICY.sent(&ended, outcome, Detail::default());
-    assert_eq!((record.action, record.org, record.fence, record.credential_version), (claim.action, claim.org, 7, Some(4)));
+    assert_eq!(
+        (record.action, record.org, record.fence, record.credential_version),
+        (claim.action, claim.org, 7, Some(4))
+    );
     record
 }
 
 fn retry() -> Outcome {
-    Outcome::Retry { cause: Cause::ProviderUnavailable, not_before: None }
+    Outcome::Retry {
+        cause: Cause::ProviderUnavailable,
+        not_before: None,
+    }
 }
 
 fn unknown() -> Outcome {
@@ -61,17 +84,48 @@ fn unknown() -> Outcome {
 
 #[test]
 fn every_outcome_of_a_send_has_its_state() {
-    let park = || Outcome::Park { cause: Cause::CredentialRefused };
+    let park = || Outcome::Park {
+        cause: Cause::CredentialRefused,
+    };
     let cases: Vec<(OnUnknown, bool, u32, Outcome, ActionState, Cause, bool)> = vec![
-        (LIST, false, 0, Outcome::Succeeded { cause: Cause::Accepted, provider_ref: Some("SM".into()) }, Succeeded, Cause::Accepted, true),
+        (
+            LIST,
+            false,
+            0,
+            Outcome::Succeeded {
+                cause: Cause::Accepted,
+                provider_ref: Some("SM".into()),
+            },
+            Succeeded,
+            Cause::Accepted,
+            true,
+        ),
         (LIST, false, 0, retry(), Waiting, Cause::ProviderUnavailable, true),
         (LIST, false, 2, retry(), Dead, Cause::AttemptsUsedUp, true),
         (LIST, false, 0, unknown(), Unknown, Cause::NoAnswer, true),
         // What may have gone out is looked up, however many tries it had (rule 2).
         (LIST, false, 2, unknown(), Unknown, Cause::NoAnswer, true),
         (LIST, false, 0, park(), Parked, Cause::CredentialRefused, false),
-        (LIST, false, 0, Outcome::Suppressed { cause: Cause::OptedOut }, Suppressed, Cause::OptedOut, true),
-        (LIST, false, 0, Outcome::Dead { cause: Cause::InvalidRecipient }, Dead, Cause::InvalidRecipient, true),
+        (
+            LIST,
+            false,
+            0,
+            Outcome::Suppressed { cause: Cause::OptedOut },
+            Suppressed,
+            Cause::OptedOut,
+            true,
+        ),
+        (
+            LIST,
+            false,
+            0,
+            Outcome::Dead {
+                cause: Cause::InvalidRecipient,
+            },
+            Dead,
+            Cause::InvalidRecipient,
+            true,
+        ),
         (LIST, false, 2, Outcome::Interrupted, Pending, Cause::Interrupted, false),
         (KEY, false, 0, unknown(), Unknown, Cause::NoAnswer, true),
         (KEY, false, 2, unknown(), Dead, Cause::AttemptsUsedUp, true),
@@ -87,20 +141,34 @@ fn every_outcome_of_a_send_has_its_state() {
         let case = format!("{on_unknown:?}, look-up {is_look_up}, {attempts} tries, {outcome:?}");
         let record = sent(on_unknown, is_look_up, attempts, outcome);
         assert_eq!((record.to, record.cause, record.counts), (to, cause, counts), "{case}");
-        assert_eq!(record.due_at.is_some(), matches!(record.to, Pending | Waiting | Unknown), "{case}");
+        assert_eq!(
+            record.due_at.is_some(),
+            matches!(record.to, Pending | Waiting | Unknown),
+            "{case}"
+        );
     }
 }
 
 #[test]
 fn an_unknown_outcome_settles_before_it_is_looked_up() {
     assert_eq!(sent(LIST, false, 0, unknown()).due_at, Some(NOW - SECOND + SECOND * 60));
-    assert_eq!(sent(KEY, false, 1, unknown()).due_at, Some(NOW + SECOND * 4), "half of 8 s: the key absorbs a second one");
+    assert_eq!(
+        sent(KEY, false, 1, unknown()).due_at,
+        Some(NOW + SECOND * 4),
+        "half of 8 s: the key absorbs a second one"
+    );
 }
 
 fn looked_up(on: OnUnknown, change: impl FnOnce(&mut Claim), seen: LookUp) -> Record {
     let mut claim = claim(true, 1);
     change(&mut claim);
-    let ended = Ended { claim: &claim, on_unknown: on, credential_version: None, now: NOW, random: 0.5 };
+    let ended = Ended {
+        claim: &claim,
+        on_unknown: on,
+        credential_version: None,
+        now: NOW,
+        random: 0.5,
+    };
     let record = POLICY.looked_up(&ended, seen, Detail::default());
     assert!(!record.counts, "a look-up uses up no try");
     record
@@ -110,25 +178,52 @@ fn looked_up(on: OnUnknown, change: impl FnOnce(&mut Claim), seen: LookUp) -> Re
 fn a_look_up_settles_only_what_it_proves() {
     let matches = |ids: &[&str]| LookUp::Matches(ids.iter().map(|id| Box::from(*id)).collect());
     let found = looked_up(LIST, |_| {}, matches(&["SM1"]));
-    assert_eq!((found.to, found.cause, found.provider_ref.as_deref()), (Succeeded, Cause::LookedUp, Some("SM1")));
+    assert_eq!(
+        (found.to, found.cause, found.provider_ref.as_deref()),
+        (Succeeded, Cause::LookedUp, Some("SM1"))
+    );
     let several = looked_up(LIST, |_| {}, matches(&["SM1", "SM2"]));
-    assert_eq!((several.to, several.cause, several.provider_ref), (Unknown, Cause::Ambiguous, None));
+    assert_eq!(
+        (several.to, several.cause, several.provider_ref),
+        (Unknown, Cause::Ambiguous, None)
+    );
     let settled = |claim: &mut Claim, absences| {
         claim.first_sent_at = Some(NOW - SECOND * 60);
         claim.absences = absences;
     };
     let once = looked_up(LIST, |claim| settled(claim, 0), matches(&[]));
-    assert_eq!((once.to, once.is_absence, once.due_at), (Unknown, true, Some(NOW + SECOND * 60)));
+    assert_eq!(
+        (once.to, once.is_absence, once.due_at),
+        (Unknown, true, Some(NOW + SECOND * 60))
+    );
     let twice = looked_up(LIST, |claim| settled(claim, 1), matches(&[]));
-    assert_eq!((twice.to, twice.is_unsent, twice.due_at, twice.outcome), (Pending, true, Some(NOW), "proved_absent"));
+    assert_eq!(
+        (twice.to, twice.is_unsent, twice.due_at, twice.outcome),
+        (Pending, true, Some(NOW), "proved_absent")
+    );
     let too_early = looked_up(LIST, |claim| claim.absences = 5, matches(&[]));
-    assert_eq!(too_early.to, Unknown, "not before it has settled, however often it was looked for");
+    assert_eq!(
+        too_early.to, Unknown,
+        "not before it has settled, however often it was looked for"
+    );
     let used_up = looked_up(LIST, |claim| (settled(claim, 1), claim.attempts = 3).1, matches(&[]));
     assert_eq!((used_up.to, used_up.cause), (Dead, Cause::AttemptsUsedUp));
-    for outcome in
-        [unknown(), retry(), Outcome::Park { cause: Cause::CredentialRefused }, Outcome::Unknown { cause: Cause::LookUpForbidden }, Outcome::Interrupted]
-    {
+    for outcome in [
+        unknown(),
+        retry(),
+        Outcome::Park {
+            cause: Cause::CredentialRefused,
+        },
+        Outcome::Unknown {
+            cause: Cause::LookUpForbidden,
+        },
+        Outcome::Interrupted,
+    ] {
         let failed = looked_up(LIST, |claim| settled(claim, 1), LookUp::Failed(outcome.clone()));
-        assert_eq!((failed.to, failed.cause, failed.is_unsent), (Unknown, outcome.cause(), false), "{outcome:?}");
+        assert_eq!(
+            (failed.to, failed.cause, failed.is_unsent),
+            (Unknown, outcome.cause(), false),
+            "{outcome:?}"
+        );
     }
 }

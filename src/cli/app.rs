@@ -1,6 +1,8 @@
-//! One process, put together: store, vault, queue, routes, receiver, worker, admin API, operations. The only place that builds concrete backends.
+//! One process, put together: store, vault, queue, routes, receiver, worker, admin API, operations.
+//! The only place that builds concrete backends.
 //!
-//! `serve`, `dev`, `bench` and tests enter. **Invariant:** two of these fit in one process: nothing here is global but the metrics recorder.
+//! `serve`, `dev`, `bench` and tests enter. **Invariant:** two of these fit in one process: nothing
+//! here is global but the metrics recorder.
 
 use crate::{
     admin::{self, AdminNeeds, AdminState, FetchKeys, HttpKeys},
@@ -21,7 +23,8 @@ use anyhow::Context;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 
-/// The three listeners of a process, bound before anything else is begun: a port in use is told at once.
+/// The three listeners of a process, bound before anything else is begun: a port in use is told at
+/// once.
 pub struct Listeners {
     ingress: TcpListener,
     admin: TcpListener,
@@ -50,14 +53,23 @@ impl Listeners {
 }
 
 pub(super) async fn listen(address: &str, setting: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ({setting})")).map_err(|error| {
-        match error.downcast_ref::<std::io::Error>() {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| {
+            format!(
+                "cannot listen on {address} \
+        ({setting})"
+            )
+        })
+        .map_err(|error| match error.downcast_ref::<std::io::Error>() {
             Some(io) if io.kind() == std::io::ErrorKind::AddrInUse => {
-                anyhow::anyhow!("cannot listen on {address} ({setting}): the port is in use; stop what holds it, or choose another (`dev` has --port-base)")
+                anyhow::anyhow!(
+                    "cannot listen on {address} ({setting}): the port is in use; stop what holds it, or \
+                    choose another (`dev` has --port-base)"
+                )
             }
             _ => error,
-        }
-    })
+        })
 }
 
 /// What tests put in the place of the real thing.
@@ -69,7 +81,10 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock), has_worker: true }
+        Self {
+            clock: Arc::new(SystemClock),
+            has_worker: true,
+        }
     }
 }
 
@@ -88,7 +103,12 @@ impl App {
     ///
     /// # Errors
     /// What could not be built, with what to do.
-    pub async fn start(settings: Settings, keyring: Keyring, listeners: Listeners, options: Options) -> anyhow::Result<Self> {
+    pub async fn start(
+        settings: Settings,
+        keyring: Keyring,
+        listeners: Listeners,
+        options: Options,
+    ) -> anyhow::Result<Self> {
         let Options { clock, has_worker } = options;
         listener::raise_file_limit();
         let recorder = Recorder::install();
@@ -96,11 +116,16 @@ impl App {
         let store = store::connect(&settings.store.database_url, clock.clone()).await?;
         let vault = Arc::new(Vault::new(keyring, store.clone()));
         let queue = queue::connect(&settings.queue.queue_url, log_settings(&settings), clock.clone()).await?;
-        let routes = RouteTable::load(store.clone(), clock.clone()).await.context("the routes could not be read")?;
+        let routes = RouteTable::load(store.clone(), clock.clone())
+            .await
+            .context("the routes could not be read")?;
         let public_url = settings.receiver.public_url.clone();
         let providers = Providers::new(&settings.provider, public_host(public_url.as_deref()).as_deref())?;
-        let addresses =
-            Addresses { ingress: listeners.ingress.local_addr()?, admin: listeners.admin.local_addr()?, operations: listeners.operations.local_addr()? };
+        let addresses = Addresses {
+            ingress: listeners.ingress.local_addr()?,
+            admin: listeners.admin.local_addr()?,
+            operations: listeners.operations.local_addr()?,
+        };
 
         let receiver = Receiver::new(Parts {
             routes: routes.clone(),
@@ -126,7 +151,12 @@ impl App {
             AdminNeeds {
                 store: store.clone(),
                 vault: vault.clone(),
-                jwks: settings.admin.jwt_jwks_url.clone().map(|url| Arc::new(HttpKeys { http: providers.http.clone(), url }) as Arc<dyn FetchKeys>),
+                jwks: settings.admin.jwt_jwks_url.clone().map(|url| {
+                    Arc::new(HttpKeys {
+                        http: providers.http.clone(),
+                        url,
+                    }) as Arc<dyn FetchKeys>
+                }),
                 providers,
                 clock: clock.clone(),
                 public_url,
@@ -158,12 +188,49 @@ impl App {
         if has_worker {
             lifecycle.start(Stage::Work, worker.run_with(engine, soft(Stage::Work), hard.clone()));
         }
-        let internal = |name| listener::Limits { name, ..listener::Limits::default() };
-        lifecycle.start(Stage::Intake, listener::serve(listeners.admin, admin::router(admin), internal("admin"), soft(Stage::Intake), hard.clone()));
+        let internal = |name| listener::Limits {
+            name,
+            ..listener::Limits::default()
+        };
+        lifecycle.start(
+            Stage::Intake,
+            listener::serve(
+                listeners.admin,
+                admin::router(admin),
+                internal("admin"),
+                soft(Stage::Intake),
+                hard.clone(),
+            ),
+        );
         // Until the end, so that a drain can be watched.
-        lifecycle.start(Stage::Upkeep, listener::serve(listeners.operations, operations.router(), internal("operations"), soft(Stage::Upkeep), hard.clone()));
-        lifecycle.start(Stage::Intake, listener::serve(listeners.ingress, receiver.router(), receiver.limits(), soft(Stage::Intake), hard));
-        Ok(Self { lifecycle, addresses, store, queue, vault, routes })
+        lifecycle.start(
+            Stage::Upkeep,
+            listener::serve(
+                listeners.operations,
+                operations.router(),
+                internal("operations"),
+                soft(Stage::Upkeep),
+                hard.clone(),
+            ),
+        );
+        lifecycle.start(
+            Stage::Intake,
+            listener::serve(
+                listeners.ingress,
+                receiver.router(),
+                receiver.limits(),
+                soft(Stage::Intake),
+                hard,
+            ),
+        );
+        Ok(Self {
+            lifecycle,
+            addresses,
+            store,
+            queue,
+            vault,
+            routes,
+        })
     }
 
     #[must_use]
@@ -235,63 +302,82 @@ fn operations(
     receiver: &Receiver,
     clock: Arc<dyn Clock>,
 ) -> Operations {
-    let checks =
-        Checks::default()
-            .with("queue", {
-                let queue = queue.clone();
-                move || {
-                    let state = queue.state();
-                    async move {
-                        match state.health {
-                            QueueHealth::Ready => Finding::ok(),
-                            QueueHealth::Refusing => Finding::degraded("the queue or its disk is full: senders get 503"),
-                            QueueHealth::Failed => Finding::failed("the log failed; the process has to be started again"),
-                        }
+    let checks = Checks::default()
+        .with("queue", {
+            let queue = queue.clone();
+            move || {
+                let state = queue.state();
+                async move {
+                    match state.health {
+                        QueueHealth::Ready => Finding::ok(),
+                        QueueHealth::Refusing => Finding::degraded("the queue or its disk is full: senders get 503"),
+                        QueueHealth::Failed => Finding::failed("the log failed; the process has to be started again"),
                     }
                 }
-            })
-            .with("database", {
+            }
+        })
+        .with("database", {
+            let store = store.clone();
+            move || {
                 let store = store.clone();
-                move || {
-                    let store = store.clone();
-                    async move {
-                        store.ping().await.map_or_else(|_| Finding::degraded("the database does not answer: ingress goes on, work waits"), |()| Finding::ok())
+                async move {
+                    store.ping().await.map_or_else(
+                        |_| Finding::degraded("the database does not answer: ingress goes on, work waits"),
+                        |()| Finding::ok(),
+                    )
+                }
+            }
+        })
+        .with("routes", {
+            let routes = routes.clone();
+            move || {
+                let age = routes.age();
+                async move {
+                    if age < Duration::from_secs(10) {
+                        Finding::ok()
+                    } else {
+                        Finding::degraded("the route snapshot is older than 10 seconds")
                     }
                 }
-            })
-            .with("routes", {
-                let routes = routes.clone();
-                move || {
-                    let age = routes.age();
-                    async move { if age < Duration::from_secs(10) { Finding::ok() } else { Finding::degraded("the route snapshot is older than 10 seconds") } }
-                }
-            })
-            .with("clock", {
-                let routes = routes.clone();
-                move || {
-                    let offset = Duration::from_micros(routes.clock_offset_micros().unsigned_abs());
-                    async move {
-                        // Rule 16: beyond a minute "too old" might be our own mistake.
-                        if offset > Duration::from_mins(1) {
-                            Finding::failed("our clock and the database's differ by more than a minute")
-                        } else if offset > Duration::from_secs(5) {
-                            Finding::degraded("our clock and the database's differ by more than 5 seconds")
-                        } else {
-                            Finding::ok()
-                        }
+            }
+        })
+        .with("clock", {
+            let routes = routes.clone();
+            move || {
+                let offset = Duration::from_micros(routes.clock_offset_micros().unsigned_abs());
+                async move {
+                    // Rule 16: beyond a minute "too old" might be our own mistake.
+                    if offset > Duration::from_mins(1) {
+                        Finding::failed("our clock and the database's differ by more than a minute")
+                    } else if offset > Duration::from_secs(5) {
+                        Finding::degraded("our clock and the database's differ by more than 5 seconds")
+                    } else {
+                        Finding::ok()
                     }
                 }
-            })
-            .with("ingress", {
-                let listener = receiver.listener_state();
-                move || {
-                    let is_full = listener.is_full();
-                    async move { if is_full { Finding::degraded("no further connection is taken for now") } else { Finding::ok() } }
+            }
+        })
+        .with("ingress", {
+            let listener = receiver.listener_state();
+            move || {
+                let is_full = listener.is_full();
+                async move {
+                    if is_full {
+                        Finding::degraded("no further connection is taken for now")
+                    } else {
+                        Finding::ok()
+                    }
                 }
-            });
+            }
+        });
     let (queue, routes, ledger) = (queue.clone(), routes.clone(), store.clone());
     let ledger_clock = clock.clone();
-    for metric in [catalogue::QUARANTINE_OLDEST_SECONDS, catalogue::SPOOL_OLDEST_SECONDS, catalogue::SPOOL_FILL_RATIO, catalogue::PAUSED] {
+    for metric in [
+        catalogue::QUARANTINE_OLDEST_SECONDS,
+        catalogue::SPOOL_OLDEST_SECONDS,
+        catalogue::SPOOL_FILL_RATIO,
+        catalogue::PAUSED,
+    ] {
         metric.set(0.0, &[]);
     }
     catalogue::BUILD_INFO.set(1.0, &[env!("CARGO_PKG_VERSION")]);
@@ -300,7 +386,12 @@ fn operations(
             let state = queue.state();
             catalogue::QUEUE_EVENTS.set(state.events as f64, &[]);
             catalogue::QUEUE_BYTES.set(state.bytes as f64, &[]);
-            catalogue::QUEUE_OLDEST_SECONDS.set(state.oldest_received_at.map_or(0.0, |at| clock.now().since(at).as_secs_f64()), &[]);
+            catalogue::QUEUE_OLDEST_SECONDS.set(
+                state
+                    .oldest_received_at
+                    .map_or(0.0, |at| clock.now().since(at).as_secs_f64()),
+                &[],
+            );
             if let Some(free) = state.disk_free_bytes {
                 catalogue::DISK_FREE_BYTES.set(free as f64, &[]);
             }
@@ -315,11 +406,22 @@ fn operations(
                 let Ok(state) = store.ledger_state().await else { return };
                 let now = clock.now();
                 for provider in crate::domain::Provider::ALL {
-                    let oldest = state.oldest_due_at.iter().find(|(p, _)| p == provider).map_or(0.0, |(_, at)| now.since(*at).as_secs_f64());
+                    let oldest = state
+                        .oldest_due_at
+                        .iter()
+                        .find(|(p, _)| p == provider)
+                        .map_or(0.0, |(_, at)| now.since(*at).as_secs_f64());
                     catalogue::ACTIONS_OLDEST_DUE_SECONDS.set(oldest, &[provider.as_str()]);
                 }
-                catalogue::ACTIONS_UNKNOWN_OLDEST_SECONDS.set(state.oldest_unknown_at.map_or(0.0, |at| now.since(at).as_secs_f64()), &[]);
-                for (label, count) in [("parked", state.parked), ("unknown", state.unknown), ("dead", state.dead)] {
+                catalogue::ACTIONS_UNKNOWN_OLDEST_SECONDS.set(
+                    state.oldest_unknown_at.map_or(0.0, |at| now.since(at).as_secs_f64()),
+                    &[],
+                );
+                for (label, count) in [
+                    ("parked", state.parked),
+                    ("unknown", state.unknown),
+                    ("dead", state.dead),
+                ] {
                     catalogue::ACTIONS_STUCK.set(count as f64, &[label]);
                 }
             }

@@ -13,7 +13,8 @@ pub struct KeysArgs {
 
 #[derive(Debug, Subcommand)]
 enum KeysCommand {
-    /// Print a fresh key-encryption key: 64 hex characters, for ENCRYPTION_KEY or as the first of HOOKSWITCH_KEYRING.
+    /// Print a fresh key-encryption key: 64 hex characters, for ENCRYPTION_KEY or as the first of
+    /// HOOKSWITCH_KEYRING.
     Generate,
 }
 
@@ -42,7 +43,10 @@ mod tests {
         write(&KeysCommand::Generate, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.len(), 65);
-        let settings = crate::config::VaultSettings { encryption_key: Some(text.trim_end().into()), ..Default::default() };
+        let settings = crate::config::VaultSettings {
+            encryption_key: Some(text.trim_end().into()),
+            ..Default::default()
+        };
         assert!(!Keyring::load(&settings).unwrap().is_dev());
     }
 }

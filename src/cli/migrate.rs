@@ -1,4 +1,5 @@
-//! `hookswitch migrate`: the one command that changes a schema. `serve` never does; `dev` does it at its start.
+//! `hookswitch migrate`: the one command that changes a schema. `serve` never does; `dev` does it
+//! at its start.
 
 use crate::{
     config::{Environment, Settings},
@@ -26,7 +27,11 @@ pub(super) async fn run(args: &MigrateArgs) -> anyhow::Result<ExitCode> {
         for name in &before.pending {
             writeln!(out, "pending  {name}")?;
         }
-        return Ok(if before.pending.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        return Ok(if before.pending.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
     }
     store::migrate(&url, Arc::new(SystemClock)).await?;
     for name in &before.pending {

@@ -1,6 +1,7 @@
 //! The command line: the only place that builds concrete backends.
 //!
-//! `main` enters. **Invariant:** what goes wrong is told in one paragraph, with what to do; never by a stack trace.
+//! `main` enters. **Invariant:** what goes wrong is told in one paragraph, with what to do; never
+//! by a stack trace.
 
 mod app;
 mod bench;
@@ -20,7 +21,11 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 #[derive(Debug, Parser)]
-#[command(name = "hookswitch", version, about = "Webhooks of voice and telephony providers in, each organisation's provider actions out, once in effect")]
+#[command(
+    name = "hookswitch",
+    version,
+    about = "Webhooks of voice and telephony providers in, each organisation's provider actions out, once in effect"
+)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -28,7 +33,8 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start everything in one process on embedded defaults, with a demo organisation and sandbox providers
+    /// Start everything in one process on embedded defaults, with a demo organisation and sandbox
+    /// providers
     Dev(dev::DevArgs),
     /// Start receiver, worker and admin API
     Serve(serve::ServeArgs),
@@ -92,5 +98,8 @@ fn token(args: &token::TokenArgs) -> anyhow::Result<ExitCode> {
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     use anyhow::Context;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
 }

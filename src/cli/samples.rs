@@ -1,6 +1,8 @@
-//! Sample webhooks, one of each kind, inside the binary: `schemas/samples/` says which values are filled in.
+//! Sample webhooks, one of each kind, inside the binary: `schemas/samples/` says which values are
+//! filled in.
 //!
-//! `send`, the load generator and tests enter. **Invariant:** no two rendered samples have an id of a call, message or event in common.
+//! `send`, the load generator and tests enter. **Invariant:** no two rendered samples have an id of
+//! a call, message or event in common.
 
 use crate::{
     domain::{Source, Timestamp},
@@ -63,13 +65,20 @@ impl Sample {
         if self.text.starts_with(['{', '[']) {
             return Body::Json(fill.text(&at_time(self.text, now)));
         }
-        Body::Form(form_pairs(self.text).into_iter().map(|(name, value)| (name, fill.text(&value))).collect())
+        Body::Form(
+            form_pairs(self.text)
+                .into_iter()
+                .map(|(name, value)| (name, fill.text(&value)))
+                .collect(),
+        )
     }
 }
 
 /// The first timestamp of a Vapi body is the message's; nothing else in it says when it was sent.
 fn at_time(text: &str, now: Timestamp) -> String {
-    let Some(at) = text.find(TIMESTAMP).map(|at| at + TIMESTAMP.len()) else { return text.to_owned() };
+    let Some(at) = text.find(TIMESTAMP).map(|at| at + TIMESTAMP.len()) else {
+        return text.to_owned();
+    };
     let digits = text[at..].bytes().take_while(u8::is_ascii_digit).count();
     if digits == 0 {
         return text.to_owned();
@@ -88,13 +97,27 @@ impl<'p> Fill<'p> {
     fn new(places: &'p Places) -> Self {
         let mut plain: Vec<(&str, String)> = UUIDS.iter().map(|&uuid| (uuid, Uuid::now_v7().to_string())).collect();
         plain.push((TOOL_CALL, format!("call_{}", &Uuid::now_v7().simple().to_string()[8..])));
-        Self { plain, sids: std::cell::RefCell::default(), places }
+        Self {
+            plain,
+            sids: std::cell::RefCell::default(),
+            places,
+        }
     }
 
     fn text(&self, text: &str) -> String {
         let mut text = self.fresh_sids(text);
-        let Places { assistant_id, phone_number, customer_number, twilio_account_sid } = self.places;
-        let given = [(ASSISTANT, assistant_id), (ACCOUNT, twilio_account_sid), (PHONE_NUMBER, phone_number), (CUSTOMER_NUMBER, customer_number)];
+        let Places {
+            assistant_id,
+            phone_number,
+            customer_number,
+            twilio_account_sid,
+        } = self.places;
+        let given = [
+            (ASSISTANT, assistant_id),
+            (ACCOUNT, twilio_account_sid),
+            (PHONE_NUMBER, phone_number),
+            (CUSTOMER_NUMBER, customer_number),
+        ];
         for (from, to) in self.plain.iter().map(|(from, to)| (*from, to)).chain(given) {
             if text.contains(from) {
                 text = text.replace(from, to);
@@ -109,7 +132,10 @@ impl<'p> Fill<'p> {
         while let Some((before, sid)) = next_sid(rest) {
             filled.push_str(before);
             let mut sids = self.sids.borrow_mut();
-            filled.push_str(sids.entry(sid.to_owned()).or_insert_with(|| format!("{}{}", &sid[..2], Uuid::now_v7().simple())));
+            filled.push_str(
+                sids.entry(sid.to_owned())
+                    .or_insert_with(|| format!("{}{}", &sid[..2], Uuid::now_v7().simple())),
+            );
             rest = &rest[before.len() + sid.len()..];
         }
         filled.push_str(rest);
@@ -119,67 +145,201 @@ impl<'p> Fill<'p> {
 
 fn next_sid(text: &str) -> Option<(&str, &str)> {
     let is_sid = |at: &usize| {
-        text.as_bytes()
-            .get(*at..at + SID_BYTES)
-            .is_some_and(|sid| SIDS.iter().any(|kind| sid.starts_with(kind.as_bytes())) && sid[2..].iter().all(u8::is_ascii_hexdigit))
+        text.as_bytes().get(*at..at + SID_BYTES).is_some_and(|sid| {
+            SIDS.iter().any(|kind| sid.starts_with(kind.as_bytes())) && sid[2..].iter().all(u8::is_ascii_hexdigit)
+        })
     };
     let at = (0..text.len().saturating_sub(SID_BYTES - 1)).find(is_sid)?;
     Some((&text[..at], &text[at..at + SID_BYTES]))
 }
 
 const fn vapi(name: &'static str, text: &'static str) -> Sample {
-    Sample { name, source: Source::Vapi, text }
+    Sample {
+        name,
+        source: Source::Vapi,
+        text,
+    }
 }
 
 const fn twilio(name: &'static str, text: &'static str) -> Sample {
-    Sample { name, source: Source::Twilio, text }
+    Sample {
+        name,
+        source: Source::Twilio,
+        text,
+    }
 }
 
 /// By name.
 pub const SAMPLES: &[Sample] = &[
-    vapi("vapi/assistant-request", include_str!("../../schemas/samples/vapi/assistant-request.json")),
-    vapi("vapi/assistant.speechStarted", include_str!("../../schemas/samples/vapi/assistant.speechStarted.json")),
-    vapi("vapi/assistant.started", include_str!("../../schemas/samples/vapi/assistant.started.json")),
-    vapi("vapi/call.artifact.upload", include_str!("../../schemas/samples/vapi/call.artifact.upload.json")),
-    vapi("vapi/call.delete.failed", include_str!("../../schemas/samples/vapi/call.delete.failed.json")),
-    vapi("vapi/call.deleted", include_str!("../../schemas/samples/vapi/call.deleted.json")),
-    vapi("vapi/call.endpointing.request", include_str!("../../schemas/samples/vapi/call.endpointing.request.json")),
-    vapi("vapi/campaign.predial", include_str!("../../schemas/samples/vapi/campaign.predial.json")),
-    vapi("vapi/chat.created", include_str!("../../schemas/samples/vapi/chat.created.json")),
-    vapi("vapi/chat.deleted", include_str!("../../schemas/samples/vapi/chat.deleted.json")),
-    vapi("vapi/conversation-update", include_str!("../../schemas/samples/vapi/conversation-update.json")),
-    vapi("vapi/end-of-call-report", include_str!("../../schemas/samples/vapi/end-of-call-report.json")),
-    vapi("vapi/function-call", include_str!("../../schemas/samples/vapi/function-call.json")),
-    vapi("vapi/handoff-destination-request", include_str!("../../schemas/samples/vapi/handoff-destination-request.json")),
+    vapi(
+        "vapi/assistant-request",
+        include_str!("../../schemas/samples/vapi/assistant-request.json"),
+    ),
+    vapi(
+        "vapi/assistant.speechStarted",
+        include_str!("../../schemas/samples/vapi/assistant.speechStarted.json"),
+    ),
+    vapi(
+        "vapi/assistant.started",
+        include_str!("../../schemas/samples/vapi/assistant.started.json"),
+    ),
+    vapi(
+        "vapi/call.artifact.upload",
+        include_str!("../../schemas/samples/vapi/call.artifact.upload.json"),
+    ),
+    vapi(
+        "vapi/call.delete.failed",
+        include_str!("../../schemas/samples/vapi/call.delete.failed.json"),
+    ),
+    vapi(
+        "vapi/call.deleted",
+        include_str!("../../schemas/samples/vapi/call.deleted.json"),
+    ),
+    vapi(
+        "vapi/call.endpointing.request",
+        include_str!("../../schemas/samples/vapi/call.endpointing.request.json"),
+    ),
+    vapi(
+        "vapi/campaign.predial",
+        include_str!("../../schemas/samples/vapi/campaign.predial.json"),
+    ),
+    vapi(
+        "vapi/chat.created",
+        include_str!("../../schemas/samples/vapi/chat.created.json"),
+    ),
+    vapi(
+        "vapi/chat.deleted",
+        include_str!("../../schemas/samples/vapi/chat.deleted.json"),
+    ),
+    vapi(
+        "vapi/conversation-update",
+        include_str!("../../schemas/samples/vapi/conversation-update.json"),
+    ),
+    vapi(
+        "vapi/end-of-call-report",
+        include_str!("../../schemas/samples/vapi/end-of-call-report.json"),
+    ),
+    vapi(
+        "vapi/function-call",
+        include_str!("../../schemas/samples/vapi/function-call.json"),
+    ),
+    vapi(
+        "vapi/handoff-destination-request",
+        include_str!("../../schemas/samples/vapi/handoff-destination-request.json"),
+    ),
     vapi("vapi/hang", include_str!("../../schemas/samples/vapi/hang.json")),
-    vapi("vapi/knowledge-base-request", include_str!("../../schemas/samples/vapi/knowledge-base-request.json")),
-    vapi("vapi/language-change-detected", include_str!("../../schemas/samples/vapi/language-change-detected.json")),
-    vapi("vapi/model-output", include_str!("../../schemas/samples/vapi/model-output.json")),
-    vapi("vapi/phone-call-control", include_str!("../../schemas/samples/vapi/phone-call-control.json")),
-    vapi("vapi/session.created", include_str!("../../schemas/samples/vapi/session.created.json")),
-    vapi("vapi/session.deleted", include_str!("../../schemas/samples/vapi/session.deleted.json")),
-    vapi("vapi/session.updated", include_str!("../../schemas/samples/vapi/session.updated.json")),
-    vapi("vapi/speech-update", include_str!("../../schemas/samples/vapi/speech-update.json")),
-    vapi("vapi/status-update", include_str!("../../schemas/samples/vapi/status-update.json")),
-    vapi("vapi/status-update.ended", include_str!("../../schemas/samples/vapi/status-update.ended.json")),
-    vapi("vapi/tool-calls", include_str!("../../schemas/samples/vapi/tool-calls.json")),
-    vapi("vapi/transcript", include_str!("../../schemas/samples/vapi/transcript.json")),
-    vapi("vapi/transfer-destination-request", include_str!("../../schemas/samples/vapi/transfer-destination-request.json")),
-    vapi("vapi/transfer-update", include_str!("../../schemas/samples/vapi/transfer-update.json")),
-    vapi("vapi/user-interrupted", include_str!("../../schemas/samples/vapi/user-interrupted.json")),
-    vapi("vapi/voice-input", include_str!("../../schemas/samples/vapi/voice-input.json")),
-    vapi("vapi/voice-request", include_str!("../../schemas/samples/vapi/voice-request.json")),
-    twilio("twilio/call-status", include_str!("../../schemas/samples/twilio/call-status.form")),
-    twilio("twilio/event-streams", include_str!("../../schemas/samples/twilio/event-streams.json")),
-    twilio("twilio/message-received", include_str!("../../schemas/samples/twilio/message-received.form")),
-    twilio("twilio/message-received.media", include_str!("../../schemas/samples/twilio/message-received.media.form")),
-    twilio("twilio/message-received.stop", include_str!("../../schemas/samples/twilio/message-received.stop.form")),
-    twilio("twilio/message-received.whatsapp", include_str!("../../schemas/samples/twilio/message-received.whatsapp.form")),
-    twilio("twilio/message-status", include_str!("../../schemas/samples/twilio/message-status.form")),
-    twilio("twilio/message-status.failed", include_str!("../../schemas/samples/twilio/message-status.failed.form")),
-    twilio("twilio/recording-status", include_str!("../../schemas/samples/twilio/recording-status.form")),
-    twilio("twilio/voice-request", include_str!("../../schemas/samples/twilio/voice-request.form")),
-    twilio("twilio/voice-request.gather", include_str!("../../schemas/samples/twilio/voice-request.gather.form")),
+    vapi(
+        "vapi/knowledge-base-request",
+        include_str!("../../schemas/samples/vapi/knowledge-base-request.json"),
+    ),
+    vapi(
+        "vapi/language-change-detected",
+        include_str!("../../schemas/samples/vapi/language-change-detected.json"),
+    ),
+    vapi(
+        "vapi/model-output",
+        include_str!("../../schemas/samples/vapi/model-output.json"),
+    ),
+    vapi(
+        "vapi/phone-call-control",
+        include_str!("../../schemas/samples/vapi/phone-call-control.json"),
+    ),
+    vapi(
+        "vapi/session.created",
+        include_str!("../../schemas/samples/vapi/session.created.json"),
+    ),
+    vapi(
+        "vapi/session.deleted",
+        include_str!("../../schemas/samples/vapi/session.deleted.json"),
+    ),
+    vapi(
+        "vapi/session.updated",
+        include_str!("../../schemas/samples/vapi/session.updated.json"),
+    ),
+    vapi(
+        "vapi/speech-update",
+        include_str!("../../schemas/samples/vapi/speech-update.json"),
+    ),
+    vapi(
+        "vapi/status-update",
+        include_str!("../../schemas/samples/vapi/status-update.json"),
+    ),
+    vapi(
+        "vapi/status-update.ended",
+        include_str!("../../schemas/samples/vapi/status-update.ended.json"),
+    ),
+    vapi(
+        "vapi/tool-calls",
+        include_str!("../../schemas/samples/vapi/tool-calls.json"),
+    ),
+    vapi(
+        "vapi/transcript",
+        include_str!("../../schemas/samples/vapi/transcript.json"),
+    ),
+    vapi(
+        "vapi/transfer-destination-request",
+        include_str!("../../schemas/samples/vapi/transfer-destination-request.json"),
+    ),
+    vapi(
+        "vapi/transfer-update",
+        include_str!("../../schemas/samples/vapi/transfer-update.json"),
+    ),
+    vapi(
+        "vapi/user-interrupted",
+        include_str!("../../schemas/samples/vapi/user-interrupted.json"),
+    ),
+    vapi(
+        "vapi/voice-input",
+        include_str!("../../schemas/samples/vapi/voice-input.json"),
+    ),
+    vapi(
+        "vapi/voice-request",
+        include_str!("../../schemas/samples/vapi/voice-request.json"),
+    ),
+    twilio(
+        "twilio/call-status",
+        include_str!("../../schemas/samples/twilio/call-status.form"),
+    ),
+    twilio(
+        "twilio/event-streams",
+        include_str!("../../schemas/samples/twilio/event-streams.json"),
+    ),
+    twilio(
+        "twilio/message-received",
+        include_str!("../../schemas/samples/twilio/message-received.form"),
+    ),
+    twilio(
+        "twilio/message-received.media",
+        include_str!("../../schemas/samples/twilio/message-received.media.form"),
+    ),
+    twilio(
+        "twilio/message-received.stop",
+        include_str!("../../schemas/samples/twilio/message-received.stop.form"),
+    ),
+    twilio(
+        "twilio/message-received.whatsapp",
+        include_str!("../../schemas/samples/twilio/message-received.whatsapp.form"),
+    ),
+    twilio(
+        "twilio/message-status",
+        include_str!("../../schemas/samples/twilio/message-status.form"),
+    ),
+    twilio(
+        "twilio/message-status.failed",
+        include_str!("../../schemas/samples/twilio/message-status.failed.form"),
+    ),
+    twilio(
+        "twilio/recording-status",
+        include_str!("../../schemas/samples/twilio/recording-status.form"),
+    ),
+    twilio(
+        "twilio/voice-request",
+        include_str!("../../schemas/samples/twilio/voice-request.form"),
+    ),
+    twilio(
+        "twilio/voice-request.gather",
+        include_str!("../../schemas/samples/twilio/voice-request.gather.form"),
+    ),
 ];
 
 #[cfg(test)]
@@ -205,30 +365,62 @@ mod tests {
                 let now = Timestamp::from_seconds(1_800_000_000 + round);
                 let (content_type, body) = match sample.render(&places(), now) {
                     Body::Json(body) => ("application/json", body),
-                    Body::Form(pairs) => ("application/x-www-form-urlencoded", crate::source::sign::form_body(&pairs)),
+                    Body::Form(pairs) => (
+                        "application/x-www-form-urlencoded",
+                        crate::source::sign::form_body(&pairs),
+                    ),
                 };
-                for place in UUIDS.iter().chain(&[ASSISTANT, ACCOUNT, PHONE_NUMBER, CUSTOMER_NUMBER, TOOL_CALL]) {
+                for place in UUIDS
+                    .iter()
+                    .chain(&[ASSISTANT, ACCOUNT, PHONE_NUMBER, CUSTOMER_NUMBER, TOOL_CALL])
+                {
                     assert!(!body.contains(place), "{} still holds {place}", sample.name);
                 }
                 let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
-                let request = Request { method: "POST", url: "https://a.example/webhooks/x", headers: &headers, body: body.as_bytes() };
+                let request = Request {
+                    method: "POST",
+                    url: "https://a.example/webhooks/x",
+                    headers: &headers,
+                    body: body.as_bytes(),
+                };
                 let reading = read(sample.source, &request).unwrap_or_else(|error| panic!("{}: {error}", sample.name));
                 let kind = reading.event_type.kind();
                 let (_, named) = sample.name.split_once('/').expect("source/kind");
-                assert!(named.strip_prefix(kind).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')), "{} is a {kind}", sample.name);
+                assert!(
+                    named
+                        .strip_prefix(kind)
+                        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.')),
+                    "{} is a {kind}",
+                    sample.name
+                );
                 assert!(seen.insert(reading.dedupe_key), "{} repeats an id", sample.name);
                 if sample.source == Source::Vapi {
                     assert_eq!(reading.time, Some(now), "{}", sample.name);
                 }
-                assert!(!reading.routes.is_empty() || named == "campaign.predial", "{} leads nowhere", sample.name);
+                assert!(
+                    !reading.routes.is_empty() || named == "campaign.predial",
+                    "{} leads nowhere",
+                    sample.name
+                );
             }
         }
     }
 
     #[test]
     fn a_sid_that_occurs_twice_is_one_sid() {
-        let Body::Form(pairs) = Sample::find("twilio/message-received").expect("a sample").render(&places(), Timestamp::default()) else { panic!("a form") };
-        let get = |wanted: &str| pairs.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone()).expect("a parameter");
+        let Body::Form(pairs) = Sample::find("twilio/message-received")
+            .expect("a sample")
+            .render(&places(), Timestamp::default())
+        else {
+            panic!("a form")
+        };
+        let get = |wanted: &str| {
+            pairs
+                .iter()
+                .find(|(name, _)| name == wanted)
+                .map(|(_, value)| value.clone())
+                .expect("a parameter")
+        };
         assert_eq!(get("MessageSid"), get("SmsSid"));
         assert_eq!(get("MessageSid").len(), SID_BYTES);
         assert_eq!(get("To"), "+15550009001");

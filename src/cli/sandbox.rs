@@ -1,4 +1,5 @@
-//! `hookswitch sandbox`: the stand-in providers alone, so that what a provider saw outlives a kill of the rest.
+//! `hookswitch sandbox`: the stand-in providers alone, so that what a provider saw outlives a kill
+//! of the rest.
 //!
 //! The command line and `dev` enter. **Invariant:** it listens on this machine only.
 
@@ -29,7 +30,9 @@ impl Own {
     pub async fn bind(port: u16) -> anyhow::Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let sandbox = Sandbox::bind(address, SandboxConfig::default()).await;
-        Ok(Self(sandbox.with_context(|| format!("the sandbox cannot listen on {address}: choose another port, or stop what uses it"))?))
+        Ok(Self(sandbox.with_context(|| {
+            format!("the sandbox cannot listen on {address}: choose another port, or stop what uses it")
+        })?))
     }
 
     /// `http://127.0.0.1:8083`
@@ -75,11 +78,19 @@ pub async fn run(args: &SandboxArgs) -> anyhow::Result<ExitCode> {
 /// Nothing answers there, or something that is no sandbox.
 pub async fn register(url: &str, accounts: &Accounts) -> anyhow::Result<()> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(Duration::from_secs(5)).build()?;
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(Duration::from_secs(5))
+        .build()?;
     let answer = client.post(format!("{url}/_accounts")).json(accounts).send().await;
-    let answer = answer.with_context(|| format!("no sandbox answers at {url}: start one with `hookswitch sandbox --port N`"))?;
+    let answer =
+        answer.with_context(|| format!("no sandbox answers at {url}: start one with `hookswitch sandbox --port N`"))?;
     if answer.status() != 201 {
-        bail!("{url} answers {}, not like a sandbox: start one with `hookswitch sandbox --port N`", answer.status());
+        bail!(
+            "{url} answers {}, not like a sandbox: start one with `hookswitch sandbox --port N`",
+            answer.status()
+        );
     }
     Ok(())
 }
@@ -92,14 +103,25 @@ mod tests {
     async fn accounts_of_the_demo_are_registered_and_a_port_in_use_is_said() {
         let own = Own::bind(0).await.expect("a free port");
         let (url, stop) = (own.url().expect("bound"), CancellationToken::new());
-        let port = url.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port");
+        let port = url
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse().ok())
+            .expect("a port");
         let stopping = stop.clone();
         let ((), ()) = tokio::join!(own.serve(stop), async move {
-            register(&url, &Accounts::demo("token", "key")).await.expect("registered");
+            register(&url, &Accounts::demo("token", "key"))
+                .await
+                .expect("registered");
             let error = Own::bind(port).await.expect_err("in use").to_string();
             assert!(error.contains("choose another port"), "{error}");
             stopping.cancel();
         });
-        assert!(register("http://127.0.0.1:1", &Accounts::default()).await.expect_err("nobody").to_string().contains("start one with"));
+        assert!(
+            register("http://127.0.0.1:1", &Accounts::default())
+                .await
+                .expect_err("nobody")
+                .to_string()
+                .contains("start one with")
+        );
     }
 }

@@ -1,6 +1,8 @@
-//! `hookswitch send`: signs a sample webhook as its provider would, posts it to what `dev` started, and says what came back.
+//! `hookswitch send`: signs a sample webhook as its provider would, posts it to what `dev` started,
+//! and says what came back.
 //!
-//! The command line and `dev --demo` enter. **Invariant:** each request has ids of its own, so nothing that is sent is a duplicate.
+//! The command line and `dev --demo` enter. **Invariant:** each request has ids of its own, so
+//! nothing that is sent is a duplicate.
 
 use super::{
     dev::DevState,
@@ -55,21 +57,44 @@ pub async fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
     if let Some(rate) = args.rate {
         ensure!(rate.is_finite() && rate > 0.0, "--rate: expected a number above 0");
     }
-    let sender = Arc::new(Sender::new(&DevState::load_started(&args.data_dir)?, args.url.as_deref())?);
+    let sender = Arc::new(Sender::new(
+        &DevState::load_started(&args.data_dir)?,
+        args.url.as_deref(),
+    )?);
     if args.count == 1 {
         let answer = sender.send(sample).await?;
-        println!("{name}: {}{}", answer.status, if answer.status.is_success() { String::new() } else { format!(": {}", answer.body) });
-        return Ok(if answer.status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        println!(
+            "{name}: {}{}",
+            answer.status,
+            if answer.status.is_success() {
+                String::new()
+            } else {
+                format!(": {}", answer.body)
+            }
+        );
+        return Ok(if answer.status.is_success() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
     }
     let outcomes = send_many(&sender, sample, args.count, args.rate).await;
     for (outcome, count) in &outcomes {
         println!("{outcome}: {count}");
     }
-    Ok(if outcomes.keys().all(|outcome| outcome.starts_with('2')) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if outcomes.keys().all(|outcome| outcome.starts_with('2')) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn unknown_sample(name: &str) -> String {
-    let near: Vec<&str> = SAMPLES.iter().map(|sample| sample.name).filter(|known| known.contains(name) || name.contains(known)).collect();
+    let near: Vec<&str> = SAMPLES
+        .iter()
+        .map(|sample| sample.name)
+        .filter(|known| known.contains(name) || name.contains(known))
+        .collect();
     if near.is_empty() {
         format!("there is no sample {name:?}; `hookswitch send --list` lists them")
     } else {
@@ -83,10 +108,18 @@ const IN_FLIGHT_MAX: usize = 64;
 const BAR_AFTER: Duration = Duration::from_secs(1);
 
 /// How many came out how: a status, or `no answer`.
-async fn send_many(sender: &Arc<Sender>, sample: &'static Sample, count: u32, rate: Option<f64>) -> BTreeMap<String, u32> {
+async fn send_many(
+    sender: &Arc<Sender>,
+    sample: &'static Sample,
+    count: u32,
+    rate: Option<f64>,
+) -> BTreeMap<String, u32> {
     let begun = Instant::now();
     let bar = ProgressBar::with_draw_target(Some(count.into()), ProgressDrawTarget::hidden());
-    bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} {eta}").unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_style(
+        ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} {eta}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
     let mut outcomes = BTreeMap::new();
     let mut under_way = JoinSet::new();
     let mut settle = |answer: Result<anyhow::Result<Answer>, tokio::task::JoinError>| {
@@ -139,7 +172,8 @@ impl Sender {
     /// # Errors
     /// A secret of the file makes no key, or no client can be made.
     pub fn new(dev: &DevState, ingress: Option<&str>) -> anyhow::Result<Self> {
-        // A client cannot be built before a provider is installed, and a second installation is refused, which is as good.
+        // A client cannot be built before a provider is installed, and a second installation is
+        // refused, which is as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = reqwest::Client::builder()
             .no_proxy()
@@ -151,7 +185,8 @@ impl Sender {
             client,
             ingress: ingress.unwrap_or(&dev.ingress).trim_end_matches('/').to_owned(),
             places: dev.places(),
-            vapi: VapiSigner::new(&VapiPlan::default(), &SecretBytes::from(dev.vapi_secret.clone())).context("vapi_secret of dev.json")?,
+            vapi: VapiSigner::new(&VapiPlan::default(), &SecretBytes::from(dev.vapi_secret.clone()))
+                .context("vapi_secret of dev.json")?,
             twilio: TwilioSigner::auth_token(&SecretBytes::from(dev.twilio_auth_token.clone())),
         })
     }
@@ -166,7 +201,10 @@ impl Sender {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let response = request.send().await.with_context(|| format!("no answer from {}: is `hookswitch dev` running?", self.ingress))?;
+        let response = request
+            .send()
+            .await
+            .with_context(|| format!("no answer from {}: is `hookswitch dev` running?", self.ingress))?;
         let status = response.status();
         let mut body = response.text().await.unwrap_or_default();
         body.truncate(body.floor_char_boundary(1024));

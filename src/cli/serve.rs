@@ -11,12 +11,14 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use std::{process::ExitCode, time::Duration};
 
-/// Time for a drain; within the usual 30 seconds between SIGTERM and SIGKILL, and within the 10 of a person at a keyboard.
+/// Time for a drain; within the usual 30 seconds between SIGTERM and SIGKILL, and within the 10 of
+/// a person at a keyboard.
 pub(super) const DRAIN: Duration = Duration::from_secs(9);
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
-    /// Roles of this process; all when none is named. Embedded backends mean one process: they need all roles in it
+    /// Roles of this process; all when none is named. Embedded backends mean one process: they need
+    /// all roles in it
     #[arg(long = "role", value_enum)]
     roles: Vec<Role>,
 }
@@ -33,15 +35,24 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     telemetry::start_logs(&settings.telemetry)?;
     let all = [Role::Receiver, Role::Worker, Role::Admin];
     if !args.roles.is_empty() && !all.iter().all(|role| args.roles.contains(role)) {
-        bail!("--role names some roles only, and the embedded queue and database belong to one process: leave --role out");
+        bail!(
+            "--role names some roles only, and the embedded queue and database belong to one process: leave --role out"
+        );
     }
     let keyring = Keyring::load(&settings.vault).context("the key-encryption keys cannot be used")?;
     if settings.admin.jwt_secret.is_none() && settings.admin.jwt_jwks_url.is_none() {
-        bail!("nobody could use the admin API: set HOOKSWITCH_JWT_SECRET (at least 32 bytes) or HOOKSWITCH_JWT_JWKS_URL");
+        bail!(
+            "nobody could use the admin API: set HOOKSWITCH_JWT_SECRET (at least 32 bytes) or HOOKSWITCH_JWT_JWKS_URL"
+        );
     }
     let listeners = Listeners::bind(&settings).await?;
     let app = App::start(settings, keyring, listeners, Options::default()).await?;
-    tracing::info!(ingress = %app.addresses().ingress, admin = %app.addresses().admin, operations = %app.addresses().operations, "Hookswitch is ready");
+    tracing::info!(
+        ingress = %app.addresses().ingress,
+        admin = %app.addresses().admin,
+        operations = %app.addresses().operations,
+        "Hookswitch is ready"
+    );
     until_stopped(app).await
 }
 
@@ -54,21 +65,26 @@ pub(super) async fn until_stopped(app: App) -> anyhow::Result<ExitCode> {
     let hard = app.lifecycle().hard();
     let drained = tokio::select! {
         drained = app.stop(DRAIN) => drained,
-        () = async { signal().await; hard.cancel(); std::future::pending().await } => unreachable!("the second arm never ends"),
+        () = async { signal().await; hard.cancel(); std::future::pending().await } => unreachable!("the second arm \
+            never ends"),
     };
     if let Some(reason) = failure {
         bail!("{reason}");
     }
     match drained {
         Drained::Clean => Ok(ExitCode::SUCCESS),
-        Drained::CutOff(stage) => bail!("stopped before {stage:?} was drained; what it had begun is found again at the next start"),
+        Drained::CutOff(stage) => {
+            bail!("stopped before {stage:?} was drained; what it had begun is found again at the next start")
+        }
     }
 }
 
 async fn signal() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
-        // Without handlers the default action of a signal ends the process, which is the next best thing.
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        // Without handlers the default action of a signal ends the process, which is the next best
+        // thing.
         return std::future::pending().await;
     };
     tokio::select! {

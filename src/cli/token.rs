@@ -1,6 +1,7 @@
 //! `hookswitch token`: bearer tokens for the admin API, signed with the installation's own secret.
 //!
-//! People at a terminal and `dev` enter. **Invariant:** a token is made with the settings that the admin API verifies with, or not at all.
+//! People at a terminal and `dev` enter. **Invariant:** a token is made with the settings that the
+//! admin API verifies with, or not at all.
 
 use crate::{
     admin::{Role, SECRET_BYTES_MIN},
@@ -13,7 +14,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use std::{io::Write, time::Duration};
 
-/// Make a bearer token for the admin API. Needs HOOKSWITCH_JWT_SECRET, or HOOKSWITCH_OPERATOR_JWT_SECRET for operators.
+/// Make a bearer token for the admin API. Needs HOOKSWITCH_JWT_SECRET, or
+/// HOOKSWITCH_OPERATOR_JWT_SECRET for operators.
 #[derive(Args, Debug)]
 #[group(id = "whose", required = true, multiple = false, args = ["org", "operator"])]
 pub struct TokenArgs {
@@ -69,7 +71,14 @@ pub fn mint_org_token(settings: &AdminSettings, org: OrgId, role: Role, grant: G
         return Err(MintError::ByIdentityProvider);
     }
     let own = json!({ "app_metadata": { "org_id": org, "role": role.as_str() } });
-    sign("HOOKSWITCH_JWT_SECRET", settings.jwt_secret.as_ref(), &settings.jwt_issuer, &settings.jwt_audience, grant, own)
+    sign(
+        "HOOKSWITCH_JWT_SECRET",
+        settings.jwt_secret.as_ref(),
+        &settings.jwt_issuer,
+        &settings.jwt_audience,
+        grant,
+        own,
+    )
 }
 
 /// A token of an operator: issuer, audience and key of its own.
@@ -79,23 +88,49 @@ pub fn mint_org_token(settings: &AdminSettings, org: OrgId, role: Role, grant: G
 pub fn mint_operator_token(settings: &AdminSettings, grant: Grant<'_>) -> Result<String, MintError> {
     let own = json!({ "hookswitch_role": "operator" });
     let secret = settings.operator_jwt_secret.as_ref();
-    sign("HOOKSWITCH_OPERATOR_JWT_SECRET", secret, &settings.operator_jwt_issuer, &settings.operator_jwt_audience, grant, own)
+    sign(
+        "HOOKSWITCH_OPERATOR_JWT_SECRET",
+        secret,
+        &settings.operator_jwt_issuer,
+        &settings.operator_jwt_audience,
+        grant,
+        own,
+    )
 }
 
-fn sign(name: &'static str, secret: Option<&SecretString>, issuer: &str, audience: &str, grant: Grant<'_>, own: Value) -> Result<String, MintError> {
+fn sign(
+    name: &'static str,
+    secret: Option<&SecretString>,
+    issuer: &str,
+    audience: &str,
+    grant: Grant<'_>,
+    own: Value,
+) -> Result<String, MintError> {
     let secret = secret.ok_or(MintError::NoSecret { name })?;
     if secret.expose_secret().len() < SECRET_BYTES_MIN {
         return Err(MintError::TooShort { name });
     }
     let now = grant.now.as_seconds();
-    let mut claims = json!({ "iss": issuer, "aud": audience, "sub": grant.subject, "iat": now, "exp": (grant.now + grant.valid_for).as_seconds() });
+    let mut claims = json!({
+        "iss": issuer,
+        "aud": audience,
+        "sub": grant.subject,
+        "iat": now,
+        "exp": (grant.now + grant.valid_for).as_seconds(),
+    });
     if let (Value::Object(claims), Value::Object(own)) = (&mut claims, own) {
         claims.extend(own);
     }
-    encode(&Header::default(), &claims, &EncodingKey::from_secret(secret.expose_secret().as_bytes())).map_err(MintError::Sign)
+    encode(
+        &Header::default(),
+        &claims,
+        &EncodingKey::from_secret(secret.expose_secret().as_bytes()),
+    )
+    .map_err(MintError::Sign)
 }
 
-/// Prints the token and nothing else, so that `curl -H "Authorization: Bearer $(hookswitch token --operator)"` works.
+/// Prints the token and nothing else, so that `curl -H "Authorization: Bearer $(hookswitch token
+/// --operator)"` works.
 ///
 /// # Errors
 /// See [`MintError`]; or nobody reads what is written.
@@ -105,7 +140,11 @@ pub fn run(args: &TokenArgs, settings: &AdminSettings, clock: &dyn Clock) -> any
 }
 
 fn make(args: &TokenArgs, settings: &AdminSettings, clock: &dyn Clock) -> Result<String, MintError> {
-    let grant = Grant { subject: &args.subject, now: clock.now(), valid_for: Duration::from_hours(args.hours.into()) };
+    let grant = Grant {
+        subject: &args.subject,
+        now: clock.now(),
+        valid_for: Duration::from_hours(args.hours.into()),
+    };
     match args.org {
         Some(org) => mint_org_token(settings, org, args.role, grant),
         None => mint_operator_token(settings, grant),

@@ -21,7 +21,8 @@ use std::{
 pub struct VerifyArgs {
     /// Who sent it: vapi or twilio.
     source: Source,
-    /// One request as JSON (method, url, headers, body, secret, plan, now), or many under `cases`; `-` reads standard input.
+    /// One request as JSON (method, url, headers, body, secret, plan, now), or many under `cases`;
+    /// `-` reads standard input.
     file: PathBuf,
     /// `human`, or `json` for one object a line: name, verdict, reason, hint.
     #[arg(long, value_enum, default_value_t = Format::Human)]
@@ -39,22 +40,40 @@ pub enum Format {
 pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let (text, from) = if args.file.as_os_str() == "-" {
         let mut text = Vec::new();
-        std::io::stdin().read_to_end(&mut text).context("could not read standard input")?;
+        std::io::stdin()
+            .read_to_end(&mut text)
+            .context("could not read standard input")?;
         (text, "standard input".to_owned())
     } else {
-        (std::fs::read(&args.file).with_context(|| format!("could not read {}", args.file.display()))?, args.file.display().to_string())
+        (
+            std::fs::read(&args.file).with_context(|| format!("could not read {}", args.file.display()))?,
+            args.file.display().to_string(),
+        )
     };
-    let all_good =
-        report(args.source, &text, args.format, &SystemClock, &mut std::io::stdout().lock()).with_context(|| format!("{from} cannot be verified"))?;
+    let all_good = report(
+        args.source,
+        &text,
+        args.format,
+        &SystemClock,
+        &mut std::io::stdout().lock(),
+    )
+    .with_context(|| format!("{from} cannot be verified"))?;
     Ok(if all_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Writes one line a case. `true`: every verdict is valid, and none differs from its case's `expect`. A script that checks vectors with invalid ones among
-/// them compares the lines: one invalid webhook is enough for a shell to stop at.
+/// Writes one line a case. `true`: every verdict is valid, and none differs from its case's
+/// `expect`. A script that checks vectors with invalid ones among them compares the lines: one
+/// invalid webhook is enough for a shell to stop at.
 ///
 /// # Errors
 /// As [`run`].
-pub fn report(source: Source, file: &[u8], format: Format, clock: &dyn Clock, out: &mut impl Write) -> anyhow::Result<bool> {
+pub fn report(
+    source: Source,
+    file: &[u8],
+    format: Format,
+    clock: &dyn Clock,
+    out: &mut impl Write,
+) -> anyhow::Result<bool> {
     let mut all_good = true;
     for case in case::read(source, file, clock.now())? {
         let verdict = case.request.verdict();
@@ -72,7 +91,8 @@ pub fn report(source: Source, file: &[u8], format: Format, clock: &dyn Clock, ou
 fn reason(case: &Case, verdict: Result<(), Refusal>) -> String {
     match verdict {
         Ok(()) if case.request.secret_is_short() => {
-            "the signature matches; the secret is shorter than 16 bytes, and Hookswitch does not save such a secret".to_owned()
+            "the signature matches; the secret is shorter than 16 bytes, and Hookswitch does not save such a secret"
+                .to_owned()
         }
         Ok(()) => "the signature matches".to_owned(),
         Err(refusal) => refusal.to_string(),
@@ -91,18 +111,32 @@ fn json_line(case: &Case, verdict: Result<(), Refusal>, hint: Option<String>) ->
         reason: String,
         hint: Option<String>,
     }
-    serde_json::to_string(&Line { name: &case.name, verdict: word(verdict), reason: reason(case, verdict), hint }).expect("texts serialise")
+    serde_json::to_string(&Line {
+        name: &case.name,
+        verdict: word(verdict),
+        reason: reason(case, verdict),
+        hint,
+    })
+    .expect("texts serialise")
 }
 
 fn human_line(case: &Case, verdict: Result<(), Refusal>, hint: Option<String>) -> String {
-    let name: String = case.name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let name: String = case
+        .name
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     let mut line = format!("{name}: {}: {}", word(verdict), reason(case, verdict));
     if let Some(hint) = hint {
         line.push_str("; hint: ");
         line.push_str(&hint);
     }
     match case.expect_valid {
-        Some(expected) if expected != verdict.is_ok() => line.push_str(if expected { " (expected valid)" } else { " (expected invalid)" }),
+        Some(expected) if expected != verdict.is_ok() => line.push_str(if expected {
+            " (expected valid)"
+        } else {
+            " (expected invalid)"
+        }),
         _ => {}
     }
     line

@@ -9,7 +9,8 @@ section! {
         admin_address: String = "127.0.0.1:8081".into(), "HOOKSWITCH_ADMIN_ADDRESS";
         /// Address of /metrics, /healthz and /readyz.
         operations_address: String = "127.0.0.1:8082".into(), "HOOKSWITCH_OPERATIONS_ADDRESS";
-        /// Secret of HS256 tokens of organisations, at least 32 bytes. One of this and the JWKS URL.
+        /// Secret of HS256 tokens of organisations, at least 32 bytes. One of this and the JWKS
+        /// URL.
         jwt_secret: Option<SecretString> = None, "HOOKSWITCH_JWT_SECRET";
         /// Where the public keys of RS256 or ES256 tokens are.
         jwt_jwks_url: Option<String> = None, "HOOKSWITCH_JWT_JWKS_URL";

@@ -1,6 +1,7 @@
 //! Settings: read once at the start from `HOOKSWITCH_…` variables, all faults in one error.
 //!
-//! Every room may read its section. **Invariant:** a setting that nobody knows is an error with the nearest name, never ignored.
+//! Every room may read its section. **Invariant:** a setting that nobody knows is an error with the
+//! nearest name, never ignored.
 
 #[macro_use]
 mod section;
@@ -40,7 +41,8 @@ impl Settings {
     /// Reads all sections from the environment.
     ///
     /// # Errors
-    /// Every fault at once: unknown names with the nearest known one, values that do not parse, each with what is expected.
+    /// Every fault at once: unknown names with the nearest known one, values that do not parse,
+    /// each with what is expected.
     pub fn load(environment: &Environment) -> Result<Self, ConfigError> {
         let mut faults = Vec::new();
         let settings = Self {
@@ -54,10 +56,15 @@ impl Settings {
             telemetry: TelemetrySettings::load(environment, &mut faults),
         };
         environment.check_names(&Self::all(), &mut faults);
-        if faults.is_empty() { Ok(settings) } else { Err(ConfigError { faults }) }
+        if faults.is_empty() {
+            Ok(settings)
+        } else {
+            Err(ConfigError { faults })
+        }
     }
 
-    /// Every setting with its documentation, in the order of the sections. `docs/settings.md` and `schemas/config.json` are made from it.
+    /// Every setting with its documentation, in the order of the sections. `docs/settings.md` and
+    /// `schemas/config.json` are made from it.
     #[must_use]
     pub fn all() -> Vec<Setting> {
         [

@@ -9,7 +9,8 @@ section! {
         queue_bytes_max: u64 = 4 << 30, "HOOKSWITCH_QUEUE_BYTES_MAX";
         /// Size of a segment file of the embedded queue, in bytes.
         segment_bytes: u64 = 64 << 20, "HOOKSWITCH_QUEUE_SEGMENT_BYTES";
-        /// Free bytes of the queue's disk below which intake stops with 503. Not set: 512 MiB or 5% of the disk, whichever is more.
+        /// Free bytes of the queue's disk below which intake stops with 503. Not set: 512 MiB or 5%
+        /// of the disk, whichever is more.
         disk_free_bytes_min: Option<u64> = None, "HOOKSWITCH_DISK_FREE_BYTES_MIN";
     }
 }

@@ -7,11 +7,14 @@ section! {
     ReceiverSettings {
         /// Address on which webhooks are received.
         ingress_address: String = "0.0.0.0:8080".into(), "HOOKSWITCH_INGRESS_ADDRESS";
-        /// Scheme and host under which senders reach ingress, such as https://hooks.example.com. Part of Twilio's signature; never taken from the request's Host header.
+        /// Scheme and host under which senders reach ingress, such as https://hooks.example.com.
+        /// Part of Twilio's signature; never taken from the request's Host header.
         public_url: Option<String> = None, "HOOKSWITCH_PUBLIC_URL";
-        /// Addresses of proxies whose X-Forwarded-Proto and X-Forwarded-Host are believed where no public URL is set, as networks such as 10.0.0.0/8.
+        /// Addresses of proxies whose X-Forwarded-Proto and X-Forwarded-Host are believed where no
+        /// public URL is set, as networks such as 10.0.0.0/8.
         trusted_proxies: Vec<String> = Vec::new(), "HOOKSWITCH_TRUSTED_PROXIES";
-        /// Largest webhook body accepted, in bytes. Larger ones get 413; Vapi's reports can reach hundreds of kB.
+        /// Largest webhook body accepted, in bytes. Larger ones get 413; Vapi's reports can reach
+        /// hundreds of kB.
         body_bytes_max: usize = 1 << 20, "HOOKSWITCH_BODY_BYTES_MAX";
         /// Largest request head (line and headers) accepted, in bytes. Larger ones get 431.
         head_bytes_max: usize = 32 << 10, "HOOKSWITCH_HEAD_BYTES_MAX";
@@ -29,17 +32,21 @@ section! {
         connections_max: usize = 10_000, "HOOKSWITCH_CONNECTIONS_MAX";
         /// Most connections held at once from one address, unless it is a trusted proxy.
         connections_per_address_max: usize = 2_000, "HOOKSWITCH_CONNECTIONS_PER_ADDRESS_MAX";
-        /// Most events made durable at once; more wait for their turn, so that memory stays within this times the body limit.
+        /// Most events made durable at once; more wait for their turn, so that memory stays within
+        /// this times the body limit.
         requests_max: usize = 1_024, "HOOKSWITCH_REQUESTS_MAX";
-        /// Time that a verified event waits for its turn to be made durable. Later: 503 with Retry-After, so that overload is told soon.
+        /// Time that a verified event waits for its turn to be made durable. Later: 503 with
+        /// Retry-After, so that overload is told soon.
         turn_seconds_max: Duration = Duration::from_secs(1), "HOOKSWITCH_TURN_SECONDS_MAX";
         /// Requests a second whose ids lead nowhere, from one address, before they get 429.
         unknown_per_second_max: u32 = 100, "HOOKSWITCH_UNKNOWN_PER_SECOND_MAX";
-        /// Signing keys kept ready, one a secret, some 500 bytes each. A secret beyond them costs a decryption in memory, never a query.
+        /// Signing keys kept ready, one a secret, some 500 bytes each. A secret beyond them costs a
+        /// decryption in memory, never a query.
         signing_keys_cached_max: usize = 20_000, "HOOKSWITCH_SIGNING_KEYS_CACHED_MAX";
         /// Rejections kept for people to look at.
         rejections_max: u32 = 10_000, "HOOKSWITCH_REJECTIONS_MAX";
-        /// Age of the route snapshot from which a request that would be refused gets 503 instead of 401.
+        /// Age of the route snapshot from which a request that would be refused gets 503 instead
+        /// of 401.
         snapshot_stale_seconds: Duration = Duration::from_secs(10), "HOOKSWITCH_SNAPSHOT_STALE_SECONDS";
         /// Posts of our own that may have led to a webhook before it is refused.
         hops_max: u32 = 3, "HOOKSWITCH_HOPS_MAX";

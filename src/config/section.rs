@@ -31,8 +31,14 @@ pub struct ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.faults.len();
-        write!(f, "{count} setting{} cannot be used:", if count == 1 { "" } else { "s" })?;
-        self.faults.iter().try_for_each(|fault| write!(f, "\n  {}: {}", fault.name, fault.problem))
+        write!(
+            f,
+            "{count} setting{} cannot be used:",
+            if count == 1 { "" } else { "s" }
+        )?;
+        self.faults
+            .iter()
+            .try_for_each(|fault| write!(f, "\n  {}: {}", fault.name, fault.problem))
     }
 }
 
@@ -63,11 +69,23 @@ impl Environment {
 
     /// Names that begin like ours and belong to no setting.
     pub(super) fn check_names(&self, known: &[Setting], faults: &mut Vec<Fault>) {
-        // The test suite names its servers so; they may stand in the environment of whoever runs both.
-        for name in self.0.keys().filter(|name| name.starts_with("HOOKSWITCH_") && !name.starts_with("HOOKSWITCH_TEST_")) {
+        // The test suite names its servers so; they may stand in the environment of whoever runs
+        // both.
+        for name in self
+            .0
+            .keys()
+            .filter(|name| name.starts_with("HOOKSWITCH_") && !name.starts_with("HOOKSWITCH_TEST_"))
+        {
             if !known.iter().any(|setting| setting.name == name) {
-                let nearest = known.iter().map(|setting| setting.name).min_by_key(|candidate| distance(name, candidate)).unwrap_or_default();
-                faults.push(Fault { name: name.clone(), problem: format!("there is no such setting; the nearest is {nearest}") });
+                let nearest = known
+                    .iter()
+                    .map(|setting| setting.name)
+                    .min_by_key(|candidate| distance(name, candidate))
+                    .unwrap_or_default();
+                faults.push(Fault {
+                    name: name.clone(),
+                    problem: format!("there is no such setting; the nearest is {nearest}"),
+                });
             }
         }
     }
@@ -137,7 +155,10 @@ impl SettingValue for String {
 impl SettingValue for Duration {
     const KIND: &'static str = "seconds";
     fn parse(text: &str) -> Result<Self, String> {
-        text.parse::<f64>().ok().and_then(|seconds| Self::try_from_secs_f64(seconds).ok()).ok_or_else(|| "expected a number of seconds".to_owned())
+        text.parse::<f64>()
+            .ok()
+            .and_then(|seconds| Self::try_from_secs_f64(seconds).ok())
+            .ok_or_else(|| "expected a number of seconds".to_owned())
     }
     fn show(&self) -> String {
         self.as_secs_f64().to_string()
@@ -168,16 +189,23 @@ impl<T: SettingValue> SettingValue for Option<T> {
 impl SettingValue for Vec<String> {
     const KIND: &'static str = "list, separated by commas";
     fn parse(text: &str) -> Result<Self, String> {
-        Ok(text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect())
+        Ok(text
+            .split(',')
+            .map(|item| item.trim().to_owned())
+            .filter(|item| !item.is_empty())
+            .collect())
     }
     fn show(&self) -> String {
         self.join(",")
     }
 }
 
-/// Declares a section: a struct with a `Default`, its `load`, and the list of its settings with the doc comments as their documentation.
+/// Declares a section: a struct with a `Default`, its `load`, and the list of its settings with the
+/// doc comments as their documentation.
 macro_rules! section {
-    ($(#[doc = $sdoc:literal])* $name:ident { $($(#[doc = $doc:literal])+ $field:ident: $type:ty = $default:expr, $env:literal $(or $alias:literal)?;)+ }) => {
+    ($(#[doc = $sdoc:literal])* $name:ident {
+        $($(#[doc = $doc:literal])+ $field:ident: $type:ty = $default:expr, $env:literal $(or $alias:literal)?;)+
+    }) => {
         $(#[doc = $sdoc])*
         #[derive(Clone, Debug)]
         pub struct $name { $($(#[doc = $doc])+ pub $field: $type,)+ }

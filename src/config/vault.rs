@@ -6,7 +6,8 @@ use std::time::Duration;
 section! {
     /// Key-encryption keys and the cache of what was decrypted.
     VaultSettings {
-        /// Key-encryption keys, each 64 hex characters, separated by commas, newest first. The newest seals, all open.
+        /// Key-encryption keys, each 64 hex characters, separated by commas, newest first. The
+        /// newest seals, all open.
         keyring: Option<SecretString> = None, "HOOKSWITCH_KEYRING";
         /// The ring's single key, 64 hex characters, where no ring is set.
         encryption_key: Option<SecretString> = None, "HOOKSWITCH_ENCRYPTION_KEY" or "ENCRYPTION_KEY";

@@ -29,7 +29,8 @@ section! {
         actions_per_day_max: u64 = 100_000, "HOOKSWITCH_ACTIONS_PER_DAY_MAX";
         /// Also record events that no rule wants, up to this many a second. 0: none.
         record_unwanted_per_second_max: u32 = 0, "HOOKSWITCH_RECORD_UNWANTED_PER_SECOND_MAX";
-        /// Work that one event may cost over all rules of its organisation, in template instructions.
+        /// Work that one event may cost over all rules of its organisation, in template
+        /// instructions.
         template_fuel_max: u64 = 100_000, "HOOKSWITCH_TEMPLATE_FUEL_MAX";
         /// Consecutive failures of one organisation at one provider that open its breaker.
         breaker_failures: u32 = 5, "HOOKSWITCH_BREAKER_FAILURES";

@@ -31,7 +31,8 @@ macro_rules! closed_text_enum {
             /// Names what was expected, never repeats the text.
             fn from_str(text: &str) -> Result<Self, String> {
                 Self::ALL.iter().copied().find(|v| v.as_str() == text).ok_or_else(|| {
-                    format!(concat!("unknown ", $what, ": expected one of {}"), Self::ALL.iter().map(|v| v.as_str()).collect::<Vec<_>>().join(", "))
+                    format!(concat!("unknown ", $what, ": expected one of \
+                        {}"), Self::ALL.iter().map(|v| v.as_str()).collect::<Vec<_>>().join(", "))
                 })
             }
         }
@@ -48,7 +49,13 @@ closed_text_enum!(
 
 impl Provider {
     /// The five with an integration of their own, in the order in which the status lists them.
-    pub const INTEGRATIONS: [Self; 5] = [Self::Vapi, Self::Twilio, Self::GoogleCalendar, Self::Resend, Self::ElevenLabs];
+    pub const INTEGRATIONS: [Self; 5] = [
+        Self::Vapi,
+        Self::Twilio,
+        Self::GoogleCalendar,
+        Self::Resend,
+        Self::ElevenLabs,
+    ];
 }
 
 closed_text_enum!(
@@ -76,7 +83,8 @@ impl ActionKind {
     #[must_use]
     pub const fn expires_after_default(self) -> Duration {
         match self {
-            // Resend forgets an idempotency key after a day: nothing is begun so late that a retry could be a second e-mail.
+            // Resend forgets an idempotency key after a day: nothing is begun so late that a retry
+            // could be a second e-mail.
             Self::TwilioSendSms | Self::GoogleCalendarCreateEvent | Self::ResendSendEmail => Duration::from_hours(24),
             Self::HttpPost => Duration::from_hours(96),
         }
@@ -106,7 +114,8 @@ closed_text_enum!(
 );
 
 closed_text_enum!(
-    /// Why an action is where it is: a stable word for API, ledger and metrics; the provider's own words stand beside it.
+    /// Why an action is where it is: a stable word for API, ledger and metrics; the provider's own
+    /// words stand beside it.
     Cause: "cause" {
         Accepted = "accepted",
         LookedUp = "looked_up",
@@ -122,7 +131,8 @@ closed_text_enum!(
         NotConnected = "not_connected",
         CredentialRefused = "credential_refused",
         Undecryptable = "undecryptable",
-        /// Refused for a reason that the organisation's configuration has to mend (a sender that is not theirs, a region).
+        /// Refused for a reason that the organisation's configuration has to mend (a sender that is
+        /// not theirs, a region).
         Misconfigured = "misconfigured",
         InvalidRequest = "invalid_request",
         InvalidRecipient = "invalid_recipient",
@@ -148,9 +158,15 @@ closed_text_enum!(
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// Done in effect. `provider_ref` is the provider's id for it.
-    Succeeded { cause: Cause, provider_ref: Option<Box<str>> },
+    Succeeded {
+        cause: Cause,
+        provider_ref: Option<Box<str>>,
+    },
     /// Certainly not done; may be tried again, not before `not_before` where the provider said so.
-    Retry { cause: Cause, not_before: Option<Timestamp> },
+    Retry {
+        cause: Cause,
+        not_before: Option<Timestamp>,
+    },
     /// It may have been done. Must be looked up before any second send.
     Unknown { cause: Cause },
     /// Certainly not done; waits until the credential changes.

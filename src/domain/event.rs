@@ -1,4 +1,5 @@
-//! Events and the envelope in which they travel (`CloudEvents` 1.0, binary mode: attributes beside the provider's untouched bytes).
+//! Events and the envelope in which they travel (`CloudEvents` 1.0, binary mode: attributes beside
+//! the provider's untouched bytes).
 
 use super::{EndpointId, EventId, OrgId, Timestamp};
 use bytes::Bytes;
@@ -19,7 +20,14 @@ pub enum Source {
 }
 
 impl Source {
-    pub const ALL: [Self; 6] = [Self::Vapi, Self::Twilio, Self::ElevenLabs, Self::Resend, Self::GoogleCalendar, Self::Standard];
+    pub const ALL: [Self; 6] = [
+        Self::Vapi,
+        Self::Twilio,
+        Self::ElevenLabs,
+        Self::Resend,
+        Self::GoogleCalendar,
+        Self::Standard,
+    ];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -43,7 +51,10 @@ impl fmt::Display for Source {
 impl FromStr for Source {
     type Err = UnknownSource;
     fn from_str(text: &str) -> Result<Self, UnknownSource> {
-        Self::ALL.into_iter().find(|source| source.as_str() == text).ok_or(UnknownSource)
+        Self::ALL
+            .into_iter()
+            .find(|source| source.as_str() == text)
+            .ok_or(UnknownSource)
     }
 }
 
@@ -51,7 +62,8 @@ impl FromStr for Source {
 #[error("unknown source: expected vapi, twilio, elevenlabs, resend, google_calendar or standard")]
 pub struct UnknownSource;
 
-/// `vapi.end-of-call-report`: the source, a dot, and the kind as the source names it. At most 128 bytes.
+/// `vapi.end-of-call-report`: the source, a dot, and the kind as the source names it. At most 128
+/// bytes.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct EventType(Box<str>);
@@ -59,14 +71,19 @@ pub struct EventType(Box<str>);
 impl EventType {
     pub const BYTES_MAX: usize = 128;
 
-    /// Kinds are the sender's text: characters outside `[A-Za-z0-9._:-]` become `_`, and what is over the limit is cut.
+    /// Kinds are the sender's text: characters outside `[A-Za-z0-9._:-]` become `_`, and what is
+    /// over the limit is cut.
     #[must_use]
     pub fn new(source: Source, kind: &str) -> Self {
         let mut text = String::with_capacity(source.as_str().len() + 1 + kind.len().min(Self::BYTES_MAX));
         text.push_str(source.as_str());
         text.push('.');
         for c in kind.chars().take(Self::BYTES_MAX - text.len()) {
-            text.push(if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-') { c } else { '_' });
+            text.push(if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-') {
+                c
+            } else {
+                '_'
+            });
         }
         Self(text.into())
     }
@@ -95,13 +112,15 @@ impl fmt::Display for EventType {
     }
 }
 
-/// The call, message or conversation that an event is about, as the source writes it. Events of one subject keep their order up to planning.
+/// The call, message or conversation that an event is about, as the source writes it. Events of one
+/// subject keep their order up to planning.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Subject(pub Box<str>);
 
-/// Knows a redelivery and tells two events of one call apart: 16 bytes of SHA-256 over the parts that rule 8 names.
-/// The store adds the owner (organisation, source, endpoint): a key alone says nothing.
+/// Knows a redelivery and tells two events of one call apart: 16 bytes of SHA-256 over the parts
+/// that rule 8 names. The store adds the owner (organisation, source, endpoint): a key alone says
+/// nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DedupeKey(pub [u8; 16]);
 
@@ -117,7 +136,8 @@ impl fmt::Display for DedupeKey {
     }
 }
 
-/// A request header that travels with the event because rules may read it. Never a signature, a secret or `Authorization`.
+/// A request header that travels with the event because rules may read it. Never a signature, a
+/// secret or `Authorization`.
 pub type IngressHeader = (Box<str>, Box<str>);
 
 /// One event with everything that travels beside the provider's bytes.
@@ -130,7 +150,8 @@ pub struct Envelope {
     pub time: Timestamp,
     pub received_at: Timestamp,
     pub subject: Subject,
-    /// The owner of the secret that verified. `None` only for what a platform secret verified (rule 19).
+    /// The owner of the secret that verified. `None` only for what a platform secret verified (rule
+    /// 19).
     pub org: Option<OrgId>,
     /// The endpoint whose own secret verified; `None` for the organisation's secret.
     pub endpoint: Option<EndpointId>,
@@ -147,8 +168,8 @@ pub struct Envelope {
     pub body: Bytes,
 }
 
-/// An envelope whose bytes verified. Only `receiver::verify` makes one from a request, and the queue takes nothing else from the receiver:
-/// what was not verified has no way to the queue.
+/// An envelope whose bytes verified. Only `receiver::verify` makes one from a request, and the
+/// queue takes nothing else from the receiver: what was not verified has no way to the queue.
 #[derive(Clone, Debug)]
 pub struct VerifiedEvent(Envelope);
 

@@ -1,4 +1,5 @@
-//! Ids. All are UUIDs that Hookswitch makes itself; a provider's own ids are text and live in [`super::RouteKey`].
+//! Ids. All are UUIDs that Hookswitch makes itself; a provider's own ids are text and live in
+//! [`super::RouteKey`].
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -58,7 +59,8 @@ macro_rules! id {
         impl FromStr for $name {
             type Err = InvalidId;
 
-            /// Hyphenated form only: `urn:uuid:`, braces and the bare form are spellings that no one has to accept.
+            /// Hyphenated form only: `urn:uuid:`, braces and the bare form are spellings that no
+            /// one has to accept.
             fn from_str(text: &str) -> Result<Self, InvalidId> {
                 if text.len() != 36 {
                     return Err(InvalidId { kind: $kind });

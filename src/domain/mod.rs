@@ -1,7 +1,7 @@
 //! The words of the house as types: ids, events, routes, rules, actions, credentials, time.
 //!
-//! Everyone may enter; nothing here does I/O. **Invariant:** two ids of one shape never share a type, and no type that
-//! holds a secret can be printed or serialised.
+//! Everyone may enter; nothing here does I/O. **Invariant:** two ids of one shape never share a
+//! type, and no type that holds a secret can be printed or serialised.
 
 mod action;
 mod clock;

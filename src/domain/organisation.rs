@@ -64,6 +64,9 @@ impl RouteKey {
 
     #[must_use]
     pub fn new(kind: RouteKind, value: &str) -> Self {
-        Self { kind, value: value.into() }
+        Self {
+            kind,
+            value: value.into(),
+        }
     }
 }

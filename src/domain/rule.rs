@@ -4,8 +4,8 @@ use super::{ActionKind, EventType, OrgId, RuleId, Source, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// `end-of-call-report`, `status-*`, `*`: matched against the kind, the part of the type after the source.
-/// `*` stands for any run of characters; there is no other special one. At most 128 bytes.
+/// `end-of-call-report`, `status-*`, `*`: matched against the kind, the part of the type after the
+/// source. `*` stands for any run of characters; there is no other special one. At most 128 bytes.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TypePattern(pub Box<str>);
@@ -17,7 +17,8 @@ impl TypePattern {
     }
 }
 
-/// Linear in practice: on a mismatch it goes back to the last `*` only, so `*a*a*…b` costs at most pattern × text.
+/// Linear in practice: on a mismatch it goes back to the last `*` only, so `*a*a*…b` costs at most
+/// pattern × text.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
@@ -54,7 +55,8 @@ pub struct RuleSpec {
     pub action: ActionKind,
     /// The action's parameters; each text is a template.
     pub parameters: Map<String, Value>,
-    /// Actions that have not started this long after their event end `dead: expired`. Default by kind of action.
+    /// Actions that have not started this long after their event end `dead: expired`. Default by
+    /// kind of action.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_after_seconds: Option<u32>,
     #[serde(default = "enabled_default")]
@@ -83,7 +85,8 @@ mod tests {
 
     #[test]
     fn globs_match_the_kind_and_stay_cheap() {
-        let matches = |pattern: &str, kind: &str| TypePattern(pattern.into()).matches(&EventType::new(Source::Vapi, kind));
+        let matches =
+            |pattern: &str, kind: &str| TypePattern(pattern.into()).matches(&EventType::new(Source::Vapi, kind));
         assert!(matches("end-of-call-report", "end-of-call-report"));
         assert!(matches("status-*", "status-update"));
         assert!(matches("*", ""));

@@ -1,9 +1,11 @@
-//! Secrets and sealed bytes. Nothing here can be printed, and plaintext is zeroed when it is dropped.
+//! Secrets and sealed bytes. Nothing here can be printed, and plaintext is zeroed when it is
+//! dropped.
 
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// Plaintext of a secret. Zeroed on drop, no `Display`, no `Serialize`, and a `Debug` that shows its length only.
+/// Plaintext of a secret. Zeroed on drop, no `Display`, no `Serialize`, and a `Debug` that shows
+/// its length only.
 #[derive(Clone)]
 pub struct SecretBytes(Zeroizing<Vec<u8>>);
 
@@ -13,7 +15,8 @@ impl SecretBytes {
         Self(Zeroizing::new(bytes))
     }
 
-    /// The plaintext. Called in `vault`, by the line that sends, and by the closure that makes an HMAC state; `tests/tidy.rs` keeps the list.
+    /// The plaintext. Called in `vault`, by the line that sends, and by the closure that makes an
+    /// HMAC state; `tests/tidy.rs` keeps the list.
     #[must_use]
     pub fn expose_secret(&self) -> &[u8] {
         &self.0
@@ -42,7 +45,8 @@ impl fmt::Debug for SecretBytes {
     }
 }
 
-/// Ciphertext as the vault made it: format version, data-key version, nonce, ciphertext and tag. Safe to store and to clone.
+/// Ciphertext as the vault made it: format version, data-key version, nonce, ciphertext and tag.
+/// Safe to store and to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SealedBytes(pub Box<[u8]>);
 
@@ -52,7 +56,8 @@ impl fmt::Debug for SealedBytes {
     }
 }
 
-/// The name of a key-encryption key: the first 8 bytes of a hash of it, in hex. Says which key, never what it is.
+/// The name of a key-encryption key: the first 8 bytes of a hash of it, in hex. Says which key,
+/// never what it is.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct KeyId(pub Box<str>);
 

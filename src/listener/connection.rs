@@ -46,10 +46,20 @@ where
     }
 
     async fn exchange(self) {
-        let Self { stream, peer, limits, service, .. } = self;
+        let Self {
+            stream,
+            peer,
+            limits,
+            service,
+            ..
+        } = self;
         let stopping = peer.stopping.clone();
         let busy = Arc::new(AtomicUsize::new(0));
-        let handler = Handler { service, peer, busy: Arc::clone(&busy) };
+        let handler = Handler {
+            service,
+            peer,
+            busy: Arc::clone(&busy),
+        };
         let io = TokioIo::new(Stalling::new(stream, limits.write_seconds_max));
         let mut connection = builder(&limits).serve_connection(io, handler);
 
@@ -95,7 +105,8 @@ where
 
 fn builder(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // No `pipeline_flush`: it keeps an answer back while unread bytes are buffered, which a refused head always leaves.
+    // No `pipeline_flush`: it keeps an answer back while unread bytes are buffered, which a refused
+    // head always leaves.
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_seconds_max)
@@ -129,8 +140,8 @@ async fn idle_for(busy: &AtomicUsize, grace: Duration) {
     }
 }
 
-/// Closing a socket that holds unread bytes resets it, and a reset can overtake the answer. So: end our side, then read what still comes,
-/// a little and not for long.
+/// Closing a socket that holds unread bytes resets it, and a reset can overtake the answer. So: end
+/// our side, then read what still comes, a little and not for long.
 async fn linger(mut stream: Stalling, seconds_max: Duration) {
     const BYTES_MAX: usize = 256 << 10;
     if stream.shutdown().await.is_err() {
@@ -149,7 +160,8 @@ async fn linger(mut stream: Stalling, seconds_max: Duration) {
     .await;
 }
 
-/// The service as hyper calls it: knows whether something is being worked on, and tells the handler who is asking.
+/// The service as hyper calls it: knows whether something is being worked on, and tells the handler
+/// who is asking.
 struct Handler<S> {
     service: S,
     peer: Peer,
@@ -180,7 +192,8 @@ where
     }
 }
 
-/// A request is being worked on while this is held; dropped with the handler when the connection is cut.
+/// A request is being worked on while this is held; dropped with the handler when the connection is
+/// cut.
 struct Busy(Arc<AtomicUsize>);
 
 impl Busy {

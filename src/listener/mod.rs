@@ -1,8 +1,9 @@
 //! The accept loop that every listener of ours shares: ingress, admin, operations, sandbox.
 //!
-//! Whoever serves HTTP enters. `axum::serve` sets no deadline on heads and idle connections, spins or parks on a full file table and
-//! waits for ever for an idle connection when it stops, so the loop is ours. **Invariant:** no sender, however slow, many or silent,
-//! holds a connection past its deadlines or holds up [`serve`] after the hard stop.
+//! Whoever serves HTTP enters. `axum::serve` sets no deadline on heads and idle connections, spins
+//! or parks on a full file table and waits for ever for an idle connection when it stops, so the
+//! loop is ours. **Invariant:** no sender, however slow, many or silent, holds a connection past
+//! its deadlines or holds up [`serve`] after the hard stop.
 
 mod connection;
 mod files;
@@ -34,14 +35,17 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 
-/// What a listener allows. `Limits::default()` suits a listener that only our own people and machines reach.
+/// What a listener allows. `Limits::default()` suits a listener that only our own people and
+/// machines reach.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// For log lines: `ingress`, `admin`, …
     pub name: &'static str,
-    /// Most connections held at once; the file limit less a reserve bounds it too. Above it new ones wait in the kernel.
+    /// Most connections held at once; the file limit less a reserve bounds it too. Above it new
+    /// ones wait in the kernel.
     pub connections_max: usize,
-    /// Most connections held at once from one address (a /64 for IPv6); above it new ones are closed at once.
+    /// Most connections held at once from one address (a /64 for IPv6); above it new ones are
+    /// closed at once.
     pub connections_per_address_max: usize,
     /// Addresses that the limit per address does not count: proxies in front of us.
     pub trusted: Networks,
@@ -49,11 +53,13 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// Most headers: 431 above it.
     pub headers_max: usize,
-    /// Time for a head to arrive (408), and for a connection to stay idle between requests (closed).
+    /// Time for a head to arrive (408), and for a connection to stay idle between requests
+    /// (closed).
     pub head_seconds_max: Duration,
     /// How long a peer may read nothing of an answer before it is cut off.
     pub write_seconds_max: Duration,
-    /// Told of each request that was refused before it had a head that could be read. A plain function: it counts.
+    /// Told of each request that was refused before it had a head that could be read. A plain
+    /// function: it counts.
     pub on_refused: fn(Refused),
     pub state: Arc<ListenerState>,
 }
@@ -75,7 +81,8 @@ impl Default for Limits {
     }
 }
 
-/// hyper keeps this many headers on the stack; any other number costs an allocation for each request.
+/// hyper keeps this many headers on the stack; any other number costs an allocation for each
+/// request.
 const HEADERS_DEFAULT: usize = 100;
 
 /// What a listener refused by itself, below any handler.
@@ -116,14 +123,21 @@ impl ListenerState {
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub address: SocketAddr,
-    /// Cancelled when the listener stops softly: what waits for more bytes of a request, or streams without end, gives up soon after.
+    /// Cancelled when the listener stops softly: what waits for more bytes of a request, or streams
+    /// without end, gives up soon after.
     pub stopping: CancellationToken,
 }
 
-/// Serves `service` (an `axum::Router`, or any service of its shape) until `soft` is cancelled; then takes no more connections, closes idle ones,
-/// lets requests that were begun finish, and returns when all are done or `hard` is cancelled. Nothing outlives it.
-pub async fn serve<S>(listener: TcpListener, service: S, limits: Limits, soft: CancellationToken, hard: CancellationToken)
-where
+/// Serves `service` (an `axum::Router`, or any service of its shape) until `soft` is cancelled;
+/// then takes no more connections, closes idle ones, lets requests that were begun finish, and
+/// returns when all are done or `hard` is cancelled. Nothing outlives it.
+pub async fn serve<S>(
+    listener: TcpListener,
+    service: S,
+    limits: Limits,
+    soft: CancellationToken,
+    hard: CancellationToken,
+) where
     S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
@@ -132,7 +146,10 @@ where
     let acceptor = Acceptor {
         listener,
         slots: Arc::new(Semaphore::new(connections_max)),
-        addresses: Arc::new(Addresses { open: Mutex::default(), each_max: limits.connections_per_address_max }),
+        addresses: Arc::new(Addresses {
+            open: Mutex::default(),
+            each_max: limits.connections_per_address_max,
+        }),
         limits: Arc::new(limits),
         warned_at: None,
     };
@@ -141,7 +158,8 @@ where
     connections.close();
     tokio::select! {
         () = connections.wait() => {}
-        // Connections watch the hard token themselves; this only bounds the wait should one be stuck in a handler that blocks.
+        // Connections watch the hard token themselves; this only bounds the wait should one be
+        // stuck in a handler that blocks.
         () = async { hard.cancelled().await; tokio::time::sleep(Duration::from_millis(500)).await } => {}
     }
 }
@@ -171,8 +189,17 @@ impl Acceptor {
                 continue;
             };
             let held = Held::new(slot, share, Arc::clone(&self.limits.state));
-            let peer = Peer { address, stopping: soft.clone() };
-            let connection = Connection { stream, peer, limits: Arc::clone(&self.limits), hard: hard.clone(), service: service.clone() };
+            let peer = Peer {
+                address,
+                stopping: soft.clone(),
+            };
+            let connection = Connection {
+                stream,
+                peer,
+                limits: Arc::clone(&self.limits),
+                hard: hard.clone(),
+                service: service.clone(),
+            };
             connections.spawn(async move {
                 connection.run().await;
                 drop(held);
@@ -180,9 +207,13 @@ impl Acceptor {
         }
     }
 
-    /// The next connection, with a slot held for it. A full file table is waited out: it neither spins nor ends the loop.
+    /// The next connection, with a slot held for it. A full file table is waited out: it neither
+    /// spins nor ends the loop.
     async fn next(&mut self) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
-        let slot = Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed");
+        let slot = Arc::clone(&self.slots)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
         loop {
             match self.listener.accept().await {
                 Ok((stream, address)) => {
@@ -196,7 +227,8 @@ impl Acceptor {
                     self.limits.state.accept_fails.store(true, Ordering::Relaxed);
                     if self.warned_at.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
                         self.warned_at = Some(Instant::now());
-                        tracing::warn!(listener = self.limits.name, error = %error, "Cannot accept connections for now; trying again");
+                        tracing::warn!(listener = self.limits.name, error = %error, "Cannot accept connections for \
+                            now; trying again");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -207,7 +239,11 @@ impl Acceptor {
     /// `None` for a trusted address, which has no share to keep to.
     fn share(&self, address: SocketAddr) -> Result<Option<Share>, TooMany> {
         let ip = address.ip().to_canonical();
-        if self.limits.trusted.contain(ip) { Ok(None) } else { Addresses::take(&self.addresses, ip).map(Some) }
+        if self.limits.trusted.contain(ip) {
+            Ok(None)
+        } else {
+            Addresses::take(&self.addresses, ip).map(Some)
+        }
     }
 }
 
@@ -218,7 +254,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The peer went away between its handshake and our accept: says nothing about the next one.
 fn is_of_one_connection(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
 }
 
 /// What a connection holds while it is open; everything is given back when it is dropped.
@@ -231,7 +270,11 @@ struct Held {
 impl Held {
     fn new(slot: OwnedSemaphorePermit, share: Option<Share>, state: Arc<ListenerState>) -> Self {
         state.open.fetch_add(1, Ordering::Relaxed);
-        Self { _slot: slot, _share: share, state }
+        Self {
+            _slot: slot,
+            _share: share,
+            state,
+        }
     }
 }
 
@@ -265,7 +308,10 @@ impl Addresses {
         }
         *count += 1;
         drop(open);
-        Ok(Share { of: Arc::clone(addresses), address })
+        Ok(Share {
+            of: Arc::clone(addresses),
+            address,
+        })
     }
 }
 

@@ -17,12 +17,18 @@ impl FromStr for Network {
     type Err = InvalidNetwork;
 
     fn from_str(text: &str) -> Result<Self, InvalidNetwork> {
-        let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+        let (address, prefix) = text
+            .split_once('/')
+            .map_or((text, None), |(address, prefix)| (address, Some(prefix)));
         let base: IpAddr = address.parse().map_err(|_| InvalidNetwork)?;
         let bits = if base.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
             None => bits,
-            Some(text) => text.parse().ok().filter(|prefix| *prefix <= bits).ok_or(InvalidNetwork)?,
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|prefix| *prefix <= bits)
+                .ok_or(InvalidNetwork)?,
         };
         Ok(Self { base, prefix })
     }
@@ -32,8 +38,18 @@ impl Network {
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {
         match (self.base, ip.to_canonical()) {
-            (IpAddr::V4(base), IpAddr::V4(ip)) => (base.to_bits() ^ ip.to_bits()).checked_shr(32 - u32::from(self.prefix)).unwrap_or(0) == 0,
-            (IpAddr::V6(base), IpAddr::V6(ip)) => (base.to_bits() ^ ip.to_bits()).checked_shr(128 - u32::from(self.prefix)).unwrap_or(0) == 0,
+            (IpAddr::V4(base), IpAddr::V4(ip)) => {
+                (base.to_bits() ^ ip.to_bits())
+                    .checked_shr(32 - u32::from(self.prefix))
+                    .unwrap_or(0)
+                    == 0
+            }
+            (IpAddr::V6(base), IpAddr::V6(ip)) => {
+                (base.to_bits() ^ ip.to_bits())
+                    .checked_shr(128 - u32::from(self.prefix))
+                    .unwrap_or(0)
+                    == 0
+            }
             _ => false,
         }
     }
@@ -47,7 +63,11 @@ impl Networks {
     /// # Errors
     /// One of the texts is not a network.
     pub fn parse(texts: &[String]) -> Result<Self, InvalidNetwork> {
-        texts.iter().map(|text| text.parse()).collect::<Result<_, _>>().map(Self)
+        texts
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     #[must_use]
@@ -74,13 +94,25 @@ mod tests {
         ] {
             let network: Network = network.parse().expect(network);
             assert!(network.contains(inside.parse().unwrap()), "{inside} is in {network:?}");
-            assert!(!network.contains(outside.parse().unwrap()), "{outside} is not in {network:?}");
+            assert!(
+                !network.contains(outside.parse().unwrap()),
+                "{outside} is not in {network:?}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_network_is_refused() {
-        for text in ["", "localhost", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/-1", "10.0.0/8", "10.0.0.0/8/8"] {
+        for text in [
+            "",
+            "localhost",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0.0/",
+            "10.0.0.0/-1",
+            "10.0.0/8",
+            "10.0.0.0/8/8",
+        ] {
             assert_eq!(text.parse::<Network>(), Err(InvalidNetwork), "{text}");
         }
     }

@@ -1,4 +1,5 @@
-//! A stream that fails when its peer reads nothing for too long: nothing else bounds how long an answer may wait in our buffers.
+//! A stream that fails when its peer reads nothing for too long: nothing else bounds how long an
+//! answer may wait in our buffers.
 
 use std::{
     future::Future,
@@ -22,7 +23,11 @@ pub(super) struct Stalling {
 
 impl Stalling {
     pub(super) const fn new(stream: TcpStream, write_seconds_max: Duration) -> Self {
-        Self { stream, write_seconds_max, deadline: None }
+        Self {
+            stream,
+            write_seconds_max,
+            deadline: None,
+        }
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -30,7 +35,9 @@ impl Stalling {
             self.deadline = None;
             return result;
         }
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.write_seconds_max)));
+        let deadline = self
+            .deadline
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(self.write_seconds_max)));
         deadline.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -47,7 +54,11 @@ impl AsyncWrite for Stalling {
         self.watch(cx, result)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.watch(cx, result)
     }

@@ -1,4 +1,5 @@
-//! Consent: a state that is signed, used once, and bound to who began it and to their browser; PKCE; the exchange.
+//! Consent: a state that is signed, used once, and bound to who began it and to their browser;
+//! PKCE; the exchange.
 
 use super::open;
 use crate::{
@@ -68,25 +69,59 @@ pub enum ExchangeError {
 impl Consents {
     #[must_use]
     pub fn new(store: Arc<dyn Store>, vault: Arc<Vault>, google: GoogleClient, clock: Arc<dyn Clock>) -> Self {
-        Self { store, vault, google, clock }
+        Self {
+            store,
+            vault,
+            google,
+            clock,
+        }
     }
 
     /// Begins one. `Ok(None)`: Google is not set up in this installation.
     ///
     /// # Errors
     /// No randomness, or the store is away.
-    pub async fn begin(&self, org: OrgId, subject: &str, return_to: Option<String>, may_replace: bool) -> Result<Option<Begun>, VaultError> {
+    pub async fn begin(
+        &self,
+        org: OrgId,
+        subject: &str,
+        return_to: Option<String>,
+        may_replace: bool,
+    ) -> Result<Option<Begun>, VaultError> {
         let (mut id, mut random) = ([0; 16], zeroize::Zeroizing::new([0; 32]));
-        getrandom::fill(&mut id).and_then(|()| getrandom::fill(random.as_mut_slice())).map_err(|_| VaultError::NoRandomness)?;
+        getrandom::fill(&mut id)
+            .and_then(|()| getrandom::fill(random.as_mut_slice()))
+            .map_err(|_| VaultError::NoRandomness)?;
         let (id, verifier) = (Uuid::from_bytes(id), verifier(&random));
         let state = format!("{}.{}", id.simple(), self.mark("state", id).0);
-        let Some(url) = self.google.consent_url(&state, &verifier) else { return Ok(None) };
+        let Some(url) = self.google.consent_url(&state, &verifier) else {
+            return Ok(None);
+        };
         let expires_at = self.clock.now() + CONSENT_MAX;
         // Sealed as what it will become: it opens for this organisation and provider only.
-        let verifier = self.vault.seal(org, Purpose::Credential(PROVIDER), verifier.as_bytes()).await?;
-        let consent = Consent { id, org, provider: PROVIDER, subject: subject.to_owned(), verifier, return_to, may_replace, expires_at };
-        self.store.begin_consent(consent).await.map_err(|source| VaultError::Store { org, source })?;
-        Ok(Some(Begun { url, browser: self.mark("browser", id).0.into(), expires_at }))
+        let verifier = self
+            .vault
+            .seal(org, Purpose::Credential(PROVIDER), verifier.as_bytes())
+            .await?;
+        let consent = Consent {
+            id,
+            org,
+            provider: PROVIDER,
+            subject: subject.to_owned(),
+            verifier,
+            return_to,
+            may_replace,
+            expires_at,
+        };
+        self.store
+            .begin_consent(consent)
+            .await
+            .map_err(|source| VaultError::Store { org, source })?;
+        Ok(Some(Begun {
+            url,
+            browser: self.mark("browser", id).0.into(),
+            expires_at,
+        }))
     }
 
     /// What is ours in a `state`, without a look at the store: whoever made one up costs nothing.
@@ -94,13 +129,23 @@ impl Consents {
     pub fn read_state(&self, state: &str) -> Option<Uuid> {
         let (id, mark) = state.split_once('.')?;
         let id = Uuid::try_parse(id).ok().filter(|_| id.len() == 32)?;
-        self.vault.is_fingerprint_of(&Fingerprint(mark.into()), OrgId::from_uuid(Uuid::nil()), &marked("state", id)).then_some(id)
+        self.vault
+            .is_fingerprint_of(
+                &Fingerprint(mark.into()),
+                OrgId::from_uuid(Uuid::nil()),
+                &marked("state", id),
+            )
+            .then_some(id)
     }
 
     /// Whether this is the browser that began it.
     #[must_use]
     pub fn is_browser_of(&self, id: Uuid, shown: &str) -> bool {
-        self.vault.is_fingerprint_of(&Fingerprint(shown.into()), OrgId::from_uuid(Uuid::nil()), &marked("browser", id))
+        self.vault.is_fingerprint_of(
+            &Fingerprint(shown.into()),
+            OrgId::from_uuid(Uuid::nil()),
+            &marked("browser", id),
+        )
     }
 
     /// Takes the consent out: it can be finished once, by whoever comes first.
@@ -117,35 +162,76 @@ impl Consents {
     /// See [`ExchangeError`].
     pub async fn exchange(&self, consent: &Consent, code: &str) -> Result<Exchanged, ExchangeError> {
         if code.is_empty() || code.len() > CODE_BYTES_MAX || !code.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(ExchangeError::Refused { words: "the code is not one".to_owned() });
+            return Err(ExchangeError::Refused {
+                words: "the code is not one".to_owned(),
+            });
         }
-        let read = |plain: &SecretBytes| zeroize::Zeroizing::new(String::from_utf8_lossy(plain.expose_secret()).into_owned());
-        let verifier = self.vault.open(consent.org, Purpose::Credential(PROVIDER), &consent.verifier, read).await.map_err(ExchangeError::Vault)?;
-        let tokens = self.google.exchange(code, &verifier, EXCHANGE_MAX).await.map_err(|error| match error {
-            CallError::Refused(refused) if refused.http_status < 500 && refused.http_status != 429 => {
-                ExchangeError::Refused { words: format!("{} ({})", refused.message, refused.code.as_deref().unwrap_or("no reason")) }
-            }
-            error => ExchangeError::Unreachable(error),
-        })?;
+        let read =
+            |plain: &SecretBytes| zeroize::Zeroizing::new(String::from_utf8_lossy(plain.expose_secret()).into_owned());
+        let verifier = self
+            .vault
+            .open(consent.org, Purpose::Credential(PROVIDER), &consent.verifier, read)
+            .await
+            .map_err(ExchangeError::Vault)?;
+        let tokens = self
+            .google
+            .exchange(code, &verifier, EXCHANGE_MAX)
+            .await
+            .map_err(|error| match error {
+                CallError::Refused(refused) if refused.http_status < 500 && refused.http_status != 429 => {
+                    ExchangeError::Refused {
+                        words: format!(
+                            "{} ({})",
+                            refused.message,
+                            refused.code.as_deref().unwrap_or("no reason")
+                        ),
+                    }
+                }
+                error => ExchangeError::Unreachable(error),
+            })?;
         let granted = Granted::read(tokens.scope.as_deref().unwrap_or_default());
-        let Tokens { access_token, refresh_token, expires_in, scope, subject } = tokens;
+        let Tokens {
+            access_token,
+            refresh_token,
+            expires_in,
+            scope,
+            subject,
+        } = tokens;
         let unusable = |words| ExchangeError::Unusable { words };
         if !granted.events && !granted.free_busy {
             self.give_back(&access_token).await;
-            return Err(unusable("No box was ticked on Google's page, so there is nothing that this connection could do. Connect again and tick them."));
+            return Err(unusable(
+                "No box was ticked on Google's page, so there is nothing that this connection could do. Connect again \
+                and tick them.",
+            ));
         }
         let Some(refresh_token) = refresh_token else {
-            return Err(unusable("Google gave no refresh token, so the connection would end within the hour. Remove the access at Google and connect again."));
+            return Err(unusable(
+                "Google gave no refresh token, so the connection would end within the hour. Remove the access at \
+                Google and connect again.",
+            ));
         };
-        let Some(account) = subject else { return Err(unusable("Google did not say whose account it is. Connect again.")) };
-        let credential = GoogleCredential { access_token, refresh_token, expires_at: self.clock.now() + expires_in, scope: scope.unwrap_or_default() };
+        let Some(account) = subject else {
+            return Err(unusable("Google did not say whose account it is. Connect again."));
+        };
+        let credential = GoogleCredential {
+            access_token,
+            refresh_token,
+            expires_at: self.clock.now() + expires_in,
+            scope: scope.unwrap_or_default(),
+        };
         if !credential.is_usable() {
             return Err(unusable("Google's tokens are not in a form that can be kept."));
         }
-        Ok(Exchanged { credential, account, missing: granted.missing() })
+        Ok(Exchanged {
+            credential,
+            account,
+            missing: granted.missing(),
+        })
     }
 
-    /// Revokes a stored grant at the provider, as far as it answers. `true` when it is revoked there.
+    /// Revokes a stored grant at the provider, as far as it answers. `true` when it is revoked
+    /// there.
     pub async fn revoke(&self, org: OrgId, sealed: &crate::domain::SealedBytes) -> bool {
         match open(&self.vault, org, PROVIDER, sealed).await {
             Ok(Some(google)) => self.give_back(&google.refresh_token).await,

@@ -37,7 +37,8 @@ const PERIOD: Duration = Duration::from_secs(15);
 /// Refreshes at once in one process, and looked at in one turn.
 const CONCURRENT_MAX: usize = 8;
 const DUE_MAX: u32 = 200;
-/// Between two tries while the provider does not answer: half of the time that it has failed for, within these.
+/// Between two tries while the provider does not answer: half of the time that it has failed for,
+/// within these.
 const RETRY_MIN: Duration = Duration::from_secs(30);
 const RETRY_MAX: Duration = Duration::from_mins(30);
 /// Tries to write what the provider has given: a token that is not written is lost.
@@ -85,7 +86,9 @@ impl From<VaultError> for NotFresh {
     fn from(error: VaultError) -> Self {
         match error {
             VaultError::Store { .. } | VaultError::NoRandomness => Self::Unavailable,
-            error => Self::Undecryptable { words: error.to_string() },
+            error => Self::Undecryptable {
+                words: error.to_string(),
+            },
         }
     }
 }
@@ -96,7 +99,8 @@ pub struct Refresher {
     vault: Arc<Vault>,
     google: GoogleClient,
     clock: Arc<dyn Clock>,
-    /// One at a time for an organisation in this process. Bounded by those that wait: the map forgets whom nobody holds.
+    /// One at a time for an organisation in this process. Bounded by those that wait: the map
+    /// forgets whom nobody holds.
     flights: Mutex<HashMap<OrgId, Weak<tokio::sync::Mutex<()>>>>,
 }
 
@@ -105,10 +109,17 @@ const PROVIDER: Provider = Provider::GoogleCalendar;
 impl Refresher {
     #[must_use]
     pub fn new(store: Arc<dyn Store>, vault: Arc<Vault>, google: GoogleClient, clock: Arc<dyn Clock>) -> Self {
-        Self { store, vault, google, clock, flights: Mutex::default() }
+        Self {
+            store,
+            vault,
+            google,
+            clock,
+            flights: Mutex::default(),
+        }
     }
 
-    /// When a token that ends then is to be refreshed: `before` ahead of it, but never sooner than half of what is left.
+    /// When a token that ends then is to be refreshed: `before` ahead of it, but never sooner than
+    /// half of what is left.
     #[must_use]
     pub fn refresh_at(&self, expires_at: Timestamp) -> Timestamp {
         let now = self.clock.now();
@@ -133,10 +144,20 @@ impl Refresher {
                 return Err(NotFresh::NeedsReconnecting { words: words() });
             }
             let now = self.clock.now();
-            if let Some(next) = row.refresh_at.filter(|next| row.health.state == "failing" && *next > now) {
-                return Err(NotFresh::Later { until: next, words: words() });
+            if let Some(next) = row
+                .refresh_at
+                .filter(|next| row.health.state == "failing" && *next > now)
+            {
+                return Err(NotFresh::Later {
+                    until: next,
+                    words: words(),
+                });
             }
-            match self.store.take_lease(org, &format!("refresh:{}", row.id), LEASE).await? {
+            match self
+                .store
+                .take_lease(org, &format!("refresh:{}", row.id), LEASE)
+                .await?
+            {
                 Some(lease) => {
                     if let Some(done) = self.refresh(lease, row.version).await {
                         return done;
@@ -145,7 +166,10 @@ impl Refresher {
                 None => tokio::time::sleep(LOOK_AGAIN).await,
             }
             if Instant::now() > until {
-                return Err(NotFresh::Later { until: now + LOOK_AGAIN, words: "another instance refreshes it".to_owned() });
+                return Err(NotFresh::Later {
+                    until: now + LOOK_AGAIN,
+                    words: "another instance refreshes it".to_owned(),
+                });
             }
         }
     }
@@ -162,10 +186,19 @@ impl Refresher {
     }
 
     async fn read(&self, org: OrgId) -> Result<(StoredCredential, GoogleCredential), NotFresh> {
-        let row = self.store.find_credential(org, PROVIDER, "").await?.filter(|row| row.is_active).ok_or(NotFresh::NotConnected)?;
-        let Some(sealed) = &row.sealed else { return Err(NotFresh::NotConnected) };
+        let row = self
+            .store
+            .find_credential(org, PROVIDER, "")
+            .await?
+            .filter(|row| row.is_active)
+            .ok_or(NotFresh::NotConnected)?;
+        let Some(sealed) = &row.sealed else {
+            return Err(NotFresh::NotConnected);
+        };
         let google = open(&self.vault, org, PROVIDER, sealed).await?;
-        let google = google.ok_or_else(|| NotFresh::Undecryptable { words: "the stored grant is not in the form that this version reads".to_owned() })?;
+        let google = google.ok_or_else(|| NotFresh::Undecryptable {
+            words: "the stored grant is not in the form that this version reads".to_owned(),
+        })?;
         Ok((row, google))
     }
 
@@ -205,9 +238,12 @@ impl Refresher {
         let refresh = match answer {
             Ok(tokens) => self.refreshed(lease, &row, google, tokens).await,
             Err(CallError::Refused(refused)) if is_final(&refused) => {
-                // Believed only of what still stands: a reconnect or another instance may have put a good grant in its place meanwhile.
+                // Believed only of what still stands: a reconnect or another instance may have put
+                // a good grant in its place meanwhile.
                 match self.store.find_credential(org, PROVIDER, "").await {
-                    Ok(Some(now)) if now.version == row.version && now.is_active => Ok(ended(lease, &row, &refused, self.clock.now())),
+                    Ok(Some(now)) if now.version == row.version && now.is_active => {
+                        Ok(ended(lease, &row, &refused, self.clock.now()))
+                    }
                     _ => {
                         let _ = self.store.release_lease(&lease).await;
                         return None;
@@ -230,13 +266,20 @@ impl Refresher {
                 if let Some(until) = next {
                     return Some(Err(NotFresh::Later { until, words }));
                 }
-                warn!(org.id = %org, provider = %PROVIDER, "The grant of organisation {org} for {PROVIDER} was revoked: it has to be connected again, and its actions park");
+                warn!(org.id = %org, provider = %PROVIDER, "The grant of organisation {org} for {PROVIDER} was \
+                    revoked: it has to be connected again, and its actions park");
                 Some(Err(NotFresh::NeedsReconnecting { words }))
             }
         }
     }
 
-    async fn refreshed(&self, lease: Lease, row: &StoredCredential, old: GoogleCredential, tokens: Tokens) -> Result<Refresh, NotFresh> {
+    async fn refreshed(
+        &self,
+        lease: Lease,
+        row: &StoredCredential,
+        old: GoogleCredential,
+        tokens: Tokens,
+    ) -> Result<Refresh, NotFresh> {
         let expires_at = self.clock.now() + tokens.expires_in;
         let new = GoogleCredential {
             access_token: tokens.access_token,
@@ -247,13 +290,28 @@ impl Refresher {
         };
         let missing = Granted::read(&new.scope).missing().map(str::to_owned);
         let stored = Credential::Google(new).to_stored();
-        let sealed = self.vault.seal(lease.org, Purpose::Credential(PROVIDER), stored.expose_secret()).await?;
+        let sealed = self
+            .vault
+            .seal(lease.org, Purpose::Credential(PROVIDER), stored.expose_secret())
+            .await?;
         let state = if missing.is_some() { "limited" } else { "connected" };
-        let health = CredentialHealth { state: state.to_owned(), missing, ..CredentialHealth::default() };
-        Ok(Refresh { lease, id: row.id, version: row.version, health, refresh_at: Some(self.refresh_at(expires_at)), sealed: Some(sealed) })
+        let health = CredentialHealth {
+            state: state.to_owned(),
+            missing,
+            ..CredentialHealth::default()
+        };
+        Ok(Refresh {
+            lease,
+            id: row.id,
+            version: row.version,
+            health,
+            refresh_at: Some(self.refresh_at(expires_at)),
+            sealed: Some(sealed),
+        })
     }
 
-    /// The new refresh token stands before anyone uses the access token: a store that is away for a moment is waited for.
+    /// The new refresh token stands before anyone uses the access token: a store that is away for a
+    /// moment is waited for.
     async fn write(&self, refresh: Refresh) -> Result<Option<i64>, NotFresh> {
         let mut pause = LOOK_AGAIN;
         for _ in 1..WRITES_MAX {
@@ -296,7 +354,8 @@ impl Refresher {
     }
 }
 
-/// What no later try mends (RFC 6749, section 5.2; Google: revoked, unused for six months, password changed, time-limited consent over).
+/// What no later try mends (RFC 6749, section 5.2; Google: revoked, unused for six months, password
+/// changed, time-limited consent over).
 fn is_final(refused: &Refused) -> bool {
     refused.http_status == 400 && refused.code.as_deref() == Some("invalid_grant")
 }
@@ -305,24 +364,52 @@ fn ended(lease: Lease, row: &StoredCredential, refused: &Refused, now: Timestamp
     let health = CredentialHealth {
         state: "needs_reconnecting".to_owned(),
         cause: Some(Cause::CredentialRefused.as_str().to_owned()),
-        error: Some(format!("Google does not accept the consent any more: {} Connect the calendar again.", sentence(&refused.message))),
+        error: Some(format!(
+            "Google does not accept the consent any more: {} Connect the calendar again.",
+            sentence(&refused.message)
+        )),
         missing: row.health.missing.clone(),
         checked_at: Some(now),
         first_failed_at: row.health.first_failed_at.or(Some(now)),
     };
-    Refresh { lease, id: row.id, version: row.version, health, refresh_at: None, sealed: None }
+    Refresh {
+        lease,
+        id: row.id,
+        version: row.version,
+        health,
+        refresh_at: None,
+        sealed: None,
+    }
 }
 
 fn failed(lease: Lease, row: &StoredCredential, error: &CallError, now: Timestamp) -> Refresh {
     let first = row.health.first_failed_at.unwrap_or(now);
     let (cause, words, wait) = match error {
-        CallError::Refused(refused) if refused.http_status == 401 || matches!(refused.code.as_deref(), Some("invalid_client" | "unauthorized_client")) => {
-            error!("Google refuses this installation's OAuth client: look at HOOKSWITCH_GOOGLE_CLIENT_ID and HOOKSWITCH_GOOGLE_CLIENT_SECRET");
-            (Cause::Misconfigured, "Google refuses this installation's client. Whoever runs it has to look at its settings.".to_owned(), RETRY_MAX)
+        CallError::Refused(refused)
+            if refused.http_status == 401
+                || matches!(refused.code.as_deref(), Some("invalid_client" | "unauthorized_client")) =>
+        {
+            error!(
+                "Google refuses this installation's OAuth client: look at HOOKSWITCH_GOOGLE_CLIENT_ID and \
+                HOOKSWITCH_GOOGLE_CLIENT_SECRET"
+            );
+            (
+                Cause::Misconfigured,
+                "Google refuses this installation's client. Whoever runs it has to look at its settings.".to_owned(),
+                RETRY_MAX,
+            )
         }
         error => {
-            let cause = if matches!(error, CallError::NotSent { .. }) { Cause::ConnectFailed } else { Cause::ProviderUnavailable };
-            (cause, format!("Google gave no new token: {}", sentence(&error.to_string())), now.since(first) / 2)
+            let cause = if matches!(error, CallError::NotSent { .. }) {
+                Cause::ConnectFailed
+            } else {
+                Cause::ProviderUnavailable
+            };
+            (
+                cause,
+                format!("Google gave no new token: {}", sentence(&error.to_string())),
+                now.since(first) / 2,
+            )
         }
     };
     let asked = match error {
@@ -339,10 +426,21 @@ fn failed(lease: Lease, row: &StoredCredential, error: &CallError, now: Timestam
         checked_at: Some(now),
         first_failed_at: Some(first),
     };
-    Refresh { lease, id: row.id, version: row.version, health, refresh_at: Some(next), sealed: None }
+    Refresh {
+        lease,
+        id: row.id,
+        version: row.version,
+        health,
+        refresh_at: Some(next),
+        sealed: None,
+    }
 }
 
 fn sentence(words: &str) -> String {
     let words = words.trim();
-    if words.is_empty() { "it gives no reason.".to_owned() } else { format!("{}.", words.trim_end_matches('.')) }
+    if words.is_empty() {
+        "it gives no reason.".to_owned()
+    } else {
+        format!("{}.", words.trim_end_matches('.'))
+    }
 }

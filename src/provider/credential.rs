@@ -1,4 +1,5 @@
-//! Credentials as they are stored and used. Reading never repeats the text in an error: serde's own messages would.
+//! Credentials as they are stored and used. Reading never repeats the text in an error: serde's own
+//! messages would.
 
 use crate::domain::{Provider, SecretBytes, Timestamp};
 use base64::{
@@ -8,7 +9,8 @@ use base64::{
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-/// A decrypted credential. Exists inside the vault's closure and in the attempt that runs in it; zeroed on drop, and `Debug` shows no secret.
+/// A decrypted credential. Exists inside the vault's closure and in the attempt that runs in it;
+/// zeroed on drop, and `Debug` shows no secret.
 #[derive(Debug)]
 pub enum Credential {
     Twilio(TwilioCredential),
@@ -19,7 +21,8 @@ pub enum Credential {
     Http(HttpCredential),
 }
 
-/// Stored as the JSON `{"account_sid","auth_token"?,"api_key_sid"?,"api_key_secret"?,"phone_number"?}`.
+/// Stored as the JSON
+/// `{"account_sid","auth_token"?,"api_key_sid"?,"api_key_secret"?,"phone_number"?}`.
 #[derive(Debug)]
 pub struct TwilioCredential {
     pub account_sid: String,
@@ -42,7 +45,8 @@ pub struct VapiCredential {
     pub api_key: SecretBytes,
 }
 
-/// Stored as the JSON `{"access_token","refresh_token","expires_at","scope"}`, the time in seconds since the epoch, as text.
+/// Stored as the JSON `{"access_token","refresh_token","expires_at","scope"}`, the time in seconds
+/// since the epoch, as text.
 #[derive(Debug)]
 pub struct GoogleCredential {
     pub access_token: SecretBytes,
@@ -66,7 +70,8 @@ pub struct ElevenLabsCredential {
     pub api_key: SecretBytes,
 }
 
-/// A destination of `http.post`. Stored as the JSON `{"name","url","secrets":["whsec_…", …]}`, newest first: all sign while one is rotated.
+/// A destination of `http.post`. Stored as the JSON `{"name","url","secrets":["whsec_…", …]}`,
+/// newest first: all sign while one is rotated.
 pub struct HttpCredential {
     pub name: String,
     pub url: String,
@@ -76,8 +81,14 @@ pub struct HttpCredential {
 /// A destination's URL can carry a token in its path or query: only its host is shown.
 impl std::fmt::Debug for HttpCredential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let host = reqwest::Url::parse(&self.url).ok().and_then(|url| url.host_str().map(str::to_owned));
-        f.debug_struct("HttpCredential").field("name", &self.name).field("host", &host).field("secrets", &self.secrets).finish()
+        let host = reqwest::Url::parse(&self.url)
+            .ok()
+            .and_then(|url| url.host_str().map(str::to_owned));
+        f.debug_struct("HttpCredential")
+            .field("name", &self.name)
+            .field("host", &host)
+            .field("secrets", &self.secrets)
+            .finish()
     }
 }
 
@@ -138,23 +149,45 @@ impl Credential {
                 let stored: StoredTwilio = json(stored)?;
                 let auth = match (stored.auth_token, stored.api_key_sid, stored.api_key_secret) {
                     (Some(token), None, None) => TwilioAuth::AuthToken(token.into()),
-                    (None, Some(sid), Some(secret)) => TwilioAuth::ApiKey { sid, secret: secret.into() },
+                    (None, Some(sid), Some(secret)) => TwilioAuth::ApiKey {
+                        sid,
+                        secret: secret.into(),
+                    },
                     (None, Some(_), None) => return Err(wrong("api_key_secret", "missing beside api_key_sid")),
                     (None, None, Some(_)) => return Err(wrong("api_key_sid", "missing beside api_key_secret")),
-                    (None, None, None) => return Err(wrong("auth_token", "missing: give auth_token, or api_key_sid and api_key_secret")),
+                    (None, None, None) => {
+                        return Err(wrong(
+                            "auth_token",
+                            "missing: give auth_token, or api_key_sid and api_key_secret",
+                        ));
+                    }
                     (Some(_), ..) => return Err(wrong("auth_token", "give auth_token or an API key, not both")),
                 };
-                Self::Twilio(TwilioCredential { account_sid: stored.account_sid, auth, phone_number: stored.phone_number })
+                Self::Twilio(TwilioCredential {
+                    account_sid: stored.account_sid,
+                    auth,
+                    phone_number: stored.phone_number,
+                })
             }
-            Provider::Vapi => Self::Vapi(VapiCredential { api_key: json::<StoredKey>(stored)?.api_key.into() }),
-            Provider::ElevenLabs => Self::ElevenLabs(ElevenLabsCredential { api_key: json::<StoredKey>(stored)?.api_key.into() }),
+            Provider::Vapi => Self::Vapi(VapiCredential {
+                api_key: json::<StoredKey>(stored)?.api_key.into(),
+            }),
+            Provider::ElevenLabs => Self::ElevenLabs(ElevenLabsCredential {
+                api_key: json::<StoredKey>(stored)?.api_key.into(),
+            }),
             Provider::Resend => {
                 let StoredKey { api_key, from } = json(stored)?;
-                Self::Resend(ResendCredential { api_key: api_key.into(), from })
+                Self::Resend(ResendCredential {
+                    api_key: api_key.into(),
+                    from,
+                })
             }
             Provider::GoogleCalendar => {
                 let stored: StoredGoogle = json(stored)?;
-                let seconds = stored.expires_at.parse().map_err(|_| wrong("expires_at", "expected seconds since the epoch"))?;
+                let seconds = stored
+                    .expires_at
+                    .parse()
+                    .map_err(|_| wrong("expires_at", "expected seconds since the epoch"))?;
                 Self::Google(GoogleCredential {
                     access_token: stored.access_token.into(),
                     refresh_token: stored.refresh_token.into(),
@@ -164,14 +197,19 @@ impl Credential {
             }
             Provider::Http => {
                 let stored: StoredHttp = json(stored)?;
-                Self::Http(HttpCredential { name: stored.name, url: stored.url, secrets: stored.secrets.into_iter().map(SecretBytes::from).collect() })
+                Self::Http(HttpCredential {
+                    name: stored.name,
+                    url: stored.url,
+                    secrets: stored.secrets.into_iter().map(SecretBytes::from).collect(),
+                })
             }
         };
         credential.check()?;
         Ok(credential)
     }
 
-    /// Whether every field can be what it says. [`Credential::parse`] calls it; `admin` does so for what a person typed.
+    /// Whether every field can be what it says. [`Credential::parse`] calls it; `admin` does so for
+    /// what a person typed.
     ///
     /// # Errors
     /// The first field that cannot.
@@ -180,16 +218,18 @@ impl Credential {
             Self::Twilio(twilio) => twilio.check(),
             Self::Vapi(vapi) => usable_in_header("api_key", &vapi.api_key),
             Self::ElevenLabs(elevenlabs) => usable_in_header("api_key", &elevenlabs.api_key),
-            Self::Resend(resend) if resend.from.as_deref().is_some_and(|from| !is_mailbox(from)) => {
-                Err(wrong("from", "expected an address such as mail@example.com, or Name <mail@example.com>"))
-            }
+            Self::Resend(resend) if resend.from.as_deref().is_some_and(|from| !is_mailbox(from)) => Err(wrong(
+                "from",
+                "expected an address such as mail@example.com, or Name <mail@example.com>",
+            )),
             Self::Resend(resend) => usable_in_header("api_key", &resend.api_key),
             Self::Google(google) => google.check(),
             Self::Http(http) => http.check(),
         }
     }
 
-    /// The JSON that [`Credential::parse`] reads. Written into one buffer that is zeroed, never grown.
+    /// The JSON that [`Credential::parse`] reads. Written into one buffer that is zeroed, never
+    /// grown.
     #[must_use]
     pub fn to_stored(&self) -> SecretBytes {
         let mut fields: Vec<(&str, Vec<&[u8]>, bool)> = Vec::new();
@@ -225,7 +265,11 @@ impl Credential {
             Self::Http(http) => {
                 fields.push(("name", vec![http.name.as_bytes()], false));
                 fields.push(("url", vec![http.url.as_bytes()], false));
-                fields.push(("secrets", http.secrets.iter().map(SecretBytes::expose_secret).collect(), true));
+                fields.push((
+                    "secrets",
+                    http.secrets.iter().map(SecretBytes::expose_secret).collect(),
+                    true,
+                ));
             }
         }
         write_json(&fields)
@@ -235,7 +279,10 @@ impl Credential {
 /// Each field is a text, or a list of texts where its flag says so.
 fn write_json(fields: &[(&str, Vec<&[u8]>, bool)]) -> SecretBytes {
     // A byte takes at most six in JSON (`\u00xx`), a name and its marks at most 32.
-    let most = 2 + fields.iter().map(|(_, values, _)| 32 + values.iter().map(|value| 6 * value.len() + 3).sum::<usize>()).sum::<usize>();
+    let most = 2 + fields
+        .iter()
+        .map(|(_, values, _)| 32 + values.iter().map(|value| 6 * value.len() + 3).sum::<usize>())
+        .sum::<usize>();
     let mut out = Zeroizing::new(Vec::with_capacity(most));
     for (index, (name, values, is_list)) in fields.iter().enumerate() {
         out.push(if index == 0 { b'{' } else { b',' });
@@ -255,7 +302,10 @@ fn write_json(fields: &[(&str, Vec<&[u8]>, bool)]) -> SecretBytes {
         }
     }
     out.push(b'}');
-    debug_assert!(out.len() <= most, "the buffer was grown: a copy of a secret was left behind");
+    debug_assert!(
+        out.len() <= most,
+        "the buffer was grown: a copy of a secret was left behind"
+    );
     SecretBytes::new(std::mem::take(&mut *out))
 }
 
@@ -265,7 +315,14 @@ fn write_text(out: &mut Vec<u8>, text: &[u8]) {
     for &byte in text {
         match byte {
             b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            0..0x20 => out.extend_from_slice(&[b'\\', b'u', b'0', b'0', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
+            0..0x20 => out.extend_from_slice(&[
+                b'\\',
+                b'u',
+                b'0',
+                b'0',
+                HEX[usize::from(byte >> 4)],
+                HEX[usize::from(byte & 15)],
+            ]),
             _ => out.push(byte),
         }
     }
@@ -279,7 +336,9 @@ impl TwilioCredential {
         }
         match &self.auth {
             TwilioAuth::AuthToken(token) => usable_in_header("auth_token", token)?,
-            TwilioAuth::ApiKey { sid, .. } if !is_sid(sid, "SK") => return Err(wrong("api_key_sid", "expected SK and 32 hexadecimal digits")),
+            TwilioAuth::ApiKey { sid, .. } if !is_sid(sid, "SK") => {
+                return Err(wrong("api_key_sid", "expected SK and 32 hexadecimal digits"));
+            }
             TwilioAuth::ApiKey { secret, .. } => usable_in_header("api_key_secret", secret)?,
         }
         if self.phone_number.as_deref().is_some_and(|number| !is_e164(number)) {
@@ -310,7 +369,10 @@ impl HttpCredential {
             return Err(wrong("name", "expected 1 to 64 letters, digits, -, _ or ."));
         }
         if !reqwest::Url::parse(&self.url).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
-            return Err(wrong("url", "expected an absolute URL such as https://example.com/hooks"));
+            return Err(wrong(
+                "url",
+                "expected an absolute URL such as https://example.com/hooks",
+            ));
         }
         if self.secrets.is_empty() {
             return Err(wrong("secrets", "expected at least one"));
@@ -318,17 +380,27 @@ impl HttpCredential {
         self.signing_keys().map(|_| ())
     }
 
-    /// The decoded keys, newest first. Standard Webhooks: the key is the base64 after `whsec_`, decoded, 24 to 64 bytes.
+    /// The decoded keys, newest first. Standard Webhooks: the key is the base64 after `whsec_`,
+    /// decoded, 24 to 64 bytes.
     pub(crate) fn signing_keys(&self) -> Result<Vec<Zeroizing<Vec<u8>>>, CredentialError> {
-        const BASE64: GeneralPurpose =
-            GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+        const BASE64: GeneralPurpose = GeneralPurpose::new(
+            &alphabet::STANDARD,
+            GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+        );
         let problem = wrong("secrets", "expected whsec_ and the base64 of 24 to 64 bytes");
         self.secrets
             .iter()
             .map(|secret| {
                 let text = secret.expose_secret();
-                let decoded = BASE64.decode(text.strip_prefix(b"whsec_").unwrap_or(text)).map(Zeroizing::new).map_err(|_| problem)?;
-                if (24..=64).contains(&decoded.len()) { Ok(decoded) } else { Err(problem) }
+                let decoded = BASE64
+                    .decode(text.strip_prefix(b"whsec_").unwrap_or(text))
+                    .map(Zeroizing::new)
+                    .map_err(|_| problem)?;
+                if (24..=64).contains(&decoded.len()) {
+                    Ok(decoded)
+                } else {
+                    Err(problem)
+                }
             })
             .collect()
     }
@@ -337,24 +409,40 @@ impl HttpCredential {
 /// `prefix` and 32 hexadecimal digits (the pattern of Twilio's API description).
 #[must_use]
 pub fn is_sid(text: &str, prefix: &str) -> bool {
-    text.strip_prefix(prefix).is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    text.strip_prefix(prefix)
+        .is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// E.164 as we send it: `+`, then 8 to 15 digits that do not begin with 0. No spaces, no channel prefix.
+/// E.164 as we send it: `+`, then 8 to 15 digits that do not begin with 0. No spaces, no channel
+/// prefix.
 #[must_use]
 pub fn is_e164(text: &str) -> bool {
-    text.strip_prefix('+')
-        .is_some_and(|digits| (8..=15).contains(&digits.len()) && !digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit()))
+    text.strip_prefix('+').is_some_and(|digits| {
+        (8..=15).contains(&digits.len()) && !digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
-/// `mail@example.com`, or `Name <mail@example.com>`: one mailbox, without anything that could begin another header or another address.
+/// `mail@example.com`, or `Name <mail@example.com>`: one mailbox, without anything that could begin
+/// another header or another address.
 #[must_use]
 pub fn is_mailbox(text: &str) -> bool {
     let is_address = |address: &str| {
-        let Some((local, domain)) = address.split_once('@') else { return false };
-        let is_plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '<' | '>' | '@' | '"' | ',' | ';' | ':' | '(' | ')' | '\\');
-        let is_label = |label: &str| !label.is_empty() && !label.starts_with('-') && label.chars().all(|c| c.is_alphanumeric() || c == '-');
-        (1..=64).contains(&local.len()) && local.chars().all(is_plain) && domain.len() <= 255 && domain.contains('.') && domain.split('.').all(is_label)
+        let Some((local, domain)) = address.split_once('@') else {
+            return false;
+        };
+        let is_plain = |c: char| {
+            !c.is_whitespace()
+                && !c.is_control()
+                && !matches!(c, '<' | '>' | '@' | '"' | ',' | ';' | ':' | '(' | ')' | '\\')
+        };
+        let is_label = |label: &str| {
+            !label.is_empty() && !label.starts_with('-') && label.chars().all(|c| c.is_alphanumeric() || c == '-')
+        };
+        (1..=64).contains(&local.len())
+            && local.chars().all(is_plain)
+            && domain.len() <= 255
+            && domain.contains('.')
+            && domain.split('.').all(is_label)
     };
     if text.len() > 512 || text.chars().any(char::is_control) {
         return false;
@@ -376,7 +464,11 @@ fn usable_in_header(field: &'static str, secret: &SecretBytes) -> Result<(), Cre
 fn visible(field: &'static str, secret: &SecretBytes, bytes_max: usize) -> Result<(), CredentialError> {
     let bytes = secret.expose_secret();
     let is_usable = !bytes.is_empty() && bytes.len() <= bytes_max && bytes.iter().all(u8::is_ascii_graphic);
-    if is_usable { Ok(()) } else { Err(wrong(field, "expected visible characters, without blanks")) }
+    if is_usable {
+        Ok(())
+    } else {
+        Err(wrong(field, "expected visible characters, without blanks"))
+    }
 }
 
 #[cfg(test)]
@@ -393,13 +485,31 @@ mod tests {
     #[test]
     fn what_is_written_reads_back_the_same() {
         for (provider, json) in [
-            (Provider::Twilio, format!(r#"{{"account_sid":"{SID}","auth_token":"t\"o\\ken","phone_number":"+15550001111"}}"#)),
-            (Provider::Twilio, format!(r#"{{"account_sid":"{SID}","api_key_sid":"SK0123456789abcdef0123456789abcdef","api_key_secret":"s3cret"}}"#)),
+            (
+                Provider::Twilio,
+                format!(r#"{{"account_sid":"{SID}","auth_token":"t\"o\\ken","phone_number":"+15550001111"}}"#),
+            ),
+            (
+                Provider::Twilio,
+                format!(
+                    r#"{{"account_sid":"{SID}","api_key_sid":"SK0123456789abcdef0123456789abcdef","api_key_secret":"s3cret"}}"#
+                ),
+            ),
             (Provider::Vapi, r#"{"api_key":"key-1"}"#.to_owned()),
             (Provider::ElevenLabs, r#"{"api_key":"sk_1"}"#.to_owned()),
-            (Provider::Resend, r#"{"api_key":"re_1","from":"Büro <a@b.example>"}"#.to_owned()),
-            (Provider::GoogleCalendar, r#"{"access_token":"ya29.a","refresh_token":"1//b","expires_at":"1700000000","scope":"openid x"}"#.to_owned()),
-            (Provider::Http, format!(r#"{{"name":"demo","url":"https://example.com/x","secrets":["{WHSEC}","{WHSEC}"]}}"#)),
+            (
+                Provider::Resend,
+                r#"{"api_key":"re_1","from":"Büro <a@b.example>"}"#.to_owned(),
+            ),
+            (
+                Provider::GoogleCalendar,
+                r#"{"access_token":"ya29.a","refresh_token":"1//b","expires_at":"1700000000","scope":"openid x"}"#
+                    .to_owned(),
+            ),
+            (
+                Provider::Http,
+                format!(r#"{{"name":"demo","url":"https://example.com/x","secrets":["{WHSEC}","{WHSEC}"]}}"#),
+            ),
         ] {
             let credential = parse(provider, &json).expect("a credential");
             assert_eq!(credential.to_stored().expose_secret(), json.as_bytes());
@@ -411,24 +521,80 @@ mod tests {
         for (provider, json, field) in [
             (Provider::Twilio, "{}".to_owned(), ""),
             (Provider::Twilio, "\"secret-canary\"".to_owned(), ""),
-            (Provider::Twilio, r#"{"account_sid":"AC1","auth_token":"x"}"#.to_owned(), "account_sid"),
-            (Provider::Twilio, r#"{"account_sid":"AC0123456789abcdef0123456789abcde/","auth_token":"x"}"#.to_owned(), "account_sid"),
+            (
+                Provider::Twilio,
+                r#"{"account_sid":"AC1","auth_token":"x"}"#.to_owned(),
+                "account_sid",
+            ),
+            (
+                Provider::Twilio,
+                r#"{"account_sid":"AC0123456789abcdef0123456789abcde/","auth_token":"x"}"#.to_owned(),
+                "account_sid",
+            ),
             (Provider::Twilio, format!(r#"{{"account_sid":"{SID}"}}"#), "auth_token"),
-            (Provider::Twilio, format!(r#"{{"account_sid":"{SID}","auth_token":""}}"#), "auth_token"),
-            (Provider::Twilio, format!(r#"{{"account_sid":"{SID}","auth_token":"a\r\nb"}}"#), "auth_token"),
-            (Provider::Twilio, format!(r#"{{"account_sid":"{SID}","auth_token":"a","api_key_sid":"b"}}"#), "auth_token"),
-            (Provider::Twilio, format!(r#"{{"account_sid":"{SID}","api_key_sid":"SK1","api_key_secret":"b"}}"#), "api_key_sid"),
-            (Provider::Twilio, format!(r#"{{"account_sid":"{SID}","auth_token":"a","phone_number":"555"}}"#), "phone_number"),
+            (
+                Provider::Twilio,
+                format!(r#"{{"account_sid":"{SID}","auth_token":""}}"#),
+                "auth_token",
+            ),
+            (
+                Provider::Twilio,
+                format!(r#"{{"account_sid":"{SID}","auth_token":"a\r\nb"}}"#),
+                "auth_token",
+            ),
+            (
+                Provider::Twilio,
+                format!(r#"{{"account_sid":"{SID}","auth_token":"a","api_key_sid":"b"}}"#),
+                "auth_token",
+            ),
+            (
+                Provider::Twilio,
+                format!(r#"{{"account_sid":"{SID}","api_key_sid":"SK1","api_key_secret":"b"}}"#),
+                "api_key_sid",
+            ),
+            (
+                Provider::Twilio,
+                format!(r#"{{"account_sid":"{SID}","auth_token":"a","phone_number":"555"}}"#),
+                "phone_number",
+            ),
             (Provider::Vapi, r#"{"api_key":""}"#.to_owned(), "api_key"),
-            (Provider::Http, format!(r#"{{"name":"a b","url":"https://example.com","secrets":["{WHSEC}"]}}"#), "name"),
-            (Provider::Http, format!(r#"{{"name":"a","url":"example.com","secrets":["{WHSEC}"]}}"#), "url"),
-            (Provider::Http, r#"{"name":"a","url":"https://example.com","secrets":[]}"#.to_owned(), "secrets"),
-            (Provider::Http, r#"{"name":"a","url":"https://example.com","secrets":["whsec_c2hvcnQ="]}"#.to_owned(), "secrets"),
+            (
+                Provider::Http,
+                format!(r#"{{"name":"a b","url":"https://example.com","secrets":["{WHSEC}"]}}"#),
+                "name",
+            ),
+            (
+                Provider::Http,
+                format!(r#"{{"name":"a","url":"example.com","secrets":["{WHSEC}"]}}"#),
+                "url",
+            ),
+            (
+                Provider::Http,
+                r#"{"name":"a","url":"https://example.com","secrets":[]}"#.to_owned(),
+                "secrets",
+            ),
+            (
+                Provider::Http,
+                r#"{"name":"a","url":"https://example.com","secrets":["whsec_c2hvcnQ="]}"#.to_owned(),
+                "secrets",
+            ),
             (Provider::Resend, "{}".to_owned(), ""),
-            (Provider::Resend, r#"{"api_key":"re_canary","from":"a@b.example, c@d.example"}"#.to_owned(), "from"),
+            (
+                Provider::Resend,
+                r#"{"api_key":"re_canary","from":"a@b.example, c@d.example"}"#.to_owned(),
+                "from",
+            ),
             (Provider::ElevenLabs, r#"{"api_key":"a b"}"#.to_owned(), "api_key"),
-            (Provider::GoogleCalendar, r#"{"access_token":"a","refresh_token":"","expires_at":"1","scope":""}"#.to_owned(), "refresh_token"),
-            (Provider::GoogleCalendar, r#"{"access_token":"a","refresh_token":"b","expires_at":"soon","scope":""}"#.to_owned(), "expires_at"),
+            (
+                Provider::GoogleCalendar,
+                r#"{"access_token":"a","refresh_token":"","expires_at":"1","scope":""}"#.to_owned(),
+                "refresh_token",
+            ),
+            (
+                Provider::GoogleCalendar,
+                r#"{"access_token":"a","refresh_token":"b","expires_at":"soon","scope":""}"#.to_owned(),
+                "expires_at",
+            ),
         ] {
             let error = parse(provider, &json).expect_err(&json);
             assert_eq!(error.field, field, "{json}");
@@ -438,13 +604,20 @@ mod tests {
 
     #[test]
     fn nothing_secret_is_printed() {
-        let url = format!(r#"{{"name":"demo","url":"https://example.com/hooks/canary?token=canary","secrets":["{WHSEC}"]}}"#);
+        let url =
+            format!(r#"{{"name":"demo","url":"https://example.com/hooks/canary?token=canary","secrets":["{WHSEC}"]}}"#);
         for credential in [
-            parse(Provider::Twilio, &format!(r#"{{"account_sid":"{SID}","auth_token":"canary"}}"#)),
+            parse(
+                Provider::Twilio,
+                &format!(r#"{{"account_sid":"{SID}","auth_token":"canary"}}"#),
+            ),
             parse(Provider::Vapi, r#"{"api_key":"canary"}"#),
             parse(Provider::Resend, r#"{"api_key":"canary"}"#),
             parse(Provider::ElevenLabs, r#"{"api_key":"canary"}"#),
-            parse(Provider::GoogleCalendar, r#"{"access_token":"canary","refresh_token":"canary","expires_at":"1","scope":"x"}"#),
+            parse(
+                Provider::GoogleCalendar,
+                r#"{"access_token":"canary","refresh_token":"canary","expires_at":"1","scope":"x"}"#,
+            ),
             parse(Provider::Http, &url),
         ] {
             let text = format!("{:?}", credential.expect("a credential"));

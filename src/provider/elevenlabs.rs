@@ -1,7 +1,9 @@
-//! ElevenLabs' API: whether a key works, and what it may. Read in elevenlabs-python 2.78.0 and on elevenlabs.io/docs.
+//! ElevenLabs' API: whether a key works, and what it may. Read in elevenlabs-python 2.78.0 and on
+//! elevenlabs.io/docs.
 //!
-//! **Invariant:** no answer of `/v1/user` is kept: it carries `xi_api_key`, so bodies are zeroed and only named fields are read. And a 401 may be a
-//! wrong key, a missing permission or an empty account: `detail.status` says which.
+//! **Invariant:** no answer of `/v1/user` is kept: it carries `xi_api_key`, so bodies are zeroed
+//! and only named fields are read. And a 401 may be a wrong key, a missing permission or an empty
+//! account: `detail.status` says which.
 
 use super::{
     Account, CallError, ElevenLabsCredential, Refused, Verified,
@@ -19,7 +21,8 @@ const API_KEY: HeaderName = HeaderName::from_static("xi-api-key");
 #[derive(Clone, Debug)]
 pub struct ElevenLabsClient(Api);
 
-/// `{"detail":{"status","message"}}`, or for a request that is not valid `{"detail":[{"loc","msg","type"}]}`.
+/// `{"detail":{"status","message"}}`, or for a request that is not valid
+/// `{"detail":[{"loc","msg","type"}]}`.
 fn problem(body: &[u8]) -> (Option<Box<str>>, String) {
     #[derive(Deserialize)]
     struct Problem {
@@ -28,7 +31,10 @@ fn problem(body: &[u8]) -> (Option<Box<str>>, String) {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Detail {
-        One { status: Option<Box<str>>, message: Option<String> },
+        One {
+            status: Option<Box<str>>,
+            message: Option<String>,
+        },
         Many(Vec<Line>),
         Text(String),
     }
@@ -37,9 +43,22 @@ fn problem(body: &[u8]) -> (Option<Box<str>>, String) {
         msg: Option<String>,
     }
     match serde_json::from_slice(body) {
-        Ok(Problem { detail: Detail::One { status, message } }) => (status, message.unwrap_or_default()),
-        Ok(Problem { detail: Detail::Many(lines) }) => (None, lines.into_iter().filter_map(|line| line.msg).collect::<Vec<_>>().join("; ")),
-        Ok(Problem { detail: Detail::Text(text) }) => (None, text),
+        Ok(Problem {
+            detail: Detail::One { status, message },
+        }) => (status, message.unwrap_or_default()),
+        Ok(Problem {
+            detail: Detail::Many(lines),
+        }) => (
+            None,
+            lines
+                .into_iter()
+                .filter_map(|line| line.msg)
+                .collect::<Vec<_>>()
+                .join("; "),
+        ),
+        Ok(Problem {
+            detail: Detail::Text(text),
+        }) => (None, text),
         Err(_) => (None, String::new()),
     }
 }
@@ -56,7 +75,8 @@ impl ElevenLabsClient {
         Self(Api::new(base_url, http, problem))
     }
 
-    /// Whether a key works, by each request of the table: what it may not do takes a feature away, and only a key that ElevenLabs does not know is refused.
+    /// Whether a key works, by each request of the table: what it may not do takes a feature away,
+    /// and only a key that ElevenLabs does not know is refused.
     ///
     /// # Errors
     /// It could not be found out: no connection, no answer, 429 or 5xx.
@@ -68,26 +88,47 @@ impl ElevenLabsClient {
             match self.probe(credential, probe, left).await {
                 Ok(Says::Allowed(found)) => account = account.or(found),
                 Ok(Says::Lacks(what)) => missing.push(what),
-                Err(CallError::Refused(refused)) if matches!(refused.http_status, 401 | 403) => return Ok(Verified::Refused(refused)),
+                Err(CallError::Refused(refused)) if matches!(refused.http_status, 401 | 403) => {
+                    return Ok(Verified::Refused(refused));
+                }
                 Err(error) => return Err(error),
             }
         }
-        Ok(if missing.is_empty() { Verified::Good { account } } else { Verified::Limited { account, missing: missing.join("; ") } })
+        Ok(if missing.is_empty() {
+            Verified::Good { account }
+        } else {
+            Verified::Limited {
+                account,
+                missing: missing.join("; "),
+            }
+        })
     }
 
-    async fn probe(&self, credential: &ElevenLabsCredential, probe: &Probe, deadline: Duration) -> Result<Says, CallError> {
+    async fn probe(
+        &self,
+        credential: &ElevenLabsCredential,
+        probe: &Probe,
+        deadline: Duration,
+    ) -> Result<Says, CallError> {
         #[derive(Deserialize)]
         struct User {
             user_id: Option<String>,
             first_name: Option<String>,
         }
-        let request = self.0.request(Method::GET, probe.path, API_KEY, "", credential.api_key.expose_secret());
+        let request = self
+            .0
+            .request(Method::GET, probe.path, API_KEY, "", credential.api_key.expose_secret());
         match self.0.call::<User>(request, deadline).await {
-            Ok(user) => Ok(Says::Allowed(user.user_id.map(|id| Account { id, name: user.first_name }))),
-            Err(CallError::Refused(Refused { code: Some(code), .. })) if &*code == "missing_permissions" => Ok(Says::Lacks(probe.feature.to_owned())),
-            Err(CallError::Refused(Refused { code: Some(code), .. })) if &*code == "quota_exceeded" => {
-                Ok(Says::Lacks("anything that costs credits: the account's are used up".to_owned()))
+            Ok(user) => Ok(Says::Allowed(user.user_id.map(|id| Account {
+                id,
+                name: user.first_name,
+            }))),
+            Err(CallError::Refused(Refused { code: Some(code), .. })) if &*code == "missing_permissions" => {
+                Ok(Says::Lacks(probe.feature.to_owned()))
             }
+            Err(CallError::Refused(Refused { code: Some(code), .. })) if &*code == "quota_exceeded" => Ok(Says::Lacks(
+                "anything that costs credits: the account's are used up".to_owned(),
+            )),
             Err(error) => Err(error),
         }
     }
@@ -100,12 +141,24 @@ mod tests {
     #[test]
     fn all_three_forms_of_an_error_are_read() {
         for (body, code, words) in [
-            (r#"{"detail":{"status":"quota_exceeded","message":"None left."}}"#, Some("quota_exceeded"), "None left."),
-            (r#"{"detail":[{"loc":["query","x"],"msg":"too long","type":"y"},{"msg":"too short"}]}"#, None, "too long; too short"),
+            (
+                r#"{"detail":{"status":"quota_exceeded","message":"None left."}}"#,
+                Some("quota_exceeded"),
+                "None left.",
+            ),
+            (
+                r#"{"detail":[{"loc":["query","x"],"msg":"too long","type":"y"},{"msg":"too short"}]}"#,
+                None,
+                "too long; too short",
+            ),
             (r#"{"detail":"Not Found"}"#, None, "Not Found"),
             ("<html>", None, ""),
         ] {
-            assert_eq!(problem(body.as_bytes()), (code.map(Into::into), words.to_owned()), "{body}");
+            assert_eq!(
+                problem(body.as_bytes()),
+                (code.map(Into::into), words.to_owned()),
+                "{body}"
+            );
         }
     }
 }

@@ -1,8 +1,11 @@
-//! Whose APIs are called: one file a provider, one HTTP client for all (timeouts, limits, SSRF guard).
+//! Whose APIs are called: one file a provider, one HTTP client for all (timeouts, limits, SSRF
+//! guard).
 //!
-//! `action` (to act) and `admin` (to verify) enter. **Invariant:** nobody else opens an outgoing connection.
+//! `action` (to act) and `admin` (to verify) enter. **Invariant:** nobody else opens an outgoing
+//! connection.
 //!
-//! Credentials are stored as JSON, sealed by the vault: [`Credential::parse`] reads it, [`Credential::to_stored`] writes it.
+//! Credentials are stored as JSON, sealed by the vault: [`Credential::parse`] reads it,
+//! [`Credential::to_stored`] writes it.
 //!
 //! | provider | JSON |
 //! |---|---|
@@ -24,8 +27,8 @@ pub mod twilio;
 pub mod vapi;
 
 pub use credential::{
-    Credential, CredentialError, ElevenLabsCredential, GoogleCredential, HttpCredential, ResendCredential, TwilioAuth, TwilioCredential, VapiCredential,
-    is_e164, is_mailbox, is_sid,
+    Credential, CredentialError, ElevenLabsCredential, GoogleCredential, HttpCredential, ResendCredential, TwilioAuth,
+    TwilioCredential, VapiCredential, is_e164, is_mailbox, is_sid,
 };
 
 use crate::{
@@ -38,13 +41,15 @@ use std::time::Duration;
 /// Time for a call that checks something while a person waits.
 pub const VERIFY_MAX: Duration = Duration::from_secs(10);
 
-/// What a provider said to a call, in our words. The caller (an action, or admin's verify) decides what follows.
+/// What a provider said to a call, in our words. The caller (an action, or admin's verify) decides
+/// what follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     pub http_status: u16,
     /// The provider's own code, such as `20003`.
     pub code: Option<Box<str>>,
-    /// The provider's words, cut to 500 characters, numbers and addresses of people masked; never the request.
+    /// The provider's words, cut to 500 characters, numbers and addresses of people masked; never
+    /// the request.
     pub message: Box<str>,
     pub retry_after: Option<Timestamp>,
 }
@@ -102,7 +107,8 @@ pub struct Providers {
 }
 
 impl Providers {
-    /// `public_host` is this installation's own `host` or `host:port`, which `http.post` refuses (rule 5).
+    /// `public_host` is this installation's own `host` or `host:port`, which `http.post` refuses
+    /// (rule 5).
     ///
     /// # Errors
     /// All settings that cannot be used.
@@ -110,19 +116,35 @@ impl Providers {
         Self::with_client(settings, http::HttpClient::new(settings, public_host))
     }
 
-    /// The same over a client that the caller made, for tests with a resolver or a clock of their own.
+    /// The same over a client that the caller made, for tests with a resolver or a clock of their
+    /// own.
     ///
     /// # Errors
     /// All settings that cannot be used.
-    pub fn with_client(settings: &ProviderSettings, http: Result<http::HttpClient, ConfigError>) -> Result<Self, ConfigError> {
+    pub fn with_client(
+        settings: &ProviderSettings,
+        http: Result<http::HttpClient, ConfigError>,
+    ) -> Result<Self, ConfigError> {
         let mut faults = Vec::new();
         let twilio = base_url("HOOKSWITCH_TWILIO_BASE_URL", &settings.twilio_base_url, &mut faults);
         let vapi = base_url("HOOKSWITCH_VAPI_BASE_URL", &settings.vapi_base_url, &mut faults);
         let resend = base_url("HOOKSWITCH_RESEND_BASE_URL", &settings.resend_base_url, &mut faults);
-        let elevenlabs = base_url("HOOKSWITCH_ELEVENLABS_BASE_URL", &settings.elevenlabs_base_url, &mut faults);
+        let elevenlabs = base_url(
+            "HOOKSWITCH_ELEVENLABS_BASE_URL",
+            &settings.elevenlabs_base_url,
+            &mut faults,
+        );
         let google = google::GoogleUrls {
-            consent: base_url("HOOKSWITCH_GOOGLE_CONSENT_URL", &settings.google_consent_url, &mut faults),
-            tokens: base_url("HOOKSWITCH_GOOGLE_TOKEN_BASE_URL", &settings.google_token_base_url, &mut faults),
+            consent: base_url(
+                "HOOKSWITCH_GOOGLE_CONSENT_URL",
+                &settings.google_consent_url,
+                &mut faults,
+            ),
+            tokens: base_url(
+                "HOOKSWITCH_GOOGLE_TOKEN_BASE_URL",
+                &settings.google_token_base_url,
+                &mut faults,
+            ),
             calendar: base_url("HOOKSWITCH_GOOGLE_BASE_URL", &settings.google_base_url, &mut faults),
             refresh_before: settings.refresh_before_seconds,
         };
@@ -137,18 +159,28 @@ impl Providers {
                 http,
             }),
             Ok(_) => Err(ConfigError { faults }),
-            Err(error) => Err(ConfigError { faults: faults.into_iter().chain(error.faults).collect() }),
+            Err(error) => Err(ConfigError {
+                faults: faults.into_iter().chain(error.faults).collect(),
+            }),
         }
     }
 }
 
 /// Who we are to Google: all three settings, or none.
 fn google_app(settings: &ProviderSettings, faults: &mut Vec<Fault>) -> Option<google::GoogleApp> {
-    match (&settings.google_client_id, &settings.google_client_secret, &settings.google_redirect_url) {
+    match (
+        &settings.google_client_id,
+        &settings.google_client_secret,
+        &settings.google_redirect_url,
+    ) {
         (None, None, None) => None,
         (Some(id), Some(secret), Some(redirect)) => {
             base_url("HOOKSWITCH_GOOGLE_REDIRECT_URL", redirect, faults);
-            Some(google::GoogleApp { client_id: id.clone(), client_secret: secret.clone(), redirect_url: redirect.clone() })
+            Some(google::GoogleApp {
+                client_id: id.clone(),
+                client_secret: secret.clone(),
+                redirect_url: redirect.clone(),
+            })
         }
         (id, secret, redirect) => {
             let all = [
@@ -157,7 +189,10 @@ fn google_app(settings: &ProviderSettings, faults: &mut Vec<Fault>) -> Option<go
                 ("HOOKSWITCH_GOOGLE_REDIRECT_URL", redirect.is_none()),
             ];
             for (name, _) in all.into_iter().filter(|(_, is_missing)| *is_missing) {
-                faults.push(Fault { name: name.to_owned(), problem: "is not set beside the other settings of Google: set all three, or none".to_owned() });
+                faults.push(Fault {
+                    name: name.to_owned(),
+                    problem: "is not set beside the other settings of Google: set all three, or none".to_owned(),
+                });
             }
             None
         }
@@ -167,16 +202,24 @@ fn google_app(settings: &ProviderSettings, faults: &mut Vec<Fault>) -> Option<go
 /// A base URL without its trailing slash, so that paths are appended to it as text.
 fn base_url(name: &str, text: &str, faults: &mut Vec<Fault>) -> String {
     let usable = reqwest::Url::parse(text).is_ok_and(|url| {
-        matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none() && url.fragment().is_none() && url.username().is_empty()
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
     });
     if !usable {
-        faults.push(Fault { name: name.to_owned(), problem: "expected a base URL such as https://api.example.com, without query or user".to_owned() });
+        faults.push(Fault {
+            name: name.to_owned(),
+            problem: "expected a base URL such as https://api.example.com, without query or user".to_owned(),
+        });
     }
     text.trim_end_matches('/').to_owned()
 }
 
-/// A provider's words for people: one line, at most 500 characters, with numbers and addresses of people masked. Providers repeat the recipient in
-/// their errors ("The 'To' number +15551234567 is not valid"), and what is recorded must hold none.
+/// A provider's words for people: one line, at most 500 characters, with numbers and addresses of
+/// people masked. Providers repeat the recipient in their errors ("The 'To' number +15551234567 is
+/// not valid"), and what is recorded must hold none.
 #[must_use]
 pub fn masked(text: &str) -> Box<str> {
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
@@ -185,18 +228,29 @@ pub fn masked(text: &str) -> Box<str> {
         if index > 0 {
             out.push(' ');
         }
-        if word.contains('@') { out.push_str("[masked]") } else { out.push_str(word) }
+        if word.contains('@') {
+            out.push_str("[masked]")
+        } else {
+            out.push_str(word)
+        }
     }
     let mut masked = String::with_capacity(out.len());
     let mut rest = out.as_str();
     while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
-        let run = rest[start..].find(|c: char| !(c.is_ascii_digit() || matches!(c, ' ' | '-' | '(' | ')' | '.'))).map_or(rest.len(), |length| start + length);
+        let run = rest[start..]
+            .find(|c: char| !(c.is_ascii_digit() || matches!(c, ' ' | '-' | '(' | ')' | '.')))
+            .map_or(rest.len(), |length| start + length);
         let end = start + rest[start..run].trim_end_matches(|c: char| !c.is_ascii_digit()).len();
         let is_number = rest[start..end].bytes().filter(u8::is_ascii_digit).count() >= 7;
         // A run that touches letters is part of an id (`SM0f12…`), not a telephone number.
-        let touches = rest[..start].chars().next_back().is_some_and(char::is_alphabetic) || rest[end..].chars().next().is_some_and(char::is_alphabetic);
+        let touches = rest[..start].chars().next_back().is_some_and(char::is_alphabetic)
+            || rest[end..].chars().next().is_some_and(char::is_alphabetic);
         masked.push_str(&rest[..start]);
-        masked.push_str(if is_number && !touches { "[masked]" } else { &rest[start..end] });
+        masked.push_str(if is_number && !touches {
+            "[masked]"
+        } else {
+            &rest[start..end]
+        });
         rest = &rest[end..];
     }
     masked.push_str(rest);
@@ -210,11 +264,17 @@ mod tests {
     #[test]
     fn numbers_and_addresses_of_people_are_masked() {
         for (text, expected) in [
-            ("The 'To' number +15551234567 is not valid", "The 'To' number +[masked] is not valid"),
+            (
+                "The 'To' number +15551234567 is not valid",
+                "The 'To' number +[masked] is not valid",
+            ),
             ("call +1 (555) 123-4567.", "call +[masked]."),
             ("error 21211, 400", "error 21211, 400"),
             ("mail jane@example.com now", "mail [masked] now"),
-            ("no SM0123456789abcdef0123456789abcdef here", "no SM0123456789abcdef0123456789abcdef here"),
+            (
+                "no SM0123456789abcdef0123456789abcdef here",
+                "no SM0123456789abcdef0123456789abcdef here",
+            ),
             ("a\r\nb\u{1b}[31m", "a  b [31m"),
             ("", ""),
         ] {
@@ -233,8 +293,18 @@ mod tests {
             http_allowed_networks: vec!["ten".into()],
             ..ProviderSettings::default()
         };
-        let names: Vec<String> = Providers::new(&settings, None).expect_err("four faults").faults.into_iter().map(|fault| fault.name).collect();
-        let wanted = ["HOOKSWITCH_TWILIO_BASE_URL", "HOOKSWITCH_VAPI_BASE_URL", "HOOKSWITCH_GOOGLE_CLIENT_SECRET", "HOOKSWITCH_HTTP_ALLOWED_NETWORKS"];
+        let names: Vec<String> = Providers::new(&settings, None)
+            .expect_err("four faults")
+            .faults
+            .into_iter()
+            .map(|fault| fault.name)
+            .collect();
+        let wanted = [
+            "HOOKSWITCH_TWILIO_BASE_URL",
+            "HOOKSWITCH_VAPI_BASE_URL",
+            "HOOKSWITCH_GOOGLE_CLIENT_SECRET",
+            "HOOKSWITCH_HTTP_ALLOWED_NETWORKS",
+        ];
         assert_eq!(names, wanted);
     }
 }

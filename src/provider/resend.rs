@@ -1,7 +1,8 @@
-//! Resend's API: e-mails, and whether a key works. Read in its OpenAPI document 1.5.0 and on resend.com/docs/api-reference/errors.
+//! Resend's API: e-mails, and whether a key works. Read in its OpenAPI document 1.5.0 and on
+//! resend.com/docs/api-reference/errors.
 //!
-//! **Invariant:** it is the error's `name` that says what is wrong, never the status alone: the 401 of a key that may only send is a good key's, and a
-//! wrong key gets 403.
+//! **Invariant:** it is the error's `name` that says what is wrong, never the status alone: the 401
+//! of a key that may only send is a good key's, and a wrong key gets 403.
 
 use super::{CallError, Refused, ResendCredential, Verified, api::Api, http::HttpClient, table::Form};
 use crate::domain::{Cause, Outcome, Provider, Timestamp};
@@ -31,7 +32,9 @@ fn problem(body: &[u8]) -> (Option<Box<str>>, String) {
         name: Option<Box<str>>,
         message: Option<String>,
     }
-    serde_json::from_slice(body).map_or((None, String::new()), |Problem { name, message }| (name, message.unwrap_or_default()))
+    serde_json::from_slice(body).map_or((None, String::new()), |Problem { name, message }| {
+        (name, message.unwrap_or_default())
+    })
 }
 
 impl ResendClient {
@@ -40,25 +43,49 @@ impl ResendClient {
         Self(Api::new(base_url, http, problem))
     }
 
-    /// Posts one e-mail. The same key and bytes again give the first answer again, for [`KEY_WINDOW`].
+    /// Posts one e-mail. The same key and bytes again give the first answer again, for
+    /// [`KEY_WINDOW`].
     ///
     /// # Errors
     /// See [`CallError`]; [`outcome`] says what follows.
-    pub async fn send_email(&self, credential: &ResendCredential, body: Vec<u8>, key: &str, deadline: Duration) -> Result<SentEmail, CallError> {
-        let request = self.request(Method::POST, credential, "/emails").header(IDEMPOTENCY_KEY, key);
-        self.0.call(request.header(reqwest::header::CONTENT_TYPE, "application/json").body(body), deadline).await
+    pub async fn send_email(
+        &self,
+        credential: &ResendCredential,
+        body: Vec<u8>,
+        key: &str,
+        deadline: Duration,
+    ) -> Result<SentEmail, CallError> {
+        let request = self
+            .request(Method::POST, credential, "/emails")
+            .header(IDEMPOTENCY_KEY, key);
+        self.0
+            .call(
+                request
+                    .header(reqwest::header::CONTENT_TYPE, "application/json")
+                    .body(body),
+                deadline,
+            )
+            .await
     }
 
-    /// Whether a key works, by `GET /domains`: a key that may only send gets 401 `restricted_api_key`, which proves that it is one.
+    /// Whether a key works, by `GET /domains`: a key that may only send gets 401
+    /// `restricted_api_key`, which proves that it is one.
     ///
     /// # Errors
     /// It could not be found out: no connection, no answer, 429 or 5xx.
     pub async fn verify(&self, credential: &ResendCredential, deadline: Duration) -> Result<Verified, CallError> {
         let probe = &Form::of(Provider::Resend).expect("it is in the table").probes[0];
-        match self.0.call::<serde::de::IgnoredAny>(self.request(Method::GET, credential, probe.path), deadline).await {
+        match self
+            .0
+            .call::<serde::de::IgnoredAny>(self.request(Method::GET, credential, probe.path), deadline)
+            .await
+        {
             Ok(_) => Ok(Verified::Good { account: None }),
             Err(CallError::Refused(refused)) => match refused.code.as_deref() {
-                Some("restricted_api_key") => Ok(Verified::Limited { account: None, missing: format!("the key may only send; it lacks {}", probe.feature) }),
+                Some("restricted_api_key") => Ok(Verified::Limited {
+                    account: None,
+                    missing: format!("the key may only send; it lacks {}", probe.feature),
+                }),
                 Some("missing_api_key" | "invalid_api_key") => Ok(Verified::Refused(refused)),
                 _ if matches!(refused.http_status, 401 | 403) => Ok(Verified::Refused(refused)),
                 _ => Err(CallError::Refused(refused)),
@@ -68,7 +95,13 @@ impl ResendClient {
     }
 
     fn request(&self, method: Method, credential: &ResendCredential, path: &str) -> reqwest::RequestBuilder {
-        self.0.request(method, path, AUTHORIZATION, "Bearer ", credential.api_key.expose_secret())
+        self.0.request(
+            method,
+            path,
+            AUTHORIZATION,
+            "Bearer ",
+            credential.api_key.expose_secret(),
+        )
     }
 }
 
@@ -87,24 +120,58 @@ impl ResendClient {
 #[must_use]
 pub fn outcome(error: &CallError, now: Timestamp) -> Outcome {
     let refused = match error {
-        CallError::NotSent { .. } => return Outcome::Retry { cause: Cause::ConnectFailed, not_before: None },
+        CallError::NotSent { .. } => {
+            return Outcome::Retry {
+                cause: Cause::ConnectFailed,
+                not_before: None,
+            };
+        }
         CallError::NoAnswer { .. } => return Outcome::Unknown { cause: Cause::NoAnswer },
-        CallError::AddressNotAllowed { .. } => return Outcome::Dead { cause: Cause::AddressNotAllowed },
-        CallError::Redirect { .. } => return Outcome::Dead { cause: Cause::RedirectNotFollowed },
+        CallError::AddressNotAllowed { .. } => {
+            return Outcome::Dead {
+                cause: Cause::AddressNotAllowed,
+            };
+        }
+        CallError::Redirect { .. } => {
+            return Outcome::Dead {
+                cause: Cause::RedirectNotFollowed,
+            };
+        }
         CallError::Refused(refused) => refused,
     };
-    let Refused { http_status, code, retry_after, .. } = refused;
+    let Refused {
+        http_status,
+        code,
+        retry_after,
+        ..
+    } = refused;
     match (http_status, code.as_deref()) {
         (429, Some("daily_quota_exceeded" | "monthly_quota_exceeded")) => {
             let not_before = retry_after.unwrap_or(now).max(now + Duration::from_hours(1));
-            Outcome::Retry { cause: Cause::RateLimited, not_before: Some(not_before) }
+            Outcome::Retry {
+                cause: Cause::RateLimited,
+                not_before: Some(not_before),
+            }
         }
-        (429, _) => Outcome::Retry { cause: Cause::RateLimited, not_before: *retry_after },
-        (409, Some("invalid_idempotent_request")) => Outcome::Unknown { cause: Cause::Ambiguous },
-        (408 | 500.., _) | (409, Some("concurrent_idempotent_requests")) => Outcome::Unknown { cause: Cause::ProviderUnavailable },
-        (401, _) | (403, Some("invalid_api_key")) => Outcome::Park { cause: Cause::CredentialRefused },
-        (403, _) | (422, Some("invalid_from_address")) => Outcome::Park { cause: Cause::Misconfigured },
-        _ => Outcome::Dead { cause: Cause::InvalidRequest },
+        (429, _) => Outcome::Retry {
+            cause: Cause::RateLimited,
+            not_before: *retry_after,
+        },
+        (409, Some("invalid_idempotent_request")) => Outcome::Unknown {
+            cause: Cause::Ambiguous,
+        },
+        (408 | 500.., _) | (409, Some("concurrent_idempotent_requests")) => Outcome::Unknown {
+            cause: Cause::ProviderUnavailable,
+        },
+        (401, _) | (403, Some("invalid_api_key")) => Outcome::Park {
+            cause: Cause::CredentialRefused,
+        },
+        (403, _) | (422, Some("invalid_from_address")) => Outcome::Park {
+            cause: Cause::Misconfigured,
+        },
+        _ => Outcome::Dead {
+            cause: Cause::InvalidRequest,
+        },
     }
 }
 
@@ -118,7 +185,12 @@ mod tests {
         for (status, name, label, cause) in [
             (429, "rate_limit_exceeded", "retry", Cause::RateLimited),
             (429, "daily_quota_exceeded", "retry", Cause::RateLimited),
-            (409, "concurrent_idempotent_requests", "unknown", Cause::ProviderUnavailable),
+            (
+                409,
+                "concurrent_idempotent_requests",
+                "unknown",
+                Cause::ProviderUnavailable,
+            ),
             (409, "invalid_idempotent_request", "unknown", Cause::Ambiguous),
             (401, "missing_api_key", "parked", Cause::CredentialRefused),
             (401, "restricted_api_key", "parked", Cause::CredentialRefused),
@@ -132,11 +204,27 @@ mod tests {
             (500, "application_error", "unknown", Cause::ProviderUnavailable),
             (503, "", "unknown", Cause::ProviderUnavailable),
         ] {
-            let error = CallError::Refused(Refused { http_status: status, code: Some(name.into()), message: "".into(), retry_after: None });
+            let error = CallError::Refused(Refused {
+                http_status: status,
+                code: Some(name.into()),
+                message: "".into(),
+                retry_after: None,
+            });
             let outcome = outcome(&error, now);
             assert_eq!((outcome.label(), outcome.cause()), (label, cause), "{status} {name}");
         }
-        let quota = CallError::Refused(Refused { http_status: 429, code: Some("daily_quota_exceeded".into()), message: "".into(), retry_after: Some(now) });
-        assert_eq!(outcome(&quota, now), Outcome::Retry { cause: Cause::RateLimited, not_before: Some(now + Duration::from_hours(1)) });
+        let quota = CallError::Refused(Refused {
+            http_status: 429,
+            code: Some("daily_quota_exceeded".into()),
+            message: "".into(),
+            retry_after: Some(now),
+        });
+        assert_eq!(
+            outcome(&quota, now),
+            Outcome::Retry {
+                cause: Cause::RateLimited,
+                not_before: Some(now + Duration::from_hours(1))
+            }
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! What differs between providers, as data: fields with their shapes, examples and help, the ways to authenticate, and the requests that verify.
+//! What differs between providers, as data: fields with their shapes, examples and help, the ways
+//! to authenticate, and the requests that verify.
 //!
-//! `GET /api/providers` serves it, the forms of the dashboard are drawn from it, what people type is checked by it, and the clients take the paths of
-//! their verifying requests from it. **Invariant:** a field that is not in the table is refused, and a refusal never repeats a value.
+//! `GET /api/providers` serves it, the forms of the dashboard are drawn from it, what people type
+//! is checked by it, and the clients take the paths of their verifying requests from it.
+//! **Invariant:** a field that is not in the table is refused, and a refusal never repeats a value.
 
 use super::{is_e164, is_mailbox, is_sid};
 use crate::domain::Provider;
@@ -15,7 +17,8 @@ pub struct Form {
     pub help_url: &'static str,
     pub how: How,
     pub fields: &'static [Field],
-    /// Fields that belong together: exactly one of these sets is given. Empty: the required fields say it all.
+    /// Fields that belong together: exactly one of these sets is given. Empty: the required fields
+    /// say it all.
     pub ways: &'static [&'static [&'static str]],
     /// The requests that verify, cheapest first; none has an effect.
     pub probes: &'static [Probe],
@@ -90,7 +93,9 @@ impl Shape {
 
     #[must_use]
     pub fn matches(self, text: &str) -> bool {
-        let is_visible = |text: &str, bytes_min: usize| (bytes_min..=FIELD_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let is_visible = |text: &str, bytes_min: usize| {
+            (bytes_min..=FIELD_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+        };
         match self {
             Self::Sid(prefix) => is_sid(text, prefix),
             Self::E164 => is_e164(text),
@@ -154,12 +159,17 @@ pub const FORMS: &[Form] = &[
                 is_required: false,
                 shape: Shape::SigningSecret,
                 example: "a-secret-of-16-bytes-or-more",
-                help: "What Vapi's webhooks are signed with: the secret of the custom credential that your server URL names.",
+                help: "What Vapi's webhooks are signed with: the secret of the custom credential that your server URL \
+                    names.",
                 help_url: "https://docs.vapi.ai/server-url/server-authentication",
             },
         ],
         ways: &[],
-        probes: &[Probe { method: "GET", path: "/assistant?limit=1", feature: "reading assistants" }],
+        probes: &[Probe {
+            method: "GET",
+            path: "/assistant?limit=1",
+            feature: "reading assistants",
+        }],
     },
     Form {
         provider: Provider::Twilio,
@@ -224,7 +234,11 @@ pub const FORMS: &[Form] = &[
         ],
         ways: &[&["auth_token"], &["api_key_sid", "api_key_secret"]],
         probes: &[
-            Probe { method: "GET", path: "/2010-04-01/Accounts/{account_sid}.json", feature: "the account's name and status" },
+            Probe {
+                method: "GET",
+                path: "/2010-04-01/Accounts/{account_sid}.json",
+                feature: "the account's name and status",
+            },
             // What a Standard API key may make as well (docs:iam/api-keys).
             Probe {
                 method: "GET",
@@ -240,7 +254,11 @@ pub const FORMS: &[Form] = &[
         how: How::Oauth,
         fields: &[],
         ways: &[],
-        probes: &[Probe { method: "POST", path: "/calendar/v3/freeBusy", feature: "seeing when a calendar is free" }],
+        probes: &[Probe {
+            method: "POST",
+            path: "/calendar/v3/freeBusy",
+            feature: "seeing when a calendar is free",
+        }],
     },
     Form {
         provider: Provider::Resend,
@@ -263,7 +281,8 @@ pub const FORMS: &[Form] = &[
                 is_required: false,
                 shape: Shape::Mailbox,
                 example: "Birchwood Dental <hello@example.com>",
-                help: "Who e-mails are from where a rule names no other: an address of a domain that is verified at Resend.",
+                help: "Who e-mails are from where a rule names no other: an address of a domain that is verified at \
+                    Resend.",
                 help_url: "https://resend.com/docs/dashboard/domains/introduction",
             },
             Field {
@@ -277,7 +296,11 @@ pub const FORMS: &[Form] = &[
             },
         ],
         ways: &[],
-        probes: &[Probe { method: "GET", path: "/domains", feature: "seeing which domains are verified, and looking e-mails up" }],
+        probes: &[Probe {
+            method: "GET",
+            path: "/domains",
+            feature: "seeing which domains are verified, and looking e-mails up",
+        }],
     },
     Form {
         provider: Provider::ElevenLabs,
@@ -306,8 +329,16 @@ pub const FORMS: &[Form] = &[
         ],
         ways: &[],
         probes: &[
-            Probe { method: "GET", path: "/v1/user", feature: "seeing the account and its credits (permission user_read)" },
-            Probe { method: "GET", path: "/v2/voices?page_size=1", feature: "listing voices (permission voices_read)" },
+            Probe {
+                method: "GET",
+                path: "/v1/user",
+                feature: "seeing the account and its credits (permission user_read)",
+            },
+            Probe {
+                method: "GET",
+                path: "/v2/voices?page_size=1",
+                feature: "listing voices (permission voices_read)",
+            },
         ],
     },
 ];
@@ -318,19 +349,36 @@ mod tests {
 
     #[test]
     fn the_table_has_all_five_in_order_and_its_examples_fit() {
-        assert_eq!(FORMS.iter().map(|form| form.provider).collect::<Vec<_>>(), Provider::INTEGRATIONS);
+        assert_eq!(
+            FORMS.iter().map(|form| form.provider).collect::<Vec<_>>(),
+            Provider::INTEGRATIONS
+        );
         for form in FORMS {
             assert!(!form.probes.is_empty(), "{}: nothing verifies it", form.name);
             for field in form.fields {
                 assert!(field.shape.matches(field.example), "{} {}", form.name, field.name);
-                assert!(field.help_url.starts_with("https://") && field.help.ends_with('.'), "{} {}", form.name, field.name);
+                assert!(
+                    field.help_url.starts_with("https://") && field.help.ends_with('.'),
+                    "{} {}",
+                    form.name,
+                    field.name
+                );
             }
             for name in form.ways.iter().copied().flatten() {
-                assert!(form.field(name).is_some_and(|field| !field.is_required), "{} {name}", form.name);
+                assert!(
+                    form.field(name).is_some_and(|field| !field.is_required),
+                    "{} {name}",
+                    form.name
+                );
             }
             for probe in form.probes {
                 for name in probe.path.split('{').skip(1).filter_map(|rest| rest.split('}').next()) {
-                    assert!(form.field(name).is_some_and(|field| field.is_required && !field.shape.is_secret()), "{} {name}", probe.path);
+                    assert!(
+                        form.field(name)
+                            .is_some_and(|field| field.is_required && !field.shape.is_secret()),
+                        "{} {name}",
+                        probe.path
+                    );
                 }
             }
         }
@@ -340,26 +388,67 @@ mod tests {
     fn shapes_take_what_is_right_and_nothing_else() {
         let digits = "0123456789abcdefABCDEF9876543210";
         for (shape, right, wrong) in [
-            (Shape::Sid("AC"), vec![format!("AC{digits}")], vec![digits.to_owned(), format!("SK{digits}"), format!("AC{digits}0"), format!("ac{digits}")]),
+            (
+                Shape::Sid("AC"),
+                vec![format!("AC{digits}")],
+                vec![
+                    digits.to_owned(),
+                    format!("SK{digits}"),
+                    format!("AC{digits}0"),
+                    format!("ac{digits}"),
+                ],
+            ),
             (
                 Shape::E164,
-                ["+12025550123", "+442079460958", "+12345678", "+123456789012345"].map(str::to_owned).to_vec(),
-                ["12025550123", "+1 202 555 0123", "+02025550123", "+1234567", "+1234567890123456", "+1202555012３", "tel:+12025550123", ""]
+                ["+12025550123", "+442079460958", "+12345678", "+123456789012345"]
                     .map(str::to_owned)
                     .to_vec(),
+                [
+                    "12025550123",
+                    "+1 202 555 0123",
+                    "+02025550123",
+                    "+1234567",
+                    "+1234567890123456",
+                    "+1202555012３",
+                    "tel:+12025550123",
+                    "",
+                ]
+                .map(str::to_owned)
+                .to_vec(),
             ),
             (
                 Shape::Key("re_"),
                 vec!["re_1".to_owned()],
-                vec!["re_".to_owned(), "sk_1".to_owned(), "re_a b".to_owned(), "re_é".to_owned(), format!("re_{}", "a".repeat(510))],
+                vec![
+                    "re_".to_owned(),
+                    "sk_1".to_owned(),
+                    "re_a b".to_owned(),
+                    "re_é".to_owned(),
+                    format!("re_{}", "a".repeat(510)),
+                ],
             ),
-            (Shape::SigningSecret, vec!["a".repeat(16)], vec!["a".repeat(15), "a".repeat(513), "whsec_ abcdefghijkl".to_owned()]),
+            (
+                Shape::SigningSecret,
+                vec!["a".repeat(16)],
+                vec!["a".repeat(15), "a".repeat(513), "whsec_ abcdefghijkl".to_owned()],
+            ),
             (
                 Shape::Mailbox,
-                ["a@b.example", "Ann B. <ann@mail.example.com>", "Größe <a@b.example>"].map(str::to_owned).to_vec(),
-                ["a", "a@b", "a@@b.example", "<a@b.example", "A <a@b.example> x", "a@b.example\r\nBcc: x@y.example", "a@b.example, c@d.example", ""]
+                ["a@b.example", "Ann B. <ann@mail.example.com>", "Größe <a@b.example>"]
                     .map(str::to_owned)
                     .to_vec(),
+                [
+                    "a",
+                    "a@b",
+                    "a@@b.example",
+                    "<a@b.example",
+                    "A <a@b.example> x",
+                    "a@b.example\r\nBcc: x@y.example",
+                    "a@b.example, c@d.example",
+                    "",
+                ]
+                .map(str::to_owned)
+                .to_vec(),
             ),
         ] {
             for (texts, is_right) in [(right, true), (wrong, false)] {

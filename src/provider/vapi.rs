@@ -1,6 +1,7 @@
 //! Vapi's REST API: what proves an assistant or a number (rule 18), and that a key works.
 //!
-//! **Invariant:** a phone number's answer carries other providers' secrets (`twilioAuthToken`): only named fields are read, and the body is zeroed.
+//! **Invariant:** a phone number's answer carries other providers' secrets (`twilioAuthToken`):
+//! only named fields are read, and the body is zeroed.
 
 use super::{
     CallError, Refused, VapiCredential, Verified,
@@ -47,9 +48,14 @@ impl VapiClient {
     /// # Errors
     /// It could not be found out: no connection, no answer, 429 or 5xx.
     pub async fn verify(&self, credential: &VapiCredential, deadline: Duration) -> Result<Verified, CallError> {
-        match self.get::<Vec<serde::de::IgnoredAny>>(credential, "/assistant?limit=1", deadline).await {
+        match self
+            .get::<Vec<serde::de::IgnoredAny>>(credential, "/assistant?limit=1", deadline)
+            .await
+        {
             Ok(_) => Ok(Verified::Good { account: None }),
-            Err(CallError::Refused(refused)) if matches!(refused.http_status, 401 | 403) => Ok(Verified::Refused(refused)),
+            Err(CallError::Refused(refused)) if matches!(refused.http_status, 401 | 403) => {
+                Ok(Verified::Refused(refused))
+            }
             Err(error) => Err(error),
         }
     }
@@ -58,12 +64,25 @@ impl VapiClient {
     ///
     /// # Errors
     /// See [`CallError`]; `Ok(None)` means that Vapi was asked and this key cannot read it.
-    pub async fn get_assistant(&self, credential: &VapiCredential, id: &str, deadline: Duration) -> Result<Option<VapiAssistant>, CallError> {
+    pub async fn get_assistant(
+        &self,
+        credential: &VapiCredential,
+        id: &str,
+        deadline: Duration,
+    ) -> Result<Option<VapiAssistant>, CallError> {
         // Ids go into the path as they stand: anything else than Vapi's own alphabet is no id.
-        if id.is_empty() || id.len() > 64 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) {
+        if id.is_empty()
+            || id.len() > 64
+            || !id
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        {
             return Ok(None);
         }
-        match self.get::<VapiAssistant>(credential, &format!("/assistant/{id}"), deadline).await {
+        match self
+            .get::<VapiAssistant>(credential, &format!("/assistant/{id}"), deadline)
+            .await
+        {
             Ok(assistant) => Ok((assistant.id == id).then_some(assistant)),
             // 400: an id that is no UUID; 403 and 404: of another organisation, or of none.
             Err(CallError::Refused(refused)) if matches!(refused.http_status, 400 | 403 | 404) => Ok(None),
@@ -75,7 +94,12 @@ impl VapiClient {
     ///
     /// # Errors
     /// See [`CallError`]; `Ok(None)` means that Vapi was asked and it is not there.
-    pub async fn find_phone_number(&self, credential: &VapiCredential, number: &str, deadline: Duration) -> Result<Option<VapiNumber>, CallError> {
+    pub async fn find_phone_number(
+        &self,
+        credential: &VapiCredential,
+        number: &str,
+        deadline: Duration,
+    ) -> Result<Option<VapiNumber>, CallError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Row {
@@ -88,9 +112,18 @@ impl VapiClient {
         for _ in 0..PAGES_MAX {
             let left = until.saturating_duration_since(tokio::time::Instant::now());
             let rows: Vec<Row> = self.get(credential, &path, left).await?;
-            // There is no cursor: the next page is what was created before the oldest of this one. The time is Vapi's text and goes into a query.
-            let is_time = |text: &&String| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b':' | b'.'));
-            let oldest = rows.iter().filter_map(|row| row.created_at.as_ref()).min().filter(is_time).cloned();
+            // There is no cursor: the next page is what was created before the oldest of this one.
+            // The time is Vapi's text and goes into a query.
+            let is_time = |text: &&String| {
+                text.bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b':' | b'.'))
+            };
+            let oldest = rows
+                .iter()
+                .filter_map(|row| row.created_at.as_ref())
+                .min()
+                .filter(is_time)
+                .cloned();
             let is_last = rows.len() < PAGE_SIZE;
             if let Some(row) = rows.into_iter().find(|row| row.number.as_deref() == Some(number)) {
                 return Ok(Some(VapiNumber { id: row.id }));
@@ -100,20 +133,43 @@ impl VapiClient {
                 _ => return Ok(None),
             }
         }
-        Err(CallError::NoAnswer { host: self.base_url.clone(), reason: format!("more than {} numbers", PAGES_MAX * PAGE_SIZE) })
+        Err(CallError::NoAnswer {
+            host: self.base_url.clone(),
+            reason: format!("more than {} numbers", PAGES_MAX * PAGE_SIZE),
+        })
     }
 
-    async fn get<T: DeserializeOwned>(&self, credential: &VapiCredential, path: &str, deadline: Duration) -> Result<T, CallError> {
-        let request = self.http.trusted().get(format!("{}{path}", self.base_url)).header(AUTHORIZATION, bearer(credential));
+    async fn get<T: DeserializeOwned>(
+        &self,
+        credential: &VapiCredential,
+        path: &str,
+        deadline: Duration,
+    ) -> Result<T, CallError> {
+        let request = self
+            .http
+            .trusted()
+            .get(format!("{}{path}", self.base_url))
+            .header(AUTHORIZATION, bearer(credential));
         let host = || self.base_url.clone();
-        let no_answer = |reason: &str| CallError::NoAnswer { host: host(), reason: reason.to_owned() };
-        let Answer { status, retry_after, body } = self.http.exchange(request, deadline).await?;
+        let no_answer = |reason: &str| CallError::NoAnswer {
+            host: host(),
+            reason: reason.to_owned(),
+        };
+        let Answer {
+            status,
+            retry_after,
+            body,
+        } = self.http.exchange(request, deadline).await?;
         match status {
-            200..300 => serde_json::from_slice(&body.map_err(no_answer)?).map_err(|_| no_answer("the answer is not Vapi's JSON")),
+            200..300 => serde_json::from_slice(&body.map_err(no_answer)?)
+                .map_err(|_| no_answer("the answer is not Vapi's JSON")),
             300..400 => Err(CallError::Redirect { host: host(), status }),
-            400.. => {
-                Err(CallError::Refused(Refused { http_status: status, code: None, message: body.map_or_else(|_| "".into(), |body| words(&body)), retry_after }))
-            }
+            400.. => Err(CallError::Refused(Refused {
+                http_status: status,
+                code: None,
+                message: body.map_or_else(|_| "".into(), |body| words(&body)),
+                retry_after,
+            })),
             _ => Err(no_answer("the answer has no final status")),
         }
     }
@@ -124,7 +180,8 @@ fn bearer(credential: &VapiCredential) -> http::HeaderValue {
     let mut text = Zeroizing::new(Vec::with_capacity(7 + secret.len()));
     text.extend_from_slice(b"Bearer ");
     text.extend_from_slice(secret);
-    // `Credential::check` let only visible characters pass; a key that was not checked gets an empty header and Vapi's 401.
+    // `Credential::check` let only visible characters pass; a key that was not checked gets an
+    // empty header and Vapi's 401.
     let mut value = http::HeaderValue::from_bytes(&text).unwrap_or_else(|_| http::HeaderValue::from_static(""));
     value.set_sensitive(true);
     value
@@ -143,8 +200,12 @@ fn words(body: &[u8]) -> Box<str> {
         message: Message,
     }
     match serde_json::from_slice(body) {
-        Ok(Problem { message: Message::One(text) }) => masked(&text),
-        Ok(Problem { message: Message::Many(texts) }) => masked(&texts.join("; ")),
+        Ok(Problem {
+            message: Message::One(text),
+        }) => masked(&text),
+        Ok(Problem {
+            message: Message::Many(texts),
+        }) => masked(&texts.join("; ")),
         Err(_) => "".into(),
     }
 }

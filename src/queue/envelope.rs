@@ -1,9 +1,12 @@
-//! The envelope's bytes: a version, the attributes as (code, length, value), an end, then the provider's body untouched.
+//! The envelope's bytes: a version, the attributes as (code, length, value), an end, then the
+//! provider's body untouched.
 //!
-//! The log and every broker backend enter. **Invariant:** [`decode`] of [`encode`] is the same envelope, and no bytes make [`decode`] panic.
+//! The log and every broker backend enter. **Invariant:** [`decode`] of [`encode`] is the same
+//! envelope, and no bytes make [`decode`] panic.
 //!
-//! Attributes carry the names of `CloudEvents` 1.0; the log writes a one-byte code for each name, brokers write [`attributes`] as headers.
-//! A code that this version does not know is passed over, so that an older process reads what a newer one wrote.
+//! Attributes carry the names of `CloudEvents` 1.0; the log writes a one-byte code for each name,
+//! brokers write [`attributes`] as headers. A code that this version does not know is passed over,
+//! so that an older process reads what a newer one wrote.
 
 use crate::domain::{DedupeKey, EndpointId, Envelope, EventId, EventType, OrgId, Source, Subject, Timestamp};
 use bytes::Bytes;
@@ -87,7 +90,8 @@ fn put(into: &mut Vec<u8>, code: u8, value: &[u8]) {
     into.extend_from_slice(value);
 }
 
-/// Requests are limited to far less than 4 GiB; a longer text would be cut off by the queue's own limit before it is written.
+/// Requests are limited to far less than 4 GiB; a longer text would be cut off by the queue's own
+/// limit before it is written.
 fn length(bytes: usize) -> [u8; 4] {
     u32::try_from(bytes).unwrap_or(u32::MAX).to_le_bytes()
 }
@@ -95,14 +99,33 @@ fn length(bytes: usize) -> [u8; 4] {
 /// As many bytes as [`encode`] appends, exactly.
 #[must_use]
 pub fn encoded_bytes_max(envelope: &Envelope) -> usize {
-    let texts = [envelope.source.as_str(), envelope.event_type.as_str(), &envelope.subject.0, &envelope.content_type, &envelope.path, &envelope.query];
+    let texts = [
+        envelope.source.as_str(),
+        envelope.event_type.as_str(),
+        &envelope.subject.0,
+        &envelope.content_type,
+        &envelope.path,
+        &envelope.query,
+    ];
     let fixed = 1 + (16 + 8 + 16 + 8) + ATTRIBUTE_HEAD * 10 + 1;
-    let optional =
-        [envelope.org.map(|_| 16), envelope.endpoint.map(|_| 16), envelope.traceparent.as_ref().map(|text| text.len()), (envelope.hops > 0).then_some(1)];
+    let optional = [
+        envelope.org.map(|_| 16),
+        envelope.endpoint.map(|_| 16),
+        envelope.traceparent.as_ref().map(|text| text.len()),
+        (envelope.hops > 0).then_some(1),
+    ];
     fixed
         + texts.iter().map(|text| text.len()).sum::<usize>()
-        + optional.iter().flatten().map(|bytes| bytes + ATTRIBUTE_HEAD).sum::<usize>()
-        + envelope.headers.iter().map(|(name, value)| ATTRIBUTE_HEAD + 4 + name.len() + value.len()).sum::<usize>()
+        + optional
+            .iter()
+            .flatten()
+            .map(|bytes| bytes + ATTRIBUTE_HEAD)
+            .sum::<usize>()
+        + envelope
+            .headers
+            .iter()
+            .map(|(name, value)| ATTRIBUTE_HEAD + 4 + name.len() + value.len())
+            .sum::<usize>()
         + envelope.body.len()
 }
 
@@ -142,9 +165,15 @@ impl<'a> Rest<'a> {
     }
 
     fn value(&mut self) -> Result<&'a [u8], EnvelopeError> {
-        let (length, rest) = self.bytes.get(self.at..).and_then(<[u8]>::split_first_chunk::<4>).ok_or(broken("it ends inside the attributes"))?;
+        let (length, rest) = self
+            .bytes
+            .get(self.at..)
+            .and_then(<[u8]>::split_first_chunk::<4>)
+            .ok_or(broken("it ends inside the attributes"))?;
         let length = u32::from_le_bytes(*length) as usize;
-        let value = rest.get(..length).ok_or(broken("an attribute is longer than the event"))?;
+        let value = rest
+            .get(..length)
+            .ok_or(broken("an attribute is longer than the event"))?;
         self.at += 4 + length;
         Ok(value)
     }
@@ -172,20 +201,41 @@ struct Parts {
 impl Parts {
     fn take(&mut self, code: u8, value: &[u8]) -> Result<(), EnvelopeError> {
         match code {
-            code::ID => once(&mut self.id, EventId::from_slice(value).map_err(|_| broken("id is not 16 bytes"))?),
-            code::SOURCE => once(&mut self.source, text(value)?.parse().map_err(|_| broken("an unknown source"))?),
+            code::ID => once(
+                &mut self.id,
+                EventId::from_slice(value).map_err(|_| broken("id is not 16 bytes"))?,
+            ),
+            code::SOURCE => once(
+                &mut self.source,
+                text(value)?.parse().map_err(|_| broken("an unknown source"))?,
+            ),
             code::TYPE => once(&mut self.event_type, EventType::from_stored(text(value)?)),
             code::TIME => once(&mut self.time, timestamp(value)?),
             code::RECEIVED_AT => once(&mut self.received_at, timestamp(value)?),
             code::SUBJECT => once(&mut self.subject, Subject(text(value)?.into())),
-            code::ORG => once(&mut self.org, OrgId::from_slice(value).map_err(|_| broken("orgid is not 16 bytes"))?),
-            code::ENDPOINT => once(&mut self.endpoint, EndpointId::from_slice(value).map_err(|_| broken("endpointid is not 16 bytes"))?),
-            code::DEDUPE_KEY => once(&mut self.dedupe_key, DedupeKey(value.try_into().map_err(|_| broken("dedupekey is not 16 bytes"))?)),
+            code::ORG => once(
+                &mut self.org,
+                OrgId::from_slice(value).map_err(|_| broken("orgid is not 16 bytes"))?,
+            ),
+            code::ENDPOINT => once(
+                &mut self.endpoint,
+                EndpointId::from_slice(value).map_err(|_| broken("endpointid is not 16 bytes"))?,
+            ),
+            code::DEDUPE_KEY => once(
+                &mut self.dedupe_key,
+                DedupeKey(value.try_into().map_err(|_| broken("dedupekey is not 16 bytes"))?),
+            ),
             code::TRACEPARENT => once(&mut self.traceparent, text(value)?.into()),
             code::CONTENT_TYPE => once(&mut self.content_type, text(value)?.into()),
             code::PATH => once(&mut self.path, text(value)?.into()),
             code::QUERY => once(&mut self.query, text(value)?.into()),
-            code::HOPS => once(&mut self.hops, *value.first().filter(|_| value.len() == 1).ok_or(broken("hops is not one byte"))?),
+            code::HOPS => once(
+                &mut self.hops,
+                *value
+                    .first()
+                    .filter(|_| value.len() == 1)
+                    .ok_or(broken("hops is not one byte"))?,
+            ),
             code::HEADER => {
                 let mut pair = Rest { bytes: value, at: 0 };
                 let name = text(pair.value()?)?.into();
@@ -230,11 +280,13 @@ fn text(value: &[u8]) -> Result<&str, EnvelopeError> {
 }
 
 fn timestamp(value: &[u8]) -> Result<Timestamp, EnvelopeError> {
-    Ok(Timestamp::from_micros(i64::from_le_bytes(value.try_into().map_err(|_| broken("a time is not 8 bytes"))?)))
+    Ok(Timestamp::from_micros(i64::from_le_bytes(
+        value.try_into().map_err(|_| broken("a time is not 8 bytes"))?,
+    )))
 }
 
-/// The attributes as `CloudEvents` names and texts, for the headers of brokers. `schemas/envelope.json` describes them.
-/// The body is not among them: it is the message itself.
+/// The attributes as `CloudEvents` names and texts, for the headers of brokers.
+/// `schemas/envelope.json` describes them. The body is not among them: it is the message itself.
 #[must_use]
 pub fn attributes(envelope: &Envelope) -> Vec<(&'static str, Cow<'_, str>)> {
     let mut attributes: Vec<(&'static str, Cow<'_, str>)> = Vec::with_capacity(18);
@@ -270,8 +322,14 @@ pub fn attributes(envelope: &Envelope) -> Vec<(&'static str, Cow<'_, str>)> {
 
 /// A time outside of what RFC 3339 can say becomes the nearest that it can.
 fn rfc3339(time: Timestamp) -> String {
-    let nearest = if time.as_micros() < 0 { jiff::Timestamp::UNIX_EPOCH } else { jiff::Timestamp::MAX };
-    jiff::Timestamp::from_microsecond(time.as_micros()).unwrap_or(nearest).to_string()
+    let nearest = if time.as_micros() < 0 {
+        jiff::Timestamp::UNIX_EPOCH
+    } else {
+        jiff::Timestamp::MAX
+    };
+    jiff::Timestamp::from_microsecond(time.as_micros())
+        .unwrap_or(nearest)
+        .to_string()
 }
 
 #[cfg(test)]
@@ -281,31 +339,53 @@ mod tests {
 
     fn envelopes() -> impl Strategy<Value = Envelope> {
         let times = (any::<i64>(), any::<i64>());
-        let ids = (any::<[u8; 16]>(), any::<[u8; 16]>(), proptest::option::of(any::<[u8; 16]>()), proptest::option::of(any::<[u8; 16]>()));
-        let texts = (".{0,40}", ".{0,40}", proptest::option::of(".{0,60}"), ".{0,40}", ".{0,40}", ".{0,40}");
-        let rest = (proptest::collection::vec((".{0,20}", ".{0,40}"), 0..5), any::<u8>(), proptest::collection::vec(any::<u8>(), 0..300), 0..Source::ALL.len());
-        (times, ids, texts, rest).prop_map(|((time, received_at), (id, dedupe_key, org, endpoint), texts, (headers, hops, body, source))| {
-            let source = Source::ALL[source];
-            let (kind, subject, traceparent, content_type, path, query) = texts;
-            Envelope {
-                id: EventId::from_slice(&id).expect("sixteen bytes"),
-                source,
-                event_type: EventType::new(source, &kind),
-                time: Timestamp::from_micros(time),
-                received_at: Timestamp::from_micros(received_at),
-                subject: Subject(subject.into()),
-                org: org.map(|org| OrgId::from_slice(&org).expect("sixteen bytes")),
-                endpoint: endpoint.map(|endpoint| EndpointId::from_slice(&endpoint).expect("sixteen bytes")),
-                dedupe_key: DedupeKey(dedupe_key),
-                traceparent: traceparent.map(Into::into),
-                content_type: content_type.into(),
-                path: path.into(),
-                query: query.into(),
-                headers: headers.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
-                hops,
-                body: body.into(),
-            }
-        })
+        let ids = (
+            any::<[u8; 16]>(),
+            any::<[u8; 16]>(),
+            proptest::option::of(any::<[u8; 16]>()),
+            proptest::option::of(any::<[u8; 16]>()),
+        );
+        let texts = (
+            ".{0,40}",
+            ".{0,40}",
+            proptest::option::of(".{0,60}"),
+            ".{0,40}",
+            ".{0,40}",
+            ".{0,40}",
+        );
+        let rest = (
+            proptest::collection::vec((".{0,20}", ".{0,40}"), 0..5),
+            any::<u8>(),
+            proptest::collection::vec(any::<u8>(), 0..300),
+            0..Source::ALL.len(),
+        );
+        (times, ids, texts, rest).prop_map(
+            |((time, received_at), (id, dedupe_key, org, endpoint), texts, (headers, hops, body, source))| {
+                let source = Source::ALL[source];
+                let (kind, subject, traceparent, content_type, path, query) = texts;
+                Envelope {
+                    id: EventId::from_slice(&id).expect("sixteen bytes"),
+                    source,
+                    event_type: EventType::new(source, &kind),
+                    time: Timestamp::from_micros(time),
+                    received_at: Timestamp::from_micros(received_at),
+                    subject: Subject(subject.into()),
+                    org: org.map(|org| OrgId::from_slice(&org).expect("sixteen bytes")),
+                    endpoint: endpoint.map(|endpoint| EndpointId::from_slice(&endpoint).expect("sixteen bytes")),
+                    dedupe_key: DedupeKey(dedupe_key),
+                    traceparent: traceparent.map(Into::into),
+                    content_type: content_type.into(),
+                    path: path.into(),
+                    query: query.into(),
+                    headers: headers
+                        .into_iter()
+                        .map(|(name, value)| (name.into(), value.into()))
+                        .collect(),
+                    hops,
+                    body: body.into(),
+                }
+            },
+        )
     }
 
     fn encoded(envelope: &Envelope) -> Vec<u8> {
@@ -332,7 +412,11 @@ mod tests {
         }
 
         #[test]
-        fn a_changed_or_cut_envelope_is_another_or_an_error(envelope in envelopes(), at in any::<prop::sample::Index>(), flip in 1..=255_u8) {
+        fn a_changed_or_cut_envelope_is_another_or_an_error(
+            envelope in envelopes(),
+            at in any::<prop::sample::Index>(),
+            flip in 1..=255_u8,
+        ) {
             let whole = encoded(&envelope);
             let at = at.index(whole.len());
             let mut changed = whole.clone();
@@ -347,12 +431,18 @@ mod tests {
     }
 
     fn sample() -> Envelope {
-        envelopes().new_tree(&mut proptest::test_runner::TestRunner::deterministic()).expect("a sample").current()
+        envelopes()
+            .new_tree(&mut proptest::test_runner::TestRunner::deterministic())
+            .expect("a sample")
+            .current()
     }
 
     #[test]
     fn the_body_is_borrowed_from_what_was_read() {
-        let envelope = Envelope { body: Bytes::from_static(b"untouched"), ..sample() };
+        let envelope = Envelope {
+            body: Bytes::from_static(b"untouched"),
+            ..sample()
+        };
         let bytes = Bytes::from(encoded(&envelope));
         let decoded = decode(&bytes).unwrap();
         assert_eq!(decoded.body.as_ptr(), bytes[bytes.len() - 9..].as_ptr());
@@ -373,15 +463,25 @@ mod tests {
         let bytes = encoded(&sample());
         let reason = |bytes: Vec<u8>| decode(&bytes.into()).unwrap_err().reason;
         assert_eq!(reason(Vec::new()), "it ends inside the attributes");
-        assert_eq!(reason([&[9][..], &bytes[1..]].concat()), "a version that this process does not know");
+        assert_eq!(
+            reason([&[9][..], &bytes[1..]].concat()),
+            "a version that this process does not know"
+        );
         assert_eq!(reason(vec![VERSION, code::END]), "id is missing");
         let id_twice = [&bytes[..22], &bytes[1..]].concat();
         assert_eq!(reason(id_twice), "an attribute stands twice");
-        assert_eq!(reason([&[VERSION, code::ID][..], &u32::MAX.to_le_bytes()].concat()), "an attribute is longer than the event");
-        assert_eq!(reason([&[VERSION, code::SUBJECT][..], &1_u32.to_le_bytes(), &[0xFF]].concat()), "an attribute is not UTF-8");
+        assert_eq!(
+            reason([&[VERSION, code::ID][..], &u32::MAX.to_le_bytes()].concat()),
+            "an attribute is longer than the event"
+        );
+        assert_eq!(
+            reason([&[VERSION, code::SUBJECT][..], &1_u32.to_le_bytes(), &[0xFF]].concat()),
+            "an attribute is not UTF-8"
+        );
     }
 
-    /// What stands on disks is read by later versions: this text never changes, a later format stands beside it.
+    /// What stands on disks is read by later versions: this text never changes, a later format
+    /// stands beside it.
     #[test]
     fn version_one_stays_readable() {
         let stored = hex::decode(concat!(
@@ -415,9 +515,21 @@ mod tests {
         ));
         let envelope = decode(&stored.unwrap().into()).unwrap();
         assert_eq!(envelope.id.to_string(), "01900000-0000-7000-8000-000000000001");
-        assert_eq!((envelope.event_type.as_str(), &*envelope.subject.0, envelope.hops), ("vapi.call", "c", 2));
-        assert_eq!((envelope.time.as_micros(), envelope.received_at.as_micros()), (1_000_000, 2_000_000));
-        assert_eq!((&*envelope.content_type, &*envelope.path, &*envelope.query), ("text/plain", "/", ""));
-        assert_eq!((envelope.headers, envelope.body), (vec![("h".into(), "v".into())], Bytes::from_static(b"body")));
+        assert_eq!(
+            (envelope.event_type.as_str(), &*envelope.subject.0, envelope.hops),
+            ("vapi.call", "c", 2)
+        );
+        assert_eq!(
+            (envelope.time.as_micros(), envelope.received_at.as_micros()),
+            (1_000_000, 2_000_000)
+        );
+        assert_eq!(
+            (&*envelope.content_type, &*envelope.path, &*envelope.query),
+            ("text/plain", "/", "")
+        );
+        assert_eq!(
+            (envelope.headers, envelope.body),
+            (vec![("h".into(), "v".into())], Bytes::from_static(b"body"))
+        );
     }
 }

@@ -1,6 +1,8 @@
-//! The way from receivers to workers: durable before it is confirmed, at least once, in order within a subject.
+//! The way from receivers to workers: durable before it is confirmed, at least once, in order
+//! within a subject.
 //!
-//! Receivers publish, workers consume. **Invariant:** what was confirmed comes out until it is acked, whatever dies in between.
+//! Receivers publish, workers consume. **Invariant:** what was confirmed comes out until it is
+//! acked, whatever dies in between.
 
 mod envelope;
 mod log;
@@ -14,21 +16,25 @@ use crate::domain::{Envelope, OrgId, Timestamp, VerifiedEvent};
 use async_trait::async_trait;
 use std::sync::Arc;
 
-/// The contract. Every sentence of it has a test in `tests/it/conformance/queue.rs`, run over every backend.
+/// The contract. Every sentence of it has a test in `tests/it/conformance/queue.rs`, run over every
+/// backend.
 #[async_trait]
 pub trait EventQueue: Send + Sync + 'static {
-    /// Returns once the event is durable (embedded: fsynced; a broker: confirmed), or why it is not. Concurrent publishes share one fsync.
-    /// Dropping the future cancels the wait, not the write.
+    /// Returns once the event is durable (embedded: fsynced; a broker: confirmed), or why it is
+    /// not. Concurrent publishes share one fsync. Dropping the future cancels the wait, not the
+    /// write.
     async fn publish(&self, event: &VerifiedEvent) -> Result<(), PublishError>;
 
-    /// At least once; events of a subject in the order in which they were confirmed; what was not acked comes back after a restart.
-    /// The embedded queue has one consumer at a time: a second call is an error while the first is held.
+    /// At least once; events of a subject in the order in which they were confirmed; what was not
+    /// acked comes back after a restart. The embedded queue has one consumer at a time: a second
+    /// call is an error while the first is held.
     async fn consume(&self) -> Result<Box<dyn Deliveries>, ConsumeError>;
 
     /// What stands in the queue now. Memory only: it is read at each scrape.
     fn state(&self) -> QueueState;
 
-    /// Returns when the queue has failed for good, with the reason: the process then says so and ends. Waits for ever while all is well.
+    /// Returns when the queue has failed for good, with the reason: the process then says so and
+    /// ends. Waits for ever while all is well.
     async fn failed(&self) -> Arc<str> {
         std::future::pending().await
     }
@@ -39,11 +45,12 @@ pub trait EventQueue: Send + Sync + 'static {
 
 #[async_trait]
 pub trait Deliveries: Send {
-    /// Waits for at least one delivery, then returns at most `count_max` that are there. Empty only when the queue was closed.
-    /// Cancel safe: dropping the future loses nothing.
+    /// Waits for at least one delivery, then returns at most `count_max` that are there. Empty only
+    /// when the queue was closed. Cancel safe: dropping the future loses nothing.
     async fn next_batch(&mut self, count_max: usize) -> Result<Vec<Delivery>, ConsumeError>;
 
-    /// Acks deliveries, in any order and any grouping; acking twice is no error. The durable mark follows lazily, so that a crash may bring acked events back: dedupe absorbs them.
+    /// Acks deliveries, in any order and any grouping; acking twice is no error. The durable mark
+    /// follows lazily, so that a crash may bring acked events back: dedupe absorbs them.
     async fn ack(&mut self, tags: &[DeliveryTag]) -> Result<(), ConsumeError>;
 }
 
@@ -54,7 +61,8 @@ pub struct DeliveryTag(pub u64);
 #[derive(Debug)]
 pub struct Delivery {
     pub tag: DeliveryTag,
-    /// What could not be decoded costs only itself: it is handed over as an error, to be set aside as a dead letter.
+    /// What could not be decoded costs only itself: it is handed over as an error, to be set aside
+    /// as a dead letter.
     pub event: Result<Envelope, EnvelopeError>,
 }
 
@@ -89,13 +97,15 @@ pub enum PublishError {
     /// No room now; nothing was stored. Receiver: 503 with Retry-After.
     #[error("the queue holds {bytes} of {bytes_max} bytes and takes no more")]
     Full { bytes: u64, bytes_max: u64 },
-    /// This organisation holds more than its share of a queue that is over half full (rule 22). Receiver: 503 with Retry-After.
+    /// This organisation holds more than its share of a queue that is over half full (rule 22).
+    /// Receiver: 503 with Retry-After.
     #[error("organisation {org} holds {bytes} bytes of a queue that is over half full")]
     OverShare { org: OrgId, bytes: u64 },
     /// The disk is nearly full (rule 13). Receiver: 503 with Retry-After.
     #[error("the queue's disk has {free_bytes} bytes free and intake stops below {free_bytes_min}")]
     DiskNearlyFull { free_bytes: u64, free_bytes_min: u64 },
-    /// A write or an fsync failed. Final: this process publishes nothing any more, and ends. Receiver: 503.
+    /// A write or an fsync failed. Final: this process publishes nothing any more, and ends.
+    /// Receiver: 503.
     #[error("the log failed and takes nothing until the process is started again: {reason}")]
     Failed { reason: Arc<str> },
     #[error("the queue is closed")]
@@ -113,10 +123,17 @@ pub enum ConsumeError {
 /// Opens the queue that a URL names: `embedded:DIRECTORY`.
 ///
 /// # Errors
-/// Says which setting is wrong, or what stands in the way (another process holds the directory, a damaged segment).
-pub async fn connect(url: &str, settings: LogSettings, clock: Arc<dyn crate::domain::Clock>) -> Result<Arc<dyn EventQueue>, ConnectError> {
+/// Says which setting is wrong, or what stands in the way (another process holds the directory, a
+/// damaged segment).
+pub async fn connect(
+    url: &str,
+    settings: LogSettings,
+    clock: Arc<dyn crate::domain::Clock>,
+) -> Result<Arc<dyn EventQueue>, ConnectError> {
     match url.split_once(':') {
-        Some(("embedded", directory)) if !directory.is_empty() => Ok(Arc::new(LogQueue::open(directory.as_ref(), settings, clock).await?)),
+        Some(("embedded", directory)) if !directory.is_empty() => {
+            Ok(Arc::new(LogQueue::open(directory.as_ref(), settings, clock).await?))
+        }
         _ => Err(ConnectError::UnknownUrl),
     }
 }
@@ -128,9 +145,14 @@ pub enum ConnectError {
     #[error("{directory} is in use by another hookswitch process; stop it, or give this one its own directory")]
     InUse { directory: String },
     #[error(
-        "the queue's segment {segment} is damaged at byte {offset}: {reason}. Nothing was changed. Move the file away to start without its events, or restore it"
+        "the queue's segment {segment} is damaged at byte {offset}: {reason}. Nothing was changed. Move the file away \
+        to start without its events, or restore it"
     )]
-    Damaged { segment: String, offset: u64, reason: String },
+    Damaged {
+        segment: String,
+        offset: u64,
+        reason: String,
+    },
     #[error("cannot {doing} {path}")]
     Io {
         doing: &'static str,

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use uuid::Uuid;
 
-/// Why a request was refused. The sender learns the status only; people read the cause in rejections and metrics.
+/// Why a request was refused. The sender learns the status only; people read the cause in
+/// rejections and metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Cause {
     BadSignature,
@@ -74,7 +75,9 @@ impl Cause {
     /// One status, and so one answer, for everything that is not vouched for.
     pub(super) const fn status(self) -> StatusCode {
         match self {
-            Self::BadSignature | Self::TooOld | Self::UnknownRoute | Self::ConflictingRoute | Self::HopLimit => StatusCode::UNAUTHORIZED,
+            Self::BadSignature | Self::TooOld | Self::UnknownRoute | Self::ConflictingRoute | Self::HopLimit => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::NotTheFormat => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -90,20 +93,35 @@ impl Cause {
 }
 
 /// Statuses of answers, as the histogram's label and its place in [`super::meters`].
-pub(super) const STATUSES: [&str; 12] = ["200", "400", "401", "404", "405", "408", "413", "414", "415", "429", "431", "503"];
+pub(super) const STATUSES: [&str; 12] = [
+    "200", "400", "401", "404", "405", "408", "413", "414", "415", "429", "431", "503",
+];
 
-/// The words of a refusal: the same bytes each time but for the request's id, without a word of the request.
+/// The words of a refusal: the same bytes each time but for the request's id, without a word of the
+/// request.
 const fn problem(status: StatusCode) -> &'static str {
     match status.as_u16() {
-        400 => r#"{"type":"about:blank","title":"Bad Request","status":400,"detail":"This is not a webhook of this source.","code":"not_the_format"}"#,
-        401 => r#"{"type":"about:blank","title":"Unauthorized","status":401,"detail":"No valid secret vouches for this request.","code":"not_verified"}"#,
+        400 => {
+            r#"{"type":"about:blank","title":"Bad Request","status":400,"detail":"This is not a webhook of this source.","code":"not_the_format"}"#
+        }
+        401 => {
+            r#"{"type":"about:blank","title":"Unauthorized","status":401,"detail":"No valid secret vouches for this request.","code":"not_verified"}"#
+        }
         404 => {
             r#"{"type":"about:blank","title":"Not Found","status":404,"detail":"Webhooks go to /webhooks/{source} or /webhooks/{source}/{endpoint_id}.","code":"not_found"}"#
         }
-        405 => r#"{"type":"about:blank","title":"Method Not Allowed","status":405,"detail":"Webhooks are sent with POST.","code":"method_not_allowed"}"#,
-        408 => r#"{"type":"about:blank","title":"Request Timeout","status":408,"detail":"The body did not arrive in time.","code":"timeout"}"#,
-        413 => r#"{"type":"about:blank","title":"Content Too Large","status":413,"detail":"The body is over the limit.","code":"too_large"}"#,
-        414 => r#"{"type":"about:blank","title":"URI Too Long","status":414,"detail":"The path with its query is over the limit.","code":"path_too_long"}"#,
+        405 => {
+            r#"{"type":"about:blank","title":"Method Not Allowed","status":405,"detail":"Webhooks are sent with POST.","code":"method_not_allowed"}"#
+        }
+        408 => {
+            r#"{"type":"about:blank","title":"Request Timeout","status":408,"detail":"The body did not arrive in time.","code":"timeout"}"#
+        }
+        413 => {
+            r#"{"type":"about:blank","title":"Content Too Large","status":413,"detail":"The body is over the limit.","code":"too_large"}"#
+        }
+        414 => {
+            r#"{"type":"about:blank","title":"URI Too Long","status":414,"detail":"The path with its query is over the limit.","code":"path_too_long"}"#
+        }
         415 => {
             r#"{"type":"about:blank","title":"Unsupported Media Type","status":415,"detail":"The source does not send this content type or encoding.","code":"unsupported_media_type"}"#
         }
@@ -118,8 +136,9 @@ const fn problem(status: StatusCode) -> &'static str {
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The problem with the id by which people find the request: the rejection's own, in the body and in the header as the admin API has it.
-/// Every id has the same length, so that answers of one status differ in nothing else.
+/// The problem with the id by which people find the request: the rejection's own, in the body and
+/// in the header as the admin API has it. Every id has the same length, so that answers of one
+/// status differ in nothing else.
 pub(super) fn refused(cause: Cause, request_id: Uuid) -> Response {
     let status = cause.status();
     let mut text = Uuid::encode_buffer();
@@ -128,7 +147,10 @@ pub(super) fn refused(cause: Cause, request_id: Uuid) -> Response {
     let mut response = Response::new(Body::from([problem, r#","request_id":""#, id, r#""}"#].concat()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
     headers.insert(REQUEST_ID, HeaderValue::from_str(id).expect("a UUID is visible ASCII"));
     match cause {
         Cause::MethodNotAllowed => {
@@ -162,11 +184,14 @@ pub(super) fn taken(kind: AnswerKind, body: &[u8]) -> Response {
         AnswerKind::Empty => return Response::new(Body::empty()),
     };
     let mut response = Response::new(Body::from(answer));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
-/// Handles of the metrics that each request touches: finding them anew would cost more than recording.
+/// Handles of the metrics that each request touches: finding them anew would cost more than
+/// recording.
 pub(super) struct Meters {
     receive: [[metrics::Histogram; STATUSES.len()]; 3],
 }
@@ -174,11 +199,20 @@ pub(super) struct Meters {
 impl Meters {
     pub(super) fn new() -> Self {
         let of = |source| STATUSES.map(|status| catalogue::RECEIVE_SECONDS.histogram(&[source, status]));
-        Self { receive: [of(label(Some(Source::Vapi))), of(label(Some(Source::Twilio))), of(label(None))] }
+        Self {
+            receive: [
+                of(label(Some(Source::Vapi))),
+                of(label(Some(Source::Twilio))),
+                of(label(None)),
+            ],
+        }
     }
 
     pub(super) fn received(&self, source: Option<Source>, status: StatusCode, seconds: f64) {
-        let place = STATUSES.iter().position(|known| *known == status.as_str()).expect("every answer's status is listed");
+        let place = STATUSES
+            .iter()
+            .position(|known| *known == status.as_str())
+            .expect("every answer's status is listed");
         let row = match source {
             Some(Source::Vapi) => 0,
             Some(Source::Twilio) => 1,
@@ -219,9 +253,15 @@ mod tests {
 
     #[test]
     fn what_is_not_vouched_for_gets_one_answer() {
-        let answers: Vec<_> = [Cause::BadSignature, Cause::TooOld, Cause::UnknownRoute, Cause::ConflictingRoute, Cause::HopLimit]
-            .map(|cause| format!("{:?}", refused(cause, Uuid::nil())))
-            .into();
+        let answers: Vec<_> = [
+            Cause::BadSignature,
+            Cause::TooOld,
+            Cause::UnknownRoute,
+            Cause::ConflictingRoute,
+            Cause::HopLimit,
+        ]
+        .map(|cause| format!("{:?}", refused(cause, Uuid::nil())))
+        .into();
         assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
     }
 }

@@ -9,29 +9,49 @@ use bytes::Bytes;
 use http::{HeaderMap, header, request};
 use std::time::Duration;
 
-/// Headers that rules may read. Never a signature, `Authorization` or a secret: only what is listed travels.
+/// Headers that rules may read. Never a signature, `Authorization` or a secret: only what is listed
+/// travels.
 const HEADERS: [&str; 2] = ["user-agent", "i-twilio-idempotency-token"];
 const HEADER_BYTES_MAX: usize = 256;
 /// A sender's clock may be this far ahead; beyond it, its time is taken for a mistake.
 const AHEAD_MAX: Duration = Duration::from_mins(5);
 
 /// Vouches for a request whose signature matched. The only place that does.
-pub(super) fn vouch(signer: Signer, place: Place, reading: Reading, head: &request::Parts, body: Bytes, hops: u8, received_at: Timestamp) -> VerifiedEvent {
+pub(super) fn vouch(
+    signer: Signer,
+    place: Place,
+    reading: Reading,
+    head: &request::Parts,
+    body: Bytes,
+    hops: u8,
+    received_at: Timestamp,
+) -> VerifiedEvent {
     VerifiedEvent::vouch(Envelope {
         id: EventId::generate(),
         source: place.source,
         event_type: reading.event_type,
-        time: reading.time.filter(|time| *time <= received_at + AHEAD_MAX).unwrap_or(received_at),
+        time: reading
+            .time
+            .filter(|time| *time <= received_at + AHEAD_MAX)
+            .unwrap_or(received_at),
         received_at,
         subject: reading.subject,
         org: Some(signer.org),
         endpoint: signer.endpoint,
         dedupe_key: reading.dedupe_key,
         traceparent: traceparent(&head.headers).map(Into::into),
-        content_type: head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default().into(),
+        content_type: head
+            .headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .into(),
         path: head.uri.path().into(),
         query: head.uri.query().unwrap_or_default().into(),
-        headers: HEADERS.iter().filter_map(|name| travelling(&head.headers, name)).collect(),
+        headers: HEADERS
+            .iter()
+            .filter_map(|name| travelling(&head.headers, name))
+            .collect(),
         hops,
         body,
     })
@@ -53,10 +73,17 @@ fn traceparent(headers: &HeaderMap) -> Option<&str> {
     let mut parts = value.split('-');
     let mut hex = |length: usize, may_be_zero: bool| {
         parts.next().is_some_and(|part| {
-            part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) && (may_be_zero || part.bytes().any(|b| b != b'0'))
+            part.len() == length
+                && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+                && (may_be_zero || part.bytes().any(|b| b != b'0'))
         })
     };
-    let is_valid = value.starts_with("00-") && hex(2, true) && hex(32, false) && hex(16, false) && hex(2, true) && parts.next().is_none();
+    let is_valid = value.starts_with("00-")
+        && hex(2, true)
+        && hex(32, false)
+        && hex(16, false)
+        && hex(2, true)
+        && parts.next().is_none();
     is_valid.then_some(value)
 }
 

@@ -6,9 +6,15 @@ use subtle::ConstantTimeEq;
 
 pub const HOPS_HEADER: &str = "hookswitch-hops";
 
-/// Hops by the signed header. None, or one that does not verify, counts as 0: anyone may send a header.
+/// Hops by the signed header. None, or one that does not verify, counts as 0: anyone may send a
+/// header.
 pub(super) fn hops(headers: &HeaderMap, vault: &Vault) -> u8 {
-    headers.get_all(HOPS_HEADER).iter().filter_map(|value| read(value.to_str().ok()?, vault)).max().unwrap_or(0)
+    headers
+        .get_all(HOPS_HEADER)
+        .iter()
+        .filter_map(|value| read(value.to_str().ok()?, vault))
+        .max()
+        .unwrap_or(0)
 }
 
 fn read(value: &str, vault: &Vault) -> Option<u8> {
@@ -18,5 +24,7 @@ fn read(value: &str, vault: &Vault) -> Option<u8> {
 }
 
 fn signature(hops: u8, vault: &Vault) -> Box<str> {
-    vault.fingerprint(OrgId::from_uuid(uuid::Uuid::nil()), format!("hops:{hops}").as_bytes()).0
+    vault
+        .fingerprint(OrgId::from_uuid(uuid::Uuid::nil()), format!("hops:{hops}").as_bytes())
+        .0
 }

@@ -1,4 +1,5 @@
-//! What is refused before a body is believed: path, method, head, size, time. Nothing is normalised.
+//! What is refused before a body is believed: path, method, head, size, time. Nothing is
+//! normalised.
 
 use super::{answer::Cause, strangers::peer_ip};
 use crate::{
@@ -25,7 +26,9 @@ pub(super) struct Place {
 /// Exactly `/webhooks/{source}` or `/webhooks/{source}/{endpoint}`, byte for byte.
 pub(super) fn place(path: &str) -> Option<Place> {
     let rest = path.strip_prefix("/webhooks/")?;
-    let (source, endpoint) = rest.split_once('/').map_or((rest, None), |(source, endpoint)| (source, Some(endpoint)));
+    let (source, endpoint) = rest
+        .split_once('/')
+        .map_or((rest, None), |(source, endpoint)| (source, Some(endpoint)));
     let source = match source {
         "vapi" => Source::Vapi,
         "twilio" => Source::Twilio,
@@ -36,13 +39,21 @@ pub(super) fn place(path: &str) -> Option<Place> {
 }
 
 /// Everything that a head alone decides, in the order of the answers' table.
-pub(super) fn check_head(head: &request::Parts, path_bytes_max: usize, body_bytes_max: usize) -> Result<Place, (Cause, Option<Place>)> {
+pub(super) fn check_head(
+    head: &request::Parts,
+    path_bytes_max: usize,
+    body_bytes_max: usize,
+) -> Result<Place, (Cause, Option<Place>)> {
     let target = head.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
     if target.len() > path_bytes_max {
         return Err((Cause::PathTooLong, None));
     }
     // Only the origin form: a proxy's absolute form would be a second opinion about the host.
-    let place = if head.uri.scheme().is_none() && head.uri.authority().is_none() { place(head.uri.path()) } else { None };
+    let place = if head.uri.scheme().is_none() && head.uri.authority().is_none() {
+        place(head.uri.path())
+    } else {
+        None
+    };
     let place = place.ok_or((Cause::NotFound, None))?;
     let refuse = |cause| Err((cause, Some(place)));
     if head.method != Method::POST {
@@ -70,12 +81,17 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 
 /// Signatures are over raw bytes, and nothing is ever inflated here.
 fn is_encoded(headers: &HeaderMap) -> bool {
-    headers.get_all(header::CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+    headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// The media types that the source documents, with no parameter but `charset=utf-8`.
 fn is_content_type_taken(source: Source, headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
+    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
     let mut parts = value.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default();
     let taken: &[&str] = match source {
@@ -86,12 +102,16 @@ fn is_content_type_taken(source: Source, headers: &HeaderMap) -> bool {
 }
 
 fn is_utf8_charset(parameter: &str) -> bool {
-    let Some((name, value)) = parameter.split_once('=') else { return parameter.is_empty() };
+    let Some((name, value)) = parameter.split_once('=') else {
+        return parameter.is_empty();
+    };
     let value = value.trim().trim_matches('"');
-    name.trim().eq_ignore_ascii_case("charset") && (value.eq_ignore_ascii_case("utf-8") || value.eq_ignore_ascii_case("utf8"))
+    name.trim().eq_ignore_ascii_case("charset")
+        && (value.eq_ignore_ascii_case("utf-8") || value.eq_ignore_ascii_case("utf8"))
 }
 
-/// Bytes of bodies held by all requests together, so that many large ones at once cannot take all memory.
+/// Bytes of bodies held by all requests together, so that many large ones at once cannot take all
+/// memory.
 #[derive(Debug)]
 pub(super) struct Held {
     bytes: AtomicUsize,
@@ -100,7 +120,10 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) const fn new(bytes_max: usize) -> Self {
-        Self { bytes: AtomicUsize::new(0), bytes_max }
+        Self {
+            bytes: AtomicUsize::new(0),
+            bytes_max,
+        }
     }
 
     const fn begin(&self) -> Holding<'_> {
@@ -119,7 +142,11 @@ impl Holding<'_> {
     fn take(&mut self, bytes: usize) -> Result<(), Cause> {
         let before = self.held.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;
-        if before + bytes > self.held.bytes_max { Err(Cause::Unavailable) } else { Ok(()) }
+        if before + bytes > self.held.bytes_max {
+            Err(Cause::Unavailable)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -132,8 +159,15 @@ impl Drop for Holding<'_> {
 /// How long a body may go on arriving after the soft stop.
 const STOP_SECONDS: Duration = Duration::from_secs(1);
 
-/// Collects a body, counting bytes as they arrive and never reading past the limit. A body that came in one piece is not copied.
-pub(super) async fn collect<'h>(body: Body, bytes_max: usize, seconds_max: Duration, peer: &Peer, held: &'h Held) -> Result<(Bytes, Holding<'h>), Cause> {
+/// Collects a body, counting bytes as they arrive and never reading past the limit. A body that
+/// came in one piece is not copied.
+pub(super) async fn collect<'h>(
+    body: Body,
+    bytes_max: usize,
+    seconds_max: Duration,
+    peer: &Peer,
+    held: &'h Held,
+) -> Result<(Bytes, Holding<'h>), Cause> {
     let mut holding = held.begin();
     let stopped = async {
         peer.stopping.cancelled().await;
@@ -154,7 +188,9 @@ async fn pieces(mut body: Body, bytes_max: usize, holding: &mut Holding<'_>) -> 
     let mut length = 0;
     while let Some(frame) = body.frame().await {
         // Trailers are read and forgotten: they never count as headers.
-        let Ok(data) = frame.map_err(|_| Cause::NotTheFormat)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(|_| Cause::NotTheFormat)?.into_data() else {
+            continue;
+        };
         length += data.len();
         if length > bytes_max {
             return Err(Cause::TooLarge);
@@ -179,7 +215,8 @@ async fn pieces(mut body: Body, bytes_max: usize, holding: &mut Holding<'_>) -> 
     Ok(rest.map_or(first, BytesMut::freeze))
 }
 
-/// The URL as the sender saw it: from the setting, else from a trusted proxy's headers, else from the request itself (a development machine).
+/// The URL as the sender saw it: from the setting, else from a trusted proxy's headers, else from
+/// the request itself (a development machine).
 pub(super) fn public_url(setting: Option<&str>, trusted: &Networks, peer: &Peer, head: &request::Parts) -> String {
     let target = head.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
     if let Some(base) = setting {
@@ -191,8 +228,14 @@ pub(super) fn public_url(setting: Option<&str>, trusted: &Networks, peer: &Peer,
         // The first is what the first proxy saw.
         value.split(',').next().map(str::trim).filter(|value| !value.is_empty())
     };
-    let scheme = told(&X_FORWARDED_PROTO).filter(|scheme| matches!(*scheme, "http" | "https")).unwrap_or("http");
-    let own = head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let scheme = told(&X_FORWARDED_PROTO)
+        .filter(|scheme| matches!(*scheme, "http" | "https"))
+        .unwrap_or("http");
+    let own = head
+        .headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default();
     let host = told(&X_FORWARDED_HOST).unwrap_or(own);
     [scheme, "://", host, target].concat()
 }
@@ -208,8 +251,20 @@ mod tests {
     #[test]
     fn only_the_two_forms_of_a_path_lead_anywhere() {
         let id = "0190a6e2-5b4c-7c3a-9d11-2f5a6b7c8d9e";
-        assert_eq!(place("/webhooks/vapi"), Some(Place { source: Source::Vapi, endpoint: None }));
-        assert_eq!(place(&format!("/webhooks/twilio/{id}")), Some(Place { source: Source::Twilio, endpoint: Some(id.parse().unwrap()) }));
+        assert_eq!(
+            place("/webhooks/vapi"),
+            Some(Place {
+                source: Source::Vapi,
+                endpoint: None
+            })
+        );
+        assert_eq!(
+            place(&format!("/webhooks/twilio/{id}")),
+            Some(Place {
+                source: Source::Twilio,
+                endpoint: Some(id.parse().unwrap())
+            })
+        );
         for path in [
             "",
             "/",
@@ -273,17 +328,43 @@ mod tests {
             }
             request.body(()).unwrap().into_parts().0
         };
-        let peer = |ip: &str| Peer { address: format!("{ip}:9").parse().unwrap(), stopping: tokio_util::sync::CancellationToken::new() };
+        let peer = |ip: &str| Peer {
+            address: format!("{ip}:9").parse().unwrap(),
+            stopping: tokio_util::sync::CancellationToken::new(),
+        };
         let trusted = Networks::parse(&["10.0.0.0/8".to_owned()]).unwrap();
-        let told = [("host", "inner"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "hooks.example, inner")];
+        let told = [
+            ("host", "inner"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "hooks.example, inner"),
+        ];
         for (setting, from, headers, url) in [
-            (Some("https://set.example"), "10.0.0.1", &told[..], "https://set.example/webhooks/twilio?b=2&a=%2F"),
-            (None, "10.0.0.1", &told[..], "https://hooks.example/webhooks/twilio?b=2&a=%2F"),
+            (
+                Some("https://set.example"),
+                "10.0.0.1",
+                &told[..],
+                "https://set.example/webhooks/twilio?b=2&a=%2F",
+            ),
+            (
+                None,
+                "10.0.0.1",
+                &told[..],
+                "https://hooks.example/webhooks/twilio?b=2&a=%2F",
+            ),
             (None, "203.0.113.1", &told[..], "http://inner/webhooks/twilio?b=2&a=%2F"),
             (None, "10.0.0.1", &told[..1], "http://inner/webhooks/twilio?b=2&a=%2F"),
-            (None, "10.0.0.1", &[("host", "inner"), ("x-forwarded-proto", "gopher")], "http://inner/webhooks/twilio?b=2&a=%2F"),
+            (
+                None,
+                "10.0.0.1",
+                &[("host", "inner"), ("x-forwarded-proto", "gopher")],
+                "http://inner/webhooks/twilio?b=2&a=%2F",
+            ),
         ] {
-            assert_eq!(public_url(setting, &trusted, &peer(from), &head(headers)), url, "{setting:?} {from} {headers:?}");
+            assert_eq!(
+                public_url(setting, &trusted, &peer(from), &head(headers)),
+                url,
+                "{setting:?} {from} {headers:?}"
+            );
         }
     }
 

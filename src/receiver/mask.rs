@@ -1,6 +1,8 @@
-//! The first bytes of what was refused, without what must not be kept: secrets, numbers, addresses. Masks too much rather than too little.
+//! The first bytes of what was refused, without what must not be kept: secrets, numbers, addresses.
+//! Masks too much rather than too little.
 
-/// Text in which runs of digits, long tokens, addresses, and the values of keys that sound secret are masked; control characters become spaces.
+/// Text in which runs of digits, long tokens, addresses, and the values of keys that sound secret
+/// are masked; control characters become spaces.
 pub(super) fn masked(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let mut masked = String::with_capacity(text.len());
@@ -31,7 +33,11 @@ const MASK: &str = "…";
 
 /// Characters of tokens, numbers and addresses, also as forms encode them.
 fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || matches!(c, '+' | '-' | '_' | '.' | '@' | '%' | '/' | '(' | ')' | '~' | '!' | '#' | '$' | '*' | '|')
+    c.is_alphanumeric()
+        || matches!(
+            c,
+            '+' | '-' | '_' | '.' | '@' | '%' | '/' | '(' | ')' | '~' | '!' | '#' | '$' | '*' | '|'
+        )
 }
 
 fn word_masked(word: &str) -> &str {
@@ -39,12 +45,31 @@ fn word_masked(word: &str) -> &str {
     const TOKEN_CHARS_MAX: usize = 24;
     let is_address = word.contains('@') || word.contains("%40");
     let is_number = word.chars().filter(|c| c.is_numeric()).count() > DIGITS_MAX;
-    if is_address || is_number || word.chars().count() > TOKEN_CHARS_MAX { MASK } else { word }
+    if is_address || is_number || word.chars().count() > TOKEN_CHARS_MAX {
+        MASK
+    } else {
+        word
+    }
 }
 
 fn is_secret_name(word: &str) -> bool {
     let word = word.to_ascii_lowercase();
-    ["secret", "token", "password", "passwd", "pwd", "key", "auth", "credential", "signature", "bearer", "pin", "code"].iter().any(|part| word.contains(part))
+    [
+        "secret",
+        "token",
+        "password",
+        "passwd",
+        "pwd",
+        "key",
+        "auth",
+        "credential",
+        "signature",
+        "bearer",
+        "pin",
+        "code",
+    ]
+    .iter()
+    .any(|part| word.contains(part))
 }
 
 #[cfg(test)]
@@ -54,12 +79,21 @@ mod tests {
     #[test]
     fn secrets_numbers_and_addresses_are_masked_and_the_shape_stays() {
         for (head, kept) in [
-            (r#"{"message":{"type":"status-update","call":{"id":"x1"}}}"#, r#"{"message":{"type":"status-update","call":{"id":"x1"}}}"#),
-            (r#"{"number":"+15552010188","n":15552010188}"#, r#"{"number":"…","n":…}"#),
+            (
+                r#"{"message":{"type":"status-update","call":{"id":"x1"}}}"#,
+                r#"{"message":{"type":"status-update","call":{"id":"x1"}}}"#,
+            ),
+            (
+                r#"{"number":"+15552010188","n":15552010188}"#,
+                r#"{"number":"…","n":…}"#,
+            ),
             (r#"{"n":"+1 (555) 201-0188"}"#, r#"{"n":"+1 (555) …"}"#),
             (r#"{"email":"ann@example.com"}"#, r#"{"email":"…"}"#),
             ("From=%2B15552010188&Body=hi&Mail=a%40b.c", "From=…&Body=hi&Mail=…"),
-            (r#"{"secret":"hunter2 and more","type":"x"}"#, r#"{"secret":"… … …","type":"x"}"#),
+            (
+                r#"{"secret":"hunter2 and more","type":"x"}"#,
+                r#"{"secret":"… … …","type":"x"}"#,
+            ),
             (r#"{"apiKey":["a","b"],"x":"y"}"#, r#"{"apiKey":["…","…"],"x":"y"}"#),
             ("AuthToken=abc&To=x", "AuthToken=…&To=x"),
             ("Authorization: Bearer abc", "Authorization: … …"),

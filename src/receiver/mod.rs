@@ -1,7 +1,9 @@
 //! Ingress: a request becomes a durable event, or is refused and seen.
 //!
-//! `cli` and tests enter: they build a [`Receiver`] and serve its router. Order: limits → ids → route table → candidate secrets → constant-time
-//! verification over the raw bytes → durable publish → 200. **Invariant:** a 200 is said only after the event is durable, and only of what a secret vouches for.
+//! `cli` and tests enter: they build a [`Receiver`] and serve its router. Order: limits → ids →
+//! route table → candidate secrets → constant-time verification over the raw bytes → durable
+//! publish → 200. **Invariant:** a 200 is said only after the event is durable, and only of what a
+//! secret vouches for.
 
 mod answer;
 mod envelope;
@@ -43,7 +45,8 @@ use tracing::Instrument;
 use uuid::Uuid;
 use verify::{Unverified, Verifier};
 
-/// Our clock may be this far from the database's before "too old" might be our own mistake (rule 16).
+/// Our clock may be this far from the database's before "too old" might be our own mistake (rule
+/// 16).
 const CLOCK_OFFSET_MAX: Duration = Duration::from_mins(1);
 
 /// What a receiver is built from.
@@ -94,10 +97,21 @@ impl Receiver {
     /// # Errors
     /// Which setting cannot be used.
     pub fn new(parts: Parts) -> Result<Self, ReceiverError> {
-        let Parts { routes, vault, queue, store, clock, settings } = parts;
+        let Parts {
+            routes,
+            vault,
+            queue,
+            store,
+            clock,
+            settings,
+        } = parts;
         let public_url = settings.public_url.as_deref().map(base_url).transpose()?;
         Ok(Self(Arc::new(Inner {
-            verifier: Verifier::new(Arc::clone(&routes), Arc::clone(&vault), settings.signing_keys_cached_max),
+            verifier: Verifier::new(
+                Arc::clone(&routes),
+                Arc::clone(&vault),
+                settings.signing_keys_cached_max,
+            ),
             strangers: Strangers::new(settings.unknown_per_second_max),
             held: Held::new(settings.requests_max.max(1).saturating_mul(settings.body_bytes_max)),
             turns: Turns::new(settings.requests_max, settings.turn_seconds_max),
@@ -153,7 +167,10 @@ impl Receiver {
 
     /// Flushes rejections until `stop`, then waits for publishes that outlive their senders.
     pub async fn run_background(self, stop: CancellationToken) {
-        self.0.ring.run(Arc::clone(&self.0.store), self.0.settings.rejections_max, stop).await;
+        self.0
+            .ring
+            .run(Arc::clone(&self.0.store), self.0.settings.rejections_max, stop)
+            .await;
         self.0.publishes.close();
         self.0.publishes.wait().await;
     }
@@ -167,9 +184,19 @@ impl Receiver {
 /// Scheme and host, without a slash at the end.
 fn base_url(text: &str) -> Result<String, ReceiverError> {
     let base = text.strip_suffix('/').unwrap_or(text);
-    let host = base.strip_prefix("https://").or_else(|| base.strip_prefix("http://")).ok_or(ReceiverError::PublicUrl)?;
-    let is_host = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'?' | b'#' | b'@' | b'\\'));
-    if is_host { Ok(base.to_owned()) } else { Err(ReceiverError::PublicUrl) }
+    let host = base
+        .strip_prefix("https://")
+        .or_else(|| base.strip_prefix("http://"))
+        .ok_or(ReceiverError::PublicUrl)?;
+    let is_host = !host.is_empty()
+        && host
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'?' | b'#' | b'@' | b'\\'));
+    if is_host {
+        Ok(base.to_owned())
+    } else {
+        Err(ReceiverError::PublicUrl)
+    }
 }
 
 fn count_refused(refused: HeadRefused) {
@@ -189,12 +216,18 @@ async fn receive(State(inner): State<Arc<Inner>>, request: http::Request<Body>) 
         Ok(place) => place,
         Err((cause, place)) => return inner.refuse_head(cause, place, begun),
     };
-    let span = tracing::debug_span!("webhook.receive", source = place.source.as_str(), org.id = tracing::field::Empty, event.id = tracing::field::Empty);
+    let span = tracing::debug_span!(
+        "webhook.receive",
+        source = place.source.as_str(),
+        org.id = tracing::field::Empty,
+        event.id = tracing::field::Empty
+    );
     inner.receive(place, head, body).instrument(span).await
 }
 
 impl Inner {
-    /// Refused by its head: no body was read, and only what came to a known path is worth a line for people.
+    /// Refused by its head: no body was read, and only what came to a known path is worth a line
+    /// for people.
     fn refuse_head(&self, cause: Cause, place: Option<Place>, begun: Instant) -> Response {
         let response = if let Some(place) = place {
             self.refuse(place, cause, None, &[], &[], 0)
@@ -202,7 +235,11 @@ impl Inner {
             catalogue::REJECTIONS.count(1, &[label(None), cause.as_str()]);
             answer::refused(cause, Uuid::now_v7())
         };
-        self.meters.received(place.map(|place| place.source), cause.status(), begun.elapsed().as_secs_f64());
+        self.meters.received(
+            place.map(|place| place.source),
+            cause.status(),
+            begun.elapsed().as_secs_f64(),
+        );
         response
     }
 
@@ -222,30 +259,49 @@ impl Inner {
         reach(Step::BytesRead);
         let begun = Instant::now();
         let response = self.decide(place, &head, peer, body).await;
-        self.meters.received(Some(place.source), response.status(), begun.elapsed().as_secs_f64());
+        self.meters
+            .received(Some(place.source), response.status(), begun.elapsed().as_secs_f64());
         response
     }
 
     async fn decide(&self, place: Place, head: &request::Parts, peer: &Peer, body: bytes::Bytes) -> Response {
         let now = self.clock.now();
         let url = limits::public_url(self.public_url.as_deref(), &self.trusted, peer, head);
-        let request = Request { method: head.method.as_str(), url: &url, headers: &head.headers, body: &body };
+        let request = Request {
+            method: head.method.as_str(),
+            url: &url,
+            headers: &head.headers,
+            body: &body,
+        };
         let mut reading = match source::read(place.source, &request) {
             Ok(reading) => reading,
             Err(error) => {
                 tracing::debug!(error = %error, "Refused");
-                let org = place.endpoint.and_then(|id| self.routes.endpoint(id)).map(|endpoint| endpoint.org);
+                let org = place
+                    .endpoint
+                    .and_then(|id| self.routes.endpoint(id))
+                    .map(|endpoint| endpoint.org);
                 return self.refuse(place, Cause::NotTheFormat, org, &[], &body, body.len());
             }
         };
-        let stranger = || self.strangers.may(strangers::caller(peer, &head.headers, &self.trusted), Instant::now());
-        let verified = self.verifier.verify(place, &reading, &request, now, stranger).await.and_then(|signer| {
-            let hops = hops::hops(&head.headers, &self.vault);
-            if u32::from(hops) > self.settings.hops_max {
-                return Err(Unverified { cause: Cause::HopLimit, org: Some(signer.org) });
-            }
-            Ok((signer, hops))
-        });
+        let stranger = || {
+            self.strangers
+                .may(strangers::caller(peer, &head.headers, &self.trusted), Instant::now())
+        };
+        let verified = self
+            .verifier
+            .verify(place, &reading, &request, now, stranger)
+            .await
+            .and_then(|signer| {
+                let hops = hops::hops(&head.headers, &self.vault);
+                if u32::from(hops) > self.settings.hops_max {
+                    return Err(Unverified {
+                        cause: Cause::HopLimit,
+                        org: Some(signer.org),
+                    });
+                }
+                Ok((signer, hops))
+            });
         let (signer, hops) = match verified {
             Ok(verified) => verified,
             Err(Unverified { cause, org }) => {
@@ -260,9 +316,19 @@ impl Inner {
         }
         let ids = std::mem::take(&mut reading.routes);
         let event = envelope::vouch(signer, place, reading, head, body.clone(), hops, now);
-        tracing::Span::current().record("org.id", tracing::field::display(signer.org)).record("event.id", tracing::field::display(event.envelope().id));
+        tracing::Span::current()
+            .record("org.id", tracing::field::display(signer.org))
+            .record("event.id", tracing::field::display(event.envelope().id));
         reach(Step::Verified);
-        match publish::publish(&self.queue, &self.turns, &self.publishes, event, self.settings.publish_seconds_max).await {
+        match publish::publish(
+            &self.queue,
+            &self.turns,
+            &self.publishes,
+            event,
+            self.settings.publish_seconds_max,
+        )
+        .await
+        {
             Ok(()) => {
                 reach(Step::Confirmed);
                 answer::taken(answer, &body)
@@ -271,12 +337,16 @@ impl Inner {
         }
     }
 
-    /// What would be 401 is 503 while it might be our own mistake: stale routes (rule 9), or a clock that is off (rule 16).
+    /// What would be 401 is 503 while it might be our own mistake: stale routes (rule 9), or a
+    /// clock that is off (rule 16).
     fn or_unavailable(&self, cause: Cause) -> Cause {
         let is_unsure = match cause {
-            Cause::BadSignature | Cause::UnknownRoute | Cause::ConflictingRoute => self.routes.age() > self.settings.snapshot_stale_seconds,
+            Cause::BadSignature | Cause::UnknownRoute | Cause::ConflictingRoute => {
+                self.routes.age() > self.settings.snapshot_stale_seconds
+            }
             Cause::TooOld => {
-                self.routes.clock_offset_micros().unsigned_abs() > u64::try_from(CLOCK_OFFSET_MAX.as_micros()).unwrap_or(u64::MAX)
+                self.routes.clock_offset_micros().unsigned_abs()
+                    > u64::try_from(CLOCK_OFFSET_MAX.as_micros()).unwrap_or(u64::MAX)
                     || self.routes.age() > self.settings.snapshot_stale_seconds
             }
             _ => false,
@@ -284,18 +354,40 @@ impl Inner {
         if is_unsure { Cause::Unavailable } else { cause }
     }
 
-    /// The endpoint that it came to, or whose secret verified it, does not want this kind (rule 22).
+    /// The endpoint that it came to, or whose secret verified it, does not want this kind (rule
+    /// 22).
     fn is_ignored(&self, place: Place, signer: &verify::Signer, kind: &str) -> bool {
-        let endpoint = place.endpoint.or(signer.endpoint).and_then(|id| self.routes.endpoint(id));
+        let endpoint = place
+            .endpoint
+            .or(signer.endpoint)
+            .and_then(|id| self.routes.endpoint(id));
         endpoint.is_some_and(|endpoint| endpoint.ignored_types.iter().any(|ignored| ignored == kind))
     }
 
-    /// Counts, keeps for people to see, and answers. A flood of strangers is counted only: it would push out what somebody looks for.
-    fn refuse(&self, place: Place, cause: Cause, org: Option<OrgId>, ids: &[RouteKey], body: &[u8], bytes: usize) -> Response {
+    /// Counts, keeps for people to see, and answers. A flood of strangers is counted only: it would
+    /// push out what somebody looks for.
+    fn refuse(
+        &self,
+        place: Place,
+        cause: Cause,
+        org: Option<OrgId>,
+        ids: &[RouteKey],
+        body: &[u8],
+        bytes: usize,
+    ) -> Response {
         let id = Uuid::now_v7();
         catalogue::REJECTIONS.count(1, &[label(Some(place.source)), cause.as_str()]);
         if cause != Cause::RateLimited {
-            self.ring.keep(&Refused { id, at: self.clock.now(), place, cause, org, bytes: bytes as u64, ids, body });
+            self.ring.keep(&Refused {
+                id,
+                at: self.clock.now(),
+                place,
+                cause,
+                org,
+                bytes: bytes as u64,
+                ids,
+                body,
+            });
         }
         answer::refused(cause, id)
     }

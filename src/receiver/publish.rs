@@ -9,8 +9,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-/// How many events are being made durable at once, and how long the next one waits for a place: what a disk cannot take in time is refused while
-/// its sender still listens, rather than kept in ever more memory.
+/// How many events are being made durable at once, and how long the next one waits for a place:
+/// what a disk cannot take in time is refused while its sender still listens, rather than kept in
+/// ever more memory.
 pub(super) struct Turns {
     places: Arc<Semaphore>,
     seconds_max: Duration,
@@ -18,7 +19,10 @@ pub(super) struct Turns {
 
 impl Turns {
     pub(super) fn new(count: usize, seconds_max: Duration) -> Self {
-        Self { places: Arc::new(Semaphore::new(count.max(1))), seconds_max }
+        Self {
+            places: Arc::new(Semaphore::new(count.max(1))),
+            seconds_max,
+        }
     }
 
     async fn take(&self) -> Result<OwnedSemaphorePermit, Cause> {
@@ -32,13 +36,21 @@ impl Turns {
     }
 }
 
-/// Publishes in a task of its own: a sender that hangs up cancels nothing. What is not confirmed within `seconds_max` is unknown, which a sender
-/// is told as 503: what it sends again is absorbed by the dedupe key. Only verified events take turns, so that strangers never stand before them.
-pub(super) async fn publish(queue: &Arc<dyn EventQueue>, turns: &Turns, tasks: &TaskTracker, event: VerifiedEvent, seconds_max: Duration) -> Result<(), Cause> {
+/// Publishes in a task of its own: a sender that hangs up cancels nothing. What is not confirmed
+/// within `seconds_max` is unknown, which a sender is told as 503: what it sends again is absorbed
+/// by the dedupe key. Only verified events take turns, so that strangers never stand before them.
+pub(super) async fn publish(
+    queue: &Arc<dyn EventQueue>,
+    turns: &Turns,
+    tasks: &TaskTracker,
+    event: VerifiedEvent,
+    seconds_max: Duration,
+) -> Result<(), Cause> {
     let queue = Arc::clone(queue);
     let turn = turns.take().await?;
     let publishing = tasks.spawn(async move {
-        // Held until the outcome is known, also past the sender's patience: what hangs in the queue is never more than there are turns.
+        // Held until the outcome is known, also past the sender's patience: what hangs in the queue
+        // is never more than there are turns.
         let _turn = turn;
         let outcome = queue.publish(&event).await;
         if let Err(error @ PublishError::Failed { .. }) = &outcome {

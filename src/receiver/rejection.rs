@@ -15,7 +15,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Entries held in memory at most; the oldest go first, as in the table. Also the most that a second writes to the database.
+/// Entries held in memory at most; the oldest go first, as in the table. Also the most that a
+/// second writes to the database.
 const HELD_MAX: usize = 1_024;
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of a body that are kept, masked.
@@ -41,7 +42,10 @@ pub(super) struct Refused<'r> {
 
 impl Ring {
     pub(super) fn new() -> Self {
-        Self { held: Mutex::default(), wanted: Notify::new() }
+        Self {
+            held: Mutex::default(),
+            wanted: Notify::new(),
+        }
     }
 
     pub(super) fn keep(&self, refused: &Refused<'_>) {
@@ -67,7 +71,8 @@ impl Ring {
         self.wanted.notify_one();
     }
 
-    /// Writes what is held every second, and once more at the end. While the database is away the ring keeps the newest.
+    /// Writes what is held every second, and once more at the end. While the database is away the
+    /// ring keeps the newest.
     pub(super) async fn run(&self, store: Arc<dyn Store>, kept_max: u32, stop: CancellationToken) {
         let mut every = tokio::time::interval(FLUSH_EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -120,7 +125,10 @@ mod tests {
             ring.keep(&Refused {
                 id: Uuid::now_v7(),
                 at: Timestamp::from_seconds(1),
-                place: Place { source: Source::Vapi, endpoint: None },
+                place: Place {
+                    source: Source::Vapi,
+                    endpoint: None,
+                },
                 cause: Cause::BadSignature,
                 org: Some(org),
                 bytes: n,
@@ -131,6 +139,9 @@ mod tests {
         let held = ring.held.lock().unwrap();
         assert_eq!((held.len(), held[0].bytes), (HELD_MAX, 1));
         let last = held.back().unwrap();
-        assert!(last.is_claimed && last.status == 401 && last.cause == "bad_signature" && !last.head.contains("hunter2"), "{last:?}");
+        assert!(
+            last.is_claimed && last.status == 401 && last.cause == "bad_signature" && !last.head.contains("hunter2"),
+            "{last:?}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Callers whose ids lead nowhere: a bucket of tokens for each address, bounded in number. Nobody whose ids match a route ever meets it (rule 21).
+//! Callers whose ids lead nowhere: a bucket of tokens for each address, bounded in number. Nobody
+//! whose ids match a route ever meets it (rule 21).
 
 use crate::listener::{Networks, Peer, network_of};
 use http::HeaderMap;
@@ -10,7 +11,8 @@ use std::{
     time::Instant,
 };
 
-/// Addresses remembered. One that was forgotten begins anew with a full bucket, which costs some look-ups in memory.
+/// Addresses remembered. One that was forgotten begins anew with a full bucket, which costs some
+/// look-ups in memory.
 const ADDRESSES_MAX: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 
 pub(super) struct Strangers {
@@ -26,13 +28,19 @@ struct Bucket {
 
 impl Strangers {
     pub(super) fn new(per_second: u32) -> Self {
-        Self { per_second: f64::from(per_second.max(1)), buckets: Mutex::new(LruCache::new(ADDRESSES_MAX)) }
+        Self {
+            per_second: f64::from(per_second.max(1)),
+            buckets: Mutex::new(LruCache::new(ADDRESSES_MAX)),
+        }
     }
 
     /// Takes a token of the address; `false` when it has none left.
     pub(super) fn may(&self, ip: IpAddr, now: Instant) -> bool {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = buckets.get_or_insert_mut(ip, || Bucket { tokens: self.per_second, at: now });
+        let bucket = buckets.get_or_insert_mut(ip, || Bucket {
+            tokens: self.per_second,
+            at: now,
+        });
         let since = now.saturating_duration_since(bucket.at).as_secs_f64();
         bucket.tokens = since.mul_add(self.per_second, bucket.tokens).min(self.per_second);
         bucket.at = now;
@@ -48,13 +56,18 @@ pub(super) fn peer_ip(peer: &Peer) -> IpAddr {
     peer.address.ip().to_canonical()
 }
 
-/// Whose bucket a request takes from: the peer's, or behind trusted proxies that of the last address that is none of them.
+/// Whose bucket a request takes from: the peer's, or behind trusted proxies that of the last
+/// address that is none of them.
 pub(super) fn caller(peer: &Peer, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
     let peer = peer_ip(peer);
     if !trusted.contain(peer) {
         return network_of(peer);
     }
-    let told = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let told = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
     let told: Vec<IpAddr> = told.map_while(|address| address.trim().parse().ok()).collect();
     network_of(told.into_iter().rev().find(|ip| !trusted.contain(*ip)).unwrap_or(peer))
 }
@@ -67,13 +80,22 @@ mod tests {
     #[test]
     fn an_address_spends_a_second_of_tokens_and_gets_them_back_with_time() {
         let strangers = Strangers::new(3);
-        let (one, other) = (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)));
+        let (one, other) = (
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)),
+        );
         let now = Instant::now();
-        assert_eq!([true, true, true, false], std::array::from_fn(|_| strangers.may(one, now)));
+        assert_eq!(
+            [true, true, true, false],
+            std::array::from_fn(|_| strangers.may(one, now))
+        );
         assert!(strangers.may(other, now), "another address has a bucket of its own");
         let later = now + Duration::from_millis(400);
         assert_eq!([true, false], std::array::from_fn(|_| strangers.may(one, later)));
-        assert_eq!([true, true, true, false], std::array::from_fn(|_| strangers.may(one, later + Duration::from_mins(1))));
+        assert_eq!(
+            [true, true, true, false],
+            std::array::from_fn(|_| strangers.may(one, later + Duration::from_mins(1)))
+        );
     }
 
     #[test]
@@ -82,12 +104,19 @@ mod tests {
         let caller = |from: &str, told: &str| {
             let mut headers = HeaderMap::new();
             headers.insert("x-forwarded-for", told.parse().unwrap());
-            let peer = Peer { address: format!("{from}:9").parse().unwrap(), stopping: tokio_util::sync::CancellationToken::new() };
+            let peer = Peer {
+                address: format!("{from}:9").parse().unwrap(),
+                stopping: tokio_util::sync::CancellationToken::new(),
+            };
             super::caller(&peer, &headers, &trusted).to_string()
         };
         assert_eq!(caller("10.0.0.1", "198.51.100.7, 203.0.113.9, 10.0.0.2"), "203.0.113.9");
         assert_eq!(caller("10.0.0.1", "nonsense"), "10.0.0.1");
-        assert_eq!(caller("192.0.2.1", "203.0.113.9"), "192.0.2.1", "a stranger's header is its own word");
+        assert_eq!(
+            caller("192.0.2.1", "203.0.113.9"),
+            "192.0.2.1",
+            "a stranger's header is its own word"
+        );
     }
 
     #[test]

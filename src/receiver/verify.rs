@@ -1,4 +1,5 @@
-//! Whose webhook it is: ids choose which secrets to try, and the owner of the one that verifies is the organisation (rule 17).
+//! Whose webhook it is: ids choose which secrets to try, and the owner of the one that verifies is
+//! the organisation (rule 17).
 
 use super::{answer::Cause, limits::Place};
 use crate::{
@@ -53,7 +54,11 @@ impl Candidates {
     }
 
     fn same_as(&self, other: &Self) -> bool {
-        self.claimed == other.claimed && self.iter().map(|(_, secret)| secret.id).eq(other.iter().map(|(_, secret)| secret.id))
+        self.claimed == other.claimed
+            && self
+                .iter()
+                .map(|(_, secret)| secret.id)
+                .eq(other.iter().map(|(_, secret)| secret.id))
     }
 }
 
@@ -63,17 +68,27 @@ impl Verifier {
         let nobody = SecretBytes::new(vec![0x5a; 32]);
         let nobodys = [Source::Vapi, Source::Twilio].map(|source| {
             let plan = source::plan_default(source).expect("both sources have a default plan");
-            (source, SigningKey::new(&plan, &nobody).expect("32 bytes are a key of every default plan"))
+            (
+                source,
+                SigningKey::new(&plan, &nobody).expect("32 bytes are a key of every default plan"),
+            )
         });
-        Self { routes, vault, keys: SecretCache::new("signing_keys", keys_max, KEYS_TIME_TO_LIVE), nobodys, warned_at: Mutex::new(None) }
+        Self {
+            routes,
+            vault,
+            keys: SecretCache::new("signing_keys", keys_max, KEYS_TIME_TO_LIVE),
+            nobodys,
+            warned_at: Mutex::new(None),
+        }
     }
 
     pub(super) fn gather_gauges(&self) {
         self.keys.gather_gauges();
     }
 
-    /// Memory only, unless nobody vouches: then one shared look whether the snapshot has moved on, and a second try where it has (rule 9).
-    /// `stranger` is asked once when the ids lead nowhere, and says whether the caller may go on.
+    /// Memory only, unless nobody vouches: then one shared look whether the snapshot has moved on,
+    /// and a second try where it has (rule 9). `stranger` is asked once when the ids lead nowhere,
+    /// and says whether the caller may go on.
     pub(super) async fn verify(
         &self,
         place: Place,
@@ -88,9 +103,13 @@ impl Verifier {
             Err(refused) => refused,
         };
         if candidates.claimed.is_none() && !stranger() {
-            return Err(Unverified { cause: Cause::RateLimited, org: None });
+            return Err(Unverified {
+                cause: Cause::RateLimited,
+                org: None,
+            });
         }
-        // Whatever the cause, so that a sender cannot tell one from another by the time that its answer takes.
+        // Whatever the cause, so that a sender cannot tell one from another by the time that its
+        // answer takes.
         self.routes.look_again().await;
         let again = self.candidates(place, reading, now);
         // The same secrets say the same again; only where its ids lead can have changed.
@@ -101,21 +120,37 @@ impl Verifier {
     }
 
     fn candidates(&self, place: Place, reading: &Reading, now: Timestamp) -> Candidates {
-        let mut candidates = Candidates { claimed: None, secrets: Vec::new() };
+        let mut candidates = Candidates {
+            claimed: None,
+            secrets: Vec::new(),
+        };
         if let Some(id) = place.endpoint {
-            let Some(endpoint) = self.routes.endpoint(id).filter(|endpoint| endpoint.source == place.source) else { return candidates };
-            let Some(org) = self.active(endpoint.org) else { return candidates };
+            let Some(endpoint) = self
+                .routes
+                .endpoint(id)
+                .filter(|endpoint| endpoint.source == place.source)
+            else {
+                return candidates;
+            };
+            let Some(org) = self.active(endpoint.org) else {
+                return candidates;
+            };
             candidates.claimed = Some(org.org);
-            candidates.add(&org, now, |secret| secret.source == place.source && secret.endpoint == Some(id));
+            candidates.add(&org, now, |secret| {
+                secret.source == place.source && secret.endpoint == Some(id)
+            });
             if candidates.secrets.is_empty() {
-                candidates.add(&org, now, |secret| secret.source == place.source && secret.endpoint.is_none());
+                candidates.add(&org, now, |secret| {
+                    secret.source == place.source && secret.endpoint.is_none()
+                });
             }
             return candidates;
         }
         let mut seen: Option<OrgId> = None;
         for key in &reading.routes {
             let Some(org) = self.routes.get(key) else { continue };
-            // Ids of one request nearly always lead to one organisation: comparing with the last one found is enough to add each once.
+            // Ids of one request nearly always lead to one organisation: comparing with the last
+            // one found is enough to add each once.
             if seen == Some(org) || candidates.secrets.iter().any(|(known, _)| known.org == org) {
                 continue;
             }
@@ -131,9 +166,20 @@ impl Verifier {
         self.routes.org(org).filter(|entry| entry.is_active)
     }
 
-    fn try_all(&self, candidates: &Candidates, source: Source, reading: &Reading, request: &Request<'_>, now: Timestamp) -> Result<Signer, Unverified> {
+    fn try_all(
+        &self,
+        candidates: &Candidates,
+        source: Source,
+        reading: &Reading,
+        request: &Request<'_>,
+        now: Timestamp,
+    ) -> Result<Signer, Unverified> {
         let org = candidates.claimed;
-        let mut cause = if org.is_some() { Cause::BadSignature } else { Cause::UnknownRoute };
+        let mut cause = if org.is_some() {
+            Cause::BadSignature
+        } else {
+            Cause::UnknownRoute
+        };
         let mut is_tried = false;
         for (owner, secret) in candidates.iter() {
             let key = match self.key(owner, secret) {
@@ -149,11 +195,20 @@ impl Verifier {
             is_tried = true;
             match key.verify(request, now) {
                 Ok(()) => {
-                    let leads_elsewhere = reading.routes.iter().any(|key| self.routes.get(key).is_some_and(|org| org != owner.org));
+                    let leads_elsewhere = reading
+                        .routes
+                        .iter()
+                        .any(|key| self.routes.get(key).is_some_and(|org| org != owner.org));
                     if leads_elsewhere {
-                        return Err(Unverified { cause: Cause::ConflictingRoute, org });
+                        return Err(Unverified {
+                            cause: Cause::ConflictingRoute,
+                            org,
+                        });
                     }
-                    return Ok(Signer { org: owner.org, endpoint: secret.endpoint });
+                    return Ok(Signer {
+                        org: owner.org,
+                        endpoint: secret.endpoint,
+                    });
                 }
                 Err(Refusal::TooOld | Refusal::TooFarAhead) => cause = Cause::TooOld,
                 Err(_) => {}
@@ -170,7 +225,9 @@ impl Verifier {
             let plan: Plan = serde_json::from_str(&secret.plan).map_err(|_| NoKey::Unusable)?;
             let purpose = Purpose::SigningSecret(secret.source);
             self.vault
-                .open_with(&owner.data_keys, owner.org, purpose, &secret.sealed, |plaintext| SigningKey::new(&plan, plaintext))
+                .open_with(&owner.data_keys, owner.org, purpose, &secret.sealed, |plaintext| {
+                    SigningKey::new(&plan, plaintext)
+                })
                 .map_err(NoKey::Sealed)?
                 .map_err(|_| NoKey::Unusable)
         })
@@ -198,7 +255,12 @@ impl Candidates {
     fn add(&mut self, org: &Arc<OrgEntry>, now: Timestamp, wanted: impl Fn(&SigningSecret) -> bool) {
         let valid = |secret: &SigningSecret| wanted(secret) && secret.not_after.is_none_or(|end| now <= end);
         let room = CANDIDATES_MAX.saturating_sub(self.secrets.len());
-        let found = org.secrets.iter().enumerate().filter(|(_, secret)| valid(secret)).take(room);
+        let found = org
+            .secrets
+            .iter()
+            .enumerate()
+            .filter(|(_, secret)| valid(secret))
+            .take(room);
         self.secrets.extend(found.map(|(at, _)| (Arc::clone(org), at)));
     }
 }

@@ -13,7 +13,9 @@ impl Budget {
     /// `received` is when the question's last byte arrived.
     #[must_use]
     pub fn of(question: VapiQuestion, received: Instant) -> Self {
-        Self { deadline: received + total(question) }
+        Self {
+            deadline: received + total(question),
+        }
     }
 
     #[must_use]
@@ -56,8 +58,14 @@ mod tests {
         let received = Instant::now();
         let budget = Budget::of(VapiQuestion::AssistantRequest, received);
         assert_eq!(budget.left(received), Duration::from_millis(5_500));
-        assert_eq!(budget.left(received + Duration::from_secs(5)), Duration::from_millis(500));
+        assert_eq!(
+            budget.left(received + Duration::from_secs(5)),
+            Duration::from_millis(500)
+        );
         assert_eq!(budget.left(received + Duration::from_secs(9)), Duration::ZERO);
-        assert!(budget.deadline() < received + Duration::from_millis(7_500), "Vapi gives up after 7.5 s");
+        assert!(
+            budget.deadline() < received + Duration::from_millis(7_500),
+            "Vapi gives up after 7.5 s"
+        );
     }
 }

@@ -1,7 +1,10 @@
-//! Answers to the questions that some webhooks are: what the sender waits for while a person is on the line.
+//! Answers to the questions that some webhooks are: what the sender waits for while a person is on
+//! the line.
 //!
-//! `receiver` enters. Until organisations can have answers of their own, each question gets the smallest answer that its sender accepts and that does
-//! the least harm; see facts on Vapi's server messages. **Invariant:** an answer is always valid for its question, and never later than its [`Budget`].
+//! `receiver` enters. Until organisations can have answers of their own, each question gets the
+//! smallest answer that its sender accepts and that does the least harm; see facts on Vapi's server
+//! messages. **Invariant:** an answer is always valid for its question, and never later than its
+//! [`Budget`].
 
 mod budget;
 mod vapi;

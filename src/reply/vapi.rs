@@ -11,11 +11,13 @@ const JSON: &str = "application/json";
 /// What the caller hears when no assistant can be named.
 const APOLOGY: &str = "I am sorry, this line cannot take your call right now. Please try again later.";
 /// What the model reads for each tool that it asked for. One line: line breaks break Vapi's parser.
-const NOT_DONE: &str = "This tool is not set up, so nothing was done. Tell the caller that it cannot be done right now.";
+const NOT_DONE: &str =
+    "This tool is not set up, so nothing was done. Tell the caller that it cannot be done right now.";
 
 pub(super) fn minimal_answer(question: VapiQuestion, body: &[u8]) -> Reply {
     let answer = match question {
-        // With `error` alone the caller hears the text and the call ends; an assistant that nobody chose would be worse.
+        // With `error` alone the caller hears the text and the call ends; an assistant that nobody
+        // chose would be worse.
         VapiQuestion::AssistantRequest => json!({ "error": APOLOGY }),
         VapiQuestion::ToolCalls => return reply(&tool_results(body)),
         VapiQuestion::FunctionCall => json!({ "result": NOT_DONE }),
@@ -33,7 +35,12 @@ pub(super) fn minimal_answer(question: VapiQuestion, body: &[u8]) -> Reply {
 }
 
 fn reply(answer: &impl Serialize) -> Reply {
-    Reply { content_type: JSON, body: serde_json::to_vec(answer).expect("text, lists and maps are JSON").into() }
+    Reply {
+        content_type: JSON,
+        body: serde_json::to_vec(answer)
+            .expect("text, lists and maps are JSON")
+            .into(),
+    }
 }
 
 #[derive(Deserialize)]
@@ -41,7 +48,8 @@ struct Body {
     message: Message,
 }
 
-/// The lists in which official examples name the tools that were asked for; read tolerantly, one that cannot be read counts as absent.
+/// The lists in which official examples name the tools that were asked for; read tolerantly, one
+/// that cannot be read counts as absent.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Message {
@@ -67,7 +75,11 @@ struct ToolResult<'m> {
 fn tool_results(body: &[u8]) -> Value {
     let message = serde_json::from_slice::<Body>(body).ok().map(|body| body.message);
     let results = message.as_ref().map(results_of).unwrap_or_default();
-    if results.is_empty() { json!({ "error": NOT_DONE }) } else { json!({ "results": results }) }
+    if results.is_empty() {
+        json!({ "error": NOT_DONE })
+    } else {
+        json!({ "results": results })
+    }
 }
 
 fn results_of(message: &Message) -> Vec<ToolResult<'_>> {
@@ -84,8 +96,14 @@ fn results_of(message: &Message) -> Vec<ToolResult<'_>> {
         .iter()
         .filter_map(|tool| {
             let call = if nested { tool.get("toolCall")? } else { tool };
-            let name = [call, tool].into_iter().find_map(|at| text(at, "name").or_else(|| at.get("function").and_then(|function| text(function, "name"))));
-            Some(ToolResult { tool_call_id: text(call, "id")?, name: name.unwrap_or("unknown"), error: NOT_DONE })
+            let name = [call, tool].into_iter().find_map(|at| {
+                text(at, "name").or_else(|| at.get("function").and_then(|function| text(function, "name")))
+            });
+            Some(ToolResult {
+                tool_call_id: text(call, "id")?,
+                name: name.unwrap_or("unknown"),
+                error: NOT_DONE,
+            })
         })
         .collect()
 }
@@ -97,10 +115,17 @@ fn text<'v>(value: &'v Value, key: &str) -> Option<&'v str> {
 /// A fifth of a second of silence, mono 16-bit PCM: no bytes at all would be an error of the voice.
 fn silence(body: &[u8]) -> Reply {
     const SAMPLE_RATE_DEFAULT: u64 = 24_000;
-    let asked = serde_json::from_slice::<Body>(body).ok().and_then(|body| body.message.sample_rate.as_u64());
-    let sample_rate = asked.filter(|rate| (8_000..=48_000).contains(rate)).unwrap_or(SAMPLE_RATE_DEFAULT);
+    let asked = serde_json::from_slice::<Body>(body)
+        .ok()
+        .and_then(|body| body.message.sample_rate.as_u64());
+    let sample_rate = asked
+        .filter(|rate| (8_000..=48_000).contains(rate))
+        .unwrap_or(SAMPLE_RATE_DEFAULT);
     let samples = usize::try_from(sample_rate / 5).expect("at most 9,600");
-    Reply { content_type: "application/octet-stream", body: Bytes::from(vec![0; samples * 2]) }
+    Reply {
+        content_type: "application/octet-stream",
+        body: Bytes::from(vec![0; samples * 2]),
+    }
 }
 
 #[cfg(test)]
@@ -123,7 +148,8 @@ mod tests {
             { "id": "b", "type": "function", "function": { "name": "book", "arguments": "{}" } },
             { "id": "a", "type": "function", "function": { "name": "check", "arguments": "{\"cut" } },
         ]);
-        let flat = json!([{ "id": "b", "name": "book", "arguments": {} }, { "id": "a", "name": "check", "parameters": {} }]);
+        let flat =
+            json!([{ "id": "b", "name": "book", "arguments": {} }, { "id": "a", "name": "check", "parameters": {} }]);
         let nested = json!([
             { "name": "book", "toolCall": { "id": "b", "parameters": {} } },
             { "type": "function", "function": { "name": "check" }, "toolCall": { "id": "a" } },
@@ -142,10 +168,22 @@ mod tests {
 
     #[test]
     fn tool_calls_that_cannot_be_read_get_one_error_for_all() {
-        for message in [json!({}), json!({ "toolCallList": 7 }), json!({ "toolCallList": [{ "name": "x" }] }), json!([])] {
-            assert_eq!(answer(VapiQuestion::ToolCalls, &message), json!({ "error": NOT_DONE }), "{message}");
+        for message in [
+            json!({}),
+            json!({ "toolCallList": 7 }),
+            json!({ "toolCallList": [{ "name": "x" }] }),
+            json!([]),
+        ] {
+            assert_eq!(
+                answer(VapiQuestion::ToolCalls, &message),
+                json!({ "error": NOT_DONE }),
+                "{message}"
+            );
         }
-        assert_eq!(minimal_answer(VapiQuestion::ToolCalls, b"\xff{").body, json!({ "error": NOT_DONE }).to_string().as_bytes());
+        assert_eq!(
+            minimal_answer(VapiQuestion::ToolCalls, b"\xff{").body,
+            json!({ "error": NOT_DONE }).to_string().as_bytes()
+        );
     }
 
     #[test]
@@ -158,22 +196,48 @@ mod tests {
     #[test]
     fn each_question_gets_the_least_harmful_valid_answer() {
         let none = json!({});
-        assert_eq!(answer(VapiQuestion::AssistantRequest, &none), json!({ "error": APOLOGY }));
-        assert_eq!(answer(VapiQuestion::KnowledgeBaseRequest, &none), json!({ "documents": [] }));
-        assert_eq!(answer(VapiQuestion::CallEndpointingRequest, &none), json!({ "timeoutSeconds": 0.5 }));
-        assert_eq!(answer(VapiQuestion::CampaignPredial, &none), json!({ "eligible": false }));
+        assert_eq!(
+            answer(VapiQuestion::AssistantRequest, &none),
+            json!({ "error": APOLOGY })
+        );
+        assert_eq!(
+            answer(VapiQuestion::KnowledgeBaseRequest, &none),
+            json!({ "documents": [] })
+        );
+        assert_eq!(
+            answer(VapiQuestion::CallEndpointingRequest, &none),
+            json!({ "timeoutSeconds": 0.5 })
+        );
+        assert_eq!(
+            answer(VapiQuestion::CampaignPredial, &none),
+            json!({ "eligible": false })
+        );
         assert_eq!(answer(VapiQuestion::FunctionCall, &none), json!({ "result": NOT_DONE }));
-        for question in [VapiQuestion::TransferDestinationRequest, VapiQuestion::HandoffDestinationRequest] {
+        for question in [
+            VapiQuestion::TransferDestinationRequest,
+            VapiQuestion::HandoffDestinationRequest,
+        ] {
             assert!(answer(question, &none)["error"].is_string());
         }
     }
 
     #[test]
     fn a_voice_request_gets_silence_at_the_rate_it_asked_for() {
-        for (rate, bytes) in [(json!(16_000), 6_400), (json!(8_000), 3_200), (json!(48_000), 19_200), (json!(1_000_000_000), 9_600), (json!("x"), 9_600)] {
-            let body = json!({ "message": { "type": "voice-request", "text": "Hello", "sampleRate": rate } }).to_string();
+        for (rate, bytes) in [
+            (json!(16_000), 6_400),
+            (json!(8_000), 3_200),
+            (json!(48_000), 19_200),
+            (json!(1_000_000_000), 9_600),
+            (json!("x"), 9_600),
+        ] {
+            let body =
+                json!({ "message": { "type": "voice-request", "text": "Hello", "sampleRate": rate } }).to_string();
             let reply = minimal_answer(VapiQuestion::VoiceRequest, body.as_bytes());
-            assert_eq!((reply.body.len(), reply.content_type), (bytes, "application/octet-stream"), "{rate}");
+            assert_eq!(
+                (reply.body.len(), reply.content_type),
+                (bytes, "application/octet-stream"),
+                "{rate}"
+            );
             assert!(reply.body.iter().all(|byte| *byte == 0));
         }
     }

@@ -1,7 +1,9 @@
 //! External ids in memory: 21 bytes a slot of the table, whatever the id's length.
 //!
-//! An id is kept as 128 bits of a hash under keys that are random for each process, so nobody can make two ids meet. Should two meet all the same,
-//! nothing is let in: a route only chooses whose secrets are tried, and the organisation of an event is the owner of the secret that verified it (rule 17).
+//! An id is kept as 128 bits of a hash under keys that are random for each process, so nobody can
+//! make two ids meet. Should two meet all the same, nothing is let in: a route only chooses whose
+//! secrets are tried, and the organisation of an event is the owner of the secret that verified it
+//! (rule 17).
 
 use crate::{
     domain::{RouteKey, RouteKind},
@@ -18,7 +20,8 @@ const SHARDS: usize = 16;
 /// The place of an organisation in the table of organisations.
 pub(super) type OrgIndex = u32;
 
-/// A keyed hash of an id. In bytes: with its index it fills 20, where an aligned `u128` would take 32.
+/// A keyed hash of an id. In bytes: with its index it fills 20, where an aligned `u128` would
+/// take 32.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Hashed([u8; 16]);
 
@@ -64,7 +67,11 @@ struct Claims {
 
 impl Default for Keys {
     fn default() -> Self {
-        Self { hashers: [RandomState::new(), RandomState::new()], shards: std::array::from_fn(|_| RwLock::default()), claims: Mutex::default() }
+        Self {
+            hashers: [RandomState::new(), RandomState::new()],
+            shards: std::array::from_fn(|_| RwLock::default()),
+            claims: Mutex::default(),
+        }
     }
 }
 
@@ -77,8 +84,9 @@ impl Keys {
         read(self.shard(hashed)).get(&hashed).copied()
     }
 
-    /// Brings the table up to date with rows of one snapshot, in any order: all that ends is taken out before anything is put in, and only where it
-    /// leads to the row's own organisation. (One row may begin to claim what another row, of the same organisation or not, has just left.)
+    /// Brings the table up to date with rows of one snapshot, in any order: all that ends is taken
+    /// out before anything is put in, and only where it leads to the row's own organisation. (One
+    /// row may begin to claim what another row, of the same organisation or not, has just left.)
     pub(super) fn apply(&self, rows: &[RouteRow], places: &[OrgIndex]) {
         let mut claims = lock(&self.claims);
         for (row, org) in rows.iter().zip(places) {
@@ -89,12 +97,17 @@ impl Keys {
         }
     }
 
-    /// A row with a slot gives up what the slot says that it claimed, and nothing else: its key may be what another row of the same organisation claims.
+    /// A row with a slot gives up what the slot says that it claimed, and nothing else: its key may
+    /// be what another row of the same organisation claims.
     fn release(&self, claims: &mut Claims, row: &RouteRow, org: OrgIndex) {
         let key = self.hash(&row.key);
         let given_up = match self.slot(row) {
             Some(slot) => {
-                let before = claims.slots.get(&slot).copied().filter(|before| *before != key || !row.is_live);
+                let before = claims
+                    .slots
+                    .get(&slot)
+                    .copied()
+                    .filter(|before| *before != key || !row.is_live);
                 if before.is_some() {
                     claims.slots.remove(&slot);
                 }
@@ -142,13 +155,16 @@ impl Keys {
         }
     }
 
-    /// Bytes that the tables take, from their capacity: an entry and a byte of control for each place, 8 places for 7 entries.
+    /// Bytes that the tables take, from their capacity: an entry and a byte of control for each
+    /// place, 8 places for 7 entries.
     pub(super) fn bytes(&self) -> usize {
         fn table<K, V>(map: &Map<K, V>) -> usize {
             map.capacity() / 7 * 8 * (size_of::<(K, V)>() + 1)
         }
         let claims = lock(&self.claims);
-        self.shards.iter().map(|shard| table(&read(shard))).sum::<usize>() + table(&claims.slots) + table(&claims.accounts)
+        self.shards.iter().map(|shard| table(&read(shard))).sum::<usize>()
+            + table(&claims.slots)
+            + table(&claims.accounts)
     }
 
     /// An account alone routes only while one organisation claims it (rule 18).

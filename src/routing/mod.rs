@@ -1,8 +1,10 @@
-//! Whose webhook it is: all routes, endpoints, sealed signing secrets and wrapped data keys in memory.
+//! Whose webhook it is: all routes, endpoints, sealed signing secrets and wrapped data keys in
+//! memory.
 //!
-//! `receiver` and `worker` enter. **Invariant:** a look-up does no I/O, and a stranger's ids cost no database read: all routes are here, so
-//! that what is not here is nobody's. There is nothing to remember about a miss. Before a refusal the receiver asks [`RouteTable::look_again`],
-//! which reads the version at most 10 times a second however many strangers knock.
+//! `receiver` and `worker` enter. **Invariant:** a look-up does no I/O, and a stranger's ids cost
+//! no database read: all routes are here, so that what is not here is nobody's. There is nothing to
+//! remember about a miss. Before a refusal the receiver asks [`RouteTable::look_again`], which
+//! reads the version at most 10 times a second however many strangers knock.
 
 mod keys;
 mod refresh;
@@ -27,7 +29,8 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// How long a secret that has ended stays in its entry, so that clocks may differ. Who verifies compares `not_after` itself.
+/// How long a secret that has ended stays in its entry, so that clocks may differ. Who verifies
+/// compares `not_after` itself.
 const ENDED_SECRETS_KEPT: Duration = Duration::from_hours(1);
 
 /// One organisation as ingress needs it.
@@ -93,7 +96,12 @@ impl Orgs {
     /// An organisation that only other rows name is there, and is not active.
     fn ensure(&mut self, org: OrgId) -> OrgIndex {
         *self.places.entry(org).or_insert_with(|| {
-            self.entries.push(Arc::new(OrgEntry { org, is_active: false, secrets: Vec::new(), data_keys: Vec::new() }));
+            self.entries.push(Arc::new(OrgEntry {
+                org,
+                is_active: false,
+                secrets: Vec::new(),
+                data_keys: Vec::new(),
+            }));
             OrgIndex::try_from(self.entries.len() - 1).expect("fewer than 2^32 organisations fit in memory")
         })
     }
@@ -171,16 +179,32 @@ impl RouteTable {
         self.keys.bytes()
     }
 
-    /// Our time is taken in the middle of the look: what is left is half of what the exchange took at most.
+    /// Our time is taken in the middle of the look: what is left is half of what the exchange took
+    /// at most.
     fn note_clock(&self, database_now: Timestamp, look_took: Duration) {
         let ours = self.clock.now() - look_took / 2;
-        self.clock_offset_micros.store(database_now.as_micros().saturating_sub(ours.as_micros()), Ordering::Relaxed);
+        self.clock_offset_micros.store(
+            database_now.as_micros().saturating_sub(ours.as_micros()),
+            Ordering::Relaxed,
+        );
     }
 
-    /// Organisations first, then what leads to them: a route is never there before the secrets that it chooses from.
+    /// Organisations first, then what leads to them: a route is never there before the secrets that
+    /// it chooses from.
     fn apply(&self, changes: SnapshotChanges, begun: Instant) {
-        let SnapshotChanges { version, database_now, organisations, data_keys, endpoints, secrets, routes } = changes;
-        let mut drafts = Drafts { orgs: &self.orgs, drafts: HashMap::new() };
+        let SnapshotChanges {
+            version,
+            database_now,
+            organisations,
+            data_keys,
+            endpoints,
+            secrets,
+            routes,
+        } = changes;
+        let mut drafts = Drafts {
+            orgs: &self.orgs,
+            drafts: HashMap::new(),
+        };
         for row in organisations {
             drafts.of(row.org).is_active = row.is_active;
         }
@@ -199,10 +223,18 @@ impl RouteTable {
         {
             let mut orgs = write(&self.orgs);
             for (org, mut draft) in drafts {
-                draft.data_keys.sort_unstable_by_key(|key| std::cmp::Reverse(key.version));
+                draft
+                    .data_keys
+                    .sort_unstable_by_key(|key| std::cmp::Reverse(key.version));
                 // Ids are made in order of time.
-                draft.secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.id));
-                draft.secrets.retain(|secret| secret.not_after.is_none_or(|end| end + ENDED_SECRETS_KEPT > database_now));
+                draft
+                    .secrets
+                    .sort_unstable_by_key(|secret| std::cmp::Reverse(secret.id));
+                draft.secrets.retain(|secret| {
+                    secret
+                        .not_after
+                        .is_none_or(|end| end + ENDED_SECRETS_KEPT > database_now)
+                });
                 let place = orgs.ensure(org);
                 orgs.entries[place as usize] = Arc::new(draft);
             }
@@ -211,7 +243,15 @@ impl RouteTable {
             let mut table = write(&self.endpoints);
             for row in endpoints {
                 if row.is_active {
-                    table.insert(row.id, EndpointEntry { id: row.id, org: row.org, source: row.source, ignored_types: row.ignored_types.into() });
+                    table.insert(
+                        row.id,
+                        EndpointEntry {
+                            id: row.id,
+                            org: row.org,
+                            source: row.source,
+                            ignored_types: row.ignored_types.into(),
+                        },
+                    );
                 } else {
                     table.remove(&row.id);
                 }
@@ -237,8 +277,18 @@ impl Drafts<'_> {
         self.drafts.entry(org).or_insert_with(|| {
             let orgs = read(self.orgs);
             match orgs.places.get(&org).map(|place| orgs.entry(*place)) {
-                Some(entry) => OrgEntry { org, is_active: entry.is_active, secrets: entry.secrets.clone(), data_keys: entry.data_keys.clone() },
-                None => OrgEntry { org, is_active: false, secrets: Vec::new(), data_keys: Vec::new() },
+                Some(entry) => OrgEntry {
+                    org,
+                    is_active: entry.is_active,
+                    secrets: entry.secrets.clone(),
+                    data_keys: entry.data_keys.clone(),
+                },
+                None => OrgEntry {
+                    org,
+                    is_active: false,
+                    secrets: Vec::new(),
+                    data_keys: Vec::new(),
+                },
             }
         })
     }
@@ -252,5 +302,12 @@ fn signing_secret(row: SecretRow, plans: &mut HashSet<Arc<str>>) -> Option<Signi
         plans.insert(Arc::clone(&plan));
         plan
     });
-    Some(SigningSecret { id: row.id, source: row.source, endpoint: row.endpoint, plan, sealed, not_after: row.not_after })
+    Some(SigningSecret {
+        id: row.id,
+        source: row.source,
+        endpoint: row.endpoint,
+        plan,
+        sealed,
+        not_after: row.not_after,
+    })
 }

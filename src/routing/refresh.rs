@@ -1,6 +1,8 @@
-//! Keeping the snapshot current: on the store's signal, every second, and when somebody is about to be refused.
+//! Keeping the snapshot current: on the store's signal, every second, and when somebody is about to
+//! be refused.
 //!
-//! All looks go through one lock. A look is one read transaction; where the version has not moved it reads one row.
+//! All looks go through one lock. A look is one read transaction; where the version has not moved
+//! it reads one row.
 
 use super::{RouteTable, keys::lock};
 use crate::telemetry::catalogue::{CLOCK_OFFSET_SECONDS, ROUTE_LOOKS, ROUTE_SNAPSHOT_AGE_SECONDS, ROUTES};
@@ -16,7 +18,8 @@ use tracing::{info, warn};
 const PERIOD: Duration = Duration::from_secs(1);
 /// Between two looks that refused requests asked for (rule 9: at most 10 a second).
 const ASKED_SPACING: Duration = Duration::from_millis(100);
-/// Between two looks that signals asked for, so that a thousand changes in a row are not a thousand loads.
+/// Between two looks that signals asked for, so that a thousand changes in a row are not a thousand
+/// loads.
 const SIGNAL_SPACING: Duration = Duration::from_millis(10);
 /// How long a request waits for a look. It then counts as not current.
 const ASKED_MAX: Duration = Duration::from_secs(2);
@@ -27,14 +30,16 @@ const LOOK_MAX: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(super) struct Looks {
     last_begun: Option<Instant>,
-    /// Whether the last look found or made the snapshot current; `None` while it is under way, and for good where its caller went away.
+    /// Whether the last look found or made the snapshot current; `None` while it is under way, and
+    /// for good where its caller went away.
     is_current: Option<bool>,
     is_failing: bool,
 }
 
 impl RouteTable {
-    /// One shared look at the version for everybody who asks at the same time, at most 10 a second; loads changes where there are any (rule 9).
-    /// `true` when the snapshot is current afterwards: the look began after the question. Takes 2 s at most. Cancel-safe.
+    /// One shared look at the version for everybody who asks at the same time, at most 10 a second;
+    /// loads changes where there are any (rule 9). `true` when the snapshot is current afterwards:
+    /// the look began after the question. Takes 2 s at most. Cancel-safe.
     pub async fn look_again(&self) -> bool {
         let asked = self.looks_begun.load(Ordering::SeqCst);
         let look = async {
@@ -82,7 +87,8 @@ impl RouteTable {
         }
     }
 
-    /// Reads what changed and applies it. Where that fails the last good snapshot stays, and grows old.
+    /// Reads what changed and applies it. Where that fails the last good snapshot stays, and grows
+    /// old.
     async fn look(&self, looks: &mut Looks) -> bool {
         let begun = Instant::now();
         looks.last_begun = Some(begun);
@@ -104,13 +110,20 @@ impl RouteTable {
                 looks.is_current = Some(true);
                 return true;
             }
-            // Rows that are gone from an older database could not be told from rows that never changed.
-            Ok(Ok(changes)) => format!("the database went back from version {known} to {}; start again after a restore", changes.version),
+            // Rows that are gone from an older database could not be told from rows that never
+            // changed.
+            Ok(Ok(changes)) => format!(
+                "the database went back from version {known} to {}; start again after a restore",
+                changes.version
+            ),
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {LOOK_MAX:?}"),
         };
         if !std::mem::replace(&mut looks.is_failing, true) {
-            warn!("Routes cannot be refreshed, going on with those of {:?} ago: {problem}", self.age());
+            warn!(
+                "Routes cannot be refreshed, going on with those of {:?} ago: {problem}",
+                self.age()
+            );
         }
         looks.is_current = Some(false);
         false

@@ -1,8 +1,8 @@
 //! A rule compiled once: its expression, and each text of its parameters as a template.
 
 use super::{
-    Budget, Context, FieldProblem, PARAMETERS_BYTES_MAX, RENDERED_BYTES_MAX, RuleError, TEMPLATE_BYTES_MAX, TEXT_BYTES_MAX, context::NAMES,
-    environment::environment,
+    Budget, Context, FieldProblem, PARAMETERS_BYTES_MAX, RENDERED_BYTES_MAX, RuleError, TEMPLATE_BYTES_MAX,
+    TEXT_BYTES_MAX, context::NAMES, environment::environment,
 };
 use crate::{
     action::{self, EVENT_KEY, FrozenRequest},
@@ -47,16 +47,32 @@ impl Compiled {
     /// # Errors
     /// Every text that does not compile or names something unknown, with its field.
     pub fn new(spec: &RuleSpec) -> Result<Self, Vec<FieldProblem>> {
-        let mut compiler = Compiler { environment: environment(), problems: Vec::new(), bytes: 0 };
+        let mut compiler = Compiler {
+            environment: environment(),
+            problems: Vec::new(),
+            bytes: 0,
+        };
         if let Some(when) = &spec.when {
             compiler.expression(when);
         }
-        let parameters = spec.parameters.iter().map(|(name, value)| (name.clone(), compiler.part(&format!("parameters.{name}"), value, 0))).collect();
+        let parameters = spec
+            .parameters
+            .iter()
+            .map(|(name, value)| (name.clone(), compiler.part(&format!("parameters.{name}"), value, 0)))
+            .collect();
         if compiler.bytes > PARAMETERS_BYTES_MAX {
-            compiler.wrong("parameters", format!("the texts are longer than {PARAMETERS_BYTES_MAX} bytes together"));
+            compiler.wrong(
+                "parameters",
+                format!("the texts are longer than {PARAMETERS_BYTES_MAX} bytes together"),
+            );
         }
         if compiler.problems.is_empty() {
-            Ok(Self { environment: compiler.environment, kind: spec.action, has_when: spec.when.is_some(), parameters })
+            Ok(Self {
+                environment: compiler.environment,
+                kind: spec.action,
+                has_when: spec.when.is_some(),
+                parameters,
+            })
         } else {
             Err(compiler.problems)
         }
@@ -84,12 +100,23 @@ impl Compiled {
             rendered.insert(EVENT_KEY.to_owned(), context.payload(!rendered.contains_key("body")));
         }
         let credential_name = match self.kind {
-            ActionKind::HttpPost => rendered.get("destination").and_then(Value::as_str).unwrap_or_default().to_owned(),
-            ActionKind::TwilioSendSms | ActionKind::ResendSendEmail | ActionKind::GoogleCalendarCreateEvent => String::new(),
+            ActionKind::HttpPost => rendered
+                .get("destination")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned(),
+            ActionKind::TwilioSendSms | ActionKind::ResendSendEmail | ActionKind::GoogleCalendarCreateEvent => {
+                String::new()
+            }
         };
-        let request =
-            action::get(self.kind).freeze(rendered).map_err(|error| RuleError { cause: error.cause, detail: format!("{}: {}", error.field, error.problem) })?;
-        Ok(Rendered { request, credential_name })
+        let request = action::get(self.kind).freeze(rendered).map_err(|error| RuleError {
+            cause: error.cause,
+            detail: format!("{}: {}", error.field, error.problem),
+        })?;
+        Ok(Rendered {
+            request,
+            credential_name,
+        })
     }
 
     /// One template by its field, for the tests of the engine.
@@ -98,7 +125,13 @@ impl Compiled {
         self.run(field, context, budget, TEXT_BYTES_MAX)
     }
 
-    fn render_part(&self, part: &Part, context: &Context, budget: &mut Budget, bytes_left: &mut usize) -> Result<Value, RuleError> {
+    fn render_part(
+        &self,
+        part: &Part,
+        context: &Context,
+        budget: &mut Budget,
+        bytes_left: &mut usize,
+    ) -> Result<Value, RuleError> {
         Ok(match part {
             Part::Literal(value) => value.clone(),
             Part::Template(field) => {
@@ -106,40 +139,68 @@ impl Compiled {
                 *bytes_left -= text.len();
                 Value::String(text)
             }
-            Part::Array(parts) => Value::Array(parts.iter().map(|part| self.render_part(part, context, budget, bytes_left)).collect::<Result<_, _>>()?),
+            Part::Array(parts) => Value::Array(
+                parts
+                    .iter()
+                    .map(|part| self.render_part(part, context, budget, bytes_left))
+                    .collect::<Result<_, _>>()?,
+            ),
             Part::Object(parts) => Value::Object(
-                parts.iter().map(|(name, part)| Ok((name.clone(), self.render_part(part, context, budget, bytes_left)?))).collect::<Result<_, RuleError>>()?,
+                parts
+                    .iter()
+                    .map(|(name, part)| Ok((name.clone(), self.render_part(part, context, budget, bytes_left)?)))
+                    .collect::<Result<_, RuleError>>()?,
             ),
         })
     }
 
     fn run(&self, field: &str, context: &Context, budget: &mut Budget, bytes_max: usize) -> Result<String, RuleError> {
-        let limit = |what: String| RuleError { cause: Cause::TemplateLimit, detail: what };
+        let limit = |what: String| RuleError {
+            cause: Cause::TemplateLimit,
+            detail: what,
+        };
         if budget.remaining == 0 {
-            return Err(limit(format!("{field}: the rules of this organisation used up the work that one event may cost")));
+            return Err(limit(format!(
+                "{field}: the rules of this organisation used up the work that one event may cost"
+            )));
         }
         // The clone shares everything but the fuel.
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(budget.remaining));
-        let mut output = Capped { bytes: Vec::new(), bytes_max, is_full: false };
-        let result = environment.get_template(field).and_then(|template| template.render_captured_to(context.value().clone(), &mut output));
+        let mut output = Capped {
+            bytes: Vec::new(),
+            bytes_max,
+            is_full: false,
+        };
+        let result = environment
+            .get_template(field)
+            .and_then(|template| template.render_captured_to(context.value().clone(), &mut output));
         match result {
             Ok(captured) => {
                 budget.spend(captured.state().fuel_levels().map_or(0, |(consumed, _)| consumed));
                 drop(captured);
-                String::from_utf8(output.bytes).map_err(|_| limit(format!("{field}: the text that came out is not UTF-8")))
+                String::from_utf8(output.bytes)
+                    .map_err(|_| limit(format!("{field}: the text that came out is not UTF-8")))
             }
             Err(error) if is_out_of_fuel(&error) => {
                 budget.remaining = 0;
-                Err(limit(format!("{}: the rules of this organisation used up the work that one event may cost", place(field, &error))))
+                Err(limit(format!(
+                    "{}: the rules of this organisation used up the work that one event may cost",
+                    place(field, &error)
+                )))
             }
             Err(_) if output.is_full => {
                 budget.spend_failure();
-                Err(limit(format!("{field}: the text that came out is longer than {bytes_max} bytes")))
+                Err(limit(format!(
+                    "{field}: the text that came out is longer than {bytes_max} bytes"
+                )))
             }
             Err(error) => {
                 budget.spend_failure();
-                Err(RuleError { cause: Cause::TemplateFailed, detail: format!("{}: {}{}", place(field, &error), error.kind(), blamed(field, &error)) })
+                Err(RuleError {
+                    cause: Cause::TemplateFailed,
+                    detail: format!("{}: {}{}", place(field, &error), error.kind(), blamed(field, &error)),
+                })
             }
         }
     }
@@ -149,7 +210,10 @@ impl Compiled {
 fn is_out_of_fuel(error: &Error) -> bool {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
-        if error.downcast_ref::<Error>().is_some_and(|error| error.kind() == ErrorKind::OutOfFuel) {
+        if error
+            .downcast_ref::<Error>()
+            .is_some_and(|error| error.kind() == ErrorKind::OutOfFuel)
+        {
             return true;
         }
         next = error.source();
@@ -164,18 +228,33 @@ fn place(field: &str, error: &Error) -> String {
     }
 }
 
-/// The block of the rule's own text that failed. The engine's own words are not used: they can repeat values of the event.
+/// The block of the rule's own text that failed. The engine's own words are not used: they can
+/// repeat values of the event.
 fn blamed(field: &str, error: &Error) -> String {
-    let Some((source, range)) = error.template_source().zip(error.range()) else { return String::new() };
+    let Some((source, range)) = error.template_source().zip(error.range()) else {
+        return String::new();
+    };
     let text = if field == WHEN {
         // The expression stands inside a block that the author did not write.
         source.get(range).filter(|text| !text.starts_with("{%"))
     } else {
-        let begin = source.get(..=range.start).and_then(|before| before.rfind("{{").max(before.rfind("{%"))).unwrap_or(range.start);
-        let end = source.get(range.end..).and_then(|after| after.find("}}").into_iter().chain(after.find("%}")).min()).map_or(range.end, |at| range.end + at);
-        source.get(begin..end).map(|block| block.trim_start_matches(['{', '%', '-', ' ']).trim_end_matches(['}', '%', '-', ' ']))
+        let begin = source
+            .get(..=range.start)
+            .and_then(|before| before.rfind("{{").max(before.rfind("{%")))
+            .unwrap_or(range.start);
+        let end = source
+            .get(range.end..)
+            .and_then(|after| after.find("}}").into_iter().chain(after.find("%}")).min())
+            .map_or(range.end, |at| range.end + at);
+        source.get(begin..end).map(|block| {
+            block
+                .trim_start_matches(['{', '%', '-', ' '])
+                .trim_end_matches(['}', '%', '-', ' '])
+        })
     };
-    text.map_or_else(String::new, |text| format!(", at `{}`", text.chars().take(80).collect::<String>()))
+    text.map_or_else(String::new, |text| {
+        format!(", at `{}`", text.chars().take(80).collect::<String>())
+    })
 }
 
 struct Capped {
@@ -207,11 +286,15 @@ struct Compiler {
 
 impl Compiler {
     fn wrong(&mut self, field: &str, problem: impl Into<String>) {
-        self.problems.push(FieldProblem { field: field.to_owned(), problem: problem.into() });
+        self.problems.push(FieldProblem {
+            field: field.to_owned(),
+            problem: problem.into(),
+        });
     }
 
-    /// Checked as an expression by itself first, so that it cannot close the block that it is put into. As a block it is strict about an
-    /// undefined result as well, and says how much fuel it used.
+    /// Checked as an expression by itself first, so that it cannot close the block that it is put
+    /// into. As a block it is strict about an undefined result as well, and says how much fuel it
+    /// used.
     fn expression(&mut self, when: &str) {
         if when.len() > TEMPLATE_BYTES_MAX {
             self.wrong(WHEN, format!("longer than {TEMPLATE_BYTES_MAX} bytes"));
@@ -241,10 +324,19 @@ impl Compiler {
                 self.add(field, text.clone());
                 Part::Template(field.to_owned())
             }
-            Value::Array(values) => Part::Array(values.iter().enumerate().map(|(i, value)| self.part(&format!("{field}[{i}]"), value, depth + 1)).collect()),
-            Value::Object(values) => {
-                Part::Object(values.iter().map(|(name, value)| (name.clone(), self.part(&format!("{field}.{name}"), value, depth + 1))).collect())
-            }
+            Value::Array(values) => Part::Array(
+                values
+                    .iter()
+                    .enumerate()
+                    .map(|(i, value)| self.part(&format!("{field}[{i}]"), value, depth + 1))
+                    .collect(),
+            ),
+            Value::Object(values) => Part::Object(
+                values
+                    .iter()
+                    .map(|(name, value)| (name.clone(), self.part(&format!("{field}.{name}"), value, depth + 1)))
+                    .collect(),
+            ),
             Value::Null | Value::Bool(_) | Value::Number(_) => Part::Literal(value.clone()),
         }
     }
@@ -256,7 +348,11 @@ impl Compiler {
             return;
         }
         let mut unknown: Vec<String> = match self.environment.get_template(field) {
-            Ok(template) => template.undeclared_variables(false).into_iter().filter(|name| !NAMES.contains(&name.as_str())).collect(),
+            Ok(template) => template
+                .undeclared_variables(false)
+                .into_iter()
+                .filter(|name| !NAMES.contains(&name.as_str()))
+                .collect(),
             Err(_) => Vec::new(),
         };
         unknown.retain(|name| !self.environment.globals().any(|(global, _)| global == name));
@@ -267,11 +363,16 @@ impl Compiler {
     }
 }
 
-/// What is wrong with a text that does not compile. It is the author's own text: the engine's words may be shown.
+/// What is wrong with a text that does not compile. It is the author's own text: the engine's words
+/// may be shown.
 fn describe(error: &Error) -> String {
     let detail = error.detail().unwrap_or_default();
     match error.line() {
-        Some(line) => format!("line {line}: {}{}{detail}", error.kind(), if detail.is_empty() { "" } else { ": " }),
+        Some(line) => format!(
+            "line {line}: {}{}{detail}",
+            error.kind(),
+            if detail.is_empty() { "" } else { ": " }
+        ),
         None => format!("{}{}{detail}", error.kind(), if detail.is_empty() { "" } else { ": " }),
     }
 }

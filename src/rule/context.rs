@@ -45,7 +45,8 @@ impl<'a> From<&'a Envelope> for Sample<'a> {
     }
 }
 
-/// The context, made once an event and shared by all of its rules. Known places of secrets are masked (rule 19).
+/// The context, made once an event and shared by all of its rules. Known places of secrets are
+/// masked (rule 19).
 #[derive(Clone, Debug)]
 pub struct Context(Template);
 
@@ -82,14 +83,17 @@ impl Context {
         names.push(("body", body));
         let mut headers = Map::new();
         for (name, value) in sample.headers {
-            headers.entry(name.to_ascii_lowercase()).or_insert_with(|| Value::String(value.as_ref().to_owned()));
+            headers
+                .entry(name.to_ascii_lowercase())
+                .or_insert_with(|| Value::String(value.as_ref().to_owned()));
         }
         names.push(("headers", convert(Value::Object(headers))));
         names.push(("query", convert(Value::Object(form(sample.query.as_bytes())))));
         Self(Template::from_pairs(names))
     }
 
-    /// The event as Standard Webhooks has it: `type`, `timestamp`, and the (masked) body as `data` where a rule words none of its own.
+    /// The event as Standard Webhooks has it: `type`, `timestamp`, and the (masked) body as `data`
+    /// where a rule words none of its own.
     pub(super) fn payload(&self, with_data: bool) -> Value {
         let get = |value: &Template, name: &str| value.get_attr(name).ok().filter(|value| !value.is_undefined());
         let event = get(&self.0, "event").unwrap_or_default();
@@ -132,7 +136,10 @@ fn rfc3339(at: Timestamp) -> String {
 
 /// JSON as it is, a form as an object, anything else as text.
 fn parse_body(content_type: &str, body: &[u8]) -> Value {
-    let is_form = content_type.trim_start().to_ascii_lowercase().starts_with("application/x-www-form-urlencoded");
+    let is_form = content_type
+        .trim_start()
+        .to_ascii_lowercase()
+        .starts_with("application/x-www-form-urlencoded");
     if is_form {
         return Value::Object(form(body));
     }
@@ -143,9 +150,14 @@ fn parse_body(content_type: &str, body: &[u8]) -> Value {
     parsed.unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned()))
 }
 
-/// JSON text with each half of a surrogate pair replaced by U+FFFD: senders cut texts within an emoji, and the rest of the event is as good as ever.
+/// JSON text with each half of a surrogate pair replaced by U+FFFD: senders cut texts within an
+/// emoji, and the rest of the event is as good as ever.
 fn whole_surrogates(text: &str) -> String {
-    let unit = |at: usize| text.get(at..at + 6).filter(|escape| escape.starts_with("\\u")).and_then(|escape| u16::from_str_radix(&escape[2..], 16).ok());
+    let unit = |at: usize| {
+        text.get(at..at + 6)
+            .filter(|escape| escape.starts_with("\\u"))
+            .and_then(|escape| u16::from_str_radix(&escape[2..], 16).ok())
+    };
     let mut mended = String::with_capacity(text.len());
     let mut rest = 0;
     while let Some(found) = text[rest..].find('\\') {
@@ -169,10 +181,16 @@ fn whole_surrogates(text: &str) -> String {
 /// Names and values, decoded. The first value of a name counts.
 pub(super) fn form(bytes: &[u8]) -> Map<String, Value> {
     let mut pairs = Map::new();
-    for pair in bytes.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()).take(PAIRS_MAX) {
+    for pair in bytes
+        .split(|&byte| byte == b'&')
+        .filter(|pair| !pair.is_empty())
+        .take(PAIRS_MAX)
+    {
         let split = pair.iter().position(|&byte| byte == b'=');
         let (name, value) = split.map_or((pair, &b""[..]), |at| (&pair[..at], &pair[at + 1..]));
-        pairs.entry(decode(name)).or_insert_with(|| Value::String(decode(value)));
+        pairs
+            .entry(decode(name))
+            .or_insert_with(|| Value::String(decode(value)));
     }
     pairs
 }
@@ -184,7 +202,11 @@ fn decode(bytes: &[u8]) -> String {
         rest = after;
         match byte {
             b'+' => decoded.push(b' '),
-            b'%' => match after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            b'%' => match after
+                .get(..2)
+                .and_then(|digits| std::str::from_utf8(digits).ok())
+                .and_then(|digits| u8::from_str_radix(digits, 16).ok())
+            {
                 Some(value) if after[0] != b'+' => {
                     decoded.push(value);
                     rest = &after[2..];

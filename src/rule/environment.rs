@@ -1,4 +1,5 @@
-//! The one template engine: strict about undefined names, counted in fuel, and with nothing in it that a rule does not need.
+//! The one template engine: strict about undefined names, counted in fuel, and with nothing in it
+//! that a rule does not need.
 
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value, syntax::SyntaxConfig};
 
@@ -19,7 +20,8 @@ pub(super) fn environment() -> Environment<'static> {
     environment.add_filter("tojson", to_json);
     environment.add_filter("urlencode", url_encode);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    // Templates are named after their fields: a parameter that ends in `.html` must not change what is rendered.
+    // Templates are named after their fields: a parameter that ends in `.html` must not change what
+    // is rendered.
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_recursion_limit(RECURSION_MAX);
     // Keeps where in the template a failure is. What it also keeps of the context is never printed.
@@ -39,12 +41,13 @@ fn to_json(value: Value) -> Result<String, Error> {
 /// Percent-encoding of one text for use inside a URL.
 fn url_encode(text: &str) -> String {
     use std::fmt::Write;
-    text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            encoded.push(char::from(byte));
-        } else {
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-        encoded
-    })
+    text.bytes()
+        .fold(String::with_capacity(text.len()), |mut encoded, byte| {
+            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+                encoded.push(char::from(byte));
+            } else {
+                let _ = write!(encoded, "%{byte:02X}");
+            }
+            encoded
+        })
 }

@@ -6,7 +6,8 @@ use serde_json::Value;
 /// What stands where a secret was.
 pub const MASKED: &str = "[masked]";
 
-/// Keys whose value is masked wherever Vapi's own objects (assistant, call, phone number, tools, squad) hold them.
+/// Keys whose value is masked wherever Vapi's own objects (assistant, call, phone number, tools,
+/// squad) hold them.
 const KEYS: [&str; 12] = [
     "server",
     "serverUrl",
@@ -22,9 +23,19 @@ const KEYS: [&str; 12] = [
     "webhookSecret",
 ];
 
-/// Places whose keys are the caller's or the organisation's own words: a tool's argument may well be called `server`.
-const OWN_WORDS: [&str; 9] =
-    ["arguments", "parameters", "structuredData", "structuredOutputs", "variableValues", "variables", "metadata", "properties", "analysis"];
+/// Places whose keys are the caller's or the organisation's own words: a tool's argument may well
+/// be called `server`.
+const OWN_WORDS: [&str; 9] = [
+    "arguments",
+    "parameters",
+    "structuredData",
+    "structuredOutputs",
+    "variableValues",
+    "variables",
+    "metadata",
+    "properties",
+    "analysis",
+];
 
 /// Takes the secrets that a source is known to put into its payloads out of `body`.
 pub fn mask(source: Source, body: &mut Value) {

@@ -1,8 +1,9 @@
-//! What a rule means: its expression and templates compiled, what they may see of an event, and the request that comes out.
+//! What a rule means: its expression and templates compiled, what they may see of an event, and the
+//! request that comes out.
 //!
-//! `worker` (to plan) and `admin` (to check on save, to dry-run, to mask what it shows) enter. Pure: no I/O, no clock.
-//! **Invariant:** a template sees the context and nothing else, text that was rendered is never evaluated again, and no failure
-//! carries text of the event.
+//! `worker` (to plan) and `admin` (to check on save, to dry-run, to mask what it shows) enter.
+//! Pure: no I/O, no clock. **Invariant:** a template sees the context and nothing else, text that
+//! was rendered is never evaluated again, and no failure carries text of the event.
 
 mod compile;
 mod context;
@@ -52,8 +53,8 @@ pub const RENDERED_BYTES_MAX: usize = 256 << 10;
 /// Bounds of `expires_after_seconds`: a minute, and 30 days.
 pub const EXPIRES_AFTER_SECONDS: std::ops::RangeInclusive<u32> = 60..=30 * 24 * 3600;
 
-/// The work that one event may cost over all rules of its organisation (rule 22), in template instructions: the engine also charges for the
-/// bytes that it makes.
+/// The work that one event may cost over all rules of its organisation (rule 22), in template
+/// instructions: the engine also charges for the bytes that it makes.
 #[derive(Debug)]
 pub struct Budget {
     remaining: u64,
@@ -69,31 +70,48 @@ impl Budget {
         self.remaining = self.remaining.saturating_sub(fuel);
     }
 
-    /// A render that fails does not say what it used. An eighth of the rest is charged: fifty failures in a row cost at most eight budgets of
-    /// work, and one of them leaves the others plenty.
+    /// A render that fails does not say what it used. An eighth of the rest is charged: fifty
+    /// failures in a row cost at most eight budgets of work, and one of them leaves the others
+    /// plenty.
     const fn spend_failure(&mut self) {
         self.remaining -= self.remaining.div_ceil(8);
     }
 }
 
-/// Whether a rule can be saved: everything compiles, only known names are used, the parameters suit the action.
+/// Whether a rule can be saved: everything compiles, only known names are used, the parameters suit
+/// the action.
 ///
 /// # Errors
 /// Every problem at once, each with its field.
 pub fn check(spec: &RuleSpec) -> Result<(), Vec<FieldProblem>> {
     let mut problems = Vec::new();
-    let mut wrong = |field: &str, problem: String| problems.push(FieldProblem { field: field.to_owned(), problem });
+    let mut wrong = |field: &str, problem: String| {
+        problems.push(FieldProblem {
+            field: field.to_owned(),
+            problem,
+        })
+    };
     let name = spec.name.trim();
     if name.is_empty() || name.chars().count() > NAME_CHARACTERS_MAX {
         wrong("name", format!("expected 1 to {NAME_CHARACTERS_MAX} characters"));
     }
     if spec.event_type.0.is_empty() || spec.event_type.0.len() > TYPE_PATTERN_BYTES_MAX {
-        wrong("event_type", format!("expected 1 to {TYPE_PATTERN_BYTES_MAX} bytes, such as end-of-call-report or status-*"));
+        wrong(
+            "event_type",
+            format!("expected 1 to {TYPE_PATTERN_BYTES_MAX} bytes, such as end-of-call-report or status-*"),
+        );
     }
     if let Some(seconds) = spec.expires_after_seconds
         && !EXPIRES_AFTER_SECONDS.contains(&seconds)
     {
-        wrong("expires_after_seconds", format!("expected {} to {} seconds", EXPIRES_AFTER_SECONDS.start(), EXPIRES_AFTER_SECONDS.end()));
+        wrong(
+            "expires_after_seconds",
+            format!(
+                "expected {} to {} seconds",
+                EXPIRES_AFTER_SECONDS.start(),
+                EXPIRES_AFTER_SECONDS.end()
+            ),
+        );
     }
     if let Err(error) = action::get(spec.action).check_parameters(&spec.parameters) {
         wrong(&error.field, error.problem);
@@ -133,7 +151,9 @@ pub fn dry_run(spec: &RuleSpec, sample: &Sample<'_>, fuel: u64) -> Result<DryRun
     Ok(match rule.matches(&context, &mut budget) {
         Ok(false) => DryRun::NotMatched { field: "when" },
         Ok(true) => match rule.render(&context, &mut budget) {
-            Ok(rendered) => DryRun::Planned { parameters: rendered.request.0 },
+            Ok(rendered) => DryRun::Planned {
+                parameters: rendered.request.0,
+            },
             Err(error) => DryRun::Failed(error),
         },
         Err(error) => DryRun::Failed(error),

@@ -5,7 +5,9 @@ use crate::domain::{ActionKind, EventId, EventType, Source, Timestamp, TypePatte
 use serde_json::json;
 
 fn spec(when: Option<&str>, parameters: Value) -> RuleSpec {
-    let Value::Object(parameters) = parameters else { unreachable!("parameters are an object") };
+    let Value::Object(parameters) = parameters else {
+        unreachable!("parameters are an object")
+    };
     RuleSpec {
         name: "after a call".into(),
         source: Source::Vapi,
@@ -40,12 +42,16 @@ fn vapi(body: &Value) -> Context {
 }
 
 fn matches(when: &str, body: &Value) -> Result<bool, RuleError> {
-    Compiled::new(&spec(Some(when), json!({}))).expect("compiles").matches(&vapi(body), &mut Budget::new(100_000))
+    Compiled::new(&spec(Some(when), json!({})))
+        .expect("compiles")
+        .matches(&vapi(body), &mut Budget::new(100_000))
 }
 
 /// Renders one template without the action's say.
 fn render(template: &str, context: &Context, budget: &mut Budget) -> Result<String, RuleError> {
-    Compiled::new(&spec(None, json!({ "body": template }))).expect("compiles").text("parameters.body", context, budget)
+    Compiled::new(&spec(None, json!({ "body": template })))
+        .expect("compiles")
+        .text("parameters.body", context, budget)
 }
 
 fn text(template: &str, body: &Value) -> Result<String, RuleError> {
@@ -56,7 +62,10 @@ fn text(template: &str, body: &Value) -> Result<String, RuleError> {
 fn expressions_decide_and_are_strict_about_undefined_names() {
     let busy = json!({"message": {"endedReason": "customer-busy", "cost": 0.5}});
     assert_eq!(matches("message.endedReason != \"customer-busy\"", &busy), Ok(false));
-    assert_eq!(matches("message.cost > 0.1 and event.kind == 'end-of-call-report'", &busy), Ok(true));
+    assert_eq!(
+        matches("message.cost > 0.1 and event.kind == 'end-of-call-report'", &busy),
+        Ok(true)
+    );
     assert_eq!(matches("message.transcript is defined", &busy), Ok(false));
     assert_eq!(matches("message.endedReason == '%}'", &busy), Ok(false));
     let error = matches("message.transcript", &busy).expect_err("undefined");
@@ -75,17 +84,50 @@ fn an_expression_cannot_close_its_block() {
 #[test]
 fn templates_see_the_documented_names() {
     let body = json!({"message": {"customer": {"number": "+1"}, "duration": 61}});
-    assert_eq!(text("{{ message.customer.number }} {{ message.duration }} {{ body.message.duration }}", &body).as_deref(), Ok("+1 61 61"));
     assert_eq!(
-        text("{{ event.type }} {{ event.source }} {{ event.subject }} {{ headers['x-request'] }}", &body).as_deref(),
+        text(
+            "{{ message.customer.number }} {{ message.duration }} {{ body.message.duration }}",
+            &body
+        )
+        .as_deref(),
+        Ok("+1 61 61")
+    );
+    assert_eq!(
+        text(
+            "{{ event.type }} {{ event.source }} {{ event.subject }} {{ headers['x-request'] }}",
+            &body
+        )
+        .as_deref(),
         Ok("vapi.end-of-call-report vapi call-1 seven")
     );
-    assert_eq!(text("{{ event.time }} {{ event.received_at }}", &body).as_deref(), Ok("2023-11-14T22:13:20Z 2023-11-14T22:13:21Z"));
-    assert_eq!(text("{{ message.customer | tojson }}\n", &body).as_deref(), Ok("{\"number\":\"+1\"}\n"));
-    let form = context(Source::Twilio, "application/x-www-form-urlencoded; charset=UTF-8", "a=1&b=x%20y&a=2", b"From=%2B49&Body=a+b%26c&Empty=&bad=%zz");
+    assert_eq!(
+        text("{{ event.time }} {{ event.received_at }}", &body).as_deref(),
+        Ok("2023-11-14T22:13:20Z 2023-11-14T22:13:21Z")
+    );
+    assert_eq!(
+        text("{{ message.customer | tojson }}\n", &body).as_deref(),
+        Ok("{\"number\":\"+1\"}\n")
+    );
+    let form = context(
+        Source::Twilio,
+        "application/x-www-form-urlencoded; charset=UTF-8",
+        "a=1&b=x%20y&a=2",
+        b"From=%2B49&Body=a+b%26c&Empty=&bad=%zz",
+    );
     let mut budget = Budget::new(100_000);
-    assert_eq!(render("{{ params.From }}|{{ body.Body }}|{{ params.Empty }}|{{ params.bad }}", &form, &mut budget).as_deref(), Ok("+49|a b&c||%zz"));
-    assert_eq!(render("{{ query.a }}{{ query.b }}", &form, &mut budget).as_deref(), Ok("1x y"));
+    assert_eq!(
+        render(
+            "{{ params.From }}|{{ body.Body }}|{{ params.Empty }}|{{ params.bad }}",
+            &form,
+            &mut budget
+        )
+        .as_deref(),
+        Ok("+49|a b&c||%zz")
+    );
+    assert_eq!(
+        render("{{ query.a }}{{ query.b }}", &form, &mut budget).as_deref(),
+        Ok("1x y")
+    );
     let broken = context(Source::Vapi, "application/json", "", b"{\"message\": \xff");
     assert!(render("{{ body }}", &broken, &mut budget).is_ok_and(|text| text.starts_with("{\"message\"")));
 }
@@ -94,10 +136,19 @@ fn templates_see_the_documented_names() {
 #[test]
 fn rendered_text_stays_text() {
     let body = json!({"message": {"note": "{{ headers }} {% for x in body %} {# #}", "html": "<b>&\"'"}});
-    assert_eq!(text("{{ message.note }}", &body).as_deref(), Ok("{{ headers }} {% for x in body %} {# #}"));
+    assert_eq!(
+        text("{{ message.note }}", &body).as_deref(),
+        Ok("{{ headers }} {% for x in body %} {# #}")
+    );
     assert_eq!(text("{{ message.html }}", &body).as_deref(), Ok("<b>&\"'"));
     let named = Compiled::new(&spec(None, json!({"a.html": "{{ message.html }}"}))).expect("compiles");
-    assert_eq!(named.text("parameters.a.html", &vapi(&body), &mut Budget::new(1_000)).as_deref(), Ok("<b>&\"'"), "no escaping by the field's name");
+    assert_eq!(
+        named
+            .text("parameters.a.html", &vapi(&body), &mut Budget::new(1_000))
+            .as_deref(),
+        Ok("<b>&\"'"),
+        "no escaping by the field's name"
+    );
 }
 
 /// C33: nothing that a rule writes costs more than its budget, in time or in memory.
@@ -105,7 +156,8 @@ fn rendered_text_stays_text() {
 fn hostile_templates_end_at_the_limits() {
     let body = json!({"message": {"list": vec![0; 400], "text": "x".repeat(60_000)}});
     for template in [
-        "{% for a in message.list %}{% for b in message.list %}{% for c in message.list %}.{% endfor %}{% endfor %}{% endfor %}",
+        "{% for a in message.list %}{% for b in message.list %}{% for c in message.list %}.{% endfor %}{% endfor \
+        %}{% endfor %}",
         "{{ '-' * 10000000000 }}",
         "{{ '-' * 90000000 }}",
         "{% set a = message.text %}{{ (a ~ a ~ a ~ a ~ a ~ a ~ a ~ a ~ a ~ a) * 1000 }}",
@@ -125,7 +177,10 @@ fn hostile_templates_end_at_the_limits() {
         "{% macro a() %}{% endmacro %}",
     ] {
         let result = Compiled::new(&spec(None, json!({ "body": template })));
-        let failed = result.map_or(true, |rule| rule.text("parameters.body", &vapi(&body), &mut Budget::new(1_000)).is_err());
+        let failed = result.map_or(true, |rule| {
+            rule.text("parameters.body", &vapi(&body), &mut Budget::new(1_000))
+                .is_err()
+        });
         assert!(failed, "{template}");
     }
     let deep = format!("{}1{}", "(".repeat(20_000), ")".repeat(20_000));
@@ -141,12 +196,18 @@ fn one_budget_serves_all_rules_of_an_event() {
     let template = "{% for a in message.list %}{{ a }}{% endfor %}";
     let results: Vec<_> = (0..40).map(|_| render(template, &context, &mut budget)).collect();
     assert!(results[0].is_ok() && results[1].is_ok());
-    assert_eq!(results[39].as_ref().map_err(|error| error.cause), Err(Cause::TemplateLimit));
+    assert_eq!(
+        results[39].as_ref().map_err(|error| error.cause),
+        Err(Cause::TemplateLimit)
+    );
     let mut budget = Budget::new(100_000);
     for _ in 0..10 {
         assert!(render("{{ message.absent }}", &context, &mut budget).is_err());
     }
-    assert!(render(template, &context, &mut budget).is_ok(), "failures of others leave enough");
+    assert!(
+        render(template, &context, &mut budget).is_ok(),
+        "failures of others leave enough"
+    );
 }
 
 #[test]
@@ -161,21 +222,35 @@ fn failures_name_the_field_and_the_place_and_repeat_nothing_of_the_event() {
     ] {
         let error = text(template, &body).expect_err(template);
         assert_eq!(error.cause, Cause::TemplateFailed);
-        assert!(error.detail.starts_with("parameters.body: ") && error.detail.contains(place), "{template}: {}", error.detail);
-        assert!(!error.detail.contains("1555") && !error.detail.contains("Canary"), "{}", error.detail);
+        assert!(
+            error.detail.starts_with("parameters.body: ") && error.detail.contains(place),
+            "{template}: {}",
+            error.detail
+        );
+        assert!(
+            !error.detail.contains("1555") && !error.detail.contains("Canary"),
+            "{}",
+            error.detail
+        );
     }
 }
 
 #[test]
 fn unknown_names_and_broken_texts_are_found_on_save_with_their_fields() {
-    let problems = Compiled::new(&spec(Some("mesage.x == 1"), json!({"to": "{{ foo }}", "body": {"deep": ["{% if %}", "fine {{ body.x }}"]}, "n": 4})))
-        .expect_err("three problems");
+    let problems = Compiled::new(&spec(
+        Some("mesage.x == 1"),
+        json!({"to": "{{ foo }}", "body": {"deep": ["{% if %}", "fine {{ body.x }}"]}, "n": 4}),
+    ))
+    .expect_err("three problems");
     let fields: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
     assert_eq!(fields, ["when", "parameters.body.deep[0]", "parameters.to"]);
     assert!(problems[0].problem.contains("`mesage`"), "{}", problems[0].problem);
     let long = "x".repeat(TEMPLATE_BYTES_MAX + 1);
     assert!(Compiled::new(&spec(None, json!({ "body": &long[1..] }))).is_ok());
-    assert_eq!(Compiled::new(&spec(None, json!({ "body": long }))).expect_err("too long")[0].field, "parameters.body");
+    assert_eq!(
+        Compiled::new(&spec(None, json!({ "body": long }))).expect_err("too long")[0].field,
+        "parameters.body"
+    );
 }
 
 #[test]
@@ -190,5 +265,8 @@ fn known_places_of_secrets_are_masked_and_own_words_are_not() {
     for secret in ["s1", "s2", "s3", "s4", "s5", "s6", "AC1"] {
         assert!(!shown.contains(&format!("\"{secret}\"")), "{secret} in {shown}");
     }
-    assert!(shown.contains("\"server\":\"Anna\"") && shown.contains("\"number\":\"+1\""), "{shown}");
+    assert!(
+        shown.contains("\"server\":\"Anna\"") && shown.contains("\"number\":\"+1\""),
+        "{shown}"
+    );
 }

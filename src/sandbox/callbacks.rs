@@ -1,6 +1,8 @@
-//! Status callbacks, as Twilio posts them: `queued`, `sent`, `delivered` for each message that names a URL, signed with the account's token.
+//! Status callbacks, as Twilio posts them: `queued`, `sent`, `delivered` for each message that
+//! names a URL, signed with the account's token.
 //!
-//! **Invariant:** bounded twice, by the queue and by the workers; a receiver that does not answer costs callbacks, never messages.
+//! **Invariant:** bounded twice, by the queue and by the workers; a receiver that does not answer
+//! costs callbacks, never messages.
 
 use super::{SandboxState, lock, twilio::CallbackJob};
 use crate::{
@@ -30,7 +32,10 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn new() -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
-        Self { sender, receiver: Mutex::new(Some(receiver)) }
+        Self {
+            sender,
+            receiver: Mutex::new(Some(receiver)),
+        }
     }
 
     pub(super) fn push(&self, job: CallbackJob) {
@@ -78,11 +83,18 @@ async fn post_all(state: &SandboxState, client: &mut Client, job: &CallbackJob) 
             ("SmsStatus", status),
             ("To", &message.to),
         ];
-        form.extend(message.messaging_service_sid.as_deref().map(|sid| ("MessagingServiceSid", sid)));
+        form.extend(
+            message
+                .messaging_service_sid
+                .as_deref()
+                .map(|sid| ("MessagingServiceSid", sid)),
+        );
         let headers = signer.sign_form(&job.url, &form);
         let body = Bytes::from(form_body(&form));
         // One retry, as Twilio's default: only where there was no connection.
-        if tokio::time::timeout(ANSWER_MAX, client.post(&job.url, &headers, body.clone())).await == Ok(Err(Failed::NotConnected)) {
+        if tokio::time::timeout(ANSWER_MAX, client.post(&job.url, &headers, body.clone())).await
+            == Ok(Err(Failed::NotConnected))
+        {
             let _ = tokio::time::timeout(ANSWER_MAX, client.post(&job.url, &headers, body)).await;
         }
     }
@@ -96,7 +108,8 @@ enum Failed {
     NoAnswer,
 }
 
-/// A worker's connections, one an authority. Plain HTTP only: what is called back runs beside the sandbox.
+/// A worker's connections, one an authority. Plain HTTP only: what is called back runs beside the
+/// sandbox.
 #[derive(Default)]
 struct Client {
     open: HashMap<String, SendRequest<Full<Bytes>>>,
@@ -104,13 +117,22 @@ struct Client {
 }
 
 impl Client {
-    async fn post(&mut self, url: &str, headers: &[crate::source::sign::SignedHeader], body: Bytes) -> Result<u16, Failed> {
+    async fn post(
+        &mut self,
+        url: &str,
+        headers: &[crate::source::sign::SignedHeader],
+        body: Bytes,
+    ) -> Result<u16, Failed> {
         // The fragment is Twilio's connection overrides: neither sent nor signed.
         let url = url.split('#').next().unwrap_or_default();
         let rest = url.strip_prefix("http://").ok_or(Failed::NotCalled)?;
         let at = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(at);
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let path = if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            format!("/{path}")
+        };
         let mut request = Request::post(path)
             .header(header::HOST, authority)
             .header(header::USER_AGENT, "TwilioProxy/1.1")
@@ -125,7 +147,8 @@ impl Client {
         };
         let response = match connection.try_send_request(request).await {
             Ok(response) => response,
-            // The peer closed the idle connection before the request was written: it comes back whole.
+            // The peer closed the idle connection before the request was written: it comes back
+            // whole.
             Err(mut error) => {
                 let request = error.take_message().ok_or(Failed::NoAnswer)?;
                 connection = self.connect(authority).await?;
@@ -140,11 +163,19 @@ impl Client {
 
     async fn connect(&mut self, authority: &str) -> Result<SendRequest<Full<Bytes>>, Failed> {
         while self.drivers.try_join_next().is_some() {}
-        let address =
-            if authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) { authority.to_owned() } else { format!("{authority}:80") };
+        let address = if authority
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+        {
+            authority.to_owned()
+        } else {
+            format!("{authority}:80")
+        };
         let stream = TcpStream::connect(address).await.map_err(|_| Failed::NotConnected)?;
         let _ = stream.set_nodelay(true);
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|_| Failed::NotConnected)?;
+        let (sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(|_| Failed::NotConnected)?;
         self.drivers.spawn(async move {
             let _ = connection.await;
         });

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Accounts at the stand-ins. `POST /_accounts` takes the same JSON: `{"accounts": […], "vapi": […]}`.
+/// Accounts at the stand-ins. `POST /_accounts` takes the same JSON:
+/// `{"accounts": […], "vapi": […]}`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Accounts {
@@ -104,7 +105,10 @@ pub struct TwilioAccount {
 
 impl std::fmt::Debug for TwilioAccount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TwilioAccount").field("sid", &self.sid).field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("TwilioAccount")
+            .field("sid", &self.sid)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
     }
 }
 
@@ -162,11 +166,15 @@ pub struct ApiKey {
 
 impl std::fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ApiKey").field("sid", &self.sid).field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("ApiKey")
+            .field("sid", &self.sid)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
     }
 }
 
-/// What a key may: a standard one all but the account itself, a main one all, a restricted one only sending here.
+/// What a key may: a standard one all but the account itself, a main one all, a restricted one only
+/// sending here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyKind {
@@ -189,7 +197,9 @@ pub struct VapiOrganisation {
 
 impl std::fmt::Debug for VapiOrganisation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("VapiOrganisation").field("assistants", &self.assistants).finish_non_exhaustive()
+        f.debug_struct("VapiOrganisation")
+            .field("assistants", &self.assistants)
+            .finish_non_exhaustive()
     }
 }
 
@@ -208,7 +218,8 @@ pub struct VapiPhoneNumber {
     pub number: String,
 }
 
-/// The account of `dev`'s demo organisation. Its secrets are made with the installation and handed in.
+/// The account of `dev`'s demo organisation. Its secrets are made with the installation and handed
+/// in.
 pub const DEMO_ACCOUNT_SID: &str = "AC00000000000000000000000000d3a700";
 /// A number from the range that is kept for fiction.
 pub const DEMO_PHONE_NUMBER: &str = "+12025550123";
@@ -216,17 +227,28 @@ pub const DEMO_ASSISTANT_ID: &str = "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be001";
 pub const DEMO_PHONE_NUMBER_ID: &str = "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be002";
 
 impl Accounts {
-    /// What `dev` uses: one account at Twilio with one number, one organisation at Vapi with one assistant and the same number.
+    /// What `dev` uses: one account at Twilio with one number, one organisation at Vapi with one
+    /// assistant and the same number.
     #[must_use]
     pub fn demo(twilio_auth_token: &str, vapi_api_key: &str) -> Self {
         let mut account = TwilioAccount::new(DEMO_ACCOUNT_SID, twilio_auth_token).with_number(DEMO_PHONE_NUMBER);
         account.friendly_name = Some("Hookswitch demo".to_owned());
         let organisation = VapiOrganisation {
             api_key: vapi_api_key.to_owned(),
-            assistants: vec![VapiAssistant { id: DEMO_ASSISTANT_ID.to_owned(), name: Some("Demo receptionist".to_owned()) }],
-            phone_numbers: vec![VapiPhoneNumber { id: DEMO_PHONE_NUMBER_ID.to_owned(), number: DEMO_PHONE_NUMBER.to_owned() }],
+            assistants: vec![VapiAssistant {
+                id: DEMO_ASSISTANT_ID.to_owned(),
+                name: Some("Demo receptionist".to_owned()),
+            }],
+            phone_numbers: vec![VapiPhoneNumber {
+                id: DEMO_PHONE_NUMBER_ID.to_owned(),
+                number: DEMO_PHONE_NUMBER.to_owned(),
+            }],
         };
-        Self { accounts: vec![account], vapi: vec![organisation], ..Self::default() }
+        Self {
+            accounts: vec![account],
+            vapi: vec![organisation],
+            ..Self::default()
+        }
     }
 
     /// Adds accounts; one that is known is replaced.
@@ -264,6 +286,11 @@ pub struct SandboxConfig {
 
 impl Default for SandboxConfig {
     fn default() -> Self {
-        Self { accounts: Accounts::default(), requests_max: 100_000, is_calling_back: true, callbacks_concurrent_max: 8 }
+        Self {
+            accounts: Accounts::default(),
+            requests_max: 100_000,
+            is_calling_back: true,
+            callbacks_concurrent_max: 8,
+        }
     }
 }

@@ -8,7 +8,11 @@ pub(super) fn answer(state: &SandboxState, parts: &Parts, body: &[u8], is_local:
     let wrong = |status, problem: &str| Reply::json(status, &json!({"error": problem}));
     match (&parts.method, parts.uri.path()) {
         (&Method::GET, "/_requests") => {
-            let query = parts.uri.query().map(|query| form::parse(query.as_bytes())).unwrap_or_default();
+            let query = parts
+                .uri
+                .query()
+                .map(|query| form::parse(query.as_bytes()))
+                .unwrap_or_default();
             let provider = match form::get(&query, "provider").map(str::parse).transpose() {
                 Ok(provider) => provider,
                 Err(problem) => return wrong(400, &format!("provider: {problem}")),
@@ -47,7 +51,10 @@ pub(super) fn answer(state: &SandboxState, parts: &Parts, body: &[u8], is_local:
             state.reset();
             Reply::json(200, &Value::Object(serde_json::Map::new()))
         }
-        _ => wrong(404, "known are GET /_requests, GET /_violations, GET, POST and DELETE /_faults, POST /_accounts, POST /_reset"),
+        _ => wrong(
+            404,
+            "known are GET /_requests, GET /_violations, GET, POST and DELETE /_faults, POST /_accounts, POST /_reset",
+        ),
     }
 }
 

@@ -1,7 +1,9 @@
-//! The providers' own descriptions of their APIs (`schemas/providers/`), and what does not agree with them.
+//! The providers' own descriptions of their APIs (`schemas/providers/`), and what does not agree
+//! with them.
 //!
-//! **Invariant:** what a description leaves open is allowed, and what it does not name is not: an unknown field of a request is a fault of its sender,
-//! an unknown field of an answer is a fault of ours.
+//! **Invariant:** what a description leaves open is allowed, and what it does not name is not: an
+//! unknown field of a request is a fault of its sender, an unknown field of an answer is a fault of
+//! ours.
 
 use crate::domain::Provider;
 use serde_json::Value;
@@ -45,18 +47,38 @@ impl Description {
     fn parse(text: &'static str) -> Self {
         let document: Value = serde_json::from_str(text).expect("the committed description is JSON: a test parses it");
         let mut operations = HashMap::new();
-        for path in document["paths"].as_object().into_iter().flat_map(|paths| paths.values()) {
+        for path in document["paths"]
+            .as_object()
+            .into_iter()
+            .flat_map(|paths| paths.values())
+        {
             for operation in path.as_object().into_iter().flat_map(|path| path.values()) {
-                let Some(id) = operation["operationId"].as_str() else { continue };
+                let Some(id) = operation["operationId"].as_str() else {
+                    continue;
+                };
                 let mut out = Operation::default();
-                for parameter in operation["parameters"].as_array().into_iter().flatten().filter(|parameter| parameter["in"] == "query") {
-                    out.query.insert(parameter["name"].as_str().unwrap_or_default().to_owned(), parameter["schema"].clone());
+                for parameter in operation["parameters"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter(|parameter| parameter["in"] == "query")
+                {
+                    out.query.insert(
+                        parameter["name"].as_str().unwrap_or_default().to_owned(),
+                        parameter["schema"].clone(),
+                    );
                 }
                 if let Some(fields) = operation["requestBody"]["content"][FORM]["schema"]["properties"].as_object() {
-                    out.form = fields.iter().map(|(name, schema)| (name.clone(), schema.clone())).collect();
+                    out.form = fields
+                        .iter()
+                        .map(|(name, schema)| (name.clone(), schema.clone()))
+                        .collect();
                 }
                 out.body = operation["requestBody"]["content"]["application/json"]["schema"].clone();
-                if let Some(answer) = operation["responses"].as_object().and_then(|answers| answers.values().next()) {
+                if let Some(answer) = operation["responses"]
+                    .as_object()
+                    .and_then(|answers| answers.values().next())
+                {
                     out.answer = answer["content"]["application/json"]["schema"].clone();
                 }
                 // A dozen names, once a process.
@@ -68,12 +90,16 @@ impl Description {
 
     /// What is wrong with a form: fields that are not there, values of another type.
     pub fn check_form(&self, operation: &str, form: &[(String, String)]) -> Vec<String> {
-        self.operations.get(operation).map_or_else(Vec::new, |operation| self.check_fields(&operation.form, form))
+        self.operations
+            .get(operation)
+            .map_or_else(Vec::new, |operation| self.check_fields(&operation.form, form))
     }
 
     /// The same for a query.
     pub fn check_query(&self, operation: &str, query: &[(String, String)]) -> Vec<String> {
-        self.operations.get(operation).map_or_else(Vec::new, |operation| self.check_fields(&operation.query, query))
+        self.operations
+            .get(operation)
+            .map_or_else(Vec::new, |operation| self.check_fields(&operation.query, query))
     }
 
     fn check_fields(&self, known: &HashMap<String, Value>, given: &[(String, String)]) -> Vec<String> {
@@ -127,7 +153,10 @@ impl Description {
     }
 
     fn resolved<'a>(&'a self, schema: &'a Value) -> &'a Value {
-        match schema["$ref"].as_str().and_then(|reference| reference.strip_prefix("#/components/schemas/")) {
+        match schema["$ref"]
+            .as_str()
+            .and_then(|reference| reference.strip_prefix("#/components/schemas/"))
+        {
             Some(name) => &self.document["components"]["schemas"][name],
             None => schema,
         }
@@ -170,7 +199,9 @@ impl Description {
             Value::String(text) => check_text(schema, text, at, faults),
             Value::Number(number) => {
                 let number = number.as_f64().unwrap_or_default();
-                if schema["minimum"].as_f64().is_some_and(|least| number < least) || schema["maximum"].as_f64().is_some_and(|most| number > most) {
+                if schema["minimum"].as_f64().is_some_and(|least| number < least)
+                    || schema["maximum"].as_f64().is_some_and(|most| number > most)
+                {
                     faults.push(format!("{at}: outside of its bounds"));
                 }
             }
@@ -180,7 +211,12 @@ impl Description {
                 }
             }
             Value::Object(fields) => {
-                for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                for name in schema["required"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                {
                     if !fields.contains_key(name) {
                         faults.push(format!("{at}.{name}: missing"));
                     }
@@ -201,16 +237,28 @@ impl Description {
 
 fn check_text(schema: &Value, text: &str, at: &str, faults: &mut Vec<String>) {
     let characters = text.chars().count() as u64;
-    if schema["minLength"].as_u64().is_some_and(|least| characters < least) || schema["maxLength"].as_u64().is_some_and(|most| characters > most) {
+    if schema["minLength"].as_u64().is_some_and(|least| characters < least)
+        || schema["maxLength"].as_u64().is_some_and(|most| characters > most)
+    {
         faults.push(format!("{at}: too short or too long"));
     }
-    if schema["pattern"].as_str().is_some_and(|pattern| !is_sid_of(pattern, text)) {
+    if schema["pattern"]
+        .as_str()
+        .is_some_and(|pattern| !is_sid_of(pattern, text))
+    {
         faults.push(format!("{at}: does not match its pattern"));
     }
     let is_format = match schema["format"].as_str() {
         Some("date-time-rfc-2822") => jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).is_ok(),
-        Some("uri") => text.starts_with('/') || text.split_once("://").is_some_and(|(scheme, rest)| matches!(scheme, "http" | "https") && !rest.is_empty()),
-        Some("date-time") if at == "$" || at.starts_with("$.") || at.starts_with("$[") => text.parse::<jiff::Timestamp>().is_ok(),
+        Some("uri") => {
+            text.starts_with('/')
+                || text
+                    .split_once("://")
+                    .is_some_and(|(scheme, rest)| matches!(scheme, "http" | "https") && !rest.is_empty())
+        }
+        Some("date-time") if at == "$" || at.starts_with("$.") || at.starts_with("$[") => {
+            text.parse::<jiff::Timestamp>().is_ok()
+        }
         Some("uuid") => text.parse::<uuid::Uuid>().is_ok(),
         _ => true,
     };
@@ -219,15 +267,24 @@ fn check_text(schema: &Value, text: &str, at: &str, faults: &mut Vec<String>) {
     }
 }
 
-/// All patterns of the kept operations have the form `^AC[0-9a-fA-F]{32}$` or `^(SM|MM)[0-9a-fA-F]{32}$`; a test holds that. Others match nothing.
+/// All patterns of the kept operations have the form `^AC[0-9a-fA-F]{32}$` or
+/// `^(SM|MM)[0-9a-fA-F]{32}$`; a test holds that. Others match nothing.
 fn is_sid_of(pattern: &str, text: &str) -> bool {
-    let Some(prefixes) = sid_prefixes(pattern) else { return false };
-    prefixes.into_iter().any(|prefix| text.strip_prefix(prefix).is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit())))
+    let Some(prefixes) = sid_prefixes(pattern) else {
+        return false;
+    };
+    prefixes.into_iter().any(|prefix| {
+        text.strip_prefix(prefix)
+            .is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    })
 }
 
 fn sid_prefixes(pattern: &str) -> Option<Vec<&str>> {
     let prefix = pattern.strip_prefix('^')?.strip_suffix("[0-9a-fA-F]{32}$")?;
-    let prefix = prefix.strip_prefix('(').and_then(|prefix| prefix.strip_suffix(')')).unwrap_or(prefix);
+    let prefix = prefix
+        .strip_prefix('(')
+        .and_then(|prefix| prefix.strip_suffix(')'))
+        .unwrap_or(prefix);
     Some(prefix.split('|').collect())
 }
 
@@ -237,7 +294,10 @@ mod tests {
     use serde_json::json;
 
     fn pairs(given: &[(&str, &str)]) -> Vec<(String, String)> {
-        given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        given
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     #[test]
@@ -265,29 +325,72 @@ mod tests {
     fn forms_are_held_against_the_description() {
         let twilio = of(Provider::Twilio).expect("described");
         for (form, faults) in [
-            (vec![("To", "+15551234567"), ("Body", "x"), ("StatusCallback", "https://example.com/a")], vec![]),
-            (vec![("MediaUrl", "https://a.example/1"), ("MediaUrl", "https://a.example/2")], vec![]),
+            (
+                vec![
+                    ("To", "+15551234567"),
+                    ("Body", "x"),
+                    ("StatusCallback", "https://example.com/a"),
+                ],
+                vec![],
+            ),
+            (
+                vec![("MediaUrl", "https://a.example/1"), ("MediaUrl", "https://a.example/2")],
+                vec![],
+            ),
             (vec![("ValidityPeriod", "60"), ("SmartEncoded", "true")], vec![]),
             (vec![("to", "x")], vec!["to: not in the description"]),
             (vec![("To", "x"), ("To", "y")], vec!["To: given more than once"]),
-            (vec![("ValidityPeriod", "soon")], vec!["ValidityPeriod: not of type \"integer\""]),
-            (vec![("SmartEncoded", "yes")], vec!["SmartEncoded: not of type \"boolean\""]),
-            (vec![("StatusCallback", "nowhere")], vec!["StatusCallback: not of format \"uri\""]),
-            (vec![("RiskCheck", "maybe")], vec!["RiskCheck: not one of the values that the description lists"]),
-            (vec![("MessagingServiceSid", "MG1")], vec!["MessagingServiceSid: too short or too long", "MessagingServiceSid: does not match its pattern"]),
+            (
+                vec![("ValidityPeriod", "soon")],
+                vec!["ValidityPeriod: not of type \"integer\""],
+            ),
+            (
+                vec![("SmartEncoded", "yes")],
+                vec!["SmartEncoded: not of type \"boolean\""],
+            ),
+            (
+                vec![("StatusCallback", "nowhere")],
+                vec!["StatusCallback: not of format \"uri\""],
+            ),
+            (
+                vec![("RiskCheck", "maybe")],
+                vec!["RiskCheck: not one of the values that the description lists"],
+            ),
+            (
+                vec![("MessagingServiceSid", "MG1")],
+                vec![
+                    "MessagingServiceSid: too short or too long",
+                    "MessagingServiceSid: does not match its pattern",
+                ],
+            ),
         ] {
             assert_eq!(twilio.check_form("CreateMessage", &pairs(&form)), faults, "{form:?}");
         }
-        assert_eq!(twilio.check_query("ListMessage", &pairs(&[("To", "+1"), ("DateSent>", "2026-01-01"), ("PageSize", "50")])), Vec::<String>::new());
-        assert_eq!(twilio.check_query("ListMessage", &pairs(&[("PageSize", "1001")])), ["PageSize: outside of its bounds"]);
+        assert_eq!(
+            twilio.check_query(
+                "ListMessage",
+                &pairs(&[("To", "+1"), ("DateSent>", "2026-01-01"), ("PageSize", "50")])
+            ),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            twilio.check_query("ListMessage", &pairs(&[("PageSize", "1001")])),
+            ["PageSize: outside of its bounds"]
+        );
     }
 
     #[test]
     fn answers_of_another_shape_are_seen() {
         let twilio = of(Provider::Twilio).expect("described");
-        let faults = twilio.check_answer("FetchMessage", &json!({"sid": "SM1", "status": "gone", "num_media": 0, "extra": 1, "date_sent": "today"}));
+        let faults = twilio.check_answer(
+            "FetchMessage",
+            &json!({"sid": "SM1", "status": "gone", "num_media": 0, "extra": 1, "date_sent": "today"}),
+        );
         assert_eq!(faults.len(), 6, "{faults:?}");
         let vapi = of(Provider::Vapi).expect("described");
-        assert!(vapi.check_answer("AssistantController_findOne", &json!({"id": "a"})).contains(&"$.orgId: missing".to_owned()));
+        assert!(
+            vapi.check_answer("AssistantController_findOne", &json!({"id": "a"}))
+                .contains(&"$.orgId: missing".to_owned())
+        );
     }
 }

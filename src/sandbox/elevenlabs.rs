@@ -1,5 +1,6 @@
-//! ElevenLabs' stand-in: the account and its voices, as far as a key may see them. ElevenLabs publishes no description under a licence that lets us keep
-//! it: shapes and errors are those that elevenlabs-python 2.78.0 reads and that its documents list.
+//! ElevenLabs' stand-in: the account and its voices, as far as a key may see them. ElevenLabs
+//! publishes no description under a licence that lets us keep it: shapes and errors are those that
+//! elevenlabs-python 2.78.0 reads and that its documents list.
 
 use super::{Call, ElevenLabsKey, Reply, SandboxState, lock};
 use http::{Method, header::HeaderName};
@@ -7,8 +8,13 @@ use serde_json::{Value, json};
 
 pub(super) fn answer(state: &SandboxState, call: &Call<'_>) -> Reply {
     let key = call.header(HeaderName::from_static("xi-api-key"));
-    let known = lock(&state.0.elevenlabs).iter().find(|known| known.api_key == key && !key.is_empty()).cloned();
-    let Some(known) = known else { return error(401, "invalid_api_key", "Invalid API key") };
+    let known = lock(&state.0.elevenlabs)
+        .iter()
+        .find(|known| known.api_key == key && !key.is_empty())
+        .cloned();
+    let Some(known) = known else {
+        return error(401, "invalid_api_key", "Invalid API key");
+    };
     if call.parts.method != Method::GET {
         return Reply::json(405, &json!({"detail": "Method Not Allowed"}));
     }
@@ -17,13 +23,19 @@ pub(super) fn answer(state: &SandboxState, call: &Call<'_>) -> Reply {
             Reply::json(
                 200,
                 &json!({
-                    "user_id": known.user_id, "first_name": "Sandbox", "is_new_user": false, "xi_api_key": known.api_key, "is_api_key_hashed": false,
+                    "user_id": known.user_id, "first_name": "Sandbox", "is_new_user": false,
+                    "xi_api_key": known.api_key, "is_api_key_hashed": false,
                     "subscription": {"tier": "creator", "character_count": 10, "character_limit": 100_000, "status": "active"},
                 }),
             )
         }),
         "/v1/voices" | "/v2/voices" => permitted(&known, "voices_read")
-            .unwrap_or_else(|| Reply::json(200, &json!({"voices": [], "has_more": false, "total_count": 0, "next_page_token": null}))),
+            .unwrap_or_else(|| Reply::json(200, &json!({
+                "voices": [],
+                "has_more": false,
+                "total_count": 0,
+                "next_page_token": null,
+            }))),
         _ => Reply::json(404, &json!({"detail": "Not Found"})),
     }
 }
@@ -31,7 +43,13 @@ pub(super) fn answer(state: &SandboxState, call: &Call<'_>) -> Reply {
 /// The 401 of a good key that was not granted this.
 fn permitted(known: &ElevenLabsKey, permission: &str) -> Option<Reply> {
     let is_missing = known.missing_permissions.iter().any(|missing| missing == permission);
-    is_missing.then(|| error(401, "missing_permissions", &format!("The API key you used is missing the permission {permission} to execute this operation.")))
+    is_missing.then(|| {
+        error(
+            401,
+            "missing_permissions",
+            &format!("The API key you used is missing the permission {permission} to execute this operation."),
+        )
+    })
 }
 
 fn error(status: u16, code: &str, message: &str) -> Reply {

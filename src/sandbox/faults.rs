@@ -57,7 +57,18 @@ impl Fault {
     /// A fault that does nothing yet, for one provider.
     #[must_use]
     pub const fn of(provider: Provider) -> Self {
-        Self { provider, method: None, path: None, times: None, delay_ms: None, status: None, accept: false, body: None, retry_after: None, drop: None }
+        Self {
+            provider,
+            method: None,
+            path: None,
+            times: None,
+            delay_ms: None,
+            status: None,
+            accept: false,
+            body: None,
+            retry_after: None,
+            drop: None,
+        }
     }
 
     #[must_use]
@@ -86,7 +97,10 @@ impl Fault {
 
     fn matches(&self, provider: Provider, method: &str, path: &str) -> bool {
         self.provider == provider
-            && self.method.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(method))
+            && self
+                .method
+                .as_deref()
+                .is_none_or(|wanted| wanted.eq_ignore_ascii_case(method))
             && self.path.as_deref().is_none_or(|wanted| path.contains(wanted))
     }
 }

@@ -1,4 +1,5 @@
-//! `application/x-www-form-urlencoded`, read as a provider would: `+` is a space, `%XX` a byte, what is no UTF-8 is replaced.
+//! `application/x-www-form-urlencoded`, read as a provider would: `+` is a space, `%XX` a byte,
+//! what is no UTF-8 is replaced.
 
 pub(super) fn parse(text: &[u8]) -> Vec<(String, String)> {
     text.split(|byte| *byte == b'&')
@@ -31,7 +32,10 @@ fn decode(text: &[u8]) -> String {
 
 /// The first value of a name.
 pub(super) fn get<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    pairs.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+    pairs
+        .iter()
+        .find(|(given, _)| given == name)
+        .map(|(_, value)| value.as_str())
 }
 
 #[cfg(test)]
@@ -39,7 +43,14 @@ mod tests {
     #[test]
     fn pairs_are_decoded_once_and_in_order() {
         let pairs = super::parse(b"To=%2B15551234567&Body=a+b%26c%3D%25d&empty=&bare&&x=%zz&x=%C3%A9");
-        let expected = [("To", "+15551234567"), ("Body", "a b&c=%d"), ("empty", ""), ("bare", ""), ("x", "%zz"), ("x", "é")];
+        let expected = [
+            ("To", "+15551234567"),
+            ("Body", "a b&c=%d"),
+            ("empty", ""),
+            ("bare", ""),
+            ("x", "%zz"),
+            ("x", "é"),
+        ];
         assert_eq!(pairs, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 }

@@ -1,7 +1,9 @@
 //! Google's stand-in: consent, tokens and a calendar.
 //!
-//! It is as strict as the real one: a redirect that is not registered, a verifier that does not fit its challenge, a code that was used, and a token that
-//! has ended or was replaced are refused. The person at the consent page is `login_hint`, or the first account that is known; who is to say no is `deny`.
+//! It is as strict as the real one: a redirect that is not registered, a verifier that does not fit
+//! its challenge, a code that was used, and a token that has ended or was replaced are refused. The
+//! person at the consent page is `login_hint`, or the first account that is known; who is to say no
+//! is `deny`.
 
 use super::{Call, GoogleAccount, GoogleOauthClient, Reply, SandboxState, description, form, lock};
 use crate::domain::{Provider, Timestamp};
@@ -105,8 +107,12 @@ impl Google {
         if self.tokens.len() >= KEPT_MAX {
             self.tokens.retain(|_, token| token.expires_at > now);
         }
-        let token =
-            Token { account: found.account.clone(), scope: found.scope.clone(), grant: grant.to_owned(), expires_at: now + Duration::from_secs(TOKEN_SECONDS) };
+        let token = Token {
+            account: found.account.clone(),
+            scope: found.scope.clone(),
+            grant: grant.to_owned(),
+            expires_at: now + Duration::from_secs(TOKEN_SECONDS),
+        };
         self.tokens.insert(access.clone(), token);
         Some((access, found))
     }
@@ -129,8 +135,15 @@ pub(super) fn answer(state: &SandboxState, call: &Call<'_>) -> Reply {
             let form = form::parse(call.body);
             let token = form::get(&form, "token").unwrap_or_default();
             let mut google = lock(&state.0.google);
-            let grant = google.tokens.get(token).map_or_else(|| token.to_owned(), |access| access.grant.clone());
-            if google.revoke(&grant) { Reply::json(200, &json!({})) } else { oauth_error(400, "invalid_token", "Token expired or revoked") }
+            let grant = google
+                .tokens
+                .get(token)
+                .map_or_else(|| token.to_owned(), |access| access.grant.clone());
+            if google.revoke(&grant) {
+                Reply::json(200, &json!({}))
+            } else {
+                oauth_error(400, "invalid_token", "Token expired or revoked")
+            }
         }
         _ => calendar(state, call),
     }
@@ -141,14 +154,23 @@ fn consent(state: &SandboxState, call: &Call<'_>) -> Reply {
     let query = call.query();
     let get = |name: &str| form::get(&query, name).unwrap_or_default().to_owned();
     let mut google = lock(&state.0.google);
-    let Some(client) = google.clients.iter().find(|client| client.client_id == get("client_id")).cloned() else {
-        return Reply::json(401, &json!({"error": "invalid_client", "error_description": "The OAuth client was not found."}));
+    let Some(client) = google
+        .clients
+        .iter()
+        .find(|client| client.client_id == get("client_id"))
+        .cloned()
+    else {
+        return Reply::json(
+            401,
+            &json!({"error": "invalid_client", "error_description": "The OAuth client was not found."}),
+        );
     };
     let redirect_uri = get("redirect_uri");
     if !client.redirect_urls.contains(&redirect_uri) {
         return Reply::json(
             400,
-            &json!({"error": "redirect_uri_mismatch", "error_description": "The redirect URI in the request does not match the ones authorized."}),
+            &json!({"error": "redirect_uri_mismatch", "error_description": "The redirect URI in the request does not \
+                match the ones authorized."}),
         );
     }
     let separator = if redirect_uri.contains('?') { '&' } else { '?' };
@@ -161,13 +183,22 @@ fn consent(state: &SandboxState, call: &Call<'_>) -> Reply {
     }
     let account = match form::get(&query, "login_hint") {
         Some("deny") => return back("error=access_denied"),
-        Some(hint) => google.accounts.iter().find(|account| account.id == hint || account.email == hint).cloned(),
+        Some(hint) => google
+            .accounts
+            .iter()
+            .find(|account| account.id == hint || account.email == hint)
+            .cloned(),
         None => google.accounts.first().cloned(),
     };
-    let Some(account) = account else { return back("error=access_denied") };
+    let Some(account) = account else {
+        return back("error=access_denied");
+    };
     // Boxes can be left unticked: the rest is granted.
-    let scope: Vec<String> =
-        get("scope").split(' ').filter(|scope| !account.unticked.iter().any(|unticked| scope.ends_with(unticked))).map(str::to_owned).collect();
+    let scope: Vec<String> = get("scope")
+        .split(' ')
+        .filter(|scope| !account.unticked.iter().any(|unticked| scope.ends_with(unticked)))
+        .map(str::to_owned)
+        .collect();
     let code = format!("4/{}", random());
     let now = state.now();
     if google.codes.len() >= KEPT_MAX {
@@ -186,7 +217,11 @@ fn consent(state: &SandboxState, call: &Call<'_>) -> Reply {
             expires_at: now + CODE_LIFE,
         },
     );
-    back(&format!("code={}&scope={}", code.replace('/', "%2F"), scope.join("+").replace(':', "%3A").replace('/', "%2F")))
+    back(&format!(
+        "code={}&scope={}",
+        code.replace('/', "%2F"),
+        scope.join("+").replace(':', "%3A").replace('/', "%2F")
+    ))
 }
 
 fn token(state: &SandboxState, call: &Call<'_>) -> Reply {
@@ -194,7 +229,10 @@ fn token(state: &SandboxState, call: &Call<'_>) -> Reply {
     let get = |name: &str| form::get(&form, name).unwrap_or_default();
     let now = state.now();
     let mut google = lock(&state.0.google);
-    let is_client = google.clients.iter().any(|client| client.client_id == get("client_id") && client.client_secret == get("client_secret"));
+    let is_client = google
+        .clients
+        .iter()
+        .any(|client| client.client_id == get("client_id") && client.client_secret == get("client_secret"));
     if !is_client {
         return oauth_error(401, "invalid_client", "The provided client secret is invalid.");
     }
@@ -206,7 +244,12 @@ fn token(state: &SandboxState, call: &Call<'_>) -> Reply {
                 google.revoke(&grant);
                 return oauth_error(400, "invalid_grant", "Bad Request");
             }
-            let Some(known) = google.codes.get(code).cloned().filter(|known| known.expires_at > now && known.client_id == get("client_id")) else {
+            let Some(known) = google
+                .codes
+                .get(code)
+                .cloned()
+                .filter(|known| known.expires_at > now && known.client_id == get("client_id"))
+            else {
                 return oauth_error(400, "invalid_grant", "Bad Request");
             };
             if known.redirect_uri != get("redirect_uri") {
@@ -218,23 +261,48 @@ fn token(state: &SandboxState, call: &Call<'_>) -> Reply {
             google.codes.remove(code);
             let grant = format!("1//{}", random());
             google.used.insert(code.to_owned(), grant.clone());
-            google.grants.insert(grant.clone(), Grant { client_id: known.client_id.clone(), account: known.account.clone(), scope: known.scope.clone() });
-            let Some((access, _)) = google.issue(&grant, now) else { return oauth_error(400, "invalid_grant", "Bad Request") };
+            google.grants.insert(
+                grant.clone(),
+                Grant {
+                    client_id: known.client_id.clone(),
+                    account: known.account.clone(),
+                    scope: known.scope.clone(),
+                },
+            );
+            let Some((access, _)) = google.issue(&grant, now) else {
+                return oauth_error(400, "invalid_grant", "Bad Request");
+            };
             let mut body = json!({"access_token": access, "expires_in": TOKEN_SECONDS, "scope": known.scope, "token_type": "Bearer"});
             if known.is_offline {
                 body["refresh_token"] = grant.into();
             }
             if known.scope.split(' ').any(|scope| scope == "openid") {
-                let claims = json!({"iss": "https://accounts.google.com", "aud": known.client_id, "sub": known.account, "exp": now.as_seconds() + 3600});
-                body["id_token"] =
-                    format!("{}.{}.{}", URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256"}"#), URL_SAFE_NO_PAD.encode(claims.to_string()), "c2lnbmF0dXJl").into();
+                let claims = json!({
+                    "iss": "https://accounts.google.com",
+                    "aud": known.client_id,
+                    "sub": known.account,
+                    "exp": now.as_seconds() + 3600,
+                });
+                body["id_token"] = format!(
+                    "{}.{}.{}",
+                    URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256"}"#),
+                    URL_SAFE_NO_PAD.encode(claims.to_string()),
+                    "c2lnbmF0dXJl"
+                )
+                .into();
             }
             Reply::json(200, &body)
         }
         "refresh_token" => {
             let old = get("refresh_token").to_owned();
-            let known = google.grants.get(&old).cloned().filter(|grant| grant.client_id == get("client_id"));
-            let Some(known) = known else { return oauth_error(400, "invalid_grant", "Token has been expired or revoked.") };
+            let known = google
+                .grants
+                .get(&old)
+                .cloned()
+                .filter(|grant| grant.client_id == get("client_id"));
+            let Some(known) = known else {
+                return oauth_error(400, "invalid_grant", "Token has been expired or revoked.");
+            };
             google.refreshes += 1;
             // Google itself does not rotate; others do, and their former tokens are worth nothing.
             let grant = if google.rotates {
@@ -245,7 +313,9 @@ fn token(state: &SandboxState, call: &Call<'_>) -> Reply {
             } else {
                 old.clone()
             };
-            let Some((access, found)) = google.issue(&grant, now) else { return oauth_error(400, "invalid_grant", "Bad Request") };
+            let Some((access, found)) = google.issue(&grant, now) else {
+                return oauth_error(400, "invalid_grant", "Bad Request");
+            };
             let mut body = json!({"access_token": access, "expires_in": TOKEN_SECONDS, "scope": found.scope, "token_type": "Bearer"});
             if grant != old {
                 body["refresh_token"] = grant.into();
@@ -263,8 +333,19 @@ fn calendar(state: &SandboxState, call: &Call<'_>) -> Reply {
     let Some(token) = google.tokens.get(shown).cloned().filter(|token| token.expires_at > now) else {
         return error(401, "authError", "Invalid Credentials");
     };
-    let may = |suffixes: &[&str]| token.scope.split(' ').any(|scope| suffixes.iter().any(|suffix| scope.ends_with(suffix)));
-    let forbidden = || error(403, "insufficientPermissions", "Request had insufficient authentication scopes.");
+    let may = |suffixes: &[&str]| {
+        token
+            .scope
+            .split(' ')
+            .any(|scope| suffixes.iter().any(|suffix| scope.ends_with(suffix)))
+    };
+    let forbidden = || {
+        error(
+            403,
+            "insufficientPermissions",
+            "Request had insufficient authentication scopes.",
+        )
+    };
     let path = call.parts.uri.path().strip_prefix("/calendar/v3").unwrap_or_default();
     let described = description::of(Provider::GoogleCalendar).expect("Google Calendar is described");
     let check = |operation: &'static str, body: &Value| {
@@ -283,15 +364,30 @@ fn calendar(state: &SandboxState, call: &Call<'_>) -> Reply {
         if let Some(refused) = check("calendar.freebusy.query", &body) {
             return refused;
         }
-        let items = body["items"].as_array().into_iter().flatten().filter_map(|item| item["id"].as_str());
+        let items = body["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|item| item["id"].as_str());
         let calendars: serde_json::Map<String, Value> = items
             .map(|id| {
                 // One that cannot be read is no error: a 200 without busy times.
                 let errors = json!({"errors": [{"domain": "global", "reason": "notFound"}], "busy": []});
-                (id.to_owned(), if id == "primary" { json!({"busy": []}) } else { errors })
+                (
+                    id.to_owned(),
+                    if id == "primary" { json!({"busy": []}) } else { errors },
+                )
             })
             .collect();
-        return Reply::json(200, &json!({"kind": "calendar#freeBusy", "timeMin": body["timeMin"], "timeMax": body["timeMax"], "calendars": calendars}));
+        return Reply::json(
+            200,
+            &json!({
+                "kind": "calendar#freeBusy",
+                "timeMin": body["timeMin"],
+                "timeMax": body["timeMax"],
+                "calendars": calendars,
+            }),
+        );
     }
     let mut parts = path.strip_prefix("/calendars/").unwrap_or_default().split('/');
     let (Some(calendar_id), Some("events"), id, None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
@@ -301,7 +397,12 @@ fn calendar(state: &SandboxState, call: &Call<'_>) -> Reply {
         return forbidden();
     }
     let calendar_id = calendar_id.replace("%40", "@");
-    if calendar_id != "primary" && !google.accounts.iter().any(|account| account.id == token.account && account.calendars.contains(&calendar_id)) {
+    if calendar_id != "primary"
+        && !google
+            .accounts
+            .iter()
+            .any(|account| account.id == token.account && account.calendars.contains(&calendar_id))
+    {
         return error(404, "notFound", "Not Found");
     }
     let key = |id: &str| (token.account.clone(), calendar_id.clone(), id.to_owned());
@@ -310,8 +411,14 @@ fn calendar(state: &SandboxState, call: &Call<'_>) -> Reply {
             if let Some(refused) = check("calendar.events.insert", &body) {
                 return refused;
             }
-            let id = body["id"].as_str().map_or_else(|| uuid::Uuid::now_v7().simple().to_string(), str::to_owned);
-            if !(5..=1024).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'v').contains(&byte)) {
+            let id = body["id"]
+                .as_str()
+                .map_or_else(|| uuid::Uuid::now_v7().simple().to_string(), str::to_owned);
+            if !(5..=1024).contains(&id.len())
+                || !id
+                    .bytes()
+                    .all(|byte| byte.is_ascii_digit() || (b'a'..=b'v').contains(&byte))
+            {
                 return error(400, "invalid", "Invalid resource id value.");
             }
             if body["start"]["dateTime"].is_null() || body["end"]["dateTime"].is_null() {
@@ -333,7 +440,10 @@ fn calendar(state: &SandboxState, call: &Call<'_>) -> Reply {
             if let Some(refused) = check("calendar.events.get", &Value::Null) {
                 return refused;
             }
-            google.events.get(&key(id)).map_or_else(|| error(404, "notFound", "Not Found"), |event| Reply::json(200, event))
+            google
+                .events
+                .get(&key(id))
+                .map_or_else(|| error(404, "notFound", "Not Found"), |event| Reply::json(200, event))
         }
         (&Method::DELETE, Some(id)) => match google.events.get_mut(&key(id)) {
             None => error(404, "notFound", "Not Found"),
@@ -353,7 +463,10 @@ fn calendar(state: &SandboxState, call: &Call<'_>) -> Reply {
                 .filter(|((account, calendar, _), _)| *account == token.account && *calendar == calendar_id)
                 .map(|(_, event)| event)
                 .collect();
-            Reply::json(200, &json!({"kind": "calendar#events", "summary": "Sandbox", "timeZone": "UTC", "items": items}))
+            Reply::json(
+                200,
+                &json!({"kind": "calendar#events", "summary": "Sandbox", "timeZone": "UTC", "items": items}),
+            )
         }
         _ => error(405, "httpMethodNotAllowed", "Method not allowed"),
     }
@@ -365,10 +478,14 @@ fn oauth_error(status: u16, code: &str, description: &str) -> Reply {
 
 fn error(status: u16, reason: &str, message: &str) -> Reply {
     let errors = json!([{"domain": "global", "reason": reason, "message": message}]);
-    Reply::json(status, &json!({"error": {"code": status, "message": message, "errors": errors}}))
+    Reply::json(
+        status,
+        &json!({"error": {"code": status, "message": message, "errors": errors}}),
+    )
 }
 
-/// The body of an error that a fault asked for: the calendar's form, which the token endpoint's readers take for no reason.
+/// The body of an error that a fault asked for: the calendar's form, which the token endpoint's
+/// readers take for no reason.
 pub(super) fn error_body(status: u16) -> Value {
     let reason = match status {
         401 => "authError",

@@ -1,7 +1,9 @@
-//! Stand-ins for the providers, on one local port: Twilio, Vapi, Google, Resend, ElevenLabs as far as we use them, and a sink for `http.post`.
+//! Stand-ins for the providers, on one local port: Twilio, Vapi, Google, Resend, ElevenLabs as far
+//! as we use them, and a sink for `http.post`.
 //!
-//! `dev`, `hookswitch sandbox`, tests and benches enter. Requests are checked as the real provider would (authentication, required fields, encoding) and
-//! held against its own description ([`description`]); answers have its shapes, errors its codes.
+//! `dev`, `hookswitch sandbox`, tests and benches enter. Requests are checked as the real provider
+//! would (authentication, required fields, encoding) and held against its own description
+//! ([`description`]); answers have its shapes, errors its codes.
 //!
 //! | path | what |
 //! |---|---|
@@ -18,7 +20,8 @@
 //! | `POST /_accounts` | [`Accounts`] as JSON, added to those that are known; from this machine only |
 //! | `POST /_reset` | forgets requests, messages, violations and faults; accounts stay |
 //!
-//! **Invariant:** a stand-in shares no code with the clients that it checks, and its memory is bounded: rings by count and bytes.
+//! **Invariant:** a stand-in shares no code with the clients that it checks, and its memory is
+//! bounded: rings by count and bytes.
 
 mod callbacks;
 mod config;
@@ -34,8 +37,9 @@ mod twilio;
 mod vapi;
 
 pub use config::{
-    AccountKind, AccountStatus, Accounts, ApiKey, DEMO_ACCOUNT_SID, DEMO_ASSISTANT_ID, DEMO_PHONE_NUMBER, DEMO_PHONE_NUMBER_ID, ElevenLabsKey, GoogleAccount,
-    GoogleOauthClient, KeyKind, ResendKey, SandboxConfig, TwilioAccount, VapiAssistant, VapiOrganisation, VapiPhoneNumber,
+    AccountKind, AccountStatus, Accounts, ApiKey, DEMO_ACCOUNT_SID, DEMO_ASSISTANT_ID, DEMO_PHONE_NUMBER,
+    DEMO_PHONE_NUMBER_ID, ElevenLabsKey, GoogleAccount, GoogleOauthClient, KeyKind, ResendKey, SandboxConfig,
+    TwilioAccount, VapiAssistant, VapiOrganisation, VapiPhoneNumber,
 };
 pub use faults::{Drop, Fault};
 pub use record::{Content, Request};
@@ -86,7 +90,10 @@ impl Sandbox {
     /// # Errors
     /// The address cannot be bound: in use, or not this machine's.
     pub async fn bind(address: SocketAddr, config: SandboxConfig) -> std::io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, state: SandboxState::new(config) })
+        Ok(Self {
+            listener: TcpListener::bind(address).await?,
+            state: SandboxState::new(config),
+        })
     }
 
     /// # Errors
@@ -158,7 +165,10 @@ impl SandboxState {
         let mut twilio = twilio::Accounts::new(config.requests_max);
         twilio.register(config.accounts.accounts.clone());
         let mut google = google::Google::default();
-        google.register(config.accounts.google_clients.clone(), config.accounts.google_accounts.clone());
+        google.register(
+            config.accounts.google_clients.clone(),
+            config.accounts.google_accounts.clone(),
+        );
         Self(Arc::new(Inner {
             clock,
             records: Mutex::new(Records::new(config.requests_max)),
@@ -188,7 +198,8 @@ impl SandboxState {
         lock(&self.0.records).count(provider)
     }
 
-    /// Messages that Twilio's stand-in accepted, over all accounts, oldest first: what happened in effect.
+    /// Messages that Twilio's stand-in accepted, over all accounts, oldest first: what happened in
+    /// effect.
     #[must_use]
     pub fn messages(&self) -> Vec<SandboxMessage> {
         lock(&self.0.twilio).messages()
@@ -295,7 +306,12 @@ impl SandboxState {
         if violations.len() == VIOLATIONS_MAX {
             violations.pop_front();
         }
-        violations.push_back(Violation { request: call.id, provider: call.provider, operation, faults: faults.to_vec() });
+        violations.push_back(Violation {
+            request: call.id,
+            provider: call.provider,
+            operation,
+            faults: faults.to_vec(),
+        });
     }
 }
 
@@ -309,11 +325,19 @@ struct Call<'a> {
 
 impl Call<'_> {
     fn query(&self) -> Vec<(String, String)> {
-        self.parts.uri.query().map(|query| form::parse(query.as_bytes())).unwrap_or_default()
+        self.parts
+            .uri
+            .query()
+            .map(|query| form::parse(query.as_bytes()))
+            .unwrap_or_default()
     }
 
     fn header(&self, name: header::HeaderName) -> &str {
-        self.parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+        self.parts
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
     }
 }
 
@@ -327,17 +351,29 @@ struct Reply {
 
 impl Reply {
     fn json(status: u16, body: &Value) -> Self {
-        Self { status, body: serde_json::to_vec(body).expect("a JSON value always has a text"), retry_after: None, location: None }
+        Self {
+            status,
+            body: serde_json::to_vec(body).expect("a JSON value always has a text"),
+            retry_after: None,
+            location: None,
+        }
     }
 
     fn redirect(to: &str) -> Self {
-        Self { status: 302, body: Vec::new(), retry_after: None, location: Some(to.to_owned()) }
+        Self {
+            status: 302,
+            body: Vec::new(),
+            retry_after: None,
+            location: Some(to.to_owned()),
+        }
     }
 
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::from(self.body));
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(value) = self.retry_after.and_then(|text| HeaderValue::from_str(&text).ok()) {
             response.headers_mut().insert(header::RETRY_AFTER, value);
         }
@@ -351,21 +387,41 @@ impl Reply {
 /// Serves until `stop`, and posts status callbacks beside it. Nothing outlives it.
 pub async fn serve(listener: TcpListener, state: SandboxState, stop: CancellationToken) {
     let router = Router::new().fallback(handle).with_state(state.clone());
-    let limits = Limits { name: "sandbox", connections_max: 4096, connections_per_address_max: 4096, ..Limits::default() };
-    tokio::join!(listener::serve(listener, router, limits, stop.clone(), stop.clone()), callbacks::run(state, stop.clone()),);
+    let limits = Limits {
+        name: "sandbox",
+        connections_max: 4096,
+        connections_per_address_max: 4096,
+        ..Limits::default()
+    };
+    tokio::join!(
+        listener::serve(listener, router, limits, stop.clone(), stop.clone()),
+        callbacks::run(state, stop.clone()),
+    );
 }
 
 async fn handle(State(state): State<SandboxState>, request: axum::extract::Request) -> Response {
     let (parts, body) = request.into_parts();
     let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
-        return Reply::json(413, &serde_json::json!({"error": "the body is over 1 MiB or was cut off"})).into_response();
+        return Reply::json(
+            413,
+            &serde_json::json!({"error": "the body is over 1 MiB or was cut off"}),
+        )
+        .into_response();
     };
     let path = parts.uri.path();
     if path.starts_with("/_") {
-        let is_local = parts.extensions.get::<Peer>().is_none_or(|peer| peer.address.ip().to_canonical().is_loopback());
+        let is_local = parts
+            .extensions
+            .get::<Peer>()
+            .is_none_or(|peer| peer.address.ip().to_canonical().is_loopback());
         return control::answer(&state, &parts, &body, is_local).into_response();
     }
-    let is_below = |roots: &[&str]| roots.iter().any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+    let is_below = |roots: &[&str]| {
+        roots.iter().any(|root| {
+            path.strip_prefix(root)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
+    };
     let provider = if path.starts_with("/2010-04-01/") {
         Provider::Twilio
     } else if is_below(&["/assistant", "/phone-number"]) {
@@ -386,7 +442,12 @@ async fn handle(State(state): State<SandboxState>, request: axum::extract::Reque
 
 async fn stand_in(state: &SandboxState, provider: Provider, parts: &Parts, body: &Bytes) -> Response {
     let id = lock(&state.0.records).add(state.now(), provider, parts, body);
-    let call = Call { id, provider, parts, body };
+    let call = Call {
+        id,
+        provider,
+        parts,
+        body,
+    };
     let act = || match provider {
         Provider::Twilio => twilio::answer(state, &call),
         Provider::Vapi => vapi::answer(state, &call),
@@ -433,14 +494,23 @@ fn failed(provider: Provider, status: u16, fault: &Fault) -> Reply {
     });
     let mut reply = match body {
         // A text stands for bytes that are no JSON.
-        Value::String(text) => Reply { status, body: text.into_bytes(), retry_after: None, location: None },
+        Value::String(text) => Reply {
+            status,
+            body: text.into_bytes(),
+            retry_after: None,
+            location: None,
+        },
         body => Reply::json(status, &body),
     };
-    reply.retry_after = fault.retry_after.as_ref().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+    reply.retry_after = fault
+        .retry_after
+        .as_ref()
+        .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
     reply
 }
 
-/// Closes the connection without a byte: hyper gives up on a body that fails before the head was flushed.
+/// Closes the connection without a byte: hyper gives up on a body that fails before the head was
+/// flushed.
 fn cut_off() -> Response {
     let failing = futures_util::stream::once(async { Err::<Bytes, _>(std::io::Error::other("cut off on request")) });
     Response::new(Body::from_stream(failing))

@@ -35,7 +35,8 @@ pub struct Request {
     /// By name in lower case; repeated ones joined by `, `.
     pub headers: Map<String, Value>,
     pub content: Content,
-    /// `None` while it is worked on, and for good where the connection was closed without an answer.
+    /// `None` while it is worked on, and for good where the connection was closed without an
+    /// answer.
     pub status: Option<u16>,
 }
 
@@ -50,7 +51,8 @@ pub enum Content {
 }
 
 impl Request {
-    /// `{id, at, provider, method, path, headers, form | json | body, status}`; a request without a body has none of the three.
+    /// `{id, at, provider, method, path, headers, form | json | body, status}`; a request without a
+    /// body has none of the three.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let mut out = json!({
@@ -88,7 +90,9 @@ impl Request {
 }
 
 pub(super) fn rfc3339(at: Timestamp) -> String {
-    jiff::Timestamp::from_microsecond(at.as_micros()).map(|at| at.to_string()).unwrap_or_default()
+    jiff::Timestamp::from_microsecond(at.as_micros())
+        .map(|at| at.to_string())
+        .unwrap_or_default()
 }
 
 impl Record {
@@ -160,7 +164,12 @@ pub(super) struct Records {
 
 impl Records {
     pub(super) fn new(max: usize) -> Self {
-        Self { ring: VecDeque::new(), next_id: 1, bytes: 0, max: max.max(1) }
+        Self {
+            ring: VecDeque::new(),
+            next_id: 1,
+            bytes: 0,
+            max: max.max(1),
+        }
     }
 
     pub(super) fn add(&mut self, at: Timestamp, provider: Provider, parts: &Parts, body: &Bytes) -> u64 {
@@ -196,7 +205,11 @@ impl Records {
     }
 
     pub(super) fn list(&self, provider: Option<Provider>) -> Vec<Request> {
-        self.ring.iter().filter(|record| provider.is_none_or(|wanted| wanted == record.provider)).map(Record::read).collect()
+        self.ring
+            .iter()
+            .filter(|record| provider.is_none_or(|wanted| wanted == record.provider))
+            .map(Record::read)
+            .collect()
     }
 
     pub(super) fn count(&self, provider: Provider) -> usize {

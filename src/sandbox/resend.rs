@@ -1,4 +1,5 @@
-//! Resend's stand-in: e-mails with idempotency keys, and domains. Errors are those of resend.com/docs/api-reference/errors.
+//! Resend's stand-in: e-mails with idempotency keys, and domains. Errors are those of
+//! resend.com/docs/api-reference/errors.
 
 use super::{Call, Reply, ResendKey, SandboxState, description, lock};
 use crate::domain::Provider;
@@ -50,21 +51,44 @@ pub(super) fn answer(state: &SandboxState, call: &Call<'_>) -> Reply {
     match (&call.parts.method, path) {
         (&Method::POST, "/emails") => send(state, call, &known),
         // A key that may only send may do nothing else, and that is a 401.
-        _ if known.is_sending_only => error(401, "restricted_api_key", "This API key is restricted to only send emails"),
+        _ if known.is_sending_only => error(
+            401,
+            "restricted_api_key",
+            "This API key is restricted to only send emails",
+        ),
         (&Method::GET, "/domains") => {
             let rows: Vec<Value> = known
                 .domains
                 .iter()
-                .map(|name| json!({"id": "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be010", "name": name, "status": "verified", "created_at": "2026-01-01T00:00:00.000Z", "region": "us-east-1"}))
+                .map(|name| {
+                    json!({
+                        "id": "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be010",
+                        "name": name,
+                        "status": "verified",
+                        "created_at": "2026-01-01T00:00:00.000Z",
+                        "region": "us-east-1",
+                    })
+                })
                 .collect();
             Reply::json(200, &json!({"object": "list", "has_more": false, "data": rows}))
         }
         (&Method::GET, path) => {
             let id = path.strip_prefix("/emails/").unwrap_or_default();
-            let found = lock(&state.0.emails).sent.iter().find(|email| email.id == id && email.api_key == known.api_key).cloned();
-            found.map_or_else(|| error(404, "not_found", "Email not found"), |email| Reply::json(200, &email_json(&email)))
+            let found = lock(&state.0.emails)
+                .sent
+                .iter()
+                .find(|email| email.id == id && email.api_key == known.api_key)
+                .cloned();
+            found.map_or_else(
+                || error(404, "not_found", "Email not found"),
+                |email| Reply::json(200, &email_json(&email)),
+            )
         }
-        _ => error(405, "method_not_allowed", "Method is not allowed for the requested path"),
+        _ => error(
+            405,
+            "method_not_allowed",
+            "Method is not allowed for the requested path",
+        ),
     }
 }
 
@@ -74,8 +98,12 @@ fn send(state: &SandboxState, call: &Call<'_>, known: &ResendKey) -> Reply {
     if key.len() > 256 {
         return error(400, "invalid_idempotency_key", "The key must be between 1-256 chars");
     }
-    let Ok(body) = serde_json::from_slice::<Value>(call.body) else { return error(422, "validation_error", "The body is not JSON") };
-    let faults = description::of(Provider::Resend).expect("Resend is described").check_body(OPERATION, &body);
+    let Ok(body) = serde_json::from_slice::<Value>(call.body) else {
+        return error(422, "validation_error", "The body is not JSON");
+    };
+    let faults = description::of(Provider::Resend)
+        .expect("Resend is described")
+        .check_body(OPERATION, &body);
     state.note(call, OPERATION, &faults);
     if !faults.is_empty() {
         return error(422, "validation_error", &faults.join("; "));
@@ -86,21 +114,33 @@ fn send(state: &SandboxState, call: &Call<'_>, known: &ResendKey) -> Reply {
         return error(
             422,
             "invalid_from_address",
-            "Invalid `from` field. The email address needs to follow the `email@example.com` or `Name <email@example.com>` format",
+            "Invalid `from` field. The email address needs to follow the `email@example.com` or `Name \
+            <email@example.com>` format",
         );
     }
     if !known.domains.iter().any(|verified| verified == domain) {
-        return error(403, "validation_error", &format!("The {domain} domain is not verified. Please, add and verify your domain"));
+        return error(
+            403,
+            "validation_error",
+            &format!("The {domain} domain is not verified. Please, add and verify your domain"),
+        );
     }
     if body["text"].is_null() && body["html"].is_null() {
         return error(422, "validation_error", "Missing `html` or `text` field.");
     }
     let mut emails = lock(&state.0.emails);
     if !key.is_empty()
-        && let Some(earlier) = emails.sent.iter().find(|email| email.api_key == known.api_key && email.idempotency_key.as_deref() == Some(key.as_str()))
+        && let Some(earlier) = emails
+            .sent
+            .iter()
+            .find(|email| email.api_key == known.api_key && email.idempotency_key.as_deref() == Some(key.as_str()))
     {
         if earlier.body != body {
-            return error(409, "invalid_idempotent_request", "Same idempotency key used with a different request payload");
+            return error(
+                409,
+                "invalid_idempotent_request",
+                "Same idempotency key used with a different request payload",
+            );
         }
         return Reply::json(200, &json!({"id": earlier.id}));
     }
@@ -109,14 +149,27 @@ fn send(state: &SandboxState, call: &Call<'_>, known: &ResendKey) -> Reply {
     }
     let id = uuid::Uuid::now_v7().to_string();
     let idempotency_key = (!key.is_empty()).then_some(key);
-    emails.sent.push_back(SandboxEmail { id: id.clone(), api_key: known.api_key.clone(), idempotency_key, body, at: super::record::rfc3339(state.now()) });
+    emails.sent.push_back(SandboxEmail {
+        id: id.clone(),
+        api_key: known.api_key.clone(),
+        idempotency_key,
+        body,
+        at: super::record::rfc3339(state.now()),
+    });
     Reply::json(200, &json!({"id": id}))
 }
 
 fn email_json(email: &SandboxEmail) -> Value {
-    let list = |value: &Value| if value.is_string() { json!([value]) } else { value.clone() };
+    let list = |value: &Value| {
+        if value.is_string() {
+            json!([value])
+        } else {
+            value.clone()
+        }
+    };
     json!({
-        "object": "email", "id": email.id, "to": list(&email.body["to"]), "from": email.body["from"], "created_at": email.at,
+        "object": "email", "id": email.id, "to": list(&email.body["to"]), "from": email.body["from"],
+        "created_at": email.at,
         "subject": email.body["subject"], "last_event": "delivered",
     })
 }
@@ -131,9 +184,15 @@ pub(super) fn error_body(status: u16) -> Value {
         401 => ("missing_api_key", "Missing API key in the authorization header"),
         403 => ("invalid_api_key", "API key is invalid"),
         404 => ("not_found", "The requested endpoint does not exist"),
-        429 => ("rate_limit_exceeded", "Too many requests. Please limit the number of requests per second"),
+        429 => (
+            "rate_limit_exceeded",
+            "Too many requests. Please limit the number of requests per second",
+        ),
         500.. => ("internal_server_error", "An unexpected error occurred"),
-        _ => ("validation_error", "We found an error with one or more fields in the request"),
+        _ => (
+            "validation_error",
+            "We found an error with one or more fields in the request",
+        ),
     };
     json!({"statusCode": status, "name": name, "message": message})
 }

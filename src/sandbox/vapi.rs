@@ -1,4 +1,5 @@
-//! Vapi's stand-in: assistants and phone numbers, read only. Errors have the NestJS shape that public logs show; Vapi documents none.
+//! Vapi's stand-in: assistants and phone numbers, read only. Errors have the NestJS shape that
+//! public logs show; Vapi documents none.
 
 use super::{Call, Reply, SandboxState, VapiAssistant, VapiOrganisation, VapiPhoneNumber, description, form, lock};
 use crate::domain::Provider;
@@ -13,14 +14,20 @@ const ORGANISATION_ID: &str = "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be000";
 pub(super) fn answer(state: &SandboxState, call: &Call<'_>) -> Reply {
     let Some(organisation) = authenticated(state, call) else {
         // Seen in several public logs; Vapi answers it to the other kind of key as well.
-        let message = "Invalid Key. Hot tip, you may be using the private key instead of the public key, or vice versa.";
+        let message =
+            "Invalid Key. Hot tip, you may be using the private key instead of the public key, or vice versa.";
         return error(401, &json!(message));
     };
     if call.parts.method != Method::GET {
-        return error(404, &json!(format!("Cannot {} {}", call.parts.method, call.parts.uri.path())));
+        return error(
+            404,
+            &json!(format!("Cannot {} {}", call.parts.method, call.parts.uri.path())),
+        );
     }
     let path = call.parts.uri.path();
-    let (root, id) = path[1..].split_once('/').map_or((&path[1..], None), |(root, id)| (root, Some(id)));
+    let (root, id) = path[1..]
+        .split_once('/')
+        .map_or((&path[1..], None), |(root, id)| (root, Some(id)));
     let operation = match (root, id) {
         ("assistant", None) => "AssistantController_findAll",
         ("assistant", Some(_)) => "AssistantController_findOne",
@@ -35,9 +42,15 @@ pub(super) fn answer(state: &SandboxState, call: &Call<'_>) -> Reply {
         return error(400, &json!(faults));
     }
     let Some(id) = id else {
-        let limit = form::get(&query, "limit").and_then(|text| text.parse().ok()).unwrap_or(100);
+        let limit = form::get(&query, "limit")
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(100);
         // Everything was created at one moment, so a page of what was created before it is empty.
-        let limit = if form::get(&query, "createdAtLt").is_some_and(|before| before <= CREATED_AT) { 0 } else { limit };
+        let limit = if form::get(&query, "createdAtLt").is_some_and(|before| before <= CREATED_AT) {
+            0
+        } else {
+            limit
+        };
         let rows: Vec<Value> = if root == "assistant" {
             organisation.assistants.iter().map(assistant_json).take(limit).collect()
         } else {
@@ -49,23 +62,45 @@ pub(super) fn answer(state: &SandboxState, call: &Call<'_>) -> Reply {
         return error(400, &json!("id must be a UUID"));
     }
     let found = if root == "assistant" {
-        organisation.assistants.iter().find(|assistant| assistant.id == id).map(assistant_json)
+        organisation
+            .assistants
+            .iter()
+            .find(|assistant| assistant.id == id)
+            .map(assistant_json)
     } else {
-        organisation.phone_numbers.iter().find(|number| number.id == id).map(number_json)
+        organisation
+            .phone_numbers
+            .iter()
+            .find(|number| number.id == id)
+            .map(number_json)
     };
     match found {
         Some(body) => Reply::json(200, &body),
-        None => error(404, &json!(format!("Couldn't Get {}. Does Not Exist.", if root == "assistant" { "Assistant" } else { "Phone Number" }))),
+        None => error(
+            404,
+            &json!(format!(
+                "Couldn't Get {}. Does Not Exist.",
+                if root == "assistant" {
+                    "Assistant"
+                } else {
+                    "Phone Number"
+                }
+            )),
+        ),
     }
 }
 
 fn authenticated(state: &SandboxState, call: &Call<'_>) -> Option<VapiOrganisation> {
     let key = call.header(AUTHORIZATION).strip_prefix("Bearer ")?;
-    lock(&state.0.vapi).iter().find(|organisation| organisation.api_key == key).cloned()
+    lock(&state.0.vapi)
+        .iter()
+        .find(|organisation| organisation.api_key == key)
+        .cloned()
 }
 
 fn assistant_json(assistant: &VapiAssistant) -> Value {
-    let mut body = json!({"id": assistant.id, "orgId": ORGANISATION_ID, "createdAt": CREATED_AT, "updatedAt": CREATED_AT});
+    let mut body =
+        json!({"id": assistant.id, "orgId": ORGANISATION_ID, "createdAt": CREATED_AT, "updatedAt": CREATED_AT});
     if let Some(name) = &assistant.name {
         body["name"] = name.as_str().into();
     }
@@ -87,6 +122,9 @@ fn error(status: u16, message: &Value) -> Reply {
 
 /// `{"message", "error", "statusCode"}`.
 pub(super) fn error_body(status: u16) -> Value {
-    let words = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Error");
+    let words = http::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or("Error");
     json!({"message": words, "error": words, "statusCode": status})
 }

@@ -1,6 +1,7 @@
 //! HMAC states: made once from a key, cloned for each use, zeroed when they are dropped.
 //!
-//! The schemes of this room enter, and `sign`. **Invariant:** signatures are compared in constant time, by bytes and never by text.
+//! The schemes of this room enter, and `sign`. **Invariant:** signatures are compared in constant
+//! time, by bytes and never by text.
 
 use ::hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
@@ -27,8 +28,8 @@ impl HmacAlgorithm {
     }
 }
 
-/// A key that has been worked into the inner and outer state, so that a use costs no key schedule. The states zero themselves on drop
-/// (feature `zeroize` of the hash crates).
+/// A key that has been worked into the inner and outer state, so that a use costs no key schedule.
+/// The states zero themselves on drop (feature `zeroize` of the hash crates).
 #[derive(Clone)]
 pub struct HmacKey(State);
 
@@ -70,7 +71,10 @@ impl HmacKey {
     /// Signs the parts as if they were one text.
     #[must_use]
     pub fn sign<'p>(&self, parts: impl IntoIterator<Item = &'p [u8]>) -> Signature {
-        let mut signature = Signature { bytes: [0; 64], len: self.algorithm().signature_bytes() };
+        let mut signature = Signature {
+            bytes: [0; 64],
+            len: self.algorithm().signature_bytes(),
+        };
         match &self.0 {
             State::Sha1(state) => signature.fill(&fed(state, parts).finalize().into_bytes()),
             State::Sha256(state) => signature.fill(&fed(state, parts).finalize().into_bytes()),
@@ -79,7 +83,8 @@ impl HmacKey {
         signature
     }
 
-    /// Whether `signature` is this key's over the parts. Constant time in the signature; another length never matches.
+    /// Whether `signature` is this key's over the parts. Constant time in the signature; another
+    /// length never matches.
     #[must_use]
     pub fn verify<'p>(&self, parts: impl IntoIterator<Item = &'p [u8]>, signature: &[u8]) -> bool {
         match &self.0 {
@@ -123,10 +128,14 @@ mod tests {
     fn the_standards_own_examples_come_out() {
         let cases = [
             (HmacAlgorithm::Sha1, "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79"),
-            (HmacAlgorithm::Sha256, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"),
+            (
+                HmacAlgorithm::Sha256,
+                "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
+            ),
             (
                 HmacAlgorithm::Sha512,
-                "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea2505549758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737",
+                "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea250554\
+                 9758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737",
             ),
         ];
         for (algorithm, expected) in cases {
@@ -135,7 +144,10 @@ mod tests {
             let signature = key.sign(parts);
             assert_eq!(hex::encode(signature.as_bytes()), expected);
             assert!(key.verify(parts, signature.as_bytes()));
-            assert!(!key.verify(parts, &signature.as_bytes()[..signature.len - 1]), "a truncated signature matched");
+            assert!(
+                !key.verify(parts, &signature.as_bytes()[..signature.len - 1]),
+                "a truncated signature matched"
+            );
             assert!(!key.verify(parts, b""));
             let mut longer = signature.as_bytes().to_vec();
             longer.push(0);

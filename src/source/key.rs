@@ -3,7 +3,8 @@
 use crate::domain::{DedupeKey, Source, Subject};
 use sha2::{Digest, Sha256};
 
-/// Collects the parts of a key. Each is written with its length, so that no two lists of parts read alike.
+/// Collects the parts of a key. Each is written with its length, so that no two lists of parts read
+/// alike.
 pub(super) struct KeyParts(Sha256);
 
 impl KeyParts {
@@ -38,7 +39,8 @@ pub(super) fn of_body(source: Source, body: &[u8]) -> DedupeKey {
 /// Longer texts are no id of anything.
 const SUBJECT_BYTES_MAX: usize = 256;
 
-/// A subject from the sender's text; its key where there is none, or none that can be an id. Control characters would break a row or a header.
+/// A subject from the sender's text; its key where there is none, or none that can be an id.
+/// Control characters would break a row or a header.
 pub(super) fn subject(text: Option<&str>, key: DedupeKey) -> Subject {
     match text {
         Some(text) if text.len() <= SUBJECT_BYTES_MAX && !text.chars().any(char::is_control) => Subject(text.into()),

@@ -1,7 +1,7 @@
 //! Who sends webhooks, how their bytes are vouched for, and what stands in them.
 //!
-//! The receiver and `hookswitch verify` enter. Pure: no I/O, no clock of its own. **Invariant:** ids read before verification
-//! choose which secret to try and nothing else.
+//! The receiver and `hookswitch verify` enter. Pure: no I/O, no clock of its own. **Invariant:**
+//! ids read before verification choose which secret to try and nothing else.
 
 mod hmac;
 mod key;
@@ -24,7 +24,8 @@ use std::time::Duration;
 pub struct Request<'a> {
     /// Upper case, as on the wire.
     pub method: &'a str,
-    /// The full URL as the sender saw it: public scheme and host, path and query untouched, no fragment.
+    /// The full URL as the sender saw it: public scheme and host, path and query untouched, no
+    /// fragment.
     pub url: &'a str,
     pub headers: &'a HeaderMap,
     pub body: &'a [u8],
@@ -79,7 +80,8 @@ pub struct NotTheFormat {
     pub reason: &'static str,
 }
 
-/// Why a secret does not vouch for a request. One answer for senders; the cause is for people who look.
+/// Why a secret does not vouch for a request. One answer for senders; the cause is for people who
+/// look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("the header that carries the signature is missing")]
@@ -114,7 +116,8 @@ pub enum Refusal {
     SecretMalformed,
 }
 
-/// How one secret signs. Stored as JSON beside the sealed secret (`endpoint_secrets.plan`). What was read has been checked: it makes a key.
+/// How one secret signs. Stored as JSON beside the sealed secret (`endpoint_secrets.plan`). What
+/// was read has been checked: it makes a key.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, serde::Serialize)]
 #[serde(untagged)]
 pub enum Plan {
@@ -129,8 +132,12 @@ impl<'de> Deserialize<'de> for Plan {
         let plan = serde_json::Value::deserialize(deserializer)?;
         match plan.get("type").and_then(serde_json::Value::as_str) {
             Some("hmac" | "bearer") => serde_json::from_value(plan).map(Self::Vapi).map_err(D::Error::custom),
-            Some("auth_token" | "shared_key") => serde_json::from_value(plan).map(Self::Twilio).map_err(D::Error::custom),
-            _ => Err(D::Error::custom("type: expected hmac or bearer (vapi), auth_token or shared_key (twilio)")),
+            Some("auth_token" | "shared_key") => {
+                serde_json::from_value(plan).map(Self::Twilio).map_err(D::Error::custom)
+            }
+            _ => Err(D::Error::custom(
+                "type: expected hmac or bearer (vapi), auth_token or shared_key (twilio)",
+            )),
         }
     }
 }
@@ -151,14 +158,16 @@ impl Plan {
         !matches!(self, Self::Vapi(VapiPlan::Bearer(_)))
     }
 
-    /// Whether the signature vouches for the time: without, dedupe keys have to outlive every replay (rule 14).
+    /// Whether the signature vouches for the time: without, dedupe keys have to outlive every
+    /// replay (rule 14).
     #[must_use]
     pub fn signs_time(&self) -> bool {
         matches!(self, Self::Vapi(VapiPlan::Hmac(plan)) if plan.signs_time())
     }
 }
 
-/// A secret made ready to verify: HMAC states or a token, zeroed on drop, never printed. Made from the plaintext inside the vault's closure.
+/// A secret made ready to verify: HMAC states or a token, zeroed on drop, never printed. Made from
+/// the plaintext inside the vault's closure.
 pub struct SigningKey(KeyInner);
 
 enum KeyInner {
@@ -172,13 +181,15 @@ impl std::fmt::Debug for SigningKey {
     }
 }
 
-/// The fewest bytes of a secret that is saved or that verifies a webhook. Counted on the key: after base64 where the plan says base64.
+/// The fewest bytes of a secret that is saved or that verifies a webhook. Counted on the key: after
+/// base64 where the plan says base64.
 pub const SECRET_BYTES_MIN: usize = 16;
 /// The most bytes of a secret.
 pub const SECRET_BYTES_MAX: usize = 1024;
 
 impl SigningKey {
-    /// The key that ingress uses and that a secret is checked with when it is saved: an empty or short secret never becomes one.
+    /// The key that ingress uses and that a secret is checked with when it is saved: an empty or
+    /// short secret never becomes one.
     ///
     /// # Errors
     /// The secret is too short, or not in the form that the plan says.
@@ -186,8 +197,9 @@ impl SigningKey {
         Self::with_floor(plan, secret, SECRET_BYTES_MIN)
     }
 
-    /// A key of a secret of any length but none: for `hookswitch verify`, which explains, and for providers' published examples (Twilio's is
-    /// signed with `12345`). Nothing that takes webhooks uses it.
+    /// A key of a secret of any length but none: for `hookswitch verify`, which explains, and for
+    /// providers' published examples (Twilio's is signed with `12345`). Nothing that takes webhooks
+    /// uses it.
     ///
     /// # Errors
     /// The secret is empty, or not in the form that the plan says.
@@ -202,8 +214,9 @@ impl SigningKey {
         }))
     }
 
-    /// Whether this secret vouches for the request, in constant time over the signature. The replay window belongs to the plan; a timestamp
-    /// is judged only after the signature matched, so `TooOld` is said of authentic requests only.
+    /// Whether this secret vouches for the request, in constant time over the signature. The replay
+    /// window belongs to the plan; a timestamp is judged only after the signature matched, so
+    /// `TooOld` is said of authentic requests only.
     ///
     /// # Errors
     /// Why it does not.
@@ -233,7 +246,10 @@ pub fn read(source: Source, request: &Request<'_>) -> Result<Reading, NotTheForm
     match source {
         Source::Vapi => vapi::read(request),
         Source::Twilio => twilio::read(request),
-        _ => Err(NotTheFormat { source_name: source, reason: "this source is not served" }),
+        _ => Err(NotTheFormat {
+            source_name: source,
+            reason: "this source is not served",
+        }),
     }
 }
 
@@ -244,5 +260,9 @@ pub const REPLAY_WINDOW_MAX: Duration = Duration::from_hours(24);
 fn only_header<'h>(headers: &'h HeaderMap, name: &HeaderName, repeated: Refusal) -> Result<Option<&'h [u8]>, Refusal> {
     let mut values = headers.get_all(name).iter();
     let first = values.next();
-    if values.next().is_some() { Err(repeated) } else { Ok(first.map(http::HeaderValue::as_bytes)) }
+    if values.next().is_some() {
+        Err(repeated)
+    } else {
+        Ok(first.map(http::HeaderValue::as_bytes))
+    }
 }

@@ -1,8 +1,10 @@
-//! A borrowed, partial JSON parse: one pass over the bytes, no tree, no recursion, nothing allocated but for escaped texts that are read.
+//! A borrowed, partial JSON parse: one pass over the bytes, no tree, no recursion, nothing
+//! allocated but for escaped texts that are read.
 //!
-//! The sources' `read` enter. It goes to the end of the document even when everything wanted was seen, because a key that is read must not
-//! occur again behind it. **Invariant:** it takes a document exactly where `serde_json` makes a `Value` of it, so that what was routed here can
-//! be parsed again by whoever works on the event; in particular both stop at [`DEPTH_MAX`] levels.
+//! The sources' `read` enter. It goes to the end of the document even when everything wanted was
+//! seen, because a key that is read must not occur again behind it. **Invariant:** it takes a
+//! document exactly where `serde_json` makes a `Value` of it, so that what was routed here can be
+//! parsed again by whoever works on the event; in particular both stop at [`DEPTH_MAX`] levels.
 
 use std::borrow::Cow;
 
@@ -21,7 +23,8 @@ pub(super) struct Scan<'a> {
     depth: u32,
 }
 
-/// Reads a whole document. `read` stands on the first byte of the value and consumes exactly that value.
+/// Reads a whole document. `read` stands on the first byte of the value and consumes exactly that
+/// value.
 pub(super) fn document<'a, T>(body: &'a [u8], read: impl FnOnce(&mut Scan<'a>) -> Scanned<T>) -> Scanned<T> {
     let text = std::str::from_utf8(body).map_err(|_| "the body is not UTF-8")?;
     if text.starts_with('\u{feff}') {
@@ -31,12 +34,20 @@ pub(super) fn document<'a, T>(body: &'a [u8], read: impl FnOnce(&mut Scan<'a>) -
     scan.space();
     let value = read(&mut scan)?;
     scan.space();
-    if scan.at == text.len() { Ok(value) } else { Err("something follows the JSON document") }
+    if scan.at == text.len() {
+        Ok(value)
+    } else {
+        Err("something follows the JSON document")
+    }
 }
 
 /// Reads a value that was set aside by [`Scan::raw`].
 pub(super) fn again<'a, T>(raw: &'a str, read: impl FnOnce(&mut Scan<'a>) -> Scanned<T>) -> Scanned<T> {
-    read(&mut Scan { text: raw, at: 0, depth: 0 })
+    read(&mut Scan {
+        text: raw,
+        at: 0,
+        depth: 0,
+    })
 }
 
 /// A key that is read: its value as text, and that it occurs once.
@@ -49,7 +60,8 @@ pub(super) struct Slot<'a> {
 pub(super) const REPEATED: &str = "a field that is read occurs twice";
 
 impl<'a> Slot<'a> {
-    /// Texts are decoded, numbers and truth values kept as they are written; `null`, objects and arrays count as absent.
+    /// Texts are decoded, numbers and truth values kept as they are written; `null`, objects and
+    /// arrays count as absent.
     pub(super) fn fill(&mut self, scan: &mut Scan<'a>) -> Scanned<()> {
         once(&mut self.seen)?;
         self.text = scan.scalar()?;
@@ -64,7 +76,11 @@ impl<'a> Slot<'a> {
 
 /// For keys whose value is an object or an array.
 pub(super) fn once(seen: &mut bool) -> Scanned<()> {
-    if std::mem::replace(seen, true) { Err(REPEATED) } else { Ok(()) }
+    if std::mem::replace(seen, true) {
+        Err(REPEATED)
+    } else {
+        Ok(())
+    }
 }
 
 impl<'a> Scan<'a> {
@@ -93,7 +109,11 @@ impl<'a> Scan<'a> {
         self.at += 1;
         self.depth += 1;
         self.space();
-        if self.depth > DEPTH_MAX { Err("the body is nested too deeply") } else { Ok(()) }
+        if self.depth > DEPTH_MAX {
+            Err("the body is nested too deeply")
+        } else {
+            Ok(())
+        }
     }
 
     fn leave(&mut self) {
@@ -109,7 +129,8 @@ impl<'a> Scan<'a> {
         self.byte() == Some(b'[')
     }
 
-    /// Calls `field` with each key, standing on its value, which it must consume. What is no object is skipped.
+    /// Calls `field` with each key, standing on its value, which it must consume. What is no object
+    /// is skipped.
     pub(super) fn object(&mut self, mut field: impl FnMut(&mut Self, &str) -> Scanned<()>) -> Scanned<()> {
         if !self.is_object() {
             return self.skip();
@@ -256,7 +277,9 @@ impl<'a> Scan<'a> {
         let escaped = self.skip_string()?;
         if escaped {
             // Rare: ids and names have no escapes.
-            return serde_json::from_str(&self.text[from..self.at]).map(Cow::Owned).map_err(|_| UNEXPECTED);
+            return serde_json::from_str(&self.text[from..self.at])
+                .map(Cow::Owned)
+                .map_err(|_| UNEXPECTED);
         }
         Ok(Cow::Borrowed(&self.text[from + 1..self.at - 1]))
     }
@@ -290,8 +313,9 @@ impl<'a> Scan<'a> {
                 Ok(())
             }
             Some(b'u') => {
-                // Half a surrogate pair is let through: a transcript that was cut within an emoji is an authentic event, and its sender does not come
-                // back. A field that is read is decoded, and refused there.
+                // Half a surrogate pair is let through: a transcript that was cut within an emoji
+                // is an authentic event, and its sender does not come back. A field that is read is
+                // decoded, and refused there.
                 self.at += 1;
                 self.hex4().map(drop)
             }
@@ -303,7 +327,12 @@ impl<'a> Scan<'a> {
     fn hex4(&mut self) -> Scanned<u32> {
         let digits = self.text.as_bytes().get(self.at..self.at + 4).ok_or(ENDED)?;
         self.at += 4;
-        digits.iter().try_fold(0, |number, &digit| char::from(digit).to_digit(16).map(|digit| number << 4 | digit)).ok_or(UNEXPECTED)
+        digits
+            .iter()
+            .try_fold(0, |number, &digit| {
+                char::from(digit).to_digit(16).map(|digit| number << 4 | digit)
+            })
+            .ok_or(UNEXPECTED)
     }
 
     fn word(&mut self, word: &str) -> Scanned<()> {
@@ -319,10 +348,15 @@ impl<'a> Scan<'a> {
         while self.byte().is_some_and(|byte| byte.is_ascii_digit()) {
             self.at += 1;
         }
-        if self.at == from { Err(UNEXPECTED) } else { Ok(self.at - from) }
+        if self.at == from {
+            Err(UNEXPECTED)
+        } else {
+            Ok(self.at - from)
+        }
     }
 
-    /// Numbers are kept as they are written: one beyond all floats is no reason to lose the event that it stands in.
+    /// Numbers are kept as they are written: one beyond all floats is no reason to lose the event
+    /// that it stands in.
     fn number(&mut self) -> Scanned<()> {
         if self.byte() == Some(b'-') {
             self.at += 1;
@@ -369,7 +403,10 @@ fn plain_len(bytes: &[u8]) -> usize {
         at += 8;
     }
     let tail = chunks.remainder();
-    at + tail.iter().position(|&byte| matches!(byte, b'"' | b'\\' | 0..0x20)).unwrap_or(tail.len())
+    at + tail
+        .iter()
+        .position(|&byte| matches!(byte, b'"' | b'\\' | 0..0x20))
+        .unwrap_or(tail.len())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The sender's side: headers as Vapi and Twilio would make them.
 //!
-//! `cli::send`, the sandbox's status callbacks, the load generator and tests enter. A signer is made once and used for many requests.
+//! `cli::send`, the sandbox's status callbacks, the load generator and tests enter. A signer is
+//! made once and used for many requests.
 
 use super::{
     HmacAlgorithm, HmacKey, Refusal, Request,
@@ -34,7 +35,10 @@ impl VapiSigner {
             VapiPlan::Hmac(plan) => {
                 let scheme = plan.scheme();
                 let key = hmac_key(&scheme, secret, 1)?;
-                Vapi::Hmac { scheme: Box::new(scheme), key }
+                Vapi::Hmac {
+                    scheme: Box::new(scheme),
+                    key,
+                }
             }
             VapiPlan::Bearer(plan) => {
                 let value = zeroize::Zeroizing::new([plan.prefix().as_bytes(), secret.expose_secret()].concat());
@@ -52,8 +56,16 @@ impl VapiSigner {
             Vapi::Bearer(header) => vec![header.clone()],
             Vapi::Hmac { scheme, key } => {
                 let timestamp = now.as_seconds().to_string();
-                let message_id = scheme.message_id_header.as_ref().map_or(String::new(), |_| message_id(&timestamp, body));
-                let request = Request { method, url, headers: &HeaderMap::new(), body };
+                let message_id = scheme
+                    .message_id_header
+                    .as_ref()
+                    .map_or(String::new(), |_| message_id(&timestamp, body));
+                let request = Request {
+                    method,
+                    url,
+                    headers: &HeaderMap::new(),
+                    body,
+                };
                 let signature = key.sign(scheme.parts(&request, timestamp.as_bytes(), message_id.as_bytes()));
                 let mut headers = vec![(scheme.signature_header.clone(), value(&written(scheme, &signature)))];
                 headers.extend(scheme.timestamp_header.clone().map(|name| (name, value(&timestamp))));
@@ -94,7 +106,10 @@ impl TwilioSigner {
     /// HMAC-SHA1 under the auth token.
     #[must_use]
     pub fn auth_token(token: &SecretBytes) -> Self {
-        Self { key: HmacKey::new(HmacAlgorithm::Sha1, token.expose_secret()), settings: None }
+        Self {
+            key: HmacKey::new(HmacAlgorithm::Sha1, token.expose_secret()),
+            settings: None,
+        }
     }
 
     /// A shared key signs with SHA-1 or SHA-256 and says so in a header of its own.
@@ -107,14 +122,22 @@ impl TwilioSigner {
             HmacAlgorithm::Sha256 => "HMAC_SHA256",
             HmacAlgorithm::Sha512 => return Err(Refusal::AlgorithmUnknown),
         };
-        let settings = HeaderValue::from_str(&format!("key={id},algorithm={name}")).map_err(|_| Refusal::SecretMalformed)?;
-        Ok(Self { key: HmacKey::new(algorithm, secret.expose_secret()), settings: Some(settings) })
+        let settings =
+            HeaderValue::from_str(&format!("key={id},algorithm={name}")).map_err(|_| Refusal::SecretMalformed)?;
+        Ok(Self {
+            key: HmacKey::new(algorithm, secret.expose_secret()),
+            settings: Some(settings),
+        })
     }
 
-    /// The headers for a form of decoded pairs, posted to the URL as Twilio was given it (its fragment and user are not signed).
+    /// The headers for a form of decoded pairs, posted to the URL as Twilio was given it (its
+    /// fragment and user are not signed).
     #[must_use]
     pub fn sign_form<N: AsRef<[u8]>, V: AsRef<[u8]>>(&self, url: &str, params: &[(N, V)]) -> Vec<SignedHeader> {
-        let mut pairs: Vec<(&[u8], &[u8])> = params.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
+        let mut pairs: Vec<(&[u8], &[u8])> = params
+            .iter()
+            .map(|(name, value)| (name.as_ref(), value.as_ref()))
+            .collect();
         pairs.sort_unstable();
         pairs.dedup();
         self.sign(url, pairs.into_iter().flat_map(|(name, value)| [name, value]))
@@ -150,18 +173,29 @@ pub fn sign_twilio(token: &SecretBytes, url: &str, params: &[(String, String)]) 
 ///
 /// # Errors
 /// As [`VapiSigner::new`].
-pub fn sign_vapi(plan: &VapiPlan, secret: &SecretBytes, now: Timestamp, method: &str, url: &str, body: &[u8]) -> Result<Vec<SignedHeader>, Refusal> {
+pub fn sign_vapi(
+    plan: &VapiPlan,
+    secret: &SecretBytes,
+    now: Timestamp,
+    method: &str,
+    url: &str,
+    body: &[u8],
+) -> Result<Vec<SignedHeader>, Refusal> {
     Ok(VapiSigner::new(plan, secret)?.sign(now, method, url, body))
 }
 
-/// The decoded pairs of a form, in their order; what is not UTF-8 is replaced. For forms of our own: what came from outside is [`super::read`].
+/// The decoded pairs of a form, in their order; what is not UTF-8 is replaced. For forms of our
+/// own: what came from outside is [`super::read`].
 #[must_use]
 pub fn form_pairs(body: &str) -> Vec<(String, String)> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Form::parse(body.as_bytes()).map_or_else(Vec::new, |form| form.pairs().map(|(name, value)| (text(name), text(value))).collect())
+    Form::parse(body.as_bytes()).map_or_else(Vec::new, |form| {
+        form.pairs().map(|(name, value)| (text(name), text(value))).collect()
+    })
 }
 
-/// A form as it goes over the wire: `application/x-www-form-urlencoded`, `+` for a space, capital hex.
+/// A form as it goes over the wire: `application/x-www-form-urlencoded`, `+` for a space, capital
+/// hex.
 #[must_use]
 pub fn form_body<N: AsRef<str>, V: AsRef<str>>(params: &[(N, V)]) -> String {
     let mut body = String::with_capacity(params.len() * 32);
@@ -182,7 +216,11 @@ fn encode_into(body: &mut String, text: &str) {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'*' => body.push(byte.into()),
             b' ' => body.push('+'),
-            byte => body.extend(['%', HEX[usize::from(byte >> 4)].into(), HEX[usize::from(byte & 15)].into()]),
+            byte => body.extend([
+                '%',
+                HEX[usize::from(byte >> 4)].into(),
+                HEX[usize::from(byte & 15)].into(),
+            ]),
         }
     }
 }
@@ -212,12 +250,29 @@ mod tests {
             r#"{"type":"bearer"}"#,
             r#"{"type":"bearer","headerName":"X-Vapi-Secret","bearerPrefixEnabled":false}"#,
         ] {
-            let Plan::Vapi(vapi) = serde_json::from_str(plan).expect("a good plan") else { panic!("a Vapi plan") };
+            let Plan::Vapi(vapi) = serde_json::from_str(plan).expect("a good plan") else {
+                panic!("a Vapi plan")
+            };
             let signed = headers(sign_vapi(&vapi, &secret, now, "POST", url, body).expect("a good secret"));
             let key = SigningKey::new(&Plan::Vapi(vapi), &secret).expect("a good secret");
-            let request = Request { method: "POST", url, headers: &signed, body };
+            let request = Request {
+                method: "POST",
+                url,
+                headers: &signed,
+                body,
+            };
             assert_eq!(key.verify(&request, now), Ok(()), "{plan}");
-            assert!(key.verify(&Request { headers: &HeaderMap::new(), ..request }, now).is_err(), "{plan}");
+            assert!(
+                key.verify(
+                    &Request {
+                        headers: &HeaderMap::new(),
+                        ..request
+                    },
+                    now
+                )
+                .is_err(),
+                "{plan}"
+            );
         }
     }
 
@@ -227,25 +282,67 @@ mod tests {
         let params = [("To", "+15552010100"), ("Body", "a b&c=d+é%\r\n😊"), ("Empty", "")];
         let url = "https://user:pass@a.example:8443/webhooks/twilio?action=1#rc=5";
         let body = form_body(&params);
-        assert_eq!(form_pairs(&body), params.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        let shared = TwilioPlan::SharedKey { key: "webhooks_sharedkey_1".into() };
+        assert_eq!(
+            form_pairs(&body),
+            params.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
+        let shared = TwilioPlan::SharedKey {
+            key: "webhooks_sharedkey_1".into(),
+        };
         for (plan, signer) in [
-            (plan_default(Source::Twilio).expect("a default"), TwilioSigner::auth_token(&secret)),
-            (Plan::Twilio(shared.clone()), TwilioSigner::shared_key("webhooks_sharedkey_1", &secret, HmacAlgorithm::Sha256).expect("a good id")),
-            (Plan::Twilio(shared), TwilioSigner::shared_key("webhooks_sharedkey_1", &secret, HmacAlgorithm::Sha1).expect("a good id")),
+            (
+                plan_default(Source::Twilio).expect("a default"),
+                TwilioSigner::auth_token(&secret),
+            ),
+            (
+                Plan::Twilio(shared.clone()),
+                TwilioSigner::shared_key("webhooks_sharedkey_1", &secret, HmacAlgorithm::Sha256).expect("a good id"),
+            ),
+            (
+                Plan::Twilio(shared),
+                TwilioSigner::shared_key("webhooks_sharedkey_1", &secret, HmacAlgorithm::Sha1).expect("a good id"),
+            ),
         ] {
             let key = SigningKey::new(&plan, &secret).expect("a good secret");
             let signed = headers(signer.sign_form(url, &params));
-            let request = Request { method: "POST", url, headers: &signed, body: body.as_bytes() };
+            let request = Request {
+                method: "POST",
+                url,
+                headers: &signed,
+                body: body.as_bytes(),
+            };
             assert_eq!(key.verify(&request, Timestamp::default()), Ok(()), "{plan:?}");
-            assert!(key.verify(&Request { body: b"To=other", ..request }, Timestamp::default()).is_err());
+            assert!(
+                key.verify(
+                    &Request {
+                        body: b"To=other",
+                        ..request
+                    },
+                    Timestamp::default()
+                )
+                .is_err()
+            );
 
             let (url, signed) = signer.sign_json("https://a.example/webhooks/twilio", b"[]");
             let mut signed = headers(signed);
             signed.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            let request = Request { method: "POST", url: &url, headers: &signed, body: b"[]" };
+            let request = Request {
+                method: "POST",
+                url: &url,
+                headers: &signed,
+                body: b"[]",
+            };
             assert_eq!(key.verify(&request, Timestamp::default()), Ok(()), "{plan:?}");
-            assert_eq!(key.verify(&Request { body: b"[1]", ..request }, Timestamp::default()), Err(Refusal::BodyHashMismatch));
+            assert_eq!(
+                key.verify(
+                    &Request {
+                        body: b"[1]",
+                        ..request
+                    },
+                    Timestamp::default()
+                ),
+                Err(Refusal::BodyHashMismatch)
+            );
         }
     }
 }

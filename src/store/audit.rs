@@ -1,7 +1,8 @@
 //! Who changed what: names of fields, never values.
 //!
-//! **Invariant:** a change and its entry are one transaction: every mutation of the other concerns takes its entry as an argument, refuses one that names
-//! another organisation, and writes none where it changed nothing.
+//! **Invariant:** a change and its entry are one transaction: every mutation of the other concerns
+//! takes its entry as an argument, refuses one that names another organisation, and writes none
+//! where it changed nothing.
 
 use super::StoreError;
 use crate::domain::{OrgId, Timestamp};
@@ -14,9 +15,11 @@ pub struct AuditEntry {
     pub at: Timestamp,
     /// The token's subject, or `operator:` and the operator's.
     pub actor: String,
-    /// `connect`, `erase`, `create`, `update`, `delete`, `rotate`, `prove`, `release`, `retry`, `cancel`, `replay`.
+    /// `connect`, `erase`, `create`, `update`, `delete`, `rotate`, `prove`, `release`, `retry`,
+    /// `cancel`, `replay`.
     pub verb: &'static str,
-    /// `credential`, `endpoint`, `secret`, `assistant`, `phone_number`, `rule`, `action`, `event`, `organisation`.
+    /// `credential`, `endpoint`, `secret`, `assistant`, `phone_number`, `rule`, `action`, `event`,
+    /// `organisation`.
     pub target_kind: &'static str,
     pub target_id: String,
     pub fields: Vec<&'static str>,
@@ -43,5 +46,10 @@ pub trait AuditLog: Send + Sync + 'static {
     /// For what changes no configuration: retry, cancel, replay.
     async fn record_audit(&self, entry: AuditEntry) -> Result<(), StoreError>;
     /// Newest first, before `before`.
-    async fn list_audit(&self, org: OrgId, before: Option<Uuid>, count_max: u32) -> Result<Vec<StoredAuditEntry>, StoreError>;
+    async fn list_audit(
+        &self,
+        org: OrgId,
+        before: Option<Uuid>,
+        count_max: u32,
+    ) -> Result<Vec<StoredAuditEntry>, StoreError>;
 }

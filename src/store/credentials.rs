@@ -32,7 +32,8 @@ pub struct StoredCredential {
 /// What is known about whether it works.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct CredentialHealth {
-    /// `not_connected`, `connected`, `limited`, `failing`, `needs_reconnecting` (`undecryptable` is found when it is opened, never stored).
+    /// `not_connected`, `connected`, `limited`, `failing`, `needs_reconnecting` (`undecryptable` is
+    /// found when it is opened, never stored).
     pub state: String,
     pub cause: Option<String>,
     /// The provider's words, cut.
@@ -65,21 +66,35 @@ pub const CREDENTIALS_PER_ORG_MAX: u32 = 200;
 
 #[async_trait]
 pub trait Credentials: Send + Sync + 'static {
-    async fn find_credential(&self, org: OrgId, provider: Provider, name: &str) -> Result<Option<StoredCredential>, StoreError>;
+    async fn find_credential(
+        &self,
+        org: OrgId,
+        provider: Provider,
+        name: &str,
+    ) -> Result<Option<StoredCredential>, StoreError>;
 
     /// All of an organisation, erased ones included, by provider and name.
     async fn list_credentials(&self, org: OrgId) -> Result<Vec<StoredCredential>, StoreError>;
 
-    /// Inserts or replaces: keeps the id, the time of creation and of the last good use, counts the version up, clears failures, and makes actions of this
-    /// credential due that were parked under an older version or none (rule 6), in one transaction. `Conflict` above [`CREDENTIALS_PER_ORG_MAX`] rows.
+    /// Inserts or replaces: keeps the id, the time of creation and of the last good use, counts the
+    /// version up, clears failures, and makes actions of this credential due that were parked under
+    /// an older version or none (rule 6), in one transaction. `Conflict` above
+    /// [`CREDENTIALS_PER_ORG_MAX`] rows.
     async fn save_credential(&self, new: NewCredential, audit: AuditEntry) -> Result<StoredCredential, StoreError>;
 
-    /// Erases the ciphertext, the last four and the account, keeps the row with its id and the account's fingerprint, and parks what is `pending` or `waiting` for it, in one transaction.
+    /// Erases the ciphertext, the last four and the account, keeps the row with its id and the
+    /// account's fingerprint, and parks what is `pending` or `waiting` for it, in one transaction.
     /// `false` when there was nothing active; then nothing is written.
-    async fn erase_credential(&self, org: OrgId, provider: Provider, name: &str, audit: AuditEntry) -> Result<bool, StoreError>;
+    async fn erase_credential(
+        &self,
+        org: OrgId,
+        provider: Provider,
+        name: &str,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError>;
 
-    /// Records what a check came to, if `version` still stands (compare-and-swap). `false` when a newer one stands, or it was erased.
-    /// A `verified_at` of `None` keeps the last one.
+    /// Records what a check came to, if `version` still stands (compare-and-swap). `false` when a
+    /// newer one stands, or it was erased. A `verified_at` of `None` keeps the last one.
     async fn record_credential_health(
         &self,
         org: OrgId,

@@ -35,20 +35,39 @@ pub const SECRETS_PER_OWNER_MAX: u32 = 10;
 
 #[async_trait]
 pub trait Endpoints: Send + Sync + 'static {
-    /// `Conflict` when the id is taken. The secrets have to be its own (organisation, source, endpoint).
-    async fn create_endpoint(&self, endpoint: Endpoint, secrets: Vec<NewSecret>, audit: AuditEntry) -> Result<(), StoreError>;
+    /// `Conflict` when the id is taken. The secrets have to be its own (organisation, source,
+    /// endpoint).
+    async fn create_endpoint(
+        &self,
+        endpoint: Endpoint,
+        secrets: Vec<NewSecret>,
+        audit: AuditEntry,
+    ) -> Result<(), StoreError>;
     /// Active ones only: a deleted endpoint is not there.
     async fn find_endpoint(&self, org: OrgId, id: EndpointId) -> Result<Option<Endpoint>, StoreError>;
     /// Active ones in order of id, after `after`.
-    async fn list_endpoints(&self, org: OrgId, after: Option<EndpointId>, count_max: u32) -> Result<Vec<Endpoint>, StoreError>;
+    async fn list_endpoints(
+        &self,
+        org: OrgId,
+        after: Option<EndpointId>,
+        count_max: u32,
+    ) -> Result<Vec<Endpoint>, StoreError>;
     /// Deactivates it and erases its secrets. `false` when there is none.
     async fn delete_endpoint(&self, org: OrgId, id: EndpointId, audit: AuditEntry) -> Result<bool, StoreError>;
-    /// Adds a secret; those of the same owner (organisation, source, endpoint or none) stop being valid at `others_not_after`, where given and
-    /// where they do not end earlier. `false` when it names an endpoint that this organisation does not have for this source.
-    /// `Conflict` when the owner would have more than [`SECRETS_PER_OWNER_MAX`] valid ones: each is tried on each request.
-    async fn add_secret(&self, secret: NewSecret, others_not_after: Option<Timestamp>, audit: AuditEntry) -> Result<bool, StoreError>;
-    /// Replaces all secrets that the organisation itself (no endpoint) has for a source. The former ones stay valid until `others_not_after`; without it,
-    /// or when the list is empty, they are erased at once.
+    /// Adds a secret; those of the same owner (organisation, source, endpoint or none) stop being
+    /// valid at `others_not_after`, where given and where they do not end earlier. `false` when it
+    /// names an endpoint that this organisation does not have for this source. `Conflict` when the
+    /// owner would have more than [`SECRETS_PER_OWNER_MAX`] valid ones: each is tried on each
+    /// request.
+    async fn add_secret(
+        &self,
+        secret: NewSecret,
+        others_not_after: Option<Timestamp>,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError>;
+    /// Replaces all secrets that the organisation itself (no endpoint) has for a source. The former
+    /// ones stay valid until `others_not_after`; without it, or when the list is empty, they are
+    /// erased at once.
     async fn replace_org_secrets(
         &self,
         org: OrgId,
@@ -58,5 +77,10 @@ pub trait Endpoints: Send + Sync + 'static {
         audit: AuditEntry,
     ) -> Result<(), StoreError>;
     /// Valid ones of an endpoint, or of the organisation for a source, newest first.
-    async fn list_secrets(&self, org: OrgId, source: Source, endpoint: Option<EndpointId>) -> Result<Vec<StoredSecret>, StoreError>;
+    async fn list_secrets(
+        &self,
+        org: OrgId,
+        source: Source,
+        endpoint: Option<EndpointId>,
+    ) -> Result<Vec<StoredSecret>, StoreError>;
 }

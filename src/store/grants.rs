@@ -1,7 +1,8 @@
 //! Connecting and disconnecting as one change, refreshing under a lease, and consents on their way.
 //!
-//! **Invariant:** a credential and the signing secrets that came with it are written in one transaction; what is written under a lease is written only
-//! while its fence is the newest, and no transaction is held while a provider is asked.
+//! **Invariant:** a credential and the signing secrets that came with it are written in one
+//! transaction; what is written under a lease is written only while its fence is the newest, and no
+//! transaction is held while a provider is asked.
 
 use super::{
     StoreError,
@@ -59,7 +60,8 @@ pub struct Refresh {
     /// The version that was refreshed.
     pub version: i64,
     pub health: CredentialHealth,
-    /// The next refresh, or the next try. `None`: nobody tries again by itself, and what waits for the credential parks.
+    /// The next refresh, or the next try. `None`: nobody tries again by itself, and what waits for
+    /// the credential parks.
     pub refresh_at: Option<Timestamp>,
     /// The new tokens. `None`: there are none, and the former ones stay.
     pub sealed: Option<SealedBytes>,
@@ -83,14 +85,24 @@ pub const CONSENTS_PER_ORG_MAX: u32 = 20;
 
 #[async_trait]
 pub trait Grants: Send + Sync + 'static {
-    /// [`save_credential`](super::credentials::Credentials::save_credential) and the change of secrets, both or neither.
+    /// [`save_credential`](super::credentials::Credentials::save_credential) and the change of
+    /// secrets, both or neither.
     async fn connect(&self, connection: Connection) -> Result<StoredCredential, StoreError>;
 
-    /// [`erase_credential`](super::credentials::Credentials::erase_credential) and the change of secrets, both or neither. `false` when there was no active
-    /// credential; the secrets are erased all the same.
-    async fn disconnect(&self, org: OrgId, provider: Provider, name: &str, secrets: Option<SecretsChange>, audit: AuditEntry) -> Result<bool, StoreError>;
+    /// [`erase_credential`](super::credentials::Credentials::erase_credential) and the change of
+    /// secrets, both or neither. `false` when there was no active credential; the secrets are
+    /// erased all the same.
+    async fn disconnect(
+        &self,
+        org: OrgId,
+        provider: Provider,
+        name: &str,
+        secrets: Option<SecretsChange>,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError>;
 
-    /// Takes the lease of a name within an organisation from now on for `length`; `None` while someone else holds it.
+    /// Takes the lease of a name within an organisation from now on for `length`; `None` while
+    /// someone else holds it.
     async fn take_lease(&self, org: OrgId, name: &str, length: Duration) -> Result<Option<Lease>, StoreError>;
 
     /// Lets it go, if it is still held under this fence.
@@ -99,16 +111,21 @@ pub trait Grants: Send + Sync + 'static {
     /// Active credentials whose refresh is due, over all organisations, the longest overdue first.
     async fn list_refreshes_due(&self, until: Timestamp, count_max: u32) -> Result<Vec<RefreshDue>, StoreError>;
 
-    /// Writes a refresh by compare-and-swap on version and fence, and lets the lease go. With new tokens the version counts up, failures are cleared, and
-    /// what was parked under an older version is due; without a next try what is `pending` or `waiting` for the credential parks. `None` when a newer
-    /// version stands, it was erased, or the lease is someone else's: nothing is written. Else the version that stands now.
+    /// Writes a refresh by compare-and-swap on version and fence, and lets the lease go. With new
+    /// tokens the version counts up, failures are cleared, and what was parked under an older
+    /// version is due; without a next try what is `pending` or `waiting` for the credential parks.
+    /// `None` when a newer version stands, it was erased, or the lease is someone else's: nothing
+    /// is written. Else the version that stands now.
     ///
-    /// The configuration's version counts up only when the state changes: an access token is news to nobody who is not told by the provider.
+    /// The configuration's version counts up only when the state changes: an access token is news
+    /// to nobody who is not told by the provider.
     async fn record_refresh(&self, refresh: Refresh) -> Result<Option<i64>, StoreError>;
 
-    /// Keeps a consent until it comes back; those that have ended, and the oldest above [`CONSENTS_PER_ORG_MAX`], go.
+    /// Keeps a consent until it comes back; those that have ended, and the oldest above
+    /// [`CONSENTS_PER_ORG_MAX`], go.
     async fn begin_consent(&self, consent: Consent) -> Result<(), StoreError>;
 
-    /// Takes a consent out: whoever comes first has it, and nobody after. `None` as well when it has expired.
+    /// Takes a consent out: whoever comes first has it, and nobody after. `None` as well when it
+    /// has expired.
     async fn take_consent(&self, id: Uuid) -> Result<Option<Consent>, StoreError>;
 }

@@ -1,7 +1,10 @@
 //! Events, actions and attempts as people look at them. Read only: the ledger changes them.
 
 use super::StoreError;
-use crate::domain::{ActionId, ActionKind, ActionState, Cause, EndpointId, EventId, EventType, OrgId, Provider, RuleId, SealedBytes, Source, Timestamp};
+use crate::domain::{
+    ActionId, ActionKind, ActionState, Cause, EndpointId, EventId, EventType, OrgId, Provider, RuleId, SealedBytes,
+    Source, Timestamp,
+};
 use async_trait::async_trait;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,10 +102,22 @@ pub const LEDGER_COUNT_MAX: u32 = 1_000_000;
 #[async_trait]
 pub trait History: Send + Sync + 'static {
     /// Newest first, before `before`.
-    async fn list_events(&self, org: OrgId, filter: EventFilter, before: Option<EventId>, count_max: u32) -> Result<Vec<StoredEvent>, StoreError>;
+    async fn list_events(
+        &self,
+        org: OrgId,
+        filter: EventFilter,
+        before: Option<EventId>,
+        count_max: u32,
+    ) -> Result<Vec<StoredEvent>, StoreError>;
     async fn find_event(&self, org: OrgId, id: EventId) -> Result<Option<StoredEvent>, StoreError>;
     /// Newest first, before `before`.
-    async fn list_actions(&self, org: OrgId, filter: ActionFilter, before: Option<ActionId>, count_max: u32) -> Result<Vec<StoredAction>, StoreError>;
+    async fn list_actions(
+        &self,
+        org: OrgId,
+        filter: ActionFilter,
+        before: Option<ActionId>,
+        count_max: u32,
+    ) -> Result<Vec<StoredAction>, StoreError>;
     async fn find_action(&self, org: OrgId, id: ActionId) -> Result<Option<StoredAction>, StoreError>;
     /// The newest [`ATTEMPTS_LISTED_MAX`], oldest of them first.
     async fn list_attempts(&self, org: OrgId, id: ActionId) -> Result<Vec<StoredAttempt>, StoreError>;

@@ -1,7 +1,10 @@
 //! The ledger: plans, claims with a lease and a fence, records. Each transition names both states.
 
 use super::StoreError;
-use crate::domain::{ActionId, ActionKind, ActionState, Cause, Envelope, EventId, EventType, OrgId, Provider, RuleId, SealedBytes, Source, Timestamp};
+use crate::domain::{
+    ActionId, ActionKind, ActionState, Cause, Envelope, EventId, EventType, OrgId, Provider, RuleId, SealedBytes,
+    Source, Timestamp,
+};
 use async_trait::async_trait;
 use std::{sync::Arc, time::Duration};
 
@@ -56,7 +59,8 @@ pub struct DeadEvent {
     pub envelope: Vec<u8>,
 }
 
-/// Outgoing work that a worker has claimed: the row is durably `running` under `fence` until `lease_until`.
+/// Outgoing work that a worker has claimed: the row is durably `running` under `fence` until
+/// `lease_until`.
 #[derive(Clone, Debug)]
 pub struct Claim {
     pub action: ActionId,
@@ -89,7 +93,8 @@ pub struct ClaimLimits {
     pub count_max: u32,
     /// Rows an organisation and provider a turn.
     pub turn_max: u32,
-    /// What organisations that are at work already may still take, where that is less than a turn. `0`: passed over, keeping its place.
+    /// What organisations that are at work already may still take, where that is less than a turn.
+    /// `0`: passed over, keeping its place.
     pub allowances: Vec<(OrgId, Provider, u32)>,
     /// Turns that are moved instead of taken: paused, or with an open breaker.
     pub deferred: Vec<(OrgId, Provider, Timestamp)>,
@@ -98,7 +103,10 @@ pub struct ClaimLimits {
 
 /// A transition out of `running`, valid only under the fence that the claim was given.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "four facts about one attempt that a transition needs and that do not exclude one another")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four facts about one attempt that a transition needs and that do not exclude one another"
+)]
 pub struct Record {
     pub action: ActionId,
     pub org: OrgId,
@@ -114,8 +122,8 @@ pub struct Record {
     pub counts: bool,
     /// A look-up found nothing; `absences` counts up, else it is reset.
     pub is_absence: bool,
-    /// It is certain that nothing of this action has gone out so far: `first_sent_at` is forgotten, so that a later look-up looks no further back
-    /// than it must.
+    /// It is certain that nothing of this action has gone out so far: `first_sent_at` is forgotten,
+    /// so that a later look-up looks no further back than it must.
     pub is_unsent: bool,
     /// The attempt was a look-up: `look_ups` counts up.
     pub is_look_up: bool,
@@ -130,7 +138,8 @@ pub enum Recorded {
     Done,
     /// The fence has moved on: the lease ended and someone else owns the row. Nothing was changed.
     Superseded,
-    /// `provider_ref` belongs to another action (rule 2): the row is `unknown` with cause `ambiguous`.
+    /// `provider_ref` belongs to another action (rule 2): the row is `unknown` with cause
+    /// `ambiguous`.
     RefTaken,
 }
 
@@ -145,45 +154,77 @@ pub enum Levered {
 
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
-    /// Marks dedupe keys and inserts events, actions and turns in one transaction; keys are sorted first (rule 15). One answer an event, in order.
-    /// An error of data in one event fails the whole batch: the caller bisects it.
+    /// Marks dedupe keys and inserts events, actions and turns in one transaction; keys are sorted
+    /// first (rule 15). One answer an event, in order. An error of data in one event fails the
+    /// whole batch: the caller bisects it.
     async fn plan(&self, events: Arc<[PlannedEvent]>) -> Result<Vec<Planned>, StoreError>;
 
-    /// Sets an event aside that cannot be planned, with the reason. Again with the same id: nothing is changed.
+    /// Sets an event aside that cannot be planned, with the reason. Again with the same id: nothing
+    /// is changed.
     async fn bury(&self, dead: DeadEvent) -> Result<(), StoreError>;
 
-    /// Takes what is due now, turn by turn over organisations, and durably sets it `running` with a fence and a row of its attempt. Expired ones become
-    /// `dead: expired` instead, without an attempt; `unknown` ones come as look-ups, expired or not. The first claim to send sets `first_sent_at`.
+    /// Takes what is due now, turn by turn over organisations, and durably sets it `running` with a
+    /// fence and a row of its attempt. Expired ones become `dead: expired` instead, without an
+    /// attempt; `unknown` ones come as look-ups, expired or not. The first claim to send sets
+    /// `first_sent_at`.
     async fn claim(&self, limits: ClaimLimits, now: Timestamp) -> Result<Vec<Claim>, StoreError>;
 
-    /// Ends attempts: each record moves its row out of `running` if its fence still stands. One answer a record, in order.
+    /// Ends attempts: each record moves its row out of `running` if its fence still stands. One
+    /// answer a record, in order.
     async fn record(&self, records: Vec<Record>) -> Result<Vec<Recorded>, StoreError>;
 
-    /// `running` whose lease ended becomes `unknown`, due `settle` after the lease's end (rule 1). How many.
+    /// `running` whose lease ended becomes `unknown`, due `settle` after the lease's end (rule 1).
+    /// How many.
     async fn expire_leases(&self, now: Timestamp, settle: Duration, count_max: u32) -> Result<u64, StoreError>;
 
-    /// At a start, where the store is not shared: no other process can hold a lease, so `running` rows of the process that died become `unknown` at once,
-    /// due after `settle`.
+    /// At a start, where the store is not shared: no other process can hold a lease, so `running`
+    /// rows of the process that died become `unknown` at once, due after `settle`.
     async fn abandon_leases(&self, now: Timestamp, settle: Duration) -> Result<u64, StoreError>;
 
-    /// A provider called back about an action (rule 2): settles it as succeeded under its id, whatever non-final state it is in. Not from a final state,
-    /// and not where another action holds the id.
-    async fn settle(&self, org: OrgId, action: ActionId, provider_ref: &str, now: Timestamp) -> Result<Levered, StoreError>;
+    /// A provider called back about an action (rule 2): settles it as succeeded under its id,
+    /// whatever non-final state it is in. Not from a final state, and not where another action
+    /// holds the id.
+    async fn settle(
+        &self,
+        org: OrgId,
+        action: ActionId,
+        provider_ref: &str,
+        now: Timestamp,
+    ) -> Result<Levered, StoreError>;
 
     /// When the next turn is due, so that the worker can sleep until then.
     async fn next_due_at(&self) -> Result<Option<Timestamp>, StoreError>;
 
     /// Whether another action holds this id of the provider's.
-    async fn is_ref_taken(&self, org: OrgId, provider: Provider, provider_ref: &str, by_other_than: ActionId) -> Result<bool, StoreError>;
+    async fn is_ref_taken(
+        &self,
+        org: OrgId,
+        provider: Provider,
+        provider_ref: &str,
+        by_other_than: ActionId,
+    ) -> Result<bool, StoreError>;
 
-    /// A person tries again: `dead`, `parked`, `suppressed`, `cancelled`, `waiting` become `pending` with fresh tries; `unknown` is looked up now (rule 4).
-    /// Not where there is no request, because a template failed.
-    async fn retry(&self, org: OrgId, action: ActionId, expires_at: Timestamp, now: Timestamp) -> Result<Levered, StoreError>;
+    /// A person tries again: `dead`, `parked`, `suppressed`, `cancelled`, `waiting` become
+    /// `pending` with fresh tries; `unknown` is looked up now (rule 4). Not where there is no
+    /// request, because a template failed.
+    async fn retry(
+        &self,
+        org: OrgId,
+        action: ActionId,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Levered, StoreError>;
 
     /// A person stops what has not gone out: `pending`, `waiting`, `parked`.
     async fn cancel(&self, org: OrgId, action: ActionId, now: Timestamp) -> Result<Levered, StoreError>;
 
-    /// A person says what happened to an `unknown` one: it went out (`Succeeded`), or send it again (`Pending`, for at least another hour). Any other
-    /// `to` is refused as a data error.
-    async fn resolve(&self, org: OrgId, action: ActionId, to: ActionState, now: Timestamp) -> Result<Levered, StoreError>;
+    /// A person says what happened to an `unknown` one: it went out (`Succeeded`), or send it again
+    /// (`Pending`, for at least another hour). Any other `to` is refused as a data error.
+    async fn resolve(
+        &self,
+        org: OrgId,
+        action: ActionId,
+        to: ActionState,
+        now: Timestamp,
+    ) -> Result<Levered, StoreError>;
 }

@@ -1,4 +1,5 @@
-//! Assistants that are kept at Vapi for an organisation: what is wanted, which one it is, and what was last seen of it.
+//! Assistants that are kept at Vapi for an organisation: what is wanted, which one it is, and what
+//! was last seen of it.
 
 use super::{StoreError, audit::AuditEntry, grants::Lease, routes::AssistantClaim};
 use crate::domain::{EndpointId, OrgId, SealedBytes, Timestamp};
@@ -36,10 +37,16 @@ pub trait ManagedAssistants: Send + Sync + 'static {
     async fn list_managed_assistants(&self, org: OrgId) -> Result<Vec<ManagedAssistant>, StoreError>;
 
     /// Over all organisations: those that were not looked at since `before`, the longest first.
-    async fn list_assistants_to_check(&self, before: Timestamp, count_max: u32) -> Result<Vec<(OrgId, String)>, StoreError>;
+    async fn list_assistants_to_check(
+        &self,
+        before: Timestamp,
+        count_max: u32,
+    ) -> Result<Vec<(OrgId, String)>, StoreError>;
 
-    /// Writes the row by compare-and-swap on its version and the fence of the lease, and with it the claim that routes it (`Proof::MadeByUs`) where there
-    /// is one; a former claim of the same role on another id is released. `None` when a newer version stands or the lease is someone else's.
+    /// Writes the row by compare-and-swap on its version and the fence of the lease, and with it
+    /// the claim that routes it (`Proof::MadeByUs`) where there is one; a former claim of the same
+    /// role on another id is released. `None` when a newer version stands or the lease is someone
+    /// else's.
     async fn save_managed_assistant(
         &self,
         row: ManagedAssistant,
@@ -48,6 +55,13 @@ pub trait ManagedAssistants: Send + Sync + 'static {
         audit: Option<AuditEntry>,
     ) -> Result<Option<ManagedAssistant>, StoreError>;
 
-    /// Forgets the row and releases its claim; the assistant at Vapi is the caller's matter. `false` when there is none.
-    async fn delete_managed_assistant(&self, org: OrgId, role: &str, lease: &Lease, audit: AuditEntry) -> Result<bool, StoreError>;
+    /// Forgets the row and releases its claim; the assistant at Vapi is the caller's matter.
+    /// `false` when there is none.
+    async fn delete_managed_assistant(
+        &self,
+        org: OrgId,
+        role: &str,
+        lease: &Lease,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError>;
 }

@@ -1,7 +1,9 @@
-//! What is kept: organisations, credentials, routes, rules, the ledger, audit. One trait a concern, one file each; SQL stands below, a folder a dialect.
+//! What is kept: organisations, credentials, routes, rules, the ledger, audit. One trait a concern,
+//! one file each; SQL stands below, a folder a dialect.
 //!
-//! `vault`, `routing`, `attempt`, `worker`, `receiver` (rejections) and `admin` enter. **Invariant:** every statement on tenant data binds the
-//! organisation, and "not there" (`Ok(None)`) is never the same value as "could not look" (`Err`).
+//! `vault`, `routing`, `attempt`, `worker`, `receiver` (rejections) and `admin` enter.
+//! **Invariant:** every statement on tenant data binds the organisation, and "not there"
+//! (`Ok(None)`) is never the same value as "could not look" (`Err`).
 
 pub mod audit;
 pub mod credentials;
@@ -28,7 +30,8 @@ use async_trait::async_trait;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// A whole store. Each concern's trait is the contract that `tests/it/conformance/store.rs` tests over every dialect.
+/// A whole store. Each concern's trait is the contract that `tests/it/conformance/store.rs` tests
+/// over every dialect.
 pub trait Store:
     Base
     + audit::AuditLog
@@ -67,16 +70,19 @@ impl<S> Store for S where
 
 #[async_trait]
 pub trait Base: Send + Sync + 'static {
-    /// The version of all configuration (routes, secrets, rules, credentials): counts up with every change. One cheap read.
+    /// The version of all configuration (routes, secrets, rules, credentials): counts up with every
+    /// change. One cheap read.
     async fn config_version(&self) -> Result<i64, StoreError>;
 
-    /// A hint that the version has moved, for changes made through this store; polling [`Base::config_version`] is the truth.
+    /// A hint that the version has moved, for changes made through this store; polling
+    /// [`Base::config_version`] is the truth.
     fn config_changes(&self) -> watch::Receiver<i64>;
 
     /// Whether the database answers, for `/readyz`.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// Whether other processes may work on the same rows. One that is not shared belongs to this process while it is open.
+    /// Whether other processes may work on the same rows. One that is not shared belongs to this
+    /// process while it is open.
     fn is_shared(&self) -> bool;
 
     /// Finishes what was begun and closes. Idempotent.
@@ -86,7 +92,8 @@ pub trait Base: Send + Sync + 'static {
 /// Why the store could not do it. Absent is not broken: `Ok(None)` looked and found nothing.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The database cannot be reached or is shutting down; later may work. Admin: 503. Worker: keep the delivery and wait.
+    /// The database cannot be reached or is shutting down; later may work. Admin: 503. Worker: keep
+    /// the delivery and wait.
     #[error("the database is not available: {doing}")]
     Unavailable { doing: &'static str },
     /// A version, a state or a unique key stood in the way; nothing was changed. Admin: 409 or 412.
@@ -100,7 +107,8 @@ pub enum StoreError {
     Data { doing: &'static str, reason: Arc<str> },
 }
 
-/// Opens the store that a URL names: `sqlite:PATH`, which is created and brought up to date, or `postgres://…`, which [`migrate`] brings up to date.
+/// Opens the store that a URL names: `sqlite:PATH`, which is created and brought up to date, or
+/// `postgres://…`, which [`migrate`] brings up to date.
 ///
 /// # Errors
 /// Says which setting is wrong, what stands in the way, or which migrations are pending.
@@ -112,7 +120,8 @@ pub async fn connect(url: &str, clock: Arc<dyn crate::domain::Clock>) -> Result<
     }
 }
 
-/// Brings the schema up to date. A file of SQLite does that whenever it is opened: it has one process, and is the release's own.
+/// Brings the schema up to date. A file of SQLite does that whenever it is opened: it has one
+/// process, and is the release's own.
 ///
 /// # Errors
 /// See [`ConnectError`].
@@ -139,10 +148,17 @@ impl MigrationStatus {
     fn of(migrator: &sqlx::migrate::Migrator, applied: &[i64]) -> Self {
         let (mut there, mut pending) = (Vec::new(), Vec::new());
         for migration in migrator.iter() {
-            let list = if applied.contains(&migration.version) { &mut there } else { &mut pending };
+            let list = if applied.contains(&migration.version) {
+                &mut there
+            } else {
+                &mut pending
+            };
             list.push(format!("{:04} {}", migration.version, migration.description));
         }
-        Self { applied: there, pending }
+        Self {
+            applied: there,
+            pending,
+        }
     }
 }
 
@@ -167,8 +183,12 @@ enum Backend<'u> {
 
 impl<'u> Backend<'u> {
     fn of(url: &'u str) -> Result<Self, ConnectError> {
-        // `sqlite://PATH` is the same as `sqlite:PATH`: taken literally, its two slashes would make a relative path an absolute one.
-        match url.split_once(':').map(|(scheme, path)| (scheme, path.strip_prefix("//").unwrap_or(path))) {
+        // `sqlite://PATH` is the same as `sqlite:PATH`: taken literally, its two slashes would make
+        // a relative path an absolute one.
+        match url
+            .split_once(':')
+            .map(|(scheme, path)| (scheme, path.strip_prefix("//").unwrap_or(path)))
+        {
             Some(("sqlite", path)) if !path.is_empty() && !path.contains(":memory:") => Ok(Self::Sqlite(path)),
             #[cfg(feature = "postgres")]
             Some(("postgres" | "postgresql", rest)) if !rest.is_empty() => Ok(Self::Postgres),
@@ -179,7 +199,9 @@ impl<'u> Backend<'u> {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    #[error("HOOKSWITCH_DATABASE_URL is not understood: expected sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE")]
+    #[error(
+        "HOOKSWITCH_DATABASE_URL is not understood: expected sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE"
+    )]
     UnknownUrl,
     #[error("cannot open the database {path}")]
     Open {
@@ -197,10 +219,22 @@ pub enum ConnectError {
         #[source]
         source: sqlx::migrate::MigrateError,
     },
-    #[error("the schema of {path} is not up to date: {} pending ({}); run: hookswitch migrate", pending.len(), pending.join(", "))]
+    #[error(
+        "the schema of {path} is not up to date: {} pending ({}); run: hookswitch migrate",
+        pending.len(),
+        pending.join(", ")
+    )]
     Pending { path: String, pending: Vec<String> },
-    #[error("the role {role} passes row-level security by, which keeps organisations apart: take SUPERUSER and BYPASSRLS from it")]
+    #[error(
+        "the role {role} passes row-level security by, which keeps organisations apart: take SUPERUSER and BYPASSRLS \
+        from it"
+    )]
     FreeRole { role: String },
     #[error("{pragma} of {path} is {found}, expected {expected}")]
-    Pragma { path: String, pragma: &'static str, found: String, expected: &'static str },
+    Pragma {
+        path: String,
+        pragma: &'static str,
+        found: String,
+        expected: &'static str,
+    },
 }

@@ -13,9 +13,11 @@ pub struct Rejection {
     pub endpoint: Option<EndpointId>,
     /// Whose endpoint it came to, or whose ids it carried.
     pub org: Option<OrgId>,
-    /// On the shared URL, by ids alone: anyone could have sent it, so its head is withheld from the organisation.
+    /// On the shared URL, by ids alone: anyone could have sent it, so its head is withheld from the
+    /// organisation.
     pub is_claimed: bool,
-    /// `bad_signature`, `too_old`, `unknown_route`, `conflicting_route`, `not_the_format`, `too_large`, …
+    /// `bad_signature`, `too_old`, `unknown_route`, `conflicting_route`, `not_the_format`,
+    /// `too_large`, …
     pub cause: String,
     pub status: u16,
     pub bytes: u64,
@@ -26,9 +28,16 @@ pub struct Rejection {
 
 #[async_trait]
 pub trait Rejections: Send + Sync + 'static {
-    /// Appends a batch and drops the oldest above `kept_max`, at most 1,000 more than it appends (a lowered limit is reached over some batches).
-    /// An id that is there already is skipped, so that a flush may be tried again.
+    /// Appends a batch and drops the oldest above `kept_max`, at most 1,000 more than it appends (a
+    /// lowered limit is reached over some batches). An id that is there already is skipped, so that
+    /// a flush may be tried again.
     async fn record_rejections(&self, batch: Vec<Rejection>, kept_max: u32) -> Result<(), StoreError>;
-    /// Newest first, before `before`. `org: None` is the operator's view of all; an organisation sees no head of what was only claimed to be its own.
-    async fn list_rejections(&self, org: Option<OrgId>, before: Option<Uuid>, count_max: u32) -> Result<Vec<Rejection>, StoreError>;
+    /// Newest first, before `before`. `org: None` is the operator's view of all; an organisation
+    /// sees no head of what was only claimed to be its own.
+    async fn list_rejections(
+        &self,
+        org: Option<OrgId>,
+        before: Option<Uuid>,
+        count_max: u32,
+    ) -> Result<Vec<Rejection>, StoreError>;
 }

@@ -58,26 +58,40 @@ pub struct NumberClaim {
 
 #[async_trait]
 pub trait Routes: Send + Sync + 'static {
-    /// Writes a proven claim as live. A live claim of another organisation is released in the same transaction, audited on both sides
-    /// (there without the actor, who is another organisation's), and its owner returned. `state` and `version` of the claim are not read.
+    /// Writes a proven claim as live. A live claim of another organisation is released in the same
+    /// transaction, audited on both sides (there without the actor, who is another organisation's),
+    /// and its owner returned. `state` and `version` of the claim are not read.
     async fn prove_assistant(&self, claim: AssistantClaim, audit: AuditEntry) -> Result<Option<OrgId>, StoreError>;
     /// Live ones and pending ones, in order of assistant id, after `after`.
-    async fn list_assistants(&self, org: OrgId, after: Option<&str>, count_max: u32) -> Result<Vec<AssistantClaim>, StoreError>;
+    async fn list_assistants(
+        &self,
+        org: OrgId,
+        after: Option<&str>,
+        count_max: u32,
+    ) -> Result<Vec<AssistantClaim>, StoreError>;
     /// Live or pending.
     async fn find_assistant(&self, org: OrgId, assistant_id: &str) -> Result<Option<AssistantClaim>, StoreError>;
-    /// Who holds an assistant live, for the proof that a claim is stale. Never shown to another organisation.
+    /// Who holds an assistant live, for the proof that a claim is stale. Never shown to another
+    /// organisation.
     async fn find_assistant_holder(&self, assistant_id: &str) -> Result<Option<OrgId>, StoreError>;
     /// `false` when this organisation holds no such claim.
     async fn release_assistant(&self, org: OrgId, assistant_id: &str, audit: AuditEntry) -> Result<bool, StoreError>;
 
-    /// As [`Routes::prove_assistant`]. A Twilio number is a route together with its account, so only a live claim of the same account is another's;
-    /// a Vapi number is one by itself, and by its id at Vapi.
+    /// As [`Routes::prove_assistant`]. A Twilio number is a route together with its account, so
+    /// only a live claim of the same account is another's; a Vapi number is one by itself, and by
+    /// its id at Vapi.
     async fn prove_number(&self, claim: NumberClaim, audit: AuditEntry) -> Result<Option<OrgId>, StoreError>;
     /// Live ones and pending ones, in order of number.
-    async fn list_numbers(&self, org: OrgId, after: Option<&str>, count_max: u32) -> Result<Vec<NumberClaim>, StoreError>;
+    async fn list_numbers(
+        &self,
+        org: OrgId,
+        after: Option<&str>,
+        count_max: u32,
+    ) -> Result<Vec<NumberClaim>, StoreError>;
     /// Live or pending; a live one first where Twilio and Vapi both have it.
     async fn find_number(&self, org: OrgId, number: &str) -> Result<Option<NumberClaim>, StoreError>;
-    /// Who holds the route of a number live, as [`Routes::prove_number`] tells routes apart. Never shown to another organisation.
+    /// Who holds the route of a number live, as [`Routes::prove_number`] tells routes apart. Never
+    /// shown to another organisation.
     async fn find_number_holder(
         &self,
         provider: crate::domain::Provider,

@@ -13,7 +13,8 @@ pub struct RuleChanges {
     pub rules: Vec<(Rule, bool)>,
     /// Changed rules that cannot be read: they cost their own organisation, not the others.
     pub unreadable: Vec<UnreadableRule>,
-    /// All organisations known at `version` that were changed above the one asked for, and whether they are active. An event of an organisation that is in no snapshot waits (rule 7).
+    /// All organisations known at `version` that were changed above the one asked for, and whether
+    /// they are active. An event of an organisation that is in no snapshot waits (rule 7).
     pub organisations: Vec<(OrgId, bool)>,
 }
 
@@ -35,11 +36,20 @@ pub trait Rules: Send + Sync + 'static {
     async fn find_rule(&self, org: OrgId, id: RuleId) -> Result<Option<Rule>, StoreError>;
     /// In order of id, after `after`.
     async fn list_rules(&self, org: OrgId, after: Option<RuleId>, count_max: u32) -> Result<Vec<Rule>, StoreError>;
-    /// Replaces the spec if `version` still stands; returns the new version. `Conflict` otherwise, `Ok(None)` when there is no such rule.
-    async fn update_rule(&self, org: OrgId, id: RuleId, version: i64, spec: RuleSpec, audit: AuditEntry) -> Result<Option<i64>, StoreError>;
+    /// Replaces the spec if `version` still stands; returns the new version. `Conflict` otherwise,
+    /// `Ok(None)` when there is no such rule.
+    async fn update_rule(
+        &self,
+        org: OrgId,
+        id: RuleId,
+        version: i64,
+        spec: RuleSpec,
+        audit: AuditEntry,
+    ) -> Result<Option<i64>, StoreError>;
     /// `false` when there is none.
     async fn delete_rule(&self, org: OrgId, id: RuleId, audit: AuditEntry) -> Result<bool, StoreError>;
-    /// Rules of an organisation, enabled or not, so that the limit (rule 22) still holds when all are switched on.
+    /// Rules of an organisation, enabled or not, so that the limit (rule 22) still holds when all
+    /// are switched on.
     async fn count_rules(&self, org: OrgId) -> Result<u32, StoreError>;
     /// Changes above `version`; `0` asks for all. One read transaction.
     async fn load_rule_changes(&self, version: i64) -> Result<RuleChanges, StoreError>;

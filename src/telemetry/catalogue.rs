@@ -10,7 +10,8 @@ pub enum Kind {
     Histogram,
 }
 
-/// One metric as it is documented. Rooms use it through its constant: `catalogue::EVENTS_PLANNED.count(1, &[…])`.
+/// One metric as it is documented. Rooms use it through its constant:
+/// `catalogue::EVENTS_PLANNED.count(1, &[…])`.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
     pub name: &'static str,
@@ -42,7 +43,8 @@ impl Metric {
         metrics::histogram!(self.name, self.pairs(values)).record(value);
     }
 
-    /// The counter itself, for places so hot that finding it each time would cost. Made after the recorder was installed, or it counts nowhere.
+    /// The counter itself, for places so hot that finding it each time would cost. Made after the
+    /// recorder was installed, or it counts nowhere.
     #[expect(clippy::disallowed_macros, reason = "the one place that records")]
     pub fn counter(&self, values: &[&'static str]) -> metrics::Counter {
         debug_assert_eq!(self.kind, Kind::Counter);
@@ -57,15 +59,29 @@ impl Metric {
     }
 
     fn pairs(&self, values: &[&'static str]) -> Vec<metrics::Label> {
-        debug_assert_eq!(self.labels.len(), values.len(), "{} wants labels {:?}", self.name, self.labels);
-        self.labels.iter().zip(values).map(|(name, value)| metrics::Label::from_static_parts(name, value)).collect()
+        debug_assert_eq!(
+            self.labels.len(),
+            values.len(),
+            "{} wants labels {:?}",
+            self.name,
+            self.labels
+        );
+        self.labels
+            .iter()
+            .zip(values)
+            .map(|(name, value)| metrics::Label::from_static_parts(name, value))
+            .collect()
     }
 }
 
 macro_rules! catalogue {
     ($($(#[doc = $help:literal])+ $konst:ident: $kind:ident $unit:ident $name:literal [$($label:literal),*];)+) => {
         $($(#[doc = $help])+ pub const $konst: Metric = Metric {
-            name: $name, kind: Kind::$kind, unit: Unit::$unit, labels: &[$($label),*], help: concat!($($help),+).trim_ascii_start(),
+            name: $name,
+            kind: Kind::$kind,
+            unit: Unit::$unit,
+            labels: &[$($label),*],
+            help: concat!($($help),+).trim_ascii_start(),
         };)+
 
         /// All of them, in the order of this file. `docs/metrics.md` is made from it.
@@ -132,7 +148,8 @@ catalogue! {
     CACHE_ENTRIES: Gauge Count "hookswitch_cache_entries" ["cache"];
     /// Routes in memory.
     ROUTES: Gauge Count "hookswitch_routes" [];
-    /// Looks at the database for changed routes, periodic ones and those that refused requests asked for (10 a second at most).
+    /// Looks at the database for changed routes, periodic ones and those that refused requests
+    /// asked for (10 a second at most).
     ROUTE_LOOKS: Counter Count "hookswitch_route_looks_total" [];
     /// Time since the route snapshot was last known to be current.
     ROUTE_SNAPSHOT_AGE_SECONDS: Gauge Seconds "hookswitch_route_snapshot_age_seconds" [];
@@ -178,12 +195,16 @@ pub const REJECTION_CAUSES: &[&str] = &[
     "unavailable",
 ];
 
-/// Label values of counters, so that each series stands at 0 before its first event: a rate over a series that appears with 1 sees nothing.
+/// Label values of counters, so that each series stands at 0 before its first event: a rate over a
+/// series that appears with 1 sees nothing.
 pub const ZEROED: &[(Metric, &[&[&str]])] = &[
     (REJECTIONS, &[SOURCES, REJECTION_CAUSES]),
     (EVENTS_IGNORED, &[&["vapi", "twilio"]]),
     (QUEUE_TORN_BYTES, &[]),
-    (EVENTS_PLANNED, &[&["planned", "unwanted", "duplicate", "recorded", "dead"]]),
+    (
+        EVENTS_PLANNED,
+        &[&["planned", "unwanted", "duplicate", "recorded", "dead"]],
+    ),
     (LEASES_EXPIRED, &[]),
     (ROUTE_LOOKS, &[]),
 ];
@@ -193,8 +214,10 @@ pub const ZEROED: &[(Metric, &[&[&str]])] = &[
 pub fn document() -> String {
     use std::fmt::Write as _;
     let mut page = String::from(
-        "# Metrics\n\nServed at `/metrics` of the operations listener. Labels come from closed lists: no organisation, id, URL or error text is ever one.\n\
-         This page is made from `src/telemetry/catalogue.rs` by `cargo test --test it operations::metrics`.\n\n| metric | kind | unit | labels | |\n|---|---|---|---|---|\n",
+        "# Metrics\n\nServed at `/metrics` of the operations listener. Labels come from closed lists: no organisation, \
+        id, URL or error text is ever one.\n\
+         This page is made from `src/telemetry/catalogue.rs` by `cargo test --test it operations::metrics`.\n\n| \
+         metric | kind | unit | labels | |\n|---|---|---|---|---|\n",
     );
     for metric in ALL {
         let kind = match metric.kind {
@@ -202,8 +225,24 @@ pub fn document() -> String {
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
         };
-        let labels = if metric.labels.is_empty() { "–".to_owned() } else { metric.labels.iter().map(|l| format!("`{l}`")).collect::<Vec<_>>().join(", ") };
-        writeln!(page, "| `{}` | {kind} | {} | {labels} | {} |", metric.name, metric.unit.as_str(), metric.help).expect("to a string");
+        let labels = if metric.labels.is_empty() {
+            "–".to_owned()
+        } else {
+            metric
+                .labels
+                .iter()
+                .map(|l| format!("`{l}`"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        writeln!(
+            page,
+            "| `{}` | {kind} | {} | {labels} | {} |",
+            metric.name,
+            metric.unit.as_str(),
+            metric.help
+        )
+        .expect("to a string");
     }
     page
 }

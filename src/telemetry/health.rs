@@ -25,15 +25,24 @@ pub struct Finding {
 impl Finding {
     #[must_use]
     pub const fn ok() -> Self {
-        Self { standing: Standing::Ok, detail: Cow::Borrowed("") }
+        Self {
+            standing: Standing::Ok,
+            detail: Cow::Borrowed(""),
+        }
     }
 
     pub fn degraded(detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { standing: Standing::Degraded, detail: detail.into() }
+        Self {
+            standing: Standing::Degraded,
+            detail: detail.into(),
+        }
     }
 
     pub fn failed(detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { standing: Standing::Failed, detail: detail.into() }
+        Self {
+            standing: Standing::Failed,
+            detail: detail.into(),
+        }
     }
 }
 
@@ -74,8 +83,14 @@ impl Checks {
     /// Runs all checks at the same time. The worst of them is how the process stands.
     pub(super) async fn report(&self) -> (Standing, Report) {
         let lines = join_all(self.0.iter().map(|(name, check)| async move {
-            let finding = tokio::time::timeout(CHECK_SECONDS_MAX, check()).await.unwrap_or_else(|_| Finding::failed("no answer within a second"));
-            Line { name, status: finding.standing, detail: finding.detail }
+            let finding = tokio::time::timeout(CHECK_SECONDS_MAX, check())
+                .await
+                .unwrap_or_else(|_| Finding::failed("no answer within a second"));
+            Line {
+                name,
+                status: finding.standing,
+                detail: finding.detail,
+            }
         }))
         .await;
         let worst = lines.iter().map(|line| line.status).max().unwrap_or(Standing::Ok);

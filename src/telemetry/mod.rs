@@ -1,6 +1,8 @@
-//! What is measured and told: the catalogue of metrics, logs, health, and the listener that shows them.
+//! What is measured and told: the catalogue of metrics, logs, health, and the listener that shows
+//! them.
 //!
-//! Every room enters. **Invariant:** labels come from closed lists; no organisation, id, URL or error text is ever one.
+//! Every room enters. **Invariant:** labels come from closed lists; no organisation, id, URL or
+//! error text is ever one.
 
 pub mod catalogue;
 mod health;
@@ -17,6 +19,12 @@ pub use recorder::Recorder;
 #[must_use]
 pub fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kib: u64 = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?.parse().ok()?;
+    let kib: u64 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?
+        .trim()
+        .strip_suffix(" kB")?
+        .parse()
+        .ok()?;
     Some(kib << 10)
 }

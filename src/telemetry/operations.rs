@@ -11,7 +11,8 @@ use axum::{
 use futures_util::future::{BoxFuture, join_all};
 use std::{future::Future, sync::Arc, time::Duration};
 
-/// How long a scrape waits for one gauge's source. A database that hangs costs its own gauges, not the scrape.
+/// How long a scrape waits for one gauge's source. A database that hangs costs its own gauges, not
+/// the scrape.
 const GATHER_SECONDS_MAX: Duration = Duration::from_secs(2);
 
 type Gather = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
@@ -27,7 +28,11 @@ pub struct Operations {
 impl Operations {
     #[must_use]
     pub const fn new(recorder: Recorder, checks: Checks) -> Self {
-        Self { recorder, gathers: Vec::new(), checks }
+        Self {
+            recorder,
+            gathers: Vec::new(),
+            checks,
+        }
     }
 
     /// Adds what sets gauges from state that is in memory. Runs at each scrape, and nowhere else.
@@ -39,7 +44,8 @@ impl Operations {
         })
     }
 
-    /// Adds what sets gauges from state that has to be loaded; given up after 2 seconds, the gauges then keep what they said.
+    /// Adds what sets gauges from state that has to be loaded; given up after 2 seconds, the gauges
+    /// then keep what they said.
     #[must_use]
     pub fn gather_async<F, R>(mut self, set: F) -> Self
     where
@@ -51,13 +57,29 @@ impl Operations {
     }
 
     pub fn router(self) -> Router {
-        Router::new().route("/metrics", get(metrics)).route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(Arc::new(self))
+        Router::new()
+            .route("/metrics", get(metrics))
+            .route("/healthz", get(healthz))
+            .route("/readyz", get(readyz))
+            .with_state(Arc::new(self))
     }
 }
 
 async fn metrics(State(operations): State<Arc<Operations>>) -> impl IntoResponse {
-    join_all(operations.gathers.iter().map(|gather| tokio::time::timeout(GATHER_SECONDS_MAX, gather()))).await;
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"), NO_STORE], operations.recorder.render())
+    join_all(
+        operations
+            .gathers
+            .iter()
+            .map(|gather| tokio::time::timeout(GATHER_SECONDS_MAX, gather())),
+    )
+    .await;
+    (
+        [
+            (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"),
+            NO_STORE,
+        ],
+        operations.recorder.render(),
+    )
 }
 
 /// The process lives and its runtime turns; nothing else.
@@ -67,7 +89,11 @@ async fn healthz() -> impl IntoResponse {
 
 async fn readyz(State(operations): State<Arc<Operations>>) -> impl IntoResponse {
     let (standing, report) = operations.checks.report().await;
-    let status = if standing == Standing::Failed { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let status = if standing == Standing::Failed {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::OK
+    };
     (status, [NO_STORE], Json(report))
 }
 

@@ -6,18 +6,22 @@ use std::{sync::OnceLock, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// From half a millisecond, an fsync of a good disk, to half a minute, a provider at its deadline.
-const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const SECONDS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
 const EVENTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
-/// How often samples are folded into buckets: without it, histograms that nobody scrapes grow without end.
+/// How often samples are folded into buckets: without it, histograms that nobody scrapes grow
+/// without end.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 pub struct Recorder(PrometheusHandle);
 
 impl Recorder {
-    /// Installs the process's recorder, describes every metric and sets counters to 0. Idempotent: a second call returns the same one.
-    /// Before it, metrics go nowhere, and so do handles that were made by then.
+    /// Installs the process's recorder, describes every metric and sets counters to 0. Idempotent:
+    /// a second call returns the same one. Before it, metrics go nowhere, and so do handles that
+    /// were made by then.
     #[must_use]
     pub fn install() -> Self {
         static INSTALLED: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -57,7 +61,9 @@ impl Recorder {
 
 fn describe() {
     for metric in catalogue::ALL {
-        let Metric { name, kind, unit, help, .. } = *metric;
+        let Metric {
+            name, kind, unit, help, ..
+        } = *metric;
         match kind {
             Kind::Counter => metrics::describe_counter!(name, unit, help),
             Kind::Gauge => metrics::describe_gauge!(name, unit, help),

@@ -12,7 +12,8 @@ use tracing_subscriber::{
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     #[error(
-        "HOOKSWITCH_LOG_LEVEL is not understood: expected a level (error, warn, info, debug, trace), or levels by target such as info,hookswitch::worker=debug"
+        "HOOKSWITCH_LOG_LEVEL is not understood: expected a level (error, warn, info, debug, trace), or levels by \
+        target such as info,hookswitch::worker=debug"
     )]
     Level,
     #[error("logs were started twice in one process")]
@@ -24,10 +25,12 @@ pub enum LogError {
 /// # Errors
 /// The level is not understood, or logs were started before.
 pub fn start_logs(settings: &TelemetrySettings) -> Result<(), LogError> {
-    ::tracing::subscriber::set_global_default(subscriber(settings, std::io::stderr)?).map_err(|_| LogError::StartedTwice)
+    ::tracing::subscriber::set_global_default(subscriber(settings, std::io::stderr)?)
+        .map_err(|_| LogError::StartedTwice)
 }
 
-/// What writes log lines to `writer`. Values are escaped in both formats, so that one event is one line whatever a sender puts in.
+/// What writes log lines to `writer`. Values are escaped in both formats, so that one event is one
+/// line whatever a sender puts in.
 ///
 /// # Errors
 /// The level is not understood.
@@ -38,21 +41,42 @@ where
     let levels = levels(&settings.log_level)?;
     let registry = tracing_subscriber::registry().with(levels);
     Ok(match settings.log_format {
-        LogFormat::Json => Box::new(registry.with(fmt::layer().json().flatten_event(true).with_current_span(false).with_writer(writer))),
+        LogFormat::Json => Box::new(
+            registry.with(
+                fmt::layer()
+                    .json()
+                    .flatten_event(true)
+                    .with_current_span(false)
+                    .with_writer(writer),
+            ),
+        ),
         LogFormat::Human => {
             let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            Box::new(registry.with(fmt::layer().with_target(false).with_ansi(colours).with_writer(OneLine { inner: writer, colours })))
+            Box::new(
+                registry.with(
+                    fmt::layer()
+                        .with_target(false)
+                        .with_ansi(colours)
+                        .with_writer(OneLine { inner: writer, colours }),
+                ),
+            )
         }
     })
 }
 
 fn levels(text: &str) -> Result<Targets, LogError> {
     // `Targets` alone would take `loud` for a target and turn everything else off.
-    let is_level = |part: &str| part.contains('=') || !part.trim().is_empty() && part.trim().parse::<LevelFilter>().is_ok();
-    if text.split(',').all(is_level) { text.parse().map_err(|_| LogError::Level) } else { Err(LogError::Level) }
+    let is_level =
+        |part: &str| part.contains('=') || !part.trim().is_empty() && part.trim().parse::<LevelFilter>().is_ok();
+    if text.split(',').all(is_level) {
+        text.parse().map_err(|_| LogError::Level)
+    } else {
+        Err(LogError::Level)
+    }
 }
 
-/// Control characters inside an event are written as escapes: the human format would let a sender's text begin a line of its own, or speak to the terminal.
+/// Control characters inside an event are written as escapes: the human format would let a sender's
+/// text begin a line of its own, or speak to the terminal.
 struct OneLine<W> {
     inner: W,
     /// Then the layer's own colour sequences pass.
@@ -63,7 +87,10 @@ impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for OneLine<W> {
     type Writer = OneLine<W::Writer>;
 
     fn make_writer(&'w self) -> Self::Writer {
-        OneLine { inner: self.inner.make_writer(), colours: self.colours }
+        OneLine {
+            inner: self.inner.make_writer(),
+            colours: self.colours,
+        }
     }
 }
 
@@ -92,7 +119,11 @@ impl<W: io::Write> io::Write for OneLine<W> {
 
 /// `ESC [ digits and semicolons m`.
 fn is_colour(text: &str) -> bool {
-    text.strip_prefix("\u{1b}[").and_then(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').chars().next()) == Some('m')
+    text.strip_prefix("\u{1b}[").and_then(|rest| {
+        rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';')
+            .chars()
+            .next()
+    }) == Some('m')
 }
 
 #[cfg(test)]
@@ -119,7 +150,10 @@ mod tests {
         fn of(log_format: LogFormat, log_level: &str, write: impl FnOnce()) -> String {
             let lines = Self::default();
             let writer = lines.clone();
-            let settings = TelemetrySettings { log_format, log_level: log_level.to_owned() };
+            let settings = TelemetrySettings {
+                log_format,
+                log_level: log_level.to_owned(),
+            };
             ::tracing::subscriber::with_default(subscriber(&settings, move || writer.clone()).unwrap(), write);
             String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
         }
@@ -161,8 +195,17 @@ mod tests {
         });
         assert!(lines.contains("ours") && !lines.contains("theirs"), "{lines}");
         for level in ["loud", "hookswitch=loud", "info,,debug", ""] {
-            let wrong = TelemetrySettings { log_level: level.into(), ..TelemetrySettings::default() };
-            assert!(subscriber(&wrong, io::sink).err().expect(level).to_string().contains("HOOKSWITCH_LOG_LEVEL"));
+            let wrong = TelemetrySettings {
+                log_level: level.into(),
+                ..TelemetrySettings::default()
+            };
+            assert!(
+                subscriber(&wrong, io::sink)
+                    .err()
+                    .expect(level)
+                    .to_string()
+                    .contains("HOOKSWITCH_LOG_LEVEL")
+            );
         }
     }
 }

@@ -14,15 +14,19 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Shards at most, and the entries below which one more is not worth it (a small cache then keeps the order of use exactly).
+/// Shards at most, and the entries below which one more is not worth it (a small cache then keeps
+/// the order of use exactly).
 const SHARDS_MAX: usize = 16;
 const SHARD_ENTRIES_MIN: usize = 64;
 
-/// Sharded LRU with a time to live, one load at a time per key, hit and miss counters (`hookswitch_cache_hits_total{cache}`, `…_misses_total`), and no way to print a value.
+/// Sharded LRU with a time to live, one load at a time per key, hit and miss counters
+/// (`hookswitch_cache_hits_total{cache}`, `…_misses_total`), and no way to print a value.
 ///
-/// **A fill never undoes a removal** (lesson: a slow reader put the old value back after an invalidation): what was begun before a
-/// [`SecretCache::remove`], [`SecretCache::remove_where`] or [`SecretCache::put_if`] of its key is handed to whoever waited for it and not kept.
-/// Values zero themselves when the last `Arc` goes: entries that are pushed out, time out or are removed drop theirs at once.
+/// **A fill never undoes a removal** (lesson: a slow reader put the old value back after an
+/// invalidation): what was begun before a [`SecretCache::remove`], [`SecretCache::remove_where`] or
+/// [`SecretCache::put_if`] of its key is handed to whoever waited for it and not kept. Values zero
+/// themselves when the last `Arc` goes: entries that are pushed out, time out or are removed drop
+/// theirs at once.
 pub struct SecretCache<K, V> {
     name: &'static str,
     time_to_live: Duration,
@@ -32,7 +36,8 @@ pub struct SecretCache<K, V> {
 
 struct Shard<K, V> {
     entries: LruCache<K, Entry<V>>,
-    /// Loads that are under way. A removal takes the flight out too: it is then nobody's to keep, and who comes later begins another.
+    /// Loads that are under way. A removal takes the flight out too: it is then nobody's to keep,
+    /// and who comes later begins another.
     flights: HashMap<K, Arc<Flight<V>>>,
     /// Counts removals, for fills that are too short to be flights.
     removals: u64,
@@ -57,8 +62,13 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
     pub fn new(name: &'static str, entries_max: usize, time_to_live: Duration) -> Self {
         let shards = (entries_max / SHARD_ENTRIES_MIN).clamp(1, SHARDS_MAX);
         let capacity = NonZeroUsize::new(entries_max / shards).unwrap_or(NonZeroUsize::MIN);
-        // `LruCache::new` would allocate its whole capacity at once; `unbounded` and a cap of our own grow with use.
-        let shard = || Shard { entries: LruCache::unbounded(), flights: HashMap::new(), removals: 0 };
+        // `LruCache::new` would allocate its whole capacity at once; `unbounded` and a cap of our
+        // own grow with use.
+        let shard = || Shard {
+            entries: LruCache::unbounded(),
+            flights: HashMap::new(),
+            removals: 0,
+        };
         let shards = (0..shards)
             .map(|_| {
                 let mut shard = shard();
@@ -66,7 +76,12 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
                 Mutex::new(shard)
             })
             .collect();
-        Self { name, time_to_live, hasher: RandomState::new(), shards }
+        Self {
+            name,
+            time_to_live,
+            hasher: RandomState::new(),
+            shards,
+        }
     }
 
     /// Memory only.
@@ -76,7 +91,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
         found
     }
 
-    /// Fills from memory where that is possible (an HMAC state from a sealed secret in the snapshot). What fails is not kept.
+    /// Fills from memory where that is possible (an HMAC state from a sealed secret in the
+    /// snapshot). What fails is not kept.
     pub fn get_or_make<E>(&self, key: &K, make: impl FnOnce() -> Result<V, E>) -> Result<Arc<V>, E> {
         let removals = {
             let mut shard = self.shard(key);
@@ -88,17 +104,25 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
             shard.removals
         };
         self.count(false);
-        // Outside of the lock: two may make the same at once, which costs microseconds; a lock held over a decryption would cost everybody.
+        // Outside of the lock: two may make the same at once, which costs microseconds; a lock held
+        // over a decryption would cost everybody.
         let value = Arc::new(make()?);
         let mut shard = self.shard(key);
         if shard.removals == removals {
-            shard.entries.put(key.clone(), Entry { value: Arc::clone(&value), made: Instant::now() });
+            shard.entries.put(
+                key.clone(),
+                Entry {
+                    value: Arc::clone(&value),
+                    made: Instant::now(),
+                },
+            );
         }
         Ok(value)
     }
 
-    /// One load at a time per key; the others wait for it and share what it came to, a failure too. A failed load is not kept: who comes later tries again.
-    /// Cancel-safe: when the caller that loads goes away, one that waits loads in its place.
+    /// One load at a time per key; the others wait for it and share what it came to, a failure too.
+    /// A failed load is not kept: who comes later tries again. Cancel-safe: when the caller that
+    /// loads goes away, one that waits loads in its place.
     pub async fn get_or_load<E, F>(&self, key: &K, load: F) -> Result<Arc<V>, E>
     where
         F: Future<Output = Result<V, E>> + Send,
@@ -112,10 +136,19 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
                     self.count(true);
                     return Ok(found);
                 }
-                let begin = || Arc::new(Flight { turn: tokio::sync::Mutex::new(()), outcome: OnceLock::new() });
+                let begin = || {
+                    Arc::new(Flight {
+                        turn: tokio::sync::Mutex::new(()),
+                        outcome: OnceLock::new(),
+                    })
+                };
                 Arc::clone(shard.flights.entry(key.clone()).or_insert_with(begin))
             };
-            let boarding = Boarding { cache: self, key, flight: &flight };
+            let boarding = Boarding {
+                cache: self,
+                key,
+                flight: &flight,
+            };
             let turn = flight.turn.lock().await;
             match flight.outcome.get() {
                 Some(Ok(value)) => {
@@ -127,7 +160,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
                         self.count(false);
                         return Err(error.clone());
                     }
-                    // Someone with another kind of error loaded: it has landed, so the next round begins a flight of our own.
+                    // Someone with another kind of error loaded: it has landed, so the next round
+                    // begins a flight of our own.
                     drop(turn);
                     drop(boarding);
                     continue;
@@ -142,8 +176,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
         }
     }
 
-    /// Puts a value, unless one is there that `replaces` does not want replaced: `|old| old.version < new_version` keeps the newer (rule 6).
-    /// A load that is under way is not kept after it. `false` when the value was not taken.
+    /// Puts a value, unless one is there that `replaces` does not want replaced:
+    /// `|old| old.version < new_version` keeps the newer (rule 6). A load that is under way is not
+    /// kept after it. `false` when the value was not taken.
     pub fn put_if(&self, key: &K, value: V, replaces: impl FnOnce(&V) -> bool) -> bool {
         let mut shard = self.shard(key);
         if self.find(&mut shard, key).is_some_and(|old| !replaces(&old)) {
@@ -151,7 +186,13 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
         }
         shard.removals += 1;
         shard.flights.remove(key);
-        shard.entries.put(key.clone(), Entry { value: Arc::new(value), made: Instant::now() });
+        shard.entries.put(
+            key.clone(),
+            Entry {
+                value: Arc::new(value),
+                made: Instant::now(),
+            },
+        );
         true
     }
 
@@ -162,10 +203,15 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
         shard.entries.pop(key);
     }
 
-    /// Removes `value` if it is what the cache holds, so that who comes late with a used-up value does not remove the fresh one.
+    /// Removes `value` if it is what the cache holds, so that who comes late with a used-up value
+    /// does not remove the fresh one.
     pub fn remove_same(&self, key: &K, value: &Arc<V>) {
         let mut shard = self.shard(key);
-        if shard.entries.peek(key).is_some_and(|entry| Arc::ptr_eq(&entry.value, value)) {
+        if shard
+            .entries
+            .peek(key)
+            .is_some_and(|entry| Arc::ptr_eq(&entry.value, value))
+        {
             shard.entries.pop(key);
         }
     }
@@ -176,7 +222,13 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
             let mut shard = lock(shard);
             shard.removals += 1;
             shard.flights.retain(|key, _| !unwanted(key));
-            let keys: Vec<K> = shard.entries.iter().map(|(key, _)| key).filter(|key| unwanted(key)).cloned().collect();
+            let keys: Vec<K> = shard
+                .entries
+                .iter()
+                .map(|(key, _)| key)
+                .filter(|key| unwanted(key))
+                .cloned()
+                .collect();
             for key in keys {
                 shard.entries.pop(&key);
             }
@@ -197,7 +249,11 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
     }
 
     fn shard(&self, key: &K) -> MutexGuard<'_, Shard<K, V>> {
-        let index = if self.shards.len() == 1 { 0 } else { usize::try_from(self.hasher.hash_one(key) >> 40).unwrap_or(0) % self.shards.len() };
+        let index = if self.shards.len() == 1 {
+            0
+        } else {
+            usize::try_from(self.hasher.hash_one(key) >> 40).unwrap_or(0) % self.shards.len()
+        };
         lock(&self.shards[index])
     }
 
@@ -216,7 +272,13 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
         if shard.flights.get(key).is_some_and(|known| Arc::ptr_eq(known, flight)) {
             shard.flights.remove(key);
             if let Ok(value) = result {
-                shard.entries.put(key.clone(), Entry { value: Arc::clone(value), made: Instant::now() });
+                shard.entries.put(
+                    key.clone(),
+                    Entry {
+                        value: Arc::clone(value),
+                        made: Instant::now(),
+                    },
+                );
             }
         }
         // Set once: only who has the turn and found no outcome comes here.
@@ -231,7 +293,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
     }
 }
 
-/// Somebody on a flight. The last one to leave a flight that never landed takes it off the board, so that cancelled loads leave nothing behind.
+/// Somebody on a flight. The last one to leave a flight that never landed takes it off the board,
+/// so that cancelled loads leave nothing behind.
 struct Boarding<'a, K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> {
     cache: &'a SecretCache<K, V>,
     key: &'a K,
@@ -241,7 +304,10 @@ struct Boarding<'a, K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync
 impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Drop for Boarding<'_, K, V> {
     fn drop(&mut self) {
         let mut shard = self.cache.shard(self.key);
-        let is_listed = shard.flights.get(self.key).is_some_and(|known| Arc::ptr_eq(known, self.flight));
+        let is_listed = shard
+            .flights
+            .get(self.key)
+            .is_some_and(|known| Arc::ptr_eq(known, self.flight));
         // The board's own and ours: others board under this lock only.
         if is_listed && Arc::strong_count(self.flight) == 2 {
             shard.flights.remove(self.key);
@@ -251,11 +317,14 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Dro
 
 impl<K, V> fmt::Debug for SecretCache<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SecretCache").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("SecretCache")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
-/// A panic while a lock was held leaves the shard as it was between two whole operations: going on is right.
+/// A panic while a lock was held leaves the shard as it was between two whole operations: going on
+/// is right.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

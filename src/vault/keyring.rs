@@ -11,11 +11,13 @@ use sha2::{Digest, Sha256};
 use std::{io::Write, os::unix::fs::OpenOptionsExt, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 use zeroize::Zeroizing;
 
-/// Every key that [`Keyring::dev`] makes begins with these bytes; the other 24 are random, which is 192 bits. The mark is in the key, not beside it:
-/// wherever the key is carried to (an environment, a secret manager), `serve` still knows it.
+/// Every key that [`Keyring::dev`] makes begins with these bytes; the other 24 are random, which is
+/// 192 bits. The mark is in the key, not beside it: wherever the key is carried to (an environment,
+/// a secret manager), `serve` still knows it.
 const DEV_MARK: [u8; 8] = *b"hks-dev\0";
 
-/// Keys in one ring at most. Rotation needs two; more than a handful means that an old one was never taken out.
+/// Keys in one ring at most. Rotation needs two; more than a handful means that an old one was
+/// never taken out.
 const KEYS_MAX: usize = 16;
 
 pub struct Keyring {
@@ -36,18 +38,31 @@ pub(super) struct KeyEncryptionKey {
 pub enum KeyringError {
     #[error("key {number} of the ring is not 64 hex characters (32 bytes); make one with `hookswitch keys generate`")]
     NotHex { number: usize },
-    #[error("the ring is empty: set HOOKSWITCH_KEYRING or ENCRYPTION_KEY to 64 hex characters; make a key with `hookswitch keys generate`")]
+    #[error(
+        "the ring is empty: set HOOKSWITCH_KEYRING or ENCRYPTION_KEY to 64 hex characters; make a key with `hookswitch \
+        keys generate`"
+    )]
     Empty,
-    #[error("keys {number} and {same_as} of the ring are the same; a rotation puts a fresh key first and keeps the one before it")]
+    #[error(
+        "keys {number} and {same_as} of the ring are the same; a rotation puts a fresh key first and keeps the one \
+        before it"
+    )]
     Twice { number: usize, same_as: usize },
     #[error("the ring has {count} keys, at most {KEYS_MAX} are taken")]
     TooMany { count: usize },
-    #[error("key {number} of the ring was made by `hookswitch dev`, which keeps it in a file of its data directory; make one with `hookswitch keys generate`")]
+    #[error(
+        "key {number} of the ring was made by `hookswitch dev`, which keeps it in a file of its data directory; make \
+        one with `hookswitch keys generate`"
+    )]
     DevKey { number: usize },
-    #[error("the key file {path} can be read by others (mode {mode:o}); `chmod 600` it, or delete it to have a fresh one made")]
+    #[error(
+        "the key file {path} can be read by others (mode {mode:o}); `chmod 600` it, or delete it to have a fresh one \
+        made"
+    )]
     Exposed { path: String, mode: u32 },
     #[error(
-        "the key file {path} does not hold a key made by `hookswitch dev`; delete it to have a fresh one made (what was sealed with it cannot be opened then)"
+        "the key file {path} does not hold a key made by `hookswitch dev`; delete it to have a fresh one made (what \
+        was sealed with it cannot be opened then)"
     )]
     NotADevKey { path: String },
     #[error("cannot read or make the key file {path}")]
@@ -61,7 +76,8 @@ pub enum KeyringError {
 }
 
 impl Keyring {
-    /// The ring that the settings name: `HOOKSWITCH_KEYRING`, or `ENCRYPTION_KEY` as its single key. For `serve`: a key that `dev` made is refused.
+    /// The ring that the settings name: `HOOKSWITCH_KEYRING`, or `ENCRYPTION_KEY` as its single
+    /// key. For `serve`: a key that `dev` made is refused.
     ///
     /// # Errors
     /// No key is set, or which one is not a key of production.
@@ -90,10 +106,14 @@ impl Keyring {
         let mut ring: Vec<KeyEncryptionKey> = Vec::with_capacity(keys.len());
         for (index, text) in keys.iter().enumerate() {
             let mut bytes = Zeroizing::new([0; 32]);
-            hex::decode_to_slice(text.expose_secret(), &mut *bytes).map_err(|_| KeyringError::NotHex { number: index + 1 })?;
+            hex::decode_to_slice(text.expose_secret(), &mut *bytes)
+                .map_err(|_| KeyringError::NotHex { number: index + 1 })?;
             let key = KeyEncryptionKey::new(&bytes);
             if let Some(same) = ring.iter().position(|other| other.id == key.id) {
-                return Err(KeyringError::Twice { number: index + 1, same_as: same + 1 });
+                return Err(KeyringError::Twice {
+                    number: index + 1,
+                    same_as: same + 1,
+                });
             }
             ring.push(key);
         }
@@ -106,14 +126,25 @@ impl Keyring {
     /// The file cannot be read or made, others can read it, or it holds something else.
     pub fn dev(path: &Path) -> Result<Self, KeyringError> {
         let shown = || path.display().to_string();
-        let failed = |source| KeyringError::File { path: shown(), source: Arc::new(source) };
-        match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        let failed = |source| KeyringError::File {
+            path: shown(),
+            source: Arc::new(source),
+        };
+        match std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+        {
             Ok(mut file) => {
                 let mut key = Zeroizing::new([0; 32]);
                 getrandom::fill(&mut key[DEV_MARK.len()..]).map_err(|_| KeyringError::NoRandomness)?;
                 key[..DEV_MARK.len()].copy_from_slice(&DEV_MARK);
                 let text = Zeroizing::new(hex::encode(*key));
-                file.write_all(text.as_bytes()).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all()).map_err(failed)?;
+                file.write_all(text.as_bytes())
+                    .and_then(|()| file.write_all(b"\n"))
+                    .and_then(|()| file.sync_all())
+                    .map_err(failed)?;
             }
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(failed(e)),
@@ -127,8 +158,13 @@ impl Keyring {
         let mut text = Zeroizing::new(Vec::with_capacity(128));
         // A key file is 65 bytes; what is larger is not one.
         std::io::Read::read_to_end(&mut std::io::Read::take(&mut file, 128), &mut text).map_err(failed)?;
-        let ring = Self::from_hex(&[SecretBytes::new(text.trim_ascii().to_vec())]).map_err(|_| KeyringError::NotADevKey { path: shown() })?;
-        if ring.is_dev() { Ok(ring) } else { Err(KeyringError::NotADevKey { path: shown() }) }
+        let ring = Self::from_hex(&[SecretBytes::new(text.trim_ascii().to_vec())])
+            .map_err(|_| KeyringError::NotADevKey { path: shown() })?;
+        if ring.is_dev() {
+            Ok(ring)
+        } else {
+            Err(KeyringError::NotADevKey { path: shown() })
+        }
     }
 
     /// A fresh key in 64 hex characters, for `hookswitch keys generate`.
@@ -184,7 +220,10 @@ impl std::fmt::Debug for Keyring {
 
 impl KeyEncryptionKey {
     fn new(key: &Zeroizing<[u8; 32]>) -> Self {
-        let name = Sha256::new().chain_update(b"hookswitch key id v1\0").chain_update(**key).finalize();
+        let name = Sha256::new()
+            .chain_update(b"hookswitch key id v1\0")
+            .chain_update(**key)
+            .finalize();
         let fingerprint_key = mac(&**key, &[b"hookswitch fingerprint key v1"]);
         Self {
             id: KeyId(hex::encode(&name[..8]).into()),
@@ -213,11 +252,17 @@ mod tests {
     use super::*;
 
     fn settings(keyring: Option<&str>, encryption_key: Option<&str>) -> VaultSettings {
-        VaultSettings { keyring: keyring.map(Into::into), encryption_key: encryption_key.map(Into::into), ..VaultSettings::default() }
+        VaultSettings {
+            keyring: keyring.map(Into::into),
+            encryption_key: encryption_key.map(Into::into),
+            ..VaultSettings::default()
+        }
     }
 
     fn load(keyring: Option<&str>, encryption_key: Option<&str>) -> Result<Vec<KeyId>, String> {
-        Keyring::load(&settings(keyring, encryption_key)).map(|ring| ring.ids()).map_err(|e| e.to_string())
+        Keyring::load(&settings(keyring, encryption_key))
+            .map(|ring| ring.ids())
+            .map_err(|e| e.to_string())
     }
 
     #[test]
@@ -226,7 +271,10 @@ mod tests {
         let both = load(Some(&format!(" {a} , {b}")), Some(&"c3".repeat(32))).expect("two good keys");
         assert_eq!(both.len(), 2);
         assert_eq!(load(None, Some(&a)).expect("a good key"), both[..1]);
-        assert_eq!(load(None, Some(&b.to_lowercase())).expect("hex of either case"), both[1..]);
+        assert_eq!(
+            load(None, Some(&b.to_lowercase())).expect("hex of either case"),
+            both[1..]
+        );
         assert!(both.iter().all(|id| id.0.len() == 16 && !a.contains(&*id.0)));
     }
 
@@ -240,7 +288,10 @@ mod tests {
             (Some(format!("{good},")), "key 2 of the ring"),
             (Some(format!("{good},,{good}")), "key 2 of the ring"),
             (Some("é".repeat(32)), "key 1 of the ring"),
-            (Some(format!("{good},{}", good.to_uppercase())), "keys 2 and 1 of the ring are the same"),
+            (
+                Some(format!("{good},{}", good.to_uppercase())),
+                "keys 2 and 1 of the ring are the same",
+            ),
             (Some(" ".into()), "keys generate"),
             (None, "ENCRYPTION_KEY"),
             (Some(vec![good.as_str(); 17].join(",")), "17 keys"),
@@ -269,20 +320,29 @@ mod tests {
         assert!(load(Some(&second), None).unwrap_err().contains("key 2"));
 
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(Keyring::dev(&path), Err(KeyringError::Exposed { mode: 0o640, .. })));
+        assert!(matches!(
+            Keyring::dev(&path),
+            Err(KeyringError::Exposed { mode: 0o640, .. })
+        ));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         for wrong in ["a1".repeat(32), String::new(), "x".repeat(1000)] {
             std::fs::write(&path, wrong).unwrap();
             assert!(matches!(Keyring::dev(&path), Err(KeyringError::NotADevKey { .. })));
         }
-        assert!(matches!(Keyring::dev(&directory.join("absent/dev.key")), Err(KeyringError::File { .. })));
+        assert!(matches!(
+            Keyring::dev(&directory.join("absent/dev.key")),
+            Err(KeyringError::File { .. })
+        ));
         std::fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]
     fn generated_keys_load_and_differ() {
         let (a, b) = (Keyring::generate().unwrap(), Keyring::generate().unwrap());
-        assert_ne!(load(None, Some(a.expose_secret())).unwrap(), load(None, Some(b.expose_secret())).unwrap());
+        assert_ne!(
+            load(None, Some(a.expose_secret())).unwrap(),
+            load(None, Some(b.expose_secret())).unwrap()
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Secrets at rest. The only room that turns ciphertext into plaintext, and only inside a closure.
 //!
-//! `receiver` (to verify signatures), `worker` (to seal payloads), `attempt` and `admin` (to seal, and to verify at the provider) enter.
-//! **Invariant:** no function here returns plaintext, and a row that was moved to another organisation or purpose does not open.
+//! `receiver` (to verify signatures), `worker` (to seal payloads), `attempt` and `admin` (to seal,
+//! and to verify at the provider) enter. **Invariant:** no function here returns plaintext, and a
+//! row that was moved to another organisation or purpose does not open.
 
 mod cache;
 mod envelope;
@@ -24,10 +25,12 @@ use std::{
 };
 use subtle::ConstantTimeEq;
 
-/// Seals with one data key, after which a new version is begun. Random 96-bit nonces are good for 2^32 under one key; this is a sixteenth of it,
-/// where the chance that any two nonces are equal is below 2^-40.
+/// Seals with one data key, after which a new version is begun. Random 96-bit nonces are good for
+/// 2^32 under one key; this is a sixteenth of it, where the chance that any two nonces are equal is
+/// below 2^-40.
 const SEALS_MAX: u64 = 1 << 28;
-/// Seals that are counted in the store at once, before they are used: one write for so many, and so many are given away by a restart.
+/// Seals that are counted in the store at once, before they are used: one write for so many, and so
+/// many are given away by a restart.
 const SEALS_BLOCK: u64 = 1 << 14;
 const _: () = assert!(SEALS_BLOCK < SEALS_MAX && SEALS_MAX < 1 << 32);
 /// Unwrapped data keys in memory at most (about half a kilobyte each), and for how long.
@@ -36,7 +39,8 @@ const DATA_KEY_TIME_TO_LIVE: Duration = Duration::from_hours(1);
 /// Times that a seal may find its data key used up or made by someone else before it gives up.
 const ROUNDS_MAX: u32 = 16;
 
-/// What a sealed value is for. Part of the additional authenticated data, so that a value opens only where it was put.
+/// What a sealed value is for. Part of the additional authenticated data, so that a value opens
+/// only where it was put.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Purpose {
     /// An organisation's credential for a provider.
@@ -51,10 +55,14 @@ pub enum Purpose {
 pub enum VaultError {
     /// Never "not connected": the row is there and this installation cannot open it.
     #[error(
-        "cannot decrypt a value of organisation {org}: it is sealed with data key version {version}, which needs key {kek}; add that key to HOOKSWITCH_KEYRING"
+        "cannot decrypt a value of organisation {org}: it is sealed with data key version {version}, which needs key \
+        {kek}; add that key to HOOKSWITCH_KEYRING"
     )]
     KeyMissing { org: OrgId, version: u32, kek: KeyId },
-    #[error("cannot decrypt a value of organisation {org}, data key version {version}: it was changed, or moved from another place")]
+    #[error(
+        "cannot decrypt a value of organisation {org}, data key version {version}: it was changed, or moved from \
+        another place"
+    )]
     Tampered { org: OrgId, version: u32 },
     #[error("a sealed value of organisation {org} is not in a known format")]
     Malformed { org: OrgId },
@@ -74,7 +82,8 @@ pub enum VaultError {
 pub struct Vault {
     keyring: Keyring,
     store: Arc<dyn DataKeys>,
-    /// Data keys by version. A version never changes its key (a rewrap changes its wrapping), so nothing here goes stale.
+    /// Data keys by version. A version never changes its key (a rewrap changes its wrapping), so
+    /// nothing here goes stale.
     data_keys: SecretCache<(OrgId, u32), DataKey>,
     /// What an organisation's values are sealed with at present.
     sealing: SecretCache<OrgId, Sealing>,
@@ -98,14 +107,23 @@ struct Sealing {
 impl Sealing {
     /// Takes one seal out of the block.
     fn take(&self) -> bool {
-        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+        self.left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+            .is_ok()
     }
 }
 
 impl Vault {
     #[must_use]
     pub fn new(keyring: Keyring, store: Arc<dyn DataKeys>) -> Self {
-        Self::with_limits(keyring, store, SealLimits { count_max: SEALS_MAX, block: SEALS_BLOCK })
+        Self::with_limits(
+            keyring,
+            store,
+            SealLimits {
+                count_max: SEALS_MAX,
+                block: SEALS_BLOCK,
+            },
+        )
     }
 
     fn with_limits(keyring: Keyring, store: Arc<dyn DataKeys>, limits: SealLimits) -> Self {
@@ -124,8 +142,9 @@ impl Vault {
         self.sealing.gather_gauges();
     }
 
-    /// Seals with the organisation's newest data key, making the first one where there is none and a new version long before 2^32 seals.
-    /// Memory only while the organisation's key is cached and its block of counted seals lasts (one store round-trip in 16,384 seals).
+    /// Seals with the organisation's newest data key, making the first one where there is none and
+    /// a new version long before 2^32 seals. Memory only while the organisation's key is cached and
+    /// its block of counted seals lasts (one store round-trip in 16,384 seals).
     ///
     /// # Errors
     /// The data key cannot be read or made.
@@ -138,20 +157,38 @@ impl Vault {
             self.sealing.remove_same(&org, &sealing);
         }
         // Only with more callers at once than a block has seals, again and again: later works.
-        Err(VaultError::Store { org, source: StoreError::Conflict { what: "a data key's block of seals" } })
+        Err(VaultError::Store {
+            org,
+            source: StoreError::Conflict {
+                what: "a data key's block of seals",
+            },
+        })
     }
 
-    /// Opens with data keys from the store (kept unwrapped, bounded, in memory) and hands the plaintext to `read`.
+    /// Opens with data keys from the store (kept unwrapped, bounded, in memory) and hands the
+    /// plaintext to `read`.
     ///
     /// # Errors
     /// Says which key is missing, or that the value was changed or moved.
-    pub async fn open<T>(&self, org: OrgId, purpose: Purpose, sealed: &SealedBytes, read: impl FnOnce(&SecretBytes) -> T) -> Result<T, VaultError> {
+    pub async fn open<T>(
+        &self,
+        org: OrgId,
+        purpose: Purpose,
+        sealed: &SealedBytes,
+        read: impl FnOnce(&SecretBytes) -> T,
+    ) -> Result<T, VaultError> {
         let sealed = Sealed::parse(org, sealed)?;
-        let key = self.data_keys.get_or_load(&(org, sealed.version), async { self.unwrap(&self.load_rows(org).await?, org, sealed.version) }).await?;
+        let key = self
+            .data_keys
+            .get_or_load(&(org, sealed.version), async {
+                self.unwrap(&self.load_rows(org).await?, org, sealed.version)
+            })
+            .await?;
         key.open(org, purpose, &sealed).map(|plaintext| read(&plaintext))
     }
 
-    /// Like [`Vault::open`] with wrapped data keys that the caller holds: no I/O, so that ingress goes on while the database is away (rule 9).
+    /// Like [`Vault::open`] with wrapped data keys that the caller holds: no I/O, so that ingress
+    /// goes on while the database is away (rule 9).
     ///
     /// # Errors
     /// As [`Vault::open`].
@@ -164,21 +201,31 @@ impl Vault {
         read: impl FnOnce(&SecretBytes) -> T,
     ) -> Result<T, VaultError> {
         let sealed = Sealed::parse(org, sealed)?;
-        let key = self.data_keys.get_or_make(&(org, sealed.version), || self.unwrap(keys, org, sealed.version))?;
+        let key = self
+            .data_keys
+            .get_or_make(&(org, sealed.version), || self.unwrap(keys, org, sealed.version))?;
         key.open(org, purpose, &sealed).map(|plaintext| read(&plaintext))
     }
 
-    /// Tells whether two secrets or accounts are the same without keeping them: HMAC-SHA256 under a key derived from the ring's newest key, 16 bytes in hex.
-    /// What is kept is compared by [`Vault::is_fingerprint_of`], which knows it again after the ring got a new key.
+    /// Tells whether two secrets or accounts are the same without keeping them: HMAC-SHA256 under a
+    /// key derived from the ring's newest key, 16 bytes in hex. What is kept is compared by
+    /// [`Vault::is_fingerprint_of`], which knows it again after the ring got a new key.
     #[must_use]
     pub fn fingerprint(&self, org: OrgId, bytes: &[u8]) -> Fingerprint {
         Fingerprint(hex::encode(self.keyring.newest().fingerprint(org.as_bytes(), bytes)).into())
     }
 
-    /// Whether any key of the ring makes this fingerprint of these bytes. In constant time for each key.
+    /// Whether any key of the ring makes this fingerprint of these bytes. In constant time for each
+    /// key.
     #[must_use]
     pub fn is_fingerprint_of(&self, fingerprint: &Fingerprint, org: OrgId, bytes: &[u8]) -> bool {
-        self.keyring.iter().any(|key| bool::from(hex::encode(key.fingerprint(org.as_bytes(), bytes)).as_bytes().ct_eq(fingerprint.0.as_bytes())))
+        self.keyring.iter().any(|key| {
+            bool::from(
+                hex::encode(key.fingerprint(org.as_bytes(), bytes))
+                    .as_bytes()
+                    .ct_eq(fingerprint.0.as_bytes()),
+            )
+        })
     }
 
     /// Fingerprints of the key-encryption keys in the ring, newest first.
@@ -187,7 +234,8 @@ impl Vault {
         self.keyring.ids()
     }
 
-    /// The same data key under the ring's newest key-encryption key; `None` where it already is. Values sealed with it stay as they are.
+    /// The same data key under the ring's newest key-encryption key; `None` where it already is.
+    /// Values sealed with it stay as they are.
     ///
     /// # Errors
     /// The ring lacks the key that it is wrapped with, or the row was changed or moved.
@@ -200,52 +248,90 @@ impl Vault {
     }
 
     async fn load_rows(&self, org: OrgId) -> Result<Vec<DataKeyRow>, VaultError> {
-        self.store.load_data_keys(org).await.map_err(|source| VaultError::Store { org, source })
+        self.store
+            .load_data_keys(org)
+            .await
+            .map_err(|source| VaultError::Store { org, source })
     }
 
     fn key_for(&self, row: &DataKeyRow) -> Result<&keyring::KeyEncryptionKey, VaultError> {
-        self.keyring.find(&row.kek).ok_or_else(|| VaultError::KeyMissing { org: row.org, version: row.version, kek: row.kek.clone() })
+        self.keyring.find(&row.kek).ok_or_else(|| VaultError::KeyMissing {
+            org: row.org,
+            version: row.version,
+            kek: row.kek.clone(),
+        })
     }
 
     fn unwrap(&self, rows: &[DataKeyRow], org: OrgId, version: u32) -> Result<DataKey, VaultError> {
-        let row = rows.iter().find(|row| row.org == org && row.version == version).ok_or(VaultError::NoDataKey { org, version })?;
+        let row = rows
+            .iter()
+            .find(|row| row.org == org && row.version == version)
+            .ok_or(VaultError::NoDataKey { org, version })?;
         DataKey::unwrap(self.key_for(row)?, row)
     }
 
     /// Finds or makes the data key to seal with, and has a block of seals counted.
     ///
-    /// The key is the highest version that is wrapped with the ring's newest key, not the highest of all: while a new key-encryption key is rolled out,
-    /// instances with the old order and with the new one each keep to a version of their own, instead of making new ones in turn.
+    /// The key is the highest version that is wrapped with the ring's newest key, not the highest
+    /// of all: while a new key-encryption key is rolled out, instances with the old order and with
+    /// the new one each keep to a version of their own, instead of making new ones in turn.
     async fn load_sealing(&self, org: OrgId) -> Result<Sealing, VaultError> {
         let store_failed = |source| VaultError::Store { org, source };
         let newest = self.keyring.newest();
         for _ in 0..ROUNDS_MAX {
             let rows = self.load_rows(org).await?;
-            let usable = rows.iter().filter(|row| row.kek == newest.id).max_by_key(|row| row.version);
+            let usable = rows
+                .iter()
+                .filter(|row| row.kek == newest.id)
+                .max_by_key(|row| row.version);
             if let Some(row) = usable
                 && row.seals.saturating_add(self.limits.block) <= self.limits.count_max
             {
-                let total = self.store.reserve_seals(org, row.version, self.limits.block).await.map_err(store_failed)?;
-                // Others count too: what the store answers is the truth, and a block past the limit is not used.
+                let total = self
+                    .store
+                    .reserve_seals(org, row.version, self.limits.block)
+                    .await
+                    .map_err(store_failed)?;
+                // Others count too: what the store answers is the truth, and a block past the limit
+                // is not used.
                 if total <= self.limits.count_max {
-                    let key = self.data_keys.get_or_make(&(org, row.version), || DataKey::unwrap(newest, row))?;
-                    return Ok(Sealing { key, left: AtomicU64::new(self.limits.block) });
+                    let key = self
+                        .data_keys
+                        .get_or_make(&(org, row.version), || DataKey::unwrap(newest, row))?;
+                    return Ok(Sealing {
+                        key,
+                        left: AtomicU64::new(self.limits.block),
+                    });
                 }
             }
-            let version = rows.iter().map(|row| row.version).max().unwrap_or(0).checked_add(1).ok_or(VaultError::Malformed { org })?;
-            match self.store.insert_data_key(DataKey::generate(newest, org, version)?).await {
+            let version = rows
+                .iter()
+                .map(|row| row.version)
+                .max()
+                .unwrap_or(0)
+                .checked_add(1)
+                .ok_or(VaultError::Malformed { org })?;
+            match self
+                .store
+                .insert_data_key(DataKey::generate(newest, org, version)?)
+                .await
+            {
                 // `Conflict`: someone else made this version first, and theirs is the one.
                 Ok(()) | Err(StoreError::Conflict { .. }) => {}
                 Err(source) => return Err(store_failed(source)),
             }
         }
-        Err(store_failed(StoreError::Conflict { what: "the organisation's data key" }))
+        Err(store_failed(StoreError::Conflict {
+            what: "the organisation's data key",
+        }))
     }
 }
 
 impl std::fmt::Debug for Vault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Vault").field("keyring", &self.keyring).finish_non_exhaustive()
+        f.debug_struct("Vault")
+            .field("keyring", &self.keyring)
+            .finish_non_exhaustive()
     }
 }
 

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use proptest::prelude::*;
 use std::{collections::BTreeMap, sync::Mutex};
 
-/// The contract of `DataKeys` in memory, with a count of calls and a switch for "the database is away".
+/// The contract of `DataKeys` in memory, with a count of calls and a switch for "the database is
+/// away".
 #[derive(Default)]
 struct MemoryKeys {
     rows: Mutex<BTreeMap<(OrgId, u32), DataKeyRow>>,
@@ -16,12 +17,22 @@ struct MemoryKeys {
 
 impl MemoryKeys {
     fn rows(&self, org: OrgId) -> Vec<DataKeyRow> {
-        self.rows.lock().unwrap().range((org, 0)..=(org, u32::MAX)).rev().map(|(_, row)| row.clone()).collect()
+        self.rows
+            .lock()
+            .unwrap()
+            .range((org, 0)..=(org, u32::MAX))
+            .rev()
+            .map(|(_, row)| row.clone())
+            .collect()
     }
 
     fn call(&self) -> Result<(), StoreError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        if self.away.load(Ordering::SeqCst) { Err(StoreError::Unavailable { doing: "answer" }) } else { Ok(()) }
+        if self.away.load(Ordering::SeqCst) {
+            Err(StoreError::Unavailable { doing: "answer" })
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -48,7 +59,9 @@ impl DataKeys for MemoryKeys {
         self.call()?;
         tokio::task::yield_now().await;
         let mut rows = self.rows.lock().unwrap();
-        let row = rows.get_mut(&(org, version)).ok_or(StoreError::Conflict { what: "data key" })?;
+        let row = rows
+            .get_mut(&(org, version))
+            .ok_or(StoreError::Conflict { what: "data key" })?;
         row.seals += block;
         Ok(row.seals)
     }
@@ -84,12 +97,26 @@ async fn opens_what_it_sealed_and_only_there() {
     vault.seal(b, TWILIO, b"another").await.unwrap();
     assert_eq!(open(&vault, a, TWILIO, &sealed).await.unwrap(), b"auth token");
     assert!(!sealed.0.windows(10).any(|w| w == b"auth token"));
-    assert_ne!(vault.seal(a, TWILIO, b"auth token").await.unwrap(), sealed, "a nonce was used twice");
+    assert_ne!(
+        vault.seal(a, TWILIO, b"auth token").await.unwrap(),
+        sealed,
+        "a nonce was used twice"
+    );
 
     // Moved to another organisation, provider, source or kind.
-    assert!(matches!(open(&vault, b, TWILIO, &sealed).await, Err(VaultError::Tampered { org, version: 1 }) if org == b));
-    for moved in [Purpose::Credential(Provider::Vapi), Purpose::SigningSecret(Source::Twilio), Purpose::SigningSecret(Source::Vapi), Purpose::Payload] {
-        assert!(matches!(open(&vault, a, moved, &sealed).await, Err(VaultError::Tampered { .. })), "{moved:?}");
+    assert!(
+        matches!(open(&vault, b, TWILIO, &sealed).await, Err(VaultError::Tampered { org, version: 1 }) if org == b)
+    );
+    for moved in [
+        Purpose::Credential(Provider::Vapi),
+        Purpose::SigningSecret(Source::Twilio),
+        Purpose::SigningSecret(Source::Vapi),
+        Purpose::Payload,
+    ] {
+        assert!(
+            matches!(open(&vault, a, moved, &sealed).await, Err(VaultError::Tampered { .. })),
+            "{moved:?}"
+        );
     }
     // To another version: one that is there, and one that is not.
     let mut row = store.rows(a)[0].clone();
@@ -97,16 +124,31 @@ async fn opens_what_it_sealed_and_only_there() {
     store.rows.lock().unwrap().insert((a, 2), row.clone());
     let mut renumbered = sealed.clone();
     renumbered.0[4] = 2;
-    assert!(matches!(open(&vault, a, TWILIO, &renumbered).await, Err(VaultError::Tampered { version: 2, .. })), "a wrapped key was moved to another version");
+    assert!(
+        matches!(
+            open(&vault, a, TWILIO, &renumbered).await,
+            Err(VaultError::Tampered { version: 2, .. })
+        ),
+        "a wrapped key was moved to another version"
+    );
     renumbered.0[4] = 3;
-    assert!(matches!(open(&vault, a, TWILIO, &renumbered).await, Err(VaultError::NoDataKey { version: 3, .. })));
-    assert!(matches!(open(&vault, OrgId::generate(), TWILIO, &sealed).await, Err(VaultError::NoDataKey { version: 1, .. })));
+    assert!(matches!(
+        open(&vault, a, TWILIO, &renumbered).await,
+        Err(VaultError::NoDataKey { version: 3, .. })
+    ));
+    assert!(matches!(
+        open(&vault, OrgId::generate(), TWILIO, &sealed).await,
+        Err(VaultError::NoDataKey { version: 1, .. })
+    ));
     // A wrapped key that was moved to another organisation does not unwrap.
     row = store.rows(a).pop().unwrap();
     let c = OrgId::generate();
     row.org = c;
     store.rows.lock().unwrap().insert((c, 1), row);
-    assert!(matches!(open(&vault, c, TWILIO, &sealed).await, Err(VaultError::Tampered { .. })));
+    assert!(matches!(
+        open(&vault, c, TWILIO, &sealed).await,
+        Err(VaultError::Tampered { .. })
+    ));
     // Failures are not remembered as anything else, and the good one still opens.
     assert_eq!(open(&vault, a, TWILIO, &sealed).await.unwrap(), b"auth token");
 }
@@ -127,14 +169,20 @@ async fn every_flipped_bit_and_every_cut_is_refused() {
                 match index {
                     0 => assert!(matches!(result, Err(VaultError::Malformed { .. }))),
                     1..=4 => assert!(matches!(result, Err(VaultError::NoDataKey { .. }))),
-                    _ => assert!(matches!(result, Err(VaultError::Tampered { .. })), "byte {index}, bit {bit}"),
+                    _ => assert!(
+                        matches!(result, Err(VaultError::Tampered { .. })),
+                        "byte {index}, bit {bit}"
+                    ),
                 }
             }
         }
         for length in 0..sealed.0.len() {
             let cut = SealedBytes(sealed.0[..length].into());
             let result = vault.open_with(&keys, org, Purpose::Payload, &cut, plain);
-            assert!(matches!(result, Err(VaultError::Malformed { .. } | VaultError::Tampered { .. })), "cut to {length}");
+            assert!(
+                matches!(result, Err(VaultError::Malformed { .. } | VaultError::Tampered { .. })),
+                "cut to {length}"
+            );
         }
         let longer = SealedBytes([&*sealed.0, b"x"].concat().into());
         assert!(vault.open_with(&keys, org, Purpose::Payload, &longer, plain).is_err());
@@ -155,7 +203,10 @@ async fn a_changed_wrapped_key_is_refused() {
         }
         // A vault of its own each: the good key is in nobody's cache.
         let result = vault(&[NEW], &store).open_with(&[row], org, TWILIO, &sealed, plain);
-        assert!(matches!(result, Err(VaultError::Tampered { .. } | VaultError::Malformed { .. })), "byte {index}");
+        assert!(
+            matches!(result, Err(VaultError::Tampered { .. } | VaultError::Malformed { .. })),
+            "byte {index}"
+        );
     }
 }
 
@@ -170,14 +221,22 @@ async fn a_ring_of_two_opens_the_old_and_seals_with_the_newest() {
     assert_eq!(open(&both, org, TWILIO, &old).await.unwrap(), b"old");
     let new = both.seal(org, TWILIO, b"new").await.unwrap();
     let rows = store.rows(org);
-    assert_eq!(rows.iter().map(|row| (row.version, row.kek.clone())).collect::<Vec<_>>(), [(2, both.key_ids()[0].clone()), (1, both.key_ids()[1].clone())]);
+    assert_eq!(
+        rows.iter()
+            .map(|row| (row.version, row.kek.clone()))
+            .collect::<Vec<_>>(),
+        [(2, both.key_ids()[0].clone()), (1, both.key_ids()[1].clone())]
+    );
     assert_eq!(open(&both, org, TWILIO, &new).await.unwrap(), b"new");
 
     // Who lacks a key says which, and what to do.
     let error = open(&before, org, TWILIO, &new).await.unwrap_err();
     assert!(matches!(&error, VaultError::KeyMissing { version: 2, kek, .. } if *kek == both.key_ids()[0]));
     assert!(error.to_string().contains("HOOKSWITCH_KEYRING"));
-    assert!(matches!(open(&vault(&[NEW], &store), org, TWILIO, &old).await, Err(VaultError::KeyMissing { version: 1, .. })));
+    assert!(matches!(
+        open(&vault(&[NEW], &store), org, TWILIO, &old).await,
+        Err(VaultError::KeyMissing { version: 1, .. })
+    ));
 
     // Instances with the two orders of one ring do not make versions in turn.
     for _ in 0..5 {
@@ -191,7 +250,10 @@ async fn a_ring_of_two_opens_the_old_and_seals_with_the_newest() {
     // Rewrapped, everything opens without the old key.
     assert_eq!(both.rewrap(&rows[0]).unwrap(), None);
     let rewrapped = both.rewrap(&rows[1]).unwrap().unwrap();
-    assert!(matches!(vault(&[NEW], &store).rewrap(&rows[1]), Err(VaultError::KeyMissing { .. })));
+    assert!(matches!(
+        vault(&[NEW], &store).rewrap(&rows[1]),
+        Err(VaultError::KeyMissing { .. })
+    ));
     store.rows.lock().unwrap().insert((org, 1), rewrapped);
     assert_eq!(open(&vault(&[NEW], &store), org, TWILIO, &old).await.unwrap(), b"old");
 }
@@ -214,9 +276,15 @@ async fn the_first_key_is_made_once_however_many_want_it() {
 async fn seals_are_counted_before_they_are_used_and_a_new_version_is_begun_at_the_limit() {
     let store = Arc::<MemoryKeys>::default();
     let org = OrgId::generate();
-    let limits = SealLimits { count_max: 10, block: 4 };
+    let limits = SealLimits {
+        count_max: 10,
+        block: 4,
+    };
     let keys = Arc::clone(&store) as Arc<dyn DataKeys>;
-    let (one, two) = (Vault::with_limits(ring(&[NEW]), Arc::clone(&keys), limits), Vault::with_limits(ring(&[NEW]), keys, limits));
+    let (one, two) = (
+        Vault::with_limits(ring(&[NEW]), Arc::clone(&keys), limits),
+        Vault::with_limits(ring(&[NEW]), keys, limits),
+    );
     let mut by_version = BTreeMap::<u32, u64>::new();
     for round in 0..100 {
         let vault = if round % 3 == 0 { &one } else { &two };
@@ -228,11 +296,17 @@ async fn seals_are_counted_before_they_are_used_and_a_new_version_is_begun_at_th
             assert_eq!(open(&one, org, Purpose::Payload, &value).await.unwrap(), b"x");
         }
         for row in store.rows(org) {
-            assert!(by_version.get(&row.version).copied().unwrap_or(0) <= row.seals, "used before it was counted");
+            assert!(
+                by_version.get(&row.version).copied().unwrap_or(0) <= row.seals,
+                "used before it was counted"
+            );
         }
     }
     assert_eq!(by_version.values().sum::<u64>(), 300);
-    assert!(by_version.values().all(|seals| *seals <= limits.count_max), "{by_version:?}");
+    assert!(
+        by_version.values().all(|seals| *seals <= limits.count_max),
+        "{by_version:?}"
+    );
 }
 
 #[tokio::test]
@@ -247,14 +321,33 @@ async fn sealing_and_opening_go_on_without_the_store_once_the_key_is_known() {
         vault.seal(org, TWILIO, b"y").await.unwrap();
         open(&vault, org, TWILIO, &sealed).await.unwrap();
     }
-    assert_eq!(store.calls.load(Ordering::SeqCst), calls, "the batch path went to the store");
+    assert_eq!(
+        store.calls.load(Ordering::SeqCst),
+        calls,
+        "the batch path went to the store"
+    );
     // Another organisation cannot be served: that is the store's fault, and says so.
-    assert!(matches!(vault.seal(OrgId::generate(), TWILIO, b"y").await, Err(VaultError::Store { source: StoreError::Unavailable { .. }, .. })));
+    assert!(matches!(
+        vault.seal(OrgId::generate(), TWILIO, b"y").await,
+        Err(VaultError::Store {
+            source: StoreError::Unavailable { .. },
+            ..
+        })
+    ));
     // A fresh instance opens from rows that it holds.
     let fresh = self::vault(&[NEW], &store);
-    assert!(matches!(open(&fresh, org, TWILIO, &sealed).await, Err(VaultError::Store { .. })));
-    assert_eq!(fresh.open_with(&store.rows(org), org, TWILIO, &sealed, plain).unwrap(), b"x");
-    assert!(matches!(fresh.open_with(&[], OrgId::generate(), TWILIO, &sealed, plain), Err(VaultError::NoDataKey { .. })));
+    assert!(matches!(
+        open(&fresh, org, TWILIO, &sealed).await,
+        Err(VaultError::Store { .. })
+    ));
+    assert_eq!(
+        fresh.open_with(&store.rows(org), org, TWILIO, &sealed, plain).unwrap(),
+        b"x"
+    );
+    assert!(matches!(
+        fresh.open_with(&[], OrgId::generate(), TWILIO, &sealed, plain),
+        Err(VaultError::NoDataKey { .. })
+    ));
 }
 
 #[tokio::test]
@@ -263,7 +356,10 @@ async fn rows_of_another_organisation_are_not_taken_for_ones_own() {
     let vault = vault(&[NEW], &store);
     let (a, b) = (OrgId::generate(), OrgId::generate());
     let sealed = vault.seal(a, TWILIO, b"x").await.unwrap();
-    assert!(matches!(vault.open_with(&store.rows(a), b, TWILIO, &sealed, plain), Err(VaultError::NoDataKey { .. })));
+    assert!(matches!(
+        vault.open_with(&store.rows(a), b, TWILIO, &sealed, plain),
+        Err(VaultError::NoDataKey { .. })
+    ));
 }
 
 #[test]
@@ -284,7 +380,11 @@ fn fingerprints_tell_the_same_from_another_and_survive_a_new_key() {
 #[test]
 fn nothing_of_it_prints_a_key() {
     let store = Arc::<MemoryKeys>::default();
-    let shown = format!("{:?} {:?}", vault(&[OLD], &store), SecretCache::<u8, u8>::new("data_keys", 1, Duration::ZERO));
+    let shown = format!(
+        "{:?} {:?}",
+        vault(&[OLD], &store),
+        SecretCache::<u8, u8>::new("data_keys", 1, Duration::ZERO)
+    );
     assert!(!shown.contains("a1a1") && !shown.contains("161"), "{shown}");
 }
 
@@ -292,7 +392,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn malformed_values_and_keys_never_panic(value in proptest::collection::vec(any::<u8>(), 0..80), wrapped in proptest::collection::vec(any::<u8>(), 0..80), good_head in any::<bool>()) {
+    fn malformed_values_and_keys_never_panic(
+        value in proptest::collection::vec(any::<u8>(), 0..80),
+        wrapped in proptest::collection::vec(any::<u8>(), 0..80),
+        good_head in any::<bool>(),
+    ) {
         let store = Arc::<MemoryKeys>::default();
         let vault = vault(&[NEW], &store);
         let org = OrgId::generate();
@@ -301,7 +405,8 @@ proptest! {
             value[..5].copy_from_slice(&[1, 0, 0, 0, 1]);
         }
         let row = DataKeyRow { org, version: 1, kek: vault.key_ids()[0].clone(), wrapped: wrapped.into(), seals: 0 };
-        prop_assert!(vault.open_with(std::slice::from_ref(&row), org, TWILIO, &SealedBytes(value.into()), plain).is_err());
+        let opened = vault.open_with(std::slice::from_ref(&row), org, TWILIO, &SealedBytes(value.into()), plain);
+        prop_assert!(opened.is_err());
         prop_assert!(vault.rewrap(&row).is_ok(), "wrapped with the newest key: nothing to do");
     }
 

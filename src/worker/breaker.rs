@@ -1,4 +1,5 @@
-//! A circuit breaker for each organisation and provider: failures in a row keep its actions back, then one is tried.
+//! A circuit breaker for each organisation and provider: failures in a row keep its actions back,
+//! then one is tried.
 
 use crate::domain::{Cause, OrgId, Provider, Timestamp};
 use std::{collections::HashMap, time::Duration};
@@ -31,8 +32,14 @@ impl Said {
     pub fn by(outcome: &str, cause: Cause) -> Self {
         match outcome {
             "succeeded" | "absent" | "proved_absent" | "suppressed" | "dead" | "ambiguous" => Self::Well,
-            // An authentication error is not an outage (rule 6); a rate limit says when to come back.
-            "retry" | "unknown" | "failed" if matches!(cause, Cause::ProviderUnavailable | Cause::ConnectFailed | Cause::NoAnswer | Cause::AttemptsUsedUp) => {
+            // An authentication error is not an outage (rule 6); a rate limit says when to come
+            // back.
+            "retry" | "unknown" | "failed"
+                if matches!(
+                    cause,
+                    Cause::ProviderUnavailable | Cause::ConnectFailed | Cause::NoAnswer | Cause::AttemptsUsedUp
+                ) =>
+            {
                 Self::Failing
             }
             _ => Self::Nothing,
@@ -42,7 +49,11 @@ impl Said {
 
 impl Breakers {
     pub fn new(failures_max: u32, open_for: Duration) -> Self {
-        Self { failures_max, open_for, breakers: HashMap::new() }
+        Self {
+            failures_max,
+            open_for,
+            breakers: HashMap::new(),
+        }
     }
 
     pub fn record(&mut self, key: (OrgId, Provider), said: Said, now: Timestamp) {
@@ -61,18 +72,28 @@ impl Breakers {
 
     /// Whose turns are moved.
     pub fn open(&self, now: Timestamp) -> impl Iterator<Item = (OrgId, Provider, Timestamp)> + '_ {
-        self.breakers.iter().filter_map(move |((org, provider), breaker)| breaker.open_until.filter(|until| *until > now).map(|until| (*org, *provider, until)))
+        self.breakers.iter().filter_map(move |((org, provider), breaker)| {
+            breaker
+                .open_until
+                .filter(|until| *until > now)
+                .map(|until| (*org, *provider, until))
+        })
     }
 
     /// Who may have one at a time.
     pub fn half_open(&self, now: Timestamp) -> impl Iterator<Item = (OrgId, Provider)> + '_ {
-        self.breakers.iter().filter(move |(_, breaker)| breaker.open_until.is_some_and(|until| until <= now)).map(|(key, _)| *key)
+        self.breakers
+            .iter()
+            .filter(move |(_, breaker)| breaker.open_until.is_some_and(|until| until <= now))
+            .map(|(key, _)| *key)
     }
 
-    /// Breakers whose organisation has had nothing to do for long: the map stays as large as what fails now.
+    /// Breakers whose organisation has had nothing to do for long: the map stays as large as what
+    /// fails now.
     pub fn forget_old(&mut self, now: Timestamp) {
         let keep = self.open_for * 20;
-        self.breakers.retain(|_, breaker| breaker.open_until.is_none_or(|until| now.since(until) < keep));
+        self.breakers
+            .retain(|_, breaker| breaker.open_until.is_none_or(|until| now.since(until) < keep));
         if self.breakers.len() > BREAKERS_MAX {
             self.breakers.retain(|_, breaker| breaker.open_until.is_some());
         }
@@ -100,9 +121,18 @@ mod tests {
         }
         assert_eq!(breakers.open(now).count(), 0, "not in a row");
         breakers.record(key, Said::Failing, now);
-        assert_eq!(breakers.open(now).collect::<Vec<_>>(), [(org, Provider::Twilio, now + Duration::from_secs(30))]);
+        assert_eq!(
+            breakers.open(now).collect::<Vec<_>>(),
+            [(org, Provider::Twilio, now + Duration::from_secs(30))]
+        );
         let later = now + Duration::from_secs(30);
-        assert_eq!((breakers.open(later).count(), breakers.half_open(later).collect::<Vec<_>>()), (0, vec![key]));
+        assert_eq!(
+            (
+                breakers.open(later).count(),
+                breakers.half_open(later).collect::<Vec<_>>()
+            ),
+            (0, vec![key])
+        );
         breakers.record(key, Said::Failing, later);
         assert_eq!(breakers.open(later).count(), 1, "one failure opens it again");
         breakers.record(key, Said::Well, later);

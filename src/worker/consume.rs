@@ -11,7 +11,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-/// Events of organisations that are not known (yet) that are held at most. Beyond it nothing more is taken: they are not lost in the queue.
+/// Events of organisations that are not known (yet) that are held at most. Beyond it nothing more
+/// is taken: they are not lost in the queue.
 const HELD_MAX: usize = 10_000;
 
 pub(super) struct Consumer {
@@ -26,8 +27,20 @@ pub(super) struct Consumer {
 
 impl Consumer {
     pub fn new(worker: Worker, wake: Arc<Notify>) -> Self {
-        let planner = Planner::new(worker.store.clone(), worker.vault.clone(), worker.clock.clone(), worker.settings.clone());
-        Self { worker, planner, wake, book: RuleBook::default(), held: Vec::new(), held_at_version: 0 }
+        let planner = Planner::new(
+            worker.store.clone(),
+            worker.vault.clone(),
+            worker.clock.clone(),
+            worker.settings.clone(),
+        );
+        Self {
+            worker,
+            planner,
+            wake,
+            book: RuleBook::default(),
+            held: Vec::new(),
+            held_at_version: 0,
+        }
     }
 
     pub async fn run(mut self, soft: CancellationToken) {
@@ -69,7 +82,9 @@ impl Consumer {
                     }
                 },
             };
-            let Some(done) = self.plan(batch, &soft).await else { return };
+            let Some(done) = self.plan(batch, &soft).await else {
+                return;
+            };
             if !ack(&mut *deliveries, &done, &soft).await {
                 return;
             }
@@ -77,11 +92,13 @@ impl Consumer {
         }
     }
 
-    /// Plans a batch, waiting as long as it takes. `None` when the stop came first: what is not acked comes back.
+    /// Plans a batch, waiting as long as it takes. `None` when the stop came first: what is not
+    /// acked comes back.
     async fn plan(&mut self, mut batch: Vec<Delivery>, soft: &CancellationToken) -> Option<Vec<DeliveryTag>> {
         let begun = Instant::now();
         let mut pause = Pause::default();
-        // The version is read after the batch was fetched: only then can "no rule wants it" be believed (rule 7).
+        // The version is read after the batch was fetched: only then can "no rule wants it" be
+        // believed (rule 7).
         while let Err(error) = self.book.refresh(&*self.worker.store).await {
             warn!(%error, "The rules cannot be read: {} events wait", batch.len());
             catalogue::CONSUMER_IDLE_WITH_BACKLOG_SECONDS.set(begun.elapsed().as_secs_f64(), &[]);

@@ -56,20 +56,48 @@ struct State {
 }
 
 impl Executor {
-    pub fn new(engine: Arc<Engine>, store: Arc<dyn Store>, clock: Arc<dyn Clock>, settings: WorkerSettings, wake: Arc<Notify>) -> Self {
-        Self { engine, store, clock, settings, wake }
+    pub fn new(
+        engine: Arc<Engine>,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        settings: WorkerSettings,
+        wake: Arc<Notify>,
+    ) -> Self {
+        Self {
+            engine,
+            store,
+            clock,
+            settings,
+            wake,
+        }
     }
 
     pub async fn run(self, soft: CancellationToken, hard: CancellationToken) {
-        // Unbounded in type only: it holds at most one record for each attempt that may run, and those that the database has not taken yet stop claims.
+        // Unbounded in type only: it holds at most one record for each attempt that may run, and
+        // those that the database has not taken yet stop claims.
         let (records, received) = mpsc::unbounded_channel();
         let (lag, lagging) = watch::channel(0_usize);
         let mut helpers = JoinSet::new();
-        helpers.spawn(collect(self.store.clone(), received, lag, self.wake.clone(), hard.clone()));
-        helpers.spawn(end_leases(self.store.clone(), self.clock.clone(), self.settings.settle_seconds, self.wake.clone(), soft.clone()));
+        helpers.spawn(collect(
+            self.store.clone(),
+            received,
+            lag,
+            self.wake.clone(),
+            hard.clone(),
+        ));
+        helpers.spawn(end_leases(
+            self.store.clone(),
+            self.clock.clone(),
+            self.settings.settle_seconds,
+            self.wake.clone(),
+            soft.clone(),
+        ));
         let settings = &self.settings;
         let mut state = State {
-            running: Running::new(settings.attempts_concurrent_max, settings.attempts_concurrent_per_org_max),
+            running: Running::new(
+                settings.attempts_concurrent_max,
+                settings.attempts_concurrent_per_org_max,
+            ),
             breakers: Breakers::new(settings.breaker_failures, settings.breaker_seconds),
             attempts: JoinSet::new(),
             claims: HashMap::new(),
@@ -93,7 +121,11 @@ impl Executor {
                 look_at = self.claim(&mut state).await;
             }
             // Where nothing may be claimed only an end helps, and that looks again.
-            let sleep_until = if may_claim(&state) { look_at } else { Instant::now() + POLL };
+            let sleep_until = if may_claim(&state) {
+                look_at
+            } else {
+                Instant::now() + POLL
+            };
             tokio::select! {
                 biased;
                 Some(ended) = state.attempts.join_next_with_id() => {
@@ -143,7 +175,13 @@ impl Executor {
         reach(Step::Claimed);
         for claim in claims {
             state.running.begin((claim.org, claim.provider));
-            let (engine, leased) = (self.engine.clone(), Leased { claim: claim.clone(), lease_ends });
+            let (engine, leased) = (
+                self.engine.clone(),
+                Leased {
+                    claim: claim.clone(),
+                    lease_ends,
+                },
+            );
             let task = state.attempts.spawn(async move {
                 let record = engine.run(&leased).await;
                 (leased.claim, record)
@@ -158,7 +196,8 @@ impl Executor {
     async fn next_look(&self, now: crate::domain::Timestamp) -> Instant {
         let wait = match self.store.next_due_at().await {
             Ok(Some(due_at)) if due_at > now => due_at.since(now).min(POLL),
-            // Due, and not to be had: its organisation is at its limit, or it became due since. An end or a wake looks earlier.
+            // Due, and not to be had: its organisation is at its limit, or it became due since. An
+            // end or a wake looks earlier.
             Ok(Some(_)) => POLL / 10,
             Ok(None) | Err(_) => POLL,
         };
@@ -172,15 +211,20 @@ impl Executor {
                 done
             }
             Err(broken) => {
-                let Some(claim) = state.claims.remove(&broken.id()) else { return };
-                error!(action.id = %claim.action, org.id = %claim.org, "The attempt at action {} broke inside Hookswitch; its outcome is looked up", claim.action);
+                let Some(claim) = state.claims.remove(&broken.id()) else {
+                    return;
+                };
+                error!(action.id = %claim.action, org.id = %claim.org, "The attempt at action {} broke inside \
+                    Hookswitch; its outcome is looked up", claim.action);
                 let record = self.engine.broken(&claim);
                 (claim, record)
             }
         };
         let key: (OrgId, Provider) = (claim.org, claim.provider);
         state.running.end(key);
-        state.breakers.record(key, Said::by(record.outcome, record.cause), record.ended_at);
+        state
+            .breakers
+            .record(key, Said::by(record.outcome, record.cause), record.ended_at);
         catalogue::ATTEMPTS_RUNNING.set(f64::from(state.running.total()), &[]);
         // The collector lives until the sender is dropped.
         let _ = state.records.send(record);
@@ -205,8 +249,15 @@ impl Executor {
     }
 }
 
-/// Takes the records of attempts that end while the last ones are being written, and writes them together.
-async fn collect(store: Arc<dyn Store>, mut received: mpsc::UnboundedReceiver<Record>, lag: watch::Sender<usize>, wake: Arc<Notify>, hard: CancellationToken) {
+/// Takes the records of attempts that end while the last ones are being written, and writes them
+/// together.
+async fn collect(
+    store: Arc<dyn Store>,
+    mut received: mpsc::UnboundedReceiver<Record>,
+    lag: watch::Sender<usize>,
+    wake: Arc<Notify>,
+    hard: CancellationToken,
+) {
     let mut batch = Vec::with_capacity(RECORDS_MAX);
     while received.recv_many(&mut batch, RECORDS_MAX).await > 0 {
         lag.send_replace(batch.len() + received.len());
@@ -229,7 +280,8 @@ async fn write(store: &dyn Store, records: Vec<Record>, hard: &CancellationToken
                 reach(Step::Recorded);
                 for (record, result) in records.iter().zip(results) {
                     if result == Recorded::RefTaken {
-                        warn!(action.id = %record.action, org.id = %record.org, "Action {} got an id of its provider that another action holds: its outcome is open", record.action);
+                        warn!(action.id = %record.action, org.id = %record.org, "Action {} got an id of its provider \
+                            that another action holds: its outcome is open", record.action);
                     }
                 }
             }
@@ -239,9 +291,11 @@ async fn write(store: &dyn Store, records: Vec<Record>, hard: &CancellationToken
                     return false;
                 }
             }
-            // One of them cannot be written: alone it leaves the others in peace, and its lease makes it unknown.
+            // One of them cannot be written: alone it leaves the others in peace, and its lease
+            // makes it unknown.
             Err(error) if records.len() == 1 => {
-                error!(action.id = %records[0].action, org.id = %records[0].org, %error, "The attempt at action {} cannot be recorded", records[0].action);
+                error!(action.id = %records[0].action, org.id = %records[0].org, %error, "The attempt at action {} \
+                    cannot be recorded", records[0].action);
             }
             Err(_) => waiting.extend(records.into_iter().map(|record| vec![record])),
         }
@@ -249,7 +303,13 @@ async fn write(store: &dyn Store, records: Vec<Record>, hard: &CancellationToken
     true
 }
 
-async fn end_leases(store: Arc<dyn Store>, clock: Arc<dyn Clock>, settle: Duration, wake: Arc<Notify>, soft: CancellationToken) {
+async fn end_leases(
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    settle: Duration,
+    wake: Arc<Notify>,
+    soft: CancellationToken,
+) {
     loop {
         match store.expire_leases(clock.now(), settle, LEASES_MAX).await {
             Ok(0) | Err(_) => {}

@@ -16,7 +16,12 @@ pub(super) struct Running {
 impl Running {
     pub fn new(total_max: usize, each_max: usize) -> Self {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX).max(1);
-        Self { total: 0, total_max: count(total_max), each_max: count(each_max), each: HashMap::new() }
+        Self {
+            total: 0,
+            total_max: count(total_max),
+            each_max: count(each_max),
+            each: HashMap::new(),
+        }
     }
 
     pub const fn total(&self) -> u32 {
@@ -48,11 +53,18 @@ impl Running {
 
     /// What those may still take that may not take a whole turn.
     pub fn allowances(&self, breakers: &Breakers, turn_max: u32, now: Timestamp) -> Vec<(OrgId, Provider, u32)> {
-        let mut left: HashMap<(OrgId, Provider), u32> = self.each.iter().map(|(key, count)| (*key, self.each_max.saturating_sub(*count))).collect();
+        let mut left: HashMap<(OrgId, Provider), u32> = self
+            .each
+            .iter()
+            .map(|(key, count)| (*key, self.each_max.saturating_sub(*count)))
+            .collect();
         for key in breakers.half_open(now) {
             let running = self.each.get(&key).copied().unwrap_or(0);
             left.insert(key, 1_u32.saturating_sub(running));
         }
-        left.into_iter().filter(|(_, left)| *left < turn_max).map(|((org, provider), left)| (org, provider, left)).collect()
+        left.into_iter()
+            .filter(|(_, left)| *left < turn_max)
+            .map(|((org, provider), left)| (org, provider, left))
+            .collect()
     }
 }

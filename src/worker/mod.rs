@@ -1,7 +1,8 @@
 //! Events become actions, and actions happen: consume, plan by rules, ack; claim, attempt, record.
 //!
-//! `lifecycle` runs it. **Invariant:** a delivery is acked only after its plan is committed, or after it was found unwanted by rules that were
-//! current when it was fetched (rule 7); an action is begun only under a claim.
+//! `lifecycle` runs it. **Invariant:** a delivery is acked only after its plan is committed, or
+//! after it was found unwanted by rules that were current when it was fetched (rule 7); an action
+//! is begun only under a claim.
 
 mod breaker;
 mod consume;
@@ -58,7 +59,10 @@ impl Worker {
         Engine::new(
             EngineSettings {
                 policy: Policy {
-                    backoff: Backoff { min: settings.backoff_seconds_min, max: settings.backoff_seconds_max },
+                    backoff: Backoff {
+                        min: settings.backoff_seconds_min,
+                        max: settings.backoff_seconds_max,
+                    },
                     attempts_max: settings.attempts_max,
                     settle: settings.settle_seconds,
                 },
@@ -76,8 +80,8 @@ impl Worker {
         )
     }
 
-    /// Works until `soft` is cancelled, then finishes what runs and flushes its records; `hard` cuts that off, and what it cuts off is `unknown` at
-    /// the next start.
+    /// Works until `soft` is cancelled, then finishes what runs and flushes its records; `hard`
+    /// cuts that off, and what it cuts off is `unknown` at the next start.
     pub async fn run(self, soft: CancellationToken, hard: CancellationToken) {
         let engine = Arc::new(self.engine());
         self.run_with(engine, soft, hard).await;
@@ -87,7 +91,8 @@ impl Worker {
     pub async fn run_with(self, engine: Arc<Engine>, soft: CancellationToken, hard: CancellationToken) {
         let settle = self.settings.settle_seconds;
         let mut pause = Pause::default();
-        // Where the store is this process's alone, whoever held these leases is gone. Else another worker may be sending under one: they end by themselves.
+        // Where the store is this process's alone, whoever held these leases is gone. Else another
+        // worker may be sending under one: they end by themselves.
         let abandoned = loop {
             if self.store.is_shared() {
                 break 0;
@@ -103,10 +108,19 @@ impl Worker {
             }
         };
         if abandoned > 0 {
-            info!("Found {abandoned} actions of a process that died: their outcome is looked up before anything is sent again");
+            info!(
+                "Found {abandoned} actions of a process that died: their outcome is looked up before anything is sent \
+                again"
+            );
         }
         let wake = Arc::new(Notify::new());
-        let executor = execute::Executor::new(engine, self.store.clone(), self.clock.clone(), self.settings.clone(), wake.clone());
+        let executor = execute::Executor::new(
+            engine,
+            self.store.clone(),
+            self.clock.clone(),
+            self.settings.clone(),
+            wake.clone(),
+        );
         let consumer = consume::Consumer::new(self, wake);
         let mut tasks = tokio::task::JoinSet::new();
         // Planning is work for the processor: it runs beside the execution, not between its steps.
@@ -116,7 +130,8 @@ impl Worker {
             tokio::select! {
                 ended = tasks.join_next() => match ended {
                     None => break,
-                    Some(Err(error)) if error.is_panic() => tracing::error!("A part of the worker broke; what it held comes back at the next start"),
+                    Some(Err(error)) if error.is_panic() => tracing::error!("A part of the worker broke; what it held \
+                        comes back at the next start"),
                     Some(_) => {}
                 },
                 () = hard.cancelled() => {
@@ -137,7 +152,9 @@ struct Pause {
 impl Pause {
     /// `true` when the stop came first.
     async fn wait_or(&mut self, stop: &CancellationToken) -> bool {
-        let wait = PAUSE_MIN.saturating_mul(2_u32.saturating_pow(self.tries)).min(PAUSE_MAX);
+        let wait = PAUSE_MIN
+            .saturating_mul(2_u32.saturating_pow(self.tries))
+            .min(PAUSE_MAX);
         self.tries += 1;
         tokio::select! {
             () = stop.cancelled() => true,

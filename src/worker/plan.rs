@@ -1,4 +1,5 @@
-//! One batch of deliveries to rows: rules are applied, requests rendered and sealed, everything is committed together.
+//! One batch of deliveries to rows: rules are applied, requests rendered and sealed, everything is
+//! committed together.
 
 use super::{
     day,
@@ -29,7 +30,8 @@ use tracing::{debug, error, warn};
 pub(super) enum Prepared {
     Event(DeliveryTag, PlannedEvent),
     Dead(DeliveryTag, DeadEvent),
-    /// A callback of a provider about one of our actions. Its event goes on beside it: rules may want it as well.
+    /// A callback of a provider about one of our actions. Its event goes on beside it: rules may
+    /// want it as well.
     Callback {
         org: OrgId,
         action: ActionId,
@@ -56,8 +58,8 @@ pub(super) struct Planner {
     vault: Arc<Vault>,
     clock: Arc<dyn Clock>,
     settings: WorkerSettings,
-    /// Actions planned by organisation on the day. Of this process, since it started: a restart gives each organisation its day again, which the
-    /// limit's purpose (no runaway) bears.
+    /// Actions planned by organisation on the day. Of this process, since it started: a restart
+    /// gives each organisation its day again, which the limit's purpose (no runaway) bears.
     today: i64,
     planned_today: HashMap<OrgId, u64>,
     /// Unwanted events that may still be recorded in this second.
@@ -67,11 +69,27 @@ pub(super) struct Planner {
 
 impl Planner {
     pub fn new(store: Arc<dyn Store>, vault: Arc<Vault>, clock: Arc<dyn Clock>, settings: WorkerSettings) -> Self {
-        Self { store, vault, clock, settings, today: 0, planned_today: HashMap::new(), second: 0, recorded: 0 }
+        Self {
+            store,
+            vault,
+            clock,
+            settings,
+            today: 0,
+            planned_today: HashMap::new(),
+            second: 0,
+            recorded: 0,
+        }
     }
 
-    /// Applies rules. What no rule wants goes to `done`, what belongs to an unknown organisation to `held`; the rest waits to be committed.
-    pub async fn prepare(&mut self, book: &RuleBook, batch: Vec<Delivery>, done: &mut Vec<DeliveryTag>, held: &mut Vec<Delivery>) -> Vec<Prepared> {
+    /// Applies rules. What no rule wants goes to `done`, what belongs to an unknown organisation to
+    /// `held`; the rest waits to be committed.
+    pub async fn prepare(
+        &mut self,
+        book: &RuleBook,
+        batch: Vec<Delivery>,
+        done: &mut Vec<DeliveryTag>,
+        held: &mut Vec<Delivery>,
+    ) -> Vec<Prepared> {
         let mut prepared = Vec::with_capacity(batch.len());
         for delivery in batch {
             let tag = delivery.tag;
@@ -83,25 +101,42 @@ impl Planner {
                 }
             };
             let Some(org) = envelope.org else {
-                prepared.push(Prepared::Dead(tag, dead(&envelope, None, "it leads to no organisation")));
+                prepared.push(Prepared::Dead(
+                    tag,
+                    dead(&envelope, None, "it leads to no organisation"),
+                ));
                 continue;
             };
             let Some(rules) = book.get(org) else {
-                held.push(Delivery { tag, event: Ok(envelope) });
+                held.push(Delivery {
+                    tag,
+                    event: Ok(envelope),
+                });
                 continue;
             };
             let callback = callback(&envelope);
-            // What it says stands with its action: recorded as an event besides, it would hide those that people look for.
+            // What it says stands with its action: recorded as an event besides, it would hide
+            // those that people look for.
             let is_told = callback.is_some();
             if let Some((action, provider_ref)) = callback {
-                prepared.push(Prepared::Callback { org, action, provider_ref });
+                prepared.push(Prepared::Callback {
+                    org,
+                    action,
+                    provider_ref,
+                });
             }
             if !rules.is_active {
-                prepared.push(Prepared::Dead(tag, dead(&envelope, Some(org), "its organisation is not active")));
+                prepared.push(Prepared::Dead(
+                    tag,
+                    dead(&envelope, Some(org), "its organisation is not active"),
+                ));
                 continue;
             }
             if !rules.are_readable() {
-                prepared.push(Prepared::Dead(tag, dead(&envelope, Some(org), "a rule of its organisation cannot be read")));
+                prepared.push(Prepared::Dead(
+                    tag,
+                    dead(&envelope, Some(org), "a rule of its organisation cannot be read"),
+                ));
                 continue;
             }
             // A panic costs this event only.
@@ -116,8 +151,12 @@ impl Planner {
                     Err(delivery) => held.push(delivery),
                 },
                 Err(_) => {
-                    error!(event.id = %envelope.id, org.id = %org, "Planning event {} broke inside Hookswitch; it is set aside", envelope.id);
-                    prepared.push(Prepared::Dead(tag, dead(&envelope, Some(org), "planning it broke inside Hookswitch")));
+                    error!(event.id = %envelope.id, org.id = %org, "Planning event {} broke inside Hookswitch; it is \
+                        set aside", envelope.id);
+                    prepared.push(Prepared::Dead(
+                        tag,
+                        dead(&envelope, Some(org), "planning it broke inside Hookswitch"),
+                    ));
                 }
             }
             // Long batches let others have the thread between two events.
@@ -126,8 +165,14 @@ impl Planner {
         prepared
     }
 
-    /// Commits what is prepared; `false` when the database was away, with what is left still in `prepared`.
-    pub async fn commit(&mut self, prepared: &mut Vec<Prepared>, done: &mut Vec<DeliveryTag>, held: &mut Vec<Delivery>) -> bool {
+    /// Commits what is prepared; `false` when the database was away, with what is left still in
+    /// `prepared`.
+    pub async fn commit(
+        &mut self,
+        prepared: &mut Vec<Prepared>,
+        done: &mut Vec<DeliveryTag>,
+        held: &mut Vec<Delivery>,
+    ) -> bool {
         let mut events = Vec::new();
         let mut rest = Vec::new();
         for item in prepared.drain(..) {
@@ -145,8 +190,15 @@ impl Planner {
         for item in rest {
             let result = match &item {
                 Prepared::Dead(_, dead) => self.bury(dead.clone()).await,
-                Prepared::Callback { org, action, provider_ref, .. } => self.settle(*org, *action, provider_ref).await,
-                Prepared::Event(..) | Prepared::Unsealed(..) => Err(StoreError::Unavailable { doing: "seal a payload" }),
+                Prepared::Callback {
+                    org,
+                    action,
+                    provider_ref,
+                    ..
+                } => self.settle(*org, *action, provider_ref).await,
+                Prepared::Event(..) | Prepared::Unsealed(..) => Err(StoreError::Unavailable {
+                    doing: "seal a payload",
+                }),
             };
             let tag = match &item {
                 Prepared::Dead(tag, _) | Prepared::Event(tag, _) | Prepared::Unsealed(tag, _) => Some(*tag),
@@ -184,18 +236,27 @@ impl Planner {
                 }
                 Err(StoreError::Unavailable { .. }) => {
                     is_away = true;
-                    prepared.extend(tags.into_iter().zip(events.iter().cloned()).map(|(tag, event)| Prepared::Event(tag, event)));
+                    prepared.extend(
+                        tags.into_iter()
+                            .zip(events.iter().cloned())
+                            .map(|(tag, event)| Prepared::Event(tag, event)),
+                    );
                 }
                 Err(error) if events.len() == 1 => {
-                    error!(event.id = %events[0].envelope.id, org.id = %events[0].org, %error, "Event {} cannot be stored; it is set aside", events[0].envelope.id);
-                    prepared.push(Prepared::Dead(tags[0], dead(&events[0].envelope, Some(events[0].org), &error.to_string())));
+                    error!(event.id = %events[0].envelope.id, org.id = %events[0].org, %error, "Event {} cannot be \
+                        stored; it is set aside", events[0].envelope.id);
+                    prepared.push(Prepared::Dead(
+                        tags[0],
+                        dead(&events[0].envelope, Some(events[0].org), &error.to_string()),
+                    ));
                     // Not away: the caller comes again at once to bury it.
                     return Box::pin(self.commit_after(prepared, done, held, batches)).await;
                 }
                 // One of them is to blame: the halves find it (rule 15).
                 Err(error) => {
                     debug!(%error, "A batch of {} events is bisected", events.len());
-                    let mut halves: Vec<(DeliveryTag, PlannedEvent)> = tags.into_iter().zip(events.iter().cloned()).collect();
+                    let mut halves: Vec<(DeliveryTag, PlannedEvent)> =
+                        tags.into_iter().zip(events.iter().cloned()).collect();
                     let second = halves.split_off(halves.len() / 2);
                     batches.push(second);
                     batches.push(halves);
@@ -212,30 +273,49 @@ impl Planner {
         held: &mut Vec<Delivery>,
         batches: Vec<Vec<(DeliveryTag, PlannedEvent)>>,
     ) -> bool {
-        prepared.extend(batches.into_iter().rev().flatten().map(|(tag, event)| Prepared::Event(tag, event)));
+        prepared.extend(
+            batches
+                .into_iter()
+                .rev()
+                .flatten()
+                .map(|(tag, event)| Prepared::Event(tag, event)),
+        );
         self.commit(prepared, done, held).await
     }
 
-    /// Seals the body and the requests. While data keys cannot be read it stays as it is; what does not open is handed back, to be held: it stands in
-    /// no other organisation's way.
+    /// Seals the body and the requests. While data keys cannot be read it stays as it is; what does
+    /// not open is handed back, to be held: it stands in no other organisation's way.
     async fn seal(&mut self, tag: DeliveryTag, unsealed: Unsealed) -> Result<Prepared, Delivery> {
         match self.sealed(&unsealed).await {
             Ok(event) => Ok(Prepared::Event(tag, event)),
             Err(VaultError::Store { .. }) => Ok(Prepared::Unsealed(tag, Box::new(unsealed))),
             Err(error) => {
-                warn!(event.id = %unsealed.envelope.id, org.id = %unsealed.org, %error, "Event {} waits: its organisation's data key does not open", unsealed.envelope.id);
-                Err(Delivery { tag, event: Ok(unsealed.envelope) })
+                warn!(event.id = %unsealed.envelope.id, org.id = %unsealed.org, %error, "Event {} waits: its \
+                    organisation's data key does not open", unsealed.envelope.id);
+                Err(Delivery {
+                    tag,
+                    event: Ok(unsealed.envelope),
+                })
             }
         }
     }
 
     async fn sealed(&mut self, unsealed: &Unsealed) -> Result<PlannedEvent, VaultError> {
-        let Unsealed { org, envelope, actions: drafted } = unsealed;
+        let Unsealed {
+            org,
+            envelope,
+            actions: drafted,
+        } = unsealed;
         let body = self.vault.seal(*org, Purpose::Payload, &envelope.body).await?;
         let mut actions = Vec::with_capacity(drafted.len());
         let mut left = self.budget_left(*org);
         for Drafted { rule, result } in drafted {
-            let expires_after = rule.spec.expires_after_seconds.map_or(rule.spec.action.expires_after_default(), |seconds| Duration::from_secs(seconds.into()));
+            let expires_after = rule
+                .spec
+                .expires_after_seconds
+                .map_or(rule.spec.action.expires_after_default(), |seconds| {
+                    Duration::from_secs(seconds.into())
+                });
             let mut action = PlannedAction {
                 id: ActionId::generate(),
                 rule: rule.id,
@@ -246,8 +326,9 @@ impl Planner {
                 state: ActionState::Dead,
                 cause: None,
                 detail: None,
-                // A sender's clock may run ahead; ours bounds it.
-                // From the receipt, not from the time that the sender writes: a clock of theirs must not expire an action of ours (decision 0007).
+                // A sender's clock may run ahead; ours bounds it. From the receipt, not from the
+                // time that the sender writes: a clock of theirs must not expire an action of ours
+                // (decision 0007).
                 expires_at: envelope.received_at + expires_after,
             };
             match result {
@@ -260,7 +341,10 @@ impl Planner {
                         action.state = ActionState::Pending;
                     } else {
                         action.cause = Some(Cause::DayBudget);
-                        action.detail = Some(format!("the organisation's {} actions of the day are used up", self.settings.actions_per_day_max));
+                        action.detail = Some(format!(
+                            "the organisation's {} actions of the day are used up",
+                            self.settings.actions_per_day_max
+                        ));
                     }
                 }
                 Err(error) => {
@@ -270,7 +354,13 @@ impl Planner {
             }
             actions.push(action);
         }
-        Ok(PlannedEvent { org: *org, envelope: envelope.clone(), body, actions, series: 0 })
+        Ok(PlannedEvent {
+            org: *org,
+            envelope: envelope.clone(),
+            body,
+            actions,
+            series: 0,
+        })
     }
 
     fn budget_left(&mut self, org: OrgId) -> u64 {
@@ -279,7 +369,9 @@ impl Planner {
             self.today = today;
             self.planned_today.clear();
         }
-        self.settings.actions_per_day_max.saturating_sub(self.planned_today.get(&org).copied().unwrap_or(0))
+        self.settings
+            .actions_per_day_max
+            .saturating_sub(self.planned_today.get(&org).copied().unwrap_or(0))
     }
 
     fn count(&mut self, events: &[PlannedEvent], results: &[Planned]) {
@@ -325,7 +417,11 @@ impl Planner {
             // What cannot be sealed is not kept in the clear.
             dead.envelope = match self.vault.seal(org, Purpose::Payload, &dead.envelope).await {
                 Ok(sealed) => sealed.0.into_vec(),
-                Err(VaultError::Store { .. }) => return Err(StoreError::Unavailable { doing: "seal an event that is set aside" }),
+                Err(VaultError::Store { .. }) => {
+                    return Err(StoreError::Unavailable {
+                        doing: "seal an event that is set aside",
+                    });
+                }
                 Err(_) => Vec::new(),
             };
         }
@@ -361,14 +457,19 @@ fn dead(envelope: &Envelope, org: Option<OrgId>, reason: &str) -> DeadEvent {
     }
 }
 
-/// A Twilio status callback of a send of ours: our id is in the URL that we gave with it, under Twilio's signature (rule 2).
+/// A Twilio status callback of a send of ours: our id is in the URL that we gave with it, under
+/// Twilio's signature (rule 2).
 fn callback(envelope: &Envelope) -> Option<(ActionId, String)> {
     if envelope.source != Source::Twilio || envelope.event_type.kind() != "message-status" {
         return None;
     }
-    let action = pairs(envelope.query.as_bytes()).find(|(name, _)| *name == b"action").and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok())?;
+    let action = pairs(envelope.query.as_bytes())
+        .find(|(name, _)| *name == b"action")
+        .and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok())?;
     // SIDs are plain letters and digits: nothing to decode.
-    let sid = pairs(&envelope.body).find(|(name, _)| *name == b"MessageSid").map(|(_, value)| value)?;
+    let sid = pairs(&envelope.body)
+        .find(|(name, _)| *name == b"MessageSid")
+        .map(|(_, value)| value)?;
     let is_sid = sid.len() == 34 && sid.iter().all(u8::is_ascii_alphanumeric);
     is_sid.then(|| (action, String::from_utf8_lossy(sid).into_owned()))
 }
@@ -380,18 +481,30 @@ fn pairs(form: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// Applies all rules of an organisation to one event, under one budget. A rule that fails costs its own action only.
+/// Applies all rules of an organisation to one event, under one budget. A rule that fails costs its
+/// own action only.
 fn draft(rules: &OrgRules, envelope: &Envelope, fuel: u64) -> Vec<Drafted> {
     let mut drafted = Vec::new();
     let mut context = None;
     let mut budget = Budget::new(fuel);
-    let meant = rules.rules.iter().filter(|rule| rule.spec.source == envelope.source && rule.spec.event_type.matches(&envelope.event_type));
+    let meant = rules
+        .rules
+        .iter()
+        .filter(|rule| rule.spec.source == envelope.source && rule.spec.event_type.matches(&envelope.event_type));
     for rule in meant.take(RULES_PER_TYPE_MAX) {
         let compiled = match rule.compiled() {
             Ok(compiled) => compiled,
             Err(problems) => {
-                let detail = problems.first().map_or_else(String::new, |first| format!("the rule does not compile: {}: {}", first.field, first.problem));
-                drafted.push(Drafted { rule: rule.clone(), result: Err(RuleError { cause: Cause::TemplateFailed, detail }) });
+                let detail = problems.first().map_or_else(String::new, |first| {
+                    format!("the rule does not compile: {}: {}", first.field, first.problem)
+                });
+                drafted.push(Drafted {
+                    rule: rule.clone(),
+                    result: Err(RuleError {
+                        cause: Cause::TemplateFailed,
+                        detail,
+                    }),
+                });
                 continue;
             }
         };
@@ -402,7 +515,10 @@ fn draft(rules: &OrgRules, envelope: &Envelope, fuel: u64) -> Vec<Drafted> {
             Ok(true) => compiled.render(context, &mut budget),
             Err(error) => Err(error),
         };
-        drafted.push(Drafted { rule: rule.clone(), result });
+        drafted.push(Drafted {
+            rule: rule.clone(),
+            result,
+        });
     }
     drafted
 }

@@ -26,7 +26,10 @@ pub(super) struct ActiveRule {
 
 impl ActiveRule {
     pub fn compiled(&self) -> Result<&Compiled, &[FieldProblem]> {
-        self.compiled.get_or_init(|| Compiled::new(&self.spec)).as_ref().map_err(Vec::as_slice)
+        self.compiled
+            .get_or_init(|| Compiled::new(&self.spec))
+            .as_ref()
+            .map_err(Vec::as_slice)
     }
 }
 
@@ -35,7 +38,8 @@ pub(super) struct OrgRules {
     pub is_active: bool,
     /// In the order of their ids. Shared with plans that run.
     pub rules: Vec<Arc<ActiveRule>>,
-    /// Rules that cannot be read. What they would have wanted is unknown, so nothing of this organisation is unwanted while there is one (rule 7).
+    /// Rules that cannot be read. What they would have wanted is unknown, so nothing of this
+    /// organisation is unwanted while there is one (rule 7).
     unreadable: BTreeSet<Box<[u8]>>,
 }
 
@@ -45,7 +49,8 @@ impl OrgRules {
     }
 }
 
-/// A snapshot of all rules, and the version that it is current for. An organisation that is not in it is not known.
+/// A snapshot of all rules, and the version that it is current for. An organisation that is not in
+/// it is not known.
 #[derive(Default)]
 pub(super) struct RuleBook {
     version: i64,
@@ -61,7 +66,8 @@ impl RuleBook {
         self.organisations.get(&org)
     }
 
-    /// One read of the version, and a load of what changed since, if anything did. After it the book is current for the moment of the call.
+    /// One read of the version, and a load of what changed since, if anything did. After it the
+    /// book is current for the moment of the call.
     pub async fn refresh(&mut self, store: &dyn Store) -> Result<(), StoreError> {
         if store.config_version().await? != self.version {
             self.apply(store.load_rule_changes(self.version).await?);
@@ -79,7 +85,13 @@ impl RuleBook {
         for rule in changes.unreadable {
             self.set_aside(rule);
         }
-        catalogue::RULES_UNREADABLE.set(self.organisations.values().map(|org| org.unreadable.len()).sum::<usize>() as f64, &[]);
+        catalogue::RULES_UNREADABLE.set(
+            self.organisations
+                .values()
+                .map(|org| org.unreadable.len())
+                .sum::<usize>() as f64,
+            &[],
+        );
         self.version = changes.version;
     }
 
@@ -90,7 +102,14 @@ impl RuleBook {
         rules.retain(|known| known.id != rule.id);
         if !is_deleted && rule.spec.enabled {
             let at = rules.partition_point(|known| known.id < rule.id);
-            rules.insert(at, Arc::new(ActiveRule { id: rule.id, spec: rule.spec, compiled: OnceLock::new() }));
+            rules.insert(
+                at,
+                Arc::new(ActiveRule {
+                    id: rule.id,
+                    spec: rule.spec,
+                    compiled: OnceLock::new(),
+                }),
+            );
         }
     }
 
@@ -102,7 +121,8 @@ impl RuleBook {
             org.unreadable.remove(&rule.key);
             return;
         }
-        error!(org.id = %rule.org, rule.id = hex::encode(&rule.key), column = rule.column, "A stored rule cannot be read: events of its organisation are set aside until it is saved again or deleted");
+        error!(org.id = %rule.org, rule.id = hex::encode(&rule.key), column = rule.column, "A stored rule cannot be \
+            read: events of its organisation are set aside until it is saved again or deleted");
         org.unreadable.insert(rule.key);
     }
 }

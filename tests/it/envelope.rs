@@ -13,7 +13,8 @@ fn schema() -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// What of JSON Schema `envelope.json` uses. An unknown word is an error, so that the schema cannot say what is not checked.
+/// What of JSON Schema `envelope.json` uses. An unknown word is an error, so that the schema cannot
+/// say what is not checked.
 fn violations(schema: &Value, attributes: &BTreeMap<&str, String>) -> Vec<String> {
     let mut violations = Vec::new();
     for required in schema["required"].as_array().unwrap() {
@@ -50,7 +51,10 @@ fn violations(schema: &Value, attributes: &BTreeMap<&str, String>) -> Vec<String
 fn named(envelope: &Envelope) -> BTreeMap<&'static str, String> {
     let attributes = attributes(envelope);
     let count = attributes.len();
-    let named: BTreeMap<_, _> = attributes.into_iter().map(|(name, text)| (name, text.into_owned())).collect();
+    let named: BTreeMap<_, _> = attributes
+        .into_iter()
+        .map(|(name, text)| (name, text.into_owned()))
+        .collect();
     assert_eq!(named.len(), count, "a name stands twice");
     named
 }
@@ -69,7 +73,11 @@ fn attributes_of_every_source_are_as_the_schema_says() {
         (envelope.time, envelope.received_at) = (Timestamp::from_micros(i64::MAX), Timestamp::from_micros(i64::MIN));
         let named = named(&envelope);
         assert_eq!(violations(&schema, &named), [""; 0]);
-        assert_eq!(named.len(), schema["properties"].as_object().unwrap().len(), "the schema describes what never travels");
+        assert_eq!(
+            named.len(),
+            schema["properties"].as_object().unwrap().len(),
+            "the schema describes what never travels"
+        );
     }
 }
 

@@ -24,15 +24,31 @@ async fn a_signed_webhook_is_published_once_with_its_owner_and_answered_as_vapi_
     ] {
         headers.push((name.parse().unwrap(), value.parse().unwrap()));
     }
-    let answer = ingress.exchange(&request(path, "application/json", &headers, a.body().as_bytes())).await;
-    assert_eq!((answer.status, answer.text(), answer.header("content-type")), (200, "{}", Some("application/json")));
+    let answer = ingress
+        .exchange(&request(path, "application/json", &headers, a.body().as_bytes()))
+        .await;
+    assert_eq!(
+        (answer.status, answer.text(), answer.header("content-type")),
+        (200, "{}", Some("application/json"))
+    );
     let events = ingress.queue.events();
-    let [event] = &events[..] else { panic!("one event, not {}", events.len()) };
-    assert_eq!((event.org, event.endpoint, event.event_type.as_str()), (Some(a.org), None, "vapi.status-update"));
-    assert_eq!((&*event.path, &*event.query, &*event.content_type), ("/webhooks/vapi", "x=1&y=%2F", "application/json"));
+    let [event] = &events[..] else {
+        panic!("one event, not {}", events.len())
+    };
+    assert_eq!(
+        (event.org, event.endpoint, event.event_type.as_str()),
+        (Some(a.org), None, "vapi.status-update")
+    );
+    assert_eq!(
+        (&*event.path, &*event.query, &*event.content_type),
+        ("/webhooks/vapi", "x=1&y=%2F", "application/json")
+    );
     assert_eq!((event.received_at, event.time, event.hops), (NOW, NOW, 0));
     assert_eq!(event.body, a.body().as_bytes());
-    assert_eq!(event.traceparent.as_deref(), Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+    assert_eq!(
+        event.traceparent.as_deref(),
+        Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    );
     assert_eq!(event.headers, [("user-agent".into(), "Vapi/1".into())]);
 }
 
@@ -40,13 +56,27 @@ async fn a_signed_webhook_is_published_once_with_its_owner_and_answered_as_vapi_
 async fn twilio_is_verified_over_the_url_that_it_saw_and_gets_twiml() {
     let (ingress, [a, b]) = Ingress::start(settings()).await;
     let path = "/webhooks/twilio?lang=de";
-    let params = [("MessageSid", "SM1"), ("From", "+15550001"), ("Body", "Grüße & +"), ("SmsStatus", "received"), ("NumMedia", "0")];
+    let params = [
+        ("MessageSid", "SM1"),
+        ("From", "+15550001"),
+        ("Body", "Grüße & +"),
+        ("SmsStatus", "received"),
+        ("NumMedia", "0"),
+    ];
     let answer = ingress.exchange(&a.twilio(path, &params)).await;
-    assert_eq!((answer.status, answer.text(), answer.header("content-type")), (200, "<Response/>", Some("text/xml")));
+    assert_eq!(
+        (answer.status, answer.text(), answer.header("content-type")),
+        (200, "<Response/>", Some("text/xml"))
+    );
     let event = &ingress.queue.events()[0];
-    assert_eq!((event.org, event.event_type.as_str()), (Some(a.org), "twilio.message-received"));
+    assert_eq!(
+        (event.org, event.event_type.as_str()),
+        (Some(a.org), "twilio.message-received")
+    );
     // The host is the setting's, whatever the request or a stranger's header says of it.
-    let told = String::from_utf8(a.twilio(path, &params)).unwrap().replace("host: test", "host: evil.example\r\nx-forwarded-host: evil.example");
+    let told = String::from_utf8(a.twilio(path, &params))
+        .unwrap()
+        .replace("host: test", "host: evil.example\r\nx-forwarded-host: evil.example");
     assert_eq!(ingress.exchange(told.as_bytes()).await.status, 200);
     // Another organisation's token over the first one's number.
     let wrong = resigned(&a, &b, path, &params);
@@ -56,7 +86,11 @@ async fn twilio_is_verified_over_the_url_that_it_saw_and_gets_twiml() {
 
 /// The request to `to`, signed by `by`.
 fn resigned(to: &Tenant, by: &Tenant, path: &str, params: &[(&str, &str)]) -> Vec<u8> {
-    let forged = Tenant { org: to.org, assistant: to.assistant.clone(), secret: by.secret.clone() };
+    let forged = Tenant {
+        org: to.org,
+        assistant: to.assistant.clone(),
+        secret: by.secret.clone(),
+    };
     forged.twilio(path, params)
 }
 
@@ -71,14 +105,38 @@ async fn what_nobody_vouches_for_gets_one_answer_and_is_kept_with_its_cause() {
     let second = Duration::from_secs(1);
     let plain = |headers: &[_], body: &str| request(path, "application/json", headers, body.as_bytes());
     let cases = [
-        (plain(&a.sign(path, body.as_bytes(), NOW), &tampered), "bad_signature", Some(a.org)),
-        (plain(&b.sign(path, body.as_bytes(), NOW), &body), "bad_signature", Some(a.org)),
+        (
+            plain(&a.sign(path, body.as_bytes(), NOW), &tampered),
+            "bad_signature",
+            Some(a.org),
+        ),
+        (
+            plain(&b.sign(path, body.as_bytes(), NOW), &body),
+            "bad_signature",
+            Some(a.org),
+        ),
         (plain(&[], &body), "bad_signature", Some(a.org)),
-        (plain(&a.sign(path, body.as_bytes(), NOW - 301 * second), &body), "too_old", Some(a.org)),
-        (plain(&a.sign(path, body.as_bytes(), NOW + 301 * second), &body), "too_old", Some(a.org)),
-        (plain(&a.sign(path, stranger.as_bytes(), NOW), &stranger), "unknown_route", None),
+        (
+            plain(&a.sign(path, body.as_bytes(), NOW - 301 * second), &body),
+            "too_old",
+            Some(a.org),
+        ),
+        (
+            plain(&a.sign(path, body.as_bytes(), NOW + 301 * second), &body),
+            "too_old",
+            Some(a.org),
+        ),
+        (
+            plain(&a.sign(path, stranger.as_bytes(), NOW), &stranger),
+            "unknown_route",
+            None,
+        ),
         // A signs what names B: A vouches for it, and it is neither A's nor B's event (rule 17).
-        (plain(&a.sign(path, conflicting.as_bytes(), NOW), &conflicting), "conflicting_route", Some(a.org)),
+        (
+            plain(&a.sign(path, conflicting.as_bytes(), NOW), &conflicting),
+            "conflicting_route",
+            Some(a.org),
+        ),
     ];
     let mut answers = Vec::new();
     for (bytes, cause, org) in &cases {
@@ -86,19 +144,45 @@ async fn what_nobody_vouches_for_gets_one_answer_and_is_kept_with_its_cause() {
         assert_eq!(answer.status, 401, "{cause}");
         answers.push(answer.without_date_and_id());
         let newest = &ingress.rejections(answers.len()).await[0];
-        assert_eq!(newest.id.to_string(), answer.request_id(), "what the sender is told finds the rejection");
-        assert_eq!((&*newest.cause, newest.org, newest.status, newest.is_claimed), (*cause, *org, 401, org.is_some()));
-        assert_eq!(usize::try_from(newest.bytes).unwrap(), bytes.len() - bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap() - 4);
+        assert_eq!(
+            newest.id.to_string(),
+            answer.request_id(),
+            "what the sender is told finds the rejection"
+        );
+        assert_eq!(
+            (&*newest.cause, newest.org, newest.status, newest.is_claimed),
+            (*cause, *org, 401, org.is_some())
+        );
+        assert_eq!(
+            usize::try_from(newest.bytes).unwrap(),
+            bytes.len() - bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap() - 4
+        );
     }
-    assert!(answers.iter().all(|answer| *answer == answers[0]), "one answer for all: {answers:?}");
+    assert!(
+        answers.iter().all(|answer| *answer == answers[0]),
+        "one answer for all: {answers:?}"
+    );
     assert!(ingress.queue.events().is_empty());
-    // The organisation sees those that carry its ids, without what a stranger wrote in them; another one sees nothing.
+    // The organisation sees those that carry its ids, without what a stranger wrote in them;
+    // another one sees nothing.
     let own = ingress.rejections_of(Some(a.org), 6).await;
-    assert!(own.len() == 6 && own.iter().all(|rejection| rejection.is_claimed && rejection.head.is_empty() && !rejection.ids.is_empty()), "{own:?}");
+    assert!(
+        own.len() == 6
+            && own
+                .iter()
+                .all(|rejection| rejection.is_claimed && rejection.head.is_empty() && !rejection.ids.is_empty()),
+        "{own:?}"
+    );
     assert!(ingress.rejections_of(Some(b.org), 0).await.is_empty());
     // Inside the window, to the second, on both sides.
     for at in [NOW - 300 * second, NOW + 300 * second] {
-        assert_eq!(ingress.exchange(&plain(&a.sign(path, body.as_bytes(), at), &body)).await.status, 200);
+        assert_eq!(
+            ingress
+                .exchange(&plain(&a.sign(path, body.as_bytes(), at), &body))
+                .await
+                .status,
+            200
+        );
     }
 }
 
@@ -109,7 +193,14 @@ async fn an_endpoint_is_verified_by_its_own_secret_and_without_one_by_its_organi
     let with = ingress.add_endpoint(&a, &[], Some(&own)).await;
     let without = ingress.add_endpoint(&a, &[], None).await;
     let body = a.body();
-    let post = |path: &str, secret: &SecretBytes| request(path, "application/json", &sign(secret, path, body.as_bytes(), NOW), body.as_bytes());
+    let post = |path: &str, secret: &SecretBytes| {
+        request(
+            path,
+            "application/json",
+            &sign(secret, path, body.as_bytes(), NOW),
+            body.as_bytes(),
+        )
+    };
     for (path, secret, status, endpoint) in [
         (format!("/webhooks/vapi/{with}"), &own, 200, Some(with)),
         (format!("/webhooks/vapi/{with}"), &a.secret, 401, None),
@@ -123,14 +214,23 @@ async fn an_endpoint_is_verified_by_its_own_secret_and_without_one_by_its_organi
         assert_eq!(ingress.exchange(&post(&path, secret)).await.status, status, "{path}");
         let events = ingress.queue.events();
         if status == 200 {
-            assert_eq!((events.last().unwrap().org, events.last().unwrap().endpoint), (Some(a.org), endpoint), "{path}");
+            assert_eq!(
+                (events.last().unwrap().org, events.last().unwrap().endpoint),
+                (Some(a.org), endpoint),
+                "{path}"
+            );
         } else {
             assert_eq!(events.len(), before, "{path}");
         }
     }
     // On its own URL a rejection is not only claimed to be the organisation's.
     let seen = ingress.rejections_of(Some(a.org), 1).await;
-    assert!(seen.iter().any(|rejection| rejection.endpoint == Some(with) && !rejection.is_claimed && rejection.head.contains("status-update")), "{seen:?}");
+    assert!(
+        seen.iter().any(|rejection| rejection.endpoint == Some(with)
+            && !rejection.is_claimed
+            && rejection.head.contains("status-update")),
+        "{seen:?}"
+    );
 }
 
 #[tokio::test]
@@ -142,7 +242,11 @@ async fn types_that_an_endpoint_ignores_are_verified_and_answered_and_go_nowhere
     assert_eq!(ingress.exchange(&a.request(&path, &ignored)).await.status, 200);
     assert!(ingress.queue.events().is_empty());
     let unsigned = request(&path, "application/json", &[], ignored.as_bytes());
-    assert_eq!(ingress.exchange(&unsigned).await.status, 401, "ignored is not unverified");
+    assert_eq!(
+        ingress.exchange(&unsigned).await.status,
+        401,
+        "ignored is not unverified"
+    );
     assert_eq!(ingress.exchange(&a.request(&path, &a.body())).await.status, 200);
     assert_eq!(ingress.queue.events().len(), 1);
 }
@@ -150,13 +254,20 @@ async fn types_that_an_endpoint_ignores_are_verified_and_answered_and_go_nowhere
 #[tokio::test]
 async fn a_question_is_made_durable_like_all_others_and_answered_with_something_valid() {
     let (ingress, [a, _]) = Ingress::start(settings()).await;
-    let body = a
-        .body()
-        .replace("status-update", "tool-calls")
-        .replace(r#""status":"ringing""#, r#""toolCallList":[{"id":"t1","type":"function","function":{"name":"book","arguments":"{}"}}]"#);
+    let body = a.body().replace("status-update", "tool-calls").replace(
+        r#""status":"ringing""#,
+        r#""toolCallList":[{"id":"t1","type":"function","function":{"name":"book","arguments":"{}"}}]"#,
+    );
     let answer = ingress.exchange(&a.request("/webhooks/vapi", &body)).await;
     let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
-    assert_eq!((answer.status, &json["results"][0]["toolCallId"], &json["results"][0]["name"]), (200, &"t1".into(), &"book".into()));
+    assert_eq!(
+        (
+            answer.status,
+            &json["results"][0]["toolCallId"],
+            &json["results"][0]["name"]
+        ),
+        (200, &"t1".into(), &"book".into())
+    );
     assert_eq!(ingress.queue.events().len(), 1);
 }
 
@@ -165,24 +276,64 @@ async fn rule_9_what_would_be_refused_is_looked_at_again_and_while_routes_are_st
     let (ingress, [a, _]) = Ingress::start(settings()).await;
     // Made after the snapshot was loaded; nothing else refreshes it here.
     ingress.prove(&a, "asst-later").await;
-    assert_eq!(ingress.exchange(&a.request("/webhooks/vapi", &vapi_body("asst-later"))).await.status, 200);
+    assert_eq!(
+        ingress
+            .exchange(&a.request("/webhooks/vapi", &vapi_body("asst-later")))
+            .await
+            .status,
+        200
+    );
     let rotated = SecretBytes::from("rotated-".repeat(4));
-    ingress.add_secret(&a, &rotated, Some(NOW + Duration::from_mins(1))).await;
+    ingress
+        .add_secret(&a, &rotated, Some(NOW + Duration::from_mins(1)))
+        .await;
     let body = a.body();
-    let with = |secret: &SecretBytes, at| request("/webhooks/vapi", "application/json", &sign(secret, "/webhooks/vapi", body.as_bytes(), at), body.as_bytes());
-    assert_eq!(ingress.exchange(&with(&rotated, NOW)).await.status, 200, "the new one at once");
-    assert_eq!(ingress.exchange(&with(&a.secret, NOW)).await.status, 200, "the old one while it overlaps");
+    let with = |secret: &SecretBytes, at| {
+        request(
+            "/webhooks/vapi",
+            "application/json",
+            &sign(secret, "/webhooks/vapi", body.as_bytes(), at),
+            body.as_bytes(),
+        )
+    };
+    assert_eq!(
+        ingress.exchange(&with(&rotated, NOW)).await.status,
+        200,
+        "the new one at once"
+    );
+    assert_eq!(
+        ingress.exchange(&with(&a.secret, NOW)).await.status,
+        200,
+        "the old one while it overlaps"
+    );
     ingress.clock.advance(Duration::from_secs(61));
     let later = NOW + Duration::from_secs(61);
-    assert_eq!(ingress.exchange(&with(&a.secret, later)).await.status, 401, "and not after its end");
+    assert_eq!(
+        ingress.exchange(&with(&a.secret, later)).await.status,
+        401,
+        "and not after its end"
+    );
     assert_eq!(ingress.exchange(&with(&rotated, later)).await.status, 200);
 
-    let stale = ReceiverSettings { snapshot_stale_seconds: Duration::ZERO, ..settings() };
+    let stale = ReceiverSettings {
+        snapshot_stale_seconds: Duration::ZERO,
+        ..settings()
+    };
     let (ingress, [a, b]) = Ingress::start(stale).await;
-    let answer =
-        ingress.exchange(&request("/webhooks/vapi", "application/json", &b.sign("/webhooks/vapi", a.body().as_bytes(), NOW), a.body().as_bytes())).await;
+    let answer = ingress
+        .exchange(&request(
+            "/webhooks/vapi",
+            "application/json",
+            &b.sign("/webhooks/vapi", a.body().as_bytes(), NOW),
+            a.body().as_bytes(),
+        ))
+        .await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")));
-    assert_eq!(ingress.exchange(&a.request("/webhooks/vapi", &a.body())).await.status, 200, "what verifies goes on");
+    assert_eq!(
+        ingress.exchange(&a.request("/webhooks/vapi", &a.body())).await.status,
+        200,
+        "what verifies goes on"
+    );
 }
 
 #[tokio::test]
@@ -190,8 +341,15 @@ async fn rule_9_while_the_database_is_away_known_routes_go_on() {
     use hookswitch::store::Base;
     let (ingress, [a, b]) = Ingress::start(settings()).await;
     ingress.store.close().await;
-    assert_eq!(ingress.exchange(&a.request("/webhooks/vapi", &a.body())).await.status, 200);
-    assert_eq!(ingress.exchange(&b.request("/webhooks/vapi", &b.body())).await.status, 200, "also one whose key was never made ready");
+    assert_eq!(
+        ingress.exchange(&a.request("/webhooks/vapi", &a.body())).await.status,
+        200
+    );
+    assert_eq!(
+        ingress.exchange(&b.request("/webhooks/vapi", &b.body())).await.status,
+        200,
+        "also one whose key was never made ready"
+    );
     assert_eq!(ingress.queue.events().len(), 2);
 }
 
@@ -201,23 +359,54 @@ async fn rule_16_while_our_clock_is_off_too_old_is_503() {
     let clock = Arc::new(ManualClock::at(NOW + Duration::from_mins(6)));
     let (ingress, [a, b]) = Ingress::start_with(settings(), database, clock, None).await;
     let answer = ingress.exchange(&a.request("/webhooks/vapi", &a.body())).await;
-    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")), "signed now, six minutes ago by our clock");
-    let forged = request("/webhooks/vapi", "application/json", &b.sign("/webhooks/vapi", a.body().as_bytes(), NOW), a.body().as_bytes());
-    assert_eq!(ingress.exchange(&forged).await.status, 401, "a wrong signature is wrong at any time");
+    assert_eq!(
+        (answer.status, answer.header("retry-after")),
+        (503, Some("5")),
+        "signed now, six minutes ago by our clock"
+    );
+    let forged = request(
+        "/webhooks/vapi",
+        "application/json",
+        &b.sign("/webhooks/vapi", a.body().as_bytes(), NOW),
+        a.body().as_bytes(),
+    );
+    assert_eq!(
+        ingress.exchange(&forged).await.status,
+        401,
+        "a wrong signature is wrong at any time"
+    );
 }
 
 #[tokio::test]
 async fn rule_5_hops_are_counted_by_a_signed_header_and_refused_above_the_limit() {
     let (ingress, [a, _]) = Ingress::start(settings()).await;
     let signed = |hops: u8| {
-        let tag = ingress.vault.fingerprint(OrgId::from_uuid(uuid::Uuid::nil()), format!("hops:{hops}").as_bytes());
+        let tag = ingress
+            .vault
+            .fingerprint(OrgId::from_uuid(uuid::Uuid::nil()), format!("hops:{hops}").as_bytes());
         format!("{hops}.{}", tag.0)
     };
     let other = signed(1).split_once('.').unwrap().1.to_owned();
-    for (header, status, hops) in [(signed(1), 200, 1), (signed(3), 200, 3), (signed(4), 401, 0), (format!("4.{other}"), 200, 0), ("nonsense".into(), 200, 0)] {
+    for (header, status, hops) in [
+        (signed(1), 200, 1),
+        (signed(3), 200, 3),
+        (signed(4), 401, 0),
+        (format!("4.{other}"), 200, 0),
+        ("nonsense".into(), 200, 0),
+    ] {
         let mut headers = a.sign("/webhooks/vapi", a.body().as_bytes(), NOW);
-        headers.push((hookswitch::receiver::HOPS_HEADER.parse().unwrap(), header.parse().unwrap()));
-        let answer = ingress.exchange(&request("/webhooks/vapi", "application/json", &headers, a.body().as_bytes())).await;
+        headers.push((
+            hookswitch::receiver::HOPS_HEADER.parse().unwrap(),
+            header.parse().unwrap(),
+        ));
+        let answer = ingress
+            .exchange(&request(
+                "/webhooks/vapi",
+                "application/json",
+                &headers,
+                a.body().as_bytes(),
+            ))
+            .await;
         assert_eq!(answer.status, status, "{header}");
         if status == 200 {
             assert_eq!(ingress.queue.events().last().unwrap().hops, hops, "{header}");
@@ -228,12 +417,22 @@ async fn rule_5_hops_are_counted_by_a_signed_header_and_refused_above_the_limit(
 
 #[tokio::test]
 async fn what_cannot_be_made_durable_now_is_503_and_never_200_or_4xx() {
-    let (ingress, [a, _]) = Ingress::start(ReceiverSettings { publish_seconds_max: Duration::from_millis(200), ..settings() }).await;
+    let (ingress, [a, _]) = Ingress::start(ReceiverSettings {
+        publish_seconds_max: Duration::from_millis(200),
+        ..settings()
+    })
+    .await;
     let bytes = a.request("/webhooks/vapi", &a.body());
     for (mood, status) in [
         (Mood::Refuse(PublishError::Full { bytes: 1, bytes_max: 1 }), 503),
         (Mood::Refuse(PublishError::OverShare { org: a.org, bytes: 1 }), 503),
-        (Mood::Refuse(PublishError::DiskNearlyFull { free_bytes: 1, free_bytes_min: 2 }), 503),
+        (
+            Mood::Refuse(PublishError::DiskNearlyFull {
+                free_bytes: 1,
+                free_bytes_min: 2,
+            }),
+            503,
+        ),
         (Mood::Refuse(PublishError::Failed { reason: "disk".into() }), 503),
         (Mood::Refuse(PublishError::Closed), 503),
         (Mood::Wait, 503),
@@ -261,7 +460,10 @@ async fn b34_a_sender_that_vanishes_cancels_nothing_and_half_a_body_is_nothing()
     let mut ended = ingress.connect().await;
     ended.send(&bytes[..bytes.len() - 5]).await;
     ended.shut().await;
-    assert!(ended.answer().await.is_none_or(|answer| answer.status == 400), "a body that ended early is no webhook");
+    assert!(
+        ended.answer().await.is_none_or(|answer| answer.status == 400),
+        "a body that ended early is no webhook"
+    );
     ingress.queue.set(Mood::Take);
     let deadline = std::time::Instant::now() + WAIT;
     while ingress.queue.events().is_empty() {
@@ -269,7 +471,11 @@ async fn b34_a_sender_that_vanishes_cancels_nothing_and_half_a_body_is_nothing()
         tokio::task::yield_now().await;
     }
     assert_eq!(ingress.exchange(&bytes).await.status, 200);
-    assert_eq!(ingress.queue.events().len(), 2, "the whole one, and the one after it; nothing of the halves");
+    assert_eq!(
+        ingress.queue.events().len(),
+        2,
+        "the whole one, and the one after it; nothing of the halves"
+    );
 }
 
 #[tokio::test]
@@ -282,26 +488,45 @@ async fn a_soft_stop_finishes_publishes_and_takes_nothing_more() {
     ingress.stop.cancel();
     ingress.queue.set(Mood::Take);
     assert_eq!(wire.answer().await.unwrap().status, 200);
-    tokio::time::timeout(WAIT, ingress.listening).await.expect("the listener ends").unwrap();
+    tokio::time::timeout(WAIT, ingress.listening)
+        .await
+        .expect("the listener ends")
+        .unwrap();
     assert_eq!(ingress.queue.events().len(), 1);
 }
 
 #[tokio::test]
 async fn rule_21_a_flood_of_unknown_ids_gets_429_and_known_routes_are_always_verified() {
-    let (ingress, [a, b]) = Ingress::start(ReceiverSettings { unknown_per_second_max: 1, ..settings() }).await;
+    let (ingress, [a, b]) = Ingress::start(ReceiverSettings {
+        unknown_per_second_max: 1,
+        ..settings()
+    })
+    .await;
     let unknown = a.request("/webhooks/vapi", &vapi_body("asst-nobody"));
     let mut statuses = Vec::new();
     for _ in 0..4 {
         statuses.push(ingress.exchange(&unknown).await);
     }
     assert_eq!(statuses[0].status, 401);
-    let limited = statuses.iter().find(|answer| answer.status == 429).expect("one over the limit");
+    let limited = statuses
+        .iter()
+        .find(|answer| answer.status == 429)
+        .expect("one over the limit");
     assert_eq!(limited.header("retry-after"), Some("1"));
-    // From the same address, at the same time: right and wrong signatures of known ids are told apart as ever.
+    // From the same address, at the same time: right and wrong signatures of known ids are told
+    // apart as ever.
     for _ in 0..20 {
-        assert_eq!(ingress.exchange(&a.request("/webhooks/vapi", &a.body())).await.status, 200);
+        assert_eq!(
+            ingress.exchange(&a.request("/webhooks/vapi", &a.body())).await.status,
+            200
+        );
     }
-    let forged = request("/webhooks/vapi", "application/json", &b.sign("/webhooks/vapi", a.body().as_bytes(), NOW), a.body().as_bytes());
+    let forged = request(
+        "/webhooks/vapi",
+        "application/json",
+        &b.sign("/webhooks/vapi", a.body().as_bytes(), NOW),
+        a.body().as_bytes(),
+    );
     assert_eq!(ingress.exchange(&forged).await.status, 401);
     assert_eq!(ingress.queue.events().len(), 20);
 }
@@ -310,17 +535,34 @@ async fn rule_21_a_flood_of_unknown_ids_gets_429_and_known_routes_are_always_ver
 async fn c15_a_captured_request_verifies_nowhere_but_where_it_was_sent_and_not_for_ever() {
     let (ingress, [a, b]) = Ingress::start(settings()).await;
     let own = SecretBytes::from("own-".repeat(8));
-    let (first, other) = (ingress.add_endpoint(&a, &[], Some(&own)).await, ingress.add_endpoint(&b, &[], None).await);
+    let (first, other) = (
+        ingress.add_endpoint(&a, &[], Some(&own)).await,
+        ingress.add_endpoint(&b, &[], None).await,
+    );
     let path = format!("/webhooks/vapi/{first}");
     let body = a.body();
-    let captured = request(&path, "application/json", &sign(&own, &path, body.as_bytes(), NOW), body.as_bytes());
+    let captured = request(
+        &path,
+        "application/json",
+        &sign(&own, &path, body.as_bytes(), NOW),
+        body.as_bytes(),
+    );
     assert_eq!(ingress.exchange(&captured).await.status, 200);
     let again = ingress.exchange(&captured).await;
     assert_eq!(again.status, 200, "inside the window");
     let events = ingress.queue.events();
-    assert_eq!(events[0].dedupe_key, events[1].dedupe_key, "and the same event by its key");
-    let elsewhere = String::from_utf8(captured.clone()).unwrap().replace(&first.to_string(), &other.to_string());
-    assert_eq!(ingress.exchange(elsewhere.as_bytes()).await.status, 401, "another organisation's endpoint");
+    assert_eq!(
+        events[0].dedupe_key, events[1].dedupe_key,
+        "and the same event by its key"
+    );
+    let elsewhere = String::from_utf8(captured.clone())
+        .unwrap()
+        .replace(&first.to_string(), &other.to_string());
+    assert_eq!(
+        ingress.exchange(elsewhere.as_bytes()).await.status,
+        401,
+        "another organisation's endpoint"
+    );
     ingress.clock.advance(Duration::from_secs(301));
     assert_eq!(ingress.exchange(&captured).await.status, 401, "after the window");
     assert_eq!(ingress.queue.events().len(), 2);
@@ -341,7 +583,10 @@ async fn the_same_event_fifty_times_at_once_is_taken_each_time_under_one_key() {
 async fn settings_that_cannot_be_used_are_named() {
     use hookswitch::receiver::{Parts, Receiver};
     let (ingress, _) = Ingress::start(settings()).await;
-    let routes = hookswitch::routing::RouteTable::load(Arc::clone(&ingress.store) as _, Arc::clone(&ingress.clock) as _).await.unwrap();
+    let routes =
+        hookswitch::routing::RouteTable::load(Arc::clone(&ingress.store) as _, Arc::clone(&ingress.clock) as _)
+            .await
+            .unwrap();
     let build = |settings: ReceiverSettings| {
         let (routes, vault) = (Arc::clone(&routes), Arc::clone(&ingress.vault));
         let parts = Parts {
@@ -354,11 +599,25 @@ async fn settings_that_cannot_be_used_are_named() {
         };
         Receiver::new(parts).err().map(|error| error.to_string())
     };
-    for url in ["hooks.example", "ftp://hooks.example", "https://", "https://a/b", "https://a?b", "https://a@b", "https://a b"] {
-        let settings = ReceiverSettings { public_url: Some(url.into()), ..ReceiverSettings::default() };
+    for url in [
+        "hooks.example",
+        "ftp://hooks.example",
+        "https://",
+        "https://a/b",
+        "https://a?b",
+        "https://a@b",
+        "https://a b",
+    ] {
+        let settings = ReceiverSettings {
+            public_url: Some(url.into()),
+            ..ReceiverSettings::default()
+        };
         let error = build(settings).expect(url);
         assert!(error.contains("HOOKSWITCH_PUBLIC_URL"), "{error}");
     }
-    let settings = ReceiverSettings { trusted_proxies: vec!["everyone".into()], ..ReceiverSettings::default() };
+    let settings = ReceiverSettings {
+        trusted_proxies: vec!["everyone".into()],
+        ..ReceiverSettings::default()
+    };
     assert!(build(settings).unwrap().contains("HOOKSWITCH_TRUSTED_PROXIES"));
 }

@@ -28,9 +28,17 @@ fn files_with(at: &Path, secrets: &[String], found: &mut Vec<String>) {
 #[tokio::test]
 async fn planted_secrets_come_out_nowhere() {
     let directory = Directory::new();
-    let mut dev = Dev::start_with(directory.path(), port_base(), &[], &[("HOOKSWITCH_LOG_LEVEL", "debug"), ("HOOKSWITCH_LOG_FORMAT", "json")]).await;
+    let mut dev = Dev::start_with(
+        directory.path(),
+        port_base(),
+        &[],
+        &[("HOOKSWITCH_LOG_LEVEL", "debug"), ("HOOKSWITCH_LOG_FORMAT", "json")],
+    )
+    .await;
     // Ours, and those that a clumsy or hostile client sends to the wrong place.
-    let planted: Vec<String> = (0..4).map(|n| format!("canary{n}{}", uuid::Uuid::now_v7().simple())).collect();
+    let planted: Vec<String> = (0..4)
+        .map(|n| format!("canary{n}{}", uuid::Uuid::now_v7().simple()))
+        .collect();
     let mut secrets = vec![dev.get("vapi_secret"), dev.get("twilio_auth_token")];
     secrets.extend(planted.iter().cloned());
 
@@ -39,13 +47,26 @@ async fn planted_secrets_come_out_nowhere() {
     assert_eq!(status, 201, "{answer}");
     let endpoint = answer["id"].as_str().expect("an id").to_owned();
     // Refused by the provider, and malformed: neither may be repeated in the answer.
-    let (status, refused) =
-        dev.admin_post("/api/integrations/twilio", &json!({ "account_sid": dev.get("twilio_account_sid"), "auth_token": planted[1] })).await;
+    let (status, refused) = dev
+        .admin_post(
+            "/api/integrations/twilio",
+            &json!({ "account_sid": dev.get("twilio_account_sid"), "auth_token": planted[1] }),
+        )
+        .await;
     assert_eq!(status, 422);
-    let (status, malformed) = dev.admin_post("/api/integrations/vapi", &json!({ "api_key": { "nested": planted[2] } })).await;
+    let (status, malformed) = dev
+        .admin_post(
+            "/api/integrations/vapi",
+            &json!({ "api_key": { "nested": planted[2] } }),
+        )
+        .await;
     assert_eq!(status, 400);
 
-    let mut texts = vec![answer.to_string().replace(&planted[0], ""), refused.to_string(), malformed.to_string()];
+    let mut texts = vec![
+        answer.to_string().replace(&planted[0], ""),
+        refused.to_string(),
+        malformed.to_string(),
+    ];
     // The secret came back neither then nor now: only a generated one is shown, once.
     assert!(!answer.to_string().contains(&planted[0]), "{answer}");
 
@@ -53,9 +74,24 @@ async fn planted_secrets_come_out_nowhere() {
     let call = hooks::call_id();
     let body = hooks::end_of_call(&call, &dev.get("assistant_id"));
     let url = format!("{}/webhooks/vapi/{endpoint}", dev.get("ingress"));
-    let post = |name: &'static str, value: String| client().post(&url).header("content-type", "application/json").header(name, value).body(body.clone()).send();
-    assert_eq!(post("x-vapi-secret", planted[0].clone()).await.expect("an answer").status(), 200);
-    let unauthorised = post("authorization", format!("Bearer {}", planted[3])).await.expect("an answer");
+    let post = |name: &'static str, value: String| {
+        client()
+            .post(&url)
+            .header("content-type", "application/json")
+            .header(name, value)
+            .body(body.clone())
+            .send()
+    };
+    assert_eq!(
+        post("x-vapi-secret", planted[0].clone())
+            .await
+            .expect("an answer")
+            .status(),
+        200
+    );
+    let unauthorised = post("authorization", format!("Bearer {}", planted[3]))
+        .await
+        .expect("an answer");
     assert_eq!(unauthorised.status(), 401);
     texts.push(unauthorised.text().await.expect("text"));
     dev.wait_for_sms(1).await;
@@ -75,12 +111,23 @@ async fn planted_secrets_come_out_nowhere() {
         texts.push(dev.admin(path).await.to_string());
     }
     for list in ["events", "actions"] {
-        for item in dev.admin(&format!("/api/{list}")).await["data"].as_array().expect("a list") {
-            texts.push(dev.admin(&format!("/api/{list}/{}", item["id"].as_str().expect("an id"))).await.to_string());
+        for item in dev.admin(&format!("/api/{list}")).await["data"]
+            .as_array()
+            .expect("a list")
+        {
+            texts.push(
+                dev.admin(&format!("/api/{list}/{}", item["id"].as_str().expect("an id")))
+                    .await
+                    .to_string(),
+            );
         }
     }
     for path in ["/metrics", "/healthz", "/readyz"] {
-        let answer = client().get(format!("{}{path}", dev.get("operations"))).send().await.expect("operations answers");
+        let answer = client()
+            .get(format!("{}{path}", dev.get("operations")))
+            .send()
+            .await
+            .expect("operations answers");
         texts.push(answer.text().await.expect("text"));
     }
     let (ended, _) = dev.process.terminate();
@@ -90,7 +137,12 @@ async fn planted_secrets_come_out_nowhere() {
     texts.push(logs);
     for secret in &secrets {
         for text in &texts {
-            assert!(!text.contains(secret.as_str()), "a secret beginning with {} stands in: {}", &secret[..6], &text[..text.len().min(2000)]);
+            assert!(
+                !text.contains(secret.as_str()),
+                "a secret beginning with {} stands in: {}",
+                &secret[..6],
+                &text[..text.len().min(2000)]
+            );
         }
     }
     // On disk: sealed, but for the file that exists to hold the demo's secrets.

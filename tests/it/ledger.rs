@@ -29,14 +29,16 @@ macro_rules! cases {
         async fn $case() {
             let directory = Directory::new();
             let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1_000)));
-            let store = store::connect(&format!("sqlite:{}", directory.0.join("store.db").display()), clock.clone()).await.expect("opens");
+            let url = format!("sqlite:{}", directory.0.join("store.db").display());
+            let store = store::connect(&url, clock.clone()).await.expect("opens");
             suite::$case(&Bench { store: store.clone(), clock }).await;
             store.close().await;
         }
     )+};
 }
 
-/// Hands the names of the suite's cases to a macro of the caller's, so that every backend has them all.
+/// Hands the names of the suite's cases to a macro of the caller's, so that every backend has them
+/// all.
 #[macro_export]
 macro_rules! ledger_cases {
     ($cases:ident) => {

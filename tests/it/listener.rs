@@ -31,7 +31,12 @@ async fn start(limits: Limits) -> Running {
     let (soft, hard) = (CancellationToken::new(), CancellationToken::new());
     #[expect(clippy::disallowed_methods, reason = "the handle is kept and joined")]
     let task = tokio::spawn(listener::serve(listener, router, limits, soft.clone(), hard.clone()));
-    Running { address, soft, hard, task }
+    Running {
+        address,
+        soft,
+        hard,
+        task,
+    }
 }
 
 impl Running {
@@ -45,7 +50,9 @@ impl Running {
 /// Reads to the end; a reset counts as the end.
 async fn read_all(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut bytes)).await.expect("the connection ends");
+    let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut bytes))
+        .await
+        .expect("the connection ends");
     String::from_utf8(bytes).unwrap()
 }
 
@@ -54,7 +61,10 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut text = String::new();
     let mut buffer = [0; 1024];
     while !text.contains(end) {
-        let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut buffer)).await.expect("an answer").unwrap();
+        let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut buffer))
+            .await
+            .expect("an answer")
+            .unwrap();
         assert!(read > 0, "closed after {text:?}");
         text.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
     }
@@ -62,7 +72,11 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
 }
 
 fn limits() -> Limits {
-    Limits { name: "test", head_seconds_max: Duration::from_millis(300), ..Limits::default() }
+    Limits {
+        name: "test",
+        head_seconds_max: Duration::from_millis(300),
+        ..Limits::default()
+    }
 }
 
 const REQUEST: &[u8] = b"POST /slow HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi";
@@ -77,7 +91,11 @@ async fn a_head_that_never_ends_gets_408_and_an_idle_connection_is_closed_withou
     assert!(read_all(&mut half).await.starts_with("HTTP/1.1 408 "));
     assert_eq!(read_all(&mut idle).await, "");
     assert!(read_all(&mut kept_alive).await.ends_with("2 bytes"));
-    assert!(begun.elapsed() < Duration::from_secs(5), "closed after {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "closed after {:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -137,8 +155,13 @@ async fn an_address_holds_its_share_and_no_more() {
 
 #[tokio::test]
 async fn more_connections_than_the_limit_wait_and_are_served_as_others_end() {
-    let running = start(Limits { connections_max: 3, ..limits() }).await;
-    // Strangers say half a word each and stay; the deadline on heads frees their places, three at a time.
+    let running = start(Limits {
+        connections_max: 3,
+        ..limits()
+    })
+    .await;
+    // Strangers say half a word each and stay; the deadline on heads frees their places, three at a
+    // time.
     let mut strangers = Vec::new();
     for _ in 0..6 {
         strangers.push(running.send(b"POST").await);
@@ -149,11 +172,17 @@ async fn more_connections_than_the_limit_wait_and_are_served_as_others_end() {
 
 #[tokio::test]
 async fn idle_and_half_sent_connections_do_not_hold_up_a_soft_stop_and_a_begun_request_is_finished() {
-    let running = start(Limits { head_seconds_max: Duration::from_mins(1), ..limits() }).await;
+    let running = start(Limits {
+        head_seconds_max: Duration::from_mins(1),
+        ..limits()
+    })
+    .await;
     let mut idle = running.send(REQUEST).await;
     read_until(&mut idle, "2 bytes").await;
     let mut half = running.send(b"POST /slow HT").await;
-    let mut begun = running.send(b"POST /slow HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n").await;
+    let mut begun = running
+        .send(b"POST /slow HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
+        .await;
     read_until(&mut begun, "100 Continue").await;
     running.soft.cancel();
     assert_eq!(read_all(&mut idle).await, "");
@@ -161,18 +190,29 @@ async fn idle_and_half_sent_connections_do_not_hold_up_a_soft_stop_and_a_begun_r
     assert!(!running.task.is_finished(), "a begun request is waited for");
     begun.write_all(b"hi").await.unwrap();
     assert!(read_all(&mut begun).await.ends_with("2 bytes"));
-    tokio::time::timeout(Duration::from_secs(5), running.task).await.expect("ends after the last request").unwrap();
-    assert!(TcpStream::connect(running.address).await.is_err(), "nobody listens any more");
+    tokio::time::timeout(Duration::from_secs(5), running.task)
+        .await
+        .expect("ends after the last request")
+        .unwrap();
+    assert!(
+        TcpStream::connect(running.address).await.is_err(),
+        "nobody listens any more"
+    );
 }
 
 #[tokio::test]
 async fn a_hard_stop_cuts_off_what_hangs() {
     let running = start(limits()).await;
-    let mut hangs = running.send(b"POST /wait HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
+    let mut hangs = running
+        .send(b"POST /wait HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")
+        .await;
     running.soft.cancel();
     running.hard.cancel();
     assert_eq!(read_all(&mut hangs).await, "");
-    tokio::time::timeout(Duration::from_secs(5), running.task).await.expect("ends at once").unwrap();
+    tokio::time::timeout(Duration::from_secs(5), running.task)
+        .await
+        .expect("ends at once")
+        .unwrap();
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! The one integration binary: whole ways through real edges. One module a concern, helpers in `support`.
+//! The one integration binary: whole ways through real edges. One module a concern, helpers in
+//! `support`.
 
 mod admin;
 mod conformance;

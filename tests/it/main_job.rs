@@ -26,14 +26,25 @@ async fn a_newcomers_two_commands_send_an_sms() {
     ] {
         assert!(!dev.get(name).is_empty(), "{name}");
     }
-    let sent = run(&["send", "vapi/end-of-call-report", "--data-dir", directory.path().to_str().expect("UTF-8")], &[]);
+    let sent = run(
+        &[
+            "send",
+            "vapi/end-of-call-report",
+            "--data-dir",
+            directory.path().to_str().expect("UTF-8"),
+        ],
+        &[],
+    );
     assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
     assert!(String::from_utf8_lossy(&sent.stdout).contains("200"));
 
     let sms = dev.wait_for_sms(1).await;
     assert_eq!(sms[0]["form"]["From"], dev.get("phone_number"));
     assert!(sms[0]["form"]["To"].as_str().is_some_and(|to| to.starts_with("+1555")));
-    let posts = until("the post to my URL", || async { Some(dev.requests("http").await).filter(|posts| !posts.is_empty()) }).await;
+    let posts = until("the post to my URL", || async {
+        Some(dev.requests("http").await).filter(|posts| !posts.is_empty())
+    })
+    .await;
     for header in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
         assert!(posts[0]["headers"][header].is_string(), "{header}");
     }
@@ -53,8 +64,12 @@ async fn same_event_fifty_times_at_once_sends_one_sms() {
     let body = hooks::end_of_call(&hooks::call_id(), &dev.get("assistant_id"));
     let answers = futures_util::future::join_all((0..50).map(|_| hooks::post(&dev, body.clone()))).await;
     assert!(answers.iter().all(|status| *status == 200), "{answers:?}");
-    // A second call's SMS comes behind the first's in log order: when it is there, the first's duplicates have been planned.
-    assert_eq!(hooks::post(&dev, hooks::end_of_call(&hooks::call_id(), &dev.get("assistant_id"))).await, 200);
+    // A second call's SMS comes behind the first's in log order: when it is there, the first's
+    // duplicates have been planned.
+    assert_eq!(
+        hooks::post(&dev, hooks::end_of_call(&hooks::call_id(), &dev.get("assistant_id"))).await,
+        200
+    );
     assert_eq!(dev.wait_for_sms(2).await.len(), 2);
     let events = dev.admin("/api/events").await;
     assert_eq!(events["data"].as_array().map(Vec::len), Some(2));
@@ -65,7 +80,12 @@ async fn status_update_tool_calls_and_report_of_one_call_are_three_events() {
     let directory = Directory::new();
     let dev = Dev::start(directory.path(), port_base(), &[]).await;
     let (call, assistant) = (hooks::call_id(), dev.get("assistant_id"));
-    let tool_calls = json!({ "toolCallList": [{ "id": "call_1", "type": "function", "function": { "name": "book", "arguments": "{\"day\":\"Monday\"}" } }] });
+    let tool_calls = json!({
+        "toolCallList": [{ "id": "call_1", "type": "function", "function": {
+            "name": "book",
+            "arguments": "{\"day\":\"Monday\"}",
+        } }],
+    });
     for body in [
         hooks::vapi("status-update", &call, &assistant, &json!({ "status": "in-progress" })),
         hooks::vapi("tool-calls", &call, &assistant, &tool_calls),
@@ -80,7 +100,10 @@ async fn status_update_tool_calls_and_report_of_one_call_are_three_events() {
     .await;
     let mut types: Vec<&str> = events.iter().filter_map(|event| event["type"].as_str()).collect();
     types.sort_unstable();
-    assert_eq!(types, ["vapi.end-of-call-report", "vapi.status-update", "vapi.tool-calls"]);
+    assert_eq!(
+        types,
+        ["vapi.end-of-call-report", "vapi.status-update", "vapi.tool-calls"]
+    );
 }
 
 #[tokio::test]
@@ -88,12 +111,16 @@ async fn a_rule_whose_template_fails_is_dead_with_a_reason_and_the_others_go_on(
     let directory = Directory::new();
     let dev = Dev::start(directory.path(), port_base(), &[]).await;
     let rule = json!({
-        "name": "Names a field that is not there", "source": "vapi", "event_type": "end-of-call-report", "action": "twilio.send_sms",
+        "name": "Names a field that is not \
+        there", "source": "vapi", "event_type": "end-of-call-report", "action": "twilio.send_sms",
         "parameters": { "to": "{{ message.nobody.number }}", "body": "hello" },
     });
     let (status, answer) = dev.admin_post("/api/rules", &rule).await;
     assert_eq!(status, 201, "{answer}");
-    assert_eq!(hooks::post(&dev, hooks::end_of_call(&hooks::call_id(), &dev.get("assistant_id"))).await, 200);
+    assert_eq!(
+        hooks::post(&dev, hooks::end_of_call(&hooks::call_id(), &dev.get("assistant_id"))).await,
+        200
+    );
     dev.wait_for_sms(1).await;
     let dead = until("the dead action", || async {
         let actions = dev.admin("/api/actions?state=dead").await;
@@ -101,7 +128,10 @@ async fn a_rule_whose_template_fails_is_dead_with_a_reason_and_the_others_go_on(
     })
     .await;
     assert_eq!(dead["cause"], "template_failed");
-    assert!(dead["detail"].as_str().is_some_and(|detail| detail.contains("to")), "{dead}");
+    assert!(
+        dead["detail"].as_str().is_some_and(|detail| detail.contains("to")),
+        "{dead}"
+    );
 }
 
 #[tokio::test]
@@ -115,7 +145,10 @@ async fn what_dev_prints_is_the_same_after_a_restart_and_sigterm_drains() {
     assert!(took.as_secs() < 10, "{took:?}");
     let dev = Dev::start(directory.path(), base, &[]).await;
     assert_eq!(dev.state, before);
-    assert_eq!(hooks::post(&dev, hooks::end_of_call(&hooks::call_id(), &dev.get("assistant_id"))).await, 200);
+    assert_eq!(
+        hooks::post(&dev, hooks::end_of_call(&hooks::call_id(), &dev.get("assistant_id"))).await,
+        200
+    );
     dev.wait_for_sms(1).await;
 }
 
@@ -124,7 +157,13 @@ async fn a_port_in_use_and_a_bad_setting_are_told_without_a_stack_trace() {
     let directory = Directory::new();
     let base = port_base();
     let _taken = std::net::TcpListener::bind(("127.0.0.1", base)).expect("it was free");
-    let arguments = ["dev", "--data-dir", directory.path().to_str().expect("UTF-8"), "--port-base", &base.to_string()];
+    let arguments = [
+        "dev",
+        "--data-dir",
+        directory.path().to_str().expect("UTF-8"),
+        "--port-base",
+        &base.to_string(),
+    ];
     let backtrace = ("RUST_BACKTRACE", "1");
     let check = |environment: &[(&str, &str)], expected: &[&str]| {
         let output = run(&arguments, environment);
@@ -133,12 +172,24 @@ async fn a_port_in_use_and_a_bad_setting_are_told_without_a_stack_trace() {
         for text in expected {
             assert!(told.contains(text), "expected {text:?} in: {told}");
         }
-        assert!(!told.contains("stack backtrace") && !told.contains("panicked"), "{told}");
+        assert!(
+            !told.contains("stack backtrace") && !told.contains("panicked"),
+            "{told}"
+        );
     };
     check(&[backtrace], &[&base.to_string(), "in use", "--port-base"]);
     check(
-        &[backtrace, ("HOOKSWITCH_BODY_BYTES_MAX", "plenty"), ("HOOKSWITCH_BODY_BYTE_MAX", "1")],
-        &["HOOKSWITCH_BODY_BYTES_MAX", "whole number", "HOOKSWITCH_BODY_BYTE_MAX", "nearest"],
+        &[
+            backtrace,
+            ("HOOKSWITCH_BODY_BYTES_MAX", "plenty"),
+            ("HOOKSWITCH_BODY_BYTE_MAX", "1"),
+        ],
+        &[
+            "HOOKSWITCH_BODY_BYTES_MAX",
+            "whole number",
+            "HOOKSWITCH_BODY_BYTE_MAX",
+            "nearest",
+        ],
     );
 }
 
@@ -150,19 +201,32 @@ async fn serve_refuses_to_start_without_a_key_and_says_how_to_make_one() {
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success());
         assert!(told.contains(expected), "{told}");
-        assert!(key.is_none_or(|key| !told.contains(key)), "the key itself is told: {told}");
+        assert!(
+            key.is_none_or(|key| !told.contains(key)),
+            "the key itself is told: {told}"
+        );
     }
 }
 
 #[tokio::test]
 async fn actions_never_use_a_credential_from_the_environment() {
     let directory = Directory::new();
-    let planted =
-        [("TWILIO_ACCOUNT_SID", "AC00000000000000000000000000000000"), ("TWILIO_AUTH_TOKEN", "planted-in-the-environment"), ("VAPI_API_KEY", "planted-too")];
+    let planted = [
+        ("TWILIO_ACCOUNT_SID", "AC00000000000000000000000000000000"),
+        ("TWILIO_AUTH_TOKEN", "planted-in-the-environment"),
+        ("VAPI_API_KEY", "planted-too"),
+    ];
     let dev = Dev::start_with(directory.path(), port_base(), &[], &planted).await;
-    let erased = crate::support::client().delete(format!("{}/api/integrations/twilio", dev.get("admin"))).bearer_auth(dev.get("admin_token")).send().await;
+    let erased = crate::support::client()
+        .delete(format!("{}/api/integrations/twilio", dev.get("admin")))
+        .bearer_auth(dev.get("admin_token"))
+        .send()
+        .await;
     assert_eq!(erased.expect("the admin API answers").status(), 204);
-    assert_eq!(hooks::post(&dev, hooks::end_of_call(&hooks::call_id(), &dev.get("assistant_id"))).await, 200);
+    assert_eq!(
+        hooks::post(&dev, hooks::end_of_call(&hooks::call_id(), &dev.get("assistant_id"))).await,
+        200
+    );
     let parked: Value = until("a parked action", || async {
         let actions = dev.admin("/api/actions?state=parked").await;
         actions["data"].as_array().and_then(|all| all.first().cloned())

@@ -20,7 +20,13 @@ async fn start(operations: Operations) -> (String, tokio_util::sync::DropGuard) 
     let base = format!("http://{}", listener.local_addr().unwrap());
     let stop = CancellationToken::new();
     #[expect(clippy::disallowed_methods, reason = "ends with the guard")]
-    tokio::spawn(listener::serve(listener, operations.router(), Limits::default(), stop.clone(), stop.clone()));
+    tokio::spawn(listener::serve(
+        listener,
+        operations.router(),
+        Limits::default(),
+        stop.clone(),
+        stop.clone(),
+    ));
     (base, stop.drop_guard())
 }
 
@@ -52,7 +58,12 @@ fn metrics_are_named_by_the_rules() {
     for metric in catalogue::ALL {
         assert!(metric.name.starts_with("hookswitch_"), "{}", metric.name);
         assert!(metric.help.ends_with('.'), "{} wants help in a sentence", metric.name);
-        assert_eq!(metric.name.ends_with("_total"), metric.kind == catalogue::Kind::Counter, "{}: counters end in _total, and only they", metric.name);
+        assert_eq!(
+            metric.name.ends_with("_total"),
+            metric.kind == catalogue::Kind::Counter,
+            "{}: counters end in _total, and only they",
+            metric.name
+        );
         if metric.unit == metrics::Unit::Seconds {
             assert!(metric.name.contains("_seconds"), "{}", metric.name);
         }
@@ -60,7 +71,11 @@ fn metrics_are_named_by_the_rules() {
             assert!(metric.name.contains("_bytes"), "{}", metric.name);
         }
         for label in metric.labels {
-            assert!(!["org", "org_id", "id", "url", "error", "path"].contains(label), "{} has the label {label}", metric.name);
+            assert!(
+                !["org", "org_id", "id", "url", "error", "path"].contains(label),
+                "{} has the label {label}",
+                metric.name
+            );
         }
     }
 }
@@ -77,14 +92,35 @@ async fn a_scrape_gathers_gauges_shows_help_and_buckets_and_counters_at_zero() {
     catalogue::FSYNC_SECONDS.observe(0.002, &[]);
     let (base, _running) = start(operations).await;
     // The gauge that hangs costs its own time only.
-    let (status, text) = tokio::time::timeout(Duration::from_secs(10), get(&format!("{base}/metrics"))).await.expect("a scrape ends");
+    let (status, text) = tokio::time::timeout(Duration::from_secs(10), get(&format!("{base}/metrics")))
+        .await
+        .expect("a scrape ends");
     assert_eq!(status, 200);
     assert!(text.contains("hookswitch_spool_fill_ratio 42"), "{text}");
-    assert!(text.contains("# HELP hookswitch_queue_fsync_seconds Time of one fsync of the log."), "{text}");
-    assert!(text.contains("# TYPE hookswitch_queue_fsync_seconds histogram"), "{text}");
-    assert!(text.contains("hookswitch_queue_fsync_seconds_bucket{le=\"0.0025\"}"), "{text}");
-    assert!(text.contains("hookswitch_rejections_total{source=\"unknown\",cause=\"hop_limit\"} "), "{text}");
-    assert!(text.contains(concat!("hookswitch_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")), "{text}");
+    assert!(
+        text.contains("# HELP hookswitch_queue_fsync_seconds Time of one fsync of the log."),
+        "{text}"
+    );
+    assert!(
+        text.contains("# TYPE hookswitch_queue_fsync_seconds histogram"),
+        "{text}"
+    );
+    assert!(
+        text.contains("hookswitch_queue_fsync_seconds_bucket{le=\"0.0025\"}"),
+        "{text}"
+    );
+    assert!(
+        text.contains("hookswitch_rejections_total{source=\"unknown\",cause=\"hop_limit\"} "),
+        "{text}"
+    );
+    assert!(
+        text.contains(concat!(
+            "hookswitch_build_info{version=\"",
+            env!("CARGO_PKG_VERSION"),
+            "\"} 1"
+        )),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -92,10 +128,23 @@ async fn readiness_is_the_worst_check_and_only_failing_is_503() {
     for (findings, status, said) in [
         (vec![], 200, "ready"),
         (vec![Finding::ok()], 200, "ready"),
-        (vec![Finding::ok(), Finding::degraded("the broker is away, the spool takes over")], 200, "degraded"),
-        (vec![Finding::failed("the log failed"), Finding::degraded("x")], 503, "unavailable"),
+        (
+            vec![
+                Finding::ok(),
+                Finding::degraded("the broker is away, the spool takes over"),
+            ],
+            200,
+            "degraded",
+        ),
+        (
+            vec![Finding::failed("the log failed"), Finding::degraded("x")],
+            503,
+            "unavailable",
+        ),
     ] {
-        let checks = findings.iter().cloned().fold(Checks::default(), |checks, finding| checks.with("queue", move || std::future::ready(finding.clone())));
+        let checks = findings.iter().cloned().fold(Checks::default(), |checks, finding| {
+            checks.with("queue", move || std::future::ready(finding.clone()))
+        });
         let (base, _running) = start(Operations::new(Recorder::install(), checks)).await;
         let (found, body) = get(&format!("{base}/readyz")).await;
         let body: serde_json::Value = serde_json::from_str(&body).unwrap();
@@ -105,13 +154,21 @@ async fn readiness_is_the_worst_check_and_only_failing_is_503() {
             assert_eq!(body["checks"][0]["name"], "queue");
             assert_eq!(body["checks"][0]["detail"], *first.detail);
         }
-        assert_eq!(get(&format!("{base}/healthz")).await.0, 200, "the process lives whatever its checks say");
+        assert_eq!(
+            get(&format!("{base}/healthz")).await.0,
+            200,
+            "the process lives whatever its checks say"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_check_that_hangs_has_failed() {
-    let (base, _running) = start(Operations::new(Recorder::install(), Checks::default().with("database", std::future::pending))).await;
+    let (base, _running) = start(Operations::new(
+        Recorder::install(),
+        Checks::default().with("database", std::future::pending),
+    ))
+    .await;
     let (status, body) = get(&format!("{base}/readyz")).await;
     assert_eq!(status, 503);
     assert!(body.contains("no answer within a second"), "{body}");

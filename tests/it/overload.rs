@@ -1,4 +1,5 @@
-//! More than the disk takes: refused soon and with a time to come back, bounded in memory, and over as soon as the disk is back.
+//! More than the disk takes: refused soon and with a time to come back, bounded in memory, and over
+//! as soon as the disk is back.
 
 use crate::{
     queue_embedded::{Scratch, held, settings as log_settings},
@@ -34,7 +35,11 @@ impl Hanging {
 impl Disk for Hanging {
     fn sync(&self, file: &File, path: &Path) -> io::Result<()> {
         if path.extension().is_some_and(|extension| extension == "seg") {
-            drop(self.changed.wait_while(self.hangs.lock().unwrap(), |hangs| *hangs).unwrap());
+            drop(
+                self.changed
+                    .wait_while(self.hangs.lock().unwrap(), |hangs| *hangs)
+                    .unwrap(),
+            );
         }
         file.sync_data()
     }
@@ -46,7 +51,11 @@ const SENDERS: usize = 200;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b40_what_a_slow_disk_cannot_take_is_503_soon_and_what_was_taken_is_answered_when_it_is_back() {
     let (disk, place) = (Arc::new(Hanging::default()), Scratch::new());
-    let log = Arc::new(LogQueue::open_on(Arc::clone(&disk) as _, &place.0, log_settings(), Arc::new(SystemClock)).await.unwrap());
+    let log = Arc::new(
+        LogQueue::open_on(Arc::clone(&disk) as _, &place.0, log_settings(), Arc::new(SystemClock))
+            .await
+            .unwrap(),
+    );
     let limits = ReceiverSettings {
         requests_max: TURNS,
         turn_seconds_max: Duration::from_millis(100),
@@ -72,7 +81,10 @@ async fn b40_what_a_slow_disk_cannot_take_is_503_soon_and_what_was_taken_is_answ
         refused_soon(&answer, waited);
         waited
     };
-    let (answers, _) = tokio::join!(futures_util::future::join_all((0..SENDERS).map(|_| exchange())), recovery);
+    let (answers, _) = tokio::join!(
+        futures_util::future::join_all((0..SENDERS).map(|_| exchange())),
+        recovery
+    );
     let (taken, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(answer, _)| answer.status == 200);
     assert!(taken.len() >= TURNS, "{} were taken", taken.len());
     for (answer, waited) in &refused {
@@ -80,7 +92,11 @@ async fn b40_what_a_slow_disk_cannot_take_is_503_soon_and_what_was_taken_is_answ
     }
     // Nothing was begun for those that were refused: memory is bounded by places, not by senders.
     ingress.queue.begun(begun_before + taken.len()).await;
-    assert_eq!(log.state().events, (begun_before + taken.len()) as u64, "each 200 stands in the queue, and nothing else does");
+    assert_eq!(
+        log.state().events,
+        (begun_before + taken.len()) as u64,
+        "each 200 stands in the queue, and nothing else does"
+    );
 
     // At once and for everyone, as before.
     let after = futures_util::future::join_all((0..TURNS).map(|_| exchange())).await;
@@ -91,6 +107,11 @@ async fn b40_what_a_slow_disk_cannot_take_is_503_soon_and_what_was_taken_is_answ
 }
 
 fn refused_soon(answer: &Answer, waited: Duration) {
-    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")), "{}", answer.head);
+    assert_eq!(
+        (answer.status, answer.header("retry-after")),
+        (503, Some("5")),
+        "{}",
+        answer.head
+    );
     assert!(waited < Duration::from_secs(8), "refused after {waited:?}");
 }

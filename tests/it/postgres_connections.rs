@@ -11,82 +11,137 @@ use hookswitch::{
 use std::{sync::Arc, time::Duration};
 
 async fn open(database: &PostgresDatabase) -> Arc<dyn Store> {
-    Arc::new(PostgresStore::open(&database.url(), Arc::new(ManualClock::default())).await.expect("the store opens"))
+    Arc::new(
+        PostgresStore::open(&database.url(), Arc::new(ManualClock::default()))
+            .await
+            .expect("the store opens"),
+    )
 }
 
 #[tokio::test]
 async fn pending_migrations_are_refused_with_the_command_and_applied_once() {
-    let Some(database) = PostgresDatabase::empty().await else { return };
+    let Some(database) = PostgresDatabase::empty().await else {
+        return;
+    };
     let clock = || Arc::new(SystemClock);
     let refused = store::connect(&database.url(), clock()).await.err().expect("refused");
-    assert!(matches!(&refused, ConnectError::Pending { pending, .. } if pending == &["0001 init"]), "{refused}");
+    assert!(
+        matches!(&refused, ConnectError::Pending { pending, .. } if pending == &["0001 init"]),
+        "{refused}"
+    );
     assert!(refused.to_string().contains("hookswitch migrate"), "{refused}");
-    assert!(!format!("{refused:?}").contains("hookswitch_owner:"), "no password in an error");
-    assert_eq!(store::migration_status(&database.url()).await.expect("a status").pending, ["0001 init"]);
+    assert!(
+        !format!("{refused:?}").contains("hookswitch_owner:"),
+        "no password in an error"
+    );
+    assert_eq!(
+        store::migration_status(&database.url())
+            .await
+            .expect("a status")
+            .pending,
+        ["0001 init"]
+    );
     for _ in 0..2 {
         store::migrate(&database.url(), clock()).await.expect("migrated");
     }
     let status = store::migration_status(&database.url()).await.expect("a status");
     assert_eq!((status.applied, status.pending), (vec!["0001 init".to_owned()], vec![]));
-    store::connect(&database.url(), clock()).await.expect("opens").close().await;
+    store::connect(&database.url(), clock())
+        .await
+        .expect("opens")
+        .close()
+        .await;
 }
 
 #[tokio::test]
 async fn what_another_instance_changes_is_told_within_a_second_also_after_the_connection_was_cut() {
-    let Some(database) = PostgresDatabase::new().await else { return };
+    let Some(database) = PostgresDatabase::new().await else {
+        return;
+    };
     let (here, there) = (open(&database).await, open(&database).await);
     let mut told = here.config_changes();
     let org = made::org(&there).await;
     let version = there.config_version().await.expect("a version");
     let begun = std::time::Instant::now();
-    tokio::time::timeout(Duration::from_secs(20), told.wait_for(|known| *known >= version)).await.expect("told").expect("open");
+    tokio::time::timeout(Duration::from_secs(20), told.wait_for(|known| *known >= version))
+        .await
+        .expect("told")
+        .expect("open");
     println!("told after {:?}", begun.elapsed());
 
     // The listener's connection is cut, and a change falls into the gap.
     let mut owner = database.connect().await;
-    let cut =
-        "SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%') AS cut";
-    let listeners: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+    let cut = "SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = \
+        current_database() AND query LIKE 'LISTEN%') AS cut";
+    let listeners: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    .fetch_one(&mut owner)
+    .await
+    .expect("a count");
+    assert!(listeners >= 2, "both listen");
+    sqlx::query_scalar::<_, i64>(cut)
         .fetch_one(&mut owner)
         .await
-        .expect("a count");
-    assert!(listeners >= 2, "both listen");
-    sqlx::query_scalar::<_, i64>(cut).fetch_one(&mut owner).await.expect("cut");
-    there.create_rule(made::rule(org, "in the gap"), made::entry(org, "create")).await.expect("created");
+        .expect("cut");
+    there
+        .create_rule(made::rule(org, "in the gap"), made::entry(org, "create"))
+        .await
+        .expect("created");
     let version = there.config_version().await.expect("a version");
-    tokio::time::timeout(Duration::from_secs(20), told.wait_for(|known| *known >= version)).await.expect("told").expect("open");
+    tokio::time::timeout(Duration::from_secs(20), told.wait_for(|known| *known >= version))
+        .await
+        .expect("told")
+        .expect("open");
     here.close().await;
     there.close().await;
 }
 
 #[tokio::test]
 async fn what_a_person_changes_by_hand_is_stamped_and_told() {
-    let Some(database) = PostgresDatabase::new().await else { return };
+    let Some(database) = PostgresDatabase::new().await else {
+        return;
+    };
     let store = open(&database).await;
     let org = made::org(&store).await;
     let before = store.config_version().await.expect("a version");
     let mut told = store.config_changes();
     let mut by_hand = database.connect_as("hookswitch_tenant").await;
     let rule = made::rule(org, "by hand");
-    store.create_rule(rule.clone(), made::entry(org, "create")).await.expect("created");
+    store
+        .create_rule(rule.clone(), made::entry(org, "create"))
+        .await
+        .expect("created");
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
-        "BEGIN; SELECT set_config('hookswitch.org_id', '{}', true); UPDATE rules SET is_deleted = true WHERE id = '{}'; COMMIT",
+        "BEGIN; SELECT set_config('hookswitch.org_id', '{}', true); UPDATE rules SET is_deleted = true WHERE id = \
+        '{}'; COMMIT",
         org.as_uuid(),
         rule.id.as_uuid()
     )))
     .execute(&mut by_hand)
     .await
     .expect("changed");
-    tokio::time::timeout(Duration::from_secs(20), told.wait_for(|known| *known == before + 2)).await.expect("told").expect("open");
+    tokio::time::timeout(Duration::from_secs(20), told.wait_for(|known| *known == before + 2))
+        .await
+        .expect("told")
+        .expect("open");
     let changes = store.load_rule_changes(before + 1).await.expect("loaded");
-    assert!(changes.rules.iter().any(|(changed, is_deleted)| changed.id == rule.id && *is_deleted), "{changes:?}");
+    assert!(
+        changes
+            .rules
+            .iter()
+            .any(|(changed, is_deleted)| changed.id == rule.id && *is_deleted),
+        "{changes:?}"
+    );
     store.close().await;
 }
 
 /// A20: callers that go away while their transaction begins leave nobody in it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_that_go_away_while_a_transaction_begins_poison_no_connection() {
-    let Some(database) = PostgresDatabase::new().await else { return };
+    let Some(database) = PostgresDatabase::new().await else {
+        return;
+    };
     let store = open(&database).await;
     let org = made::org(&store).await;
     for micros in 0..300_u64 {
@@ -96,28 +151,46 @@ async fn callers_that_go_away_while_a_transaction_begins_poison_no_connection() 
         drop(abandoned);
     }
     for n in 0..40 {
-        store.create_rule(made::rule(org, &format!("rule {n}")), made::entry(org, "create")).await.expect("created");
+        store
+            .create_rule(made::rule(org, &format!("rule {n}")), made::entry(org, "create"))
+            .await
+            .expect("created");
     }
-    // Read by somebody else: what was reported done is there, not in a transaction that some borrower left open.
+    // Read by somebody else: what was reported done is there, not in a transaction that some
+    // borrower left open.
     let mut beside = database.connect_as("hookswitch_worker").await;
-    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM rules").fetch_one(&mut beside).await.expect("a count");
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM rules")
+        .fetch_one(&mut beside)
+        .await
+        .expect("a count");
     assert_eq!(count, 40);
     store.close().await;
 }
 
 #[tokio::test]
 async fn a_restart_of_the_database_costs_no_caller_more_than_one_try() {
-    let Some(database) = PostgresDatabase::new().await else { return };
+    let Some(database) = PostgresDatabase::new().await else {
+        return;
+    };
     let store = open(&database).await;
     let org = made::org(&store).await;
     futures_util::future::join_all((0..12).map(|_| store.list_rules(org, None, 9))).await;
     let mut owner = database.connect().await;
-    sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
-        .fetch_all(&mut owner)
+    sqlx::query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> \
+        pg_backend_pid()",
+    )
+    .fetch_all(&mut owner)
+    .await
+    .expect("all are cut");
+    store
+        .list_rules(org, None, 9)
         .await
-        .expect("all are cut");
-    store.list_rules(org, None, 9).await.expect("dead connections are passed over");
-    store.create_rule(made::rule(org, "after"), made::entry(org, "create")).await.expect("created");
+        .expect("dead connections are passed over");
+    store
+        .create_rule(made::rule(org, "after"), made::entry(org, "create"))
+        .await
+        .expect("created");
     until("a ping", || async { store.ping().await.ok() }).await;
     store.close().await;
 }

@@ -1,4 +1,5 @@
-//! The embedded queue's files, damaged (faults A32, B20, B21): a torn tail is cut, everything else is refused and named, and nothing is skipped in silence.
+//! The embedded queue's files, damaged (faults A32, B20, B21): a torn tail is cut, everything else
+//! is refused and named, and nothing is skipped in silence.
 
 use crate::queue_embedded::{Scratch, held, open, publish, segments, settings};
 use hookswitch::{
@@ -17,7 +18,11 @@ const HEADER: usize = 64;
 
 /// Every file's bytes, to see that nothing was changed.
 fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+    fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect()
 }
 
 fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
@@ -27,10 +32,15 @@ fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 }
 
 fn end_of_records(path: &Path) -> usize {
-    fs::read(path).unwrap().iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+    fs::read(path)
+        .unwrap()
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1)
 }
 
-/// The directory as power loss leaves it: no mark of the last second, no end of the last segment but where the zeros begin.
+/// The directory as power loss leaves it: no mark of the last second, no end of the last segment
+/// but where the zeros begin.
 async fn crashed(bodies: &[&[u8]]) -> (Scratch, Vec<EventId>) {
     let place = Scratch::new();
     let queue = open(&place.0).await;
@@ -46,11 +56,20 @@ async fn crashed(bodies: &[&[u8]]) -> (Scratch, Vec<EventId>) {
 
 async fn refused(directory: &Path) -> (String, u64, String) {
     let before = contents(directory);
-    let error = LogQueue::open(directory, settings(), Arc::new(SystemClock)).await.expect_err("it is damaged");
+    let error = LogQueue::open(directory, settings(), Arc::new(SystemClock))
+        .await
+        .expect_err("it is damaged");
     let after = contents(directory);
-    assert!(before.iter().all(|(path, bytes)| after.get(path) == Some(bytes)), "files were changed");
+    assert!(
+        before.iter().all(|(path, bytes)| after.get(path) == Some(bytes)),
+        "files were changed"
+    );
     match error {
-        ConnectError::Damaged { segment, offset, reason } => (segment, offset, reason),
+        ConnectError::Damaged {
+            segment,
+            offset,
+            reason,
+        } => (segment, offset, reason),
         other => panic!("{other}"),
     }
 }
@@ -110,7 +129,11 @@ async fn a_flipped_bit_before_the_last_group_is_refused_and_named() {
         let damaged = copy.0.join(segment.file_name().unwrap());
         change(&damaged, |bytes| bytes[HEADER + at] ^= 0x10);
         let (named, offset, reason) = refused(&copy.0).await;
-        assert_eq!((named, offset), (damaged.display().to_string(), HEADER as u64), "flipped at {at}: {reason}");
+        assert_eq!(
+            (named, offset),
+            (damaged.display().to_string(), HEADER as u64),
+            "flipped at {at}: {reason}"
+        );
         // As the message says: moved away, the queue starts without its events.
         fs::remove_file(&damaged).unwrap();
         let queue = open(&copy.0).await;
@@ -164,7 +187,9 @@ async fn a_segment_that_is_cut_short_empty_or_foreign_is_refused_and_named() {
     type Damage = fn(&mut Vec<u8>);
     let damages: [(&str, Damage); 6] = [
         ("the file is empty", Vec::clear),
-        ("not a segment", |bytes| *bytes = b"#!/bin/sh\necho this is not a segment, whatever its name says; far from it, really\n".to_vec()),
+        ("not a segment", |bytes| {
+            *bytes = b"#!/bin/sh\necho this is not a segment, whatever its name says; far from it, really\n".to_vec()
+        }),
         ("not a segment", |bytes| bytes.truncate(10)),
         ("header is wrong", |bytes| bytes[30] ^= 1),
         ("missing", |bytes| bytes.truncate(HEADER)),
@@ -180,7 +205,11 @@ async fn a_segment_that_is_cut_short_empty_or_foreign_is_refused_and_named() {
     }
     let (other, _) = long().await;
     let copy = place.copy();
-    fs::copy(segments(&other.0).last().unwrap(), copy.0.join(format!("{:020}.seg", 1_u64 << 40))).unwrap();
+    fs::copy(
+        segments(&other.0).last().unwrap(),
+        copy.0.join(format!("{:020}.seg", 1_u64 << 40)),
+    )
+    .unwrap();
     assert!(refused(&copy.0).await.2.contains("another"));
     fs::write(place.0.join("backup.seg"), b"?").unwrap();
     assert!(refused(&place.0).await.2.contains("name"));
@@ -195,21 +224,34 @@ async fn a_segment_that_was_moved_away_costs_only_its_events() {
         fs::remove_file(copy.0.join(file.file_name().unwrap())).unwrap();
         let queue = open(&copy.0).await;
         let left = held(&queue).await;
-        assert!(left.len() < ids.len() && left.len() + 15 > ids.len(), "without segment {index} there are {}", left.len());
+        assert!(
+            left.len() < ids.len() && left.len() + 15 > ids.len(),
+            "without segment {index} there are {}",
+            left.len()
+        );
         let mut rest = ids.iter();
         assert!(left.iter().all(|id| rest.any(|other| other == id)), "order is kept");
-        // What comes after it is neither taken for acked nor overwritten, also after another restart.
+        // What comes after it is neither taken for acked nor overwritten, also after another
+        // restart.
         let next = publish(&queue, OrgId::generate(), b"next").await;
         drop(queue);
         let again = held(&open(&copy.0).await).await;
-        assert_eq!((again.len(), again.last()), (left.len() + 1, Some(&next)), "without segment {index}");
+        assert_eq!(
+            (again.len(), again.last()),
+            (left.len() + 1, Some(&next)),
+            "without segment {index}"
+        );
     }
 }
 
 #[tokio::test]
 async fn without_a_mark_everything_comes_again() {
     let (place, ids) = long().await;
-    for damage in [Vec::clear as fn(&mut Vec<u8>), |bytes| bytes.fill(0xFF), |bytes| bytes.truncate(20)] {
+    for damage in [
+        Vec::clear as fn(&mut Vec<u8>),
+        |bytes| bytes.fill(0xFF),
+        |bytes| bytes.truncate(20),
+    ] {
         let copy = place.copy();
         change(&copy.0.join("marks"), damage);
         assert_eq!(held(&open(&copy.0).await).await, ids);

@@ -1,4 +1,5 @@
-//! The embedded queue: the contract, the process that is killed, what its files hold. Disks that fail stand in `queue_faults`, damaged files in `queue_damage`.
+//! The embedded queue: the contract, the process that is killed, what its files hold. Disks that
+//! fail stand in `queue_faults`, damaged files in `queue_damage`.
 
 use crate::{
     conformance::queue::{Backend, Limits, delivered, event, id_of, run, take, within},
@@ -23,7 +24,8 @@ pub struct Scratch(pub PathBuf);
 
 impl Scratch {
     pub fn new() -> Self {
-        let directory = std::env::temp_dir().join(format!("hookswitch-queue-{}", hookswitch::domain::EventId::generate()));
+        let directory =
+            std::env::temp_dir().join(format!("hookswitch-queue-{}", hookswitch::domain::EventId::generate()));
         fs::create_dir_all(&directory).unwrap();
         Self(directory)
     }
@@ -50,11 +52,17 @@ impl Drop for Scratch {
 }
 
 pub fn settings() -> LogSettings {
-    LogSettings { segment_bytes: 256 << 10, disk_free_bytes_min: Some(0), ..LogSettings::default() }
+    LogSettings {
+        segment_bytes: 256 << 10,
+        disk_free_bytes_min: Some(0),
+        ..LogSettings::default()
+    }
 }
 
 pub async fn open(directory: &Path) -> LogQueue {
-    LogQueue::open(directory, settings(), Arc::new(SystemClock)).await.unwrap()
+    LogQueue::open(directory, settings(), Arc::new(SystemClock))
+        .await
+        .unwrap()
 }
 
 struct Embedded {
@@ -64,15 +72,26 @@ struct Embedded {
 
 impl Embedded {
     fn at(place: Scratch) -> Self {
-        Self { place, open: Mutex::new(None) }
+        Self {
+            place,
+            open: Mutex::new(None),
+        }
     }
 }
 
 #[async_trait]
 impl Backend for Embedded {
     async fn open(&self, limits: Limits) -> Arc<dyn EventQueue> {
-        let settings = LogSettings { bytes_max: limits.bytes_max, event_bytes_max: limits.event_bytes_max, ..settings() };
-        let queue = Arc::new(LogQueue::open(&self.place.0, settings, Arc::new(SystemClock)).await.unwrap());
+        let settings = LogSettings {
+            bytes_max: limits.bytes_max,
+            event_bytes_max: limits.event_bytes_max,
+            ..settings()
+        };
+        let queue = Arc::new(
+            LogQueue::open(&self.place.0, settings, Arc::new(SystemClock))
+                .await
+                .unwrap(),
+        );
         *self.open.lock().unwrap() = Some(queue.clone());
         queue
     }
@@ -102,7 +121,11 @@ pub async fn publish(queue: &LogQueue, org: OrgId, body: &[u8]) -> EventId {
 pub async fn held(queue: &LogQueue) -> Vec<EventId> {
     let count = usize::try_from(queue.state().events).unwrap();
     let mut deliveries = queue.consume().await.unwrap();
-    take(&mut deliveries, count).await.iter().map(|delivery| delivered(delivery).id).collect()
+    take(&mut deliveries, count)
+        .await
+        .iter()
+        .map(|delivery| delivered(delivery).id)
+        .collect()
 }
 
 async fn ack_all(queue: &LogQueue, deliveries: &mut Box<dyn Deliveries>) {
@@ -112,8 +135,11 @@ async fn ack_all(queue: &LogQueue, deliveries: &mut Box<dyn Deliveries>) {
 }
 
 pub fn segments(directory: &Path) -> Vec<PathBuf> {
-    let mut segments: Vec<_> =
-        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|it| it == "seg")).collect();
+    let mut segments: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|it| it == "seg"))
+        .collect();
     segments.sort();
     segments
 }
@@ -122,7 +148,9 @@ pub fn segments(directory: &Path) -> Vec<PathBuf> {
 async fn a_directory_belongs_to_one_process() {
     let place = Scratch::new();
     let queue = open(&place.0).await;
-    let refused = LogQueue::open(&place.0, settings(), Arc::new(SystemClock)).await.unwrap_err();
+    let refused = LogQueue::open(&place.0, settings(), Arc::new(SystemClock))
+        .await
+        .unwrap_err();
     assert!(matches!(refused, ConnectError::InUse { .. }), "{refused}");
     let id = publish(&queue, OrgId::generate(), b"still works").await;
     queue.close().await;
@@ -138,10 +166,17 @@ async fn acked_segments_leave_the_disk_and_the_rest_is_served() {
     for _ in 0..64 {
         publish(&queue, org, &vec![b'x'; 20_000]).await;
     }
-    assert!(segments(&place.0).len() >= 4, "it did not roll: {:?}", segments(&place.0));
+    assert!(
+        segments(&place.0).len() >= 4,
+        "it did not roll: {:?}",
+        segments(&place.0)
+    );
     let mut deliveries = queue.consume().await.unwrap();
     ack_all(&queue, &mut deliveries).await;
-    until("all but the active segment to be deleted", || async { (segments(&place.0).len() == 1).then_some(()) }).await;
+    until("all but the active segment to be deleted", || async {
+        (segments(&place.0).len() == 1).then_some(())
+    })
+    .await;
     let id = publish(&queue, org, b"last").await;
     let copy = place.copy();
     assert_eq!(held(&open(&copy.0).await).await, [id]);
@@ -204,22 +239,34 @@ const fn kill_after(round: usize) -> usize {
 
 const CHILD: &str = "HOOKSWITCH_TEST_QUEUE_CHILD";
 
-/// Not a test of its own: the process that the next one starts and kills. Says `confirmed ID` after each confirm, and `seen ID` before each ack.
+/// Not a test of its own: the process that the next one starts and kills. Says `confirmed ID` after
+/// each confirm, and `seen ID` before each ack.
 #[test]
 fn child_that_publishes_until_it_is_killed() {
-    let Some(directory) = std::env::var_os(CHILD) else { return };
+    let Some(directory) = std::env::var_os(CHILD) else {
+        return;
+    };
     let say = |word: &str, id: EventId| {
         let mut out = std::io::stdout().lock();
-        writeln!(out, "{word} {id}").and_then(|()| out.flush()).expect("the parent reads");
+        writeln!(out, "{word} {id}")
+            .and_then(|()| out.flush())
+            .expect("the parent reads");
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let queue = open(Path::new(&directory)).await;
         let publishers = futures_util::future::join_all((0..16).map(|sender| {
             let queue = &queue;
             async move {
                 for n in 0_usize.. {
-                    say("confirmed", publish(queue, OrgId::generate(), &vec![b'x'; (sender * 997 + n * 131) % 5000]).await);
+                    say(
+                        "confirmed",
+                        publish(queue, OrgId::generate(), &vec![b'x'; (sender * 997 + n * 131) % 5000]).await,
+                    );
                 }
             }
         }));
@@ -249,7 +296,11 @@ async fn whatever_was_confirmed_before_kill_nine_is_delivered() {
         let (mut confirmed, mut seen) = (HashSet::new(), HashSet::new());
         for round in 0..ROUNDS {
             let mut child = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "queue_embedded::child_that_publishes_until_it_is_killed", "--nocapture"])
+                .args([
+                    "--exact",
+                    "queue_embedded::child_that_publishes_until_it_is_killed",
+                    "--nocapture",
+                ])
                 .env(CHILD, &directory)
                 .stdout(Stdio::piped())
                 .stderr(Stdio::inherit())
@@ -258,7 +309,9 @@ async fn whatever_was_confirmed_before_kill_nine_is_delivered() {
             let mut lines = 0;
             for line in BufReader::new(child.stdout.take().unwrap()).split(b'\n') {
                 let line = line.unwrap();
-                let Some((word, id)) = std::str::from_utf8(&line).ok().and_then(|line| line.split_once(' ')) else { continue };
+                let Some((word, id)) = std::str::from_utf8(&line).ok().and_then(|line| line.split_once(' ')) else {
+                    continue;
+                };
                 let Ok(id) = id.parse::<EventId>() else { continue };
                 match word {
                     "confirmed" => drop(confirmed.insert(id)),
@@ -269,7 +322,8 @@ async fn whatever_was_confirmed_before_kill_nine_is_delivered() {
                     _ => continue,
                 }
                 lines += 1;
-                // Killed at another moment each round; what it said before is still read to the end.
+                // Killed at another moment each round; what it said before is still read to the
+                // end.
                 if lines == kill_after(round) {
                     child.kill().unwrap();
                 }
@@ -280,9 +334,16 @@ async fn whatever_was_confirmed_before_kill_nine_is_delivered() {
     })
     .await
     .unwrap();
-    assert!(confirmed.len() >= (0..ROUNDS).map(kill_after).sum(), "a child ended by itself after {} confirms", confirmed.len());
+    assert!(
+        confirmed.len() >= (0..ROUNDS).map(kill_after).sum(),
+        "a child ended by itself after {} confirms",
+        confirmed.len()
+    );
     let queue = open(&place.0).await;
     let held: HashSet<_> = within(held(&queue)).await.into_iter().collect();
-    let lost: Vec<_> = confirmed.iter().filter(|id| !held.contains(id) && !seen.contains(id)).collect();
+    let lost: Vec<_> = confirmed
+        .iter()
+        .filter(|id| !held.contains(id) && !seen.contains(id))
+        .collect();
     assert!(lost.is_empty(), "lost {} of {}: {lost:?}", lost.len(), confirmed.len());
 }

@@ -23,7 +23,8 @@ use std::{
 
 const GIB: u64 = 1 << 30;
 
-/// A disk that is told how to fail. Counts and faults are those of segments only; the mark and the directory are sound.
+/// A disk that is told how to fail. Counts and faults are those of segments only; the mark and the
+/// directory are sound.
 struct Faulty {
     syncs: AtomicUsize,
     fail_syncs: AtomicBool,
@@ -81,7 +82,11 @@ impl Disk for Faulty {
             return file.sync_data();
         }
         self.syncs.fetch_add(1, Ordering::SeqCst);
-        drop(self.released.wait_while(self.held.lock().unwrap(), |held| *held).unwrap());
+        drop(
+            self.released
+                .wait_while(self.held.lock().unwrap(), |held| *held)
+                .unwrap(),
+        );
         std::thread::sleep(self.sync_takes);
         if self.fail_syncs.swap(false, Ordering::SeqCst) {
             // Once, as the kernel does: the next fsync would say that all is well.
@@ -91,12 +96,19 @@ impl Disk for Faulty {
     }
 
     fn space(&self, _directory: &Path) -> io::Result<DiskSpace> {
-        Ok(DiskSpace { free_bytes: self.free_bytes.load(Ordering::SeqCst), total_bytes: 100 * GIB })
+        Ok(DiskSpace {
+            free_bytes: self.free_bytes.load(Ordering::SeqCst),
+            total_bytes: 100 * GIB,
+        })
     }
 }
 
 async fn open_on(disk: &Arc<Faulty>, place: &Scratch, settings: LogSettings) -> Arc<LogQueue> {
-    Arc::new(LogQueue::open_on(disk.clone(), &place.0, settings, Arc::new(SystemClock)).await.unwrap())
+    Arc::new(
+        LogQueue::open_on(disk.clone(), &place.0, settings, Arc::new(SystemClock))
+            .await
+            .unwrap(),
+    )
 }
 
 #[tokio::test]
@@ -116,7 +128,10 @@ async fn an_fsync_that_fails_is_final_and_never_tried_again() {
     let reason = within(queue.failed()).await;
     assert!(reason.contains("fsync") && reason.contains(".seg"), "{reason}");
     assert_eq!(queue.state().health, QueueHealth::Failed);
-    assert!(matches!(queue.publish(&event(org, "call", "after")).await, Err(PublishError::Failed { .. })));
+    assert!(matches!(
+        queue.publish(&event(org, "call", "after")).await,
+        Err(PublishError::Failed { .. })
+    ));
     queue.close().await;
     assert_eq!(disk.syncs(), syncs + 1, "an fsync was tried again");
 
@@ -148,7 +163,15 @@ async fn nobody_is_told_of_an_event_before_its_fsync_returned() {
 #[tokio::test]
 async fn a_full_disk_refuses_and_heals_by_itself() {
     let (disk, place) = (Arc::new(Faulty::sound()), Scratch::new());
-    let queue = open_on(&disk, &place, LogSettings { disk_free_bytes_min: Some(GIB / 2), ..settings() }).await;
+    let queue = open_on(
+        &disk,
+        &place,
+        LogSettings {
+            disk_free_bytes_min: Some(GIB / 2),
+            ..settings()
+        },
+    )
+    .await;
     let org = OrgId::generate();
     let mut kept = vec![publish(&queue, org, b"before").await];
     let (events, bytes) = (queue.state().events, queue.state().bytes);
@@ -156,13 +179,23 @@ async fn a_full_disk_refuses_and_heals_by_itself() {
     disk.free_bytes.store(0, Ordering::SeqCst);
     let lost: Vec<_> = (0..20).map(|_| event(org, "call", vec![b'x'; 3000])).collect();
     for outcome in futures_util::future::join_all(lost.iter().map(|event| queue.publish(event))).await {
-        assert!(matches!(outcome, Err(PublishError::DiskNearlyFull { .. })), "{outcome:?}");
+        assert!(
+            matches!(outcome, Err(PublishError::DiskNearlyFull { .. })),
+            "{outcome:?}"
+        );
     }
     assert_eq!(queue.state().health, QueueHealth::Refusing);
-    assert_eq!((queue.state().events, queue.state().bytes), (events, bytes), "what was refused is not held");
+    assert_eq!(
+        (queue.state().events, queue.state().bytes),
+        (events, bytes),
+        "what was refused is not held"
+    );
     disk.full.store(false, Ordering::SeqCst);
     disk.free_bytes.store(GIB, Ordering::SeqCst);
-    until("intake to go on", || async { (queue.state().health == QueueHealth::Ready).then_some(()) }).await;
+    until("intake to go on", || async {
+        (queue.state().health == QueueHealth::Ready).then_some(())
+    })
+    .await;
     kept.push(publish(&queue, org, b"after").await);
     assert_eq!(held(&queue).await, kept, "what was refused does not come out");
     assert_eq!(held(&open(&place.copy().0).await).await, kept, "nor after a crash");
@@ -171,15 +204,38 @@ async fn a_full_disk_refuses_and_heals_by_itself() {
 #[tokio::test]
 async fn intake_stops_before_the_disk_is_full() {
     let (disk, place) = (Arc::new(Faulty::sound()), Scratch::new());
-    let queue = open_on(&disk, &place, LogSettings { disk_free_bytes_min: Some(1000), ..settings() }).await;
+    let queue = open_on(
+        &disk,
+        &place,
+        LogSettings {
+            disk_free_bytes_min: Some(1000),
+            ..settings()
+        },
+    )
+    .await;
     let org = OrgId::generate();
     disk.free_bytes.store(1000, Ordering::SeqCst);
-    until("the keeper to look", || async { (queue.state().disk_free_bytes == Some(1000)).then_some(()) }).await;
+    until("the keeper to look", || async {
+        (queue.state().disk_free_bytes == Some(1000)).then_some(())
+    })
+    .await;
     publish(&queue, org, b"at the limit").await;
     disk.free_bytes.store(999, Ordering::SeqCst);
-    until("intake to stop", || async { (queue.state().health == QueueHealth::Refusing).then_some(()) }).await;
+    until("intake to stop", || async {
+        (queue.state().health == QueueHealth::Refusing).then_some(())
+    })
+    .await;
     let refused = queue.publish(&event(org, "call", "x")).await;
-    assert!(matches!(refused, Err(PublishError::DiskNearlyFull { free_bytes: 999, free_bytes_min: 1000 })), "{refused:?}");
+    assert!(
+        matches!(
+            refused,
+            Err(PublishError::DiskNearlyFull {
+                free_bytes: 999,
+                free_bytes_min: 1000
+            })
+        ),
+        "{refused:?}"
+    );
     // Acks use the reserve: what is there can be worked off.
     let mut deliveries = queue.consume().await.unwrap();
     let got = take(&mut deliveries, 1).await;
@@ -191,9 +247,20 @@ async fn intake_stops_before_the_disk_is_full() {
 async fn without_a_setting_a_twentieth_of_the_disk_stays_free() {
     let (disk, place) = (Arc::new(Faulty::sound()), Scratch::new());
     disk.free_bytes.store(5 * GIB - 1, Ordering::SeqCst);
-    let queue = open_on(&disk, &place, LogSettings { disk_free_bytes_min: None, ..settings() }).await;
+    let queue = open_on(
+        &disk,
+        &place,
+        LogSettings {
+            disk_free_bytes_min: None,
+            ..settings()
+        },
+    )
+    .await;
     let refused = queue.publish(&event(OrgId::generate(), "call", "x")).await;
-    assert!(matches!(refused, Err(PublishError::DiskNearlyFull { free_bytes_min, .. }) if free_bytes_min == 5 * GIB), "{refused:?}");
+    assert!(
+        matches!(refused, Err(PublishError::DiskNearlyFull { free_bytes_min, .. }) if free_bytes_min == 5 * GIB),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]
@@ -212,8 +279,22 @@ async fn short_writes_are_finished() {
 
 #[tokio::test]
 async fn a_slow_fsync_is_shared_by_all_who_wait() {
-    let (disk, place) = (Arc::new(Faulty { sync_takes: Duration::from_millis(30), ..Faulty::sound() }), Scratch::new());
-    let queue = open_on(&disk, &place, LogSettings { segment_bytes: 64 << 20, ..settings() }).await;
+    let (disk, place) = (
+        Arc::new(Faulty {
+            sync_takes: Duration::from_millis(30),
+            ..Faulty::sound()
+        }),
+        Scratch::new(),
+    );
+    let queue = open_on(
+        &disk,
+        &place,
+        LogSettings {
+            segment_bytes: 64 << 20,
+            ..settings()
+        },
+    )
+    .await;
     let org = OrgId::generate();
     let syncs = disk.syncs();
     let senders = (0..64).map(|_| async {
@@ -231,11 +312,19 @@ async fn memory_is_bounded_while_an_fsync_hangs() {
     let (disk, place) = (Arc::new(Faulty::sound()), Scratch::new());
     let queue = open_on(&disk, &place, settings()).await;
     disk.hold_syncs(true);
-    let events: Vec<_> = (0..40).map(|n| event(OrgId::generate(), &format!("call-{n}"), vec![b'x'; 1 << 20])).collect();
-    let mut publishing = Box::pin(futures_util::future::join_all(events.iter().map(|event| queue.publish(event))));
+    let events: Vec<_> = (0..40)
+        .map(|n| event(OrgId::generate(), &format!("call-{n}"), vec![b'x'; 1 << 20]))
+        .collect();
+    let mut publishing = Box::pin(futures_util::future::join_all(
+        events.iter().map(|event| queue.publish(event)),
+    ));
     assert!(futures_util::poll!(&mut publishing).is_pending());
     // One group is being written, the next is full at 16 MiB, and the others wait outside.
-    assert!(queue.state().bytes <= (2 * 17) << 20, "it took {} bytes", queue.state().bytes);
+    assert!(
+        queue.state().bytes <= (2 * 17) << 20,
+        "it took {} bytes",
+        queue.state().bytes
+    );
     disk.hold_syncs(false);
     for outcome in within(publishing).await {
         outcome.unwrap();
@@ -248,14 +337,28 @@ async fn memory_is_bounded_while_an_fsync_hangs() {
 #[tokio::test]
 async fn a_full_disk_at_a_new_segment_is_a_refusal_too() {
     let (disk, place) = (Arc::new(Faulty::sound()), Scratch::new());
-    let queue = open_on(&disk, &place, LogSettings { segment_bytes: 10_000, ..settings() }).await;
+    let queue = open_on(
+        &disk,
+        &place,
+        LogSettings {
+            segment_bytes: 10_000,
+            ..settings()
+        },
+    )
+    .await;
     let org = OrgId::generate();
     let mut kept = vec![publish(&queue, org, &[b'x'; 9000]).await];
     disk.full.store(true, Ordering::SeqCst);
     let refused = queue.publish(&event(org, "call", vec![b'x'; 9000])).await;
-    assert!(matches!(refused, Err(PublishError::DiskNearlyFull { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(PublishError::DiskNearlyFull { .. })),
+        "{refused:?}"
+    );
     disk.full.store(false, Ordering::SeqCst);
-    until("intake to go on", || async { (queue.state().health == QueueHealth::Ready).then_some(()) }).await;
+    until("intake to go on", || async {
+        (queue.state().health == QueueHealth::Ready).then_some(())
+    })
+    .await;
     for _ in 0..3 {
         kept.push(publish(&queue, org, &[b'x'; 9000]).await);
     }

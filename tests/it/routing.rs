@@ -1,4 +1,5 @@
-//! Routes in memory on a real store: loaded, kept current by signal and by poll, and still there when the database is not.
+//! Routes in memory on a real store: loaded, kept current by signal and by poll, and still there
+//! when the database is not.
 
 use crate::support::db::{Database, NOW, VERSION, blob};
 use hookswitch::{
@@ -10,13 +11,20 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 async fn load(database: &Database, store: &Arc<SqliteStore>) -> Arc<RouteTable> {
-    RouteTable::load(Arc::clone(store) as Arc<dyn Store>, Arc::clone(&database.clock) as Arc<dyn Clock>).await.expect("routes load")
+    RouteTable::load(
+        Arc::clone(store) as Arc<dyn Store>,
+        Arc::clone(&database.clock) as Arc<dyn Clock>,
+    )
+    .await
+    .expect("routes load")
 }
 
 fn assistant(org: OrgId, value: &str, state: &str) -> String {
     format!(
-        "INSERT INTO assistant_org_mapping (id, org_id, assistant_id, state, created_at, updated_at, changed_version) VALUES ({}, {}, '{value}', '{state}', 0, 0, {VERSION}) \
-         ON CONFLICT (org_id, assistant_id) DO UPDATE SET state = excluded.state, changed_version = excluded.changed_version",
+        "INSERT INTO assistant_org_mapping (id, org_id, assistant_id, state, created_at, updated_at, changed_version) \
+        VALUES ({}, {}, '{value}', '{state}', 0, 0, {VERSION}) \
+         ON CONFLICT (org_id, assistant_id) DO UPDATE SET state = excluded.state, changed_version = \
+         excluded.changed_version",
         blob(uuid::Uuid::now_v7().as_bytes()),
         blob(org.as_bytes())
     )
@@ -24,8 +32,10 @@ fn assistant(org: OrgId, value: &str, state: &str) -> String {
 
 fn number(org: OrgId, provider: &str, number: &str, account: &str, provider_number_id: &str) -> String {
     format!(
-        "INSERT INTO phone_numbers (id, org_id, number, provider, account_id, provider_number_id, state, created_at, updated_at, changed_version) \
-         VALUES ({}, {}, '{number}', '{provider}', nullif('{account}', ''), nullif('{provider_number_id}', ''), 'live', 0, 0, {VERSION})",
+        "INSERT INTO phone_numbers (id, org_id, number, provider, account_id, provider_number_id, state, created_at, \
+        updated_at, changed_version) \
+         VALUES ({}, {}, '{number}', '{provider}', nullif('{account}', ''), nullif('{provider_number_id}', ''), \
+         'live', 0, 0, {VERSION})",
         blob(uuid::Uuid::now_v7().as_bytes()),
         blob(org.as_bytes())
     )
@@ -34,9 +44,11 @@ fn number(org: OrgId, provider: &str, number: &str, account: &str, provider_numb
 fn credential(org: OrgId, account: &str, verified: bool) -> String {
     let verified = if verified { "1" } else { "NULL" };
     format!(
-        "INSERT INTO org_credentials (id, org_id, provider, name, is_active, sealed, state, account_id, last_verified_at, created_at, updated_at, changed_version) \
+        "INSERT INTO org_credentials (id, org_id, provider, name, is_active, sealed, state, account_id, \
+        last_verified_at, created_at, updated_at, changed_version) \
          VALUES ({}, {}, 'twilio', '', 1, x'00', 'connected', '{account}', {verified}, 0, 0, {VERSION}) \
-         ON CONFLICT (org_id, provider, name) DO UPDATE SET is_active = 1, sealed = x'00', state = 'connected', account_id = excluded.account_id, \
+         ON CONFLICT (org_id, provider, name) DO UPDATE SET is_active = 1, sealed = x'00', state = 'connected', \
+         account_id = excluded.account_id, \
          last_verified_at = excluded.last_verified_at, changed_version = excluded.changed_version",
         blob(uuid::Uuid::now_v7().as_bytes()),
         blob(org.as_bytes())
@@ -97,7 +109,10 @@ async fn every_kind_of_route_is_loaded_when_it_is_live() {
     for (kind, value, org) in expected {
         assert_eq!(get(&table, kind, value), org, "{kind} {value}");
     }
-    assert_eq!(table.routes_len(), expected.iter().filter(|(_, _, org)| org.is_some()).count());
+    assert_eq!(
+        table.routes_len(),
+        expected.iter().filter(|(_, _, org)| org.is_some()).count()
+    );
     store.close().await;
 }
 
@@ -109,7 +124,9 @@ async fn a_route_moves_and_its_former_owner_cannot_take_it_out() {
     database.configure(&[assistant(a, "x", "live")]).await;
     let table = load(&database, &store).await;
     assert_eq!(holds(&table, "x"), Some(a));
-    database.configure(&[assistant(a, "x", "released"), assistant(b, "x", "live")]).await;
+    database
+        .configure(&[assistant(a, "x", "released"), assistant(b, "x", "live")])
+        .await;
     assert!(table.look_again().await);
     assert_eq!(holds(&table, "x"), Some(b));
     // The released row changes once more: it leads to another now.
@@ -126,9 +143,14 @@ async fn a_route_moves_and_its_former_owner_cannot_take_it_out() {
 async fn a_twilio_account_routes_only_while_one_organisation_claims_it() {
     let database = Database::new();
     let store = database.open().await;
-    let (a, b, c) = (database.organisation().await, database.organisation().await, database.organisation().await);
+    let (a, b, c) = (
+        database.organisation().await,
+        database.organisation().await,
+        database.organisation().await,
+    );
     let table = load(&database, &store).await;
-    // Each step, what AC1 and AC2 lead to by changes, and what they lead to for one who loads afresh.
+    // Each step, what AC1 and AC2 lead to by changes, and what they lead to for one who loads
+    // afresh.
     let steps = [
         (credential(a, "AC1", true), Some(a), None),
         (credential(b, "AC1", true), None, None),
@@ -136,7 +158,15 @@ async fn a_twilio_account_routes_only_while_one_organisation_claims_it() {
         // The second claimant goes to another account: nothing of the first one's row changed.
         (credential(b, "AC2", true), Some(a), Some(b)),
         (credential(a, "AC2", true), None, None),
-        (format!("UPDATE org_credentials SET is_active = 0, sealed = NULL, changed_version = {VERSION} WHERE org_id = {}", blob(b.as_bytes())), None, Some(a)),
+        (
+            format!(
+                "UPDATE org_credentials SET is_active = 0, sealed = NULL, changed_version = {VERSION} WHERE org_id = \
+                {}",
+                blob(b.as_bytes())
+            ),
+            None,
+            Some(a),
+        ),
         (credential(b, "AC1", true), Some(b), Some(a)),
         // Saved again unverified: it claims nothing until it is verified.
         (credential(a, "AC2", false), Some(b), None),
@@ -157,13 +187,30 @@ async fn a_number_that_changes_its_account_leaves_no_stale_route() {
     let database = Database::new();
     let store = database.open().await;
     let a = database.organisation().await;
-    database.configure(&[number(a, "twilio", "+1555", "AC1", "PN1"), number(a, "vapi", "+1666", "", "old")]).await;
+    database
+        .configure(&[
+            number(a, "twilio", "+1555", "AC1", "PN1"),
+            number(a, "vapi", "+1666", "", "old"),
+        ])
+        .await;
     let table = load(&database, &store).await;
-    database.configure(&[format!("UPDATE phone_numbers SET account_id = 'AC2', provider_number_id = 'new', changed_version = {VERSION}")]).await;
+    database
+        .configure(&[format!(
+            "UPDATE phone_numbers SET account_id = 'AC2', provider_number_id = 'new', changed_version = {VERSION}"
+        )])
+        .await;
     assert!(table.look_again().await);
-    let found = [(RouteKind::TwilioNumber, "AC1/+1555"), (RouteKind::VapiPhoneNumber, "old")].map(|(kind, value)| get(&table, kind, value));
+    let found = [
+        (RouteKind::TwilioNumber, "AC1/+1555"),
+        (RouteKind::VapiPhoneNumber, "old"),
+    ]
+    .map(|(kind, value)| get(&table, kind, value));
     assert_eq!(found, [None, None]);
-    let found = [(RouteKind::TwilioNumber, "AC2/+1555"), (RouteKind::VapiPhoneNumber, "new"), (RouteKind::VapiNumber, "+1666")];
+    let found = [
+        (RouteKind::TwilioNumber, "AC2/+1555"),
+        (RouteKind::VapiPhoneNumber, "new"),
+        (RouteKind::VapiNumber, "+1666"),
+    ];
     assert_eq!(found.map(|(kind, value)| get(&table, kind, value)), [Some(a); 3]);
     store.close().await;
 }
@@ -177,7 +224,8 @@ async fn organisations_carry_their_secrets_and_data_keys_newest_first() {
     let secrets: [SecretId; 4] = std::array::from_fn(|_| SecretId::generate());
     let secret = |id: SecretId, endpoint: Option<EndpointId>, not_after: Option<i64>| {
         format!(
-            "INSERT INTO endpoint_secrets (id, org_id, endpoint_id, source, plan, sealed, not_after, created_at, changed_version) \
+            "INSERT INTO endpoint_secrets (id, org_id, endpoint_id, source, plan, sealed, not_after, created_at, \
+            changed_version) \
              VALUES ({}, {}, {}, 'vapi', '{{\"type\":\"bearer\"}}', x'0102', {}, 0, {VERSION})",
             blob(id.as_bytes()),
             blob(org.as_bytes()),
@@ -188,7 +236,8 @@ async fn organisations_carry_their_secrets_and_data_keys_newest_first() {
     database
         .configure(&[
             format!(
-                "INSERT INTO endpoints (id, org_id, source, name, ignored_types, created_at, updated_at, changed_version) \
+                "INSERT INTO endpoints (id, org_id, source, name, ignored_types, created_at, updated_at, \
+                changed_version) \
                  VALUES ({}, {}, 'vapi', 'main', '[\"transcript\"]', 0, 0, {VERSION})",
                 blob(endpoint.as_bytes()),
                 blob(org.as_bytes())
@@ -198,24 +247,50 @@ async fn organisations_carry_their_secrets_and_data_keys_newest_first() {
             secret(secrets[2], Some(endpoint), None),
         ])
         .await;
-    let key = |version| DataKeyRow { org, version, kek: hookswitch::domain::KeyId("k".into()), wrapped: [1].into(), seals: 0 };
+    let key = |version| DataKeyRow {
+        org,
+        version,
+        kek: hookswitch::domain::KeyId("k".into()),
+        wrapped: [1].into(),
+        seals: 0,
+    };
     store.insert_data_key(key(1)).await.unwrap();
     let table = load(&database, &store).await;
     let entry = table.org(org).unwrap();
     assert!(entry.is_active);
     let ids = |entry: &hookswitch::routing::OrgEntry| entry.secrets.iter().map(|secret| secret.id).collect::<Vec<_>>();
-    assert_eq!(ids(&entry), [secrets[2], secrets[1]], "one that ended long ago is not there");
-    assert_eq!((entry.secrets[0].endpoint, entry.secrets[1].endpoint, entry.secrets[0].source), (Some(endpoint), None, Source::Vapi));
-    assert!(Arc::ptr_eq(&entry.secrets[0].plan, &entry.secrets[1].plan), "equal plans are kept once");
+    assert_eq!(
+        ids(&entry),
+        [secrets[2], secrets[1]],
+        "one that ended long ago is not there"
+    );
+    assert_eq!(
+        (
+            entry.secrets[0].endpoint,
+            entry.secrets[1].endpoint,
+            entry.secrets[0].source
+        ),
+        (Some(endpoint), None, Source::Vapi)
+    );
+    assert!(
+        Arc::ptr_eq(&entry.secrets[0].plan, &entry.secrets[1].plan),
+        "equal plans are kept once"
+    );
     assert_eq!(entry.data_keys, [key(1)]);
     let found = table.endpoint(endpoint).unwrap();
-    assert_eq!((found.org, found.source, &*found.ignored_types), (org, Source::Vapi, &["transcript".to_owned()][..]));
+    assert_eq!(
+        (found.org, found.source, &*found.ignored_types),
+        (org, Source::Vapi, &["transcript".to_owned()][..])
+    );
 
     // One is erased, one added, a key too; the endpoint and the organisation are switched off.
     store.insert_data_key(key(2)).await.unwrap();
     database
         .configure(&[
-            format!("UPDATE endpoint_secrets SET sealed = NULL, is_active = 0, changed_version = {VERSION} WHERE id = {}", blob(secrets[2].as_bytes())),
+            format!(
+                "UPDATE endpoint_secrets SET sealed = NULL, is_active = 0, changed_version = {VERSION} WHERE id = {}",
+                blob(secrets[2].as_bytes())
+            ),
             secret(secrets[3], None, None),
             format!("UPDATE endpoints SET is_active = 0, changed_version = {VERSION}"),
             format!("UPDATE organizations SET is_active = 0, changed_version = {VERSION}"),
@@ -223,7 +298,10 @@ async fn organisations_carry_their_secrets_and_data_keys_newest_first() {
         .await;
     assert!(table.look_again().await);
     let changed = table.org(org).unwrap();
-    assert_eq!((ids(&changed), changed.is_active), (vec![secrets[3], secrets[1]], false));
+    assert_eq!(
+        (ids(&changed), changed.is_active),
+        (vec![secrets[3], secrets[1]], false)
+    );
     assert_eq!(changed.data_keys, [key(2), key(1)]);
     assert!(table.endpoint(endpoint).is_none());
     // Who held the entry holds one whole state of it.
@@ -241,9 +319,22 @@ async fn a_running_table_follows_the_signal_and_the_poll() {
     let stop = CancellationToken::new();
     #[expect(clippy::disallowed_methods, reason = "joined below")]
     let task = tokio::spawn(Arc::clone(&table).run(stop.clone()));
-    // Through the store: its signal. (The first poll is at once; the second row can only come by the signal or a second later.)
-    store.insert_data_key(DataKeyRow { org, version: 1, kek: hookswitch::domain::KeyId("k".into()), wrapped: [1].into(), seals: 0 }).await.unwrap();
-    until("the data key is there", || table.org(org).is_some_and(|entry| entry.data_keys.len() == 1)).await;
+    // Through the store: its signal. (The first poll is at once; the second row can only come by
+    // the signal or a second later.)
+    store
+        .insert_data_key(DataKeyRow {
+            org,
+            version: 1,
+            kek: hookswitch::domain::KeyId("k".into()),
+            wrapped: [1].into(),
+            seals: 0,
+        })
+        .await
+        .unwrap();
+    until("the data key is there", || {
+        table.org(org).is_some_and(|entry| entry.data_keys.len() == 1)
+    })
+    .await;
     // Beside the store: nobody is signalled.
     database.configure(&[assistant(org, "polled", "live")]).await;
     until("the polled route is there", || holds(&table, "polled") == Some(org)).await;
@@ -260,12 +351,21 @@ async fn while_the_database_is_away_the_last_good_snapshot_serves_and_grows_old(
     database.configure(&[assistant(org, "x", "live")]).await;
     let table = load(&database, &store).await;
     let mut connection = database.connect().await;
-    sqlx::raw_sql("ALTER TABLE config_version RENAME TO gone").execute(&mut connection).await.unwrap();
+    sqlx::raw_sql("ALTER TABLE config_version RENAME TO gone")
+        .execute(&mut connection)
+        .await
+        .unwrap();
     let before = table.age();
-    assert!(!table.look_again().await, "a look that failed cannot say that the snapshot is current");
+    assert!(
+        !table.look_again().await,
+        "a look that failed cannot say that the snapshot is current"
+    );
     assert!(table.age() > before);
     assert_eq!(holds(&table, "x"), Some(org));
-    sqlx::raw_sql("ALTER TABLE gone RENAME TO config_version").execute(&mut connection).await.unwrap();
+    sqlx::raw_sql("ALTER TABLE gone RENAME TO config_version")
+        .execute(&mut connection)
+        .await
+        .unwrap();
     database.configure(&[assistant(org, "y", "live")]).await;
     let before = table.age();
     assert!(table.look_again().await);
@@ -317,12 +417,21 @@ async fn the_databases_clock_is_compared_with_ours() {
     let database = Database::new();
     let store = database.open().await;
     let ours = Arc::new(ManualClock::at(NOW - Duration::from_mins(6)));
-    let table = RouteTable::load(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&ours) as Arc<dyn Clock>).await.unwrap();
+    let table = RouteTable::load(
+        Arc::clone(&store) as Arc<dyn Store>,
+        Arc::clone(&ours) as Arc<dyn Clock>,
+    )
+    .await
+    .unwrap();
     assert_eq!(table.clock_offset_micros(), 360_000_000);
     ours.set(NOW);
     assert!(table.look_again().await);
     // Half of what the look took is all that can be off.
-    assert!((0..10_000_000).contains(&table.clock_offset_micros()), "{}", table.clock_offset_micros());
+    assert!(
+        (0..10_000_000).contains(&table.clock_offset_micros()),
+        "{}",
+        table.clock_offset_micros()
+    );
     store.close().await;
 }
 
@@ -331,15 +440,33 @@ async fn changes_are_those_above_a_version_and_everything_is_what_is_live() {
     let database = Database::new();
     let store = database.open().await;
     let org = database.organisation().await;
-    database.configure(&[assistant(org, "old", "released"), assistant(org, "x", "live")]).await;
+    database
+        .configure(&[assistant(org, "old", "released"), assistant(org, "x", "live")])
+        .await;
     let all = store.load_changes(0).await.unwrap();
-    assert_eq!((all.version, all.database_now, all.organisations.len()), (store.config_version().await.unwrap(), NOW, 1));
-    assert_eq!(all.routes.iter().map(|row| (&*row.key.value, row.is_live)).collect::<Vec<_>>(), [("x", true)]);
+    assert_eq!(
+        (all.version, all.database_now, all.organisations.len()),
+        (store.config_version().await.unwrap(), NOW, 1)
+    );
+    assert_eq!(
+        all.routes
+            .iter()
+            .map(|row| (&*row.key.value, row.is_live))
+            .collect::<Vec<_>>(),
+        [("x", true)]
+    );
     let none = store.load_changes(all.version).await.unwrap();
     assert!(none.version == all.version && none.organisations.is_empty() && none.routes.is_empty());
     database.configure(&[assistant(org, "x", "released")]).await;
     let changes = store.load_changes(all.version).await.unwrap();
     assert_eq!((changes.version, changes.organisations.len()), (all.version + 1, 0));
-    assert_eq!(changes.routes.iter().map(|row| (&*row.key.value, row.is_live)).collect::<Vec<_>>(), [("x", false)]);
+    assert_eq!(
+        changes
+            .routes
+            .iter()
+            .map(|row| (&*row.key.value, row.is_live))
+            .collect::<Vec<_>>(),
+        [("x", false)]
+    );
     store.close().await;
 }

@@ -1,17 +1,20 @@
-//! The stand-ins: each of Twilio's codes, shapes held against the official descriptions, faults, callbacks, limits.
+//! The stand-ins: each of Twilio's codes, shapes held against the official descriptions, faults,
+//! callbacks, limits.
 
 use crate::outside::*;
 use hookswitch::{
     domain::{Provider, SecretBytes, Timestamp},
     sandbox::{
-        AccountKind, AccountStatus, Accounts, Content, Drop as Dropped, Fault, SandboxConfig, TwilioAccount, VapiAssistant, VapiOrganisation, VapiPhoneNumber,
-        description,
+        AccountKind, AccountStatus, Accounts, Content, Drop as Dropped, Fault, SandboxConfig, TwilioAccount,
+        VapiAssistant, VapiOrganisation, VapiPhoneNumber, description,
     },
 };
 use serde_json::{Value, json};
 
 fn conforms(provider: Provider, operation: &str, body: &Value) {
-    let faults = description::of(provider).expect("described").check_answer(operation, body);
+    let faults = description::of(provider)
+        .expect("described")
+        .check_answer(operation, body);
     assert_eq!(faults, Vec::<String>::new(), "{operation} answered {body}");
 }
 
@@ -20,7 +23,10 @@ async fn every_refusal_has_twilios_status_and_code() {
     let sandbox = sandbox().await;
     let mut account = account();
     account.opted_out = vec!["+12025550122".to_owned()];
-    sandbox.state.register(Accounts { accounts: vec![account], ..Accounts::default() });
+    sandbox.state.register(Accounts {
+        accounts: vec![account],
+        ..Accounts::default()
+    });
     let long = "a".repeat(1601);
     for (form, status, code) in [
         (vec![("From", FROM), ("Body", "x")], 400, 21604),
@@ -31,26 +37,57 @@ async fn every_refusal_has_twilios_status_and_code() {
         (vec![("To", FROM), ("From", FROM), ("Body", "x")], 400, 21211),
         (vec![("To", TO), ("Body", "x")], 400, 21603),
         (vec![("To", TO), ("From", "+12025550199"), ("Body", "x")], 400, 21606),
-        (vec![("To", TO), ("MessagingServiceSid", "MG00000000000000000000000000000009"), ("Body", "x")], 400, 21701),
+        (
+            vec![
+                ("To", TO),
+                ("MessagingServiceSid", "MG00000000000000000000000000000009"),
+                ("Body", "x"),
+            ],
+            400,
+            21701,
+        ),
         (vec![("To", TO), ("From", FROM)], 400, 21602),
         (vec![("To", TO), ("From", FROM), ("Body", &long)], 400, 21617),
         (vec![("To", "+12025550122"), ("From", FROM), ("Body", "x")], 400, 21610),
         (vec![("To", "+15005550003"), ("From", FROM), ("Body", "x")], 400, 21408),
         (vec![("To", "+15005550007"), ("From", FROM), ("Body", "x")], 400, 21612),
         (vec![("To", "+15005550009"), ("From", FROM), ("Body", "x")], 400, 21614),
-        (vec![("To", TO), ("From", FROM), ("Body", "x"), ("Colour", "red")], 400, 20001),
-        (vec![("To", TO), ("From", FROM), ("Body", "x"), ("ValidityPeriod", "soon")], 400, 20001),
+        (
+            vec![("To", TO), ("From", FROM), ("Body", "x"), ("Colour", "red")],
+            400,
+            20001,
+        ),
+        (
+            vec![("To", TO), ("From", FROM), ("Body", "x"), ("ValidityPeriod", "soon")],
+            400,
+            20001,
+        ),
     ] {
         let (got, body) = sandbox.post_message(&form).await;
-        assert_eq!((got, body["code"].as_u64(), body["status"].as_u64()), (status, Some(code), Some(status.into())), "{form:?}: {body}");
+        assert_eq!(
+            (got, body["code"].as_u64(), body["status"].as_u64()),
+            (status, Some(code), Some(status.into())),
+            "{form:?}: {body}"
+        );
         assert_eq!(body["more_info"], format!("https://www.twilio.com/docs/errors/{code}"));
         assert!(body["message"].as_str().is_some_and(|message| !message.is_empty()));
     }
     assert_eq!(sandbox.state.messages(), [], "nothing was accepted");
-    let operations: Vec<_> = sandbox.state.violations().into_iter().map(|violation| (violation.operation, violation.faults)).collect();
+    let operations: Vec<_> = sandbox
+        .state
+        .violations()
+        .into_iter()
+        .map(|violation| (violation.operation, violation.faults))
+        .collect();
     assert_eq!(
         operations,
-        [("CreateMessage", vec!["Colour: not in the description".to_owned()]), ("CreateMessage", vec!["ValidityPeriod: not of type \"integer\"".to_owned()])]
+        [
+            ("CreateMessage", vec!["Colour: not in the description".to_owned()]),
+            (
+                "CreateMessage",
+                vec!["ValidityPeriod: not of type \"integer\"".to_owned()]
+            )
+        ]
     );
 }
 
@@ -69,13 +106,36 @@ async fn credentials_are_checked_as_twilio_checks_them() {
         let (got, body) = sandbox.post_message_as(user, password, &form).await;
         assert_eq!((got, body["code"].as_u64()), (status, Some(code)), "{user}");
     }
-    let unauthenticated = sandbox.client.get(format!("{}/2010-04-01/Accounts/{SID}.json", sandbox.base)).send().await.expect("an answer");
+    let unauthenticated = sandbox
+        .client
+        .get(format!("{}/2010-04-01/Accounts/{SID}.json", sandbox.base))
+        .send()
+        .await
+        .expect("an answer");
     assert_eq!(unauthenticated.status(), 401);
     for n in 1..=3 {
-        assert_eq!(sandbox.post_message_as(&format!("SK{n:032}"), &format!("key-secret-{n}"), &form).await.0, 201, "key {n} may send");
+        assert_eq!(
+            sandbox
+                .post_message_as(&format!("SK{n:032}"), &format!("key-secret-{n}"), &form)
+                .await
+                .0,
+            201,
+            "key {n} may send"
+        );
     }
-    assert_eq!(sandbox.get(&format!("/2010-04-01/Accounts/{SID}/Messages/SM00000000000000000000000000000000.json")).await.1["code"], 20404);
-    assert_eq!(sandbox.get(&format!("/2010-04-01/Accounts/{SID}/Nothing.json")).await.0, 404);
+    assert_eq!(
+        sandbox
+            .get(&format!(
+                "/2010-04-01/Accounts/{SID}/Messages/SM00000000000000000000000000000000.json"
+            ))
+            .await
+            .1["code"],
+        20404
+    );
+    assert_eq!(
+        sandbox.get(&format!("/2010-04-01/Accounts/{SID}/Nothing.json")).await.0,
+        404
+    );
 }
 
 #[tokio::test]
@@ -83,12 +143,30 @@ async fn a_trial_account_sends_to_verified_numbers_only_and_a_suspended_one_to_n
     let mut trial = account();
     trial.kind = AccountKind::Trial;
     trial.verified = vec![TO.to_owned()];
-    let sandbox = sandbox_with(SandboxConfig { accounts: Accounts { accounts: vec![trial.clone()], ..Accounts::default() }, ..SandboxConfig::default() }).await;
-    assert_eq!(sandbox.post_message(&[("To", TO), ("From", FROM), ("Body", "x")]).await.0, 201);
-    let (status, body) = sandbox.post_message(&[("To", "+12025550177"), ("From", FROM), ("Body", "x")]).await;
+    let sandbox = sandbox_with(SandboxConfig {
+        accounts: Accounts {
+            accounts: vec![trial.clone()],
+            ..Accounts::default()
+        },
+        ..SandboxConfig::default()
+    })
+    .await;
+    assert_eq!(
+        sandbox
+            .post_message(&[("To", TO), ("From", FROM), ("Body", "x")])
+            .await
+            .0,
+        201
+    );
+    let (status, body) = sandbox
+        .post_message(&[("To", "+12025550177"), ("From", FROM), ("Body", "x")])
+        .await;
     assert_eq!((status, body["code"].as_u64()), (400, Some(21608)));
     trial.status = AccountStatus::Suspended;
-    sandbox.state.register(Accounts { accounts: vec![trial], ..Accounts::default() });
+    sandbox.state.register(Accounts {
+        accounts: vec![trial],
+        ..Accounts::default()
+    });
     let (status, body) = sandbox.post_message(&[("To", TO), ("From", FROM), ("Body", "x")]).await;
     assert_eq!((status, body["code"].as_u64()), (403, Some(20003)));
     let (status, body) = sandbox.get(&format!("/2010-04-01/Accounts/{SID}.json")).await;
@@ -99,28 +177,66 @@ async fn a_trial_account_sends_to_verified_numbers_only_and_a_suspended_one_to_n
 async fn answers_have_the_official_shapes() {
     let organisation = VapiOrganisation {
         api_key: "vapi-key".to_owned(),
-        assistants: vec![VapiAssistant { id: "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be001".to_owned(), name: Some("A".to_owned()) }],
-        phone_numbers: vec![VapiPhoneNumber { id: "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be002".to_owned(), number: FROM.to_owned() }],
+        assistants: vec![VapiAssistant {
+            id: "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be001".to_owned(),
+            name: Some("A".to_owned()),
+        }],
+        phone_numbers: vec![VapiPhoneNumber {
+            id: "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be002".to_owned(),
+            number: FROM.to_owned(),
+        }],
     };
     let sandbox = sandbox_with(SandboxConfig {
-        accounts: Accounts { accounts: vec![account()], vapi: vec![organisation], ..Accounts::default() },
+        accounts: Accounts {
+            accounts: vec![account()],
+            vapi: vec![organisation],
+            ..Accounts::default()
+        },
         ..SandboxConfig::default()
     })
     .await;
-    let (status, created) = sandbox.post_message(&[("To", TO), ("From", FROM), ("Body", "Grüße 👍")]).await;
-    assert_eq!((status, created["status"].as_str(), created["num_segments"].as_str()), (201, Some("queued"), Some("1")));
+    let (status, created) = sandbox
+        .post_message(&[("To", TO), ("From", FROM), ("Body", "Grüße 👍")])
+        .await;
+    assert_eq!(
+        (status, created["status"].as_str(), created["num_segments"].as_str()),
+        (201, Some("queued"), Some("1"))
+    );
     conforms(Provider::Twilio, "CreateMessage", &created);
     let service = format!("MG{:032}", 1);
-    let (_, accepted) = sandbox.post_message(&[("To", TO), ("MessagingServiceSid", &service), ("Body", "x"), ("MediaUrl", "https://a.example/1")]).await;
-    assert_eq!((accepted["status"].as_str(), accepted["from"].is_null(), accepted["num_media"].as_str()), (Some("accepted"), true, Some("1")));
+    let (_, accepted) = sandbox
+        .post_message(&[
+            ("To", TO),
+            ("MessagingServiceSid", &service),
+            ("Body", "x"),
+            ("MediaUrl", "https://a.example/1"),
+        ])
+        .await;
+    assert_eq!(
+        (
+            accepted["status"].as_str(),
+            accepted["from"].is_null(),
+            accepted["num_media"].as_str()
+        ),
+        (Some("accepted"), true, Some("1"))
+    );
     conforms(Provider::Twilio, "CreateMessage", &accepted);
     let root = format!("/2010-04-01/Accounts/{SID}");
     for (path, operation) in [
         (format!("{root}.json"), "FetchAccount"),
         (format!("{root}/Messages.json"), "ListMessage"),
-        (format!("{root}/Messages.json?To=%2B12025550111&PageSize=1"), "ListMessage"),
-        (format!("{root}/Messages/{}.json", created["sid"].as_str().expect("a sid")), "FetchMessage"),
-        (format!("{root}/IncomingPhoneNumbers.json?PhoneNumber=%2B12025550100"), "ListIncomingPhoneNumber"),
+        (
+            format!("{root}/Messages.json?To=%2B12025550111&PageSize=1"),
+            "ListMessage",
+        ),
+        (
+            format!("{root}/Messages/{}.json", created["sid"].as_str().expect("a sid")),
+            "FetchMessage",
+        ),
+        (
+            format!("{root}/IncomingPhoneNumbers.json?PhoneNumber=%2B12025550100"),
+            "ListIncomingPhoneNumber",
+        ),
     ] {
         let (status, body) = sandbox.get(&path).await;
         assert_eq!(status, 200, "{path}");
@@ -128,16 +244,38 @@ async fn answers_have_the_official_shapes() {
     }
     for (path, operation) in [
         ("/assistant?limit=1", "AssistantController_findAll"),
-        ("/assistant/5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be001", "AssistantController_findOne"),
+        (
+            "/assistant/5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be001",
+            "AssistantController_findOne",
+        ),
         ("/phone-number", "PhoneNumberController_findAll"),
-        ("/phone-number/5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be002", "PhoneNumberController_findOne"),
+        (
+            "/phone-number/5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be002",
+            "PhoneNumberController_findOne",
+        ),
     ] {
-        let answer = sandbox.client.get(format!("{}{path}", sandbox.base)).bearer_auth("vapi-key").send().await.expect("an answer");
+        let answer = sandbox
+            .client
+            .get(format!("{}{path}", sandbox.base))
+            .bearer_auth("vapi-key")
+            .send()
+            .await
+            .expect("an answer");
         assert_eq!(answer.status(), 200, "{path}");
         conforms(Provider::Vapi, operation, &answer.json().await.expect("JSON"));
     }
-    for (path, key, status) in [("/assistant", "other", 401), ("/assistant/none", "vapi-key", 400), ("/assistant?name=x", "vapi-key", 400)] {
-        let answer = sandbox.client.get(format!("{}{path}", sandbox.base)).bearer_auth(key).send().await.expect("an answer");
+    for (path, key, status) in [
+        ("/assistant", "other", 401),
+        ("/assistant/none", "vapi-key", 400),
+        ("/assistant?name=x", "vapi-key", 400),
+    ] {
+        let answer = sandbox
+            .client
+            .get(format!("{}{path}", sandbox.base))
+            .bearer_auth(key)
+            .send()
+            .await
+            .expect("an answer");
         assert_eq!(answer.status(), status, "{path}");
         let body: Value = answer.json().await.expect("JSON");
         assert_eq!(body["statusCode"], status, "{body}");
@@ -148,41 +286,109 @@ async fn answers_have_the_official_shapes() {
 async fn lists_page_newest_first_and_lose_nothing() {
     let sandbox = sandbox().await;
     for n in 0..7 {
-        sandbox.post_message(&[("To", if n == 3 { "+12025550122" } else { TO }), ("From", FROM), ("Body", &n.to_string())]).await;
+        sandbox
+            .post_message(&[
+                ("To", if n == 3 { "+12025550122" } else { TO }),
+                ("From", FROM),
+                ("Body", &n.to_string()),
+            ])
+            .await;
     }
     let mut path = format!("/2010-04-01/Accounts/{SID}/Messages.json?To=%2B12025550111&PageSize=2");
     let mut bodies = Vec::new();
     loop {
         let (_, page) = sandbox.get(&path).await;
         conforms(Provider::Twilio, "ListMessage", &page);
-        bodies.extend(page["messages"].as_array().expect("a list").iter().map(|message| message["body"].as_str().expect("a text").to_owned()));
+        bodies.extend(
+            page["messages"]
+                .as_array()
+                .expect("a list")
+                .iter()
+                .map(|message| message["body"].as_str().expect("a text").to_owned()),
+        );
         match page["next_page_uri"].as_str() {
             Some(next) => path = next.to_owned(),
             None => break,
         }
     }
     assert_eq!(bodies, ["6", "5", "4", "2", "1", "0"]);
-    let (_, none) = sandbox.get(&format!("/2010-04-01/Accounts/{SID}/Messages.json?DateSent%3E=2999-01-01")).await;
+    let (_, none) = sandbox
+        .get(&format!(
+            "/2010-04-01/Accounts/{SID}/Messages.json?DateSent%3E=2999-01-01"
+        ))
+        .await;
     assert_eq!(none["messages"], json!([]));
 }
 
 #[tokio::test]
 async fn what_came_in_is_kept_in_one_shape() {
     let sandbox = sandbox().await;
-    sandbox.post_message(&[("To", TO), ("From", FROM), ("Body", "a b&c"), ("MediaUrl", "https://a.example/1"), ("MediaUrl", "https://a.example/2")]).await;
-    sandbox.client.post(format!("{}/sink/demo?x=1", sandbox.base)).header("X-Odd", "1").json(&json!({"a": [1]})).send().await.expect("an answer");
-    sandbox.client.post(format!("{}/sink/text", sandbox.base)).body("plain").send().await.expect("an answer");
-    let all: Value = sandbox.client.get(format!("{}/_requests", sandbox.base)).send().await.expect("an answer").json().await.expect("JSON");
+    sandbox
+        .post_message(&[
+            ("To", TO),
+            ("From", FROM),
+            ("Body", "a b&c"),
+            ("MediaUrl", "https://a.example/1"),
+            ("MediaUrl", "https://a.example/2"),
+        ])
+        .await;
+    sandbox
+        .client
+        .post(format!("{}/sink/demo?x=1", sandbox.base))
+        .header("X-Odd", "1")
+        .json(&json!({"a": [1]}))
+        .send()
+        .await
+        .expect("an answer");
+    sandbox
+        .client
+        .post(format!("{}/sink/text", sandbox.base))
+        .body("plain")
+        .send()
+        .await
+        .expect("an answer");
+    let all: Value = sandbox
+        .client
+        .get(format!("{}/_requests", sandbox.base))
+        .send()
+        .await
+        .expect("an answer")
+        .json()
+        .await
+        .expect("JSON");
     let all = all.as_array().expect("a list");
-    let keys = |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<std::collections::BTreeSet<_>>();
+    let keys = |value: &Value| {
+        value
+            .as_object()
+            .expect("an object")
+            .keys()
+            .cloned()
+            .collect::<std::collections::BTreeSet<_>>()
+    };
     let common = ["id", "at", "provider", "method", "path", "headers", "status"];
     for (request, content) in all.iter().zip(["form", "json", "body"]) {
-        assert_eq!(keys(request), common.iter().chain([&content]).map(ToString::to_string).collect());
-        assert!(request["at"].as_str().is_some_and(|at| at.parse::<jiff::Timestamp>().is_ok()));
+        assert_eq!(
+            keys(request),
+            common.iter().chain([&content]).map(ToString::to_string).collect()
+        );
+        assert!(
+            request["at"]
+                .as_str()
+                .is_some_and(|at| at.parse::<jiff::Timestamp>().is_ok())
+        );
     }
-    assert_eq!(all[0]["form"], json!({"To": TO, "From": FROM, "Body": "a b&c", "MediaUrl": ["https://a.example/1", "https://a.example/2"]}));
-    assert_eq!((&all[0]["provider"], &all[0]["method"], &all[0]["status"]), (&json!("twilio"), &json!("POST"), &json!(201)));
-    assert_eq!((&all[1]["path"], &all[1]["json"], &all[1]["headers"]["x-odd"]), (&json!("/sink/demo?x=1"), &json!({"a": [1]}), &json!("1")));
+    assert_eq!(
+        all[0]["form"],
+        json!({"To": TO, "From": FROM, "Body": "a b&c", "MediaUrl": ["https://a.example/1", "https://a.example/2"]})
+    );
+    assert_eq!(
+        (&all[0]["provider"], &all[0]["method"], &all[0]["status"]),
+        (&json!("twilio"), &json!("POST"), &json!(201))
+    );
+    assert_eq!(
+        (&all[1]["path"], &all[1]["json"], &all[1]["headers"]["x-odd"]),
+        (&json!("/sink/demo?x=1"), &json!({"a": [1]}), &json!("1"))
+    );
     assert_eq!(all[2]["body"], "plain");
     let (status, twilio) = sandbox.get("/_requests?provider=twilio").await;
     assert_eq!((status, twilio.as_array().map(Vec::len)), (200, Some(1)));
@@ -193,15 +399,37 @@ async fn what_came_in_is_kept_in_one_shape() {
 
 #[tokio::test]
 async fn rings_are_bounded() {
-    let sandbox =
-        sandbox_with(SandboxConfig { accounts: Accounts { accounts: vec![account()], ..Accounts::default() }, requests_max: 3, ..SandboxConfig::default() })
-            .await;
+    let sandbox = sandbox_with(SandboxConfig {
+        accounts: Accounts {
+            accounts: vec![account()],
+            ..Accounts::default()
+        },
+        requests_max: 3,
+        ..SandboxConfig::default()
+    })
+    .await;
     for n in 0..5 {
-        sandbox.post_message(&[("To", TO), ("From", FROM), ("Body", &n.to_string())]).await;
+        sandbox
+            .post_message(&[("To", TO), ("From", FROM), ("Body", &n.to_string())])
+            .await;
     }
     let requests = sandbox.state.requests(Provider::Twilio);
-    assert_eq!(requests.iter().map(|request| (request.id, request.status)).collect::<Vec<_>>(), [(3, Some(201)), (4, Some(201)), (5, Some(201))]);
-    assert_eq!(sandbox.state.messages().iter().map(|message| message.body.as_str()).collect::<Vec<_>>(), ["2", "3", "4"]);
+    assert_eq!(
+        requests
+            .iter()
+            .map(|request| (request.id, request.status))
+            .collect::<Vec<_>>(),
+        [(3, Some(201)), (4, Some(201)), (5, Some(201))]
+    );
+    assert_eq!(
+        sandbox
+            .state
+            .messages()
+            .iter()
+            .map(|message| message.body.as_str())
+            .collect::<Vec<_>>(),
+        ["2", "3", "4"]
+    );
     assert_eq!(sandbox.state.message_count(), 5);
 }
 
@@ -209,28 +437,70 @@ async fn rings_are_bounded() {
 async fn faults_are_taken_in_order_and_end() {
     let sandbox = sandbox().await;
     let form = [("To", TO), ("From", FROM), ("Body", "x")];
-    let (status, _) = sandbox.control("/_faults", json!({"provider": "twilio", "times": 2, "status": 429, "retry_after": 7})).await;
+    let (status, _) = sandbox
+        .control(
+            "/_faults",
+            json!({"provider": "twilio", "times": 2, "status": 429, "retry_after": 7}),
+        )
+        .await;
     assert_eq!(status, 201);
     for _ in 0..2 {
         let url = format!("{}/2010-04-01/Accounts/{SID}/Messages.json", sandbox.base);
-        let answer = sandbox.client.post(url).basic_auth(SID, Some(TOKEN)).form(&form).send().await.expect("an answer");
-        assert_eq!((answer.status().as_u16(), answer.headers()["retry-after"].to_str().ok()), (429, Some("7")));
+        let answer = sandbox
+            .client
+            .post(url)
+            .basic_auth(SID, Some(TOKEN))
+            .form(&form)
+            .send()
+            .await
+            .expect("an answer");
+        assert_eq!(
+            (answer.status().as_u16(), answer.headers()["retry-after"].to_str().ok()),
+            (429, Some("7"))
+        );
         assert_eq!(answer.json::<Value>().await.expect("JSON")["code"], 20429);
     }
     assert_eq!(sandbox.post_message(&form).await.0, 201);
     assert_eq!(sandbox.state.message_count(), 1, "a refused request has no effect");
 
-    sandbox.control("/_faults", json!({"provider": "twilio", "method": "POST", "status": 500, "accept": true, "times": 1})).await;
-    assert_eq!(sandbox.get(&format!("/2010-04-01/Accounts/{SID}.json")).await.0, 200, "another method is spared");
+    sandbox
+        .control(
+            "/_faults",
+            json!({"provider": "twilio", "method": "POST", "status": 500, "accept": true, "times": 1}),
+        )
+        .await;
+    assert_eq!(
+        sandbox.get(&format!("/2010-04-01/Accounts/{SID}.json")).await.0,
+        200,
+        "another method is spared"
+    );
     assert_eq!(sandbox.post_message(&form).await.0, 500);
     assert_eq!(sandbox.state.message_count(), 2, "accepted, and then answered 500");
 
-    sandbox.control("/_faults", json!({"provider": "http", "path": "/sink/b", "status": 503, "body": {"why": "tired"}})).await;
+    sandbox
+        .control(
+            "/_faults",
+            json!({"provider": "http", "path": "/sink/b", "status": 503, "body": {"why": "tired"}}),
+        )
+        .await;
     let post = |path: &str| sandbox.client.post(format!("{}{path}", sandbox.base)).send();
     assert_eq!(post("/sink/a").await.expect("an answer").status(), 200);
-    assert_eq!(post("/sink/b").await.expect("an answer").json::<Value>().await.expect("JSON"), json!({"why": "tired"}));
+    assert_eq!(
+        post("/sink/b")
+            .await
+            .expect("an answer")
+            .json::<Value>()
+            .await
+            .expect("JSON"),
+        json!({"why": "tired"})
+    );
     assert_eq!(sandbox.get("/_faults").await.1.as_array().map(Vec::len), Some(1));
-    sandbox.client.delete(format!("{}/_faults", sandbox.base)).send().await.expect("an answer");
+    sandbox
+        .client
+        .delete(format!("{}/_faults", sandbox.base))
+        .send()
+        .await
+        .expect("an answer");
     assert_eq!(post("/sink/b").await.expect("an answer").status(), 200);
 
     for wrong in [
@@ -250,14 +520,29 @@ async fn a_dropped_request_gets_no_byte_and_its_effect_as_it_was_told() {
     let sandbox = sandbox().await;
     for (drop, effects) in [(Dropped::Before, 0), (Dropped::AfterAccept, 1)] {
         sandbox.state.reset();
-        sandbox.state.add_fault(Fault::of(Provider::Twilio).times(1).dropping(drop));
+        sandbox
+            .state
+            .add_fault(Fault::of(Provider::Twilio).times(1).dropping(drop));
         let url = format!("{}/2010-04-01/Accounts/{SID}/Messages.json", sandbox.base);
         let form = [("To", TO), ("From", FROM), ("Body", "x")];
-        let error = sandbox.client.post(url).basic_auth(SID, Some(TOKEN)).form(&form).send().await.expect_err("no answer");
-        assert!(!error.is_connect() && !error.is_timeout() && !error.is_body(), "{error:?}");
+        let error = sandbox
+            .client
+            .post(url)
+            .basic_auth(SID, Some(TOKEN))
+            .form(&form)
+            .send()
+            .await
+            .expect_err("no answer");
+        assert!(
+            !error.is_connect() && !error.is_timeout() && !error.is_body(),
+            "{error:?}"
+        );
         assert_eq!(sandbox.state.message_count(), effects);
         let requests = sandbox.state.requests(Provider::Twilio);
-        assert_eq!(requests.iter().map(|request| request.status).collect::<Vec<_>>(), [None]);
+        assert_eq!(
+            requests.iter().map(|request| request.status).collect::<Vec<_>>(),
+            [None]
+        );
     }
 }
 
@@ -266,14 +551,30 @@ async fn accounts_are_registered_and_a_reset_keeps_them() {
     let sandbox = sandbox_with(SandboxConfig::default()).await;
     let form = [("To", TO), ("From", FROM), ("Body", "x")];
     assert_eq!(sandbox.post_message(&form).await.0, 401);
-    let (status, body) = sandbox.control("/_accounts", json!({"accounts": [{"sid": SID, "auth_token": TOKEN, "numbers": [FROM], "type": "Full"}]})).await;
+    let (status, body) = sandbox
+        .control(
+            "/_accounts",
+            json!({"accounts": [{"sid": SID, "auth_token": TOKEN, "numbers": [FROM], "type": "Full"}]}),
+        )
+        .await;
     assert_eq!((status, body), (201, json!({"accounts": 1, "vapi": 0})));
     assert_eq!(sandbox.post_message(&form).await.0, 201);
-    let (status, body) = sandbox.control("/_accounts", json!({"accounts": [{"sid": SID, "auth_token": ["canary"]}]})).await;
+    let (status, body) = sandbox
+        .control(
+            "/_accounts",
+            json!({"accounts": [{"sid": SID, "auth_token": ["canary"]}]}),
+        )
+        .await;
     assert_eq!(status, 400);
     assert!(!body.to_string().contains("canary"));
     sandbox.control("/_reset", json!({})).await;
-    assert_eq!((sandbox.state.message_count(), sandbox.state.requests(Provider::Twilio).len()), (0, 0));
+    assert_eq!(
+        (
+            sandbox.state.message_count(),
+            sandbox.state.requests(Provider::Twilio).len()
+        ),
+        (0, 0)
+    );
     assert_eq!(sandbox.post_message(&form).await.0, 201);
 }
 
@@ -282,18 +583,33 @@ async fn status_callbacks_are_signed_and_in_order() {
     let sandbox = sandbox().await;
     let receiver = sandbox_with(SandboxConfig::default()).await;
     let url = format!("{}/sink/callback?action=1", receiver.base);
-    let (_, created) = sandbox.post_message(&[("To", TO), ("From", FROM), ("Body", "x"), ("StatusCallback", &format!("{url}#rc=5&rp=5xx,ct,rt"))]).await;
+    let (_, created) = sandbox
+        .post_message(&[
+            ("To", TO),
+            ("From", FROM),
+            ("Body", "x"),
+            ("StatusCallback", &format!("{url}#rc=5&rp=5xx,ct,rt")),
+        ])
+        .await;
     assert_eq!(created["date_sent"], Value::Null, "what is queued was not sent yet");
     eventually("three callbacks", || receiver.state.request_count(Provider::Http) == 3).await;
     let requests = receiver.state.requests(Provider::Http);
-    let statuses: Vec<_> = requests.iter().filter_map(|request| request.form_field("MessageStatus")).collect();
+    let statuses: Vec<_> = requests
+        .iter()
+        .filter_map(|request| request.form_field("MessageStatus"))
+        .collect();
     assert_eq!(statuses, ["queued", "sent", "delivered"]);
     for request in &requests {
         assert_eq!(request.path, "/sink/callback?action=1", "the fragment is not sent");
         assert_eq!(request.form_field("MessageSid"), created["sid"].as_str());
         assert_eq!(request.form_field("AccountSid"), Some(SID));
-        let Content::Form(form) = &request.content else { panic!("a form") };
-        let pairs: Vec<(String, String)> = form.iter().map(|(name, value)| (name.clone(), value.as_str().expect("a text").to_owned())).collect();
+        let Content::Form(form) = &request.content else {
+            panic!("a form")
+        };
+        let pairs: Vec<(String, String)> = form
+            .iter()
+            .map(|(name, value)| (name.clone(), value.as_str().expect("a text").to_owned()))
+            .collect();
         let expected = hookswitch::source::sign::sign_twilio(&SecretBytes::from(TOKEN.to_owned()), &url, &pairs);
         assert_eq!(request.header("x-twilio-signature"), expected.to_str().ok());
     }
@@ -304,16 +620,36 @@ async fn status_callbacks_are_signed_and_in_order() {
 #[tokio::test]
 async fn callbacks_to_nowhere_cost_no_message_and_can_be_switched_off() {
     let sandbox = sandbox().await;
-    for url in ["http://127.0.0.1:1/x", "https://example.com/x", "http://127.0.0.1:99999/"] {
-        assert_eq!(sandbox.post_message(&[("To", TO), ("From", FROM), ("Body", "x"), ("StatusCallback", url)]).await.0, 201);
+    for url in [
+        "http://127.0.0.1:1/x",
+        "https://example.com/x",
+        "http://127.0.0.1:99999/",
+    ] {
+        assert_eq!(
+            sandbox
+                .post_message(&[("To", TO), ("From", FROM), ("Body", "x"), ("StatusCallback", url)])
+                .await
+                .0,
+            201
+        );
     }
     let silent = sandbox_with(SandboxConfig {
-        accounts: Accounts { accounts: vec![TwilioAccount::new(SID, TOKEN).with_number(FROM)], ..Accounts::default() },
+        accounts: Accounts {
+            accounts: vec![TwilioAccount::new(SID, TOKEN).with_number(FROM)],
+            ..Accounts::default()
+        },
         is_calling_back: false,
         ..SandboxConfig::default()
     })
     .await;
-    silent.post_message(&[("To", TO), ("From", FROM), ("Body", "x"), ("StatusCallback", &format!("{}/sink/never", silent.base))]).await;
+    silent
+        .post_message(&[
+            ("To", TO),
+            ("From", FROM),
+            ("Body", "x"),
+            ("StatusCallback", &format!("{}/sink/never", silent.base)),
+        ])
+        .await;
     assert_eq!(silent.state.messages()[0].status, "delivered");
     assert_eq!(silent.state.request_count(Provider::Http), 0);
 }
@@ -322,9 +658,19 @@ async fn callbacks_to_nowhere_cost_no_message_and_can_be_switched_off() {
 async fn paths_that_no_stand_in_has_are_not_found() {
     let sandbox = sandbox().await;
     for path in ["/", "/assistants", "/_nothing", "/sinker", "/2010-04-02/x"] {
-        let answer = sandbox.client.get(format!("{}{path}", sandbox.base)).send().await.expect("an answer");
+        let answer = sandbox
+            .client
+            .get(format!("{}{path}", sandbox.base))
+            .send()
+            .await
+            .expect("an answer");
         assert_eq!(answer.status(), 404, "{path}");
     }
-    let large = sandbox.client.post(format!("{}/sink/x", sandbox.base)).body(vec![b'a'; (1 << 20) + 1]).send().await;
+    let large = sandbox
+        .client
+        .post(format!("{}/sink/x", sandbox.base))
+        .body(vec![b'a'; (1 << 20) + 1])
+        .send()
+        .await;
     assert!(large.is_err() || large.is_ok_and(|answer| answer.status() == 413));
 }

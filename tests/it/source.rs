@@ -1,4 +1,5 @@
-//! Signatures and readings of webhooks over the published and computed vectors, and over whole payloads.
+//! Signatures and readings of webhooks over the published and computed vectors, and over whole
+//! payloads.
 
 mod hostile;
 mod payloads;

@@ -13,7 +13,9 @@ use std::sync::Arc;
 async fn open() -> Option<(PostgresDatabase, Arc<dyn Store>, Arc<ManualClock>)> {
     let database = PostgresDatabase::new().await?;
     let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1_000_000)));
-    let store = PostgresStore::open(&database.url(), clock.clone()).await.expect("the store opens");
+    let store = PostgresStore::open(&database.url(), clock.clone())
+        .await
+        .expect("the store opens");
     Some((database, Arc::new(store), clock))
 }
 
@@ -30,7 +32,8 @@ mod ledger {
             async fn $case() {
                 let Some(database) = PostgresDatabase::new().await else { return };
                 let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1_000)));
-                let store: Arc<dyn Store> = Arc::new(PostgresStore::open(&database.url(), clock.clone()).await.expect("the store opens"));
+                let store = PostgresStore::open(&database.url(), clock.clone()).await.expect("the store opens");
+                let store: Arc<dyn Store> = Arc::new(store);
                 suite::$case(&Bench { store: store.clone(), clock }).await;
                 store.close().await;
             }

@@ -1,4 +1,5 @@
-//! The store's contract over SQLite, and what only a file can do: be opened twice, be opened again, be somewhere else.
+//! The store's contract over SQLite, and what only a file can do: be opened twice, be opened again,
+//! be somewhere else.
 
 use hookswitch::{
     domain::{ManualClock, Provider, SystemClock, Timestamp},
@@ -34,7 +35,9 @@ impl Drop for Scratch {
 async fn open() -> Option<(Scratch, Arc<dyn Store>, Arc<ManualClock>)> {
     let scratch = Scratch::new();
     let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1_000_000)));
-    let store = SqliteStore::open(&scratch.0.join("store.db"), clock.clone()).await.expect("the store opens");
+    let store = SqliteStore::open(&scratch.0.join("store.db"), clock.clone())
+        .await
+        .expect("the store opens");
     Some((scratch, Arc::new(store), clock))
 }
 
@@ -46,18 +49,36 @@ async fn a_store_opened_again_has_everything() {
     let store = scratch.open().await.expect("opens");
     let org = org(&store).await;
     let kept = rule(org, "kept");
-    store.create_rule(kept.clone(), entry(org, "create")).await.expect("created");
-    let saved = store.save_credential(credential(org, Provider::Twilio, "", "s"), entry(org, "connect")).await.expect("saved");
+    store
+        .create_rule(kept.clone(), entry(org, "create"))
+        .await
+        .expect("created");
+    let saved = store
+        .save_credential(credential(org, Provider::Twilio, "", "s"), entry(org, "connect"))
+        .await
+        .expect("saved");
     let version = store.config_version().await.expect("a version");
     store.close().await;
     store.close().await;
-    assert!(matches!(store.create_rule(rule(org, "late"), entry(org, "create")).await, Err(StoreError::Unavailable { .. })));
-    assert!(matches!(store.find_rule(org, kept.id).await, Err(StoreError::Unavailable { .. })), "closed is not the same as not there");
+    assert!(matches!(
+        store.create_rule(rule(org, "late"), entry(org, "create")).await,
+        Err(StoreError::Unavailable { .. })
+    ));
+    assert!(
+        matches!(store.find_rule(org, kept.id).await, Err(StoreError::Unavailable { .. })),
+        "closed is not the same as not there"
+    );
     assert!(store.ping().await.is_err());
 
-    let again = scratch.open().await.expect("close lets the file go, though the store is still held");
+    let again = scratch
+        .open()
+        .await
+        .expect("close lets the file go, though the store is still held");
     assert_eq!(again.find_rule(org, kept.id).await.expect("a look"), Some(kept));
-    assert_eq!(again.find_credential(org, Provider::Twilio, "").await.expect("a look"), Some(saved));
+    assert_eq!(
+        again.find_credential(org, Provider::Twilio, "").await.expect("a look"),
+        Some(saved)
+    );
     assert_eq!(again.config_version().await.expect("a version"), version);
     assert_eq!(*again.config_changes().borrow(), version);
     again.close().await;
@@ -70,17 +91,32 @@ async fn a_second_opening_is_refused_and_says_so() {
     let refused = scratch.open().await.err().expect("refused");
     assert!(matches!(refused, ConnectError::InUse { .. }), "{refused}");
     let org = org(&first).await;
-    first.create_rule(rule(org, "one"), entry(org, "create")).await.expect("the first one goes on");
+    first
+        .create_rule(rule(org, "one"), entry(org, "create"))
+        .await
+        .expect("the first one goes on");
     let other_spelling = scratch.url().replacen(':', "://", 1);
     let refused = store::connect(&other_spelling, Arc::new(SystemClock)).await.err();
-    assert!(matches!(refused, Some(ConnectError::InUse { .. })), "{other_spelling} is the same file");
+    assert!(
+        matches!(refused, Some(ConnectError::InUse { .. })),
+        "{other_spelling} is the same file"
+    );
     first.close().await;
     scratch.open().await.expect("free again").close().await;
 }
 
 #[tokio::test]
 async fn urls_that_name_no_file_are_refused() {
-    for url in ["", "sqlite", "sqlite:", "sqlite://", "sqlite::memory:", "postgres://", "postgres:", "mysql:x"] {
+    for url in [
+        "",
+        "sqlite",
+        "sqlite:",
+        "sqlite://",
+        "sqlite::memory:",
+        "postgres://",
+        "postgres:",
+        "mysql:x",
+    ] {
         let refused = store::connect(url, Arc::new(SystemClock)).await.err();
         assert!(matches!(refused, Some(ConnectError::UnknownUrl)), "{url}");
     }
@@ -92,10 +128,22 @@ async fn what_cannot_be_opened_names_its_path() {
     std::fs::create_dir_all(&scratch.0).expect("a directory");
     let file = scratch.0.join("plain");
     std::fs::write(&file, "not a directory").expect("a file");
-    let refused = SqliteStore::open(&file.join("store.db"), Arc::new(SystemClock)).await.err().expect("refused");
-    assert!(matches!(&refused, ConnectError::Open { path, .. } if path.ends_with("plain/store.db")), "{refused}");
+    let refused = SqliteStore::open(&file.join("store.db"), Arc::new(SystemClock))
+        .await
+        .err()
+        .expect("refused");
+    assert!(
+        matches!(&refused, ConnectError::Open { path, .. } if path.ends_with("plain/store.db")),
+        "{refused}"
+    );
     let junk = scratch.0.join("junk.db");
     std::fs::write(&junk, "this is no database, and longer than a header is: ".repeat(100)).expect("a file");
-    let refused = SqliteStore::open(&junk, Arc::new(SystemClock)).await.err().expect("refused");
-    assert!(matches!(&refused, ConnectError::Open { path, .. } if path.ends_with("junk.db")), "{refused}");
+    let refused = SqliteStore::open(&junk, Arc::new(SystemClock))
+        .await
+        .err()
+        .expect("refused");
+    assert!(
+        matches!(&refused, ConnectError::Open { path, .. } if path.ends_with("junk.db")),
+        "{refused}"
+    );
 }

@@ -1,5 +1,5 @@
-//! Ten thousand connections of strangers, all held at once, against the real binary in a process of its own: its descriptors, memory and
-//! database reads are told apart from those of the senders.
+//! Ten thousand connections of strangers, all held at once, against the real binary in a process of
+//! its own: its descriptors, memory and database reads are told apart from those of the senders.
 
 use crate::support::{
     dev::{Dev, Directory, port_base},
@@ -22,16 +22,27 @@ enum Stranger {
     UnknownIds,
 }
 
-const KINDS: [Stranger; 5] = [Stranger::Silent, Stranger::HalfAHead, Stranger::Unsigned, Stranger::WronglySigned, Stranger::UnknownIds];
+const KINDS: [Stranger; 5] = [
+    Stranger::Silent,
+    Stranger::HalfAHead,
+    Stranger::Unsigned,
+    Stranger::WronglySigned,
+    Stranger::UnknownIds,
+];
 const CONNECTIONS: usize = 10_000;
 
 impl Stranger {
     fn bytes(self, dev: &Dev) -> Vec<u8> {
         let of = |assistant: &str, signature: Option<&str>| {
             let body = hooks::vapi("status-update", &hooks::call_id(), assistant, &json!({}));
-            let signature = signature.map(|secret| format!("x-vapi-signature: {}\r\n", hooks::sign(secret, &body))).unwrap_or_default();
-            let head =
-                format!("POST /webhooks/vapi HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n{signature}content-length: {}\r\n\r\n", body.len());
+            let signature = signature
+                .map(|secret| format!("x-vapi-signature: {}\r\n", hooks::sign(secret, &body)))
+                .unwrap_or_default();
+            let head = format!(
+                "POST /webhooks/vapi HTTP/1.1\r\nhost: test\r\ncontent-type: \
+                application/json\r\n{signature}content-length: {}\r\n\r\n",
+                body.len()
+            );
             [head.into_bytes(), body].concat()
         };
         match self {
@@ -39,7 +50,10 @@ impl Stranger {
             Self::HalfAHead => b"POST /web".to_vec(),
             Self::Unsigned => of(&dev.get("assistant_id"), None),
             Self::WronglySigned => of(&dev.get("assistant_id"), Some("not the secret of anyone at all")),
-            Self::UnknownIds => of(&uuid::Uuid::now_v7().to_string(), Some("not the secret of anyone at all")),
+            Self::UnknownIds => of(
+                &uuid::Uuid::now_v7().to_string(),
+                Some("not the secret of anyone at all"),
+            ),
         }
     }
 
@@ -53,11 +67,25 @@ impl Stranger {
 async fn stranger(dev: &Dev, ingress: SocketAddr, n: usize) -> (Wire, Option<u16>) {
     let kind = KINDS[n % KINDS.len()];
     let socket = TcpSocket::new_v4().expect("a descriptor");
-    socket.bind(format!("127.0.1.{}:0", n / KINDS.len() % 8 + 1).parse().expect("an address")).expect("a port");
+    socket
+        .bind(
+            format!("127.0.1.{}:0", n / KINDS.len() % 8 + 1)
+                .parse()
+                .expect("an address"),
+        )
+        .expect("a port");
     let mut wire = Wire::new(socket.connect(ingress).await.expect("accepted, or waiting to be"));
     wire.send(&kind.bytes(dev)).await;
-    let status = if kind.is_answered() { wire.answer().await.map(|answer| answer.status) } else { None };
-    assert_eq!(status.is_some(), kind.is_answered(), "{kind:?} was closed without an answer");
+    let status = if kind.is_answered() {
+        wire.answer().await.map(|answer| answer.status)
+    } else {
+        None
+    };
+    assert_eq!(
+        status.is_some(),
+        kind.is_answered(),
+        "{kind:?} was closed without an answer"
+    );
     (wire, status)
 }
 
@@ -66,13 +94,22 @@ async fn b35_b37_ten_thousand_strangers_cost_bounded_memory_and_no_database_read
     let limit = hookswitch::listener::raise_file_limit();
     assert!(
         limit > CONNECTIONS as u64 + 1_000,
-        "this test holds {CONNECTIONS} connections and the file limit is {limit}: raise it (ulimit -Hn), as scripts/test does"
+        "this test holds {CONNECTIONS} connections and the file limit is {limit}: raise it (ulimit -Hn), as \
+        scripts/test does"
     );
     let directory = Directory::new();
     // Longer than the test: all of them are held at once.
-    let settings = [("HOOKSWITCH_HEAD_SECONDS_MAX", "120"), ("HOOKSWITCH_CONNECTIONS_MAX", "11000"), ("HOOKSWITCH_CONNECTIONS_PER_ADDRESS_MAX", "2000")];
+    let settings = [
+        ("HOOKSWITCH_HEAD_SECONDS_MAX", "120"),
+        ("HOOKSWITCH_CONNECTIONS_MAX", "11000"),
+        ("HOOKSWITCH_CONNECTIONS_PER_ADDRESS_MAX", "2000"),
+    ];
     let dev = Dev::start_with(directory.path(), port_base(), &[], &settings).await;
-    let ingress: SocketAddr = dev.get("ingress").trim_start_matches("http://").parse().expect("an address");
+    let ingress: SocketAddr = dev
+        .get("ingress")
+        .trim_start_matches("http://")
+        .parse()
+        .expect("an address");
     let send = async || {
         let begun = Instant::now();
         let body = hooks::vapi("status-update", &hooks::call_id(), &dev.get("assistant_id"), &json!({}));
@@ -80,9 +117,15 @@ async fn b35_b37_ten_thousand_strangers_cost_bounded_memory_and_no_database_read
         begun.elapsed()
     };
     send().await;
-    let (peak_before, looks_before, begun) = (dev.process.peak_kib(), dev.metric("hookswitch_route_looks_total").await, Instant::now());
+    let (peak_before, looks_before, begun) = (
+        dev.process.peak_kib(),
+        dev.metric("hookswitch_route_looks_total").await,
+        Instant::now(),
+    );
 
-    let mut arriving = futures_util::stream::iter(0..CONNECTIONS).map(|n| stranger(&dev, ingress, n)).buffer_unordered(256);
+    let mut arriving = futures_util::stream::iter(0..CONNECTIONS)
+        .map(|n| stranger(&dev, ingress, n))
+        .buffer_unordered(256);
     let (mut held, mut refused, mut limited, mut slowest) = (Vec::with_capacity(CONNECTIONS), 0, 0, Duration::ZERO);
     while let Some((wire, status)) = arriving.next().await {
         match status {
@@ -105,38 +148,65 @@ async fn b35_b37_ten_thousand_strangers_cost_bounded_memory_and_no_database_read
     let grown_kib = dev.process.peak_kib() - peak_before;
     let seconds = begun.elapsed().as_secs_f64();
     println!(
-        "{open} connections held, {refused} × 401, {limited} × 429, {looks} looks in {seconds:.1} s, {grown_kib} KiB more at the peak, slowest real sender {slowest:?}"
+        "{open} connections held, {refused} × 401, {limited} × 429, {looks} looks in {seconds:.1} s, {grown_kib} KiB \
+        more at the peak, slowest real sender {slowest:?}"
     );
     assert!(open >= CONNECTIONS as f64, "{open} are held");
     assert_eq!(refused + limited, CONNECTIONS / KINDS.len() * 3);
-    // Ten a second for all who ask together, one a second of its own accord; nothing for each stranger.
-    assert!(looks <= 11.0 * seconds + 5.0, "{looks} looks at the database in {seconds} s");
-    assert!(grown_kib / (CONNECTIONS as u64) < KIB_A_STRANGER_MAX, "{grown_kib} KiB for {CONNECTIONS} strangers");
+    // Ten a second for all who ask together, one a second of its own accord; nothing for each
+    // stranger.
+    assert!(
+        looks <= 11.0 * seconds + 5.0,
+        "{looks} looks at the database in {seconds} s"
+    );
+    assert!(
+        grown_kib / (CONNECTIONS as u64) < KIB_A_STRANGER_MAX,
+        "{grown_kib} KiB for {CONNECTIONS} strangers"
+    );
     assert!(slowest < Duration::from_secs(10), "a real sender waited {slowest:?}");
 }
 
-/// Measured at 17 in a debug build: the task of a connection with its buffers, and what was refused, in its bounded ring.
+/// Measured at 17 in a debug build: the task of a connection with its buffers, and what was
+/// refused, in its bounded ring.
 const KIB_A_STRANGER_MAX: u64 = 32;
 
 #[tokio::test]
 async fn b35_more_strangers_than_places_do_not_keep_a_known_route_out() {
     let patience = Duration::from_millis(300);
-    let settings = ReceiverSettings { connections_max: 256, connections_per_address_max: 64, head_seconds_max: patience, ..settings() };
+    let settings = ReceiverSettings {
+        connections_max: 256,
+        connections_per_address_max: 64,
+        head_seconds_max: patience,
+        ..settings()
+    };
     let (ingress, [a, _]) = Ingress::start(settings).await;
-    // 2,000 connections that say half a word and stay, 256 of which fit at a time; they come from eight addresses.
+    // 2,000 connections that say half a word and stay, 256 of which fit at a time; they come from
+    // eight addresses.
     let mut strangers = Vec::new();
     for n in 0..2_000 {
         let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(format!("127.0.1.{}:0", n % 8 + 1).parse().unwrap()).unwrap();
-        let Ok(Ok(mut stream)) = tokio::time::timeout(Duration::from_secs(5), socket.connect(ingress.address)).await else { continue };
+        socket
+            .bind(format!("127.0.1.{}:0", n % 8 + 1).parse().unwrap())
+            .unwrap();
+        let Ok(Ok(mut stream)) = tokio::time::timeout(Duration::from_secs(5), socket.connect(ingress.address)).await
+        else {
+            continue;
+        };
         let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"POST /web").await;
         strangers.push(stream);
         if n % 500 == 250 {
-            assert_eq!(ingress.exchange(&a.request("/webhooks/vapi", &a.body())).await.status, 200, "after {n} strangers");
+            assert_eq!(
+                ingress.exchange(&a.request("/webhooks/vapi", &a.body())).await.status,
+                200,
+                "after {n} strangers"
+            );
         }
     }
     assert!(ingress.receiver.listener_state().open() <= 256);
-    assert_eq!(ingress.exchange(&a.request("/webhooks/vapi", &a.body())).await.status, 200);
+    assert_eq!(
+        ingress.exchange(&a.request("/webhooks/vapi", &a.body())).await.status,
+        200
+    );
     drop(strangers);
     assert_eq!(ingress.queue.events().len(), 5);
 }

@@ -1,4 +1,5 @@
-//! The vault on a real store: what survives a restart, what two processes' vaults agree on, what a seal costs the database.
+//! The vault on a real store: what survives a restart, what two processes' vaults agree on, what a
+//! seal costs the database.
 
 use crate::support::db::Database;
 use hookswitch::{
@@ -12,8 +13,14 @@ use std::sync::Arc;
 const TWILIO: Purpose = Purpose::Credential(Provider::Twilio);
 
 fn vault(store: &Arc<SqliteStore>) -> Vault {
-    let settings = VaultSettings { encryption_key: Some("a1".repeat(32).into()), ..VaultSettings::default() };
-    Vault::new(Keyring::load(&settings).expect("a key"), Arc::clone(store) as Arc<dyn DataKeys>)
+    let settings = VaultSettings {
+        encryption_key: Some("a1".repeat(32).into()),
+        ..VaultSettings::default()
+    };
+    Vault::new(
+        Keyring::load(&settings).expect("a key"),
+        Arc::clone(store) as Arc<dyn DataKeys>,
+    )
 }
 
 fn plain(secret: &SecretBytes) -> Vec<u8> {
@@ -29,7 +36,10 @@ async fn what_was_sealed_opens_after_a_restart() {
     store.close().await;
     drop(store);
     let store = database.open().await;
-    assert_eq!(vault(&store).open(org, TWILIO, &sealed, plain).await.unwrap(), b"auth token");
+    assert_eq!(
+        vault(&store).open(org, TWILIO, &sealed, plain).await.unwrap(),
+        b"auth token"
+    );
     assert_eq!(store.load_data_keys(org).await.unwrap().len(), 1);
     store.close().await;
 }
@@ -43,7 +53,10 @@ async fn vaults_that_race_for_the_first_key_agree() {
     let sealed = futures_util::future::join_all(vaults.iter().map(|vault| vault.seal(org, TWILIO, b"x"))).await;
     assert_eq!(store.load_data_keys(org).await.unwrap().len(), 1);
     for sealed in sealed {
-        assert_eq!(vaults[0].open(org, TWILIO, &sealed.unwrap(), plain).await.unwrap(), b"x");
+        assert_eq!(
+            vaults[0].open(org, TWILIO, &sealed.unwrap(), plain).await.unwrap(),
+            b"x"
+        );
     }
     store.close().await;
 }
@@ -63,7 +76,11 @@ async fn a_new_key_moves_the_configuration_and_seals_do_not() {
     for _ in 0..500 {
         vault.seal(org, Purpose::Payload, b"y").await.unwrap();
     }
-    assert_eq!(store.load_data_keys(org).await.unwrap()[0].seals, seals, "a seal went to the store");
+    assert_eq!(
+        store.load_data_keys(org).await.unwrap()[0].seals,
+        seals,
+        "a seal went to the store"
+    );
     assert_eq!(store.reserve_seals(org, 1, 7).await.unwrap(), seals + 7);
     assert_eq!(store.config_version().await.unwrap(), made);
     store.close().await;
@@ -74,18 +91,57 @@ async fn the_store_says_what_stood_in_the_way() {
     let database = Database::new();
     let store = database.open().await;
     let org = database.organisation().await;
-    let row = DataKeyRow { org, version: 1, kek: KeyId("0011223344556677".into()), wrapped: [7; 61].into(), seals: 3 };
+    let row = DataKeyRow {
+        org,
+        version: 1,
+        kek: KeyId("0011223344556677".into()),
+        wrapped: [7; 61].into(),
+        seals: 3,
+    };
     store.insert_data_key(row.clone()).await.unwrap();
-    assert!(matches!(store.insert_data_key(row.clone()).await, Err(StoreError::Conflict { .. })));
-    store.insert_data_key(DataKeyRow { version: 2, ..row.clone() }).await.unwrap();
+    assert!(matches!(
+        store.insert_data_key(row.clone()).await,
+        Err(StoreError::Conflict { .. })
+    ));
+    store
+        .insert_data_key(DataKeyRow {
+            version: 2,
+            ..row.clone()
+        })
+        .await
+        .unwrap();
     let stored = store.load_data_keys(org).await.unwrap();
-    assert_eq!(stored, [DataKeyRow { version: 2, ..row.clone() }, row]);
-    assert!(matches!(store.reserve_seals(org, 9, 1).await, Err(StoreError::Conflict { .. })));
+    assert_eq!(
+        stored,
+        [
+            DataKeyRow {
+                version: 2,
+                ..row.clone()
+            },
+            row
+        ]
+    );
+    assert!(matches!(
+        store.reserve_seals(org, 9, 1).await,
+        Err(StoreError::Conflict { .. })
+    ));
 
     // Nobody's organisation: not a conflict, which would be tried again, and not unavailable.
     let nobody = OrgId::generate();
     assert!(store.load_data_keys(nobody).await.unwrap().is_empty());
-    assert!(matches!(vault(&store).seal(nobody, TWILIO, b"x").await, Err(VaultError::Store { source: StoreError::Data { .. }, .. })));
+    assert!(matches!(
+        vault(&store).seal(nobody, TWILIO, b"x").await,
+        Err(VaultError::Store {
+            source: StoreError::Data { .. },
+            ..
+        })
+    ));
     store.close().await;
-    assert!(matches!(vault(&store).seal(org, TWILIO, b"x").await, Err(VaultError::Store { source: StoreError::Unavailable { .. }, .. })));
+    assert!(matches!(
+        vault(&store).seal(org, TWILIO, b"x").await,
+        Err(VaultError::Store {
+            source: StoreError::Unavailable { .. },
+            ..
+        })
+    ));
 }

@@ -1,7 +1,8 @@
-//! Google's consent: `GET …/google_calendar/authorize` says where to go, `GET …/google_calendar/callback` is where Google sends people back to.
+//! Google's consent: `GET …/google_calendar/authorize` says where to go,
+//! `GET …/google_calendar/callback` is where Google sends people back to.
 //!
-//! **Invariant:** what comes back counts once, within ten minutes, and only from the person or the browser that began it: else whoever sends a link makes
-//! someone else's calendar their own.
+//! **Invariant:** what comes back counts once, within ten minutes, and only from the person or the
+//! browser that began it: else whoever sends a link makes someone else's calendar their own.
 
 use super::{
     super::{
@@ -53,31 +54,54 @@ pub async fn authorize(State(state): Admin, Manager(member): Manager, uri: Uri) 
     if let Some(path) = &return_to
         && !is_own_path(path)
     {
-        return Err(Problem::field(Code::InvalidQuery, "return_to", "expected a path of this host such as /integrations, and nothing else"));
+        return Err(Problem::field(
+            Code::InvalidQuery,
+            "return_to",
+            "expected a path of this host such as /integrations, and nothing else",
+        ));
     }
-    let not_set_up =
-        || Problem::new(Code::NotServed).detail("Google Calendar is not set up in this installation: its operator has to set HOOKSWITCH_GOOGLE_CLIENT_ID.");
-    let begun = state.consents.begin(member.org, &member.subject, return_to, may_replace).await?.ok_or_else(not_set_up)?;
-    let is_https = state.providers.google.app().is_some_and(|app| app.redirect_url.starts_with("https://"));
+    let not_set_up = || {
+        Problem::new(Code::NotServed).detail(
+            "Google Calendar is not set up in this installation: its operator has to set HOOKSWITCH_GOOGLE_CLIENT_ID.",
+        )
+    };
+    let begun = state
+        .consents
+        .begin(member.org, &member.subject, return_to, may_replace)
+        .await?
+        .ok_or_else(not_set_up)?;
+    let is_https = state
+        .providers
+        .google
+        .app()
+        .is_some_and(|app| app.redirect_url.starts_with("https://"));
     let cookie = format!(
         "{COOKIE}={}; Path=/api/integrations/google_calendar; Max-Age=600; HttpOnly; SameSite=Lax{}",
         begun.browser,
         if is_https { "; Secure" } else { "" }
     );
     let cookie = HeaderValue::from_str(&cookie).map_err(|_| Problem::new(Code::Internal))?;
-    let body = Json(Authorize { url: begun.url, expires_at: Time(begun.expires_at) });
+    let body = Json(Authorize {
+        url: begun.url,
+        expires_at: Time(begun.expires_at),
+    });
     Ok(([(header::SET_COOKIE, cookie)], body).into_response())
 }
 
-/// A path, absolute and on this host: no scheme, no second slash, no backslash, which browsers take for one.
+/// A path, absolute and on this host: no scheme, no second slash, no backslash, which browsers take
+/// for one.
 fn is_own_path(path: &str) -> bool {
-    let is_plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'"' | b'<' | b'>'));
+    let is_plain = path
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'"' | b'<' | b'>'));
     path.len() <= RETURN_TO_BYTES_MAX && path.starts_with('/') && !path.starts_with("//") && is_plain
 }
 
 /// One answer for a state that was made up, used, of another person, or too late.
 fn not_ours() -> Problem {
-    Problem::new(Code::ConsentInvalid).detail("This consent was not begun here by you, was used already, or took longer than ten minutes. Begin again.")
+    Problem::new(Code::ConsentInvalid).detail(
+        "This consent was not begun here by you, was used already, or took longer than ten minutes. Begin again.",
+    )
 }
 
 /// Where Google sends people back to.
@@ -87,9 +111,16 @@ pub async fn callback(State(state): Admin, request: Request) -> Answer<Response>
     let shown = params.take("state");
     let (code, error) = (params.take("code"), params.take("error"));
     // Google adds what it likes (scope, authuser, prompt, hd): nothing of it is read.
-    let id = shown.as_deref().and_then(|shown| state.consents.read_state(shown)).ok_or_else(not_ours)?;
+    let id = shown
+        .as_deref()
+        .and_then(|shown| state.consents.read_state(shown))
+        .ok_or_else(not_ours)?;
     let has_token = parts.headers.contains_key(header::AUTHORIZATION);
-    let bearer = if has_token { Some(member_of(&parts, &state, &[Role::Owner, Role::Admin]).await?) } else { None };
+    let bearer = if has_token {
+        Some(member_of(&parts, &state, &[Role::Owner, Role::Admin]).await?)
+    } else {
+        None
+    };
     if bearer.is_none() && !cookie_of(&parts.headers).is_some_and(|shown| state.consents.is_browser_of(id, shown)) {
         return Err(not_ours());
     }
@@ -101,50 +132,91 @@ pub async fn callback(State(state): Admin, request: Request) -> Answer<Response>
     }
     let outcome = match (code, error) {
         (Some(code), None) => finish(&state, &consent, &code).await,
-        (_, Some(error)) if error == "access_denied" => {
-            Err(Problem::new(Code::ConsentRefused).detail("The consent was not given on Google's page. Nothing was changed."))
-        }
-        _ => Err(Problem::new(Code::ConsentRefused).detail("Google sent back neither a code nor a reason that is known. Nothing was changed.")),
+        (_, Some(error)) if error == "access_denied" => Err(Problem::new(Code::ConsentRefused)
+            .detail("The consent was not given on Google's page. Nothing was changed.")),
+        _ => Err(Problem::new(Code::ConsentRefused)
+            .detail("Google sent back neither a code nor a reason that is known. Nothing was changed.")),
     };
-    let Some(path) = consent.return_to else { return outcome.map(|view| Json(view).into_response()) };
+    let Some(path) = consent.return_to else {
+        return outcome.map(|view| Json(view).into_response());
+    };
     // A person in a browser reads a page, not JSON: the page is told by a word.
-    let word = outcome.map_or_else(|problem| format!("error={}", problem.code.as_str()), |_| "connected=google_calendar".to_owned());
+    let word = outcome.map_or_else(
+        |problem| format!("error={}", problem.code.as_str()),
+        |_| "connected=google_calendar".to_owned(),
+    );
     let to = format!("{path}{}{word}", if path.contains('?') { '&' } else { '?' });
     let to = HeaderValue::from_str(&to).map_err(|_| Problem::new(Code::Internal))?;
     Ok((StatusCode::SEE_OTHER, [(header::LOCATION, to)]).into_response())
 }
 
 fn cookie_of(headers: &HeaderMap) -> Option<&str> {
-    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('=')).find(|(name, _)| *name == COOKIE).map(|(_, value)| value)
+    let cookies = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    cookies
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(name, _)| *name == COOKIE)
+        .map(|(_, value)| value)
 }
 
 async fn finish(state: &AdminState, consent: &Consent, code: &str) -> Answer<IntegrationView> {
-    let Exchanged { credential, account, missing } = state.consents.exchange(consent, code).await.map_err(|error| match error {
-        ExchangeError::Refused { words } => Problem::new(Code::ConsentRefused).detail(format!("Google refuses the code: {words}. Begin again.")),
-        ExchangeError::Unusable { words } => Problem::new(Code::ConsentRefused).detail(words),
-        ExchangeError::Unreachable(error) => Problem::unreachable(&error),
-        ExchangeError::Vault(error) => error.into(),
-    })?;
-    let member = Member { org: consent.org, subject: consent.subject.clone(), role: Role::Admin };
+    let Exchanged {
+        credential,
+        account,
+        missing,
+    } = state
+        .consents
+        .exchange(consent, code)
+        .await
+        .map_err(|error| match error {
+            ExchangeError::Refused { words } => {
+                Problem::new(Code::ConsentRefused).detail(format!("Google refuses the code: {words}. Begin again."))
+            }
+            ExchangeError::Unusable { words } => Problem::new(Code::ConsentRefused).detail(words),
+            ExchangeError::Unreachable(error) => Problem::unreachable(&error),
+            ExchangeError::Vault(error) => error.into(),
+        })?;
+    let member = Member {
+        org: consent.org,
+        subject: consent.subject.clone(),
+        role: Role::Admin,
+    };
     let existing = state.store.find_credential(consent.org, PROVIDER, "").await?;
-    let account = AccountView { id: account, name: None };
+    let account = AccountView {
+        id: account,
+        name: None,
+    };
     if !consent.may_replace && !is_same_account(state, existing.as_ref(), PROVIDER, consent.org, &account.id) {
         state.consents.give_back(&credential.refresh_token).await;
-        return Err(Problem::new(Code::AccountDiffers)
-            .detail("This is another Google account than the one that was connected. Begin again with ?replace_account=true to change the account."));
+        return Err(Problem::new(Code::AccountDiffers).detail(
+            "This is another Google account than the one that was connected. Begin again with \
+                ?replace_account=true to change the account.",
+        ));
     }
     let now = state.now();
-    let good = Good { account: Some(account), missing: missing.map(str::to_owned), verified_at: Some(now) };
+    let good = Good {
+        account: Some(account),
+        missing: missing.map(str::to_owned),
+        verified_at: Some(now),
+    };
     let refresh_at = state.refresher.refresh_at(credential.expires_at);
     let stored = Credential::Google(credential).to_stored();
     let new = NewCredential {
         org: consent.org,
         provider: PROVIDER,
         name: String::new(),
-        sealed: state.vault.seal(consent.org, Purpose::Credential(PROVIDER), stored.expose_secret()).await?,
+        sealed: state
+            .vault
+            .seal(consent.org, Purpose::Credential(PROVIDER), stored.expose_secret())
+            .await?,
         state: good.state().to_owned(),
-        account_fingerprint: good.account.as_ref().map(|account| fingerprint(state, consent.org, PROVIDER, &account.id)),
+        account_fingerprint: good
+            .account
+            .as_ref()
+            .map(|account| fingerprint(state, consent.org, PROVIDER, &account.id)),
         account_id: good.account.as_ref().map(|account| account.id.clone()),
         account_name: None,
         missing: good.missing,
@@ -152,7 +224,15 @@ async fn finish(state: &AdminState, consent: &Consent, code: &str) -> Answer<Int
         last_four: None,
     };
     let audit = state.audit(&member, "connect", "credential", PROVIDER, &["credential"]);
-    let saved = state.store.connect(Connection { credential: new, refresh_at: Some(refresh_at), secrets: None, audit }).await?;
+    let saved = state
+        .store
+        .connect(Connection {
+            credential: new,
+            refresh_at: Some(refresh_at),
+            secrets: None,
+            audit,
+        })
+        .await?;
     state.forget(consent.org);
     Ok(IntegrationView::new(PROVIDER, Some(saved), None))
 }
@@ -166,8 +246,17 @@ mod tests {
         for good in ["/", "/integrations?tab=1#x", "/a/b"] {
             assert!(is_own_path(good), "{good}");
         }
-        for bad in ["", "integrations", "//evil.example", "/\\evil.example", "https://evil.example", "/a\r\nSet-Cookie: x", "/ a", "javascript:alert(1)", "/é"]
-        {
+        for bad in [
+            "",
+            "integrations",
+            "//evil.example",
+            "/\\evil.example",
+            "https://evil.example",
+            "/a\r\nSet-Cookie: x",
+            "/ a",
+            "javascript:alert(1)",
+            "/é",
+        ] {
             assert!(!is_own_path(bad), "{bad:?}");
         }
     }

@@ -79,7 +79,13 @@ pub async fn list(State(state): Admin, Reader(_): Reader, uri: Uri) -> Answer<Js
         available: form.how == How::Fields || state.providers.google.app().is_some(),
         fields: form.fields.iter().map(FieldView::from).collect(),
         one_of: form.ways,
-        verify: form.probes.iter().map(|Probe { method, path, feature }| ProbeView { method, path, feature }).collect(),
+        verify: form
+            .probes
+            .iter()
+            .map(|Probe { method, path, feature }| ProbeView { method, path, feature })
+            .collect(),
     };
-    Ok(Json(Forms { providers: FORMS.iter().map(view).collect() }))
+    Ok(Json(Forms {
+        providers: FORMS.iter().map(view).collect(),
+    }))
 }

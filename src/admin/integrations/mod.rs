@@ -1,6 +1,8 @@
-//! `/api/integrations`: credentials of providers. Held against the provider before they are kept, and never shown again.
+//! `/api/integrations`: credentials of providers. Held against the provider before they are kept,
+//! and never shown again.
 //!
-//! **Invariant:** a credential that the provider refuses is never stored, and no outage makes a stored one worse.
+//! **Invariant:** a credential that the provider refuses is never stored, and no outage makes a
+//! stored one worse.
 
 mod consent;
 mod forms;
@@ -40,7 +42,8 @@ use serde::Serialize;
 use std::time::Duration;
 use wish::Wish;
 
-/// Time for asking the provider: below the deadline of the request, so that an outage is told as one.
+/// Time for asking the provider: below the deadline of the request, so that an outage is told as
+/// one.
 const VERIFY_MAX: Duration = Duration::from_secs(8);
 /// How long a signing secret stays valid after another took its place.
 const OVERLAP: Duration = Duration::from_hours(24);
@@ -99,14 +102,27 @@ impl IntegrationView {
 
     /// `undecryptable`: why the row does not open, found now and never stored.
     fn new(provider: Provider, row: Option<StoredCredential>, undecryptable: Option<String>) -> Self {
-        let Some(row) = row else { return Self { state: "not_connected".to_owned(), ..Self::absent(provider) } };
+        let Some(row) = row else {
+            return Self {
+                state: "not_connected".to_owned(),
+                ..Self::absent(provider)
+            };
+        };
         let id = Some(row.id.to_string());
         if !row.is_active {
-            return Self { id, state: "not_connected".to_owned(), ..Self::absent(provider) };
+            return Self {
+                id,
+                state: "not_connected".to_owned(),
+                ..Self::absent(provider)
+            };
         }
         let health = row.health;
         let (state, cause, error) = match undecryptable {
-            Some(words) => ("undecryptable".to_owned(), Some("undecryptable".to_owned()), Some(words)),
+            Some(words) => (
+                "undecryptable".to_owned(),
+                Some("undecryptable".to_owned()),
+                Some(words),
+            ),
             None => (health.state, health.cause, health.error),
         };
         Self {
@@ -122,14 +138,21 @@ impl IntegrationView {
             first_failed_at: health.first_failed_at.map(Time),
             last_used_at: row.last_used_at.map(Time),
             last_verified_at: row.last_verified_at.map(Time),
-            account: row.account_id.map(|id| AccountView { id, name: row.account_name }),
+            account: row.account_id.map(|id| AccountView {
+                id,
+                name: row.account_name,
+            }),
             last_four: row.last_four,
             version: Some(row.version),
         }
     }
 
     fn opened(opened: Opened) -> Self {
-        Self::new(opened.row.provider, Some(opened.row), opened.credential.err().map(|undecryptable| undecryptable.words))
+        Self::new(
+            opened.row.provider,
+            Some(opened.row),
+            opened.credential.err().map(|undecryptable| undecryptable.words),
+        )
     }
 }
 
@@ -144,14 +167,19 @@ pub async fn status(State(state): Admin, Reader(member): Reader, uri: Uri) -> An
     let mut rows = state.store.list_credentials(member.org).await?;
     let mut integrations = Vec::with_capacity(Provider::INTEGRATIONS.len());
     for provider in Provider::INTEGRATIONS {
-        let row = rows.iter().position(|row| row.provider == provider && row.name.is_empty()).map(|at| rows.swap_remove(at));
+        let row = rows
+            .iter()
+            .position(|row| row.provider == provider && row.name.is_empty())
+            .map(|at| rows.swap_remove(at));
         integrations.push(view(&state, provider, row).await?);
     }
     Ok(Json(Status { integrations }))
 }
 
 async fn view(state: &AdminState, provider: Provider, row: Option<StoredCredential>) -> Answer<IntegrationView> {
-    let Some(row) = row else { return Ok(IntegrationView::new(provider, None, None)) };
+    let Some(row) = row else {
+        return Ok(IntegrationView::new(provider, None, None));
+    };
     Ok(match credentials::open(state, row.clone()).await? {
         Some(opened) => IntegrationView::opened(opened),
         None => IntegrationView::new(provider, Some(row), None),
@@ -161,7 +189,9 @@ async fn view(state: &AdminState, provider: Provider, row: Option<StoredCredenti
 /// One of the five. Destinations are credentials, too, and stand elsewhere.
 fn integration(text: &str) -> Answer<Provider> {
     match text.parse::<Provider>() {
-        Ok(Provider::Http) => Err(Problem::new(Code::NotFound).detail("Destinations of http.post stand under /api/destinations.")),
+        Ok(Provider::Http) => {
+            Err(Problem::new(Code::NotFound).detail("Destinations of http.post stand under /api/destinations."))
+        }
         Ok(provider) => Ok(provider),
         Err(_) => Err(Problem::not_found()),
     }
@@ -177,7 +207,10 @@ async fn ask(state: &AdminState, credential: &Credential) -> Result<Verified, Ca
         Credential::Google(google) => match state.providers.google.probe(google, state.now(), VERIFY_MAX).await {
             Ok(()) => Ok(match Granted::read(&google.scope).missing() {
                 None => Verified::Good { account: None },
-                Some(missing) => Verified::Limited { account: None, missing: missing.to_owned() },
+                Some(missing) => Verified::Limited {
+                    account: None,
+                    missing: missing.to_owned(),
+                },
             }),
             Err(CallError::Refused(refused)) if refused.http_status == 401 => Ok(Verified::Refused(refused)),
             Err(error) => Err(error),
@@ -195,10 +228,26 @@ struct Good {
 
 impl Good {
     fn of(verified: Verified, now: Timestamp) -> Result<Self, Refused> {
-        let account = |account: Option<crate::provider::Account>| account.map(|account| AccountView { id: account.id, name: account.name });
+        let account = |account: Option<crate::provider::Account>| {
+            account.map(|account| AccountView {
+                id: account.id,
+                name: account.name,
+            })
+        };
         match verified {
-            Verified::Good { account: found } => Ok(Self { account: account(found), missing: None, verified_at: Some(now) }),
-            Verified::Limited { account: found, missing } => Ok(Self { account: account(found), missing: Some(missing), verified_at: Some(now) }),
+            Verified::Good { account: found } => Ok(Self {
+                account: account(found),
+                missing: None,
+                verified_at: Some(now),
+            }),
+            Verified::Limited {
+                account: found,
+                missing,
+            } => Ok(Self {
+                account: account(found),
+                missing: Some(missing),
+                verified_at: Some(now),
+            }),
             Verified::Refused(refused) => Err(refused),
         }
     }
@@ -208,8 +257,15 @@ impl Good {
     }
 }
 
-/// Asks the provider, then stores. Nothing is stored of what it refuses; what it cannot be asked about only with `?unverified=true`.
-pub async fn connect(State(state): Admin, Manager(member): Manager, Id(provider): Id<String>, uri: Uri, request: Request) -> Answer<Json<IntegrationView>> {
+/// Asks the provider, then stores. Nothing is stored of what it refuses; what it cannot be asked
+/// about only with `?unverified=true`.
+pub async fn connect(
+    State(state): Admin,
+    Manager(member): Manager,
+    Id(provider): Id<String>,
+    uri: Uri,
+    request: Request,
+) -> Answer<Json<IntegrationView>> {
     let provider = integration(&provider)?;
     let mut params = Params::of(&uri)?;
     let (may_be_unverified, may_replace) = (params.take_flag("unverified")?, params.take_flag("replace_account")?);
@@ -218,7 +274,11 @@ pub async fn connect(State(state): Admin, Manager(member): Manager, Id(provider)
     let now = state.now();
     let mut good = match ask(&state, &wish.credential).await {
         Ok(verified) => Good::of(verified, now).map_err(|refused| Problem::from_refused(&refused))?,
-        Err(_) if may_be_unverified => Good { account: None, missing: None, verified_at: None },
+        Err(_) if may_be_unverified => Good {
+            account: None,
+            missing: None,
+            verified_at: None,
+        },
         Err(error) => return Err(Problem::unreachable(&error)),
     };
     let existing = state.store.find_credential(member.org, provider, "").await?;
@@ -226,18 +286,28 @@ pub async fn connect(State(state): Admin, Manager(member): Manager, Id(provider)
         (Some(account), _) => is_same_account(&state, existing.as_ref(), provider, member.org, &account.id),
         (None, Credential::Twilio(twilio)) => {
             let is_same = is_same_account(&state, existing.as_ref(), provider, member.org, &twilio.account_sid);
-            good.account = Some(AccountView { id: twilio.account_sid.clone(), name: None });
+            good.account = Some(AccountView {
+                id: twilio.account_sid.clone(),
+                name: None,
+            });
             is_same
         }
         // The provider names no account: what was known stays known.
         (None, _) => {
-            good.account = existing.as_ref().and_then(|row| Some(AccountView { id: row.account_id.clone()?, name: row.account_name.clone() }));
+            good.account = existing.as_ref().and_then(|row| {
+                Some(AccountView {
+                    id: row.account_id.clone()?,
+                    name: row.account_name.clone(),
+                })
+            });
             true
         }
     };
     if !is_same && !may_replace {
-        return Err(Problem::new(Code::AccountDiffers)
-            .detail("This credential opens another account than the one that was connected. Repeat with ?replace_account=true to change the account."));
+        return Err(Problem::new(Code::AccountDiffers).detail(
+            "This credential opens another account than the one that was connected. Repeat with \
+                ?replace_account=true to change the account.",
+        ));
     }
     let secrets = signing(&state, &member, &wish, !is_same).await?;
     // Of an account that nobody names now the fingerprint stays, so that it is known again.
@@ -247,15 +317,35 @@ pub async fn connect(State(state): Admin, Manager(member): Manager, Id(provider)
     Ok(Json(IntegrationView::new(provider, Some(saved), None)))
 }
 
-/// By its fingerprint: of an erased credential nothing else is left. What was never named is no other one.
-fn is_same_account(state: &AdminState, existing: Option<&StoredCredential>, provider: Provider, org: OrgId, account: &str) -> bool {
-    let before = existing.and_then(|row| row.account_fingerprint.clone()).map(|fingerprint| Fingerprint(fingerprint.into()));
-    before.is_none_or(|before| state.vault.is_fingerprint_of(&before, org, fingerprinted(provider, account).as_bytes()))
+/// By its fingerprint: of an erased credential nothing else is left. What was never named is no
+/// other one.
+fn is_same_account(
+    state: &AdminState,
+    existing: Option<&StoredCredential>,
+    provider: Provider,
+    org: OrgId,
+    account: &str,
+) -> bool {
+    let before = existing
+        .and_then(|row| row.account_fingerprint.clone())
+        .map(|fingerprint| Fingerprint(fingerprint.into()));
+    before.is_none_or(|before| {
+        state
+            .vault
+            .is_fingerprint_of(&before, org, fingerprinted(provider, account).as_bytes())
+    })
 }
 
 /// What becomes of the signing secrets with this credential.
-async fn signing(state: &AdminState, member: &Member, wish: &Wish, account_differs: bool) -> Answer<Option<SecretsChange>> {
-    let Some(source) = wish::source_of(wish.provider) else { return Ok(None) };
+async fn signing(
+    state: &AdminState,
+    member: &Member,
+    wish: &Wish,
+    account_differs: bool,
+) -> Answer<Option<SecretsChange>> {
+    let Some(source) = wish::source_of(wish.provider) else {
+        return Ok(None);
+    };
     if wish.signing.is_empty() {
         // The former account's auth token vouches for nothing of this one.
         let is_stale = account_differs && wish.provider == Provider::Twilio;
@@ -271,29 +361,56 @@ async fn signing(state: &AdminState, member: &Member, wish: &Wish, account_diffe
     let audit = state.audit(member, "rotate", "secret", source, &["secret", "plan"]);
     // Another account's secrets vouch for nothing of this one: they end at once.
     let others_not_after = (!account_differs).then(|| state.now() + OVERLAP);
-    Ok(Some(SecretsChange { source, secrets, others_not_after, audit }))
+    Ok(Some(SecretsChange {
+        source,
+        secrets,
+        others_not_after,
+        audit,
+    }))
 }
 
 fn erased(state: &AdminState, member: &Member, source: Source) -> SecretsChange {
-    SecretsChange { source, secrets: Vec::new(), others_not_after: None, audit: state.audit(member, "erase", "secret", source, &["secret"]) }
+    SecretsChange {
+        source,
+        secrets: Vec::new(),
+        others_not_after: None,
+        audit: state.audit(member, "erase", "secret", source, &["secret"]),
+    }
 }
 
 fn renamed(mut problem: Problem, field: &str) -> Problem {
-    problem.errors.iter_mut().for_each(|error| field.clone_into(&mut error.field));
+    problem
+        .errors
+        .iter_mut()
+        .for_each(|error| field.clone_into(&mut error.field));
     problem
 }
 
-async fn save(state: &AdminState, member: &Member, wish: Wish, good: Good, known: Option<String>, secrets: Option<SecretsChange>) -> Answer<StoredCredential> {
+async fn save(
+    state: &AdminState,
+    member: &Member,
+    wish: Wish,
+    good: Good,
+    known: Option<String>,
+    secrets: Option<SecretsChange>,
+) -> Answer<StoredCredential> {
     let provider = wish.provider;
     let stored = wish.credential.to_stored();
-    let sealed = state.vault.seal(member.org, Purpose::Credential(provider), stored.expose_secret()).await?;
+    let sealed = state
+        .vault
+        .seal(member.org, Purpose::Credential(provider), stored.expose_secret())
+        .await?;
     let new = NewCredential {
         org: member.org,
         provider,
         name: String::new(),
         sealed,
         state: good.state().to_owned(),
-        account_fingerprint: good.account.as_ref().map(|account| fingerprint(state, member.org, provider, &account.id)).or(known),
+        account_fingerprint: good
+            .account
+            .as_ref()
+            .map(|account| fingerprint(state, member.org, provider, &account.id))
+            .or(known),
         missing: good.missing,
         verified_at: good.verified_at,
         account_id: good.account.as_ref().map(|account| account.id.clone()),
@@ -301,11 +418,23 @@ async fn save(state: &AdminState, member: &Member, wish: Wish, good: Good, known
         last_four: wish.last_four,
     };
     let audit = state.audit(member, "connect", "credential", provider, &["credential"]);
-    Ok(state.store.connect(Connection { credential: new, refresh_at: None, secrets, audit }).await?)
+    Ok(state
+        .store
+        .connect(Connection {
+            credential: new,
+            refresh_at: None,
+            secrets,
+            audit,
+        })
+        .await?)
 }
 
 fn fingerprint(state: &AdminState, org: OrgId, provider: Provider, account: &str) -> String {
-    state.vault.fingerprint(org, fingerprinted(provider, account).as_bytes()).0.into()
+    state
+        .vault
+        .fingerprint(org, fingerprinted(provider, account).as_bytes())
+        .0
+        .into()
 }
 
 fn fingerprinted(provider: Provider, account: &str) -> String {
@@ -325,41 +454,75 @@ pub struct Tested {
 pub async fn test(State(state): Admin, _: Manager, Id(provider): Id<String>, request: Request) -> Answer<Json<Tested>> {
     let provider = integration(&provider)?;
     let wish = Wish::read(provider, request).await?;
-    let verified = ask(&state, &wish.credential).await.map_err(|error| Problem::unreachable(&error))?;
+    let verified = ask(&state, &wish.credential)
+        .await
+        .map_err(|error| Problem::unreachable(&error))?;
     let good = Good::of(verified, state.now()).map_err(|refused| Problem::from_refused(&refused))?;
-    Ok(Json(Tested { provider, state: good.state(), missing: good.missing, account: good.account }))
+    Ok(Json(Tested {
+        provider,
+        state: good.state(),
+        missing: good.missing,
+        account: good.account,
+    }))
 }
 
 /// Asks the provider about what is stored, and keeps what it says. An outage changes nothing.
-pub async fn verify(State(state): Admin, Manager(member): Manager, Id(provider): Id<String>, _: NoFields) -> Answer<Json<IntegrationView>> {
+pub async fn verify(
+    State(state): Admin,
+    Manager(member): Manager,
+    Id(provider): Id<String>,
+    _: NoFields,
+) -> Answer<Json<IntegrationView>> {
     let provider = integration(&provider)?;
     let not_connected = || Problem::new(Code::NotConnected).detail("There is nothing to verify: connect it first.");
-    let mut opened = credentials::find(&state, member.org, provider, "").await?.ok_or_else(not_connected)?;
+    let mut opened = credentials::find(&state, member.org, provider, "")
+        .await?
+        .ok_or_else(not_connected)?;
     if let Ok(Credential::Google(_)) = &opened.credential {
-        // A grant is good if it gives a new token: an access token that still works says nothing about it.
-        match state.refresher.ensure(member.org, Want::NewerThan(opened.row.version)).await {
+        // A grant is good if it gives a new token: an access token that still works says nothing
+        // about it.
+        match state
+            .refresher
+            .ensure(member.org, Want::NewerThan(opened.row.version))
+            .await
+        {
             Ok(_) | Err(NotFresh::NeedsReconnecting { .. } | NotFresh::Later { .. }) => {}
             Err(NotFresh::NotConnected) => return Err(not_connected()),
             Err(NotFresh::Undecryptable { .. }) => return Err(Problem::new(Code::Undecryptable)),
             Err(NotFresh::Unavailable) => return Err(Problem::new(Code::DatabaseUnavailable)),
         }
         state.forget(member.org);
-        opened = credentials::find(&state, member.org, provider, "").await?.ok_or_else(not_connected)?;
+        opened = credentials::find(&state, member.org, provider, "")
+            .await?
+            .ok_or_else(not_connected)?;
         if matches!(opened.row.health.state.as_str(), "failing" | "needs_reconnecting") {
             return Ok(Json(IntegrationView::opened(opened)));
         }
     }
-    let Ok(credential) = &opened.credential else { return Ok(Json(IntegrationView::opened(opened))) };
-    let verified = ask(&state, credential).await.map_err(|error| Problem::unreachable(&error))?;
+    let Ok(credential) = &opened.credential else {
+        return Ok(Json(IntegrationView::opened(opened)));
+    };
+    let verified = ask(&state, credential)
+        .await
+        .map_err(|error| Problem::unreachable(&error))?;
     let now = state.now();
     let row = opened.row;
     let was_failing = matches!(row.health.state.as_str(), "failing" | "needs_reconnecting");
     match Good::of(verified, now) {
-        // What was parked waits for a newer version: the same secret under the next one lets it go on (rule 6).
+        // What was parked waits for a newer version: the same secret under the next one lets it go
+        // on (rule 6).
         Ok(good) if was_failing && row.sealed.is_some() => resume(&state, &member, row, good).await?,
         Ok(good) => {
-            let health = CredentialHealth { state: good.state().to_owned(), missing: good.missing, checked_at: Some(now), ..CredentialHealth::default() };
-            state.store.record_credential_health(member.org, row.id, row.version, health, Some(now)).await?;
+            let health = CredentialHealth {
+                state: good.state().to_owned(),
+                missing: good.missing,
+                checked_at: Some(now),
+                ..CredentialHealth::default()
+            };
+            state
+                .store
+                .record_credential_health(member.org, row.id, row.version, health, Some(now))
+                .await?;
         }
         Err(refused) => {
             let health = CredentialHealth {
@@ -370,7 +533,10 @@ pub async fn verify(State(state): Admin, Manager(member): Manager, Id(provider):
                 checked_at: Some(now),
                 first_failed_at: row.health.first_failed_at.or(Some(now)),
             };
-            state.store.record_credential_health(member.org, row.id, row.version, health, None).await?;
+            state
+                .store
+                .record_credential_health(member.org, row.id, row.version, health, None)
+                .await?;
         }
     }
     state.forget(member.org);
@@ -401,16 +567,30 @@ async fn resume(state: &AdminState, member: &Member, row: StoredCredential, good
         verified_at: good.verified_at,
     };
     let audit = state.audit(member, "update", "credential", row.provider, &["state"]);
-    state.store.connect(Connection { credential: new, refresh_at: row.refresh_at, secrets: None, audit }).await?;
+    state
+        .store
+        .connect(Connection {
+            credential: new,
+            refresh_at: row.refresh_at,
+            secrets: None,
+            audit,
+        })
+        .await?;
     Ok(())
 }
 
-/// Revokes at the provider where that exists, then erases the ciphertext of the credential and of the signing secrets that came with it. The row stays, so that a reconnect keeps its id. A second time is as good.
+/// Revokes at the provider where that exists, then erases the ciphertext of the credential and of
+/// the signing secrets that came with it. The row stays, so that a reconnect keeps its id. A second
+/// time is as good.
 pub async fn erase(State(state): Admin, Manager(member): Manager, Id(provider): Id<String>) -> Answer<StatusCode> {
     let provider = integration(&provider)?;
     let mut fields = vec!["credential"];
     if provider == Provider::GoogleCalendar
-        && let Some(sealed) = state.store.find_credential(member.org, provider, "").await?.and_then(|row| row.sealed)
+        && let Some(sealed) = state
+            .store
+            .find_credential(member.org, provider, "")
+            .await?
+            .and_then(|row| row.sealed)
         && state.consents.revoke(member.org, &sealed).await
     {
         fields.push("revoked_at_provider");

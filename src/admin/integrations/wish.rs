@@ -1,4 +1,5 @@
-//! What a person typed, read by the provider's table: known fields only, blanks at the ends cut off, each held against its shape.
+//! What a person typed, read by the provider's table: known fields only, blanks at the ends cut
+//! off, each held against its shape.
 //!
 //! **Invariant:** a refusal names the field and what is expected, and never repeats what was typed.
 
@@ -85,12 +86,17 @@ struct Checked {
 impl Checked {
     fn new(form: &'static Form, typed: Typed) -> Answer<Self> {
         let wrong = |field: &str, problem: &str| Problem::field(Code::InvalidField, field, problem);
-        // A name that nobody knows first: whoever mistyped it looks for the field that is said to be missing.
+        // A name that nobody knows first: whoever mistyped it looks for the field that is said to
+        // be missing.
         if let Some((name, _)) = typed.0.iter().find(|(name, _)| form.field(name).is_none()) {
             return Err(wrong(&body::shown_name(name), "is not a known field here"));
         }
         let mut fields: Vec<(&'static str, SecretString)> = Vec::new();
-        for (field, value) in typed.0.into_iter().filter_map(|(name, value)| Some((form.field(&name)?, value))) {
+        for (field, value) in typed
+            .0
+            .into_iter()
+            .filter_map(|(name, value)| Some((form.field(&name)?, value)))
+        {
             if fields.iter().any(|(known, _)| *known == field.name) {
                 return Err(wrong(field.name, "occurs more than once"));
             }
@@ -113,11 +119,24 @@ impl Checked {
             let given = form.ways.iter().filter(|way| way.iter().any(|name| has(name))).count();
             let is_whole = form.ways.iter().filter(|way| way.iter().all(|name| has(name))).count() == 1;
             if given != 1 || !is_whole {
-                let ways = form.ways.iter().map(|way| way.join(" with ")).collect::<Vec<_>>().join(", or ");
+                let ways = form
+                    .ways
+                    .iter()
+                    .map(|way| way.join(" with "))
+                    .collect::<Vec<_>>()
+                    .join(", or ");
                 let first = form.ways[0][0];
-                // The field that is missing where a way was begun; the first one where none or several were.
-                let begun = form.ways.iter().find(|way| way.iter().any(|name| has(name))).filter(|_| given == 1);
-                let field = begun.and_then(|way| way.iter().find(|name| !has(name))).copied().unwrap_or(first);
+                // The field that is missing where a way was begun; the first one where none or
+                // several were.
+                let begun = form
+                    .ways
+                    .iter()
+                    .find(|way| way.iter().any(|name| has(name)))
+                    .filter(|_| given == 1);
+                let field = begun
+                    .and_then(|way| way.iter().find(|name| !has(name)))
+                    .copied()
+                    .unwrap_or(first);
                 return Err(wrong(field, &format!("expected {ways}, and not both")));
             }
         }
@@ -134,7 +153,8 @@ impl Checked {
     }
 
     fn key(&mut self, name: &'static str) -> Answer<SecretString> {
-        self.take(name).ok_or_else(|| Problem::field(Code::InvalidField, name, "is required"))
+        self.take(name)
+            .ok_or_else(|| Problem::field(Code::InvalidField, name, "is required"))
     }
 }
 
@@ -148,16 +168,20 @@ impl Wish {
     pub async fn read(provider: Provider, request: Request) -> Answer<Self> {
         let form = Form::of(provider).ok_or(Problem::not_found())?;
         if form.how == How::Oauth {
-            return Err(
-                Problem::new(Code::NotServed).detail("It is connected by consent: ask for /api/integrations/google_calendar/authorize and open its url.")
-            );
+            return Err(Problem::new(Code::NotServed).detail(
+                "It is connected by consent: ask for /api/integrations/google_calendar/authorize and open its url.",
+            ));
         }
         let body::Json(typed) = body::Json::<Typed>::from_request(request, &()).await?;
         let mut fields = Checked::new(form, typed)?;
         let mut signing = Vec::new();
         let mut signs = |field: &'static str, secret: Option<SecretString>| {
             let source = source_of(provider).expect("what has a signing field has a source");
-            let plans = if source == Source::Vapi { plans::of_vapi() } else { source::plan_default(source).into_iter().collect() };
+            let plans = if source == Source::Vapi {
+                plans::of_vapi()
+            } else {
+                source::plan_default(source).into_iter().collect()
+            };
             signing.extend(secret.map(|secret| Signing { field, secret, plans }));
         };
         let (credential, shown) = match provider {
@@ -165,16 +189,35 @@ impl Wish {
                 let account_sid = fields.key("account_sid")?.expose_secret().to_owned();
                 let phone_number = fields.take_text("phone_number");
                 let (auth, shown) = if let Some(token) = fields.take("auth_token") {
-                    let (auth, shown) = (TwilioAuth::AuthToken(secret_bytes(&token)), last_four(token.expose_secret()));
+                    let (auth, shown) = (
+                        TwilioAuth::AuthToken(secret_bytes(&token)),
+                        last_four(token.expose_secret()),
+                    );
                     signs("auth_token", Some(token));
                     (auth, shown)
                 } else {
-                    let (sid, secret) = (fields.key("api_key_sid")?.expose_secret().to_owned(), fields.key("api_key_secret")?);
-                    (TwilioAuth::ApiKey { sid, secret: secret_bytes(&secret) }, last_four(secret.expose_secret()))
+                    let (sid, secret) = (
+                        fields.key("api_key_sid")?.expose_secret().to_owned(),
+                        fields.key("api_key_secret")?,
+                    );
+                    (
+                        TwilioAuth::ApiKey {
+                            sid,
+                            secret: secret_bytes(&secret),
+                        },
+                        last_four(secret.expose_secret()),
+                    )
                 };
                 // While a token is rotated Twilio signs with whichever it has promoted.
                 signs("auth_token_secondary", fields.take("auth_token_secondary"));
-                (Credential::Twilio(TwilioCredential { account_sid, auth, phone_number }), shown)
+                (
+                    Credential::Twilio(TwilioCredential {
+                        account_sid,
+                        auth,
+                        phone_number,
+                    }),
+                    shown,
+                )
             }
             Provider::Vapi | Provider::Resend | Provider::ElevenLabs => {
                 let key = fields.key("api_key")?;
@@ -183,18 +226,32 @@ impl Wish {
                 let credential = match provider {
                     Provider::Vapi => Credential::Vapi(VapiCredential { api_key }),
                     Provider::ElevenLabs => Credential::ElevenLabs(ElevenLabsCredential { api_key }),
-                    _ => Credential::Resend(ResendCredential { api_key, from: fields.take_text("from") }),
+                    _ => Credential::Resend(ResendCredential {
+                        api_key,
+                        from: fields.take_text("from"),
+                    }),
                 };
                 (credential, last_four(key.expose_secret()))
             }
             Provider::GoogleCalendar | Provider::Http => return Err(Problem::not_found()),
         };
-        debug_assert!(fields.fields.is_empty(), "{}: a field of the table is not read", fields.form.name);
+        debug_assert!(
+            fields.fields.is_empty(),
+            "{}: a field of the table is not read",
+            fields.form.name
+        );
         if let Some(signed) = signing.iter().find(|signed| signed.plans.is_empty()) {
             let problem = "webhooks of this provider cannot be received in this version";
             return Err(Problem::field(Code::InvalidField, signed.field, problem));
         }
-        credential.check().map_err(|error| Problem::field(Code::InvalidField, error.field, error.problem))?;
-        Ok(Self { provider, credential, signing, last_four: shown })
+        credential
+            .check()
+            .map_err(|error| Problem::field(Code::InvalidField, error.field, error.problem))?;
+        Ok(Self {
+            provider,
+            credential,
+            signing,
+            last_four: shown,
+        })
     }
 }

@@ -1,10 +1,12 @@
-//! Actions: events that stand in the queue become SMS at the sandbox Twilio, beside a bare HTTP client that posts the same form to the same sandbox.
+//! Actions: events that stand in the queue become SMS at the sandbox Twilio, beside a bare HTTP
+//! client that posts the same form to the same sandbox.
 
 use super::{ASSISTANT, organisation};
 use crate::{
     config::Settings,
     domain::{
-        Clock, DedupeKey, Envelope, EventId, EventType, OrgId, Provider, Rule, RuleId, RuleSpec, Source, Subject, SystemClock, TypePattern, VerifiedEvent,
+        Clock, DedupeKey, Envelope, EventId, EventType, OrgId, Provider, Rule, RuleId, RuleSpec, Source, Subject,
+        SystemClock, TypePattern, VerifiedEvent,
     },
     lifecycle::{Lifecycle, Stage},
     provider::Providers,
@@ -46,13 +48,24 @@ const CUSTOMER: &str = "+15552010188";
 
 pub(super) async fn run(args: ActionsArgs, scratch: &Path) -> anyhow::Result<ExitCode> {
     let _recorder = Recorder::install();
-    let accounts = Accounts { accounts: vec![TwilioAccount::new(ACCOUNT, TOKEN).with_number(NUMBER)], ..Accounts::default() };
-    let config = SandboxConfig { accounts, requests_max: 1_000, is_calling_back: false, ..SandboxConfig::default() };
+    let accounts = Accounts {
+        accounts: vec![TwilioAccount::new(ACCOUNT, TOKEN).with_number(NUMBER)],
+        ..Accounts::default()
+    };
+    let config = SandboxConfig {
+        accounts,
+        requests_max: 1_000,
+        is_calling_back: false,
+        ..SandboxConfig::default()
+    };
     let sandbox = Sandbox::bind("127.0.0.1:0".parse()?, config).await?;
     let (base, state) = (format!("http://{}", sandbox.address()?), sandbox.state());
     let outer = Lifecycle::default();
     outer.start(Stage::Upkeep, sandbox.run(outer.soft(Stage::Upkeep)));
-    println!("{} SMS, {} at once, × {} rounds; sandbox and both clients on the same cores, no status callbacks\n", args.count, args.concurrency, args.rounds);
+    println!(
+        "{} SMS, {} at once, × {} rounds; sandbox and both clients on the same cores, no status callbacks\n",
+        args.count, args.concurrency, args.rounds
+    );
     let (mut bare, mut ours) = (Vec::new(), Vec::new());
     for round in 0..args.rounds {
         bare.push(bare_loop(&args, &base).await?);
@@ -60,22 +73,41 @@ pub(super) async fn run(args: ActionsArgs, scratch: &Path) -> anyhow::Result<Exi
     }
     outer.drain(Duration::from_secs(2)).await;
     let (bare_rate, our_rate) = (super::ingest::median(&bare), super::ingest::median(&ours));
-    let spread = |rates: &[f64]| rates.iter().map(|rate| format!("{rate:.0}")).collect::<Vec<_>>().join(", ");
-    println!("  bare client loop                      {bare_rate:>8.0}/s   ({})", spread(&bare));
-    println!("  hookswitch: plan, claim, send, record {our_rate:>8.0}/s   ({})", spread(&ours));
+    let spread = |rates: &[f64]| {
+        rates
+            .iter()
+            .map(|rate| format!("{rate:.0}"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    println!(
+        "  bare client loop                      {bare_rate:>8.0}/s   ({})",
+        spread(&bare)
+    );
+    println!(
+        "  hookswitch: plan, claim, send, record {our_rate:>8.0}/s   ({})",
+        spread(&ours)
+    );
     println!("  hookswitch ÷ bare client              {:>8.2}", our_rate / bare_rate);
     Ok(ExitCode::SUCCESS)
 }
 
 /// What the same machine does without a ledger: the form, the answer, nothing kept.
 async fn bare_loop(args: &ActionsArgs, base: &str) -> anyhow::Result<f64> {
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build()?;
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(20))
+        .build()?;
     let url = format!("{base}/2010-04-01/Accounts/{ACCOUNT}/Messages.json");
     let begun = Instant::now();
     let mut sends = futures_util::stream::iter(0..args.count)
         .map(|n| {
             let body = format!("Thank you for your call {n}.");
-            let request = client.post(&url).basic_auth(ACCOUNT, Some(TOKEN)).form(&[("To", CUSTOMER), ("From", NUMBER), ("Body", body.as_str())]);
+            let request = client.post(&url).basic_auth(ACCOUNT, Some(TOKEN)).form(&[
+                ("To", CUSTOMER),
+                ("From", NUMBER),
+                ("Body", body.as_str()),
+            ]);
             async move {
                 let answer = request.send().await?;
                 anyhow::ensure!(answer.status() == 201, "the sandbox answered {}", answer.status());
@@ -89,7 +121,8 @@ async fn bare_loop(args: &ActionsArgs, base: &str) -> anyhow::Result<f64> {
     Ok(args.count as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// Events stand in the queue; the clock runs from the worker's start to the last SMS that the sandbox took.
+/// Events stand in the queue; the clock runs from the worker's start to the last SMS that the
+/// sandbox took.
 async fn whole_way(args: &ActionsArgs, directory: &Path, base: &str, sandbox: &SandboxState) -> anyhow::Result<f64> {
     std::fs::create_dir_all(directory)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -102,9 +135,16 @@ async fn whole_way(args: &ActionsArgs, directory: &Path, base: &str, sandbox: &S
     settings.worker.attempts_concurrent_per_org_max = args.concurrency;
     settings.worker.claim_turn_max = u32::try_from(args.concurrency)?;
     settings.worker.actions_per_day_max = u64::MAX;
-    let queue = queue::connect(&format!("embedded:{}", directory.join("queue").display()), crate::cli::app::log_settings(&settings), clock.clone()).await?;
+    let queue = queue::connect(
+        &format!("embedded:{}", directory.join("queue").display()),
+        crate::cli::app::log_settings(&settings),
+        clock.clone(),
+    )
+    .await?;
     let events: Vec<VerifiedEvent> = (0..args.count).map(|n| event(org, n)).collect();
-    let mut publishes = futures_util::stream::iter(&events).map(|event| queue.publish(event)).buffer_unordered(256);
+    let mut publishes = futures_util::stream::iter(&events)
+        .map(|event| queue.publish(event))
+        .buffer_unordered(256);
     while let Some(published) = publishes.next().await {
         published.context("cannot fill the queue")?;
     }
@@ -125,26 +165,46 @@ async fn whole_way(args: &ActionsArgs, directory: &Path, base: &str, sandbox: &S
     lifecycle.start(Stage::Work, worker.run(lifecycle.soft(Stage::Work), lifecycle.hard()));
     let wanted = before + u64::try_from(args.count)?;
     while sandbox.message_count() < wanted {
-        anyhow::ensure!(begun.elapsed() < Duration::from_mins(5), "only {} of {} SMS after five minutes", sandbox.message_count() - before, args.count);
+        anyhow::ensure!(
+            begun.elapsed() < Duration::from_mins(5),
+            "only {} of {} SMS after five minutes",
+            sandbox.message_count() - before,
+            args.count
+        );
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let elapsed = begun.elapsed();
     lifecycle.drain(Duration::from_secs(5)).await;
     queue.close().await;
     store.close().await;
-    anyhow::ensure!(sandbox.message_count() == wanted, "{} SMS for {} actions", sandbox.message_count() - before, args.count);
+    anyhow::ensure!(
+        sandbox.message_count() == wanted,
+        "{} SMS for {} actions",
+        sandbox.message_count() - before,
+        args.count
+    );
     Ok(args.count as f64 / elapsed.as_secs_f64())
 }
 
 async fn twilio_and_rule(store: &Arc<dyn Store>, vault: &Arc<Vault>, org: OrgId) -> anyhow::Result<()> {
     let now = SystemClock.now();
-    let audit = |verb, target_kind| AuditEntry { org, at: now, actor: "bench".to_owned(), verb, target_kind, target_id: String::new(), fields: Vec::new() };
+    let audit = |verb, target_kind| AuditEntry {
+        org,
+        at: now,
+        actor: "bench".to_owned(),
+        verb,
+        target_kind,
+        target_id: String::new(),
+        fields: Vec::new(),
+    };
     let credential = json!({ "account_sid": ACCOUNT, "auth_token": TOKEN, "phone_number": NUMBER }).to_string();
     let new = NewCredential {
         org,
         provider: Provider::Twilio,
         name: String::new(),
-        sealed: vault.seal(org, Purpose::Credential(Provider::Twilio), credential.as_bytes()).await?,
+        sealed: vault
+            .seal(org, Purpose::Credential(Provider::Twilio), credential.as_bytes())
+            .await?,
         state: "connected".to_owned(),
         missing: None,
         account_id: Some(ACCOUNT.to_owned()),
@@ -156,10 +216,23 @@ async fn twilio_and_rule(store: &Arc<dyn Store>, vault: &Arc<Vault>, org: OrgId)
     store.save_credential(new, audit("connect", "credential")).await?;
     let spec: RuleSpec = serde_json::from_value(json!({
         "name": "text", "source": "vapi", "event_type": "end-of-call-report", "action": "twilio.send_sms",
-        "parameters": { "to": "{{ message.customer.number }}", "body": "Thank you for your call {{ message.call.id }}." },
+        "parameters": { "to": "{{ message.customer.number }}", "body": "Thank you for your call \
+        {{ message.call.id }}." },
     }))?;
     debug_assert_eq!(spec.event_type, TypePattern("end-of-call-report".into()));
-    store.create_rule(Rule { id: RuleId::generate(), org, spec, version: 1, created_at: now, updated_at: now }, audit("create", "rule")).await?;
+    store
+        .create_rule(
+            Rule {
+                id: RuleId::generate(),
+                org,
+                spec,
+                version: 1,
+                created_at: now,
+                updated_at: now,
+            },
+            audit("create", "rule"),
+        )
+        .await?;
     Ok(())
 }
 

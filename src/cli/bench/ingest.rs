@@ -65,7 +65,11 @@ pub(in crate::cli) struct LoadArgs {
     kind: String,
 }
 
-const SINKS: [&str; 3] = ["verify and drop", "append-only file, group fsync", "hookswitch, embedded queue"];
+const SINKS: [&str; 3] = [
+    "verify and drop",
+    "append-only file, group fsync",
+    "hookswitch, embedded queue",
+];
 
 /// Rates and latencies of one sink over all rounds.
 #[derive(Default)]
@@ -78,7 +82,10 @@ pub(super) async fn run(args: IngestArgs, scratch: &Path) -> anyhow::Result<Exit
     let _recorder = Recorder::install();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (store, vault, _) = organisation(scratch, &clock).await?;
-    println!("{} bytes of body, unique signed events (HMAC-SHA256), {} s × {} rounds, load on the same cores\n", args.body_bytes, args.seconds, args.rounds);
+    println!(
+        "{} bytes of body, unique signed events (HMAC-SHA256), {} s × {} rounds, load on the same cores\n",
+        args.body_bytes, args.seconds, args.rounds
+    );
     for connections in &args.connections {
         let mut columns: [Column; 3] = Default::default();
         for round in 0..args.rounds {
@@ -87,22 +94,38 @@ pub(super) async fn run(args: IngestArgs, scratch: &Path) -> anyhow::Result<Exit
                 std::fs::create_dir_all(&directory)?;
                 let queue: Arc<dyn EventQueue> = match sink {
                     0 => Arc::new(sinks::Drop),
-                    1 => Arc::new(sinks::AppendOnly::create(&directory.join("append")).context("cannot make the append-only file")?),
+                    1 => Arc::new(
+                        sinks::AppendOnly::create(&directory.join("append"))
+                            .context("cannot make the append-only file")?,
+                    ),
                     _ => {
-                        queue::connect(&format!("embedded:{}", directory.join("queue").display()), crate::cli::app::log_settings(&settings()), clock.clone())
-                            .await?
+                        queue::connect(
+                            &format!("embedded:{}", directory.join("queue").display()),
+                            crate::cli::app::log_settings(&settings()),
+                            clock.clone(),
+                        )
+                        .await?
                     }
                 };
                 let report = measure(&args, *connections, queue, &store, &vault, &clock).await?;
                 column.per_second.push(report.per_second());
                 column.latency.push(report.latency_line());
-                anyhow::ensure!(report.all_good(), "{}: not every answer was 200: {:?}", SINKS[sink], report.by_status);
+                anyhow::ensure!(
+                    report.all_good(),
+                    "{}: not every answer was 200: {:?}",
+                    SINKS[sink],
+                    report.by_status
+                );
                 std::fs::remove_dir_all(&directory)?;
             }
         }
         print(*connections, &columns);
         if args.rate.is_none() {
-            let env = Env { store: &store, vault: &vault, clock: &clock };
+            let env = Env {
+                store: &store,
+                vault: &vault,
+                clock: &clock,
+            };
             at_half(&args, *connections, median(&columns[2].per_second), scratch, &env).await?;
         }
     }
@@ -113,8 +136,18 @@ fn print(connections: usize, columns: &[Column; 3]) {
     let medians = columns.each_ref().map(|column| median(&column.per_second));
     println!("{connections} connections");
     for (sink, column) in columns.iter().enumerate() {
-        let spread = column.per_second.iter().map(|rate| format!("{rate:.0}")).collect::<Vec<_>>().join(", ");
-        println!("  {:<30} {:>8.0}/s   ({spread})   last round: {}", SINKS[sink], medians[sink], column.latency.last().map_or("", String::as_str));
+        let spread = column
+            .per_second
+            .iter()
+            .map(|rate| format!("{rate:.0}"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        println!(
+            "  {:<30} {:>8.0}/s   ({spread})   last round: {}",
+            SINKS[sink],
+            medians[sink],
+            column.latency.last().map_or("", String::as_str)
+        );
     }
     println!("  hookswitch ÷ append-only file  {:>8.2}", medians[2] / medians[1]);
     println!("  hookswitch ÷ verify and drop   {:>8.2}", medians[2] / medians[0]);
@@ -130,7 +163,11 @@ impl TimedDisk {
 
     /// In milliseconds.
     fn quantile(&self, q: f64) -> f64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).value_at_quantile(q) as f64 / 1e3
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .value_at_quantile(q) as f64
+            / 1e3
     }
 }
 
@@ -139,22 +176,54 @@ impl Disk for TimedDisk {
         let begun = Instant::now();
         RealDisk.sync(file, path)?;
         if path.extension().is_some_and(|extension| extension == "seg") {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .saturating_record(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
         }
         Ok(())
     }
 }
 
-/// The p99 of the answer at half of the reached rate, from when each request was due, beside the p99 of the same run's fsyncs.
-async fn at_half(args: &IngestArgs, connections: usize, rate: f64, scratch: &Path, env: &Env<'_>) -> anyhow::Result<()> {
+/// The p99 of the answer at half of the reached rate, from when each request was due, beside the
+/// p99 of the same run's fsyncs.
+async fn at_half(
+    args: &IngestArgs,
+    connections: usize,
+    rate: f64,
+    scratch: &Path,
+    env: &Env<'_>,
+) -> anyhow::Result<()> {
     let directory = scratch.join(format!("{connections}-half"));
     let disk = TimedDisk::new()?;
-    let queue = LogQueue::open_on(disk.clone(), &directory, crate::cli::app::log_settings(&settings()), env.clock.clone()).await?;
-    let half = IngestArgs { rate: Some(rate / 2.0), ..args.clone() };
+    let queue = LogQueue::open_on(
+        disk.clone(),
+        &directory,
+        crate::cli::app::log_settings(&settings()),
+        env.clock.clone(),
+    )
+    .await?;
+    let half = IngestArgs {
+        rate: Some(rate / 2.0),
+        ..args.clone()
+    };
     let report = measure(&half, connections, Arc::new(queue), env.store, env.vault, env.clock).await?;
-    anyhow::ensure!(report.all_good(), "at half the rate not every answer was 200: {:?}", report.by_status);
-    println!("  at half of that, {:.0}/s, from when each was due: {}", rate / 2.0, report.latency_line());
-    println!("  fsync in that run: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms\n", disk.quantile(0.5), disk.quantile(0.99), disk.quantile(1.0));
+    anyhow::ensure!(
+        report.all_good(),
+        "at half the rate not every answer was 200: {:?}",
+        report.by_status
+    );
+    println!(
+        "  at half of that, {:.0}/s, from when each was due: {}",
+        rate / 2.0,
+        report.latency_line()
+    );
+    println!(
+        "  fsync in that run: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms\n",
+        disk.quantile(0.5),
+        disk.quantile(0.99),
+        disk.quantile(1.0)
+    );
     std::fs::remove_dir_all(&directory)?;
     Ok(())
 }
@@ -196,14 +265,34 @@ impl Server {
         clock: &Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
         let routes = RouteTable::load(store.clone(), clock.clone()).await?;
-        let parts = Parts { routes: routes.clone(), vault: vault.clone(), queue: queue.clone(), store: store.clone(), clock: clock.clone(), settings };
+        let parts = Parts {
+            routes: routes.clone(),
+            vault: vault.clone(),
+            queue: queue.clone(),
+            store: store.clone(),
+            clock: clock.clone(),
+            settings,
+        };
         let receiver = Receiver::new(parts)?;
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = socket.local_addr()?;
         let lifecycle = Lifecycle::default();
         lifecycle.start(Stage::Upkeep, routes.run(lifecycle.soft(Stage::Upkeep)));
-        lifecycle.start(Stage::Intake, listener::serve(socket, receiver.router(), receiver.limits(), lifecycle.soft(Stage::Intake), lifecycle.hard()));
-        Ok(Self { address, queue, lifecycle })
+        lifecycle.start(
+            Stage::Intake,
+            listener::serve(
+                socket,
+                receiver.router(),
+                receiver.limits(),
+                lifecycle.soft(Stage::Intake),
+                lifecycle.hard(),
+            ),
+        );
+        Ok(Self {
+            address,
+            queue,
+            lifecycle,
+        })
     }
 
     pub(super) async fn stop(self) {
@@ -240,15 +329,34 @@ async fn measure(
 
 /// As the server's own `/metrics` tells it; `None` where nobody answers.
 async fn resident_mib(operations: &str) -> Option<f64> {
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().ok()?;
-    let text = client.get(format!("{operations}/metrics")).send().await.ok()?.text().await.ok()?;
-    let bytes: f64 = text.lines().find_map(|line| line.strip_prefix("hookswitch_process_resident_bytes "))?.parse().ok()?;
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(5))
+        .build()
+        .ok()?;
+    let text = client
+        .get(format!("{operations}/metrics"))
+        .send()
+        .await
+        .ok()?
+        .text()
+        .await
+        .ok()?;
+    let bytes: f64 = text
+        .lines()
+        .find_map(|line| line.strip_prefix("hookswitch_process_resident_bytes "))?
+        .parse()
+        .ok()?;
     Some(bytes / f64::from(1 << 20))
 }
 
 pub(super) async fn load_dev(args: LoadArgs) -> anyhow::Result<ExitCode> {
     let state = DevState::load_started(&args.data_dir)?;
-    let address: SocketAddr = state.ingress.trim_start_matches("http://").parse().context("the ingress URL in dev.json is not an address")?;
+    let address: SocketAddr = state
+        .ingress
+        .trim_start_matches("http://")
+        .parse()
+        .context("the ingress URL in dev.json is not an address")?;
     anyhow::ensure!(address.ip().is_loopback(), "load goes to loopback only");
     let load = load::Load {
         address,
@@ -263,7 +371,12 @@ pub(super) async fn load_dev(args: LoadArgs) -> anyhow::Result<ExitCode> {
         duration: Duration::from_secs(args.seconds),
     };
     let report = load::run(load).await?;
-    println!("{} answers in {:.1} s: {:.0}/s", report.answered, report.elapsed.as_secs_f64(), report.per_second());
+    println!(
+        "{} answers in {:.1} s: {:.0}/s",
+        report.answered,
+        report.elapsed.as_secs_f64(),
+        report.per_second()
+    );
     for (status, count) in &report.by_status {
         println!("  {status}: {count}");
     }
@@ -271,5 +384,9 @@ pub(super) async fn load_dev(args: LoadArgs) -> anyhow::Result<ExitCode> {
     if let Some(mib) = resident_mib(&state.operations).await {
         println!("  memory of `dev` with its worker and sandbox, after the load: {mib:.0} MiB");
     }
-    Ok(if report.all_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.all_good() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

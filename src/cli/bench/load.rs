@@ -1,7 +1,8 @@
-//! The load generator: unique signed events over keep-alive connections, open loop or as fast as they are answered.
+//! The load generator: unique signed events over keep-alive connections, open loop or as fast as
+//! they are answered.
 //!
-//! **Invariant:** with a rate, a latency runs from when a request was due, not from when it could be sent: a server that stalls is seen to stall
-//! (no coordinated omission).
+//! **Invariant:** with a rate, a latency runs from when a request was due, not from when it could
+//! be sent: a server that stalls is seen to stall (no coordinated omission).
 
 use anyhow::{Context, bail};
 use hdrhistogram::Histogram;
@@ -33,9 +34,11 @@ pub(crate) struct Load {
     pub(crate) kind: String,
     pub(crate) body_bytes: usize,
     pub(crate) connections: usize,
-    /// Requests a second over all connections; `None`: each connection sends as soon as it was answered.
+    /// Requests a second over all connections; `None`: each connection sends as soon as it was
+    /// answered.
     pub(crate) rate: Option<f64>,
-    /// A request that is due while its connection still waits is never sent, and counted: many senders, none of which queues.
+    /// A request that is due while its connection still waits is never sent, and counted: many
+    /// senders, none of which queues.
     pub(crate) gives_up: bool,
     pub(crate) duration: Duration,
 }
@@ -70,7 +73,13 @@ impl Report {
 
     pub(crate) fn latency_line(&self) -> String {
         let ms = |q: f64| Duration::from_micros(self.latency.value_at_quantile(q)).as_secs_f64() * 1e3;
-        format!("p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, max {:.2} ms", ms(0.5), ms(0.99), ms(0.999), self.latency.max() as f64 / 1e3)
+        format!(
+            "p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, max {:.2} ms",
+            ms(0.5),
+            ms(0.99),
+            ms(0.999),
+            self.latency.max() as f64 / 1e3
+        )
     }
 }
 
@@ -95,8 +104,15 @@ impl Events {
         .into_bytes();
         let end = br#""}}}"#;
         // 36 for the call id, 40 for the timestamp member that stands before the transcript's end.
-        let filler = load.body_bytes.saturating_sub(head.len() + tail.len() + end.len() + 36 + 32);
-        tail.extend("The caller asks for an appointment next week. ".bytes().cycle().take(filler));
+        let filler = load
+            .body_bytes
+            .saturating_sub(head.len() + tail.len() + end.len() + 36 + 32);
+        tail.extend(
+            "The caller asks for an appointment next week. "
+                .bytes()
+                .cycle()
+                .take(filler),
+        );
         tail.extend_from_slice(br#""},"timestamp":"#);
         Self {
             head,
@@ -114,7 +130,8 @@ impl Events {
         self.body.extend_from_slice(&self.head);
         let id = uuid::Uuid::now_v7();
         let mut text = [0; 36];
-        self.body.extend_from_slice(id.as_hyphenated().encode_lower(&mut text).as_bytes());
+        self.body
+            .extend_from_slice(id.as_hyphenated().encode_lower(&mut text).as_bytes());
         self.body.extend_from_slice(&self.tail);
         // Writing into a Vec cannot fail.
         let _ = write!(self.body, "{}}}}}", 1_700_000_000_000 + n);
@@ -125,7 +142,8 @@ impl Events {
         self.request.clear();
         let _ = write!(
             self.request,
-            "POST {} HTTP/1.1\r\nhost: localhost\r\nuser-agent: hookswitch-bench\r\ncontent-type: application/json\r\nx-vapi-signature: ",
+            "POST {} HTTP/1.1\r\nhost: localhost\r\nuser-agent: hookswitch-bench\r\ncontent-type: \
+            application/json\r\nx-vapi-signature: ",
             self.path
         );
         self.request.extend_from_slice(&signature);
@@ -157,7 +175,15 @@ pub(crate) async fn run(load: Load) -> anyhow::Result<Report> {
         }
     }
     let by_status: Vec<(u16, u64)> = statuses.into_iter().collect();
-    Ok(Report { answered: by_status.iter().map(|(_, count)| count).sum(), by_status, elapsed: begun.elapsed(), latency, taken, missed, rude })
+    Ok(Report {
+        answered: by_status.iter().map(|(_, count)| count).sum(),
+        by_status,
+        elapsed: begun.elapsed(),
+        latency,
+        taken,
+        missed,
+        rude,
+    })
 }
 
 struct Seen {
@@ -170,11 +196,21 @@ struct Seen {
 
 async fn connection(load: &Load, number: usize, begun: Instant, sent: &AtomicU64) -> anyhow::Result<Seen> {
     let mut events = Events::new(load);
-    let mut stream = TcpStream::connect(load.address).await.with_context(|| format!("cannot connect to {}", load.address))?;
+    let mut stream = TcpStream::connect(load.address)
+        .await
+        .with_context(|| format!("cannot connect to {}", load.address))?;
     stream.set_nodelay(true)?;
-    let mut seen = Seen { latency: Histogram::new(3)?, taken: Histogram::new(3)?, by_status: std::collections::BTreeMap::new(), missed: 0, rude: 0 };
+    let mut seen = Seen {
+        latency: Histogram::new(3)?,
+        taken: Histogram::new(3)?,
+        by_status: std::collections::BTreeMap::new(),
+        missed: 0,
+        rude: 0,
+    };
     let mut answer = Vec::with_capacity(4096);
-    let interval = load.rate.map(|rate| Duration::from_secs_f64(load.connections as f64 / rate));
+    let interval = load
+        .rate
+        .map(|rate| Duration::from_secs_f64(load.connections as f64 / rate));
     // Connections start spread over one interval, so that an open loop is smooth.
     let mut due = begun + interval.map_or(Duration::ZERO, |i| i.mul_f64(number as f64 / load.connections as f64));
     let end = begun + load.duration;
@@ -196,13 +232,20 @@ async fn connection(load: &Load, number: usize, begun: Instant, sent: &AtomicU64
         let sent_at = Instant::now();
         let from = interval.map_or(sent_at, |_| due);
         due += interval.unwrap_or_default();
-        stream.write_all(request).await.context("the server closed a connection")?;
+        stream
+            .write_all(request)
+            .await
+            .context("the server closed a connection")?;
         let status = read_answer(&mut stream, &mut answer).await?;
         let micros = |from: Instant| u64::try_from(from.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
         seen.latency.record(micros(from))?;
         if status == 200 {
             seen.taken.record(micros(sent_at))?;
-        } else if !matches!(status, 429 | 503) || !answer.windows(14).any(|bytes| bytes.eq_ignore_ascii_case(b"\r\nretry-after:")) {
+        } else if !matches!(status, 429 | 503)
+            || !answer
+                .windows(14)
+                .any(|bytes| bytes.eq_ignore_ascii_case(b"\r\nretry-after:"))
+        {
             seen.rude += 1;
         }
         *seen.by_status.entry(status).or_insert(0) += 1;
@@ -216,10 +259,16 @@ pub(super) async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) ->
     loop {
         if let Some(head) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
             let text = std::str::from_utf8(&buffer[..head]).context("the answer's head is not text")?;
-            let status = text.get(9..12).and_then(|s| s.parse().ok()).context("the answer has no status")?;
+            let status = text
+                .get(9..12)
+                .and_then(|s| s.parse().ok())
+                .context("the answer has no status")?;
             let length: usize = text
                 .lines()
-                .find_map(|line| line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length")))
+                .find_map(|line| {
+                    line.split_once(':')
+                        .filter(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+                })
                 .and_then(|(_, value)| value.trim().parse().ok())
                 .unwrap_or(0);
             while buffer.len() < head + 4 + length {

@@ -1,4 +1,5 @@
-//! `hookswitch bench`: this machine's figures, each beside its baseline in the same run. Loopback only.
+//! `hookswitch bench`: this machine's figures, each beside its baseline in the same run. Loopback
+//! only.
 
 mod actions;
 mod ingest;
@@ -36,13 +37,16 @@ pub(super) struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Signed events to a durable 200, beside the same server that drops them and one with nothing but an append-only file
+    /// Signed events to a durable 200, beside the same server that drops them and one with nothing
+    /// but an append-only file
     Ingest(ingest::IngestArgs),
     /// SMS actions from the queue to the sandbox Twilio, beside a bare HTTP client's loop
     Actions(actions::ActionsArgs),
-    /// Five times the reached rate: what is still taken, how the rest is refused, how long the taken ones wait, what it costs in memory
+    /// Five times the reached rate: what is still taken, how the rest is refused, how long the
+    /// taken ones wait, what it costs in memory
     Overload(overload::OverloadArgs),
-    /// How long a 401 takes by its cause: a known organisation with a wrong secret, ids and endpoints that lead nowhere
+    /// How long a 401 takes by its cause: a known organisation with a wrong secret, ids and
+    /// endpoints that lead nowhere
     Refusals(refusals::RefusalsArgs),
     /// Load on a running `dev`, at a rate or as fast as it answers
     Load(ingest::LoadArgs),
@@ -87,11 +91,22 @@ fn machine() -> String {
     let model = std::fs::read_to_string("/proc/cpuinfo")
         .ok()
         .and_then(|text| {
-            text.lines().find_map(|line| line.strip_prefix("model name").and_then(|rest| rest.split_once(':')).map(|(_, name)| name.trim().to_owned()))
+            text.lines().find_map(|line| {
+                line.strip_prefix("model name")
+                    .and_then(|rest| rest.split_once(':'))
+                    .map(|(_, name)| name.trim().to_owned())
+            })
         })
         .unwrap_or_else(|| std::env::consts::ARCH.to_owned());
-    let profile = if cfg!(debug_assertions) { "debug build: figures mean nothing" } else { "release build" };
-    format!("hookswitch {} · {cores} cores · {model} · {profile}", env!("CARGO_PKG_VERSION"))
+    let profile = if cfg!(debug_assertions) {
+        "debug build: figures mean nothing"
+    } else {
+        "release build"
+    };
+    format!(
+        "hookswitch {} · {cores} cores · {model} · {profile}",
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 /// The assistant and secret of the organisation that is measured.
@@ -101,13 +116,27 @@ const PLAN: &str = r#"{"type":"hmac","algorithm":"sha256","includeTimestamp":fal
 
 /// A store and vault with one organisation: one endpoint, one secret, one live assistant.
 async fn organisation(directory: &Path, clock: &Arc<dyn Clock>) -> anyhow::Result<(Arc<dyn Store>, Arc<Vault>, OrgId)> {
-    let store = store::connect(&format!("sqlite:{}", directory.join("store.db").display()), clock.clone()).await?;
+    let store = store::connect(
+        &format!("sqlite:{}", directory.join("store.db").display()),
+        clock.clone(),
+    )
+    .await?;
     let key = Keyring::dev(&directory.join("dev.key"))?;
     let vault = Arc::new(Vault::new(key, store.clone()));
     let org = OrgId::generate();
     let now = SystemClock.now();
-    let audit = |verb, target_kind| AuditEntry { org, at: now, actor: "bench".to_owned(), verb, target_kind, target_id: String::new(), fields: Vec::new() };
-    store.create_organisation(org, "Measured", audit("create", "organisation")).await?;
+    let audit = |verb, target_kind| AuditEntry {
+        org,
+        at: now,
+        actor: "bench".to_owned(),
+        verb,
+        target_kind,
+        target_id: String::new(),
+        fields: Vec::new(),
+    };
+    store
+        .create_organisation(org, "Measured", audit("create", "organisation"))
+        .await?;
     let endpoint = EndpointId::generate();
     let secret = NewSecret {
         id: SecretId::generate(),
@@ -115,7 +144,9 @@ async fn organisation(directory: &Path, clock: &Arc<dyn Clock>) -> anyhow::Resul
         endpoint: Some(endpoint),
         source: Source::Vapi,
         plan: PLAN.to_owned(),
-        sealed: vault.seal(org, Purpose::SigningSecret(Source::Vapi), SECRET.as_bytes()).await?,
+        sealed: vault
+            .seal(org, Purpose::SigningSecret(Source::Vapi), SECRET.as_bytes())
+            .await?,
         last_four: None,
     };
     let endpoint = Endpoint {
@@ -128,7 +159,9 @@ async fn organisation(directory: &Path, clock: &Arc<dyn Clock>) -> anyhow::Resul
         version: 1,
         created_at: now,
     };
-    store.create_endpoint(endpoint, vec![secret], audit("create", "endpoint")).await?;
+    store
+        .create_endpoint(endpoint, vec![secret], audit("create", "endpoint"))
+        .await?;
     let claim = AssistantClaim {
         org,
         assistant_id: ASSISTANT.to_owned(),

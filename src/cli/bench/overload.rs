@@ -1,4 +1,5 @@
-//! Overload: an open loop at a multiple of the reached rate, from senders none of which waits for another.
+//! Overload: an open loop at a multiple of the reached rate, from senders none of which waits for
+//! another.
 
 use super::{ASSISTANT, SECRET, ingest, load, organisation};
 use crate::{
@@ -34,7 +35,12 @@ pub(super) async fn run(args: OverloadArgs, scratch: &Path) -> anyhow::Result<Ex
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (store, vault, _) = organisation(scratch, &clock).await?;
     let settings = ingest::settings();
-    let queue = queue::connect(&format!("embedded:{}", scratch.join("queue").display()), crate::cli::app::log_settings(&settings), clock.clone()).await?;
+    let queue = queue::connect(
+        &format!("embedded:{}", scratch.join("queue").display()),
+        crate::cli::app::log_settings(&settings),
+        clock.clone(),
+    )
+    .await?;
     let server = ingest::Server::start(settings.receiver, queue, &store, &vault, &clock).await?;
     let load = load::Load {
         address: server.address,
@@ -50,11 +56,20 @@ pub(super) async fn run(args: OverloadArgs, scratch: &Path) -> anyhow::Result<Ex
     };
     let before = load::run(load.clone()).await?;
     let reached = before.good_per_second();
-    println!("reached   {reached:>8.0}/s   {CONNECTIONS_BEFORE} connections, as fast as they are answered, {} MiB", mib());
-    let flood = load::Load { connections: args.connections, rate: Some(reached * args.times), gives_up: true, ..load.clone() };
+    println!(
+        "reached   {reached:>8.0}/s   {CONNECTIONS_BEFORE} connections, as fast as they are answered, {} MiB",
+        mib()
+    );
+    let flood = load::Load {
+        connections: args.connections,
+        rate: Some(reached * args.times),
+        gives_up: true,
+        ..load.clone()
+    };
     let during = load::run(flood).await?;
     println!(
-        "overload  {:>8.0}/s offered over {} connections, of which {} were not sent: every connection of theirs was still waiting",
+        "overload  {:>8.0}/s offered over {} connections, of which {} were not sent: every connection of theirs was \
+        still waiting",
         reached * args.times,
         args.connections,
         during.missed
@@ -63,7 +78,13 @@ pub(super) async fn run(args: OverloadArgs, scratch: &Path) -> anyhow::Result<Ex
         println!("            {status}: {count}");
     }
     let ms = |q: f64| during.taken.value_at_quantile(q) as f64 / 1e3;
-    println!("  taken   {:>8.0}/s   from when each was sent: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms", during.good_per_second(), ms(0.5), ms(0.99), ms(1.0));
+    println!(
+        "  taken   {:>8.0}/s   from when each was sent: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
+        during.good_per_second(),
+        ms(0.5),
+        ms(0.99),
+        ms(1.0)
+    );
     println!("  memory of server and load together   {} MiB", mib());
     println!("  refusals other than 503 or 429 with Retry-After   {}", during.rude);
     let after = load::run(load).await?;
@@ -71,7 +92,11 @@ pub(super) async fn run(args: OverloadArgs, scratch: &Path) -> anyhow::Result<Ex
     println!("  goodput ÷ reached   {:>6.2}", during.good_per_second() / reached);
     println!("  after ÷ before      {:>6.2}", after.good_per_second() / reached);
     server.stop().await;
-    Ok(if during.rude == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if during.rude == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn mib() -> u64 {

@@ -1,4 +1,5 @@
-//! The two baselines of ingest: a sink that drops, and an append-only file with a group fsync. Everything before them is the same server.
+//! The two baselines of ingest: a sink that drops, and an append-only file with a group fsync.
+//! Everything before them is the same server.
 
 use crate::{
     domain::VerifiedEvent,
@@ -38,7 +39,8 @@ impl EventQueue for Drop {
     async fn close(&self) {}
 }
 
-/// The least that durable can be: bodies appended to one file, one write and one fdatasync for all that wait. No ids, no checksums, no reading back.
+/// The least that durable can be: bodies appended to one file, one write and one fdatasync for all
+/// that wait. No ids, no checksums, no reading back.
 pub(super) struct AppendOnly {
     shared: Arc<Shared>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -59,29 +61,41 @@ struct Filling {
 impl AppendOnly {
     pub(super) fn create(path: &Path) -> std::io::Result<Self> {
         let mut file = File::create(path)?;
-        let shared = Arc::new(Shared { filling: Mutex::new(Filling { bytes: Vec::new(), group: watch::channel(false).0, stop: false }), wake: Condvar::new() });
+        let shared = Arc::new(Shared {
+            filling: Mutex::new(Filling {
+                bytes: Vec::new(),
+                group: watch::channel(false).0,
+                stop: false,
+            }),
+            wake: Condvar::new(),
+        });
         let ours = shared.clone();
-        let thread = std::thread::Builder::new().name("append-only".to_owned()).spawn(move || {
-            let mut writing = Vec::new();
-            loop {
-                let group = {
-                    let mut filling = ours.filling.lock().unwrap_or_else(PoisonError::into_inner);
-                    while filling.bytes.is_empty() {
-                        if filling.stop {
-                            return;
+        let thread = std::thread::Builder::new()
+            .name("append-only".to_owned())
+            .spawn(move || {
+                let mut writing = Vec::new();
+                loop {
+                    let group = {
+                        let mut filling = ours.filling.lock().unwrap_or_else(PoisonError::into_inner);
+                        while filling.bytes.is_empty() {
+                            if filling.stop {
+                                return;
+                            }
+                            filling = ours.wake.wait(filling).unwrap_or_else(PoisonError::into_inner);
                         }
-                        filling = ours.wake.wait(filling).unwrap_or_else(PoisonError::into_inner);
+                        std::mem::swap(&mut writing, &mut filling.bytes);
+                        std::mem::replace(&mut filling.group, watch::channel(false).0)
+                    };
+                    if file.write_all(&writing).and_then(|()| file.sync_data()).is_ok() {
+                        group.send_replace(true);
                     }
-                    std::mem::swap(&mut writing, &mut filling.bytes);
-                    std::mem::replace(&mut filling.group, watch::channel(false).0)
-                };
-                if file.write_all(&writing).and_then(|()| file.sync_data()).is_ok() {
-                    group.send_replace(true);
+                    writing.clear();
                 }
-                writing.clear();
-            }
-        })?;
-        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+            })?;
+        Ok(Self {
+            shared,
+            thread: Mutex::new(Some(thread)),
+        })
     }
 }
 
@@ -94,7 +108,13 @@ impl EventQueue for AppendOnly {
             filling.group.subscribe()
         };
         self.shared.wake.notify_one();
-        group.wait_for(|durable| *durable).await.map(|_| ()).map_err(|_| PublishError::Failed { reason: "a write failed".into() })
+        group
+            .wait_for(|durable| *durable)
+            .await
+            .map(|_| ())
+            .map_err(|_| PublishError::Failed {
+                reason: "a write failed".into(),
+            })
     }
 
     async fn consume(&self) -> Result<Box<dyn Deliveries>, ConsumeError> {

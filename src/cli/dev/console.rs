@@ -1,4 +1,5 @@
-//! The dev console: one line for each event, action and rejection of the demo organisation as it changes.
+//! The dev console: one line for each event, action and rejection of the demo organisation as it
+//! changes.
 
 use super::DevState;
 use crate::{
@@ -34,8 +35,19 @@ pub(super) struct Console {
 
 impl Console {
     pub(super) fn new(store: Arc<dyn Store>, demo: DevState) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
-        Ok(Self { store, org: demo.org_id, client, demo, newest_event: None, newest_rejection: None, shown: HashMap::new() })
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(2))
+            .build()?;
+        Ok(Self {
+            store,
+            org: demo.org_id,
+            client,
+            demo,
+            newest_event: None,
+            newest_rejection: None,
+            shown: HashMap::new(),
+        })
     }
 
     /// Prints until `stop`. Starts with what happens from now on.
@@ -48,14 +60,30 @@ impl Console {
 
     /// A look that fails prints nothing: the console is no monitor.
     async fn look(&mut self, print: bool) {
-        if let Ok(events) = self.store.list_events(self.org, EventFilter::default(), None, ROWS).await {
-            let fresh: Vec<_> = events.into_iter().take_while(|event| Some(event.id) > self.newest_event).collect();
+        if let Ok(events) = self
+            .store
+            .list_events(self.org, EventFilter::default(), None, ROWS)
+            .await
+        {
+            let fresh: Vec<_> = events
+                .into_iter()
+                .take_while(|event| Some(event.id) > self.newest_event)
+                .collect();
             self.newest_event = fresh.first().map(|event| event.id).or(self.newest_event);
             for event in fresh.iter().rev().filter(|_| print) {
-                println!("event   {}  {}  {} bytes", event.event_type, short(&event.id.to_string()), event.body_bytes);
+                println!(
+                    "event   {}  {}  {} bytes",
+                    event.event_type,
+                    short(&event.id.to_string()),
+                    event.body_bytes
+                );
             }
         }
-        if let Ok(actions) = self.store.list_actions(self.org, ActionFilter::default(), None, ROWS).await {
+        if let Ok(actions) = self
+            .store
+            .list_actions(self.org, ActionFilter::default(), None, ROWS)
+            .await
+        {
             let listed: BTreeSet<ActionId> = actions.iter().map(|action| action.id).collect();
             for action in actions.iter().rev() {
                 if self.shown.insert(action.id, action.state) != Some(action.state) && print {
@@ -68,10 +96,16 @@ impl Console {
             self.shown.retain(|id, _| listed.contains(id));
         }
         if let Ok(rejections) = self.store.list_rejections(None, None, ROWS).await {
-            let fresh: Vec<_> = rejections.into_iter().take_while(|rejection| Some(rejection.id) > self.newest_rejection).collect();
+            let fresh: Vec<_> = rejections
+                .into_iter()
+                .take_while(|rejection| Some(rejection.id) > self.newest_rejection)
+                .collect();
             self.newest_rejection = fresh.first().map(|rejection| rejection.id).or(self.newest_rejection);
             for rejection in fresh.iter().rev().filter(|_| print) {
-                println!("refused {}  {}  {}", rejection.source, rejection.status, rejection.cause);
+                println!(
+                    "refused {}  {}  {}",
+                    rejection.source, rejection.status, rejection.cause
+                );
             }
         }
     }
@@ -79,10 +113,26 @@ impl Console {
     /// What the sandbox Twilio has, in its own words.
     async fn show_sms(&self, sid: &str) {
         let account = &self.demo.twilio_account_sid;
-        let url = format!("{}/2010-04-01/Accounts/{account}/Messages/{sid}.json", self.demo.sandbox);
-        let Ok(answer) = self.client.get(url).basic_auth(account, Some(&self.demo.twilio_auth_token)).send().await else { return };
+        let url = format!(
+            "{}/2010-04-01/Accounts/{account}/Messages/{sid}.json",
+            self.demo.sandbox
+        );
+        let Ok(answer) = self
+            .client
+            .get(url)
+            .basic_auth(account, Some(&self.demo.twilio_auth_token))
+            .send()
+            .await
+        else {
+            return;
+        };
         if let Ok(message) = answer.json::<serde_json::Value>().await {
-            println!("sms     {} → {}: {}", message["from"].as_str().unwrap_or("?"), message["to"].as_str().unwrap_or("?"), message["body"]);
+            println!(
+                "sms     {} → {}: {}",
+                message["from"].as_str().unwrap_or("?"),
+                message["to"].as_str().unwrap_or("?"),
+                message["body"]
+            );
         }
     }
 }
@@ -95,7 +145,11 @@ fn told(action: &StoredAction) -> String {
     if let Some(provider_ref) = &action.provider_ref {
         line.extend([" as ", provider_ref]);
     }
-    if let Some(detail) = action.detail.as_deref().filter(|text| !text.is_empty() && action.state != ActionState::Succeeded) {
+    if let Some(detail) = action
+        .detail
+        .as_deref()
+        .filter(|text| !text.is_empty() && action.state != ActionState::Succeeded)
+    {
         line.extend([" (", detail, ")"]);
     }
     line

@@ -1,4 +1,5 @@
-//! `hookswitch dev`: everything in one process, a demo organisation, sandbox providers, and a console that shows what happens.
+//! `hookswitch dev`: everything in one process, a demo organisation, sandbox providers, and a
+//! console that shows what happens.
 
 mod console;
 mod seed;
@@ -21,7 +22,10 @@ use crate::{
     config::{AdminSettings, Environment, Settings},
     domain::{Clock, OrgId, SystemClock},
     lifecycle::Stage,
-    sandbox::{Accounts, ElevenLabsKey, GoogleAccount, GoogleOauthClient, ResendKey, TwilioAccount, VapiAssistant, VapiOrganisation},
+    sandbox::{
+        Accounts, ElevenLabsKey, GoogleAccount, GoogleOauthClient, ResendKey, TwilioAccount, VapiAssistant,
+        VapiOrganisation,
+    },
     store, telemetry,
     vault::Keyring,
 };
@@ -64,22 +68,36 @@ const PHONE_NUMBER: &str = "+15552010100";
 const CUSTOMER_NUMBER: &str = "+15552010188";
 /// What `--demo` sends.
 const DEMO_SAMPLE: &str = "vapi/end-of-call-report";
-/// How long the printed tokens open the sandbox's demo: what is printed is the same after a restart.
+/// How long the printed tokens open the sandbox's demo: what is printed is the same after a
+/// restart.
 const TOKEN_LIFE: Duration = Duration::from_hours(24 * 3650);
 
-/// What differs from production, written as settings: limits above what benchmarks send, a sandbox on loopback whose list shows a message at once.
+/// What differs from production, written as settings: limits above what benchmarks send, a sandbox
+/// on loopback whose list shows a message at once.
 ///
 /// An environment may override each.
 #[must_use]
-pub fn demo_settings(environment: &Environment, directory: &Path, port_base: u16, sandbox: &str, state: &DevState) -> Environment {
+pub fn demo_settings(
+    environment: &Environment,
+    directory: &Path,
+    port_base: u16,
+    sandbox: &str,
+    state: &DevState,
+) -> Environment {
     let at = |offset: u16| format!("127.0.0.1:{}", port_base + offset);
     [
         ("HOOKSWITCH_INGRESS_ADDRESS", at(0)),
         ("HOOKSWITCH_ADMIN_ADDRESS", at(1)),
         ("HOOKSWITCH_OPERATIONS_ADDRESS", at(2)),
         ("HOOKSWITCH_PUBLIC_URL", format!("http://{}", at(0))),
-        ("HOOKSWITCH_DATABASE_URL", format!("sqlite:{}", directory.join("store.db").display())),
-        ("HOOKSWITCH_QUEUE_URL", format!("embedded:{}", directory.join("queue").display())),
+        (
+            "HOOKSWITCH_DATABASE_URL",
+            format!("sqlite:{}", directory.join("store.db").display()),
+        ),
+        (
+            "HOOKSWITCH_QUEUE_URL",
+            format!("embedded:{}", directory.join("queue").display()),
+        ),
         ("HOOKSWITCH_DISK_FREE_BYTES_MIN", (64 << 20).to_string()),
         ("HOOKSWITCH_TWILIO_BASE_URL", sandbox.to_owned()),
         ("HOOKSWITCH_VAPI_BASE_URL", sandbox.to_owned()),
@@ -99,18 +117,28 @@ pub fn demo_settings(environment: &Environment, directory: &Path, port_base: u16
         ("HOOKSWITCH_GOOGLE_CONSENT_URL", format!("{sandbox}/o/oauth2/v2/auth")),
         ("HOOKSWITCH_GOOGLE_CLIENT_ID", GOOGLE_CLIENT.to_owned()),
         ("HOOKSWITCH_GOOGLE_CLIENT_SECRET", state.vapi_api_key.clone()),
-        ("HOOKSWITCH_GOOGLE_REDIRECT_URL", google_redirect(&format!("http://{}", at(1)))),
+        (
+            "HOOKSWITCH_GOOGLE_REDIRECT_URL",
+            google_redirect(&format!("http://{}", at(1))),
+        ),
         ("HOOKSWITCH_SETTLE_SECONDS", "2".to_owned()),
         ("HOOKSWITCH_BACKOFF_SECONDS_MIN", "1".to_owned()),
         ("HOOKSWITCH_LOG_FORMAT", "human".to_owned()),
         ("HOOKSWITCH_LOG_LEVEL", "warn".to_owned()),
     ]
     .into_iter()
-    .fold(environment.clone(), |all, (name, value)| if all.get(name).is_some() { all } else { all.with(name, value) })
+    .fold(environment.clone(), |all, (name, value)| {
+        if all.get(name).is_some() {
+            all
+        } else {
+            all.with(name, value)
+        }
+    })
 }
 
 pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
-    std::fs::create_dir_all(&args.data_dir).with_context(|| format!("cannot make the data directory {}", args.data_dir.display()))?;
+    std::fs::create_dir_all(&args.data_dir)
+        .with_context(|| format!("cannot make the data directory {}", args.data_dir.display()))?;
     let mut state = match DevState::load(&args.data_dir)? {
         Some(state) => state,
         None => fresh_state()?,
@@ -119,22 +147,36 @@ pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     state.ingress = url(0);
     state.admin = url(1);
     state.operations = url(2);
-    state.sandbox = args.sandbox_url.as_deref().map_or_else(|| url(3), |given| given.trim_end_matches('/').to_owned());
+    state.sandbox = args
+        .sandbox_url
+        .as_deref()
+        .map_or_else(|| url(3), |given| given.trim_end_matches('/').to_owned());
     state.save(&args.data_dir)?;
 
-    let environment = demo_settings(&Environment::from_process(), &args.data_dir, args.port_base, &state.sandbox, &state);
+    let environment = demo_settings(
+        &Environment::from_process(),
+        &args.data_dir,
+        args.port_base,
+        &state.sandbox,
+        &state,
+    );
     let settings = Settings::load(&environment)?;
     telemetry::start_logs(&settings.telemetry)?;
     let keyring = Keyring::dev(&args.data_dir.join("dev.key"))?;
     let listeners = Listeners::bind(&settings).await?;
     let own_sandbox = match &args.sandbox_url {
-        None => Some(sandbox::Own::bind(args.port_base + 3).await.context("--port-base chooses the ports")?),
+        None => Some(
+            sandbox::Own::bind(args.port_base + 3)
+                .await
+                .context("--port-base chooses the ports")?,
+        ),
         Some(_) => None,
     };
     store::migrate(&settings.store.database_url, std::sync::Arc::new(SystemClock)).await?;
     let app = App::start(settings, keyring, listeners, Options::default()).await?;
     if let Some(sandbox) = own_sandbox {
-        app.lifecycle().start(Stage::Upkeep, sandbox.serve(app.lifecycle().soft(Stage::Upkeep)));
+        app.lifecycle()
+            .start(Stage::Upkeep, sandbox.serve(app.lifecycle().soft(Stage::Upkeep)));
     }
     sandbox::register(&state.sandbox, &accounts(&state)).await?;
     if !state.is_seeded {
@@ -147,7 +189,8 @@ pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         Format::Human => {
             greet(&state, &args);
             let console = console::Console::new(app.store().clone(), state.clone())?;
-            app.lifecycle().start(Stage::Upkeep, console.run(app.lifecycle().soft(Stage::Upkeep)));
+            app.lifecycle()
+                .start(Stage::Upkeep, console.run(app.lifecycle().soft(Stage::Upkeep)));
         }
     }
     if args.demo {
@@ -163,10 +206,15 @@ pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
 /// What the stand-ins have to know of the demo.
 fn accounts(state: &DevState) -> Accounts {
     Accounts {
-        accounts: vec![TwilioAccount::new(&state.twilio_account_sid, &state.twilio_auth_token).with_number(&state.phone_number)],
+        accounts: vec![
+            TwilioAccount::new(&state.twilio_account_sid, &state.twilio_auth_token).with_number(&state.phone_number),
+        ],
         vapi: vec![VapiOrganisation {
             api_key: state.vapi_api_key.clone(),
-            assistants: vec![VapiAssistant { id: state.assistant_id.clone(), name: Some("Birchwood Inbound".to_owned()) }],
+            assistants: vec![VapiAssistant {
+                id: state.assistant_id.clone(),
+                name: Some("Birchwood Inbound".to_owned()),
+            }],
             phone_numbers: Vec::new(),
         }],
         google_clients: vec![GoogleOauthClient {
@@ -180,8 +228,16 @@ fn accounts(state: &DevState) -> Accounts {
             calendars: Vec::new(),
             unticked: Vec::new(),
         }],
-        resend: vec![ResendKey { api_key: RESEND_KEY.to_owned(), domains: vec!["birchwood.example".to_owned()], is_sending_only: false }],
-        elevenlabs: vec![ElevenLabsKey { api_key: ELEVENLABS_KEY.to_owned(), user_id: "sandbox-user".to_owned(), missing_permissions: Vec::new() }],
+        resend: vec![ResendKey {
+            api_key: RESEND_KEY.to_owned(),
+            domains: vec!["birchwood.example".to_owned()],
+            is_sending_only: false,
+        }],
+        elevenlabs: vec![ElevenLabsKey {
+            api_key: ELEVENLABS_KEY.to_owned(),
+            user_id: "sandbox-user".to_owned(),
+            missing_permissions: Vec::new(),
+        }],
     }
 }
 
@@ -202,7 +258,11 @@ fn fresh_state() -> anyhow::Result<DevState> {
         operator_jwt_secret: Some(operator_jwt_secret.clone().into()),
         ..AdminSettings::default()
     };
-    let grant = token::Grant { subject: "dev", now: SystemClock.now(), valid_for: TOKEN_LIFE };
+    let grant = token::Grant {
+        subject: "dev",
+        now: SystemClock.now(),
+        valid_for: TOKEN_LIFE,
+    };
     Ok(DevState {
         ingress: String::new(),
         admin: String::new(),
@@ -225,11 +285,24 @@ fn fresh_state() -> anyhow::Result<DevState> {
 }
 
 fn greet(state: &DevState, args: &DevArgs) {
-    let more = if args.data_dir == Path::new(".hookswitch") { String::new() } else { format!(" --data-dir {}", args.data_dir.display()) };
+    let more = if args.data_dir == Path::new(".hookswitch") {
+        String::new()
+    } else {
+        format!(" --data-dir {}", args.data_dir.display())
+    };
     println!("Hookswitch is up: receiver, worker, admin API and sandbox providers in one process. Ctrl-C stops it.");
-    println!("  webhooks     {}/webhooks/vapi   {}/webhooks/twilio", state.ingress, state.ingress);
-    println!("  admin API    {}   (Authorization: Bearer {})", state.admin, state.admin_token);
-    println!("  operations   {}/metrics   {}/readyz", state.operations, state.operations);
+    println!(
+        "  webhooks     {}/webhooks/vapi   {}/webhooks/twilio",
+        state.ingress, state.ingress
+    );
+    println!(
+        "  admin API    {}   (Authorization: Bearer {})",
+        state.admin, state.admin_token
+    );
+    println!(
+        "  operations   {}/metrics   {}/readyz",
+        state.operations, state.operations
+    );
     println!("  sandbox      {}/_requests", state.sandbox);
     println!("  data         {}", args.data_dir.display());
     println!("Try, in another terminal:");

@@ -1,4 +1,5 @@
-//! The demo organisation, made through the public admin API like anyone's, so that a first start proves it.
+//! The demo organisation, made through the public admin API like anyone's, so that a first start
+//! proves it.
 
 use super::DevState;
 use crate::{
@@ -12,7 +13,8 @@ use std::{sync::Arc, time::Duration};
 
 /// The name of the demo's destination for `http.post`.
 const DESTINATION: &str = "demo";
-/// The two ways in which the demo's Vapi secret signs: Vapi's own default, and the body alone in `x-vapi-signature`.
+/// The two ways in which the demo's Vapi secret signs: Vapi's own default, and the body alone in
+/// `x-vapi-signature`.
 const VAPI_PLANS: [&str; 2] = [
     r#"{"type":"hmac","algorithm":"sha256"}"#,
     r#"{"type":"hmac","algorithm":"sha256","includeTimestamp":false,"payloadFormat":"{body}","signatureHeader":"x-vapi-signature"}"#,
@@ -25,19 +27,41 @@ const VAPI_PLANS: [&str; 2] = [
 pub async fn seed(state: &DevState, store: &Arc<dyn Store>, vault: &Arc<Vault>) -> anyhow::Result<()> {
     let api = Api::new(state)?;
     if store.find_organisation(state.org_id).await?.is_none() {
-        api.operator("/operator/organizations", json!({ "id": state.org_id, "name": "Birchwood Dental (demo)" })).await?;
+        api.operator(
+            "/operator/organizations",
+            json!({ "id": state.org_id, "name": "Birchwood Dental (demo)" }),
+        )
+        .await?;
     }
     vapi_endpoint(state, store, vault).await?;
-    api.post("/api/integrations/vapi", json!({ "api_key": state.vapi_api_key })).await?;
+    api.post("/api/integrations/vapi", json!({ "api_key": state.vapi_api_key }))
+        .await?;
     api.post(
         "/api/integrations/twilio",
         json!({ "account_sid": state.twilio_account_sid, "auth_token": state.twilio_auth_token, "phone_number": state.phone_number }),
     )
     .await?;
-    api.post("/api/assistants", json!({ "assistant_id": state.assistant_id, "role": "inbound" })).await?;
-    api.post("/api/phone-numbers", json!({ "number": state.phone_number, "provider": "twilio" })).await?;
-    if !api.names("/api/destinations").await?.iter().any(|name| name == DESTINATION) {
-        api.post("/api/destinations", json!({ "name": DESTINATION, "url": format!("{}/sink/demo", state.sandbox) })).await?;
+    api.post(
+        "/api/assistants",
+        json!({ "assistant_id": state.assistant_id, "role": "inbound" }),
+    )
+    .await?;
+    api.post(
+        "/api/phone-numbers",
+        json!({ "number": state.phone_number, "provider": "twilio" }),
+    )
+    .await?;
+    if !api
+        .names("/api/destinations")
+        .await?
+        .iter()
+        .any(|name| name == DESTINATION)
+    {
+        api.post(
+            "/api/destinations",
+            json!({ "name": DESTINATION, "url": format!("{}/sink/demo", state.sandbox) }),
+        )
+        .await?;
     }
     let rules = api.names("/api/rules").await?;
     for rule in demo_rules() {
@@ -85,8 +109,17 @@ async fn vapi_endpoint(state: &DevState, store: &Arc<dyn Store>, vault: &Arc<Vau
     let id = EndpointId::generate();
     let mut secrets = Vec::new();
     for plan in VAPI_PLANS {
-        let sealed = vault.seal(state.org_id, Purpose::SigningSecret(Source::Vapi), state.vapi_secret.as_bytes()).await?;
-        let last_four = state.vapi_secret.get(state.vapi_secret.len().saturating_sub(4)..).map(str::to_owned);
+        let sealed = vault
+            .seal(
+                state.org_id,
+                Purpose::SigningSecret(Source::Vapi),
+                state.vapi_secret.as_bytes(),
+            )
+            .await?;
+        let last_four = state
+            .vapi_secret
+            .get(state.vapi_secret.len().saturating_sub(4)..)
+            .map(str::to_owned);
         secrets.push(NewSecret {
             id: SecretId::generate(),
             org: state.org_id,
@@ -117,7 +150,10 @@ async fn vapi_endpoint(state: &DevState, store: &Arc<dyn Store>, vault: &Arc<Vau
         target_id: id.to_string(),
         fields: vec!["name", "source", "secret"],
     };
-    store.create_endpoint(endpoint, secrets, audit).await.context("cannot make the demo's Vapi endpoint")
+    store
+        .create_endpoint(endpoint, secrets, audit)
+        .await
+        .context("cannot make the demo's Vapi endpoint")
 }
 
 /// The admin API as a client sees it.
@@ -128,7 +164,10 @@ struct Api<'a> {
 
 impl<'a> Api<'a> {
     fn new(state: &'a DevState) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build()?;
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(20))
+            .build()?;
         Ok(Self { client, state })
     }
 
@@ -141,18 +180,38 @@ impl<'a> Api<'a> {
     }
 
     async fn send(&self, path: &str, token: &str, body: Value) -> anyhow::Result<()> {
-        let answer = self.client.post(format!("{}{path}", self.state.admin)).bearer_auth(token).json(&body).send().await?;
+        let answer = self
+            .client
+            .post(format!("{}{path}", self.state.admin))
+            .bearer_auth(token)
+            .json(&body)
+            .send()
+            .await?;
         if !answer.status().is_success() {
             let status = answer.status();
-            bail!("the demo could not be set up: POST {path} answered {status}: {}", answer.text().await.unwrap_or_default());
+            bail!(
+                "the demo could not be set up: POST {path} answered {status}: {}",
+                answer.text().await.unwrap_or_default()
+            );
         }
         Ok(())
     }
 
     /// The `name`s of a listed resource.
     async fn names(&self, path: &str) -> anyhow::Result<Vec<String>> {
-        let answer = self.client.get(format!("{}{path}?limit=200", self.state.admin)).bearer_auth(&self.state.admin_token).send().await?.error_for_status()?;
+        let answer = self
+            .client
+            .get(format!("{}{path}?limit=200", self.state.admin))
+            .bearer_auth(&self.state.admin_token)
+            .send()
+            .await?
+            .error_for_status()?;
         let body: Value = answer.json().await?;
-        Ok(body["data"].as_array().into_iter().flatten().filter_map(|item| item["name"].as_str().map(str::to_owned)).collect())
+        Ok(body["data"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|item| item["name"].as_str().map(str::to_owned))
+            .collect())
     }
 }

@@ -1,11 +1,13 @@
-//! What `dev` made once and prints the same after every restart: `dev.json` in the data directory, mode 0600.
+//! What `dev` made once and prints the same after every restart: `dev.json` in the data directory,
+//! mode 0600.
 
 use crate::{cli::samples::Places, domain::OrgId};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::{io::Write, os::unix::fs::OpenOptionsExt, path::Path};
 
-/// The file, and (with `--format json`) the line that scripts read. Its secrets open a sandbox and nothing else, and are not for logs: no `Debug`.
+/// The file, and (with `--format json`) the line that scripts read. Its secrets open a sandbox and
+/// nothing else, and are not for logs: no `Debug`.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct DevState {
     pub ingress: String,
@@ -44,9 +46,12 @@ impl DevState {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
         };
-        serde_json::from_str(&text)
-            .map(Some)
-            .with_context(|| format!("{} is not what `hookswitch dev` wrote; delete the data directory to begin again", path.display()))
+        serde_json::from_str(&text).map(Some).with_context(|| {
+            format!(
+                "{} is not what `hookswitch dev` wrote; delete the data directory to begin again",
+                path.display()
+            )
+        })
     }
 
     /// For what comes after `dev`: `send`, `bench load`.
@@ -55,7 +60,10 @@ impl DevState {
     /// Nothing was made in this directory yet, or the file cannot be read.
     pub fn load_started(directory: &Path) -> anyhow::Result<Self> {
         Self::load(directory)?.with_context(|| {
-            format!("{} is not there: start `hookswitch dev` first (or name its directory with --data-dir)", directory.join(Self::FILE).display())
+            format!(
+                "{} is not there: start `hookswitch dev` first (or name its directory with --data-dir)",
+                directory.join(Self::FILE).display()
+            )
         })
     }
 
@@ -78,7 +86,12 @@ impl DevState {
         let path = directory.join(Self::FILE);
         let beside = path.with_extension("json.new");
         let write = || -> std::io::Result<()> {
-            let mut file = std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
+            let mut file = std::fs::OpenOptions::new()
+                .create(true)
+                .write(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&beside)?;
             file.write_all(&serde_json::to_vec_pretty(self)?)?;
             file.sync_all()?;
             std::fs::rename(&beside, &path)
@@ -86,7 +99,8 @@ impl DevState {
         write().with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// The line of `--format json`: what scripts need, in the order in which the documentation lists it.
+    /// The line of `--format json`: what scripts need, in the order in which the documentation
+    /// lists it.
     #[must_use]
     pub fn line(&self) -> String {
         let mut value = serde_json::to_value(self).expect("a struct of texts is JSON");

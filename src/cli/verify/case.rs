@@ -28,7 +28,12 @@ pub(super) struct Signed {
 
 impl Signed {
     pub(super) fn verdict(&self) -> Result<(), Refusal> {
-        let request = Request { method: &self.method, url: &self.url, headers: &self.headers, body: &self.body };
+        let request = Request {
+            method: &self.method,
+            url: &self.url,
+            headers: &self.headers,
+            body: &self.body,
+        };
         SigningKey::for_diagnosis(&self.plan, &self.secret)?.verify(&request, self.now)
     }
 
@@ -43,7 +48,10 @@ impl Signed {
 
 /// The cases of a file: one object, or many under `cases`.
 pub(super) fn read(source: Source, file: &[u8], clock_now: Timestamp) -> anyhow::Result<Vec<Case>> {
-    ensure!(plan_default(source).is_some(), "webhooks of {source} are not served; vapi and twilio are");
+    ensure!(
+        plan_default(source).is_some(),
+        "webhooks of {source} are not served; vapi and twilio are"
+    );
     let file: Value = serde_json::from_slice(file).context("not JSON")?;
     let cases = match &file {
         Value::Object(one) => match one.get("cases") {
@@ -57,21 +65,33 @@ pub(super) fn read(source: Source, file: &[u8], clock_now: Timestamp) -> anyhow:
     cases
         .iter()
         .enumerate()
-        .map(|(at, value)| case(source, value, at, clock_now).with_context(|| format!("case {} of `cases`{}", at + 1, called(value))))
+        .map(|(at, value)| {
+            case(source, value, at, clock_now).with_context(|| format!("case {} of `cases`{}", at + 1, called(value)))
+        })
         .collect()
 }
 
 fn called(case: &Value) -> String {
-    case["name"].as_str().map_or(String::new(), |name| format!(", {name:?}"))
+    case["name"]
+        .as_str()
+        .map_or(String::new(), |name| format!(", {name:?}"))
 }
 
 fn case(source: Source, value: &Value, at: usize, clock_now: Timestamp) -> anyhow::Result<Case> {
-    let fields = value.as_object().context("expected an object with url, headers, body and secret")?;
+    let fields = value
+        .as_object()
+        .context("expected an object with url, headers, body and secret")?;
     let plan = match fields.get("plan") {
         None | Some(Value::Null) => plan_default(source).context("`plan`: there is no default for this source")?,
-        Some(plan) => serde_json::from_value::<Plan>(plan.clone()).map_err(|error| anyhow::anyhow!("`plan`: {error}"))?,
+        Some(plan) => {
+            serde_json::from_value::<Plan>(plan.clone()).map_err(|error| anyhow::anyhow!("`plan`: {error}"))?
+        }
     };
-    ensure!(plan.source() == source, "`plan`: it is one of {}, not of {source}", plan.source());
+    ensure!(
+        plan.source() == source,
+        "`plan`: it is one of {}, not of {source}",
+        plan.source()
+    );
     let url = match text(fields, "url")? {
         Some(url) => url,
         None if source == Source::Twilio => bail!("`url` is missing: Twilio signs the URL as it requested it"),
@@ -111,18 +131,24 @@ fn text(fields: &Map<String, Value>, name: &str) -> anyhow::Result<Option<String
 
 /// `{"name": "value"}`, or `{"name": ["value", "value"]}` where a header occurs more than once.
 fn headers(value: &Value) -> anyhow::Result<HeaderMap> {
-    let fields = value.as_object().context("`headers`: expected an object of names and values")?;
+    let fields = value
+        .as_object()
+        .context("`headers`: expected an object of names and values")?;
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
-        let parsed = HeaderName::try_from(name.as_str()).with_context(|| format!("`headers`: {name:?} is not a header name"))?;
+        let parsed =
+            HeaderName::try_from(name.as_str()).with_context(|| format!("`headers`: {name:?} is not a header name"))?;
         let values = match value {
             Value::Array(values) => values.as_slice(),
             value => std::slice::from_ref(value),
         };
         for value in values {
-            let text = value.as_str().with_context(|| format!("`headers`: expected a text for {name:?}"))?;
+            let text = value
+                .as_str()
+                .with_context(|| format!("`headers`: expected a text for {name:?}"))?;
             // The value may be a secret: it is not repeated.
-            let value = HeaderValue::from_bytes(text.as_bytes()).map_err(|_| anyhow::anyhow!("`headers`: the value of {name:?} cannot stand in a header"))?;
+            let value = HeaderValue::from_bytes(text.as_bytes())
+                .map_err(|_| anyhow::anyhow!("`headers`: the value of {name:?} cannot stand in a header"))?;
             headers.append(parsed.clone(), value);
         }
     }

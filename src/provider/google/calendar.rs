@@ -1,4 +1,5 @@
-//! Google Calendar v3: events by an id of ours, and a look that verifies. Errors by `reason`, never by the status alone: a 403 can be a rate limit.
+//! Google Calendar v3: events by an id of ours, and a look that verifies. Errors by `reason`, never
+//! by the status alone: a 403 can be a rate limit.
 
 use super::*;
 use crate::{
@@ -30,8 +31,13 @@ impl CalendarEvent {
     /// Whether an action of ours made it.
     #[must_use]
     pub fn is_of(&self, action: &str) -> bool {
-        let private = self.extended_properties.as_ref().and_then(|properties| properties.private.as_ref());
-        private.and_then(|private| private.get(MARKER)).is_some_and(|marker| marker == action)
+        let private = self
+            .extended_properties
+            .as_ref()
+            .and_then(|properties| properties.private.as_ref());
+        private
+            .and_then(|private| private.get(MARKER))
+            .is_some_and(|marker| marker == action)
     }
 }
 
@@ -51,7 +57,13 @@ pub(super) fn problem(body: &[u8]) -> (Option<Box<str>>, String) {
         reason: Option<Box<str>>,
     }
     serde_json::from_slice(body).map_or((None, String::new()), |Problem { error }| {
-        (error.errors.and_then(|errors| errors.into_iter().next()).and_then(|error| error.reason), error.message.unwrap_or_default())
+        (
+            error
+                .errors
+                .and_then(|errors| errors.into_iter().next())
+                .and_then(|error| error.reason),
+            error.message.unwrap_or_default(),
+        )
     })
 }
 
@@ -68,44 +80,89 @@ impl GoogleClient {
         event: &Value,
         deadline: Duration,
     ) -> Result<CalendarEvent, CallError> {
-        let path = format!("/calendar/v3/calendars/{}/events?sendUpdates={}", encoded(calendar), encoded(send_updates));
-        self.calendar.call(self.authorised(Method::POST, credential, &path).json(event), deadline).await
+        let path = format!(
+            "/calendar/v3/calendars/{}/events?sendUpdates={}",
+            encoded(calendar),
+            encoded(send_updates)
+        );
+        self.calendar
+            .call(self.authorised(Method::POST, credential, &path).json(event), deadline)
+            .await
     }
 
-    /// The event with an id of ours; `None` where Google has none. A deleted one is there, with the status `cancelled`.
+    /// The event with an id of ours; `None` where Google has none. A deleted one is there, with the
+    /// status `cancelled`.
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn find_event(&self, credential: &GoogleCredential, calendar: &str, id: &str, deadline: Duration) -> Result<Option<CalendarEvent>, CallError> {
+    pub async fn find_event(
+        &self,
+        credential: &GoogleCredential,
+        calendar: &str,
+        id: &str,
+        deadline: Duration,
+    ) -> Result<Option<CalendarEvent>, CallError> {
         let path = format!("/calendar/v3/calendars/{}/events/{}", encoded(calendar), encoded(id));
-        match self.calendar.call(self.authorised(Method::GET, credential, &path), deadline).await {
+        match self
+            .calendar
+            .call(self.authorised(Method::GET, credential, &path), deadline)
+            .await
+        {
             Ok(event) => Ok(Some(event)),
-            Err(CallError::Refused(Refused { http_status: 404 | 410, .. })) => Ok(None),
+            Err(CallError::Refused(Refused {
+                http_status: 404 | 410, ..
+            })) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Whether an access token works, by the cheapest call that its scopes allow: a minute of `freeBusy`, or one event's ids.
+    /// Whether an access token works, by the cheapest call that its scopes allow: a minute of
+    /// `freeBusy`, or one event's ids.
     ///
     /// # Errors
     /// It was refused, or could not be found out; see [`CallError`].
-    pub async fn probe(&self, credential: &GoogleCredential, now: Timestamp, deadline: Duration) -> Result<(), CallError> {
-        let at = |at: Timestamp| jiff::Timestamp::from_second(at.as_seconds()).map(|at| at.to_string()).unwrap_or_default();
-        let request = if Granted::read(&credential.scope).free_busy {
-            let body = json!({"timeMin": at(now), "timeMax": at(now + Duration::from_mins(1)), "items": [{"id": "primary"}]});
-            self.authorised(Method::POST, credential, "/calendar/v3/freeBusy").json(&body)
-        } else {
-            self.authorised(Method::GET, credential, "/calendar/v3/calendars/primary/events?maxResults=1")
+    pub async fn probe(
+        &self,
+        credential: &GoogleCredential,
+        now: Timestamp,
+        deadline: Duration,
+    ) -> Result<(), CallError> {
+        let at = |at: Timestamp| {
+            jiff::Timestamp::from_second(at.as_seconds())
+                .map(|at| at.to_string())
+                .unwrap_or_default()
         };
-        self.calendar.call::<serde::de::IgnoredAny>(request, deadline).await.map(drop)
+        let request = if Granted::read(&credential.scope).free_busy {
+            let body =
+                json!({"timeMin": at(now), "timeMax": at(now + Duration::from_mins(1)), "items": [{"id": "primary"}]});
+            self.authorised(Method::POST, credential, "/calendar/v3/freeBusy")
+                .json(&body)
+        } else {
+            self.authorised(
+                Method::GET,
+                credential,
+                "/calendar/v3/calendars/primary/events?maxResults=1",
+            )
+        };
+        self.calendar
+            .call::<serde::de::IgnoredAny>(request, deadline)
+            .await
+            .map(drop)
     }
 
     fn authorised(&self, method: Method, credential: &GoogleCredential, path: &str) -> reqwest::RequestBuilder {
-        self.calendar.request(method, path, AUTHORIZATION, "Bearer ", credential.access_token.expose_secret())
+        self.calendar.request(
+            method,
+            path,
+            AUTHORIZATION,
+            "Bearer ",
+            credential.access_token.expose_secret(),
+        )
     }
 }
 
-/// What an insert that was not accepted comes to (docs:workspace/calendar/api/guides/errors). A 409 is the caller's: the event is there already.
+/// What an insert that was not accepted comes to (docs:workspace/calendar/api/guides/errors). A 409
+/// is the caller's: the event is there already.
 ///
 /// | status, reason | what follows |
 /// |---|---|
@@ -119,22 +176,49 @@ impl GoogleClient {
 #[must_use]
 pub fn outcome(error: &CallError, now: Timestamp) -> Outcome {
     let refused = match error {
-        CallError::NotSent { .. } => return Outcome::Retry { cause: Cause::ConnectFailed, not_before: None },
+        CallError::NotSent { .. } => {
+            return Outcome::Retry {
+                cause: Cause::ConnectFailed,
+                not_before: None,
+            };
+        }
         CallError::NoAnswer { .. } => return Outcome::Unknown { cause: Cause::NoAnswer },
-        CallError::AddressNotAllowed { .. } => return Outcome::Dead { cause: Cause::AddressNotAllowed },
-        CallError::Redirect { .. } => return Outcome::Dead { cause: Cause::RedirectNotFollowed },
+        CallError::AddressNotAllowed { .. } => {
+            return Outcome::Dead {
+                cause: Cause::AddressNotAllowed,
+            };
+        }
+        CallError::Redirect { .. } => {
+            return Outcome::Dead {
+                cause: Cause::RedirectNotFollowed,
+            };
+        }
         CallError::Refused(refused) => refused,
     };
     match (refused.http_status, refused.code.as_deref()) {
-        (401, _) => Outcome::Park { cause: Cause::CredentialRefused },
-        (429, _) | (403, Some("rateLimitExceeded" | "userRateLimitExceeded")) => Outcome::Retry { cause: Cause::RateLimited, not_before: refused.retry_after },
+        (401, _) => Outcome::Park {
+            cause: Cause::CredentialRefused,
+        },
+        (429, _) | (403, Some("rateLimitExceeded" | "userRateLimitExceeded")) => Outcome::Retry {
+            cause: Cause::RateLimited,
+            not_before: refused.retry_after,
+        },
         (403, Some("quotaExceeded" | "dailyLimitExceeded")) => {
             let not_before = refused.retry_after.unwrap_or(now).max(now + Duration::from_hours(1));
-            Outcome::Retry { cause: Cause::RateLimited, not_before: Some(not_before) }
+            Outcome::Retry {
+                cause: Cause::RateLimited,
+                not_before: Some(not_before),
+            }
         }
-        (403 | 404, _) => Outcome::Park { cause: Cause::Misconfigured },
-        (408 | 500.., _) => Outcome::Unknown { cause: Cause::ProviderUnavailable },
-        _ => Outcome::Dead { cause: Cause::InvalidRequest },
+        (403 | 404, _) => Outcome::Park {
+            cause: Cause::Misconfigured,
+        },
+        (408 | 500.., _) => Outcome::Unknown {
+            cause: Cause::ProviderUnavailable,
+        },
+        _ => Outcome::Dead {
+            cause: Cause::InvalidRequest,
+        },
     }
 }
 
@@ -161,7 +245,15 @@ mod tests {
             let body = json!({"error": {"code": status, "message": "m", "errors": [{"domain": "global", "reason": reason, "message": "m"}]}});
             let (code, message) = problem(body.to_string().as_bytes());
             assert_eq!((code.as_deref(), message.as_str()), (Some(reason), "m"));
-            let outcome = outcome(&CallError::Refused(Refused { http_status: status, code, message: "".into(), retry_after: None }), now);
+            let outcome = outcome(
+                &CallError::Refused(Refused {
+                    http_status: status,
+                    code,
+                    message: "".into(),
+                    retry_after: None,
+                }),
+                now,
+            );
             assert_eq!((outcome.label(), outcome.cause()), (label, cause), "{status} {reason}");
         }
     }

@@ -29,7 +29,10 @@ pub struct GoogleApp {
 
 impl std::fmt::Debug for GoogleApp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GoogleApp").field("client_id", &self.client_id).field("redirect_url", &self.redirect_url).finish_non_exhaustive()
+        f.debug_struct("GoogleApp")
+            .field("client_id", &self.client_id)
+            .field("redirect_url", &self.redirect_url)
+            .finish_non_exhaustive()
     }
 }
 
@@ -90,13 +93,17 @@ pub struct Granted {
 }
 
 impl Granted {
-    /// People can untick boxes: Google says what was left (docs:identity/protocols/oauth2/web-server).
+    /// People can untick boxes: Google says what was left
+    /// (docs:identity/protocols/oauth2/web-server).
     #[must_use]
     pub fn read(scope: &str) -> Self {
         let has = |wanted: &[&str]| scope.split(' ').any(|granted| wanted.contains(&granted));
         const ALL: &str = "https://www.googleapis.com/auth/calendar";
         const EVENTS: &str = "https://www.googleapis.com/auth/calendar.events";
-        Self { events: has(&[SCOPE_EVENTS, EVENTS, ALL]), free_busy: has(&[SCOPE_FREE_BUSY, ALL]) }
+        Self {
+            events: has(&[SCOPE_EVENTS, EVENTS, ALL]),
+            free_busy: has(&[SCOPE_FREE_BUSY, ALL]),
+        }
     }
 
     /// Which of our features are taken away; `None`: none.
@@ -106,7 +113,9 @@ impl Granted {
             (true, true) => None,
             (true, false) => Some("seeing when a calendar is free: the box was not ticked on Google's page"),
             (false, true) => Some("booking events: the box was not ticked on Google's page"),
-            (false, false) => Some("booking events and seeing when a calendar is free: no box was ticked on Google's page"),
+            (false, false) => {
+                Some("booking events and seeing when a calendar is free: no box was ticked on Google's page")
+            }
         }
     }
 }

@@ -1,7 +1,9 @@
-//! Which addresses `http.post` may reach: the check of URLs before they are stored or sent to, and of every address that a name resolves to.
+//! Which addresses `http.post` may reach: the check of URLs before they are stored or sent to, and
+//! of every address that a name resolves to.
 //!
-//! **Invariant:** the addresses that were checked are the ones connected to. A literal is checked from the parsed URL (it never meets a resolver);
-//! a name is resolved here, by the client's own resolver, and one address that is not allowed refuses the whole set.
+//! **Invariant:** the addresses that were checked are the ones connected to. A literal is checked
+//! from the parsed URL (it never meets a resolver); a name is resolved here, by the client's own
+//! resolver, and one address that is not allowed refuses the whole set.
 
 use crate::config::Fault;
 use reqwest::{
@@ -34,19 +36,30 @@ pub enum DestinationError {
     Address,
 }
 
-/// Ports of other protocols: the Fetch standard's list of bad ports (fetch.spec.whatwg.org, "port blocking"), and databases, caches, brokers
-/// and control planes that take commands from whoever can write a line to them.
+/// Ports of other protocols: the Fetch standard's list of bad ports (fetch.spec.whatwg.org, "port
+/// blocking"), and databases, caches, brokers and control planes that take commands from whoever
+/// can write a line to them.
 const PORTS_REFUSED: &[u16] = &[
-    0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109, 110, 111, 113, 115, 117, 119, 123, 135,
-    137, 139, 143, 161, 179, 389, 427, 445, 465, 512, 513, 514, 515, 526, 530, 531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1433,
-    1521, 1719, 1720, 1723, 2049, 2375, 2376, 2379, 2380, 3306, 3389, 3659, 4045, 4190, 5060, 5061, 5432, 5672, 5900, 5984, 6000, 6379, 6566, 6665, 6666, 6667,
-    6668, 6669, 6679, 6697, 7001, 8500, 9042, 9092, 9200, 9300, 10080, 10250, 10255, 11211, 27017,
+    0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109,
+    110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 445, 465, 512, 513, 514, 515, 526, 530,
+    531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1433, 1521, 1719, 1720, 1723, 2049, 2375,
+    2376, 2379, 2380, 3306, 3389, 3659, 4045, 4190, 5060, 5061, 5432, 5672, 5900, 5984, 6000, 6379, 6566, 6665, 6666,
+    6667, 6668, 6669, 6679, 6697, 7001, 8500, 9042, 9092, 9200, 9300, 10080, 10250, 10255, 11211, 27017,
 ];
 
 /// Names that mean this machine, its network or its cloud's metadata wherever they are asked.
-const NAMES_REFUSED: &[&str] = &["localhost", "local", "internal", "localdomain", "home.arpa", "ip6-localhost", "ip6-loopback"];
+const NAMES_REFUSED: &[&str] = &[
+    "localhost",
+    "local",
+    "internal",
+    "localdomain",
+    "home.arpa",
+    "ip6-localhost",
+    "ip6-loopback",
+];
 
-/// IPv4 ranges that no public host has (IANA IPv4 Special-Purpose Address Registry), as network and prefix length.
+/// IPv4 ranges that no public host has (IANA IPv4 Special-Purpose Address Registry), as network and
+/// prefix length.
 const V4_REFUSED: &[(Ipv4Addr, u8)] = &[
     (Ipv4Addr::UNSPECIFIED, 8),            // "this" network; 0.0.0.0 connects to loopback
     (Ipv4Addr::new(10, 0, 0, 0), 8),       // private
@@ -66,12 +79,13 @@ const V4_REFUSED: &[(Ipv4Addr, u8)] = &[
     (Ipv4Addr::new(240, 0, 0, 0), 4),      // reserved, broadcast
 ];
 
-/// IPv6: only global unicast (2000::/3) is public, less these. Loopback, unspecified, mapped, NAT64, ULA, link-local, site-local and multicast lie outside of it.
+/// IPv6: only global unicast (2000::/3) is public, less these. Loopback, unspecified, mapped,
+/// NAT64, ULA, link-local, site-local and multicast lie outside of it.
 const V6_REFUSED: &[(Ipv6Addr, u8)] = &[
-    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),     // protocol assignments: Teredo, benchmarks, ORCHID
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // protocol assignments: Teredo, benchmarks, ORCHID
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation
-    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),     // 6to4: carries an IPv4 address
-    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),     // documentation
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16), // 6to4: carries an IPv4 address
+    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation
 ];
 const V6_PUBLIC: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
@@ -90,7 +104,11 @@ impl Network {
         let bits = if address.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
             None => bits,
-            Some(text) => text.parse().ok().filter(|prefix| *prefix <= bits).ok_or_else(expected)?,
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|prefix| *prefix <= bits)
+                .ok_or_else(expected)?,
         };
         Ok(Self { address, prefix })
     }
@@ -151,32 +169,51 @@ struct Inner {
 
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard").field("allowed", &self.0.allowed).field("is_plain_allowed", &self.0.is_plain_allowed).finish_non_exhaustive()
+        f.debug_struct("Guard")
+            .field("allowed", &self.0.allowed)
+            .field("is_plain_allowed", &self.0.is_plain_allowed)
+            .finish_non_exhaustive()
     }
 }
 
 impl Guard {
     /// `public_host` is `host` (all its ports are ours) or `host:port`.
-    pub(crate) fn new(networks: &[String], is_plain_allowed: bool, public_host: Option<&str>, lookup: Box<dyn Lookup>, faults: &mut Vec<Fault>) -> Self {
+    pub(crate) fn new(
+        networks: &[String],
+        is_plain_allowed: bool,
+        public_host: Option<&str>,
+        lookup: Box<dyn Lookup>,
+        faults: &mut Vec<Fault>,
+    ) -> Self {
         let mut allowed = Vec::with_capacity(networks.len());
         for text in networks {
             match Network::parse(text) {
                 Ok(network) => allowed.push(network),
-                Err(problem) => faults.push(Fault { name: "HOOKSWITCH_HTTP_ALLOWED_NETWORKS".to_owned(), problem }),
+                Err(problem) => faults.push(Fault {
+                    name: "HOOKSWITCH_HTTP_ALLOWED_NETWORKS".to_owned(),
+                    problem,
+                }),
             }
         }
         let own = public_host.and_then(|text| {
-            // A scheme without a default port keeps the port that is written; the host is read by the same parser as a destination's.
+            // A scheme without a default port keeps the port that is written; the host is read by
+            // the same parser as a destination's.
             let url = Url::parse(&format!("https://{text}")).ok()?;
             let port = text.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
             Some((host_of(&url)?, port))
         });
-        Self(Arc::new(Inner { allowed, is_plain_allowed, own, lookup }))
+        Self(Arc::new(Inner {
+            allowed,
+            is_plain_allowed,
+            own,
+            lookup,
+        }))
     }
 
     /// Whether a URL may be a destination, as far as can be said without resolving its name.
     pub(crate) fn check_url(&self, text: &str) -> Result<Url, DestinationError> {
-        // The URL standard takes backslashes for slashes and drops tabs and line breaks: what a person reads would not be what is called.
+        // The URL standard takes backslashes for slashes and drops tabs and line breaks: what a
+        // person reads would not be what is called.
         if text.len() > 2048 || text.bytes().any(|byte| byte <= b' ' || byte == b'\\' || byte == 0x7f) {
             return Err(DestinationError::NotAUrl);
         }
@@ -184,7 +221,13 @@ impl Guard {
         if url.scheme() != "https" && !(url.scheme() == "http" && self.0.is_plain_allowed) {
             return Err(DestinationError::Scheme);
         }
-        if !url.username().is_empty() || url.password().is_some() || text.split(['/', '?', '#']).nth(2).is_some_and(|authority| authority.contains('@')) {
+        if !url.username().is_empty()
+            || url.password().is_some()
+            || text
+                .split(['/', '?', '#'])
+                .nth(2)
+                .is_some_and(|authority| authority.contains('@'))
+        {
             return Err(DestinationError::Userinfo);
         }
         let port = url.port_or_known_default().ok_or(DestinationError::NotAUrl)?;
@@ -192,12 +235,18 @@ impl Guard {
             return Err(DestinationError::Port);
         }
         let host = host_of(&url).ok_or(DestinationError::NotAUrl)?;
-        if self.0.own.as_ref().is_some_and(|(own, own_port)| *own == host && own_port.is_none_or(|own_port| own_port == port)) {
+        if self
+            .0
+            .own
+            .as_ref()
+            .is_some_and(|(own, own_port)| *own == host && own_port.is_none_or(|own_port| own_port == port))
+        {
             return Err(DestinationError::OwnHost);
         }
         match host {
             Host::Address(address) if !self.allows(address) => Err(DestinationError::Address),
-            // A name for this machine is decided by what it resolves to where loopback is allowed, and refused unasked elsewhere.
+            // A name for this machine is decided by what it resolves to where loopback is allowed,
+            // and refused unasked elsewhere.
             Host::Name(name) if self.0.allowed.is_empty() && is_local_name(&name) => Err(DestinationError::Address),
             _ => Ok(url),
         }
@@ -205,22 +254,41 @@ impl Guard {
 
     /// Resolves a name and checks the whole set. An empty set is an error.
     pub(crate) async fn resolve(&self, name: &str) -> Result<Vec<SocketAddr>, ResolveError> {
-        let addresses = self.0.lookup.lookup(name.to_owned()).await.map_err(ResolveError::NotFound)?;
+        let addresses = self
+            .0
+            .lookup
+            .lookup(name.to_owned())
+            .await
+            .map_err(ResolveError::NotFound)?;
         if addresses.is_empty() {
-            return Err(ResolveError::NotFound(std::io::Error::new(std::io::ErrorKind::NotFound, "no address")));
+            return Err(ResolveError::NotFound(std::io::Error::new(
+                std::io::ErrorKind::NotFound,
+                "no address",
+            )));
         }
-        if addresses.iter().all(|address| self.allows(address.ip())) { Ok(addresses) } else { Err(ResolveError::NotAllowed) }
+        if addresses.iter().all(|address| self.allows(address.ip())) {
+            Ok(addresses)
+        } else {
+            Err(ResolveError::NotAllowed)
+        }
     }
 
     fn allows(&self, address: IpAddr) -> bool {
-        // A mapped address connects to the IPv4 host in it. It is never public as it stands, and is allowed only where that IPv4 network is.
+        // A mapped address connects to the IPv4 host in it. It is never public as it stands, and is
+        // allowed only where that IPv4 network is.
         let inner = address.to_canonical();
-        self.0.allowed.iter().any(|network| network.contains(address) || network.contains(inner)) || is_public(address)
+        self.0
+            .allowed
+            .iter()
+            .any(|network| network.contains(address) || network.contains(inner))
+            || is_public(address)
     }
 }
 
 fn is_local_name(name: &str) -> bool {
-    NAMES_REFUSED.iter().any(|refused| name == *refused || name.strip_suffix(refused).is_some_and(|rest| rest.ends_with('.')))
+    NAMES_REFUSED
+        .iter()
+        .any(|refused| name == *refused || name.strip_suffix(refused).is_some_and(|rest| rest.ends_with('.')))
 }
 
 /// Why a name gave no address to connect to.
@@ -247,7 +315,8 @@ mod url_host {
     use reqwest::Url;
     use std::net::IpAddr;
 
-    /// A URL's host: a literal in any spelling that the URL standard knows (`127.1`, `0x7f.1`, `2130706433`), or a name without its trailing dot.
+    /// A URL's host: a literal in any spelling that the URL standard knows (`127.1`, `0x7f.1`,
+    /// `2130706433`), or a name without its trailing dot.
     #[derive(Clone, PartialEq, Eq, Debug)]
     pub(super) enum Host {
         Address(IpAddr),
@@ -256,14 +325,22 @@ mod url_host {
 
     pub(super) fn host_of(url: &Url) -> Option<Host> {
         let text = url.host_str()?;
-        // `host_str` keeps the brackets of IPv6; the parser has brought every spelling of IPv4 to dotted decimals.
-        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        // `host_str` keeps the brackets of IPv6; the parser has brought every spelling of IPv4 to
+        // dotted decimals.
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'))
+            .unwrap_or(text);
         if let Ok(address) = bare.parse() {
             return Some(Host::Address(address));
         }
         let name = bare.strip_suffix('.').unwrap_or(bare);
-        // `127.0.0.1.` is brought to an address by the parser; a name that still ends in a dot or is empty is none.
-        (!name.is_empty() && !name.ends_with('.')).then(|| name.parse().map_or_else(|_| Host::Name(name.to_ascii_lowercase()), Host::Address))
+        // `127.0.0.1.` is brought to an address by the parser; a name that still ends in a dot or
+        // is empty is none.
+        (!name.is_empty() && !name.ends_with('.')).then(|| {
+            name.parse()
+                .map_or_else(|_| Host::Name(name.to_ascii_lowercase()), Host::Address)
+        })
     }
 }
 
@@ -352,7 +429,11 @@ mod tests {
             "127。0。0。1",
         ] {
             for url in [format!("https://{host}/"), format!("http://{host}:8443/x")] {
-                assert_eq!(guard.check_url(&url).map(|url| url.to_string()), Err(DestinationError::Address), "{url}");
+                assert_eq!(
+                    guard.check_url(&url).map(|url| url.to_string()),
+                    Err(DestinationError::Address),
+                    "{url}"
+                );
             }
         }
     }
@@ -412,7 +493,12 @@ mod tests {
         ] {
             assert_eq!(guard.check_url(url).map(|url| url.to_string()), Err(error), "{url:?}");
         }
-        assert_eq!(super::tests::guard(&[], false, None).check_url("http://example.com").map(|_| ()), Err(Scheme));
+        assert_eq!(
+            super::tests::guard(&[], false, None)
+                .check_url("http://example.com")
+                .map(|_| ()),
+            Err(Scheme)
+        );
         let long = format!("https://example.com/{}", "a".repeat(2048));
         assert_eq!(guard.check_url(&long).map(|_| ()), Err(NotAUrl));
     }
@@ -420,13 +506,28 @@ mod tests {
     #[test]
     fn our_own_public_host_is_no_destination() {
         let by_name = guard(&[], true, Some("Hooks.example.com"));
-        for url in ["https://hooks.example.com/webhooks/vapi", "https://hooks.example.com./", "https://HOOKS.example.com:8443/", "http://hooks.example.com/"] {
-            assert_eq!(by_name.check_url(url).map(|_| ()), Err(DestinationError::OwnHost), "{url}");
+        for url in [
+            "https://hooks.example.com/webhooks/vapi",
+            "https://hooks.example.com./",
+            "https://HOOKS.example.com:8443/",
+            "http://hooks.example.com/",
+        ] {
+            assert_eq!(
+                by_name.check_url(url).map(|_| ()),
+                Err(DestinationError::OwnHost),
+                "{url}"
+            );
         }
         assert!(by_name.check_url("https://example.com").is_ok());
         let by_port = guard(&["127.0.0.0/8"], true, Some("127.0.0.1:8080"));
-        assert_eq!(by_port.check_url("http://127.0.0.1:8080/webhooks/vapi").map(|_| ()), Err(DestinationError::OwnHost));
-        assert_eq!(by_port.check_url("http://127.1:8080/").map(|_| ()), Err(DestinationError::OwnHost));
+        assert_eq!(
+            by_port.check_url("http://127.0.0.1:8080/webhooks/vapi").map(|_| ()),
+            Err(DestinationError::OwnHost)
+        );
+        assert_eq!(
+            by_port.check_url("http://127.1:8080/").map(|_| ()),
+            Err(DestinationError::OwnHost)
+        );
         assert!(by_port.check_url("http://127.0.0.1:8083/sink/demo").is_ok());
     }
 
@@ -446,10 +547,17 @@ mod tests {
             assert_eq!(guard.check_url(url).is_ok(), allowed, "{url}");
         }
         let mut faults = Vec::new();
-        let wrong: Vec<String> = ["10.1.0.0/33", "ten", "fd00::/129", "10.0.0.0/x"].iter().map(ToString::to_string).collect();
+        let wrong: Vec<String> = ["10.1.0.0/33", "ten", "fd00::/129", "10.0.0.0/x"]
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         let _ = Guard::new(&wrong, false, None, Box::new(SystemLookup), &mut faults);
         assert_eq!(faults.len(), 4);
-        assert!(faults.iter().all(|fault| fault.name == "HOOKSWITCH_HTTP_ALLOWED_NETWORKS"));
+        assert!(
+            faults
+                .iter()
+                .all(|fault| fault.name == "HOOKSWITCH_HTTP_ALLOWED_NETWORKS")
+        );
     }
 
     #[test]

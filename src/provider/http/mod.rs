@@ -1,11 +1,13 @@
 //! The one HTTP client: deadlines, bounded answers, no redirects, no proxies, no retries.
 //!
-//! It has two faces. The *trusted* one calls the providers' base URLs: settings, so that the operator vouches for them, loopback included (`dev` points
-//! them at the sandbox). The *guarded* one calls what organisations type: [`guard`] decides which URLs and which resolved addresses. The exemption of
-//! loopback never reaches it (rule 23).
+//! It has two faces. The *trusted* one calls the providers' base URLs: settings, so that the
+//! operator vouches for them, loopback included (`dev` points them at the sandbox). The *guarded*
+//! one calls what organisations type: [`guard`] decides which URLs and which resolved addresses.
+//! The exemption of loopback never reaches it (rule 23).
 //!
-//! **Invariant:** an error says whether anything was sent. [`CallError::NotSent`] only for what failed before the request had a connection; whatever
-//! fails later is [`CallError::NoAnswer`], because a peer that closes an idle connection as we write may have read the request (fault A33).
+//! **Invariant:** an error says whether anything was sent. [`CallError::NotSent`] only for what
+//! failed before the request had a connection; whatever fails later is [`CallError::NoAnswer`],
+//! because a peer that closes an idle connection as we write may have read the request (fault A33).
 
 mod guard;
 mod retry_after;
@@ -28,12 +30,14 @@ pub const ANSWER_BYTES_MAX: usize = 1 << 20;
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Longest silence between two reads of an answer.
 const READ_MAX: Duration = Duration::from_secs(15);
-/// How long an idle connection is kept: below the 5 s that is the shortest common keep-alive of servers, so that we close first (fault A33).
+/// How long an idle connection is kept: below the 5 s that is the shortest common keep-alive of
+/// servers, so that we close first (fault A33).
 const IDLE_MAX: Duration = Duration::from_secs(4);
 /// Idle connections kept to one host.
 const IDLE_PER_HOST_MAX: usize = 256;
 
-/// Sends requests with connect, read and total deadlines, no redirects, no proxies, bounded answers, and an address guard. Clones share their connections.
+/// Sends requests with connect, read and total deadlines, no redirects, no proxies, bounded
+/// answers, and an address guard. Clones share their connections.
 #[derive(Clone)]
 pub struct HttpClient {
     trusted: Client,
@@ -44,7 +48,9 @@ pub struct HttpClient {
 
 impl std::fmt::Debug for HttpClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HttpClient").field("guard", &self.guard).finish_non_exhaustive()
+        f.debug_struct("HttpClient")
+            .field("guard", &self.guard)
+            .finish_non_exhaustive()
     }
 }
 
@@ -53,7 +59,8 @@ impl std::fmt::Debug for HttpClient {
 pub struct Answer {
     pub status: u16,
     pub retry_after: Option<Timestamp>,
-    /// Zeroed on drop: Twilio's account answer carries a token in the clear. `Err` says in our words why there is no whole body.
+    /// Zeroed on drop: Twilio's account answer carries a token in the clear. `Err` says in our
+    /// words why there is no whole body.
     pub body: Result<Zeroizing<Vec<u8>>, &'static str>,
 }
 
@@ -68,11 +75,23 @@ impl HttpClient {
     ///
     /// # Errors
     /// A setting of the guard that cannot be used.
-    pub fn with(settings: &ProviderSettings, public_host: Option<&str>, lookup: Box<dyn Lookup>, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
-        // reqwest has no TLS provider of its own here; the first caller of the process installs it, and a second finds it installed.
+    pub fn with(
+        settings: &ProviderSettings,
+        public_host: Option<&str>,
+        lookup: Box<dyn Lookup>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ConfigError> {
+        // reqwest has no TLS provider of its own here; the first caller of the process installs it,
+        // and a second finds it installed.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let mut faults = Vec::new();
-        let guard = Guard::new(&settings.http_allowed_networks, settings.http_plain_allowed, public_host, lookup, &mut faults);
+        let guard = Guard::new(
+            &settings.http_allowed_networks,
+            settings.http_plain_allowed,
+            public_host,
+            lookup,
+            &mut faults,
+        );
         if !faults.is_empty() {
             return Err(ConfigError { faults });
         }
@@ -97,7 +116,12 @@ impl HttpClient {
                 problem: format!("{}; install ca-certificates", chain(&error.without_url())),
             }],
         };
-        Ok(Self { trusted: builder().build().map_err(unusable)?, guarded: builder().dns_resolver(guard.clone()).build().map_err(unusable)?, guard, clock })
+        Ok(Self {
+            trusted: builder().build().map_err(unusable)?,
+            guarded: builder().dns_resolver(guard.clone()).build().map_err(unusable)?,
+            guard,
+            clock,
+        })
     }
 
     /// The time that `Retry-After` and signatures are counted from.
@@ -106,7 +130,8 @@ impl HttpClient {
         self.clock.now()
     }
 
-    /// Whether a URL may be a destination of `http.post`, without resolving its name: for what a person types.
+    /// Whether a URL may be a destination of `http.post`, without resolving its name: for what a
+    /// person types.
     ///
     /// # Errors
     /// Why it may not.
@@ -114,7 +139,8 @@ impl HttpClient {
         self.guard.check_url(url).map(|_| ())
     }
 
-    /// The same, with its name resolved: for saving. A name that does not resolve today is no error; sending checks again, on the address that it connects to.
+    /// The same, with its name resolved: for saving. A name that does not resolve today is no
+    /// error; sending checks again, on the address that it connects to.
     ///
     /// # Errors
     /// Why it may not.
@@ -131,7 +157,8 @@ impl HttpClient {
         &self.trusted
     }
 
-    /// One exchange with a provider's base URL. `deadline` covers everything from the name to the body's last byte.
+    /// One exchange with a provider's base URL. `deadline` covers everything from the name to the
+    /// body's last byte.
     pub(super) async fn exchange(&self, request: RequestBuilder, deadline: Duration) -> Result<Answer, CallError> {
         self.execute(request, deadline).await
     }
@@ -148,25 +175,52 @@ impl HttpClient {
     ///
     /// # Errors
     /// What [`CallError`] says; never `Refused`: the status is in the answer.
-    pub async fn post_guarded(&self, url: &str, headers: http::HeaderMap, body: Vec<u8>, deadline: Duration) -> Result<Answer, CallError> {
-        let url = self.guard.check_url(url).map_err(|_| CallError::AddressNotAllowed { host: host_of(url) })?;
-        self.execute(self.guarded.post(url).headers(headers).body(body), deadline).await
+    pub async fn post_guarded(
+        &self,
+        url: &str,
+        headers: http::HeaderMap,
+        body: Vec<u8>,
+        deadline: Duration,
+    ) -> Result<Answer, CallError> {
+        let url = self
+            .guard
+            .check_url(url)
+            .map_err(|_| CallError::AddressNotAllowed { host: host_of(url) })?;
+        self.execute(self.guarded.post(url).headers(headers).body(body), deadline)
+            .await
     }
 
     async fn execute(&self, request: RequestBuilder, deadline: Duration) -> Result<Answer, CallError> {
         let until = tokio::time::Instant::now() + deadline;
         let (client, request) = request.build_split();
-        let request = request.map_err(|error| CallError::NotSent { host: String::new(), reason: chain(&error.without_url()) })?;
+        let request = request.map_err(|error| CallError::NotSent {
+            host: String::new(),
+            reason: chain(&error.without_url()),
+        })?;
         let host = host_label(request.url());
         let response = match tokio::time::timeout_at(until, client.execute(request)).await {
-            Err(_) => return Err(CallError::NoAnswer { host, reason: format!("no answer within {deadline:?}") }),
+            Err(_) => {
+                return Err(CallError::NoAnswer {
+                    host,
+                    reason: format!("no answer within {deadline:?}"),
+                });
+            }
             Ok(Err(error)) => return Err(classify(host, error)),
             Ok(Ok(response)) => response,
         };
         let status = response.status().as_u16();
-        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| retry_after::parse(value.as_bytes(), self.clock.now()));
-        let body = tokio::time::timeout_at(until, read_body(response)).await.unwrap_or(Err("the answer did not end in time"));
-        Ok(Answer { status, retry_after, body })
+        let retry_after = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| retry_after::parse(value.as_bytes(), self.clock.now()));
+        let body = tokio::time::timeout_at(until, read_body(response))
+            .await
+            .unwrap_or(Err("the answer did not end in time"));
+        Ok(Answer {
+            status,
+            retry_after,
+            body,
+        })
     }
 }
 
@@ -194,17 +248,28 @@ fn classify(host: String, error: reqwest::Error) -> CallError {
         }
         source = cause.source();
     }
-    // `is_connect` is hyper-util's own word for "the connector failed": no connection, so no byte of the request. Everything else is unknown.
+    // `is_connect` is hyper-util's own word for "the connector failed": no connection, so no byte
+    // of the request. Everything else is unknown.
     if error.is_connect() {
-        CallError::NotSent { host, reason: chain(&error) }
+        CallError::NotSent {
+            host,
+            reason: chain(&error),
+        }
     } else if error.is_timeout() {
-        CallError::NoAnswer { host, reason: "the answer stalled".to_owned() }
+        CallError::NoAnswer {
+            host,
+            reason: "the answer stalled".to_owned(),
+        }
     } else {
-        CallError::NoAnswer { host, reason: chain(&error) }
+        CallError::NoAnswer {
+            host,
+            reason: chain(&error),
+        }
     }
 }
 
-/// The last cause of an error, which is the one that says something: "Connection refused (os error 111)".
+/// The last cause of an error, which is the one that says something: "Connection refused (os error
+/// 111)".
 fn chain(error: &reqwest::Error) -> String {
     let mut last: &dyn std::error::Error = error;
     while let Some(source) = last.source() {

@@ -4,7 +4,8 @@ use crate::domain::Timestamp;
 use jiff::{civil, fmt::rfc2822, tz::TimeZone};
 use std::time::Duration;
 
-/// When to come back. `None` for what is neither form, which includes negative numbers and fractions. Nothing is capped here: who waits caps.
+/// When to come back. `None` for what is neither form, which includes negative numbers and
+/// fractions. Nothing is capped here: who waits caps.
 pub(super) fn parse(value: &[u8], now: Timestamp) -> Option<Timestamp> {
     let text = std::str::from_utf8(value).ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -45,9 +46,16 @@ mod tests {
             ("Sun, 99 Nov 1994 08:49:37 GMT", None),
             ("Mon, 06 Nov 1994 08:49:37 GMT", None),
         ] {
-            assert_eq!(parse(text.as_bytes(), now).map(Timestamp::as_seconds), expected, "{text:?}");
+            assert_eq!(
+                parse(text.as_bytes(), now).map(Timestamp::as_seconds),
+                expected,
+                "{text:?}"
+            );
         }
-        assert_eq!(parse(b"99999999999999999999999999", now), Some(Timestamp::from_micros(i64::MAX)));
+        assert_eq!(
+            parse(b"99999999999999999999999999", now),
+            Some(Timestamp::from_micros(i64::MAX))
+        );
         assert_eq!(parse(b"\xff\xfe", now), None);
     }
 }

@@ -1,5 +1,5 @@
-//! Twilio's errors as data: what each code means for an action. Read on twilio.com/docs/api/errors and in Twilio's own skills repository; what is
-//! not confirmed there says so.
+//! Twilio's errors as data: what each code means for an action. Read on twilio.com/docs/api/errors
+//! and in Twilio's own skills repository; what is not confirmed there says so.
 
 use crate::{
     domain::{Cause, Outcome, Timestamp},
@@ -28,27 +28,29 @@ const DAY: Duration = Duration::from_hours(24);
 
 /// Code and class, by code. 3xxxx arrive in status callbacks, the others in the answer to the POST.
 pub const CODES: &[(u32, Class)] = &[
-    (20003, Class::Park(Cause::CredentialRefused)), // wrong, deleted, wrong-region credential; suspended account; key type not allowed
-    (20404, Class::Dead(Cause::InvalidRequest)),    // no such resource, or of another account
-    (20429, Class::Retry(Cause::RateLimited)),      // "a 429 is never processed"
+    // wrong, deleted, wrong-region credential; suspended account; key type not allowed
+    (20003, Class::Park(Cause::CredentialRefused)),
+    (20404, Class::Dead(Cause::InvalidRequest)), // no such resource, or of another account
+    (20429, Class::Retry(Cause::RateLimited)),   // "a 429 is never processed"
     (20500, Class::Unknown(Cause::ProviderUnavailable)),
     (20503, Class::Unknown(Cause::ProviderUnavailable)),
-    (21211, Class::Dead(Cause::InvalidRecipient)),   // To is not a number
-    (21212, Class::Park(Cause::Misconfigured)),      // From is not a number
-    (21408, Class::Dead(Cause::Misconfigured)),      // region not permitted
-    (21602, Class::Dead(Cause::InvalidRequest)),     // no body
-    (21603, Class::Park(Cause::Misconfigured)),      // From missing
-    (21604, Class::Dead(Cause::InvalidRecipient)),   // To missing
-    (21606, Class::Park(Cause::Misconfigured)),      // From is not ours, or not capable of SMS
-    (21608, Class::Dead(Cause::Misconfigured)),      // trial account, unverified To
-    (21610, Class::Suppress),                        // opted out
-    (21611, Class::Later(Cause::RateLimited, HOUR)), // this From has 10 h of messages queued; status 429 or 400, not confirmed which
-    (21612, Class::Dead(Cause::InvalidRecipient)),   // not reachable via From
-    (21614, Class::Dead(Cause::InvalidRecipient)),   // not a mobile number
-    (21617, Class::Dead(Cause::InvalidRequest)),     // over 1,600 characters
-    (21659, Class::Park(Cause::Misconfigured)),      // From is not a Twilio number
-    (21660, Class::Park(Cause::Misconfigured)),      // From belongs to another account
-    (21701, Class::Park(Cause::Misconfigured)),      // 21701 to 21705: messaging service; statuses not confirmed
+    (21211, Class::Dead(Cause::InvalidRecipient)), // To is not a number
+    (21212, Class::Park(Cause::Misconfigured)),    // From is not a number
+    (21408, Class::Dead(Cause::Misconfigured)),    // region not permitted
+    (21602, Class::Dead(Cause::InvalidRequest)),   // no body
+    (21603, Class::Park(Cause::Misconfigured)),    // From missing
+    (21604, Class::Dead(Cause::InvalidRecipient)), // To missing
+    (21606, Class::Park(Cause::Misconfigured)),    // From is not ours, or not capable of SMS
+    (21608, Class::Dead(Cause::Misconfigured)),    // trial account, unverified To
+    (21610, Class::Suppress),                      // opted out
+    // this From has 10 h of messages queued; status 429 or 400, not confirmed which
+    (21611, Class::Later(Cause::RateLimited, HOUR)),
+    (21612, Class::Dead(Cause::InvalidRecipient)), // not reachable via From
+    (21614, Class::Dead(Cause::InvalidRecipient)), // not a mobile number
+    (21617, Class::Dead(Cause::InvalidRequest)),   // over 1,600 characters
+    (21659, Class::Park(Cause::Misconfigured)),    // From is not a Twilio number
+    (21660, Class::Park(Cause::Misconfigured)),    // From belongs to another account
+    (21701, Class::Park(Cause::Misconfigured)),    // 21701 to 21705: messaging service; statuses not confirmed
     (21702, Class::Park(Cause::Misconfigured)),
     (21703, Class::Park(Cause::Misconfigured)),
     (21704, Class::Park(Cause::Misconfigured)),
@@ -74,12 +76,20 @@ pub const CODES: &[(u32, Class)] = &[
 /// The class of a code, where it is known.
 #[must_use]
 pub fn class_of(code: u32) -> Option<Class> {
-    CODES.binary_search_by_key(&code, |(known, _)| *known).ok().map(|index| CODES[index].1)
+    CODES
+        .binary_search_by_key(&code, |(known, _)| *known)
+        .ok()
+        .map(|index| CODES[index].1)
 }
 
-/// The class of a refusal: by its status where that alone decides (429 never processed, 5xx never certain), then by its code, then by its status.
+/// The class of a refusal: by its status where that alone decides (429 never processed, 5xx never
+/// certain), then by its code, then by its status.
 fn class_of_refusal(refused: &Refused) -> Class {
-    let by_code = refused.code.as_deref().and_then(|code| code.parse().ok()).and_then(class_of);
+    let by_code = refused
+        .code
+        .as_deref()
+        .and_then(|code| code.parse().ok())
+        .and_then(class_of);
     match refused.http_status {
         429 => match by_code {
             Some(later @ Class::Later(..)) => later,
@@ -97,13 +107,26 @@ fn class_of_refusal(refused: &Refused) -> Class {
 #[must_use]
 pub fn outcome(error: &CallError, now: Timestamp) -> Outcome {
     match error {
-        CallError::NotSent { .. } => Outcome::Retry { cause: Cause::ConnectFailed, not_before: None },
+        CallError::NotSent { .. } => Outcome::Retry {
+            cause: Cause::ConnectFailed,
+            not_before: None,
+        },
         CallError::NoAnswer { .. } => Outcome::Unknown { cause: Cause::NoAnswer },
-        CallError::AddressNotAllowed { .. } => Outcome::Dead { cause: Cause::AddressNotAllowed },
-        CallError::Redirect { .. } => Outcome::Dead { cause: Cause::RedirectNotFollowed },
+        CallError::AddressNotAllowed { .. } => Outcome::Dead {
+            cause: Cause::AddressNotAllowed,
+        },
+        CallError::Redirect { .. } => Outcome::Dead {
+            cause: Cause::RedirectNotFollowed,
+        },
         CallError::Refused(refused) => match class_of_refusal(refused) {
-            Class::Retry(cause) => Outcome::Retry { cause, not_before: refused.retry_after },
-            Class::Later(cause, wait) => Outcome::Retry { cause, not_before: Some(refused.retry_after.unwrap_or(now).max(now + wait)) },
+            Class::Retry(cause) => Outcome::Retry {
+                cause,
+                not_before: refused.retry_after,
+            },
+            Class::Later(cause, wait) => Outcome::Retry {
+                cause,
+                not_before: Some(refused.retry_after.unwrap_or(now).max(now + wait)),
+            },
             Class::Unknown(cause) => Outcome::Unknown { cause },
             Class::Park(cause) => Outcome::Park { cause },
             Class::Suppress => Outcome::Suppressed { cause: Cause::OptedOut },
@@ -119,7 +142,12 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
 
     fn refused(http_status: u16, code: Option<&str>) -> CallError {
-        CallError::Refused(Refused { http_status, code: code.map(Into::into), message: "".into(), retry_after: None })
+        CallError::Refused(Refused {
+            http_status,
+            code: code.map(Into::into),
+            message: "".into(),
+            retry_after: None,
+        })
     }
 
     #[test]
@@ -137,7 +165,8 @@ mod tests {
             (404, Some("20404"), "dead", Cause::InvalidRequest),
             (429, Some("20429"), "retry", Cause::RateLimited),
             (429, None, "retry", Cause::RateLimited),
-            // A 429 with a code that would be final elsewhere is a 429 all the same: never processed.
+            // A 429 with a code that would be final elsewhere is a 429 all the same: never
+            // processed.
             (429, Some("21211"), "retry", Cause::RateLimited),
             (500, Some("20500"), "unknown", Cause::ProviderUnavailable),
             (503, None, "unknown", Cause::ProviderUnavailable),
@@ -164,10 +193,18 @@ mod tests {
     #[test]
     fn a_full_queue_waits_an_hour_or_longer_where_twilio_says_so() {
         let until = |retry_after| {
-            let error = CallError::Refused(Refused { http_status: 429, code: Some("21611".into()), message: "".into(), retry_after });
+            let error = CallError::Refused(Refused {
+                http_status: 429,
+                code: Some("21611".into()),
+                message: "".into(),
+                retry_after,
+            });
             outcome(&error, NOW)
         };
-        let retry = |not_before| Outcome::Retry { cause: Cause::RateLimited, not_before: Some(not_before) };
+        let retry = |not_before| Outcome::Retry {
+            cause: Cause::RateLimited,
+            not_before: Some(not_before),
+        };
         assert_eq!(until(None), retry(NOW + HOUR));
         assert_eq!(until(Some(NOW)), retry(NOW + HOUR));
         assert_eq!(until(Some(NOW + DAY)), retry(NOW + DAY));
@@ -177,9 +214,27 @@ mod tests {
     fn only_a_failed_connect_is_certain() {
         let host = || "api.twilio.com".to_owned();
         for (error, label) in [
-            (CallError::NotSent { host: host(), reason: String::new() }, "retry"),
-            (CallError::NoAnswer { host: host(), reason: String::new() }, "unknown"),
-            (CallError::Redirect { host: host(), status: 307 }, "dead"),
+            (
+                CallError::NotSent {
+                    host: host(),
+                    reason: String::new(),
+                },
+                "retry",
+            ),
+            (
+                CallError::NoAnswer {
+                    host: host(),
+                    reason: String::new(),
+                },
+                "unknown",
+            ),
+            (
+                CallError::Redirect {
+                    host: host(),
+                    status: 307,
+                },
+                "dead",
+            ),
         ] {
             assert_eq!(outcome(&error, NOW).label(), label);
         }

@@ -1,6 +1,7 @@
 //! Twilio's REST API, 2010-04-01: messages, account, numbers.
 //!
-//! **Invariant:** no answer of Twilio's is kept: the account's carries `auth_token` in the clear, so bodies are zeroed and only named fields are read.
+//! **Invariant:** no answer of Twilio's is kept: the account's carries `auth_token` in the clear,
+//! so bodies are zeroed and only named fields are read.
 
 mod errors;
 
@@ -17,7 +18,8 @@ use reqwest::{Method, RequestBuilder};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{fmt::Write as _, time::Duration};
 
-/// Messages a page: Twilio's default. 50 with the longest bodies stay below the limit of an answer; 1,000 would not.
+/// Messages a page: Twilio's default. 50 with the longest bodies stay below the limit of an answer;
+/// 1,000 would not.
 const PAGE_SIZE: &str = "50";
 /// Pages that a look-up reads at most.
 const PAGES_MAX: usize = 20;
@@ -60,7 +62,10 @@ pub struct ListedMessage {
 
 impl std::fmt::Debug for ListedMessage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ListedMessage").field("sid", &self.sid).field("created_at", &self.created_at).finish_non_exhaustive()
+        f.debug_struct("ListedMessage")
+            .field("sid", &self.sid)
+            .field("created_at", &self.created_at)
+            .finish_non_exhaustive()
     }
 }
 
@@ -96,23 +101,36 @@ impl TwilioClient {
         Self { base_url, http }
     }
 
-    /// Posts one message. Not idempotent: Twilio knows no key, so `NoAnswer` has to be looked up before any second send.
+    /// Posts one message. Not idempotent: Twilio knows no key, so `NoAnswer` has to be looked up
+    /// before any second send.
     ///
     /// # Errors
     /// See [`CallError`]; [`outcome`] says what follows.
-    pub async fn send_message(&self, credential: &TwilioCredential, message: NewMessage<'_>, deadline: Duration) -> Result<SentMessage, CallError> {
+    pub async fn send_message(
+        &self,
+        credential: &TwilioCredential,
+        message: NewMessage<'_>,
+        deadline: Duration,
+    ) -> Result<SentMessage, CallError> {
         let mut form = vec![("To", message.to), ("Body", message.body)];
         form.extend(message.from.map(|from| ("From", from)));
         form.extend(message.messaging_service_sid.map(|sid| ("MessagingServiceSid", sid)));
         form.extend(message.status_callback.map(|url| ("StatusCallback", url)));
-        let request = self.request(Method::POST, credential, &format!("{}/Messages.json", account_path(credential))).form(&form);
+        let request = self
+            .request(
+                Method::POST,
+                credential,
+                &format!("{}/Messages.json", account_path(credential)),
+            )
+            .form(&form);
         self.call(request, deadline).await
     }
 
-    /// Messages of the account to `to` (and from `from`), newest first, until a whole page is older than `since`.
+    /// Messages of the account to `to` (and from `from`), newest first, until a whole page is older
+    /// than `since`.
     ///
-    /// Twilio's `DateSent` filter is not used: it goes by day, and a message that is queued has no `date_sent` yet, so that a filtered list would
-    /// prove absent what is about to go out.
+    /// Twilio's `DateSent` filter is not used: it goes by day, and a message that is queued has no
+    /// `date_sent` yet, so that a filtered list would prove absent what is about to go out.
     ///
     /// # Errors
     /// See [`CallError`].
@@ -148,49 +166,90 @@ impl TwilioClient {
             let left = until.saturating_duration_since(tokio::time::Instant::now());
             let page: Page = self.call(self.request(Method::GET, credential, &next), left).await?;
             let read = messages.len();
-            messages.extend(page.messages.into_iter().map(|row| ListedMessage {
-                sid: row.sid,
-                to: row.to,
-                from: row.from,
-                body: row.body,
-                is_outbound: row.direction.as_deref().is_none_or(|direction| direction.starts_with("outbound")),
-                created_at: row.date_created.as_deref().and_then(parse_date),
+            messages.extend(page.messages.into_iter().map(|row| {
+                ListedMessage {
+                    sid: row.sid,
+                    to: row.to,
+                    from: row.from,
+                    body: row.body,
+                    is_outbound: row
+                        .direction
+                        .as_deref()
+                        .is_none_or(|direction| direction.starts_with("outbound")),
+                    created_at: row.date_created.as_deref().and_then(parse_date),
+                }
             }));
             let is_older = |message: &ListedMessage| message.created_at.is_some_and(|at| at < since);
             // The next page is Twilio's text: it may lead to the same list and nowhere else.
-            match page.next_page_uri.filter(|uri| uri.strip_prefix(&path).is_some_and(|rest| rest.starts_with('?'))) {
+            match page
+                .next_page_uri
+                .filter(|uri| uri.strip_prefix(&path).is_some_and(|rest| rest.starts_with('?')))
+            {
                 Some(uri) if !messages[read..].iter().all(is_older) => next = uri,
-                _ => return Ok(Listed { messages, is_complete: true }),
+                _ => {
+                    return Ok(Listed {
+                        messages,
+                        is_complete: true,
+                    });
+                }
             }
         }
-        Ok(Listed { messages, is_complete: false })
+        Ok(Listed {
+            messages,
+            is_complete: false,
+        })
     }
 
     /// The account that a credential belongs to.
     ///
     /// # Errors
     /// See [`CallError`]. Standard API keys may not read it.
-    pub async fn fetch_account(&self, credential: &TwilioCredential, deadline: Duration) -> Result<TwilioAccount, CallError> {
-        self.call(self.request(Method::GET, credential, &format!("{}.json", account_path(credential))), deadline).await
+    pub async fn fetch_account(
+        &self,
+        credential: &TwilioCredential,
+        deadline: Duration,
+    ) -> Result<TwilioAccount, CallError> {
+        self.call(
+            self.request(Method::GET, credential, &format!("{}.json", account_path(credential))),
+            deadline,
+        )
+        .await
     }
 
-    /// Whether a credential works. API keys that may not read the account are tried on the list of messages, which sends nothing.
+    /// Whether a credential works. API keys that may not read the account are tried on the list of
+    /// messages, which sends nothing.
     ///
     /// # Errors
     /// It could not be found out: no connection, no answer, 429 or 5xx.
     pub async fn verify(&self, credential: &TwilioCredential, deadline: Duration) -> Result<Verified, CallError> {
         let until = tokio::time::Instant::now() + deadline;
-        let id = || Some(Account { id: credential.account_sid.clone(), name: None });
+        let id = || {
+            Some(Account {
+                id: credential.account_sid.clone(),
+                name: None,
+            })
+        };
         let refused = match self.fetch_account(credential, deadline).await {
             Ok(account) => {
                 if let Some(status @ ("suspended" | "closed")) = account.status.as_deref() {
                     let message = format!("the account is {status}").into();
-                    return Ok(Verified::Refused(Refused { http_status: 200, code: None, message, retry_after: None }));
+                    return Ok(Verified::Refused(Refused {
+                        http_status: 200,
+                        code: None,
+                        message,
+                        retry_after: None,
+                    }));
                 }
-                let account = Some(Account { id: account.sid, name: account.friendly_name });
+                let account = Some(Account {
+                    id: account.sid,
+                    name: account.friendly_name,
+                });
                 return Ok(match credential.auth {
                     TwilioAuth::AuthToken(_) => Verified::Good { account },
-                    TwilioAuth::ApiKey { .. } => Verified::Limited { account, missing: WEBHOOKS_MISSING.to_owned() },
+                    TwilioAuth::ApiKey { .. } => Verified::Limited {
+                        account,
+                        missing: WEBHOOKS_MISSING.to_owned(),
+                    },
                 });
             }
             Err(CallError::Refused(refused)) if is_of_credential(&refused) => refused,
@@ -199,14 +258,24 @@ impl TwilioClient {
         if matches!(credential.auth, TwilioAuth::AuthToken(_)) {
             return Ok(Verified::Refused(refused));
         }
-        let path = with_query(&format!("{}/Messages.json", account_path(credential)), &[("PageSize", "1")]);
+        let path = with_query(
+            &format!("{}/Messages.json", account_path(credential)),
+            &[("PageSize", "1")],
+        );
         let left = until.saturating_duration_since(tokio::time::Instant::now());
-        match self.call::<serde::de::IgnoredAny>(self.request(Method::GET, credential, &path), left).await {
-            Ok(_) => Ok(Verified::Limited { account: id(), missing: WEBHOOKS_MISSING.to_owned() }),
+        match self
+            .call::<serde::de::IgnoredAny>(self.request(Method::GET, credential, &path), left)
+            .await
+        {
+            Ok(_) => Ok(Verified::Limited {
+                account: id(),
+                missing: WEBHOOKS_MISSING.to_owned(),
+            }),
             // A restricted key that may send and not list is a good key.
-            Err(CallError::Refused(refused)) if refused.code.as_deref() == Some("70004") => {
-                Ok(Verified::Limited { account: id(), missing: format!("{WEBHOOKS_MISSING}; looking up messages needs the permission to read them") })
-            }
+            Err(CallError::Refused(refused)) if refused.code.as_deref() == Some("70004") => Ok(Verified::Limited {
+                account: id(),
+                missing: format!("{WEBHOOKS_MISSING}; looking up messages needs the permission to read them"),
+            }),
             Err(CallError::Refused(refused)) if is_of_credential(&refused) => Ok(Verified::Refused(refused)),
             Err(error) => Err(error),
         }
@@ -216,7 +285,12 @@ impl TwilioClient {
     ///
     /// # Errors
     /// See [`CallError`]; `Ok(None)` means that Twilio was asked and it does not.
-    pub async fn find_number(&self, credential: &TwilioCredential, number: &str, deadline: Duration) -> Result<Option<TwilioNumber>, CallError> {
+    pub async fn find_number(
+        &self,
+        credential: &TwilioCredential,
+        number: &str,
+        deadline: Duration,
+    ) -> Result<Option<TwilioNumber>, CallError> {
         #[derive(Deserialize)]
         struct Page {
             incoming_phone_numbers: Vec<Row>,
@@ -230,13 +304,21 @@ impl TwilioClient {
         if !is_e164(number) {
             return Ok(None);
         }
-        let path = with_query(&format!("{}/IncomingPhoneNumbers.json", account_path(credential)), &[("PhoneNumber", number), ("PageSize", PAGE_SIZE)]);
-        let page: Page = self.call(self.request(Method::GET, credential, &path), deadline).await?;
+        let path = with_query(
+            &format!("{}/IncomingPhoneNumbers.json", account_path(credential)),
+            &[("PhoneNumber", number), ("PageSize", PAGE_SIZE)],
+        );
+        let page: Page = self
+            .call(self.request(Method::GET, credential, &path), deadline)
+            .await?;
         // The filter matches parts of numbers: the whole one is compared here, and its owner.
-        let row = page
-            .incoming_phone_numbers
-            .into_iter()
-            .find(|row| row.phone_number.as_deref() == Some(number) && row.account_sid.as_ref().is_none_or(|owner| *owner == credential.account_sid));
+        let row = page.incoming_phone_numbers.into_iter().find(|row| {
+            row.phone_number.as_deref() == Some(number)
+                && row
+                    .account_sid
+                    .as_ref()
+                    .is_none_or(|owner| *owner == credential.account_sid)
+        });
         Ok(row.and_then(|row| row.sid).map(|sid| TwilioNumber { sid }))
     }
 
@@ -246,7 +328,10 @@ impl TwilioClient {
             TwilioAuth::ApiKey { sid, secret } => (sid, secret),
         };
         let password = std::str::from_utf8(secret.expose_secret()).unwrap_or_default();
-        self.http.trusted().request(method, format!("{}{path_and_query}", self.base_url)).basic_auth(user, Some(password))
+        self.http
+            .trusted()
+            .request(method, format!("{}{path_and_query}", self.base_url))
+            .basic_auth(user, Some(password))
     }
 
     async fn call<T: DeserializeOwned>(&self, request: RequestBuilder, deadline: Duration) -> Result<T, CallError> {
@@ -257,10 +342,18 @@ impl TwilioClient {
         }
         let answer = self.http.exchange(request, deadline).await?;
         let host = || self.base_url.clone();
-        let no_answer = |reason: &str| CallError::NoAnswer { host: host(), reason: reason.to_owned() };
-        let Answer { status, retry_after, body } = answer;
+        let no_answer = |reason: &str| CallError::NoAnswer {
+            host: host(),
+            reason: reason.to_owned(),
+        };
+        let Answer {
+            status,
+            retry_after,
+            body,
+        } = answer;
         match status {
-            200..300 => serde_json::from_slice(&body.map_err(no_answer)?).map_err(|_| no_answer("the answer is not Twilio's JSON")),
+            200..300 => serde_json::from_slice(&body.map_err(no_answer)?)
+                .map_err(|_| no_answer("the answer is not Twilio's JSON")),
             300..400 => Err(CallError::Redirect { host: host(), status }),
             400.. => {
                 // The status stands whatever became of the body.
@@ -309,5 +402,7 @@ fn with_query(path: &str, query: &[(&str, &str)]) -> String {
 }
 
 fn parse_date(text: &str) -> Option<Timestamp> {
-    Some(Timestamp::from_seconds(rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?.as_second()))
+    Some(Timestamp::from_seconds(
+        rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?.as_second(),
+    ))
 }

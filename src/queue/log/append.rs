@@ -1,4 +1,5 @@
-//! The one appender: a thread that writes a group with one write and one fsync while the next group fills.
+//! The one appender: a thread that writes a group with one write and one fsync while the next group
+//! fills.
 
 use super::{
     disk::write_all_at,
@@ -20,7 +21,8 @@ use tracing::warn;
 /// A buffer that grew over this in a burst is given back.
 const BUFFER_KEPT_BYTES: usize = 8 << 20;
 
-/// Room of a segment that is begun while no spare is ready: small, so that the next one is soon a prepared one.
+/// Room of a segment that is begun while no spare is ready: small, so that the next one is soon a
+/// prepared one.
 pub(super) const HURRIED_ROOM: u64 = 8 << 20;
 
 pub(super) struct Appender {
@@ -55,14 +57,19 @@ impl Appender {
             let group = filled.group.clone();
             match self.append(&filled.bytes, filled.base) {
                 Ok(()) => {
-                    self.shared.durable.store(filled.base + filled.bytes.len() as u64, Ordering::Release);
+                    self.shared
+                        .durable
+                        .store(filled.base + filled.bytes.len() as u64, Ordering::Release);
                     group.finish(Ok(()));
                     self.shared.more.notify_one();
                     catalogue::GROUP_EVENTS.observe(f64::from(filled.events), &[]);
                 }
                 Err(AppendError::NoSpace(source)) => self.refuse(&filled, &source),
                 Err(AppendError::Final { doing, source }) => {
-                    let reason = self.shared.fail(&format!("cannot {doing} {}: {source}", self.active.segment.path.display()));
+                    let reason = self.shared.fail(&format!(
+                        "cannot {doing} {}: {source}",
+                        self.active.segment.path.display()
+                    ));
                     group.finish(Err(PublishError::Failed { reason }));
                 }
             }
@@ -86,14 +93,23 @@ impl Appender {
                 return None;
             }
             intake.appender_waits = true;
-            intake = self.shared.appender.wait(intake).unwrap_or_else(PoisonError::into_inner);
+            intake = self
+                .shared
+                .appender
+                .wait(intake)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         let bytes = std::mem::replace(&mut intake.buffer, empty);
         let base = intake.group_base;
         intake.group_base += bytes.len() as u64;
         let events = std::mem::take(&mut intake.buffer_events);
         let group = std::mem::take(&mut intake.group);
-        Some(Filled { bytes, base, events, group })
+        Some(Filled {
+            bytes,
+            base,
+            events,
+            group,
+        })
     }
 
     fn append(&mut self, bytes: &[u8], base: u64) -> Result<(), AppendError> {
@@ -105,7 +121,8 @@ impl Appender {
         let active = &self.active;
         let disk = &*self.shared.disk;
         let path = &active.segment.path;
-        write_all_at(disk, &active.file, path, bytes, active.segment.offset(base)).map_err(AppendError::of_write("write to"))?;
+        write_all_at(disk, &active.file, path, bytes, active.segment.offset(base))
+            .map_err(AppendError::of_write("write to"))?;
         reach(Step::Appended);
         let began = Instant::now();
         disk.sync(&active.file, path).map_err(AppendError::of_sync("fsync"))?;
@@ -128,11 +145,16 @@ impl Appender {
     /// Goes on in a fresh segment, whose first position is `base`.
     fn roll(&mut self, base: u64) -> Result<(), AppendError> {
         let shared = &self.shared;
-        let header = SegmentHeader { log: shared.log, base, previous_base: self.active.segment.base };
+        let header = SegmentHeader {
+            log: shared.log,
+            base,
+            previous_base: self.active.segment.base,
+        };
         let ready = lock(&shared.keeper).spare.take();
         let spare = match ready {
             Some(spare) => spare,
-            None => Spare::hurry(&shared.directory, HURRIED_ROOM.min(shared.settings.segment_bytes)).map_err(AppendError::of_write("create a segment in"))?,
+            None => Spare::hurry(&shared.directory, HURRIED_ROOM.min(shared.settings.segment_bytes))
+                .map_err(AppendError::of_write("create a segment in"))?,
         };
         let active = spare.begin(&*shared.disk, &shared.directory, header)?;
         self.active.segment.seal(base);
@@ -141,15 +163,25 @@ impl Appender {
         Ok(())
     }
 
-    /// The disk has no room: this group and the one that fills behind it are refused, and intake stops until the keeper sees room.
+    /// The disk has no room: this group and the one that fills behind it are refused, and intake
+    /// stops until the keeper sees room.
     fn refuse(&mut self, filled: &Filled, source: &std::io::Error) {
         let shared = self.shared.clone();
         let segment = &self.active.segment;
-        warn!(segment = %segment.path.display(), error = %source, events = filled.events, "The disk is full: intake stops until there is room");
+        warn!(segment = %segment.path.display(), error = %source, events = filled.events, "The disk is full: intake \
+            stops until there is room");
         // What was written of the group must not stand behind the end of the log.
         let cut = segment.offset(filled.base.max(segment.base));
-        if let Err(source) = self.active.file.set_len(cut).and_then(|()| shared.disk.sync(&self.active.file, &segment.path)) {
-            let reason = shared.fail(&format!("cannot cut off a group that did not fit in {}: {source}", segment.path.display()));
+        if let Err(source) = self
+            .active
+            .file
+            .set_len(cut)
+            .and_then(|()| shared.disk.sync(&self.active.file, &segment.path))
+        {
+            let reason = shared.fail(&format!(
+                "cannot cut off a group that did not fit in {}: {source}",
+                segment.path.display()
+            ));
             return filled.group.finish(Err(PublishError::Failed { reason }));
         }
         let space = shared.disk.space(&shared.directory).ok();
@@ -159,7 +191,13 @@ impl Appender {
             let free_bytes_min = shared.settings.free_bytes_min(space).max(free_bytes.saturating_add(1));
             intake.refusal = Some((free_bytes, free_bytes_min));
             intake.take_back(shared.log, &filled.bytes, filled.base);
-            (PublishError::DiskNearlyFull { free_bytes, free_bytes_min }, std::mem::take(&mut intake.group))
+            (
+                PublishError::DiskNearlyFull {
+                    free_bytes,
+                    free_bytes_min,
+                },
+                std::mem::take(&mut intake.group),
+            )
         };
         filled.group.finish(Err(outcome.clone()));
         waiting.finish(Err(outcome));

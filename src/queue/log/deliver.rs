@@ -1,6 +1,8 @@
-//! The one consumer: reads durable records in log order, and keeps count of what is handed out and not acked.
+//! The one consumer: reads durable records in log order, and keeps count of what is handed out and
+//! not acked.
 //!
-//! No interval set is needed: everything before `delivered` that does not stand in `outstanding` is acked, so the watermark is the first that stands there.
+//! No interval set is needed: everything before `delivered` that does not stand in `outstanding` is
+//! acked, so the watermark is the first that stands there.
 
 use super::{
     format::{RECORD_HEADER, RecordHeader, SEGMENT_HEADER},
@@ -35,12 +37,17 @@ pub(super) struct Consumed {
 
 impl Consumed {
     pub fn starting_at(position: u64) -> Self {
-        Self { delivered: position, ..Self::default() }
+        Self {
+            delivered: position,
+            ..Self::default()
+        }
     }
 
     /// Everything before is acked.
     pub fn acked(&self) -> u64 {
-        self.outstanding.first_key_value().map_or(self.delivered, |(position, _)| *position)
+        self.outstanding
+            .first_key_value()
+            .map_or(self.delivered, |(position, _)| *position)
     }
 
     /// Whether the record at `position` was acked already.
@@ -68,10 +75,16 @@ impl LogDeliveries {
             consumed.held = true;
             consumed.acked()
         };
-        Ok(Self { shared, cursor, ahead: Bytes::new(), file: None })
+        Ok(Self {
+            shared,
+            cursor,
+            ahead: Bytes::new(),
+            file: None,
+        })
     }
 
-    /// Hands out what is read ahead, up to `count_max`. What does not check out is an error only once everything before it is handed out.
+    /// Hands out what is read ahead, up to `count_max`. What does not check out is an error only
+    /// once everything before it is handed out.
     fn hand_out(&mut self, count_max: usize) -> Result<Vec<Delivery>, ConsumeError> {
         let shared = self.shared.clone();
         let mut consumed = lock(&shared.consumed);
@@ -84,8 +97,13 @@ impl LogDeliveries {
                 Err(reason) => return Err(self.unreadable(reason)),
             };
             if !consumed.is_acked(self.cursor) {
-                consumed.outstanding.insert(self.cursor, (header.org, header.record_bytes()));
-                batch.push(Delivery { tag: DeliveryTag(self.cursor), event: envelope::decode(&payload) });
+                consumed
+                    .outstanding
+                    .insert(self.cursor, (header.org, header.record_bytes()));
+                batch.push(Delivery {
+                    tag: DeliveryTag(self.cursor),
+                    event: envelope::decode(&payload),
+                });
             }
             self.ahead = self.ahead.slice(RECORD_HEADER + payload.len()..);
             self.cursor += header.record_bytes();
@@ -105,7 +123,11 @@ impl LogDeliveries {
             return Ok(None);
         }
         let payload = self.ahead.slice(RECORD_HEADER..whole);
-        if crc32c::crc32c(&payload) == header.payload_checksum { Ok(Some((header, payload))) } else { Err("the checksum of a record is wrong") }
+        if crc32c::crc32c(&payload) == header.payload_checksum {
+            Ok(Some((header, payload)))
+        } else {
+            Err("the checksum of a record is wrong")
+        }
     }
 
     fn unreadable(&self, reason: &str) -> ConsumeError {
@@ -121,17 +143,28 @@ impl LogDeliveries {
         }
         let segment = {
             let segments = lock(&self.shared.segments);
-            let here = segments.range(..=self.cursor).next_back().filter(|(_, segment)| self.cursor < segment.end());
-            // Behind the end of a segment the next one begins; further on where segments between them were moved away.
-            here.or_else(|| segments.range(self.cursor..).next()).map(|(_, segment)| segment.clone())
+            let here = segments
+                .range(..=self.cursor)
+                .next_back()
+                .filter(|(_, segment)| self.cursor < segment.end());
+            // Behind the end of a segment the next one begins; further on where segments between
+            // them were moved away.
+            here.or_else(|| segments.range(self.cursor..).next())
+                .map(|(_, segment)| segment.clone())
         };
         let segment = segment.ok_or_else(|| unreadable(None, self.cursor, "no segment holds it"))?;
         self.cursor = self.cursor.max(segment.base);
-        let file = self.file.as_ref().filter(|(open, _)| open.base == segment.base).map(|(_, file)| file.clone());
+        let file = self
+            .file
+            .as_ref()
+            .filter(|(open, _)| open.base == segment.base)
+            .map(|(_, file)| file.clone());
         let (cursor, end) = (self.cursor, durable.min(segment.end()));
         let read = tokio::task::spawn_blocking(move || read(&segment, file, cursor, end));
         // A runtime that shuts down gives up what it has not begun.
-        let (segment, file, bytes) = read.await.map_err(|error| unreadable(None, cursor, &error.to_string()))??;
+        let (segment, file, bytes) = read
+            .await
+            .map_err(|error| unreadable(None, cursor, &error.to_string()))??;
         self.file = Some((segment, file));
         self.ahead = bytes;
         Ok(true)
@@ -148,7 +181,9 @@ fn read(segment: &Arc<Segment>, file: Option<Arc<File>>, cursor: u64, end: u64) 
     };
     let read = |bytes: u64| {
         let mut chunk = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
-        file.read_exact_at(&mut chunk, segment.offset(cursor)).map(|()| chunk).map_err(failed)
+        file.read_exact_at(&mut chunk, segment.offset(cursor))
+            .map(|()| chunk)
+            .map_err(failed)
     };
     let left = end - cursor;
     let mut chunk = read(left.min(CHUNK_BYTES))?;
@@ -165,10 +200,17 @@ fn read(segment: &Arc<Segment>, file: Option<Arc<File>>, cursor: u64, end: u64) 
 
 fn unreadable(segment: Option<&Segment>, position: u64, reason: &str) -> ConsumeError {
     let place = match segment {
-        Some(segment) => format!("byte {} of {}", SEGMENT_HEADER as u64 + position.saturating_sub(segment.base), segment.path.display()),
+        Some(segment) => format!(
+            "byte {} of {}",
+            SEGMENT_HEADER as u64 + position.saturating_sub(segment.base),
+            segment.path.display()
+        ),
         None => format!("position {position}"),
     };
-    ConsumeError::Unreadable { place: place.into(), reason: reason.into() }
+    ConsumeError::Unreadable {
+        place: place.into(),
+        reason: reason.into(),
+    }
 }
 
 #[async_trait]
@@ -189,7 +231,8 @@ impl Deliveries for LogDeliveries {
                 }
                 continue;
             }
-            // A permit is kept where it was notified since: nothing is missed between the look and the wait.
+            // A permit is kept where it was notified since: nothing is missed between the look and
+            // the wait.
             self.shared.more.notified().await;
         }
     }
@@ -197,7 +240,10 @@ impl Deliveries for LogDeliveries {
     async fn ack(&mut self, tags: &[DeliveryTag]) -> Result<(), ConsumeError> {
         let (released, acked) = {
             let mut consumed = lock(&self.shared.consumed);
-            let released: Vec<_> = tags.iter().filter_map(|tag| consumed.outstanding.remove(&tag.0)).collect();
+            let released: Vec<_> = tags
+                .iter()
+                .filter_map(|tag| consumed.outstanding.remove(&tag.0))
+                .collect();
             (released, consumed.acked())
         };
         let mut intake = lock(&self.shared.intake);

@@ -1,4 +1,5 @@
-//! The few calls that can fail on a disk, behind a seam: tests fail the n-th fsync, write short, fill the disk.
+//! The few calls that can fail on a disk, behind a seam: tests fail the n-th fsync, write short,
+//! fill the disk.
 
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
@@ -9,7 +10,8 @@ pub struct DiskSpace {
     pub total_bytes: u64,
 }
 
-/// What the log asks of a disk. The provided methods are the real thing; a test overrides the one that it breaks.
+/// What the log asks of a disk. The provided methods are the real thing; a test overrides the one
+/// that it breaks.
 pub trait Disk: Send + Sync + 'static {
     /// May write less than all of `bytes`, as the system call may.
     fn write_at(&self, file: &File, path: &Path, bytes: &[u8], offset: u64) -> io::Result<usize> {
@@ -23,10 +25,14 @@ pub trait Disk: Send + Sync + 'static {
         file.sync_data()
     }
 
-    /// Free space as an ordinary process has it: without the blocks that the file system keeps for root.
+    /// Free space as an ordinary process has it: without the blocks that the file system keeps for
+    /// root.
     fn space(&self, directory: &Path) -> io::Result<DiskSpace> {
         let stat = rustix::fs::statvfs(directory)?;
-        Ok(DiskSpace { free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize), total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize) })
+        Ok(DiskSpace {
+            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+        })
     }
 }
 
@@ -37,7 +43,13 @@ pub struct RealDisk;
 impl Disk for RealDisk {}
 
 /// Writes all of it. On an error nothing is known about the bytes from `offset` on.
-pub(super) fn write_all_at(disk: &dyn Disk, file: &File, path: &Path, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+pub(super) fn write_all_at(
+    disk: &dyn Disk,
+    file: &File,
+    path: &Path,
+    mut bytes: &[u8],
+    mut offset: u64,
+) -> io::Result<()> {
     while !bytes.is_empty() {
         match disk.write_at(file, path, bytes, offset) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -54,5 +66,8 @@ pub(super) fn write_all_at(disk: &dyn Disk, file: &File, path: &Path, mut bytes:
 
 /// Whether more room on the disk would help.
 pub(super) fn is_no_space(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
 }

@@ -1,9 +1,11 @@
 //! The bytes of the log's files.
 //!
-//! A *position* counts the bytes of records since the log began; headers of segments do not count. A segment `{base:020}.seg` holds the records
-//! from position `base` on. Each record carries its length, the event's id and organisation, the time of receipt, checksums of both its header and its
-//! payload, and the position at which its *group* (what one fsync made durable) begins. The header's checksum also covers the log's id and the record's position, so that neither
-//! a stale record nor bytes inside a payload can pass for one.
+//! A *position* counts the bytes of records since the log began; headers of segments do not count.
+//! A segment `{base:020}.seg` holds the records from position `base` on. Each record carries its
+//! length, the event's id and organisation, the time of receipt, checksums of both its header and
+//! its payload, and the position at which its *group* (what one fsync made durable) begins. The
+//! header's checksum also covers the log's id and the record's position, so that neither a stale
+//! record nor bytes inside a payload can pass for one.
 
 use crate::domain::{EventId, OrgId, Timestamp};
 use uuid::Uuid;
@@ -36,7 +38,8 @@ pub(super) struct LogId(pub [u8; 16]);
 pub(super) struct SegmentHeader {
     pub log: LogId,
     pub base: u64,
-    /// Base of the segment before; its own where it is the first. Tells a segment that was moved away from one that is damaged.
+    /// Base of the segment before; its own where it is the first. Tells a segment that was moved
+    /// away from one that is damaged.
     pub previous_base: u64,
 }
 
@@ -66,7 +69,11 @@ impl SegmentHeader {
         if u32_at(bytes, 8) != FORMAT_VERSION {
             return Err("its format is one that this version does not know");
         }
-        Ok(Self { log: LogId(sixteen_at(bytes, 12)), base: u64_at(bytes, 28), previous_base: u64_at(bytes, 36) })
+        Ok(Self {
+            log: LogId(sixteen_at(bytes, 12)),
+            base: u64_at(bytes, 28),
+            previous_base: u64_at(bytes, 36),
+        })
     }
 }
 
@@ -129,7 +136,8 @@ fn header_checksum(log: LogId, position: u64, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&place), &bytes[..60])
 }
 
-/// How far the log is acked and how far it is known to be durable; kept lazily, in two slots by turns.
+/// How far the log is acked and how far it is known to be durable; kept lazily, in two slots by
+/// turns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Mark {
     pub log: LogId,
@@ -185,7 +193,12 @@ mod tests {
         }
 
         #[test]
-        fn a_record_is_one_only_in_its_log_at_its_position(id in any::<[u8; 16]>(), position in any::<u64>(), length in any::<u32>(), bit in 0..RECORD_HEADER * 8) {
+        fn a_record_is_one_only_in_its_log_at_its_position(
+            id in any::<[u8; 16]>(),
+            position in any::<u64>(),
+            length in any::<u32>(),
+            bit in 0..RECORD_HEADER * 8,
+        ) {
             let log = LogId(id);
             let header = RecordHeader {
                 length,

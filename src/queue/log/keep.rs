@@ -1,5 +1,6 @@
-//! The keeper: a thread for what must not hold up the appender. It keeps the ack mark, frees what is acked, watches the disk's space,
-//! and has the next segment ready. It runs on signal and on period, takes no input, and each of its rounds may be skipped or repeated.
+//! The keeper: a thread for what must not hold up the appender. It keeps the ack mark, frees what
+//! is acked, watches the disk's space, and has the next segment ready. It runs on signal and on
+//! period, takes no input, and each of its rounds may be skipped or repeated.
 
 use super::{
     disk::write_all_at,
@@ -42,7 +43,8 @@ impl Keep {
                 break;
             }
             if lock(&self.shared.intake).failed.is_some() {
-                // The disk cannot be trusted with a mark either: what is acked comes back after the restart, and dedupe absorbs it.
+                // The disk cannot be trusted with a mark either: what is acked comes back after the
+                // restart, and dedupe absorbs it.
                 lock(&self.shared.keeper).spare_wanted = false;
                 continue;
             }
@@ -50,12 +52,19 @@ impl Keep {
             if spare_wanted {
                 self.make_spare();
             }
-            let kept = if self.has_unneeded_segments() || self.kept_at.elapsed() >= MARK_EVERY { self.keep_mark() } else { Ok(()) };
+            let kept = if self.has_unneeded_segments() || self.kept_at.elapsed() >= MARK_EVERY {
+                self.keep_mark()
+            } else {
+                Ok(())
+            };
             match kept.and_then(|()| self.free_segments()) {
                 Ok(()) => {}
                 // What is acked is in memory: the next round tries again.
                 Err(AppendError::NoSpace(error)) => warn!(%error, "The disk is full: the ack mark stays where it was"),
-                Err(AppendError::Final { doing, source }) => drop(self.shared.fail(&format!("cannot {doing} {}: {source}", self.shared.directory.display()))),
+                Err(AppendError::Final { doing, source }) => drop(
+                    self.shared
+                        .fail(&format!("cannot {doing} {}: {source}", self.shared.directory.display())),
+                ),
             }
         }
         let _ = self.appender.join();
@@ -71,7 +80,12 @@ impl Keep {
     fn wait(&self) -> (bool, bool) {
         let mut keeper = lock(&self.shared.keeper);
         if !keeper.closing && !keeper.spare_wanted {
-            keeper = self.shared.keep.wait_timeout(keeper, ROUND).unwrap_or_else(PoisonError::into_inner).0;
+            keeper = self
+                .shared
+                .keep
+                .wait_timeout(keeper, ROUND)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         (keeper.closing, keeper.spare_wanted)
     }
@@ -90,16 +104,27 @@ impl Keep {
         };
         match (before, refusal) {
             (None, Some((free_bytes, free_bytes_min))) => {
-                warn!(free_bytes, free_bytes_min, "The queue's disk is nearly full: intake stops until there is room");
+                warn!(
+                    free_bytes,
+                    free_bytes_min, "The queue's disk is nearly full: intake stops until there is room"
+                );
             }
-            (Some(_), None) => info!(free_bytes = space.free_bytes, "The queue's disk has room: intake goes on"),
+            (Some(_), None) => info!(
+                free_bytes = space.free_bytes,
+                "The queue's disk has room: intake goes on"
+            ),
             _ => {}
         }
     }
 
-    /// Without one the appender makes do with a file that grows: slower, never wrong. So an error here is only worth a warning.
+    /// Without one the appender makes do with a file that grows: slower, never wrong. So an error
+    /// here is only worth a warning.
     fn make_spare(&self) {
-        let made = Spare::make(&*self.shared.disk, &self.shared.directory, self.shared.settings.segment_bytes);
+        let made = Spare::make(
+            &*self.shared.disk,
+            &self.shared.directory,
+            self.shared.settings.segment_bytes,
+        );
         let mut keeper = lock(&self.shared.keeper);
         keeper.spare_wanted = false;
         match made {
@@ -110,7 +135,9 @@ impl Keep {
 
     fn has_unneeded_segments(&self) -> bool {
         let acked = lock(&self.shared.consumed).acked();
-        lock(&self.shared.segments).first_key_value().is_some_and(|(_, first)| first.end() <= acked)
+        lock(&self.shared.segments)
+            .first_key_value()
+            .is_some_and(|(_, first)| first.end() <= acked)
     }
 
     fn keep_mark(&mut self) -> Result<(), AppendError> {
@@ -125,7 +152,10 @@ impl Keep {
         let mut freed = false;
         while let Some(first) = {
             let segments = lock(&self.shared.segments);
-            segments.first_key_value().map(|(_, first)| first.clone()).filter(|first| first.end() <= acked)
+            segments
+                .first_key_value()
+                .map(|(_, first)| first.clone())
+                .filter(|first| first.end() <= acked)
         } {
             match fs::remove_file(&first.path) {
                 // Someone tidied up; it was not needed.
@@ -152,10 +182,20 @@ fn keep_mark(shared: &Shared, marks: &File, turn: &mut u64, kept: &mut Option<(u
     }
     let active_base = lock(&shared.segments).last_key_value().map_or(0, |(base, _)| *base);
     *turn += 1;
-    let mark = Mark { log: shared.log, turn: *turn, acked, durable, active_base };
+    let mark = Mark {
+        log: shared.log,
+        turn: *turn,
+        acked,
+        durable,
+        active_base,
+    };
     let path = shared.directory.join(MARKS);
-    write_all_at(&*shared.disk, marks, &path, &mark.to_bytes(), (*turn % 2) * MARK_SLOT).map_err(AppendError::of_write("write the ack mark in"))?;
-    shared.disk.sync(marks, &path).map_err(AppendError::of_sync("fsync the ack mark in"))?;
+    write_all_at(&*shared.disk, marks, &path, &mark.to_bytes(), (*turn % 2) * MARK_SLOT)
+        .map_err(AppendError::of_write("write the ack mark in"))?;
+    shared
+        .disk
+        .sync(marks, &path)
+        .map_err(AppendError::of_sync("fsync the ack mark in"))?;
     *kept = Some((acked, durable));
     Ok(())
 }

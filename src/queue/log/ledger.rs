@@ -19,13 +19,18 @@ pub(super) struct Ledger {
     end: u64,
     events: u64,
     by_org: HashMap<OrgId, u64>,
-    /// When events at some positions were received, so that the oldest one's time is known without reading the file.
+    /// When events at some positions were received, so that the oldest one's time is known without
+    /// reading the file.
     timeline: VecDeque<(u64, Timestamp)>,
 }
 
 impl Ledger {
     pub fn starting_at(start: u64) -> Self {
-        Self { start, end: start, ..Self::default() }
+        Self {
+            start,
+            end: start,
+            ..Self::default()
+        }
     }
 
     pub fn start(&self) -> u64 {
@@ -36,7 +41,8 @@ impl Ledger {
         self.events
     }
 
-    /// Bytes of the log from the oldest event that is not acked on. One that stays unacked holds all behind it, as it does on the disk.
+    /// Bytes of the log from the oldest event that is not acked on. One that stays unacked holds
+    /// all behind it, as it does on the disk.
     pub fn held(&self) -> u64 {
         self.end - self.start
     }
@@ -52,7 +58,10 @@ impl Ledger {
     /// Whether there is room for a record of this organisation (rule 22).
     pub fn admit(&self, org: OrgId, record_bytes: u64, bytes_max: u64) -> Result<(), PublishError> {
         if self.held() + record_bytes > bytes_max {
-            return Err(PublishError::Full { bytes: self.held(), bytes_max });
+            return Err(PublishError::Full {
+                bytes: self.held(),
+                bytes_max,
+            });
         }
         if self.held() > bytes_max / 2 {
             let bytes = self.by_org.get(&org).copied().unwrap_or(0);
@@ -68,7 +77,12 @@ impl Ledger {
         let bytes = record.record_bytes();
         let place = (self.end, record.received_at);
         let wanted = self.timeline.back().is_none_or(|(position, received_at)| {
-            self.end - position >= TIMELINE_BYTES || record.received_at.since(*received_at).max(received_at.since(record.received_at)) >= TIMELINE_SPAN
+            self.end - position >= TIMELINE_BYTES
+                || record
+                    .received_at
+                    .since(*received_at)
+                    .max(received_at.since(record.received_at))
+                    >= TIMELINE_SPAN
         });
         if wanted {
             self.timeline.push_back(place);
@@ -103,7 +117,11 @@ impl Ledger {
     /// Everything before `start` is acked.
     pub fn advance(&mut self, start: u64) {
         self.start = start.clamp(self.start, self.end);
-        while self.timeline.get(1).is_some_and(|(position, _)| *position <= self.start) {
+        while self
+            .timeline
+            .get(1)
+            .is_some_and(|(position, _)| *position <= self.start)
+        {
             self.timeline.pop_front();
         }
         if self.start == self.end {
@@ -155,17 +173,33 @@ mod tests {
     fn the_limit_is_exact() {
         let ledger = filled(&[(1, 9_000), (2, 40_000)]);
         assert!(ledger.admit(org(3), 51_000, BYTES_MAX).is_ok());
-        assert!(matches!(ledger.admit(org(3), 51_001, BYTES_MAX), Err(PublishError::Full { bytes: 49_000, .. })));
+        assert!(matches!(
+            ledger.admit(org(3), 51_001, BYTES_MAX),
+            Err(PublishError::Full { bytes: 49_000, .. })
+        ));
     }
 
     #[test]
     fn a_share_counts_only_above_half_and_over_a_tenth() {
         // (what the first and the others hold, whether the first may have more)
-        for (first, others, taken) in
-            [(50_000, 0, true), (50_001, 0, false), (10_000, 50_000, true), (10_001, 50_000, false), (10_001, 39_999, true), (10_001, 40_000, false)]
-        {
-            let ledger = filled(&if others == 0 { vec![(1, first)] } else { vec![(1, first), (2, others)] });
-            assert_eq!(ledger.admit(org(1), 100, BYTES_MAX).is_ok(), taken, "{first} and {others}");
+        for (first, others, taken) in [
+            (50_000, 0, true),
+            (50_001, 0, false),
+            (10_000, 50_000, true),
+            (10_001, 50_000, false),
+            (10_001, 39_999, true),
+            (10_001, 40_000, false),
+        ] {
+            let ledger = filled(&if others == 0 {
+                vec![(1, first)]
+            } else {
+                vec![(1, first), (2, others)]
+            });
+            assert_eq!(
+                ledger.admit(org(1), 100, BYTES_MAX).is_ok(),
+                taken,
+                "{first} and {others}"
+            );
             assert!(ledger.admit(org(3), 100, BYTES_MAX).is_ok(), "others go on");
         }
     }
@@ -177,7 +211,15 @@ mod tests {
             ledger.add(&record(2, 1_000, n * 10));
         }
         ledger.cut(std::iter::repeat_n((org(2), 1_000), 5));
-        assert_eq!((ledger.held(), ledger.events(), ledger.by_org.len(), ledger.timeline.len()), (9_000, 1, 1, 1));
+        assert_eq!(
+            (
+                ledger.held(),
+                ledger.events(),
+                ledger.by_org.len(),
+                ledger.timeline.len()
+            ),
+            (9_000, 1, 1, 1)
+        );
     }
 
     #[test]
@@ -186,11 +228,23 @@ mod tests {
         for _ in 0..1_000 {
             ledger.add(&record(1, 1_000, 5));
         }
-        assert!(ledger.timeline.len() <= 16, "{} places for a megabyte", ledger.timeline.len());
+        assert!(
+            ledger.timeline.len() <= 16,
+            "{} places for a megabyte",
+            ledger.timeline.len()
+        );
         for _ in 0..1_000 {
             ledger.release(org(1), 1_000);
         }
         ledger.advance(1_000_000);
-        assert_eq!((ledger.oldest_received_at(), ledger.timeline.len(), ledger.by_org.len(), ledger.held()), (None, 0, 0, 0));
+        assert_eq!(
+            (
+                ledger.oldest_received_at(),
+                ledger.timeline.len(),
+                ledger.by_org.len(),
+                ledger.held()
+            ),
+            (None, 0, 0, 0)
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! The log: append-only segments on local disk. The embedded queue is one, a spool is another.
 //!
-//! `queue::connect` and the spool enter. **Invariant:** one appender writes, one group at a time, and nobody is told of an event, neither its publisher nor
-//! the consumer, before the fsync of its group returned well. Rule 24; why so: `docs/decisions/0001-embedded-queue.md`.
+//! `queue::connect` and the spool enter. **Invariant:** one appender writes, one group at a time,
+//! and nobody is told of an event, neither its publisher nor the consumer, before the fsync of its
+//! group returned well. Rule 24; why so: `docs/decisions/0001-embedded-queue.md`.
 
 mod append;
 mod deliver;
@@ -47,29 +48,38 @@ const FREE_BYTES_MIN: u64 = 512 << 20;
 
 #[derive(Clone, Debug)]
 pub struct LogSettings {
-    /// Bytes of the log from the oldest event that is not acked on, at most. Above it publishers get [`PublishError::Full`].
+    /// Bytes of the log from the oldest event that is not acked on, at most. Above it publishers
+    /// get [`PublishError::Full`].
     pub bytes_max: u64,
     /// Room of a segment. A group that is larger than a segment gets one of its own.
     pub segment_bytes: u64,
     /// Bytes of one event with its attributes, at most.
     pub event_bytes_max: usize,
-    /// Intake stops below this much free disk (rule 13). `None`: 512 MiB or 5% of the disk, whichever is more.
+    /// Intake stops below this much free disk (rule 13). `None`: 512 MiB or 5% of the disk,
+    /// whichever is more.
     pub disk_free_bytes_min: Option<u64>,
 }
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { bytes_max: 4 << 30, segment_bytes: 64 << 20, event_bytes_max: 2 << 20, disk_free_bytes_min: None }
+        Self {
+            bytes_max: 4 << 30,
+            segment_bytes: 64 << 20,
+            event_bytes_max: 2 << 20,
+            disk_free_bytes_min: None,
+        }
     }
 }
 
 impl LogSettings {
     fn free_bytes_min(&self, space: Option<DiskSpace>) -> u64 {
-        self.disk_free_bytes_min.unwrap_or_else(|| space.map_or(FREE_BYTES_MIN, |space| FREE_BYTES_MIN.max(space.total_bytes / 20)))
+        self.disk_free_bytes_min
+            .unwrap_or_else(|| space.map_or(FREE_BYTES_MIN, |space| FREE_BYTES_MIN.max(space.total_bytes / 20)))
     }
 }
 
-/// A log that is open. Dropping it writes what was taken and waits for that; [`EventQueue::close`] does the same without holding up the runtime.
+/// A log that is open. Dropping it writes what was taken and waits for that; [`EventQueue::close`]
+/// does the same without holding up the runtime.
 pub struct LogQueue {
     shared: Arc<Shared>,
     ended: watch::Receiver<bool>,
@@ -78,16 +88,20 @@ pub struct LogQueue {
 
 impl std::fmt::Debug for LogQueue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LogQueue").field("directory", &self.shared.directory).finish_non_exhaustive()
+        f.debug_struct("LogQueue")
+            .field("directory", &self.shared.directory)
+            .finish_non_exhaustive()
     }
 }
 
 impl LogQueue {
-    /// Opens the log in `directory`, which is created if it is missing, and recovers what the process before left.
-    /// Every backend is given the clock; the log needs none, its events bring their times.
+    /// Opens the log in `directory`, which is created if it is missing, and recovers what the
+    /// process before left. Every backend is given the clock; the log needs none, its events bring
+    /// their times.
     ///
     /// # Errors
-    /// Another process holds the directory, a segment is damaged, or the disk cannot be written to. Nothing was changed then.
+    /// Another process holds the directory, a segment is damaged, or the disk cannot be written to.
+    /// Nothing was changed then.
     pub async fn open(directory: &Path, settings: LogSettings, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
         Self::open_on(Arc::new(RealDisk), directory, settings, clock).await
     }
@@ -97,9 +111,16 @@ impl LogQueue {
     /// # Errors
     /// As [`LogQueue::open`].
     #[doc(hidden)]
-    pub async fn open_on(disk: Arc<dyn Disk>, directory: &Path, settings: LogSettings, _clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
+    pub async fn open_on(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        settings: LogSettings,
+        _clock: Arc<dyn Clock>,
+    ) -> Result<Self, ConnectError> {
         let directory = directory.to_owned();
-        tokio::task::spawn_blocking(move || open(disk, &directory, settings)).await.expect("opening does not panic and is not aborted")
+        tokio::task::spawn_blocking(move || open(disk, &directory, settings))
+            .await
+            .expect("opening does not panic and is not aborted")
     }
 
     /// For tests: a record whose payload is no envelope.
@@ -108,11 +129,20 @@ impl LogQueue {
     /// As [`EventQueue::publish`].
     #[doc(hidden)]
     pub async fn publish_bytes(&self, payload: &[u8]) -> Result<(), PublishError> {
-        let heading = Heading { id: EventId::generate(), org: OrgId::from_uuid(Uuid::nil()), received_at: Timestamp::default(), bytes: payload.len() };
+        let heading = Heading {
+            id: EventId::generate(),
+            org: OrgId::from_uuid(Uuid::nil()),
+            received_at: Timestamp::default(),
+            bytes: payload.len(),
+        };
         self.offer(&heading, &mut |into| into.extend_from_slice(payload)).await
     }
 
-    async fn offer(&self, heading: &Heading, encode: &mut (dyn FnMut(&mut Vec<u8>) + Send)) -> Result<(), PublishError> {
+    async fn offer(
+        &self,
+        heading: &Heading,
+        encode: &mut (dyn FnMut(&mut Vec<u8>) + Send),
+    ) -> Result<(), PublishError> {
         loop {
             match self.shared.offer(heading, encode)? {
                 Ok(group) => return group.wait().await,
@@ -138,21 +168,35 @@ fn open(disk: Arc<dyn Disk>, directory: &Path, mut settings: LogSettings) -> Res
     let lock = take_lock(directory)?;
     let recovered = recover(&*disk, directory)?;
     if let Some(parent) = directory.canonicalize().ok().as_deref().and_then(Path::parent) {
-        // The directory's own entry has to survive too; a parent that may not be read was there before us.
+        // The directory's own entry has to survive too; a parent that may not be read was there
+        // before us.
         let _ = segment::sync_directory(&*disk, parent);
     }
 
     let marks_path = directory.join(MARKS);
-    let marks = File::options().read(true).write(true).create(true).truncate(false).open(&marks_path).map_err(io_error("open", &marks_path))?;
-    // What a process left is never appended to: it ends where it ends, and this one begins a segment of its own.
-    let header = SegmentHeader { log: recovered.log, base: recovered.end, previous_base: recovered.previous_base };
+    let marks = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&marks_path)
+        .map_err(io_error("open", &marks_path))?;
+    // What a process left is never appended to: it ends where it ends, and this one begins a
+    // segment of its own.
+    let header = SegmentHeader {
+        log: recovered.log,
+        base: recovered.end,
+        previous_base: recovered.previous_base,
+    };
     let first_room = HURRIED_ROOM.min(settings.segment_bytes);
     let first = match Spare::make(&*disk, directory, first_room) {
         // On a full disk what is there has to be worked off, and that needs an open queue.
         Err(error) if is_no_space(&error) => Spare::hurry(directory, first_room),
         made => made,
     };
-    let active = first.map_err(io_error("create a segment in", directory))?.begin(&*disk, directory, header);
+    let active = first
+        .map_err(io_error("create a segment in", directory))?
+        .begin(&*disk, directory, header);
     let active = active.map_err(|error| match error {
         AppendError::NoSpace(source) => io_error("create a segment in", directory)(source),
         AppendError::Final { doing, source } => io_error(doing, directory)(source),
@@ -174,7 +218,9 @@ fn open(disk: Arc<dyn Disk>, directory: &Path, mut settings: LogSettings) -> Res
             group_base: recovered.end,
             ledger: recovered.ledger,
             space,
-            refusal: space.filter(|space| space.free_bytes < free_bytes_min).map(|space| (space.free_bytes, free_bytes_min)),
+            refusal: space
+                .filter(|space| space.free_bytes < free_bytes_min)
+                .map(|space| (space.free_bytes, free_bytes_min)),
             closing: false,
             failed: None,
             appender_waits: false,
@@ -190,26 +236,57 @@ fn open(disk: Arc<dyn Disk>, directory: &Path, mut settings: LogSettings) -> Res
         damaged: AtomicBool::new(false),
         settings,
     });
-    let spawn =
-        |name: &str, run: Box<dyn FnOnce() + Send>| thread::Builder::new().name(name.into()).spawn(run).map_err(io_error("start the threads of", directory));
-    let appender = Appender { shared: shared.clone(), active };
+    let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+        thread::Builder::new()
+            .name(name.into())
+            .spawn(run)
+            .map_err(io_error("start the threads of", directory))
+    };
+    let appender = Appender {
+        shared: shared.clone(),
+        active,
+    };
     let appender = spawn("queue-appender", Box::new(move || appender.run()))?;
     let (ended, has_ended) = watch::channel(false);
-    let keep = Keep { shared: shared.clone(), appender, marks, turn: recovered.turn, kept: None, kept_at: Instant::now(), lock, ended };
+    let keep = Keep {
+        shared: shared.clone(),
+        appender,
+        marks,
+        turn: recovered.turn,
+        kept: None,
+        kept_at: Instant::now(),
+        lock,
+        ended,
+    };
     let keeper = spawn("queue-keeper", Box::new(move || keep.run()))?;
-    Ok(LogQueue { shared, ended: has_ended, keeper: Some(keeper) })
+    Ok(LogQueue {
+        shared,
+        ended: has_ended,
+        keeper: Some(keeper),
+    })
 }
 
-/// One process a directory (rule 15). The system lets go of the lock when the process ends, however it does.
+/// One process a directory (rule 15). The system lets go of the lock when the process ends, however
+/// it does.
 fn take_lock(directory: &Path) -> Result<File, ConnectError> {
     let path = directory.join("lock");
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io_error("open", &path))?;
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(io_error("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(ConnectError::InUse { directory: directory.display().to_string() }),
-        Err(TryLockError::Error(source)) if source.kind() == io::ErrorKind::Unsupported => {
-            Err(ConnectError::Io { doing: "lock (its file system has no locks; use a local disk)", path: path.display().to_string(), source })
-        }
+        Err(TryLockError::WouldBlock) => Err(ConnectError::InUse {
+            directory: directory.display().to_string(),
+        }),
+        Err(TryLockError::Error(source)) if source.kind() == io::ErrorKind::Unsupported => Err(ConnectError::Io {
+            doing: "lock (its file system has no locks; use a local disk)",
+            path: path.display().to_string(),
+            source,
+        }),
         Err(TryLockError::Error(source)) => Err(io_error("lock", &path)(source)),
     }
 }

@@ -1,7 +1,10 @@
-//! Opening what a process left behind: reads from the ack mark to the end, tells a torn tail from damage, and changes nothing before all of it is read.
+//! Opening what a process left behind: reads from the ack mark to the end, tells a torn tail from
+//! damage, and changes nothing before all of it is read.
 //!
-//! A group is written only after the one before it was fsynced, so at most the last group can be incomplete. What does not check out is a *torn tail* when
-//! no record of a later group follows it, no later segment exists, and the mark does not call it durable. Everything else is damage, and a person decides.
+//! A group is written only after the one before it was fsynced, so at most the last group can be
+//! incomplete. What does not check out is a *torn tail* when no record of a later group follows it,
+//! no later segment exists, and the mark does not call it durable. Everything else is damage, and a
+//! person decides.
 
 use super::{
     disk::Disk,
@@ -39,11 +42,19 @@ pub(super) struct Recovered {
 }
 
 pub(super) fn io_error(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> ConnectError {
-    move |source| ConnectError::Io { doing, path: path.display().to_string(), source }
+    move |source| ConnectError::Io {
+        doing,
+        path: path.display().to_string(),
+        source,
+    }
 }
 
 fn damaged(path: &Path, offset: u64, reason: impl Into<String>) -> ConnectError {
-    ConnectError::Damaged { segment: path.display().to_string(), offset, reason: reason.into() }
+    ConnectError::Damaged {
+        segment: path.display().to_string(),
+        offset,
+        reason: reason.into(),
+    }
 }
 
 /// A segment's file, opened and its header read.
@@ -58,19 +69,29 @@ struct Found {
 pub(super) fn recover(disk: &dyn Disk, directory: &Path) -> Result<Recovered, ConnectError> {
     let mark = read_mark(directory)?;
     let found = find_segments(directory)?;
-    let log = found.first().map(|first| first.header.log).or(mark.map(|mark| mark.log)).unwrap_or_else(|| LogId(*EventId::generate().as_bytes()));
+    let log = found
+        .first()
+        .map(|first| first.header.log)
+        .or(mark.map(|mark| mark.log))
+        .unwrap_or_else(|| LogId(*EventId::generate().as_bytes()));
     if let Some(other) = found.iter().find(|found| found.header.log != log) {
-        return Err(damaged(&other.path, 0, "it belongs to another queue than the segments before it"));
+        return Err(damaged(
+            &other.path,
+            0,
+            "it belongs to another queue than the segments before it",
+        ));
     }
     let mark = mark.filter(|mark| mark.log == log);
     if mark.is_none() && !found.is_empty() {
-        warn!(directory = %directory.display(), "The queue's ack mark is missing: every event that its segments hold is delivered again");
+        warn!(directory = %directory.display(), "The queue's ack mark is missing: every event that its segments hold \
+            is delivered again");
     }
 
     let first_base = found.first().map_or(0, |first| first.header.base);
     let acked = mark.map_or(first_base, |mark| mark.acked.max(first_base));
     let durable = mark.map_or(0, |mark| mark.durable);
-    // Without the segment that the mark calls active, that one was moved away, and what the mark says of it says nothing of the others.
+    // Without the segment that the mark calls active, that one was moved away, and what the mark
+    // says of it says nothing of the others.
     let active_is_here = mark.is_some_and(|mark| found.iter().any(|found| found.header.base >= mark.active_base));
 
     let mut recovered = Recovered {
@@ -91,7 +112,8 @@ pub(super) fn recover(disk: &dyn Disk, directory: &Path) -> Result<Recovered, Co
             continue;
         }
         if segment.header.base > recovered.end {
-            warn!(missing_bytes = segment.header.base - recovered.end, segment = %segment.path.display(), "Segments before this one were moved away: their events are skipped");
+            warn!(missing_bytes = segment.header.base - recovered.end, segment = %segment.path.display(), "Segments \
+                before this one were moved away: their events are skipped");
             recovered.ledger.skip_to(segment.header.base);
         }
         let from = acked.max(segment.header.base);
@@ -100,17 +122,27 @@ pub(super) fn recover(disk: &dyn Disk, directory: &Path) -> Result<Recovered, Co
         let offset = SEGMENT_HEADER as u64 + (scanned.end - segment.header.base);
         if next.is_some() {
             let reason = scanned.problem.unwrap_or("records are missing");
-            if contiguous && next.is_some_and(|next| next.header.base != scanned.end) || !contiguous && last_byte(segment, offset)?.is_some() {
+            if contiguous && next.is_some_and(|next| next.header.base != scanned.end)
+                || !contiguous && last_byte(segment, offset)?.is_some()
+            {
                 return Err(damaged(&segment.path, offset, reason));
             }
         } else {
             let last_byte = last_byte(segment, offset)?;
             if active_is_here && scanned.end < durable {
-                return Err(damaged(&segment.path, offset, scanned.problem.unwrap_or("records that were durable are missing")));
+                return Err(damaged(
+                    &segment.path,
+                    offset,
+                    scanned.problem.unwrap_or("records that were durable are missing"),
+                ));
             }
             if let Some(last_byte) = last_byte {
                 if later_group_follows(segment, scanned.end, last_byte)? {
-                    return Err(damaged(&segment.path, offset, scanned.problem.unwrap_or("zeros stand where a record was")));
+                    return Err(damaged(
+                        &segment.path,
+                        offset,
+                        scanned.problem.unwrap_or("zeros stand where a record was"),
+                    ));
                 }
                 recovered.torn_bytes = last_byte + 1 - offset;
             }
@@ -118,7 +150,10 @@ pub(super) fn recover(disk: &dyn Disk, directory: &Path) -> Result<Recovered, Co
         }
         recovered.end = scanned.end;
         recovered.previous_base = segment.header.base;
-        recovered.segments.insert(segment.header.base, Segment::new(directory, segment.header.base, scanned.end));
+        recovered.segments.insert(
+            segment.header.base,
+            Segment::new(directory, segment.header.base, scanned.end),
+        );
     }
     // From here on the directory is changed.
     let io = io_error("clean up", directory);
@@ -127,10 +162,16 @@ pub(super) fn recover(disk: &dyn Disk, directory: &Path) -> Result<Recovered, Co
     }
     if let Some((segment, offset)) = cut {
         // A cut tail must not come back: it leaves the disk before anything is appended behind it.
-        let file = File::options().write(true).open(&segment.path).map_err(io_error("open", &segment.path))?;
-        file.set_len(offset).and_then(|()| file.sync_all()).map_err(io_error("cut the torn tail of", &segment.path))?;
+        let file = File::options()
+            .write(true)
+            .open(&segment.path)
+            .map_err(io_error("open", &segment.path))?;
+        file.set_len(offset)
+            .and_then(|()| file.sync_all())
+            .map_err(io_error("cut the torn tail of", &segment.path))?;
         if recovered.torn_bytes > 0 {
-            warn!(segment = %segment.path.display(), torn_bytes = recovered.torn_bytes, "Cut a torn tail: its group was never confirmed to a sender");
+            warn!(segment = %segment.path.display(), torn_bytes = recovered.torn_bytes, "Cut a torn tail: its group \
+                was never confirmed to a sender");
             catalogue::QUEUE_TORN_BYTES.count(recovered.torn_bytes, &[]);
         }
         if offset == SEGMENT_HEADER as u64 {
@@ -160,7 +201,10 @@ fn read_mark(directory: &Path) -> Result<Option<Mark>, ConnectError> {
         Err(error) => return Err(io_error("read", &path)(error)),
     };
     let slot = usize::try_from(MARK_SLOT).unwrap_or(usize::MAX);
-    Ok([0, slot].into_iter().filter_map(|at| Mark::from_bytes(bytes.get(at..(at + MARK_BYTES).min(bytes.len()))?)).max_by_key(|mark| mark.turn))
+    Ok([0, slot]
+        .into_iter()
+        .filter_map(|at| Mark::from_bytes(bytes.get(at..(at + MARK_BYTES).min(bytes.len()))?))
+        .max_by_key(|mark| mark.turn))
 }
 
 fn find_segments(directory: &Path) -> Result<Vec<Found>, ConnectError> {
@@ -176,7 +220,10 @@ fn find_segments(directory: &Path) -> Result<Vec<Found>, ConnectError> {
         }
     }
     bases.sort_unstable();
-    bases.into_iter().map(|base| open_segment(path_of(directory, base), base)).collect()
+    bases
+        .into_iter()
+        .map(|base| open_segment(path_of(directory, base), base))
+        .collect()
 }
 
 fn open_segment(path: PathBuf, base: u64) -> Result<Found, ConnectError> {
@@ -188,7 +235,12 @@ fn open_segment(path: PathBuf, base: u64) -> Result<Found, ConnectError> {
     if header.base != base {
         return Err(damaged(&path, 28, "its name is that of another segment"));
     }
-    Ok(Found { header, path, file, bytes })
+    Ok(Found {
+        header,
+        path,
+        file,
+        bytes,
+    })
 }
 
 /// Fills `into` with up to `bytes` bytes from `offset` on; fewer only at the end of the file.
@@ -221,7 +273,8 @@ fn scan(segment: &Found, from: u64, ledger: &mut Ledger) -> Result<Scanned, Conn
     let mut window = Vec::new();
     let mut at = 0;
     let refill = |window: &mut Vec<u8>, position: u64, bytes: usize| {
-        read_up_to(&segment.file, window, bytes, SEGMENT_HEADER as u64 + (position - base)).map_err(io_error("read", &segment.path))
+        read_up_to(&segment.file, window, bytes, SEGMENT_HEADER as u64 + (position - base))
+            .map_err(io_error("read", &segment.path))
     };
     loop {
         if window.len() - at < RECORD_HEADER {
@@ -231,15 +284,26 @@ fn scan(segment: &Found, from: u64, ledger: &mut Ledger) -> Result<Scanned, Conn
         let rest = &window[at..];
         let head = &rest[..rest.len().min(RECORD_HEADER)];
         if head.iter().all(|byte| *byte == 0) {
-            return Ok(Scanned { end: position, problem: None });
+            return Ok(Scanned {
+                end: position,
+                problem: None,
+            });
         }
         let header = match RecordHeader::from_bytes(head, segment.header.log, position) {
             Ok(header) => header,
-            Err(problem) => return Ok(Scanned { end: position, problem: Some(problem) }),
+            Err(problem) => {
+                return Ok(Scanned {
+                    end: position,
+                    problem: Some(problem),
+                });
+            }
         };
         let left = segment.bytes.saturating_sub(SEGMENT_HEADER as u64 + (position - base));
         if header.record_bytes() > left {
-            return Ok(Scanned { end: position, problem: Some("the file ends inside a record") });
+            return Ok(Scanned {
+                end: position,
+                problem: Some("the file ends inside a record"),
+            });
         }
         let whole = RECORD_HEADER + header.length as usize;
         if rest.len() < whole {
@@ -247,10 +311,16 @@ fn scan(segment: &Found, from: u64, ledger: &mut Ledger) -> Result<Scanned, Conn
             at = 0;
         }
         let Some(payload) = window.get(at + RECORD_HEADER..at + whole) else {
-            return Ok(Scanned { end: position, problem: Some("the file ends inside a record") });
+            return Ok(Scanned {
+                end: position,
+                problem: Some("the file ends inside a record"),
+            });
         };
         if crc32c::crc32c(payload) != header.payload_checksum {
-            return Ok(Scanned { end: position, problem: Some("the checksum of a record is wrong") });
+            return Ok(Scanned {
+                end: position,
+                problem: Some("the checksum of a record is wrong"),
+            });
         }
         ledger.add(&header);
         position += header.record_bytes();
@@ -270,14 +340,18 @@ fn last_byte(segment: &Found, offset: u64) -> Result<Option<u64>, ConnectError> 
             break;
         }
         if window[..] != zeros[..window.len()] {
-            last = window.iter().rposition(|byte| *byte != 0).map(|index| at + index as u64);
+            last = window
+                .iter()
+                .rposition(|byte| *byte != 0)
+                .map(|index| at + index as u64);
         }
         at += window.len() as u64;
     }
     Ok(last)
 }
 
-/// Whether, behind bytes at `end` that do not check out, a record stands whose group began later: then the group at `end` had been fsynced.
+/// Whether, behind bytes at `end` that do not check out, a record stands whose group began later:
+/// then the group at `end` had been fsynced.
 fn later_group_follows(segment: &Found, end: u64, last_byte: u64) -> Result<bool, ConnectError> {
     let base = segment.header.base;
     let first = SEGMENT_HEADER as u64 + (end - base);
@@ -285,13 +359,16 @@ fn later_group_follows(segment: &Found, end: u64, last_byte: u64) -> Result<bool
     let mut at = first;
     while at <= last_byte {
         // Windows overlap by a header, so that none is missed at a border.
-        read_up_to(&segment.file, &mut window, READ_BYTES + RECORD_HEADER, at).map_err(io_error("read", &segment.path))?;
+        read_up_to(&segment.file, &mut window, READ_BYTES + RECORD_HEADER, at)
+            .map_err(io_error("read", &segment.path))?;
         for index in 0..window.len().min(READ_BYTES) {
             if window[index] != RECORD_MARKER[0] || !window[index..].starts_with(&RECORD_MARKER) {
                 continue;
             }
             let position = base + (at + index as u64 - SEGMENT_HEADER as u64);
-            if RecordHeader::from_bytes(&window[index..], segment.header.log, position).is_ok_and(|header| header.group > end) {
+            if RecordHeader::from_bytes(&window[index..], segment.header.log, position)
+                .is_ok_and(|header| header.group > end)
+            {
                 return Ok(true);
             }
         }
@@ -323,13 +400,25 @@ mod tests {
             payload_checksum: crc32c::crc32c(b"whole"),
         };
         let mut file = File::create(path_of(&directory, 0)).unwrap();
-        file.write_all(&SegmentHeader { log, base: 0, previous_base: 0 }.to_bytes()).unwrap();
+        file.write_all(
+            &SegmentHeader {
+                log,
+                base: 0,
+                previous_base: 0,
+            }
+            .to_bytes(),
+        )
+        .unwrap();
         file.write_all(&header.to_bytes(log, 0)).unwrap();
         file.write_all(b"whole").unwrap();
-        file.write_all(&RecordHeader { group: 69, ..header }.to_bytes(log, 69)).unwrap();
+        file.write_all(&RecordHeader { group: 69, ..header }.to_bytes(log, 69))
+            .unwrap();
         file.write_all(b"who\0\0\0\0\0").unwrap();
         let recovered = recover(&RealDisk, &directory).unwrap();
-        assert_eq!((recovered.torn_bytes, recovered.end, recovered.ledger.events()), (64 + 3, 69, 1));
+        assert_eq!(
+            (recovered.torn_bytes, recovered.end, recovered.ledger.events()),
+            (64 + 3, 69, 1)
+        );
         assert_eq!(fs::metadata(path_of(&directory, 0)).unwrap().len(), 64 + 69);
         assert_eq!(recover(&RealDisk, &directory).unwrap().torn_bytes, 0);
         fs::remove_dir_all(directory).unwrap();

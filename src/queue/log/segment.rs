@@ -14,8 +14,9 @@ use std::{
     },
 };
 
-/// Where the keeper makes a segment ready, and where the appender does when it cannot wait. A segment gets its name when it is complete, so that whatever
-/// has a segment's name has a segment's header.
+/// Where the keeper makes a segment ready, and where the appender does when it cannot wait. A
+/// segment gets its name when it is complete, so that whatever has a segment's name has a segment's
+/// header.
 pub(super) const SPARE: &str = "spare.tmp";
 pub(super) const HURRIED: &str = "hurried.tmp";
 const FILL: usize = 1 << 20;
@@ -25,16 +26,24 @@ const FILL: usize = 1 << 20;
 pub(super) enum AppendError {
     /// No room on the disk: this group is lost, the next may fit.
     NoSpace(io::Error),
-    /// Nothing is known about the disk any more: the log takes nothing until the process starts again.
+    /// Nothing is known about the disk any more: the log takes nothing until the process starts
+    /// again.
     Final { doing: &'static str, source: io::Error },
 }
 
 impl AppendError {
     pub fn of_write(doing: &'static str) -> impl Fn(io::Error) -> Self {
-        move |source| if is_no_space(&source) { Self::NoSpace(source) } else { Self::Final { doing, source } }
+        move |source| {
+            if is_no_space(&source) {
+                Self::NoSpace(source)
+            } else {
+                Self::Final { doing, source }
+            }
+        }
     }
 
-    /// An fsync that failed is never tried again: the kernel forgets the pages, and the next one would say that all is well.
+    /// An fsync that failed is never tried again: the kernel forgets the pages, and the next one
+    /// would say that all is well.
     pub fn of_sync(doing: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::Final { doing, source }
     }
@@ -51,7 +60,11 @@ pub(super) struct Segment {
 
 impl Segment {
     pub fn new(directory: &Path, base: u64, end: u64) -> Arc<Self> {
-        Arc::new(Self { base, path: path_of(directory, base), end: AtomicU64::new(end) })
+        Arc::new(Self {
+            base,
+            path: path_of(directory, base),
+            end: AtomicU64::new(end),
+        })
     }
 
     pub fn end(&self) -> u64 {
@@ -96,7 +109,8 @@ pub(super) struct Spare {
 }
 
 impl Spare {
-    /// A file for `room` bytes of records, full of zeros: to write over what is there changes no metadata, which halves the time of a small group's fsync.
+    /// A file for `room` bytes of records, full of zeros: to write over what is there changes no
+    /// metadata, which halves the time of a small group's fsync.
     pub fn make(disk: &dyn Disk, directory: &Path, room: u64) -> io::Result<Self> {
         let path = directory.join(SPARE);
         let file = create(&path)?;
@@ -115,22 +129,37 @@ impl Spare {
     /// An empty file that grows as it is written to: slower, but there at once.
     pub fn hurry(directory: &Path, room: u64) -> io::Result<Self> {
         let path = directory.join(HURRIED);
-        Ok(Self { file: create(&path)?, path, room })
+        Ok(Self {
+            file: create(&path)?,
+            path,
+            room,
+        })
     }
 
     /// Gives it a header and its name. On return both stand on the disk.
     pub fn begin(self, disk: &dyn Disk, directory: &Path, header: SegmentHeader) -> Result<Active, AppendError> {
-        write_all_at(disk, &self.file, &self.path, &header.to_bytes(), 0).map_err(AppendError::of_write("write the header of a segment in"))?;
-        disk.sync(&self.file, &self.path).map_err(AppendError::of_sync("fsync a segment in"))?;
+        write_all_at(disk, &self.file, &self.path, &header.to_bytes(), 0)
+            .map_err(AppendError::of_write("write the header of a segment in"))?;
+        disk.sync(&self.file, &self.path)
+            .map_err(AppendError::of_sync("fsync a segment in"))?;
         let segment = Segment::new(directory, header.base, u64::MAX);
         fs::rename(&self.path, &segment.path).map_err(AppendError::of_write("name a segment in"))?;
         sync_directory(disk, directory).map_err(AppendError::of_sync("fsync the directory of"))?;
-        Ok(Active { segment, file: self.file, room: self.room })
+        Ok(Active {
+            segment,
+            file: self.file,
+            room: self.room,
+        })
     }
 }
 
 fn create(path: &Path) -> io::Result<File> {
-    File::options().read(true).write(true).create(true).truncate(true).open(path)
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)
 }
 
 /// Removes what a process that died left unfinished.

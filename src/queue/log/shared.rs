@@ -23,7 +23,8 @@ use std::{
 use tokio::sync::{Notify, watch};
 use tracing::error;
 
-/// A group that is filling takes no more than this (and one record); who comes then waits for the next. Bounds memory while an fsync hangs.
+/// A group that is filling takes no more than this (and one record); who comes then waits for the
+/// next. Bounds memory while an fsync hangs.
 const GROUP_BYTES_MAX: usize = 16 << 20;
 
 pub(super) struct Shared {
@@ -87,7 +88,10 @@ impl Group {
             return outcome.clone();
         }
         done.await;
-        self.outcome.get().cloned().expect("a group is finished before its waiters are woken")
+        self.outcome
+            .get()
+            .cloned()
+            .expect("a group is finished before its waiters are woken")
     }
 
     pub fn finish(&self, outcome: Result<(), PublishError>) {
@@ -105,22 +109,33 @@ pub(super) struct Heading {
     pub bytes: usize,
 }
 
-/// A panic while a lock is held ends in `failed`; whoever comes later still has to see that, not a second panic.
+/// A panic while a lock is held ends in `failed`; whoever comes later still has to see that, not a
+/// second panic.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
-    /// Puts a record into the filling group. `Err(group)`: that group is full, try again when it is done.
-    pub fn offer(&self, heading: &Heading, encode: &mut (dyn FnMut(&mut Vec<u8>) + Send)) -> Result<Result<Arc<Group>, Arc<Group>>, PublishError> {
+    /// Puts a record into the filling group. `Err(group)`: that group is full, try again when it is
+    /// done.
+    pub fn offer(
+        &self,
+        heading: &Heading,
+        encode: &mut (dyn FnMut(&mut Vec<u8>) + Send),
+    ) -> Result<Result<Arc<Group>, Arc<Group>>, PublishError> {
         if heading.bytes > self.settings.event_bytes_max {
-            return Err(PublishError::TooLarge { bytes: heading.bytes, bytes_max: self.settings.event_bytes_max });
+            return Err(PublishError::TooLarge {
+                bytes: heading.bytes,
+                bytes_max: self.settings.event_bytes_max,
+            });
         }
         let record_bytes = (RECORD_HEADER + heading.bytes) as u64;
         let mut guard = lock(&self.intake);
         let intake = &mut *guard;
         intake.refuse()?;
-        intake.ledger.admit(heading.org, record_bytes, self.settings.bytes_max)?;
+        intake
+            .ledger
+            .admit(heading.org, record_bytes, self.settings.bytes_max)?;
         if intake.buffer.len() >= GROUP_BYTES_MAX {
             return Ok(Err(intake.group.clone()));
         }
@@ -154,7 +169,8 @@ impl Shared {
         self.durable.load(Ordering::Acquire)
     }
 
-    /// The log takes nothing any more, and everyone who waits is told. The first reason stands, and is returned.
+    /// The log takes nothing any more, and everyone who waits is told. The first reason stands, and
+    /// is returned.
     pub fn fail(&self, reason: &str) -> Arc<str> {
         let (reason, waiting) = {
             let mut intake = lock(&self.intake);
@@ -163,9 +179,12 @@ impl Shared {
             (reason, std::mem::take(&mut intake.group))
         };
         waiting.finish(Err(PublishError::Failed { reason: reason.clone() }));
-        let first = self.failed.send_if_modified(|failed| failed.is_none() && failed.replace(reason.clone()).is_none());
+        let first = self
+            .failed
+            .send_if_modified(|failed| failed.is_none() && failed.replace(reason.clone()).is_none());
         if first {
-            error!(directory = %self.directory.display(), %reason, "The log failed and takes nothing until the process is started again");
+            error!(directory = %self.directory.display(), %reason, "The log failed and takes nothing until the process \
+                is started again");
         }
         self.appender.notify_all();
         reason
@@ -181,7 +200,10 @@ impl Intake {
             return Err(PublishError::Closed);
         }
         if let Some((free_bytes, free_bytes_min)) = self.refusal {
-            return Err(PublishError::DiskNearlyFull { free_bytes, free_bytes_min });
+            return Err(PublishError::DiskNearlyFull {
+                free_bytes,
+                free_bytes_min,
+            });
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! The table against a model: brought up to date by changes, it must say what a table loaded afresh says.
+//! The table against a model: brought up to date by changes, it must say what a table loaded afresh
+//! says.
 
 use super::*;
 use crate::domain::OrgId;
@@ -25,11 +26,19 @@ struct Change {
 }
 
 impl Model {
-    /// As the store writes: an organisation's row claims a value or gives it up, and takes it from whoever held it live (but for accounts,
-    /// where several may claim). Returns the slots that were touched.
+    /// As the store writes: an organisation's row claims a value or gives it up, and takes it from
+    /// whoever held it live (but for accounts, where several may claim). Returns the slots that
+    /// were touched.
     fn change(&mut self, change: &Change) -> Vec<(RouteKind, u8)> {
-        let Change { kind, org, slot, value, is_live } = *change;
-        // Each organisation has two rows of a kind; one for its Twilio account; one a value for assistants.
+        let Change {
+            kind,
+            org,
+            slot,
+            value,
+            is_live,
+        } = *change;
+        // Each organisation has two rows of a kind; one for its Twilio account; one a value for
+        // assistants.
         let (slot, value) = match kind {
             RouteKind::TwilioAccount => (org, value),
             RouteKind::VapiAssistant => (org * VALUES + value, value),
@@ -55,11 +64,23 @@ impl Model {
             slot[..2].copy_from_slice(&[name.0 as u8, name.1]);
             slot
         });
-        (RouteRow { key: key(name.0, value), org: OrgId::from_uuid(uuid::Uuid::from_u128(org.into())), is_live, slot }, org.into())
+        (
+            RouteRow {
+                key: key(name.0, value),
+                org: OrgId::from_uuid(uuid::Uuid::from_u128(org.into())),
+                is_live,
+                slot,
+            },
+            org.into(),
+        )
     }
 
     fn expected(&self, kind: RouteKind, value: u8) -> Option<OrgIndex> {
-        let mut claimants = self.rows.iter().filter(|(name, row)| name.0 == kind && row.1 == value && row.2).map(|(_, row)| row.0);
+        let mut claimants = self
+            .rows
+            .iter()
+            .filter(|(name, row)| name.0 == kind && row.1 == value && row.2)
+            .map(|(_, row)| row.0);
         let first = claimants.next()?;
         claimants.next().is_none().then_some(first.into())
     }
@@ -69,16 +90,27 @@ fn key(kind: RouteKind, value: u8) -> RouteKey {
     RouteKey::new(kind, &format!("id-{value}"))
 }
 
-const KINDS: [RouteKind; 3] = [RouteKind::VapiAssistant, RouteKind::TwilioNumber, RouteKind::TwilioAccount];
+const KINDS: [RouteKind; 3] = [
+    RouteKind::VapiAssistant,
+    RouteKind::TwilioNumber,
+    RouteKind::TwilioAccount,
+];
 
 fn change() -> impl Strategy<Value = Change> {
-    (prop::sample::select(&KINDS), 0..ORGS, 0..2_u8, 0..VALUES, prop::bool::weighted(0.7)).prop_map(|(kind, org, slot, value, is_live)| Change {
-        kind,
-        org,
-        slot,
-        value,
-        is_live,
-    })
+    (
+        prop::sample::select(&KINDS),
+        0..ORGS,
+        0..2_u8,
+        0..VALUES,
+        prop::bool::weighted(0.7),
+    )
+        .prop_map(|(kind, org, slot, value, is_live)| Change {
+            kind,
+            org,
+            slot,
+            value,
+            is_live,
+        })
 }
 
 fn apply(keys: &Keys, rows: Vec<(RouteRow, OrgIndex)>) {
@@ -90,7 +122,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn changes_lead_where_a_fresh_load_leads(batches in prop::collection::vec((prop::collection::vec(change(), 1..6), any::<u64>()), 1..12)) {
+    fn changes_lead_where_a_fresh_load_leads(
+        batches in prop::collection::vec((prop::collection::vec(change(), 1..6), any::<u64>()), 1..12),
+    ) {
         let (keys, mut model) = (Keys::default(), Model::default());
         for (changes, order) in batches {
             let mut touched: Vec<_> = changes.iter().flat_map(|change| model.change(change)).collect();
@@ -115,14 +149,25 @@ proptest! {
 
 fn live(value: &str, org: u32) -> (RouteRow, OrgIndex) {
     let id = OrgId::from_uuid(uuid::Uuid::from_u128(org.into()));
-    (RouteRow { key: RouteKey::new(RouteKind::VapiAssistant, value), org: id, is_live: true, slot: None }, org)
+    (
+        RouteRow {
+            key: RouteKey::new(RouteKind::VapiAssistant, value),
+            org: id,
+            is_live: true,
+            slot: None,
+        },
+        org,
+    )
 }
 
 #[test]
 fn ids_are_compared_byte_for_byte_and_by_kind_up_to_their_limit() {
     let keys = Keys::default();
     let longest = "x".repeat(RouteKey::BYTES_MAX);
-    apply(&keys, vec![live("Abc", 1), live(&longest, 2), live(&format!("{longest}x"), 3)]);
+    apply(
+        &keys,
+        vec![live("Abc", 1), live(&longest, 2), live(&format!("{longest}x"), 3)],
+    );
     let get = |kind, value: &str| keys.get(&RouteKey::new(kind, value));
     assert_eq!(get(RouteKind::VapiAssistant, "Abc"), Some(1));
     for other in ["abc", "Abc ", "Ab", "Abc\0", ""] {
@@ -130,7 +175,10 @@ fn ids_are_compared_byte_for_byte_and_by_kind_up_to_their_limit() {
     }
     assert_eq!(get(RouteKind::VapiPhoneNumber, "Abc"), None);
     assert_eq!(get(RouteKind::VapiAssistant, &longest), Some(2));
-    assert_eq!((get(RouteKind::VapiAssistant, &format!("{longest}x")), keys.len()), (None, 2));
+    assert_eq!(
+        (get(RouteKind::VapiAssistant, &format!("{longest}x")), keys.len()),
+        (None, 2)
+    );
 }
 
 #[test]
@@ -145,8 +193,14 @@ fn a_hundred_thousand_routes_take_less_than_120_bytes_each_and_all_lead_home() {
         (row, org)
     });
     apply(&keys, rows.collect());
-    assert!((0..ROUTES).all(|n| keys.get(&RouteKey::new(RouteKind::VapiAssistant, &format!("assistant-{n}"))) == Some(n % 1000)));
-    assert!((0..1000).all(|n| keys.get(&RouteKey::new(RouteKind::VapiAssistant, &format!("stranger-{n}"))).is_none()));
+    assert!(
+        (0..ROUTES)
+            .all(|n| keys.get(&RouteKey::new(RouteKind::VapiAssistant, &format!("assistant-{n}"))) == Some(n % 1000))
+    );
+    assert!((0..1000).all(|n| {
+        keys.get(&RouteKey::new(RouteKind::VapiAssistant, &format!("stranger-{n}")))
+            .is_none()
+    }));
     let bytes = keys.bytes() / ROUTES as usize;
     assert!(bytes <= 120, "{bytes} bytes a route");
 }

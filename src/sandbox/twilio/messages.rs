@@ -59,7 +59,11 @@ pub(in crate::sandbox) struct Accounts {
 
 impl Accounts {
     pub(in crate::sandbox) fn new(max: usize) -> Self {
-        Self { mailboxes: HashMap::new(), max: max.max(1), count: 0 }
+        Self {
+            mailboxes: HashMap::new(),
+            max: max.max(1),
+            count: 0,
+        }
     }
 
     pub(in crate::sandbox) fn register(&mut self, accounts: Vec<TwilioAccount>) {
@@ -67,7 +71,14 @@ impl Accounts {
             match self.mailboxes.get_mut(&account.sid) {
                 Some(mailbox) => mailbox.account = account,
                 None => {
-                    self.mailboxes.insert(account.sid.clone(), Mailbox { account, ring: VecDeque::new(), first: 0 });
+                    self.mailboxes.insert(
+                        account.sid.clone(),
+                        Mailbox {
+                            account,
+                            ring: VecDeque::new(),
+                            first: 0,
+                        },
+                    );
                 }
             }
         }
@@ -82,7 +93,11 @@ impl Accounts {
     }
 
     pub(in crate::sandbox) fn messages(&self) -> Vec<SandboxMessage> {
-        let mut all: Vec<SandboxMessage> = self.mailboxes.values().flat_map(|mailbox| mailbox.ring.iter().cloned()).collect();
+        let mut all: Vec<SandboxMessage> = self
+            .mailboxes
+            .values()
+            .flat_map(|mailbox| mailbox.ring.iter().cloned())
+            .collect();
         all.sort_by(|a, b| (a.created_at, &a.sid).cmp(&(b.created_at, &b.sid)));
         all
     }
@@ -101,8 +116,13 @@ impl Accounts {
 
     /// Sets a message's status, if it is still there.
     pub(in crate::sandbox) fn advance(&mut self, place: &Place, status: &'static str, at: Timestamp) {
-        let Some(mailbox) = self.mailboxes.get_mut(&place.account_sid) else { return };
-        let index = place.number.checked_sub(mailbox.first).and_then(|index| usize::try_from(index).ok());
+        let Some(mailbox) = self.mailboxes.get_mut(&place.account_sid) else {
+            return;
+        };
+        let index = place
+            .number
+            .checked_sub(mailbox.first)
+            .and_then(|index| usize::try_from(index).ok());
         if let Some(message) = index.and_then(|index| mailbox.ring.get_mut(index)) {
             message.status = status;
             message.sent_at.get_or_insert(at);
@@ -111,7 +131,10 @@ impl Accounts {
 
     fn add(&mut self, message: SandboxMessage) -> Option<Place> {
         let mailbox = self.mailboxes.get_mut(&message.account_sid)?;
-        let place = Place { account_sid: message.account_sid.clone(), number: mailbox.first + mailbox.ring.len() as u64 };
+        let place = Place {
+            account_sid: message.account_sid.clone(),
+            number: mailbox.first + mailbox.ring.len() as u64,
+        };
         mailbox.ring.push_back(message);
         if mailbox.ring.len() > self.max {
             mailbox.ring.pop_front();
@@ -124,8 +147,16 @@ impl Accounts {
 
 pub(super) fn create(state: &SandboxState, call: &Call<'_>, account: &TwilioAccount) -> Reply {
     const OPERATION: &str = "CreateMessage";
-    if !call.header(CONTENT_TYPE).starts_with("application/x-www-form-urlencoded") && !call.body.is_empty() {
-        state.note(call, OPERATION, &["the body is not application/x-www-form-urlencoded".to_owned()]);
+    if !call
+        .header(CONTENT_TYPE)
+        .starts_with("application/x-www-form-urlencoded")
+        && !call.body.is_empty()
+    {
+        state.note(
+            call,
+            OPERATION,
+            &["the body is not application/x-www-form-urlencoded".to_owned()],
+        );
         return error(415, 20001, "Unsupported Media Type");
     }
     let form = form::parse(call.body);
@@ -136,8 +167,17 @@ pub(super) fn create(state: &SandboxState, call: &Call<'_>, account: &TwilioAcco
     let field = |name| form::get(&form, name).filter(|value| !value.is_empty());
     let (from, service, body) = (field("From"), field("MessagingServiceSid"), field("Body"));
     let media_count = form.iter().filter(|(name, _)| name == "MediaUrl").count();
-    let Some(to) = field("To") else { return error(400, 21604, "A 'To' phone number is required.") };
-    if let Some((code, message)) = refusal(account, to, from, service, body, media_count > 0 || field("ContentSid").is_some()) {
+    let Some(to) = field("To") else {
+        return error(400, 21604, "A 'To' phone number is required.");
+    };
+    if let Some((code, message)) = refusal(
+        account,
+        to,
+        from,
+        service,
+        body,
+        media_count > 0 || field("ContentSid").is_some(),
+    ) {
         return error(400, code, &message);
     }
     let now = state.now();
@@ -145,7 +185,11 @@ pub(super) fn create(state: &SandboxState, call: &Call<'_>, account: &TwilioAcco
     let is_called_back = state.0.config.is_calling_back && status_callback.is_some();
     let accepted = if service.is_some() { "accepted" } else { "queued" };
     let message = SandboxMessage {
-        sid: format!("{}{}", if media_count > 0 { "MM" } else { "SM" }, uuid::Uuid::now_v7().as_simple()),
+        sid: format!(
+            "{}{}",
+            if media_count > 0 { "MM" } else { "SM" },
+            uuid::Uuid::now_v7().as_simple()
+        ),
         account_sid: account.sid.clone(),
         to: to.to_owned(),
         from: from.map(str::to_owned),
@@ -159,18 +203,40 @@ pub(super) fn create(state: &SandboxState, call: &Call<'_>, account: &TwilioAcco
     };
     let reply = Reply::json(201, &message_json(&message));
     // The answer says `queued`; without callbacks to follow it is delivered at once.
-    let kept = if is_called_back { message.clone() } else { SandboxMessage { status: "delivered", sent_at: Some(now), ..message.clone() } };
+    let kept = if is_called_back {
+        message.clone()
+    } else {
+        SandboxMessage {
+            status: "delivered",
+            sent_at: Some(now),
+            ..message.clone()
+        }
+    };
     let place = lock(&state.0.twilio).add(kept);
     if let (true, Some(place), Some(url)) = (is_called_back, place, message.status_callback.clone()) {
-        state.0.callbacks.push(CallbackJob { url, auth_token: account.auth_token.clone(), place, message });
+        state.0.callbacks.push(CallbackJob {
+            url,
+            auth_token: account.auth_token.clone(),
+            place,
+            message,
+        });
     }
     reply
 }
 
 /// Why a message is refused, in the order in which Twilio's answers show.
-fn refusal(account: &TwilioAccount, to: &str, from: Option<&str>, service: Option<&str>, body: Option<&str>, has_content: bool) -> Option<(u32, String)> {
+fn refusal(
+    account: &TwilioAccount,
+    to: &str,
+    from: Option<&str>,
+    service: Option<&str>,
+    body: Option<&str>,
+    has_content: bool,
+) -> Option<(u32, String)> {
     let bare = to.strip_prefix("whatsapp:").unwrap_or(to);
-    let is_number = bare.strip_prefix('+').is_some_and(|digits| (7..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()));
+    let is_number = bare
+        .strip_prefix('+')
+        .is_some_and(|digits| (7..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()));
     if !is_number || bare == "+15005550001" || from == Some(to) {
         return Some((21211, format!("The 'To' number {to} is not a valid phone number.")));
     }
@@ -180,33 +246,58 @@ fn refusal(account: &TwilioAccount, to: &str, from: Option<&str>, service: Optio
             return Some((21701, format!("The Messaging Service {service} does not exist.")));
         }
         (Some(from), None) if !account.numbers.iter().any(|number| number == from) => {
-            return Some((21606, format!("The 'From' phone number {from} is not a valid, SMS-capable inbound phone number or short code for your account.")));
+            return Some((
+                21606,
+                format!(
+                    "The 'From' phone number {from} is not a valid, SMS-capable inbound phone number or short code for \
+                    your account."
+                ),
+            ));
         }
         _ => {}
     }
     match body {
         None if !has_content => return Some((21602, "Message body is required.".to_owned())),
         Some(body) if body.chars().count() > CHARACTERS_MAX => {
-            return Some((21617, "The concatenated message body exceeds the 1600 character limit.".to_owned()));
+            return Some((
+                21617,
+                "The concatenated message body exceeds the 1600 character limit.".to_owned(),
+            ));
         }
         _ => {}
     }
     if account.kind == AccountKind::Trial && !account.verified.iter().any(|verified| verified == to) {
-        return Some((21608, format!("The number {to} is unverified. Trial accounts cannot send messages to unverified numbers.")));
+        return Some((
+            21608,
+            format!("The number {to} is unverified. Trial accounts cannot send messages to unverified numbers."),
+        ));
     }
     let opted_out = account.opted_out.iter().any(|number| number == to);
     match bare {
-        "+15005550003" => Some((21408, format!("Permission to send an SMS has not been enabled for the region indicated by the 'To' number: {to}."))),
-        "+15005550007" => Some((21612, format!("The 'To' phone number {to} is not currently reachable using the 'From' phone number."))),
+        "+15005550003" => Some((
+            21408,
+            format!(
+                "Permission to send an SMS has not been enabled for the region indicated by the 'To' number: {to}."
+            ),
+        )),
+        "+15005550007" => Some((
+            21612,
+            format!("The 'To' phone number {to} is not currently reachable using the 'From' phone number."),
+        )),
         "+15005550009" => Some((21614, format!("'To' number {to} is not a valid mobile number."))),
-        _ if opted_out || bare == "+15005550004" => Some((21610, "Attempt to send to unsubscribed recipient".to_owned())),
+        _ if opted_out || bare == "+15005550004" => {
+            Some((21610, "Attempt to send to unsubscribed recipient".to_owned()))
+        }
         _ => None,
     }
 }
 
 pub(super) fn fetch(state: &SandboxState, call: &Call<'_>, account: &TwilioAccount, sid: &str) -> Reply {
     let accounts = lock(&state.0.twilio);
-    let found = accounts.mailboxes.get(&account.sid).and_then(|mailbox| mailbox.ring.iter().rev().find(|message| message.sid == sid));
+    let found = accounts
+        .mailboxes
+        .get(&account.sid)
+        .and_then(|mailbox| mailbox.ring.iter().rev().find(|message| message.sid == sid));
     found.map_or_else(|| not_found(call), |message| Reply::json(200, &message_json(message)))
 }
 
@@ -222,9 +313,13 @@ pub(super) fn list(state: &SandboxState, call: &Call<'_>, account: &TwilioAccoun
     let number = |name: &str| get(name).and_then(|text| text.parse::<u64>().ok());
     let size = usize::try_from(number("PageSize").unwrap_or(50)).unwrap_or(50);
     let page = number("Page").unwrap_or(0);
-    let before = get("PageToken").and_then(|token| token.strip_prefix("PASM")?.parse::<u64>().ok()).unwrap_or(u64::MAX);
+    let before = get("PageToken")
+        .and_then(|token| token.strip_prefix("PASM")?.parse::<u64>().ok())
+        .unwrap_or(u64::MAX);
     let accounts = lock(&state.0.twilio);
-    let Some(mailbox) = accounts.mailboxes.get(&account.sid) else { return not_found(call) };
+    let Some(mailbox) = accounts.mailboxes.get(&account.sid) else {
+        return not_found(call);
+    };
     let mut found = mailbox
         .ring
         .iter()
@@ -242,8 +337,11 @@ pub(super) fn list(state: &SandboxState, call: &Call<'_>, account: &TwilioAccoun
     found.truncate(size);
     let path = call.parts.uri.path();
     let link = |page: u64, token: Option<u64>| {
-        let filters: Vec<(&str, &str)> =
-            query.iter().filter(|(name, _)| !matches!(name.as_str(), "Page" | "PageToken" | "PageSize")).map(|(a, b)| (&**a, &**b)).collect();
+        let filters: Vec<(&str, &str)> = query
+            .iter()
+            .filter(|(name, _)| !matches!(name.as_str(), "Page" | "PageToken" | "PageSize"))
+            .map(|(a, b)| (&**a, &**b))
+            .collect();
         let mut out = format!("{path}?{}", crate::source::sign::form_body(&filters));
         if !filters.is_empty() {
             out.push('&');
@@ -251,13 +349,18 @@ pub(super) fn list(state: &SandboxState, call: &Call<'_>, account: &TwilioAccoun
         let token = token.map(|token| format!("&PageToken=PASM{token}")).unwrap_or_default();
         out + &format!("PageSize={size}&Page={page}{token}")
     };
-    let next = found.last().filter(|_| has_more).map(|(_, number)| link(page + 1, Some(*number)));
+    let next = found
+        .last()
+        .filter(|_| has_more)
+        .map(|(_, number)| link(page + 1, Some(*number)));
     let start = page.saturating_mul(size as u64);
     Reply::json(
         200,
         &json!({
-            "end": start + (found.len() as u64).saturating_sub(1), "first_page_uri": link(0, None), "next_page_uri": next, "page": page, "page_size": size,
-            "previous_page_uri": null, "start": start, "uri": call.parts.uri.path_and_query().map_or(path, |uri| uri.as_str()),
+            "end": start + (found.len() as u64).saturating_sub(1), "first_page_uri": link(0, None),
+            "next_page_uri": next, "page": page, "page_size": size,
+            "previous_page_uri": null, "start": start,
+            "uri": call.parts.uri.path_and_query().map_or(path, |uri| uri.as_str()),
             "messages": found.into_iter().map(|(message, _)| message_json(message)).collect::<Vec<_>>(),
         }),
     )
@@ -271,23 +374,31 @@ fn is_sent_within(message: &SandboxMessage, on: Option<&str>, until: Option<&str
     let Some(sent_at) = message.sent_at else { return false };
     let day = crate::sandbox::record::rfc3339(sent_at);
     let day = &day[..day.len().min(10)];
-    let is = |limit: Option<&str>, holds: fn(std::cmp::Ordering) -> bool| limit.is_none_or(|limit| holds(day.cmp(limit.get(..10).unwrap_or(limit))));
+    let is = |limit: Option<&str>, holds: fn(std::cmp::Ordering) -> bool| {
+        limit.is_none_or(|limit| holds(day.cmp(limit.get(..10).unwrap_or(limit))))
+    };
     is(on, std::cmp::Ordering::is_eq) && is(until, std::cmp::Ordering::is_le) && is(from, std::cmp::Ordering::is_ge)
 }
 
 fn message_json(message: &SandboxMessage) -> Value {
     let uri = format!("/2010-04-01/Accounts/{}/Messages/{}", message.account_sid, message.sid);
     json!({
-        "account_sid": message.account_sid, "api_version": "2010-04-01", "body": message.body, "date_created": date(message.created_at),
-        "date_sent": message.sent_at.map(date), "date_updated": date(message.sent_at.unwrap_or(message.created_at)), "direction": "outbound-api",
-        "error_code": null, "error_message": null, "from": message.from, "messaging_service_sid": message.messaging_service_sid,
-        "num_media": message.media_count.to_string(), "num_segments": segments(message).to_string(), "price": null, "price_unit": "USD",
-        "sid": message.sid, "status": message.status, "subresource_uris": {"media": format!("{uri}/Media.json")}, "to": message.to,
+        "account_sid": message.account_sid, "api_version": "2010-04-01", "body": message.body,
+        "date_created": date(message.created_at),
+        "date_sent": message.sent_at.map(date), "date_updated": date(message.sent_at.unwrap_or(message.created_at)),
+        "direction": "outbound-api",
+        "error_code": null, "error_message": null, "from": message.from,
+        "messaging_service_sid": message.messaging_service_sid,
+        "num_media": message.media_count.to_string(), "num_segments": segments(message).to_string(), "price": null,
+        "price_unit": "USD",
+        "sid": message.sid, "status": message.status, "subresource_uris": {"media": format!("{uri}/Media.json")},
+        "to": message.to,
         "uri": format!("{uri}.json"),
     })
 }
 
-/// 160 characters in one segment, 153 in each of several; 70 and 67 where a character is outside of ASCII (GSM-7 is a little wider).
+/// 160 characters in one segment, 153 in each of several; 70 and 67 where a character is outside of
+/// ASCII (GSM-7 is a little wider).
 fn segments(message: &SandboxMessage) -> usize {
     // A messaging service has not chosen a sender yet, and says 0.
     if message.messaging_service_sid.is_some() {
@@ -295,5 +406,9 @@ fn segments(message: &SandboxMessage) -> usize {
     }
     let (one, each) = if message.body.is_ascii() { (160, 153) } else { (70, 67) };
     let characters = message.body.chars().count();
-    if characters <= one { 1 } else { characters.div_ceil(each) }
+    if characters <= one {
+        1
+    } else {
+        characters.div_ceil(each)
+    }
 }

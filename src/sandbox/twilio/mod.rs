@@ -42,23 +42,44 @@ pub(super) fn answer(state: &SandboxState, call: &Call<'_>) -> Reply {
     let Some(caller) = authenticated(state, call) else {
         return error(401, 20003, "Authenticate");
     };
-    let rest = call.parts.uri.path().strip_prefix("/2010-04-01/Accounts/").unwrap_or_default();
-    let (owner, resource) = rest.split_once('/').map_or_else(|| (rest.strip_suffix(".json").unwrap_or(rest), ""), |(owner, resource)| (owner, resource));
+    let rest = call
+        .parts
+        .uri
+        .path()
+        .strip_prefix("/2010-04-01/Accounts/")
+        .unwrap_or_default();
+    let (owner, resource) = rest.split_once('/').map_or_else(
+        || (rest.strip_suffix(".json").unwrap_or(rest), ""),
+        |(owner, resource)| (owner, resource),
+    );
     if owner != caller.account.sid {
         return not_found(call);
     }
     let method = &call.parts.method;
     match resource {
-        "" if caller.key == Some(KeyKind::Standard) => error(403, 20003, "Permission Denied: this key may not read accounts"),
+        "" if caller.key == Some(KeyKind::Standard) => {
+            error(403, 20003, "Permission Denied: this key may not read accounts")
+        }
         // Only a closed account's own resource can still be read; everything else is refused.
-        "" if method == Method::GET => forbidden_to(&caller).unwrap_or_else(|| Reply::json(200, &account_json(&caller.account))),
+        "" if method == Method::GET => {
+            forbidden_to(&caller).unwrap_or_else(|| Reply::json(200, &account_json(&caller.account)))
+        }
         _ if caller.account.status != AccountStatus::Active => error(403, 20003, "Account is not active"),
         "Messages.json" if method == Method::POST => messages::create(state, call, &caller.account),
-        "Messages.json" if method == Method::GET => forbidden_to(&caller).unwrap_or_else(|| messages::list(state, call, &caller.account)),
-        "IncomingPhoneNumbers.json" if method == Method::GET => forbidden_to(&caller).unwrap_or_else(|| numbers(state, call, &caller.account)),
+        "Messages.json" if method == Method::GET => {
+            forbidden_to(&caller).unwrap_or_else(|| messages::list(state, call, &caller.account))
+        }
+        "IncomingPhoneNumbers.json" if method == Method::GET => {
+            forbidden_to(&caller).unwrap_or_else(|| numbers(state, call, &caller.account))
+        }
         "" | "Messages.json" | "IncomingPhoneNumbers.json" => error(405, 20004, "Method not allowed"),
-        _ => match resource.strip_prefix("Messages/").and_then(|rest| rest.strip_suffix(".json")) {
-            Some(sid) if method == Method::GET => forbidden_to(&caller).unwrap_or_else(|| messages::fetch(state, call, &caller.account, sid)),
+        _ => match resource
+            .strip_prefix("Messages/")
+            .and_then(|rest| rest.strip_suffix(".json"))
+        {
+            Some(sid) if method == Method::GET => {
+                forbidden_to(&caller).unwrap_or_else(|| messages::fetch(state, call, &caller.account, sid))
+            }
             _ => not_found(call),
         },
     }
@@ -69,25 +90,48 @@ fn forbidden_to(caller: &Caller) -> Option<Reply> {
 }
 
 fn not_found(call: &Call<'_>) -> Reply {
-    error(404, NOT_FOUND, &format!("The requested resource {} was not found", call.parts.uri.path()))
+    error(
+        404,
+        NOT_FOUND,
+        &format!("The requested resource {} was not found", call.parts.uri.path()),
+    )
 }
 
 fn authenticated(state: &SandboxState, call: &Call<'_>) -> Option<Caller> {
-    let decoded = STANDARD.decode(call.header(AUTHORIZATION).strip_prefix("Basic ")?).ok()?;
+    let decoded = STANDARD
+        .decode(call.header(AUTHORIZATION).strip_prefix("Basic ")?)
+        .ok()?;
     let (user, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
     let accounts = lock(&state.0.twilio);
     if let Some(account) = accounts.get(user) {
-        return (account.auth_token == password).then(|| Caller { account: account.clone(), key: None });
+        return (account.auth_token == password).then(|| Caller {
+            account: account.clone(),
+            key: None,
+        });
     }
     accounts.all().find_map(|account| {
-        let key = account.api_keys.iter().find(|key| key.sid == user && key.secret == password)?;
-        Some(Caller { account: account.clone(), key: Some(key.kind) })
+        let key = account
+            .api_keys
+            .iter()
+            .find(|key| key.sid == user && key.secret == password)?;
+        Some(Caller {
+            account: account.clone(),
+            key: Some(key.kind),
+        })
     })
 }
 
 /// Twilio's error body.
 fn error(status: u16, code: u32, message: &str) -> Reply {
-    Reply::json(status, &json!({"code": code, "message": message, "more_info": format!("https://www.twilio.com/docs/errors/{code}"), "status": status}))
+    Reply::json(
+        status,
+        &json!({
+            "code": code,
+            "message": message,
+            "more_info": format!("https://www.twilio.com/docs/errors/{code}"),
+            "status": status,
+        }),
+    )
 }
 
 /// The body of an error that a fault asked for.
@@ -100,17 +144,30 @@ pub(super) fn error_body(status: u16) -> Value {
         500.. => (20500, "Internal Server Error"),
         _ => (20001, "Bad request"),
     };
-    json!({"code": code, "message": message, "more_info": format!("https://www.twilio.com/docs/errors/{code}"), "status": status})
+    json!({
+        "code": code,
+        "message": message,
+        "more_info": format!("https://www.twilio.com/docs/errors/{code}"),
+        "status": status,
+    })
 }
 
 /// Notes what the description does not allow, and answers 400 where there is anything.
 fn violated(state: &SandboxState, call: &Call<'_>, operation: &'static str, faults: &[String]) -> Option<Reply> {
     state.note(call, operation, faults);
-    (!faults.is_empty()).then(|| error(400, 20001, &format!("Unknown or malformed parameters: {}", faults.join("; "))))
+    (!faults.is_empty()).then(|| {
+        error(
+            400,
+            20001,
+            &format!("Unknown or malformed parameters: {}", faults.join("; ")),
+        )
+    })
 }
 
 fn date(at: Timestamp) -> String {
-    jiff::Timestamp::from_second(at.as_seconds()).map(|at| at.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()).unwrap_or_default()
+    jiff::Timestamp::from_second(at.as_seconds())
+        .map(|at| at.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string())
+        .unwrap_or_default()
 }
 
 fn account_json(account: &TwilioAccount) -> Value {
@@ -123,7 +180,10 @@ fn account_json(account: &TwilioAccount) -> Value {
         "owner_account_sid": account.sid,
         "sid": account.sid,
         "status": account.status,
-        "subresource_uris": {"messages": format!("{uri}/Messages.json"), "incoming_phone_numbers": format!("{uri}/IncomingPhoneNumbers.json")},
+        "subresource_uris": {
+            "messages": format!("{uri}/Messages.json"),
+            "incoming_phone_numbers": format!("{uri}/IncomingPhoneNumbers.json"),
+        },
         "type": account.kind,
         "uri": format!("{uri}.json"),
     })
@@ -149,7 +209,8 @@ fn numbers(state: &SandboxState, call: &Call<'_>, account: &TwilioAccount) -> Re
     Reply::json(
         200,
         &json!({
-            "end": rows.len().saturating_sub(1), "first_page_uri": here, "next_page_uri": null, "page": 0, "page_size": 50, "previous_page_uri": null,
+            "end": rows.len().saturating_sub(1), "first_page_uri": here, "next_page_uri": null, "page": 0,
+            "page_size": 50, "previous_page_uri": null,
             "start": 0, "uri": here, "incoming_phone_numbers": rows,
         }),
     )
@@ -160,13 +221,20 @@ fn number_json(account: &TwilioAccount, number: &str) -> Value {
     let sid = format!("PN{:0>32}", number.trim_start_matches('+'));
     let uri = format!("/2010-04-01/Accounts/{}/IncomingPhoneNumbers/{sid}", account.sid);
     json!({
-        "account_sid": account.sid, "address_sid": null, "address_requirements": "none", "api_version": "2010-04-01", "beta": false,
+        "account_sid": account.sid, "address_sid": null, "address_requirements": "none", "api_version": "2010-04-01",
+        "beta": false,
         "capabilities": {"mms": true, "sms": true, "voice": true, "fax": false},
-        "date_created": "Thu, 01 Jan 2026 00:00:00 +0000", "date_updated": "Thu, 01 Jan 2026 00:00:00 +0000", "friendly_name": number,
-        "identity_sid": null, "phone_number": number, "origin": "twilio", "sid": sid, "sms_application_sid": null, "sms_fallback_method": "POST",
-        "sms_fallback_url": null, "sms_method": "POST", "sms_url": null, "status_callback": null, "status_callback_method": "POST", "trunk_sid": null,
-        "uri": format!("{uri}.json"), "voice_receive_mode": "voice", "voice_application_sid": null, "voice_caller_id_lookup": false,
-        "voice_fallback_method": "POST", "voice_fallback_url": null, "voice_method": "POST", "voice_url": null, "emergency_status": "Inactive",
-        "emergency_address_sid": null, "emergency_address_status": "unregistered", "bundle_sid": null, "status": "in-use",
+        "date_created": "Thu, 01 Jan 2026 00:00:00 \
+        +0000", "date_updated": "Thu, 01 Jan 2026 00:00:00 +0000", "friendly_name": number,
+        "identity_sid": null, "phone_number": number, "origin": "twilio", "sid": sid, "sms_application_sid": null,
+        "sms_fallback_method": "POST",
+        "sms_fallback_url": null, "sms_method": "POST", "sms_url": null, "status_callback": null,
+        "status_callback_method": "POST", "trunk_sid": null,
+        "uri": format!("{uri}.json"), "voice_receive_mode": "voice", "voice_application_sid": null,
+        "voice_caller_id_lookup": false,
+        "voice_fallback_method": "POST", "voice_fallback_url": null, "voice_method": "POST", "voice_url": null,
+        "emergency_status": "Inactive",
+        "emergency_address_sid": null, "emergency_address_status": "unregistered", "bundle_sid": null,
+        "status": "in-use",
     })
 }

@@ -45,7 +45,11 @@ fn ids_are_text_however_they_are_written() {
         (r#"["x"]"#, None),
     ] {
         let body = format!(r#" {{"x":[1,{{}}],"message" : {{"call":{{"id":{id} , "y":null}},"type":"t"}}}} "#);
-        assert_eq!(ids(body.as_bytes()), Ok([expected.map(str::to_owned), Some("t".to_owned())]), "{body}");
+        assert_eq!(
+            ids(body.as_bytes()),
+            Ok([expected.map(str::to_owned), Some("t".to_owned())]),
+            "{body}"
+        );
     }
 }
 
@@ -60,7 +64,10 @@ fn a_field_that_is_read_occurs_once_however_its_name_is_written() {
     ] {
         assert_eq!(ids(body.as_bytes()), Err(REPEATED), "{body}");
     }
-    assert!(ids(br#"{"message":{"x":1,"x":2,"y":{"type":1,"type":2}}}"#).is_ok(), "a field that nobody reads may repeat");
+    assert!(
+        ids(br#"{"message":{"x":1,"x":2,"y":{"type":1,"type":2}}}"#).is_ok(),
+        "a field that nobody reads may repeat"
+    );
 }
 
 #[test]
@@ -124,29 +131,58 @@ fn documents_are_taken_where_serde_json_takes_them() {
         &at_limit,
         &over_limit,
     ] {
-        assert_eq!(skips(body.as_bytes()).is_ok(), serde_json::from_str::<Value>(body).is_ok(), "{:?} {body:.80}", skips(body.as_bytes()));
+        assert_eq!(
+            skips(body.as_bytes()).is_ok(),
+            serde_json::from_str::<Value>(body).is_ok(),
+            "{:?} {body:.80}",
+            skips(body.as_bytes())
+        );
     }
-    // Authentic events hold these where nobody reads them: a transcript cut within an emoji, a number that overflows.
+    // Authentic events hold these where nobody reads them: a transcript cut within an emoji, a
+    // number that overflows.
     for body in ["1e400", "-1e400", r#""\ud800""#, r#""\ud800\ud800""#, r#""\udc00""#] {
         assert!(skips(body.as_bytes()).is_ok(), "{body}");
     }
     assert!(skips(b"\"\xff\"").is_err());
-    assert!(skips(&json!("é").to_string().encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>()).is_err());
+    assert!(
+        skips(
+            &json!("é")
+                .to_string()
+                .encode_utf16()
+                .flat_map(u16::to_le_bytes)
+                .collect::<Vec<_>>()
+        )
+        .is_err()
+    );
 }
 
 /// C11: bounded in time and stack; the thread's stack is a tenth of a usual one.
 #[test]
 fn hostile_documents_are_bounded_in_time_and_stack() {
-    let many_keys = format!("{{{}}}", (0..1_000_000).map(|i| format!("\"k{i}\":0")).collect::<Vec<_>>().join(","));
+    let many_keys = format!(
+        "{{{}}}",
+        (0..1_000_000)
+            .map(|i| format!("\"k{i}\":0"))
+            .collect::<Vec<_>>()
+            .join(",")
+    );
     let documents = [
         ("10^5 arrays, open", "[".repeat(100_000), false),
         ("10^5 arrays", "[".repeat(100_000) + &"]".repeat(100_000), false),
-        ("10^5 objects", "{\"a\":".repeat(100_000) + "1" + &"}".repeat(100_000), false),
+        (
+            "10^5 objects",
+            "{\"a\":".repeat(100_000) + "1" + &"}".repeat(100_000),
+            false,
+        ),
         ("10^6 keys", many_keys, true),
         ("5 MB text", format!("\"{}\"", "x".repeat(5_000_000)), true),
         ("5 MB of escapes", format!("\"{}\"", "\\u0041".repeat(800_000)), true),
         ("10^5 digits", "9".repeat(100_000), true),
-        ("10^5 digits behind the point", format!("0.{}", "9".repeat(100_000)), true),
+        (
+            "10^5 digits behind the point",
+            format!("0.{}", "9".repeat(100_000)),
+            true,
+        ),
     ];
     std::thread::Builder::new()
         .stack_size(256 * 1024)
@@ -174,7 +210,8 @@ fn any_json() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(5, 40, 5, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-            prop::collection::btree_map("id|type|call|message|x|[a-z\"\\\\é]{0,3}", inner, 0..5).prop_map(|map| Value::Object(map.into_iter().collect())),
+            prop::collection::btree_map("id|type|call|message|x|[a-z\"\\\\é]{0,3}", inner, 0..5)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     })
 }
@@ -186,7 +223,10 @@ fn by_serde(document: &Value) -> [Option<String>; 2] {
         Value::Bool(truth) => Some(truth.to_string()),
         _ => None,
     };
-    [text(&document["message"]["call"]["id"]), text(&document["message"]["type"])]
+    [
+        text(&document["message"]["call"]["id"]),
+        text(&document["message"]["type"]),
+    ]
 }
 
 proptest! {
@@ -194,22 +234,29 @@ proptest! {
 
     #[test]
     fn the_same_ids_as_serde_json(call in any_json(), kind in any_json(), rest in any_json(), pretty: bool) {
-        let document = json!({ "rest": rest, "message": { "call": { "id": call, "x": kind }, "type": kind }, "tail": [rest] });
-        let body = if pretty { serde_json::to_vec_pretty(&document) } else { serde_json::to_vec(&document) }.expect("a value serialises");
+        let document = json!({
+            "rest": rest,
+            "message": { "call": { "id": call, "x": kind }, "type": kind },
+            "tail": [rest],
+        });
+        let body = if pretty { serde_json::to_vec_pretty(&document) } else { serde_json::to_vec(&document) };
+        let body = body.expect("a value serialises");
         prop_assert_eq!(ids(&body), Ok(by_serde(&document)));
     }
 
     /// A document with some bytes changed, cut or doubled is taken by both or by neither.
     #[test]
     fn damaged_documents_are_refused_where_serde_json_refuses_them(
-        document in any_json(), at in any::<prop::sample::Index>(), with in prop::collection::vec(any::<u8>(), 0..4), cut in 0_usize..4,
+        document in any_json(), at in any::<prop::sample::Index>(),
+        with in prop::collection::vec(any::<u8>(), 0..4), cut in 0_usize..4,
     ) {
         let mut body = serde_json::to_vec(&document).expect("a value serialises");
         let at = at.index(body.len() + 1);
         let end = (at + cut).min(body.len());
         body.splice(at..end, with);
         let (ours, theirs) = (skips(&body).is_ok(), serde_json::from_slice::<Value>(&body).is_ok());
-        // We take what they take, and besides only halves of surrogate pairs and numbers beyond all.
+        // We take what they take, and besides only halves of surrogate pairs and numbers beyond
+        // all.
         let text = String::from_utf8_lossy(&body);
         prop_assert!(ours == theirs || (ours && (text.contains("\\u") || text.contains(['e', 'E']))), "{}", text);
     }
@@ -220,8 +267,14 @@ proptest! {
     }
 
     #[test]
-    fn plain_len_is_what_a_loop_finds(bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(b'"'), Just(0x80), Just(0x1f), Just(0x21), Just(b'\\')], 0..40)) {
-        let expected = bytes.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\').unwrap_or(bytes.len());
+    fn plain_len_is_what_a_loop_finds(
+        bytes in prop::collection::vec(
+            prop_oneof![any::<u8>(), Just(b'"'), Just(0x80), Just(0x1f), Just(0x21), Just(b'\\')],
+            0..40,
+        ),
+    ) {
+        let special = |&byte: &u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+        let expected = bytes.iter().position(special).unwrap_or(bytes.len());
         prop_assert_eq!(plain_len(&bytes), expected);
     }
 }

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-/// The pairs of a form in the order in which they were sent. Values are bytes: what is not UTF-8 is signed as it is and read by nobody.
+/// The pairs of a form in the order in which they were sent. Values are bytes: what is not UTF-8 is
+/// signed as it is and read by nobody.
 #[derive(Debug)]
 pub(in crate::source) struct Form<'a>(Vec<Pair<'a>>);
 
@@ -19,7 +20,10 @@ impl<'a> Form<'a> {
             if pairs.len() == PAIRS_MAX {
                 return None;
             }
-            let (name, value) = pair.iter().position(|&b| b == b'=').map_or((pair, &pair[pair.len()..]), |at| (&pair[..at], &pair[at + 1..]));
+            let (name, value) = pair
+                .iter()
+                .position(|&b| b == b'=')
+                .map_or((pair, &pair[pair.len()..]), |at| (&pair[..at], &pair[at + 1..]));
             pairs.push((decode(name), decode(value)));
         }
         Some(Self(pairs))
@@ -33,7 +37,8 @@ impl<'a> Form<'a> {
         self.0.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// Pieces of what Twilio signs behind the URL: names in byte order, values of one name in byte order, a pair that occurs twice once.
+    /// Pieces of what Twilio signs behind the URL: names in byte order, values of one name in byte
+    /// order, a pair that occurs twice once.
     pub(in crate::source) fn signed_parts(&self) -> Vec<&[u8]> {
         let mut pairs: Vec<(&[u8], &[u8])> = self.pairs().collect();
         pairs.sort_unstable();
@@ -79,7 +84,11 @@ mod tests {
     use super::*;
 
     fn pairs(body: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
-        Form::parse(body).expect("few pairs").pairs().map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
+        Form::parse(body)
+            .expect("few pairs")
+            .pairs()
+            .map(|(name, value)| (name.to_vec(), value.to_vec()))
+            .collect()
     }
 
     #[test]
@@ -97,7 +106,10 @@ mod tests {
             (b"b=2&a=1&b=1", &[(b"b", b"2"), (b"a", b"1"), (b"b", b"1")]),
         ];
         for (body, expected) in cases {
-            let expected: Vec<_> = expected.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|(name, value)| (name.to_vec(), value.to_vec()))
+                .collect();
             assert_eq!(pairs(body), expected, "{}", String::from_utf8_lossy(body));
         }
     }

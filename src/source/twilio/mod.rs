@@ -1,6 +1,7 @@
 //! Twilio: `X-Twilio-Signature` in all its forms, and its webhooks.
 //!
-//! Nothing in Twilio's schemes signs a time: a signed request can be replayed for ever, and the dedupe key is the only guard (rule 14).
+//! Nothing in Twilio's schemes signs a time: a signed request can be replayed for ever, and the
+//! dedupe key is the only guard (rule 14).
 
 mod form;
 mod read;
@@ -19,13 +20,19 @@ use serde::{Deserialize, Serialize};
 pub enum TwilioPlan {
     /// The account's auth token: HMAC-SHA1 where no settings header says otherwise.
     AuthToken,
-    /// A webhook shared key, with its id `webhooks_sharedkey_…`. Verifies only requests whose settings header names that key.
+    /// A webhook shared key, with its id `webhooks_sharedkey_…`. Verifies only requests whose
+    /// settings header names that key.
     SharedKey { key: String },
 }
 
-/// Whether a request's body is a form, by its content type. A request without one is read as a form: that is what Twilio sends by default.
+/// Whether a request's body is a form, by its content type. A request without one is read as a
+/// form: that is what Twilio sends by default.
 pub(super) fn is_form(headers: &http::HeaderMap) -> bool {
-    let Some(value) = headers.get(http::header::CONTENT_TYPE) else { return true };
+    let Some(value) = headers.get(http::header::CONTENT_TYPE) else {
+        return true;
+    };
     let essence = value.as_bytes().split(|&b| b == b';').next().unwrap_or_default();
-    essence.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+    essence
+        .trim_ascii()
+        .eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }

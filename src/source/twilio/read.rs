@@ -11,13 +11,15 @@
 //! | `event-streams` | a JSON body of CloudEvents | the ids of its events |
 //! | `other` | anything else that names an account | all that is signed |
 //!
-//! All that is signed (URL and sorted pairs) where a part is absent **or not in its form**. A signature covers the names and values without
-//! anything between them, so a captured request can be sent again with its boundaries moved (`FromC=ity` for `From=City`); a SID, status or
-//! number that swallowed its neighbour is not in its form, and what is signed stays the same text however it is cut. `I-Twilio-Idempotency-Token`
-//! is outside the signature and has no part in any of this.
+//! All that is signed (URL and sorted pairs) where a part is absent **or not in its form**. A
+//! signature covers the names and values without anything between them, so a captured request can
+//! be sent again with its boundaries moved (`FromC=ity` for `From=City`); a SID, status or number
+//! that swallowed its neighbour is not in its form, and what is signed stays the same text however
+//! it is cut. `I-Twilio-Idempotency-Token` is outside the signature and has no part in any of this.
 //!
 //! # Whose number
-//! Ours is `To` of what comes in (messages, calls whose `Direction` is `inbound`) and `From` of what goes out.
+//! Ours is `To` of what comes in (messages, calls whose `Direction` is `inbound`) and `From` of
+//! what goes out.
 
 use super::{
     super::{
@@ -40,7 +42,10 @@ pub(in crate::source) fn read(request: &Request<'_>) -> Result<Reading, NotTheFo
     } else {
         read_json(request)
     };
-    reading.map_err(|reason| NotTheFormat { source_name: SOURCE, reason })
+    reading.map_err(|reason| NotTheFormat {
+        source_name: SOURCE,
+        reason,
+    })
 }
 
 /// The parameters that are read, in the order of [`NAMES`].
@@ -91,7 +96,9 @@ impl<'f> Params<'f> {
     fn of(form: &'f Form<'_>) -> Scanned<Self> {
         let mut values = [None; NAMES.len()];
         for (name, value) in form.pairs() {
-            let Some(at) = NAMES.iter().position(|&wanted| wanted == name) else { continue };
+            let Some(at) = NAMES.iter().position(|&wanted| wanted == name) else {
+                continue;
+            };
             let value = std::str::from_utf8(value).map_err(|_| "a parameter that is read is not UTF-8")?;
             if value.len() > VALUE_BYTES_MAX || value.chars().any(char::is_control) {
                 return Err("a parameter that is read is too long or contains a control character");
@@ -164,29 +171,69 @@ fn read_form(request: &Request<'_>, encoded: &[u8]) -> Scanned<Reading> {
     let message_sid = params.sid(N::MessageSid).or(params.sid(N::SmsSid));
     let call = params.get(N::CallSid);
     let (kind, our_number, subject, key) = if params.get(N::RecordingStatus).is_some() {
-        let key =
-            KeyParts::new(SOURCE, "recording-status").with_some(params.sid(N::RecordingSid)).and_then(|key| key.with_some(params.status(N::RecordingStatus)));
-        ("recording-status", None, call.or(params.get(N::RecordingSid)).map(str::to_owned), key)
+        let key = KeyParts::new(SOURCE, "recording-status")
+            .with_some(params.sid(N::RecordingSid))
+            .and_then(|key| key.with_some(params.status(N::RecordingStatus)));
+        (
+            "recording-status",
+            None,
+            call.or(params.get(N::RecordingSid)).map(str::to_owned),
+            key,
+        )
     } else if message.is_some() {
         let status = params.get(N::MessageStatus).or(params.get(N::SmsStatus));
         let (kind, ours, theirs, status) = if matches!(status, None | Some("received" | "receiving")) {
             ("message-received", N::To, N::From, Some("received"))
         } else {
-            ("message-status", N::From, N::To, params.status(N::MessageStatus).or(params.status(N::SmsStatus)))
+            (
+                "message-status",
+                N::From,
+                N::To,
+                params.status(N::MessageStatus).or(params.status(N::SmsStatus)),
+            )
         };
         let (ours, theirs) = (params.get(ours), params.get(theirs));
         // Both ways of one conversation keep their order.
-        let subject = ours.zip(theirs).map(|(ours, theirs)| format!("{ours}:{theirs}")).or_else(|| message.map(str::to_owned));
-        (kind, ours, subject, KeyParts::new(SOURCE, "message").with_some(message_sid).and_then(|key| key.with_some(status)))
+        let subject = ours
+            .zip(theirs)
+            .map(|(ours, theirs)| format!("{ours}:{theirs}"))
+            .or_else(|| message.map(str::to_owned));
+        (
+            kind,
+            ours,
+            subject,
+            KeyParts::new(SOURCE, "message")
+                .with_some(message_sid)
+                .and_then(|key| key.with_some(status)),
+        )
     } else if let Some(call) = call {
-        let ours = if params.get(N::Direction).is_some_and(|direction| direction.starts_with("outbound")) { N::From } else { N::To };
+        let ours = if params
+            .get(N::Direction)
+            .is_some_and(|direction| direction.starts_with("outbound"))
+        {
+            N::From
+        } else {
+            N::To
+        };
         let key = |row| KeyParts::new(SOURCE, row).with_some(params.sid(N::CallSid));
         let (kind, key) = if params.get(N::CallbackSource).is_some() || params.get(N::SequenceNumber).is_some() {
-            let sequence = params.get(N::SequenceNumber).filter(|number| number.len() <= 6 && number.bytes().all(|digit| digit.is_ascii_digit()));
-            ("call-status", key("call-status").and_then(|key| key.with_some(sequence)).and_then(|key| key.with_some(params.status(N::CallStatus))))
+            let sequence = params
+                .get(N::SequenceNumber)
+                .filter(|number| number.len() <= 6 && number.bytes().all(|digit| digit.is_ascii_digit()));
+            (
+                "call-status",
+                key("call-status")
+                    .and_then(|key| key.with_some(sequence))
+                    .and_then(|key| key.with_some(params.status(N::CallStatus))),
+            )
         } else {
             let status = params.status(N::CallStatus);
-            ("voice-request", key("voice-request").and_then(|key| key.with_some(status)).map(|key| key.with(all().0)))
+            (
+                "voice-request",
+                key("voice-request")
+                    .and_then(|key| key.with_some(status))
+                    .map(|key| key.with(all().0)),
+            )
         };
         (kind, params.get(ours), Some(call.to_owned()), key)
     } else if params.get(N::AccountSid).is_some() {
@@ -206,9 +253,13 @@ fn read_form(request: &Request<'_>, encoded: &[u8]) -> Scanned<Reading> {
     })
 }
 
-/// What stands in the URL's path and query, and the pairs as one text, so that moved boundaries change nothing.
+/// What stands in the URL's path and query, and the pairs as one text, so that moved boundaries
+/// change nothing.
 fn all_signed(url: &SignedUrl<'_>, form: &Form<'_>) -> DedupeKey {
-    KeyParts::new(SOURCE, "all that is signed").with(url.path_and_query()).with(form.signed_parts().concat()).done()
+    KeyParts::new(SOURCE, "all that is signed")
+        .with(url.path_and_query())
+        .with(form.signed_parts().concat())
+        .done()
 }
 
 fn routes<'t>(accounts: impl Iterator<Item = &'t str>, our_number: Option<&str>) -> Vec<RouteKey> {
@@ -222,7 +273,10 @@ fn routes<'t>(accounts: impl Iterator<Item = &'t str>, our_number: Option<&str>)
     for account in accounts {
         if let Some(number) = our_number {
             // WhatsApp's numbers are the account's numbers, behind a prefix.
-            push(RouteKind::TwilioNumber, &format!("{account}/{}", number.strip_prefix("whatsapp:").unwrap_or(number)));
+            push(
+                RouteKind::TwilioNumber,
+                &format!("{account}/{}", number.strip_prefix("whatsapp:").unwrap_or(number)),
+            );
         }
         push(RouteKind::TwilioAccount, account);
     }
@@ -238,7 +292,11 @@ fn read_json(request: &Request<'_>) -> Scanned<Reading> {
         if scan.is_array() {
             scan.array(|scan| {
                 events.push(CloudEvent::read(scan)?);
-                if events.len() > EVENTS_MAX { Err("the body holds more than 1000 events") } else { Ok(()) }
+                if events.len() > EVENTS_MAX {
+                    Err("the body holds more than 1000 events")
+                } else {
+                    Ok(())
+                }
             })
         } else if scan.is_object() {
             events.push(CloudEvent::read(scan)?);
@@ -248,16 +306,36 @@ fn read_json(request: &Request<'_>) -> Scanned<Reading> {
         }
     })?;
     let first = events.first().ok_or("the body holds no event")?;
-    let slots = events.iter().flat_map(|event| [&event.id, &event.message, &event.call].into_iter().chain(&event.accounts));
-    if slots.filter_map(Slot::get).any(|id| id.len() > VALUE_BYTES_MAX || id.chars().any(char::is_control)) {
+    let slots = events.iter().flat_map(|event| {
+        [&event.id, &event.message, &event.call]
+            .into_iter()
+            .chain(&event.accounts)
+    });
+    if slots
+        .filter_map(Slot::get)
+        .any(|id| id.len() > VALUE_BYTES_MAX || id.chars().any(char::is_control))
+    {
         return Err("an id is too long or contains a control character");
     }
     let is_stream = events.iter().all(|event| event.spec.get().is_some());
-    let key = if is_stream { events.iter().try_fold(KeyParts::new(SOURCE, "event-streams"), |key, event| key.with_some(event.id.get())) } else { None };
+    let key = if is_stream {
+        events
+            .iter()
+            .try_fold(KeyParts::new(SOURCE, "event-streams"), |key, event| {
+                key.with_some(event.id.get())
+            })
+    } else {
+        None
+    };
     let dedupe_key = key.map_or_else(|| key::of_body(SOURCE, request.body), KeyParts::done);
     Ok(Reading {
         event_type: EventType::new(SOURCE, if is_stream { "event-streams" } else { "other" }),
-        routes: routes(events.iter().flat_map(|event| event.accounts.iter().filter_map(Slot::get)), None),
+        routes: routes(
+            events
+                .iter()
+                .flat_map(|event| event.accounts.iter().filter_map(Slot::get)),
+            None,
+        ),
         subject: key::subject(first.message.get().or(first.call.get()).or(first.id.get()), dedupe_key),
         dedupe_key,
         time: first.time.get().and_then(rfc3339),
@@ -311,9 +389,13 @@ impl<'a> CloudEvent<'a> {
 }
 
 fn rfc3339(text: &str) -> Option<Timestamp> {
-    text.parse::<jiff::Timestamp>().ok().map(|time| Timestamp::from_micros(time.as_microsecond()))
+    text.parse::<jiff::Timestamp>()
+        .ok()
+        .map(|time| Timestamp::from_micros(time.as_microsecond()))
 }
 
 fn rfc2822(text: &str) -> Option<Timestamp> {
-    jiff::fmt::rfc2822::parse(text).ok().map(|time| Timestamp::from_micros(time.timestamp().as_microsecond()))
+    jiff::fmt::rfc2822::parse(text)
+        .ok()
+        .map(|time| Timestamp::from_micros(time.timestamp().as_microsecond()))
 }

@@ -1,4 +1,5 @@
-//! `X-Twilio-Signature`: the URL, then the sorted pairs of the form, HMAC-SHA1 under the auth token; or HMAC-SHA256 and SHA-1 under a shared key.
+//! `X-Twilio-Signature`: the URL, then the sorted pairs of the form, HMAC-SHA1 under the auth
+//! token; or HMAC-SHA256 and SHA-1 under a shared key.
 
 use super::{
     super::{HmacAlgorithm, HmacKey, Refusal, Request, SECRET_BYTES_MAX, only_header},
@@ -11,7 +12,8 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 pub(in crate::source) const SIGNATURE_HEADER: HeaderName = HeaderName::from_static("x-twilio-signature");
-pub(in crate::source) const SETTINGS_HEADER: HeaderName = HeaderName::from_static("x-twilio-webhooks-signature-settings");
+pub(in crate::source) const SETTINGS_HEADER: HeaderName =
+    HeaderName::from_static("x-twilio-webhooks-signature-settings");
 
 pub(in crate::source) struct TwilioKey {
     sha1: HmacKey,
@@ -40,7 +42,8 @@ impl TwilioKey {
     }
 
     pub(in crate::source) fn verify(&self, request: &Request<'_>) -> Result<(), Refusal> {
-        let signature = only_header(request.headers, &SIGNATURE_HEADER, Refusal::SignatureRepeated)?.ok_or(Refusal::SignatureMissing)?;
+        let signature = only_header(request.headers, &SIGNATURE_HEADER, Refusal::SignatureRepeated)?
+            .ok_or(Refusal::SignatureMissing)?;
         let key = self.key_for(request)?;
         let len = key.algorithm().signature_bytes();
         let mut decoded = [0; 64];
@@ -49,8 +52,14 @@ impl TwilioKey {
         }
         let signature = &decoded[..len];
         let url = SignedUrl::parse(request.url);
-        let matches =
-            |tail: &[&[u8]]| url.variants().iter().any(|url| key.verify(url.iter().map(|part| part.as_bytes()).chain(tail.iter().copied()), signature));
+        let matches = |tail: &[&[u8]]| {
+            url.variants().iter().any(|url| {
+                key.verify(
+                    url.iter().map(|part| part.as_bytes()).chain(tail.iter().copied()),
+                    signature,
+                )
+            })
+        };
 
         if request.method != "POST" {
             // Everything stands in the URL; a body would be one that nobody signed.
@@ -70,19 +79,29 @@ impl TwilioKey {
                 return Err(Refusal::SignatureMismatch);
             }
         }
-        // The URL alone is signed, so both checks are needed: a URL with its signature could be replayed with another body.
+        // The URL alone is signed, so both checks are needed: a URL with its signature could be
+        // replayed with another body.
         if !matches(&[]) {
             return Err(Refusal::SignatureMismatch);
         }
         let hashed = hex::encode(Sha256::digest(request.body));
-        if body_hash.is_some_and(|expected| bool::from(expected.as_bytes().ct_eq(hashed.as_bytes()))) { Ok(()) } else { Err(Refusal::BodyHashMismatch) }
+        if body_hash.is_some_and(|expected| bool::from(expected.as_bytes().ct_eq(hashed.as_bytes()))) {
+            Ok(())
+        } else {
+            Err(Refusal::BodyHashMismatch)
+        }
     }
 
-    /// Which algorithm the request is signed with. The header may be forged; the secret is needed all the same.
+    /// Which algorithm the request is signed with. The header may be forged; the secret is needed
+    /// all the same.
     fn key_for(&self, request: &Request<'_>) -> Result<&HmacKey, Refusal> {
         let Some(settings) = only_header(request.headers, &SETTINGS_HEADER, Refusal::SignatureRepeated)? else {
             // Without the header the auth token signs, so a shared key has no part in it.
-            return if self.shared_key.is_some() { Err(Refusal::OtherKey) } else { Ok(&self.sha1) };
+            return if self.shared_key.is_some() {
+                Err(Refusal::OtherKey)
+            } else {
+                Ok(&self.sha1)
+            };
         };
         let (mut key, mut algorithm) = (None, None);
         for setting in settings.split(|&b| b == b',') {

@@ -21,8 +21,17 @@ impl<'a> SignedUrl<'a> {
         let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
         // The last colon behind an IPv6 address's bracket begins the port.
         let host_end = authority.rfind(']').map_or(0, |at| at + 1);
-        let (host, port) = authority.split_at(authority[host_end..].find(':').map_or(authority.len(), |at| host_end + at));
-        Self { scheme, host, port, rest }
+        let (host, port) = authority.split_at(
+            authority[host_end..]
+                .find(':')
+                .map_or(authority.len(), |at| host_end + at),
+        );
+        Self {
+            scheme,
+            host,
+            port,
+            rest,
+        }
     }
 
     const fn standard_port(&self) -> &'static str {
@@ -33,17 +42,24 @@ impl<'a> SignedUrl<'a> {
         }
     }
 
-    /// Both texts that Twilio may have signed: as it stands, and the other way about its port. Voice over HTTPS drops the port, SMS keeps it,
-    /// and the official SDKs take either.
+    /// Both texts that Twilio may have signed: as it stands, and the other way about its port.
+    /// Voice over HTTPS drops the port, SMS keeps it, and the official SDKs take either.
     pub(in crate::source) fn variants(&self) -> [[&'a str; 4]; 2] {
         let other_port = if self.port.is_empty() { self.standard_port() } else { "" };
-        [[self.scheme, self.host, self.port, self.rest], [self.scheme, self.host, other_port, self.rest]]
+        [
+            [self.scheme, self.host, self.port, self.rest],
+            [self.scheme, self.host, other_port, self.rest],
+        ]
     }
 
     /// The value of the query parameter, as text, undecoded; the first where there are several.
     pub(in crate::source) fn query(&self, name: &str) -> Option<&'a str> {
         let (_, query) = self.rest.split_once('?')?;
-        query.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value))
+        query.split('&').find_map(|pair| {
+            pair.split_once('=')
+                .filter(|(key, _)| *key == name)
+                .map(|(_, value)| value)
+        })
     }
 
     pub(in crate::source) const fn path_and_query(&self) -> &'a str {
@@ -58,13 +74,37 @@ mod tests {
     #[test]
     fn urls_are_cut_without_being_touched() {
         let texts = |url| SignedUrl::parse(url).variants().map(|parts| parts.concat());
-        assert_eq!(texts("https://a.example/x?y=%2F#frag"), ["https://a.example/x?y=%2F", "https://a.example:443/x?y=%2F"]);
-        assert_eq!(texts("http://a.example:8080"), ["http://a.example:8080", "http://a.example"]);
-        assert_eq!(texts("https://user:p:w@a.example:1/"), ["https://a.example:1/", "https://a.example/"]);
-        assert_eq!(texts("https://[2001:db8::1]:8443/x"), ["https://[2001:db8::1]:8443/x", "https://[2001:db8::1]/x"]);
-        assert_eq!(texts("https://[2001:db8::1]/x"), ["https://[2001:db8::1]/x", "https://[2001:db8::1]:443/x"]);
-        assert_eq!(texts("https://a.example?next=http://b:1/"), ["https://a.example?next=http://b:1/", "https://a.example:443?next=http://b:1/"]);
-        assert_eq!(texts("wss://a.example/s"), ["wss://a.example/s", "wss://a.example:443/s"]);
+        assert_eq!(
+            texts("https://a.example/x?y=%2F#frag"),
+            ["https://a.example/x?y=%2F", "https://a.example:443/x?y=%2F"]
+        );
+        assert_eq!(
+            texts("http://a.example:8080"),
+            ["http://a.example:8080", "http://a.example"]
+        );
+        assert_eq!(
+            texts("https://user:p:w@a.example:1/"),
+            ["https://a.example:1/", "https://a.example/"]
+        );
+        assert_eq!(
+            texts("https://[2001:db8::1]:8443/x"),
+            ["https://[2001:db8::1]:8443/x", "https://[2001:db8::1]/x"]
+        );
+        assert_eq!(
+            texts("https://[2001:db8::1]/x"),
+            ["https://[2001:db8::1]/x", "https://[2001:db8::1]:443/x"]
+        );
+        assert_eq!(
+            texts("https://a.example?next=http://b:1/"),
+            [
+                "https://a.example?next=http://b:1/",
+                "https://a.example:443?next=http://b:1/"
+            ]
+        );
+        assert_eq!(
+            texts("wss://a.example/s"),
+            ["wss://a.example/s", "wss://a.example:443/s"]
+        );
         assert_eq!(texts(""), ["", ":80"]);
     }
 

@@ -1,8 +1,10 @@
-//! Vapi: its custom credentials (HMAC and bearer, with every option of its API description) and its messages.
+//! Vapi: its custom credentials (HMAC and bearer, with every option of its API description) and its
+//! messages.
 //!
-//! A plan whose `payloadFormat` names no `{timestamp}`, and every bearer plan, has no replay window: a timestamp that is not signed could be
-//! set anew by whoever replays the request, so its header is neither wanted nor looked at. What guards such plans is the dedupe key alone.
-//! A bearer secret vouches for nothing in the body; [`super::Plan::signs_body`] says so.
+//! A plan whose `payloadFormat` names no `{timestamp}`, and every bearer plan, has no replay
+//! window: a timestamp that is not signed could be set anew by whoever replays the request, so its
+//! header is neither wanted nor looked at. What guards such plans is the dedupe key alone. A bearer
+//! secret vouches for nothing in the body; [`super::Plan::signs_body`] says so.
 
 mod plan;
 mod read;
@@ -23,7 +25,8 @@ pub(super) enum VapiKey {
         scheme: Box<Scheme>,
         key: HmacKey,
     },
-    /// The token is kept as a digest: comparing digests takes the same time whatever the lengths, and no plaintext stays in memory.
+    /// The token is kept as a digest: comparing digests takes the same time whatever the lengths,
+    /// and no plaintext stays in memory.
     Bearer {
         header: http::HeaderName,
         prefix: &'static str,
@@ -38,11 +41,18 @@ impl VapiKey {
             VapiPlan::Hmac(plan) => {
                 let scheme = plan.scheme();
                 let key = hmac_key(&scheme, secret, bytes_min)?;
-                Self::Hmac { scheme: Box::new(scheme), key }
+                Self::Hmac {
+                    scheme: Box::new(scheme),
+                    key,
+                }
             }
             VapiPlan::Bearer(plan) => {
                 check_length(secret.expose_secret(), bytes_min)?;
-                Self::Bearer { header: plan.header(), prefix: plan.prefix(), token: Sha256::digest(secret.expose_secret()).into() }
+                Self::Bearer {
+                    header: plan.header(),
+                    prefix: plan.prefix(),
+                    token: Sha256::digest(secret.expose_secret()).into(),
+                }
             }
         })
     }
@@ -51,10 +61,17 @@ impl VapiKey {
         match self {
             Self::Hmac { scheme, key } => verify_hmac(scheme, key, request, now),
             Self::Bearer { header, prefix, token } => {
-                let value = only_header(request.headers, header, Refusal::SignatureRepeated)?.ok_or(Refusal::SignatureMissing)?;
-                let presented = value.strip_prefix(prefix.as_bytes()).ok_or(Refusal::SignatureMalformed)?;
+                let value = only_header(request.headers, header, Refusal::SignatureRepeated)?
+                    .ok_or(Refusal::SignatureMissing)?;
+                let presented = value
+                    .strip_prefix(prefix.as_bytes())
+                    .ok_or(Refusal::SignatureMalformed)?;
                 let digest: [u8; 32] = Sha256::digest(presented).into();
-                if bool::from(digest.ct_eq(token)) { Ok(()) } else { Err(Refusal::SignatureMismatch) }
+                if bool::from(digest.ct_eq(token)) {
+                    Ok(())
+                } else {
+                    Err(Refusal::SignatureMismatch)
+                }
             }
         }
     }
@@ -62,7 +79,11 @@ impl VapiKey {
 
 pub(super) fn hmac_key(scheme: &Scheme, secret: &SecretBytes, bytes_min: usize) -> Result<HmacKey, Refusal> {
     if scheme.secret_is_base64 {
-        let decoded = zeroize::Zeroizing::new(BASE64.decode(secret.expose_secret()).map_err(|_| Refusal::SecretMalformed)?);
+        let decoded = zeroize::Zeroizing::new(
+            BASE64
+                .decode(secret.expose_secret())
+                .map_err(|_| Refusal::SecretMalformed)?,
+        );
         check_length(&decoded, bytes_min)?;
         return Ok(HmacKey::new(scheme.algorithm, &decoded));
     }
@@ -79,28 +100,44 @@ fn check_length(key: &[u8], bytes_min: usize) -> Result<(), Refusal> {
 }
 
 fn verify_hmac(scheme: &Scheme, key: &HmacKey, request: &Request<'_>, now: Timestamp) -> Result<(), Refusal> {
-    let signature = only_header(request.headers, &scheme.signature_header, Refusal::SignatureRepeated)?.ok_or(Refusal::SignatureMissing)?;
-    let signature = signature.strip_prefix(scheme.signature_prefix.as_bytes()).ok_or(Refusal::SignatureMalformed)?;
+    let signature = only_header(request.headers, &scheme.signature_header, Refusal::SignatureRepeated)?
+        .ok_or(Refusal::SignatureMissing)?;
+    let signature = signature
+        .strip_prefix(scheme.signature_prefix.as_bytes())
+        .ok_or(Refusal::SignatureMalformed)?;
     let mut decoded = [0; 64];
     let signature = decode(scheme, signature, &mut decoded).ok_or(Refusal::SignatureMalformed)?;
 
     let timestamp = match &scheme.timestamp_header {
         None => b"",
-        Some(name) => only_header(request.headers, name, Refusal::TimestampMalformed)?.ok_or(Refusal::TimestampMissing)?,
+        Some(name) => {
+            only_header(request.headers, name, Refusal::TimestampMalformed)?.ok_or(Refusal::TimestampMissing)?
+        }
     };
     let message_id = match &scheme.message_id_header {
         None => b"",
-        Some(name) => only_header(request.headers, name, Refusal::MessageIdRepeated)?.ok_or(Refusal::MessageIdMissing)?,
+        Some(name) => {
+            only_header(request.headers, name, Refusal::MessageIdRepeated)?.ok_or(Refusal::MessageIdMissing)?
+        }
     };
     if !key.verify(scheme.parts(request, timestamp, message_id), signature) {
         return Err(Refusal::SignatureMismatch);
     }
-    if scheme.timestamp_header.is_some() { judge(timestamp, scheme.window, now) } else { Ok(()) }
+    if scheme.timestamp_header.is_some() {
+        judge(timestamp, scheme.window, now)
+    } else {
+        Ok(())
+    }
 }
 
 impl Scheme {
     /// What is signed, in pieces.
-    pub(super) fn parts<'r>(&'r self, request: &'r Request<'r>, timestamp: &'r [u8], message_id: &'r [u8]) -> impl Iterator<Item = &'r [u8]> {
+    pub(super) fn parts<'r>(
+        &'r self,
+        request: &'r Request<'r>,
+        timestamp: &'r [u8],
+        message_id: &'r [u8],
+    ) -> impl Iterator<Item = &'r [u8]> {
         self.segments.iter().map(move |segment| match segment {
             Segment::Literal(text) => text.as_bytes(),
             Segment::Body => request.body,
@@ -130,17 +167,21 @@ fn decode<'b>(scheme: &Scheme, text: &[u8], into: &'b mut [u8; 64]) -> Option<&'
     Some(&into[..len])
 }
 
-/// From this number on a timestamp counts milliseconds: as seconds it would lie in the year 5138, as milliseconds in 1973.
+/// From this number on a timestamp counts milliseconds: as seconds it would lie in the year 5138,
+/// as milliseconds in 1973.
 const MILLISECONDS_FROM: u64 = 100_000_000_000;
 /// From this number on it is neither: as milliseconds it would lie in the year 5138 too.
 const MILLISECONDS_TO: u64 = 100_000_000_000_000;
 
-/// Seconds or milliseconds, by size (Vapi does not document its unit), compared in that unit, inclusive on both ends.
+/// Seconds or milliseconds, by size (Vapi does not document its unit), compared in that unit,
+/// inclusive on both ends.
 fn judge(text: &[u8], window: Duration, now: Timestamp) -> Result<(), Refusal> {
     if text.is_empty() || text.len() > 14 || text[0] == b'0' || !text.iter().all(u8::is_ascii_digit) {
         return Err(Refusal::TimestampMalformed);
     }
-    let number = text.iter().fold(0_u64, |number, digit| number * 10 + u64::from(digit - b'0'));
+    let number = text
+        .iter()
+        .fold(0_u64, |number, digit| number * 10 + u64::from(digit - b'0'));
     let (now, window) = match number {
         0..MILLISECONDS_FROM => (now.as_seconds(), window.as_secs()),
         MILLISECONDS_FROM..MILLISECONDS_TO => (now.as_micros().div_euclid(1000), window.as_secs() * 1000),

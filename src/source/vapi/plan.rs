@@ -1,12 +1,14 @@
-//! How Vapi signs: the shape of its own `authenticationPlan`, checked when it is saved, compiled when a key is made of it.
+//! How Vapi signs: the shape of its own `authenticationPlan`, checked when it is saved, compiled
+//! when a key is made of it.
 
 use crate::source::HmacAlgorithm;
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Vapi's `authenticationPlan` without its secret, with our optional `replayWindowSeconds`. The default is Vapi's own: HMAC-SHA256 in hex over
-/// `{timestamp}.{body}`, in `x-signature` with `x-timestamp`.
+/// Vapi's `authenticationPlan` without its secret, with our optional `replayWindowSeconds`. The
+/// default is Vapi's own: HMAC-SHA256 in hex over `{timestamp}.{body}`, in `x-signature` with
+/// `x-timestamp`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum VapiPlan {
@@ -32,7 +34,8 @@ const fn fault(field: &'static str, problem: &'static str) -> PlanFault {
     PlanFault { field, problem }
 }
 
-/// `HMACAuthenticationPlan` of Vapi's API description. A value of this type has been checked: it compiles.
+/// `HMACAuthenticationPlan` of Vapi's API description. A value of this type has been checked: it
+/// compiles.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(try_from = "HmacPlanText", into = "HmacPlanText")]
 pub struct HmacPlan {
@@ -60,7 +63,8 @@ pub struct HmacPlanText {
     pub signature_encoding: Option<Encoding>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_is_base64: Option<bool>,
-    /// Both ways, inclusive. Default 300, at most 86,400; only where the payload format signs the timestamp.
+    /// Both ways, inclusive. Default 300, at most 86,400; only where the payload format signs the
+    /// timestamp.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replay_window_seconds: Option<u32>,
 }
@@ -109,7 +113,8 @@ pub(in crate::source) struct Scheme {
     pub(in crate::source) window: Duration,
 }
 
-/// A piece of the signed text. The format is cut once, when the plan is read, so braces inside a body or a URL mean nothing.
+/// A piece of the signed text. The format is cut once, when the plan is read, so braces inside a
+/// body or a URL mean nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::source) enum Segment {
     Literal(Box<str>),
@@ -138,40 +143,69 @@ impl HmacPlan {
 impl HmacPlanText {
     fn scheme(&self) -> Result<Scheme, PlanFault> {
         let include_timestamp = self.include_timestamp.unwrap_or(true);
-        let format = self.payload_format.as_deref().unwrap_or(if include_timestamp { "{timestamp}.{body}" } else { "{body}" });
+        let format = self.payload_format.as_deref().unwrap_or(if include_timestamp {
+            "{timestamp}.{body}"
+        } else {
+            "{body}"
+        });
         let segments = cut(format)?;
         let has = |segment: Segment| segments.contains(&segment);
         if !has(Segment::Body) {
-            return Err(fault("payloadFormat", "it must contain {body}, else nothing vouches for what is sent"));
+            return Err(fault(
+                "payloadFormat",
+                "it must contain {body}, else nothing vouches for what is sent",
+            ));
         }
         let signs_time = has(Segment::Timestamp);
         if signs_time && !include_timestamp {
-            return Err(fault("includeTimestamp", "it is false, but payloadFormat contains {timestamp}"));
+            return Err(fault(
+                "includeTimestamp",
+                "it is false, but payloadFormat contains {timestamp}",
+            ));
         }
         if !signs_time && self.replay_window_seconds.is_some() {
-            return Err(fault("replayWindowSeconds", "payloadFormat does not sign {timestamp}, so a replay cannot be told by its age"));
+            return Err(fault(
+                "replayWindowSeconds",
+                "payloadFormat does not sign {timestamp}, so a replay cannot be told by its age",
+            ));
         }
-        let window = self.replay_window_seconds.map_or(REPLAY_WINDOW_DEFAULT, |seconds| Duration::from_secs(seconds.into()));
+        let window = self
+            .replay_window_seconds
+            .map_or(REPLAY_WINDOW_DEFAULT, |seconds| Duration::from_secs(seconds.into()));
         if window.is_zero() || window > super::super::REPLAY_WINDOW_MAX {
             return Err(fault("replayWindowSeconds", "expected 1 to 86400"));
         }
         let message_id_header = match (&self.message_id_header, has(Segment::MessageId)) {
             (Some(name), true) => Some(header("messageIdHeader", name)?),
-            (None, true) => return Err(fault("messageIdHeader", "payloadFormat contains {svix-id}: name the header that carries it")),
+            (None, true) => {
+                return Err(fault(
+                    "messageIdHeader",
+                    "payloadFormat contains {svix-id}: name the header that carries it",
+                ));
+            }
             (Some(name), false) => {
                 header("messageIdHeader", name)?;
                 None
             }
             (None, false) => None,
         };
-        let timestamp_header = header("timestampHeader", self.timestamp_header.as_deref().unwrap_or("x-timestamp"))?;
+        let timestamp_header = header(
+            "timestampHeader",
+            self.timestamp_header.as_deref().unwrap_or("x-timestamp"),
+        )?;
         let signature_prefix = self.signature_prefix.as_deref().unwrap_or_default();
         if signature_prefix.len() > 64 || !signature_prefix.bytes().all(|b| (0x20..0x7f).contains(&b)) {
-            return Err(fault("signaturePrefix", "expected at most 64 printable ASCII characters"));
+            return Err(fault(
+                "signaturePrefix",
+                "expected at most 64 printable ASCII characters",
+            ));
         }
         let scheme = Scheme {
             algorithm: self.algorithm,
-            signature_header: header("signatureHeader", self.signature_header.as_deref().unwrap_or("x-signature"))?,
+            signature_header: header(
+                "signatureHeader",
+                self.signature_header.as_deref().unwrap_or("x-signature"),
+            )?,
             signature_prefix: signature_prefix.into(),
             encoding: self.signature_encoding.unwrap_or_default(),
             timestamp_header: signs_time.then_some(timestamp_header),
@@ -180,10 +214,17 @@ impl HmacPlanText {
             secret_is_base64: self.secret_is_base64.unwrap_or(false),
             window,
         };
-        let names = [Some(&scheme.signature_header), scheme.timestamp_header.as_ref(), scheme.message_id_header.as_ref()];
+        let names = [
+            Some(&scheme.signature_header),
+            scheme.timestamp_header.as_ref(),
+            scheme.message_id_header.as_ref(),
+        ];
         for (i, name) in names.iter().enumerate() {
             if name.is_some() && names[..i].contains(name) {
-                return Err(fault("signatureHeader", "signature, timestamp and message id need a header each"));
+                return Err(fault(
+                    "signatureHeader",
+                    "signature, timestamp and message id need a header each",
+                ));
             }
         }
         Ok(scheme)
@@ -207,14 +248,22 @@ fn cut(format: &str) -> Result<Vec<Segment>, PlanFault> {
         if open > 0 {
             segments.push(Segment::Literal(rest[..open].into()));
         }
-        let close = rest[open..].find('}').ok_or_else(|| fault("payloadFormat", "a { has no }"))? + open;
+        let close = rest[open..]
+            .find('}')
+            .ok_or_else(|| fault("payloadFormat", "a { has no }"))?
+            + open;
         segments.push(match &rest[open + 1..close] {
             "body" => Segment::Body,
             "timestamp" => Segment::Timestamp,
             "method" => Segment::Method,
             "url" => Segment::Url,
             "svix-id" => Segment::MessageId,
-            _ => return Err(fault("payloadFormat", "unknown placeholder: expected {body}, {timestamp}, {method}, {url} or {svix-id}")),
+            _ => {
+                return Err(fault(
+                    "payloadFormat",
+                    "unknown placeholder: expected {body}, {timestamp}, {method}, {url} or {svix-id}",
+                ));
+            }
         });
         rest = &rest[close + 1..];
     }
@@ -224,8 +273,9 @@ fn cut(format: &str) -> Result<Vec<Segment>, PlanFault> {
     Ok(segments)
 }
 
-/// `BearerAuthenticationPlan` of Vapi's API description; the old `server.secret` is `{"headerName":"X-Vapi-Secret","bearerPrefixEnabled":false}`.
-/// A static secret: it vouches neither for the body nor for the time.
+/// `BearerAuthenticationPlan` of Vapi's API description; the old `server.secret` is
+/// `{"headerName":"X-Vapi-Secret","bearerPrefixEnabled":false}`. A static secret: it vouches
+/// neither for the body nor for the time.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(try_from = "BearerPlanText", into = "BearerPlanText")]
 pub struct BearerPlan {
@@ -269,7 +319,11 @@ impl BearerPlan {
 
     /// What stands before the token.
     pub(in crate::source) fn prefix(&self) -> &'static str {
-        if self.text.bearer_prefix_enabled.unwrap_or(true) { "Bearer " } else { "" }
+        if self.text.bearer_prefix_enabled.unwrap_or(true) {
+            "Bearer "
+        } else {
+            ""
+        }
     }
 
     #[must_use]
@@ -284,24 +338,59 @@ mod tests {
     use serde_json::json;
 
     fn problem(plan: serde_json::Value) -> String {
-        serde_json::from_value::<VapiPlan>(plan).expect_err("the plan was taken").to_string()
+        serde_json::from_value::<VapiPlan>(plan)
+            .expect_err("the plan was taken")
+            .to_string()
     }
 
     #[test]
     fn plans_that_cannot_be_kept_are_refused_by_field() {
         for (plan, field) in [
-            (json!({"type":"hmac","payloadFormat":"{timestamp}"}), "payloadFormat: it must contain {body}"),
-            (json!({"type":"hmac","payloadFormat":"{body}{nonce}"}), "payloadFormat: unknown placeholder"),
-            (json!({"type":"hmac","payloadFormat":"{body"}), "payloadFormat: a { has no }"),
-            (json!({"type":"hmac","payloadFormat":"{svix-id}.{body}"}), "messageIdHeader"),
-            (json!({"type":"hmac","payloadFormat":"{timestamp}{body}","includeTimestamp":false}), "includeTimestamp"),
-            (json!({"type":"hmac","payloadFormat":"{body}","replayWindowSeconds":60}), "replayWindowSeconds"),
-            (json!({"type":"hmac","replayWindowSeconds":0}), "replayWindowSeconds: expected 1 to 86400"),
-            (json!({"type":"hmac","replayWindowSeconds":86401}), "replayWindowSeconds: expected 1 to 86400"),
-            (json!({"type":"hmac","signatureHeader":"x signature"}), "signatureHeader"),
-            (json!({"type":"hmac","signatureHeader":"X-Timestamp"}), "signatureHeader: signature, timestamp"),
+            (
+                json!({"type":"hmac","payloadFormat":"{timestamp}"}),
+                "payloadFormat: it must contain {body}",
+            ),
+            (
+                json!({"type":"hmac","payloadFormat":"{body}{nonce}"}),
+                "payloadFormat: unknown placeholder",
+            ),
+            (
+                json!({"type":"hmac","payloadFormat":"{body"}),
+                "payloadFormat: a { has no }",
+            ),
+            (
+                json!({"type":"hmac","payloadFormat":"{svix-id}.{body}"}),
+                "messageIdHeader",
+            ),
+            (
+                json!({"type":"hmac","payloadFormat":"{timestamp}{body}","includeTimestamp":false}),
+                "includeTimestamp",
+            ),
+            (
+                json!({"type":"hmac","payloadFormat":"{body}","replayWindowSeconds":60}),
+                "replayWindowSeconds",
+            ),
+            (
+                json!({"type":"hmac","replayWindowSeconds":0}),
+                "replayWindowSeconds: expected 1 to 86400",
+            ),
+            (
+                json!({"type":"hmac","replayWindowSeconds":86401}),
+                "replayWindowSeconds: expected 1 to 86400",
+            ),
+            (
+                json!({"type":"hmac","signatureHeader":"x signature"}),
+                "signatureHeader",
+            ),
+            (
+                json!({"type":"hmac","signatureHeader":"X-Timestamp"}),
+                "signatureHeader: signature, timestamp",
+            ),
             (json!({"type":"hmac","signaturePrefix":"\n"}), "signaturePrefix"),
-            (json!({"type":"hmac","secretKey":"do not keep me here"}), "unknown field `secretKey`"),
+            (
+                json!({"type":"hmac","secretKey":"do not keep me here"}),
+                "unknown field `secretKey`",
+            ),
             (json!({"type":"hmac","algorithm":"md5"}), "unknown variant `md5`"),
             (json!({"type":"bearer","headerName":""}), "headerName"),
             (json!({"type":"bearer","token":"x"}), "unknown field `token`"),

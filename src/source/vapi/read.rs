@@ -8,10 +8,12 @@
 //! | `tool-calls` | the call; id, name and arguments of each tool call |
 //! | all else | the call, chat, session or contact; `message.timestamp`; the message's own fields that stand in [`OWN`] |
 //!
-//! The whole body's hash where a part is absent. The bytes of a redelivery may differ (artifact URLs are presigned again), so nothing of
-//! `artifact`, `call` or `assistant` has a part in a key but the ids. Two messages of one kind can carry one timestamp (a token and the next,
-//! the caller's speech and the assistant's): their own fields tell them apart. A conversation's history is a field of its own for the two
-//! questions that are about it, and for nothing else, where it would cost a hash of kilobytes.
+//! The whole body's hash where a part is absent. The bytes of a redelivery may differ (artifact
+//! URLs are presigned again), so nothing of `artifact`, `call` or `assistant` has a part in a key
+//! but the ids. Two messages of one kind can carry one timestamp (a token and the next, the
+//! caller's speech and the assistant's): their own fields tell them apart. A conversation's history
+//! is a field of its own for the two questions that are about it, and for nothing else, where it
+//! would cost a hash of kilobytes.
 
 use super::super::{
     AnswerKind, NotTheFormat, Reading, Request, VapiQuestion, key,
@@ -72,7 +74,10 @@ struct Seen<'a> {
 }
 
 pub(in crate::source) fn read(request: &Request<'_>) -> Result<Reading, NotTheFormat> {
-    let not_the_format = |reason| NotTheFormat { source_name: Source::Vapi, reason };
+    let not_the_format = |reason| NotTheFormat {
+        source_name: Source::Vapi,
+        reason,
+    };
     let mut seen = Seen::default();
     scan::document(request.body, |scan| seen.document(scan)).map_err(not_the_format)?;
     seen.reading(request.body).map_err(not_the_format)
@@ -112,7 +117,13 @@ impl<'a> Seen<'a> {
             }
             "assistant" => {
                 once(&mut self.objects[1])?;
-                return scan.object(|scan, name| if name == "id" { self.assistant_id.fill(scan) } else { scan.skip() });
+                return scan.object(|scan, name| {
+                    if name == "id" {
+                        self.assistant_id.fill(scan)
+                    } else {
+                        scan.skip()
+                    }
+                });
             }
             "phoneNumber" => {
                 once(&mut self.objects[2])?;
@@ -148,7 +159,11 @@ impl<'a> Seen<'a> {
         } else {
             return scan.skip();
         };
-        if slot.replace(scan.raw()?).is_some() { Err(scan::REPEATED) } else { Ok(()) }
+        if slot.replace(scan.raw()?).is_some() {
+            Err(scan::REPEATED)
+        } else {
+            Ok(())
+        }
     }
 
     fn reading(&self, body: &[u8]) -> Scanned<Reading> {
@@ -169,7 +184,13 @@ impl<'a> Seen<'a> {
             (RouteKind::VapiPhoneNumber, &self.session_phone_number),
             (RouteKind::VapiNumber, &self.phone_number),
         ];
-        if ids.iter().copied().chain(routes.iter().map(|(_, slot)| *slot)).filter_map(Slot::get).any(|id| id.chars().any(char::is_control)) {
+        if ids
+            .iter()
+            .copied()
+            .chain(routes.iter().map(|(_, slot)| *slot))
+            .filter_map(Slot::get)
+            .any(|id| id.chars().any(char::is_control))
+        {
             return Err("an id contains a control character");
         }
 
@@ -177,7 +198,9 @@ impl<'a> Seen<'a> {
         let contact = self.contact_id()?;
         let subject = subject.or(contact.as_deref());
         let question = question(kind);
-        let dedupe_key = self.dedupe_key(kind, question, subject)?.unwrap_or_else(|| key::of_body(Source::Vapi, body));
+        let dedupe_key = self
+            .dedupe_key(kind, question, subject)?
+            .unwrap_or_else(|| key::of_body(Source::Vapi, body));
         let mut keys: Vec<RouteKey> = Vec::with_capacity(4);
         for (kind, slot) in routes {
             if let Some(id) = slot.get().filter(|id| id.len() <= RouteKey::BYTES_MAX)
@@ -198,9 +221,13 @@ impl<'a> Seen<'a> {
 
     /// `contact.id` of a campaign's question, which has no call yet.
     fn contact_id(&self) -> Scanned<Option<String>> {
-        let Some(contact) = self.own("contact") else { return Ok(None) };
+        let Some(contact) = self.own("contact") else {
+            return Ok(None);
+        };
         let mut id = Slot::default();
-        scan::again(contact, |scan| scan.object(|scan, name| if name == "id" { id.fill(scan) } else { scan.skip() }))?;
+        scan::again(contact, |scan| {
+            scan.object(|scan, name| if name == "id" { id.fill(scan) } else { scan.skip() })
+        })?;
         Ok(id.get().map(str::to_owned))
     }
 
@@ -208,25 +235,43 @@ impl<'a> Seen<'a> {
         OWN.iter().position(|&own| own == name).and_then(|at| self.own[at])
     }
 
-    fn dedupe_key(&self, kind: &str, question: Option<VapiQuestion>, subject: Option<&str>) -> Scanned<Option<crate::domain::DedupeKey>> {
+    fn dedupe_key(
+        &self,
+        kind: &str,
+        question: Option<VapiQuestion>,
+        subject: Option<&str>,
+    ) -> Scanned<Option<crate::domain::DedupeKey>> {
         let Some(subject) = subject else { return Ok(None) };
         let once = |call: Option<&str>| KeyParts::new(Source::Vapi, "once a call").with(kind).with_some(call);
         let key = match kind {
             "end-of-call-report" | "assistant-request" | "call.deleted" => once(self.call_id.get()),
-            "status-update" if self.own("status") == Some(r#""ended""#) => once(self.call_id.get()).map(|key| key.with("ended")),
-            "tool-calls" => {
-                KeyParts::new(Source::Vapi, kind).with_some(self.call_id.get().or(self.chat_id.get())).map_or(Ok(None), |key| self.tool_calls(key))?
+            "status-update" if self.own("status") == Some(r#""ended""#) => {
+                once(self.call_id.get()).map(|key| key.with("ended"))
             }
-            _ => KeyParts::new(Source::Vapi, "each").with(kind).with(subject).with_some(self.timestamp.get()).map(|key| {
-                let about_history = matches!(question, Some(VapiQuestion::KnowledgeBaseRequest | VapiQuestion::CallEndpointingRequest));
-                let own = &self.own[..if about_history { OWN.len() } else { OWN_HISTORY }];
-                own.iter().zip(OWN).filter_map(|(value, name)| value.map(|value| (name, value))).fold(key, |key, (name, value)| key.with(name).with(value))
-            }),
+            "tool-calls" => KeyParts::new(Source::Vapi, kind)
+                .with_some(self.call_id.get().or(self.chat_id.get()))
+                .map_or(Ok(None), |key| self.tool_calls(key))?,
+            _ => KeyParts::new(Source::Vapi, "each")
+                .with(kind)
+                .with(subject)
+                .with_some(self.timestamp.get())
+                .map(|key| {
+                    let about_history = matches!(
+                        question,
+                        Some(VapiQuestion::KnowledgeBaseRequest | VapiQuestion::CallEndpointingRequest)
+                    );
+                    let own = &self.own[..if about_history { OWN.len() } else { OWN_HISTORY }];
+                    own.iter()
+                        .zip(OWN)
+                        .filter_map(|(value, name)| value.map(|value| (name, value)))
+                        .fold(key, |key, (name, value)| key.with(name).with(value))
+                }),
         };
         Ok(key.map(KeyParts::done))
     }
 
-    /// Adds every tool call of the first list that holds any. `None`: there is none, or one has no id.
+    /// Adds every tool call of the first list that holds any. `None`: there is none, or one has no
+    /// id.
     fn tool_calls(&self, key: KeyParts) -> Scanned<Option<KeyParts>> {
         for list in self.tool_lists.iter().flatten() {
             let mut calls: Vec<ToolCall<'_>> = Vec::new();
@@ -241,14 +286,17 @@ impl<'a> Seen<'a> {
             if calls.is_empty() {
                 continue;
             }
-            return Ok(calls.iter().try_fold(key, |key, call| Some(key.with_some(call.id.get())?.with(call.name()).with(call.arguments()))));
+            return Ok(calls.iter().try_fold(key, |key, call| {
+                Some(key.with_some(call.id.get())?.with(call.name()).with(call.arguments()))
+            }));
         }
         Ok(None)
     }
 }
 
-/// A tool call in any of its official shapes: `{id, function: {name, arguments}}`, `{id, name, arguments}`, `{id, name, parameters}`, or inside
-/// `toolCall` beside the tool's own definition.
+/// A tool call in any of its official shapes: `{id, function: {name, arguments}}`,
+/// `{id, name, arguments}`, `{id, name, parameters}`, or inside `toolCall` beside the tool's own
+/// definition.
 #[derive(Default)]
 struct ToolCall<'a> {
     id: Slot<'a>,
@@ -257,7 +305,8 @@ struct ToolCall<'a> {
     nested: bool,
 }
 
-/// A name and arguments as they stand; the arguments are a JSON text in some shapes and an object in others.
+/// A name and arguments as they stand; the arguments are a JSON text in some shapes and an object
+/// in others.
 #[derive(Default)]
 struct Function<'a> {
     name: Option<&'a str>,
@@ -273,7 +322,11 @@ impl<'a> Function<'a> {
             "parameters" => &mut self.parameters,
             _ => return scan.skip(),
         };
-        if slot.replace(scan.raw()?).is_some() { Err(scan::REPEATED) } else { Ok(()) }
+        if slot.replace(scan.raw()?).is_some() {
+            Err(scan::REPEATED)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -283,7 +336,10 @@ impl<'a> ToolCall<'a> {
             "toolCall" => {
                 once(&mut self.nested)?;
                 // What stood beside it is the tool's definition.
-                *self = Self { nested: true, ..Self::default() };
+                *self = Self {
+                    nested: true,
+                    ..Self::default()
+                };
                 scan.object(|scan, name| self.own_field(scan, name))
             }
             _ if self.nested => scan.skip(),
@@ -305,7 +361,12 @@ impl<'a> ToolCall<'a> {
 
     fn arguments(&self) -> &'a str {
         let Self { function, flat, .. } = self;
-        function.arguments.or(flat.arguments).or(function.parameters).or(flat.parameters).unwrap_or_default()
+        function
+            .arguments
+            .or(flat.arguments)
+            .or(function.parameters)
+            .or(flat.parameters)
+            .unwrap_or_default()
     }
 }
 
@@ -330,5 +391,8 @@ fn milliseconds(text: &str) -> Option<Timestamp> {
     if whole.len() > 14 || !whole.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    whole.parse::<i64>().ok().map(|milliseconds| Timestamp::from_micros(milliseconds * 1000))
+    whole
+        .parse::<i64>()
+        .ok()
+        .map(|milliseconds| Timestamp::from_micros(milliseconds * 1000))
 }

@@ -17,21 +17,38 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 const TENANT_ROLE: &str = "hookswitch_tenant";
 const WORKER_ROLE: &str = "hookswitch_worker";
 
-/// Connections of each role. A transaction holds one for a few round trips; more would only queue inside the database.
+/// Connections of each role. A transaction holds one for a few round trips; more would only queue
+/// inside the database.
 const CONNECTIONS_MAX: u32 = 16;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Applied in order, once each. The text is part of the binary, so that a binary and its schema cannot be parted.
+/// Applied in order, once each. The text is part of the binary, so that a binary and its schema
+/// cannot be parted.
 fn migrator() -> Migrator {
     let step = |version, description: &'static str, sql: &'static str| {
-        Migration::new(version, Cow::Borrowed(description), MigrationType::Simple, sqlx::SqlStr::from_static(sql), false)
+        Migration::new(
+            version,
+            Cow::Borrowed(description),
+            MigrationType::Simple,
+            sqlx::SqlStr::from_static(sql),
+            false,
+        )
     };
-    Migrator::with_migrations(vec![step(1, "init", include_str!("../../../migrations/postgres/0001_init.sql"))])
+    Migrator::with_migrations(vec![step(
+        1,
+        "init",
+        include_str!("../../../migrations/postgres/0001_init.sql"),
+    )])
 }
 
 /// Host and database of a URL, for messages: never its user or password.
 fn shown(options: &PgConnectOptions) -> String {
-    format!("{}:{}/{}", options.get_host(), options.get_port(), options.get_database().unwrap_or_default())
+    format!(
+        "{}:{}/{}",
+        options.get_host(),
+        options.get_port(),
+        options.get_database().unwrap_or_default()
+    )
 }
 
 fn parse(url: &str) -> Result<PgConnectOptions, ConnectError> {
@@ -40,10 +57,14 @@ fn parse(url: &str) -> Result<PgConnectOptions, ConnectError> {
 }
 
 fn open_failed(path: &str) -> impl FnOnce(sqlx::Error) -> ConnectError {
-    move |source| ConnectError::Open { path: path.to_owned(), source }
+    move |source| ConnectError::Open {
+        path: path.to_owned(),
+        source,
+    }
 }
 
-/// Brings the schema up to date. The URL's user has to own the database and may create roles, unless the two roles are there and granted to it.
+/// Brings the schema up to date. The URL's user has to own the database and may create roles,
+/// unless the two roles are there and granted to it.
 ///
 /// # Errors
 /// See [`ConnectError`].
@@ -51,7 +72,10 @@ pub async fn migrate(url: &str) -> Result<(), ConnectError> {
     let options = parse(url)?;
     let path = shown(&options);
     let mut connection = PgConnection::connect_with(&options).await.map_err(open_failed(&path))?;
-    migrator().run(&mut connection).await.map_err(|source| ConnectError::Migrate { path, source })?;
+    migrator()
+        .run(&mut connection)
+        .await
+        .map_err(|source| ConnectError::Migrate { path, source })?;
     // What was written is written; a connection that ends badly changes nothing.
     let _ = connection.close().await;
     Ok(())
@@ -75,15 +99,21 @@ const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success";
 
 async fn status(connection: &mut PgConnection) -> Result<MigrationStatus, sqlx::Error> {
     let has_any: bool = sqlx::query_scalar(HAS_MIGRATIONS).fetch_one(&mut *connection).await?;
-    let applied: Vec<i64> = if has_any { sqlx::query_scalar(APPLIED).fetch_all(connection).await? } else { Vec::new() };
+    let applied: Vec<i64> = if has_any {
+        sqlx::query_scalar(APPLIED).fetch_all(connection).await?
+    } else {
+        Vec::new()
+    };
     Ok(MigrationStatus::of(&migrator(), &applied))
 }
 
 /// Row-level security holds for neither a superuser nor a role that may pass it by.
-const ROLES: &str = "SELECT rolname, rolsuper OR rolbypassrls AS is_free FROM pg_roles WHERE rolname IN ('hookswitch_tenant', 'hookswitch_worker')";
+const ROLES: &str = "SELECT rolname, rolsuper OR rolbypassrls AS is_free FROM pg_roles WHERE rolname IN \
+    ('hookswitch_tenant', 'hookswitch_worker')";
 
 impl PostgresStore {
-    /// Opens the pools of both roles. Refuses a schema that is not up to date, and roles that row-level security does not hold.
+    /// Opens the pools of both roles. Refuses a schema that is not up to date, and roles that
+    /// row-level security does not hold.
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -93,20 +123,33 @@ impl PostgresStore {
         let mut connection = PgConnection::connect_with(&options).await.map_err(open_failed(&path))?;
         let status = status(&mut connection).await.map_err(open_failed(&path))?;
         if !status.pending.is_empty() {
-            return Err(ConnectError::Pending { path, pending: status.pending });
+            return Err(ConnectError::Pending {
+                path,
+                pending: status.pending,
+            });
         }
-        for row in sqlx::query(ROLES).fetch_all(&mut connection).await.map_err(open_failed(&path))? {
+        for row in sqlx::query(ROLES)
+            .fetch_all(&mut connection)
+            .await
+            .map_err(open_failed(&path))?
+        {
             if row.try_get::<bool, _>("is_free").map_err(open_failed(&path))? {
-                return Err(ConnectError::FreeRole { role: row.try_get("rolname").map_err(open_failed(&path))? });
+                return Err(ConnectError::FreeRole {
+                    role: row.try_get("rolname").map_err(open_failed(&path))?,
+                });
             }
         }
-        let version: i64 = sqlx::query_scalar(READ_VERSION).fetch_one(&mut connection).await.map_err(open_failed(&path))?;
+        let version: i64 = sqlx::query_scalar(READ_VERSION)
+            .fetch_one(&mut connection)
+            .await
+            .map_err(open_failed(&path))?;
         let _ = connection.close().await;
 
         let pool = |role: &'static str, size: u32| {
             let options = options.clone().options([
                 ("role", role),
-                // Waiting for ever is no answer. No statement of ours runs longer, and one that does is tried again by whoever asked.
+                // Waiting for ever is no answer. No statement of ours runs longer, and one that
+                // does is tried again by whoever asked.
                 ("statement_timeout", "15s"),
                 ("lock_timeout", "5s"),
                 ("idle_in_transaction_session_timeout", "30s"),
@@ -128,6 +171,14 @@ impl PostgresStore {
         let (changes, _) = watch::channel(version);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(listen::run(pool(WORKER_ROLE, 1), changes.clone(), stop.clone()));
-        Ok(Self { tenant, worker, changes, configuring: Mutex::default(), clock, tasks, stop })
+        Ok(Self {
+            tenant,
+            worker,
+            changes,
+            configuring: Mutex::default(),
+            clock,
+            tasks,
+            stop,
+        })
     }
 }

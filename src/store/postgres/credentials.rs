@@ -1,4 +1,5 @@
-//! Credentials in Postgres. Saving and erasing also move the ledger's parked actions, in the same transaction (rule 6).
+//! Credentials in Postgres. Saving and erasing also move the ledger's parked actions, in the same
+//! transaction (rule 6).
 
 use super::{PostgresStore, StoreError, audit, can_be_stored, failed, ledger::LOCK_CREDENTIAL, rows::Fields};
 use crate::{
@@ -10,53 +11,88 @@ use sqlx::{PgConnection, postgres::PgRow};
 use std::time::Duration;
 
 #[cfg(test)]
-pub(super) const STATEMENTS: &[&str] = &[FIND, LIST, SAVE, COUNT, RESUME, DUE_NOW, ERASE, PARK, RECORD_HEALTH, TOUCH];
+pub(super) const STATEMENTS: &[&str] = &[
+    FIND,
+    LIST,
+    SAVE,
+    COUNT,
+    RESUME,
+    DUE_NOW,
+    ERASE,
+    PARK,
+    RECORD_HEALTH,
+    TOUCH,
+];
 
 macro_rules! credential_columns {
     () => {
-        "id, org_id, provider, name, is_active, sealed, version, state, cause, error, missing, checked_at, first_failed_at, \
-         account_id, account_name, account_fingerprint, last_four, last_verified_at, last_used_at, refresh_at, created_at, updated_at"
+        "id, org_id, provider, name, is_active, sealed, version, state, cause, error, missing, checked_at, \
+        first_failed_at, \
+         account_id, account_name, account_fingerprint, last_four, last_verified_at, last_used_at, refresh_at, \
+         created_at, updated_at"
     };
 }
 pub(super) use credential_columns;
 
-const FIND: &str = concat!("SELECT ", credential_columns!(), " FROM org_credentials WHERE org_id = $1 AND provider = $2 AND name = $3");
-const LIST: &str = concat!("SELECT ", credential_columns!(), " FROM org_credentials WHERE org_id = $1 ORDER BY provider, name");
+const FIND: &str = concat!(
+    "SELECT ",
+    credential_columns!(),
+    " FROM org_credentials WHERE org_id = $1 AND provider = $2 AND name = $3"
+);
+const LIST: &str = concat!(
+    "SELECT ",
+    credential_columns!(),
+    " FROM org_credentials WHERE org_id = $1 ORDER BY provider, name"
+);
 
-/// On a conflict `id`, `created_at` and `last_used_at` stay: it is the same integration with another key.
+/// On a conflict `id`, `created_at` and `last_used_at` stay: it is the same integration with
+/// another key.
 const SAVE: &str = concat!(
-    "INSERT INTO org_credentials (id, org_id, provider, name, is_active, sealed, version, state, missing, account_id, account_name, account_fingerprint, \
+    "INSERT INTO org_credentials (id, org_id, provider, name, is_active, sealed, version, state, missing, account_id, \
+    account_name, account_fingerprint, \
      last_four, checked_at, last_verified_at, created_at, updated_at, changed_version, refresh_at) \
      VALUES ($1, $2, $3, $4, true, $5, 1, $6, $7, $8, $9, $10, $11, $12, $12, $13, $13, $14, $15) \
-     ON CONFLICT (org_id, provider, name) DO UPDATE SET is_active = true, sealed = excluded.sealed, version = org_credentials.version + 1, \
-     state = excluded.state, cause = NULL, error = NULL, missing = excluded.missing, account_id = excluded.account_id, account_name = excluded.account_name, \
-     account_fingerprint = excluded.account_fingerprint, last_four = excluded.last_four, checked_at = excluded.checked_at, \
-     last_verified_at = excluded.last_verified_at, first_failed_at = NULL, failing_version = NULL, updated_at = excluded.updated_at, \
+     ON CONFLICT (org_id, provider, name) DO UPDATE SET is_active = true, sealed = excluded.sealed, version = \
+     org_credentials.version + 1, \
+     state = excluded.state, cause = NULL, error = NULL, missing = excluded.missing, account_id = excluded.account_id, \
+     account_name = excluded.account_name, \
+     account_fingerprint = excluded.account_fingerprint, last_four = excluded.last_four, checked_at = \
+     excluded.checked_at, \
+     last_verified_at = excluded.last_verified_at, first_failed_at = NULL, failing_version = NULL, updated_at = \
+     excluded.updated_at, \
      changed_version = excluded.changed_version, refresh_at = excluded.refresh_at RETURNING ",
     credential_columns!()
 );
 const COUNT: &str = "SELECT count(*) FROM org_credentials WHERE org_id = $1";
 
-/// What was parked under this version or a newer one is parked for a reason that this save does not mend.
+/// What was parked under this version or a newer one is parked for a reason that this save does not
+/// mend.
 const RESUME: &str = "UPDATE actions SET state = 'pending', cause = NULL, detail = NULL, due_at = $5, updated_at = $5 \
-    WHERE org_id = $1 AND provider = $2 AND credential_name = $3 AND state = 'parked' AND (credential_version IS NULL OR credential_version < $4)";
+    WHERE org_id = $1 AND provider = $2 AND credential_name = $3 AND state = 'parked' AND (credential_version IS NULL \
+    OR credential_version < $4)";
 const DUE_NOW: &str = "INSERT INTO turns (org_id, provider, due_at) VALUES ($1, $2, $3) \
     ON CONFLICT (org_id, provider) DO UPDATE SET due_at = least(turns.due_at, excluded.due_at)";
 
-const ERASE: &str = "UPDATE org_credentials SET is_active = false, sealed = NULL, last_four = NULL, state = 'not_connected', cause = NULL, error = NULL, \
-    missing = NULL, first_failed_at = NULL, failing_version = NULL, account_id = NULL, account_name = NULL, refresh_at = NULL, \
+const ERASE: &str = "UPDATE org_credentials SET is_active = false, sealed = NULL, last_four = NULL, state = \
+    'not_connected', cause = NULL, error = NULL, \
+    missing = NULL, first_failed_at = NULL, failing_version = NULL, account_id = NULL, account_name = NULL, refresh_at \
+    = NULL, \
     updated_at = $4, changed_version = $5 \
     WHERE org_id = $1 AND provider = $2 AND name = $3 AND is_active = true";
-/// The first list of states is the partial index's own, in its words, so that the index serves; `unknown` ones are still looked up.
+/// The first list of states is the partial index's own, in its words, so that the index serves;
+/// `unknown` ones are still looked up.
 const PARK: &str = "UPDATE actions SET state = 'parked', cause = $5, detail = NULL, updated_at = $4 \
-    WHERE org_id = $1 AND provider = $2 AND credential_name = $3 AND state IN ('pending', 'waiting', 'unknown') AND state <> 'unknown'";
+    WHERE org_id = $1 AND provider = $2 AND credential_name = $3 AND state IN ('pending', 'waiting', 'unknown') AND \
+    state <> 'unknown'";
 
-const RECORD_HEALTH: &str = "UPDATE org_credentials SET state = $4, cause = $5, error = $6, missing = $7, checked_at = $8, first_failed_at = $9, \
-    last_verified_at = coalesce($10, last_verified_at), failing_version = CASE WHEN $4 IN ('failing', 'needs_reconnecting') THEN version END, \
+const RECORD_HEALTH: &str = "UPDATE org_credentials SET state = $4, cause = $5, error = $6, missing = $7, checked_at = \
+    $8, first_failed_at = $9, \
+    last_verified_at = coalesce($10, last_verified_at), failing_version = CASE WHEN $4 IN ('failing', \
+    'needs_reconnecting') THEN version END, \
     updated_at = $11, changed_version = $12 WHERE org_id = $1 AND id = $2 AND version = $3 AND is_active = true";
 
-const TOUCH: &str =
-    "UPDATE org_credentials SET last_used_at = $3 WHERE org_id = $1 AND id = $2 AND is_active = true AND (last_used_at IS NULL OR last_used_at <= $4)";
+const TOUCH: &str = "UPDATE org_credentials SET last_used_at = $3 WHERE org_id = $1 AND id = $2 AND is_active = true \
+    AND (last_used_at IS NULL OR last_used_at <= $4)";
 const TOUCH_PERIOD: Duration = Duration::from_mins(1);
 
 pub(super) fn credential(row: &PgRow) -> Result<StoredCredential, StoreError> {
@@ -90,7 +126,11 @@ pub(super) fn credential(row: &PgRow) -> Result<StoredCredential, StoreError> {
 }
 
 /// Makes what was parked under an older version claimable now.
-pub(super) async fn resume(connection: &mut PgConnection, saved: &StoredCredential, now: Timestamp) -> Result<(), StoreError> {
+pub(super) async fn resume(
+    connection: &mut PgConnection,
+    saved: &StoredCredential,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     const DOING: &str = "make parked actions due";
     let resumed = sqlx::query(RESUME)
         .bind(*saved.org.as_uuid())
@@ -102,13 +142,17 @@ pub(super) async fn resume(connection: &mut PgConnection, saved: &StoredCredenti
         .await
         .map_err(failed(DOING))?;
     if resumed.rows_affected() > 0 {
-        let turn = sqlx::query(DUE_NOW).bind(*saved.org.as_uuid()).bind(saved.provider.as_str()).bind(now.as_micros());
+        let turn = sqlx::query(DUE_NOW)
+            .bind(*saved.org.as_uuid())
+            .bind(saved.provider.as_str())
+            .bind(now.as_micros());
         turn.execute(connection).await.map_err(failed(DOING))?;
     }
     Ok(())
 }
 
-/// Saves within a transaction, resumes what was parked under an older version, and writes the audit entry.
+/// Saves within a transaction, resumes what was parked under an older version, and writes the audit
+/// entry.
 pub(super) async fn save(
     connection: &mut PgConnection,
     version: i64,
@@ -117,8 +161,13 @@ pub(super) async fn save(
     refresh_at: Option<Timestamp>,
     audit: &AuditEntry,
 ) -> Result<StoredCredential, StoreError> {
-    let lock = sqlx::query(LOCK_CREDENTIAL).bind(*new.org.as_uuid()).bind(new.provider.as_str()).bind(new.name.as_str());
-    lock.execute(&mut *connection).await.map_err(failed("save the credential"))?;
+    let lock = sqlx::query(LOCK_CREDENTIAL)
+        .bind(*new.org.as_uuid())
+        .bind(new.provider.as_str())
+        .bind(new.name.as_str());
+    lock.execute(&mut *connection)
+        .await
+        .map_err(failed("save the credential"))?;
     let row = sqlx::query(SAVE)
         .bind(*CredentialId::generate().as_uuid())
         .bind(*new.org.as_uuid())
@@ -140,9 +189,15 @@ pub(super) async fn save(
         .map_err(failed("save the credential"))?;
     let saved = credential(&row)?;
     if saved.version == 1 {
-        let count: i64 = sqlx::query_scalar(COUNT).bind(*new.org.as_uuid()).fetch_one(&mut *connection).await.map_err(failed("save the credential"))?;
+        let count: i64 = sqlx::query_scalar(COUNT)
+            .bind(*new.org.as_uuid())
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failed("save the credential"))?;
         if count > i64::from(CREDENTIALS_PER_ORG_MAX) {
-            return Err(StoreError::Conflict { what: "the limit of credentials of an organisation" });
+            return Err(StoreError::Conflict {
+                what: "the limit of credentials of an organisation",
+            });
         }
     }
     resume(connection, &saved, now).await?;
@@ -150,7 +205,8 @@ pub(super) async fn save(
     Ok(saved)
 }
 
-/// Erases within a transaction and parks what waits for it. `false` when there was nothing active: then nothing is written.
+/// Erases within a transaction and parks what waits for it. `false` when there was nothing active:
+/// then nothing is written.
 pub(super) async fn erase(
     connection: &mut PgConnection,
     version: i64,
@@ -182,24 +238,50 @@ pub(super) async fn park(
     cause: &'static str,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let park = sqlx::query(PARK).bind(*org.as_uuid()).bind(provider.as_str()).bind(name).bind(now.as_micros()).bind(cause);
-    park.execute(connection).await.map(drop).map_err(failed("park actions of a credential"))
+    let park = sqlx::query(PARK)
+        .bind(*org.as_uuid())
+        .bind(provider.as_str())
+        .bind(name)
+        .bind(now.as_micros())
+        .bind(cause);
+    park.execute(connection)
+        .await
+        .map(drop)
+        .map_err(failed("park actions of a credential"))
 }
 
 #[async_trait]
 impl Credentials for PostgresStore {
-    async fn find_credential(&self, org: OrgId, provider: Provider, name: &str) -> Result<Option<StoredCredential>, StoreError> {
+    async fn find_credential(
+        &self,
+        org: OrgId,
+        provider: Provider,
+        name: &str,
+    ) -> Result<Option<StoredCredential>, StoreError> {
         if !can_be_stored(name) {
             return Ok(None);
         }
         let mut reader = self.reader(org).await?;
-        let found = sqlx::query(FIND).bind(*org.as_uuid()).bind(provider.as_str()).bind(name).fetch_optional(&mut *reader);
-        found.await.map_err(failed("find the credential"))?.as_ref().map(credential).transpose()
+        let found = sqlx::query(FIND)
+            .bind(*org.as_uuid())
+            .bind(provider.as_str())
+            .bind(name)
+            .fetch_optional(&mut *reader);
+        found
+            .await
+            .map_err(failed("find the credential"))?
+            .as_ref()
+            .map(credential)
+            .transpose()
     }
 
     async fn list_credentials(&self, org: OrgId) -> Result<Vec<StoredCredential>, StoreError> {
         let mut reader = self.reader(org).await?;
-        let rows = sqlx::query(LIST).bind(*org.as_uuid()).fetch_all(&mut *reader).await.map_err(failed("list credentials"))?;
+        let rows = sqlx::query(LIST)
+            .bind(*org.as_uuid())
+            .fetch_all(&mut *reader)
+            .await
+            .map_err(failed("list credentials"))?;
         rows.iter().map(credential).collect()
     }
 
@@ -211,7 +293,13 @@ impl Credentials for PostgresStore {
         .await
     }
 
-    async fn erase_credential(&self, org: OrgId, provider: Provider, name: &str, audit: AuditEntry) -> Result<bool, StoreError> {
+    async fn erase_credential(
+        &self,
+        org: OrgId,
+        provider: Provider,
+        name: &str,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError> {
         let (name, now) = (name.to_owned(), self.now());
         self.configure_if(org, "erase the credential", move |connection, version| {
             Box::pin(async move {
@@ -231,29 +319,33 @@ impl Credentials for PostgresStore {
         verified_at: Option<Timestamp>,
     ) -> Result<bool, StoreError> {
         let now = self.now();
-        self.configure_if(org, "record a credential's health", move |connection, changed_version| {
-            Box::pin(async move {
-                let recorded = sqlx::query(RECORD_HEALTH)
-                    .bind(*org.as_uuid())
-                    .bind(*id.as_uuid())
-                    .bind(version)
-                    .bind(health.state.as_str())
-                    .bind(health.cause.as_deref())
-                    .bind(health.error.as_deref())
-                    .bind(health.missing.as_deref())
-                    .bind(health.checked_at.map(Timestamp::as_micros))
-                    .bind(health.first_failed_at.map(Timestamp::as_micros))
-                    .bind(verified_at.map(Timestamp::as_micros))
-                    .bind(now.as_micros())
-                    .bind(changed_version)
-                    .execute(connection)
-                    .await
-                    .map_err(failed("record a credential's health"))?
-                    .rows_affected()
-                    == 1;
-                Ok((recorded, recorded))
-            })
-        })
+        self.configure_if(
+            org,
+            "record a credential's health",
+            move |connection, changed_version| {
+                Box::pin(async move {
+                    let recorded = sqlx::query(RECORD_HEALTH)
+                        .bind(*org.as_uuid())
+                        .bind(*id.as_uuid())
+                        .bind(version)
+                        .bind(health.state.as_str())
+                        .bind(health.cause.as_deref())
+                        .bind(health.error.as_deref())
+                        .bind(health.missing.as_deref())
+                        .bind(health.checked_at.map(Timestamp::as_micros))
+                        .bind(health.first_failed_at.map(Timestamp::as_micros))
+                        .bind(verified_at.map(Timestamp::as_micros))
+                        .bind(now.as_micros())
+                        .bind(changed_version)
+                        .execute(connection)
+                        .await
+                        .map_err(failed("record a credential's health"))?
+                        .rows_affected()
+                        == 1;
+                    Ok((recorded, recorded))
+                })
+            },
+        )
         .await
     }
 

@@ -1,4 +1,5 @@
-//! Changes of configuration made by other processes: a notification is a hint, the version is the truth.
+//! Changes of configuration made by other processes: a notification is a hint, the version is the
+//! truth.
 
 use super::{READ_VERSION, tell};
 use sqlx::{PgPool, postgres::PgListener};
@@ -11,7 +12,8 @@ const CHANNEL: &str = "hookswitch_config";
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// Listens until it is stopped. After each connection the version is read once: what was told while nobody listened is not lost.
+/// Listens until it is stopped. After each connection the version is read once: what was told while
+/// nobody listened is not lost.
 pub(super) async fn run(pool: PgPool, changes: watch::Sender<i64>, stop: CancellationToken) {
     let mut backoff = BACKOFF_FIRST;
     while !stop.is_cancelled() {
@@ -19,7 +21,8 @@ pub(super) async fn run(pool: PgPool, changes: watch::Sender<i64>, stop: Cancell
             () = stop.cancelled() => break,
             ended = listen(&pool, &changes, &mut backoff) => {
                 if let Err(error) = ended {
-                    warn!(%error, "The database tells no changes of configuration; they are found by polling until it does");
+                    warn!(%error, "The database tells no changes of configuration; they are found by polling until it \
+                        does");
                 }
             }
         }

@@ -1,7 +1,10 @@
-//! Postgres: a pool for each of the two roles, a transaction for each statement that touches a tenant's rows, a listener for changes of configuration.
+//! Postgres: a pool for each of the two roles, a transaction for each statement that touches a
+//! tenant's rows, a listener for changes of configuration.
 //!
-//! **Invariant:** nothing runs outside a transaction that begins with `ROLLBACK` and, as the tenant's role, names its organisation: a connection that a
-//! cancelled caller left behind brings nobody into its transaction. Writes run in tasks of the store's own, so that a caller who goes away cuts none in two.
+//! **Invariant:** nothing runs outside a transaction that begins with `ROLLBACK` and, as the
+//! tenant's role, names its organisation: a connection that a cancelled caller left behind brings
+//! nobody into its transaction. Writes run in tasks of the store's own, so that a caller who goes
+//! away cuts none in two.
 
 mod audit;
 mod connect;
@@ -39,7 +42,8 @@ pub struct PostgresStore {
     /// Sees all organisations, but no credential's ciphertext and no event's body.
     worker: PgPool,
     changes: watch::Sender<i64>,
-    /// Changes of configuration wait for each other here, not each on a connection of its own: readers need those.
+    /// Changes of configuration wait for each other here, not each on a connection of its own:
+    /// readers need those.
     configuring: Mutex<()>,
     clock: Arc<dyn Clock>,
     /// Writes under way, and the listener.
@@ -60,19 +64,34 @@ impl From<OrgId> for Scope {
     }
 }
 
-/// Dead connections that one transaction passes over at most: after a restart of the database all idle ones are.
+/// Dead connections that one transaction passes over at most: after a restart of the database all
+/// idle ones are.
 const BEGIN_TRIES_MAX: u32 = 20;
 
 const READ_VERSION: &str = "SELECT version FROM config_version WHERE id = 1";
-/// Changes of configuration go one after the other, so that versions become visible in their order: a refresh that has seen one has seen all below it.
+/// Changes of configuration go one after the other, so that versions become visible in their order:
+/// a refresh that has seen one has seen all below it.
 const LOCK_VERSION: &str = "SELECT version FROM config_version WHERE id = 1 FOR UPDATE";
 const WRITE_VERSION: &str = "UPDATE config_version SET version = $1 WHERE id = 1";
 
-/// A transaction in a scope. `ROLLBACK` first: sqlx up to 0.9.0 puts a connection back whose `begin()` was cancelled after it was sent (sqlx#4385). All in
-/// one message, so it costs no round trip.
-async fn begin(tenant: &PgPool, worker: &PgPool, scope: Scope, mode: &str, doing: &'static str) -> Result<Transaction<'static, Postgres>, StoreError> {
+/// A transaction in a scope. `ROLLBACK` first: sqlx up to 0.9.0 puts a connection back whose
+/// `begin()` was cancelled after it was sent (sqlx#4385). All in one message, so it costs no round
+/// trip.
+async fn begin(
+    tenant: &PgPool,
+    worker: &PgPool,
+    scope: Scope,
+    mode: &str,
+    doing: &'static str,
+) -> Result<Transaction<'static, Postgres>, StoreError> {
     let (pool, statement) = match scope {
-        Scope::Org(org) => (tenant, format!("ROLLBACK; BEGIN {mode}; SELECT set_config('hookswitch.org_id', '{}', true)", org.as_uuid())),
+        Scope::Org(org) => (
+            tenant,
+            format!(
+                "ROLLBACK; BEGIN {mode}; SELECT set_config('hookswitch.org_id', '{}', true)",
+                org.as_uuid()
+            ),
+        ),
         Scope::Worker => (worker, format!("ROLLBACK; BEGIN {mode}")),
     };
     let mut tries = 0;
@@ -96,13 +115,29 @@ fn is_dead_connection(error: &sqlx::Error) -> bool {
 }
 
 impl PostgresStore {
-    /// A snapshot of one moment, read only. Dropped, it costs no round trip: its end goes out with whatever the connection does next.
-    pub(super) async fn reader(&self, scope: impl Into<Scope> + Send) -> Result<Transaction<'static, Postgres>, StoreError> {
-        begin(&self.tenant, &self.worker, scope.into(), "ISOLATION LEVEL REPEATABLE READ READ ONLY", "begin reading").await
+    /// A snapshot of one moment, read only. Dropped, it costs no round trip: its end goes out with
+    /// whatever the connection does next.
+    pub(super) async fn reader(
+        &self,
+        scope: impl Into<Scope> + Send,
+    ) -> Result<Transaction<'static, Postgres>, StoreError> {
+        begin(
+            &self.tenant,
+            &self.worker,
+            scope.into(),
+            "ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            "begin reading",
+        )
+        .await
     }
 
     /// Runs a command in a transaction of its own and returns after its commit. An error undoes it.
-    pub(super) async fn write<T, F>(&self, scope: impl Into<Scope> + Send, doing: &'static str, command: F) -> Result<T, StoreError>
+    pub(super) async fn write<T, F>(
+        &self,
+        scope: impl Into<Scope> + Send,
+        doing: &'static str,
+        command: F,
+    ) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
@@ -110,24 +145,46 @@ impl PostgresStore {
         self.run(scope.into(), doing, command, |_| ()).await
     }
 
-    /// Like [`PostgresStore::write`] for a change of configuration: counts the version up, hands it to the command (which stamps its rows with it), and wakes whoever refreshes.
-    pub(super) async fn configure<T, F>(&self, scope: impl Into<Scope> + Send, doing: &'static str, command: F) -> Result<T, StoreError>
+    /// Like [`PostgresStore::write`] for a change of configuration: counts the version up, hands it
+    /// to the command (which stamps its rows with it), and wakes whoever refreshes.
+    pub(super) async fn configure<T, F>(
+        &self,
+        scope: impl Into<Scope> + Send,
+        doing: &'static str,
+        command: F,
+    ) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection, i64) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
     {
-        self.configure_if(scope, doing, move |connection, version| Box::pin(async move { Ok((command(connection, version).await?, true)) })).await
+        self.configure_if(scope, doing, move |connection, version| {
+            Box::pin(async move { Ok((command(connection, version).await?, true)) })
+        })
+        .await
     }
 
-    /// Like [`PostgresStore::configure`] for a command that finds out by itself whether there is a change: the version counts up only where it says `true`.
-    pub(super) async fn configure_if<T, F>(&self, scope: impl Into<Scope> + Send, doing: &'static str, command: F) -> Result<T, StoreError>
+    /// Like [`PostgresStore::configure`] for a command that finds out by itself whether there is a
+    /// change: the version counts up only where it says `true`.
+    pub(super) async fn configure_if<T, F>(
+        &self,
+        scope: impl Into<Scope> + Send,
+        doing: &'static str,
+        command: F,
+    ) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut PgConnection, i64) -> BoxFuture<'c, Result<(T, bool), StoreError>> + Send + 'static,
     {
         let changes = self.changes.clone();
         let _turn = self.configuring.lock().await;
-        let (value, _) = self.run(scope.into(), doing, move |connection| configured(connection, command), move |(_, version)| tell(&changes, *version)).await?;
+        let (value, _) = self
+            .run(
+                scope.into(),
+                doing,
+                move |connection| configured(connection, command),
+                move |(_, version)| tell(&changes, *version),
+            )
+            .await?;
         Ok(value)
     }
 
@@ -144,7 +201,12 @@ impl PostgresStore {
         let task = self.tasks.spawn(async move {
             let mut transaction = begin(&tenant, &worker, scope, "", doing).await?;
             let value = AssertUnwindSafe(command(&mut transaction)).catch_unwind().await;
-            let value = value.unwrap_or_else(|_| Err(StoreError::Data { doing, reason: "the command panicked".into() }))?;
+            let value = value.unwrap_or_else(|_| {
+                Err(StoreError::Data {
+                    doing,
+                    reason: "the command panicked".into(),
+                })
+            })?;
             transaction.commit().await.map_err(failed(doing))?;
             committed(&value);
             Ok(value)
@@ -157,17 +219,27 @@ impl PostgresStore {
     }
 }
 
-fn configured<'c, T, F>(connection: &'c mut PgConnection, command: F) -> BoxFuture<'c, Result<(T, Option<i64>), StoreError>>
+fn configured<'c, T, F>(
+    connection: &'c mut PgConnection,
+    command: F,
+) -> BoxFuture<'c, Result<(T, Option<i64>), StoreError>>
 where
     T: Send + 'static,
     F: for<'d> FnOnce(&'d mut PgConnection, i64) -> BoxFuture<'d, Result<(T, bool), StoreError>> + Send + 'static,
 {
     Box::pin(async move {
-        let version: i64 = sqlx::query_scalar(LOCK_VERSION).fetch_one(&mut *connection).await.map_err(failed("read the configuration version"))?;
+        let version: i64 = sqlx::query_scalar(LOCK_VERSION)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failed("read the configuration version"))?;
         let version = version + 1;
         let (value, is_change) = command(connection, version).await?;
         if is_change {
-            sqlx::query(WRITE_VERSION).bind(version).execute(connection).await.map_err(failed("count the configuration version up"))?;
+            sqlx::query(WRITE_VERSION)
+                .bind(version)
+                .execute(connection)
+                .await
+                .map_err(failed("count the configuration version up"))?;
         }
         Ok((value, is_change.then_some(version)))
     })
@@ -209,18 +281,25 @@ pub(super) fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> StoreEr
     move |error| match error {
         sqlx::Error::Database(e) if e.is_unique_violation() => StoreError::Conflict { what: doing },
         // The message alone: a detail would show the row.
-        sqlx::Error::Database(e) if is_about_data(e.code().as_deref()) => StoreError::Data { doing, reason: e.message().into() },
+        sqlx::Error::Database(e) if is_about_data(e.code().as_deref()) => StoreError::Data {
+            doing,
+            reason: e.message().into(),
+        },
         sqlx::Error::ColumnDecode { .. }
         | sqlx::Error::Decode(_)
         | sqlx::Error::Encode(_)
         | sqlx::Error::TypeNotFound { .. }
-        | sqlx::Error::ColumnNotFound(_) => StoreError::Data { doing, reason: "a column does not have the expected type".into() },
+        | sqlx::Error::ColumnNotFound(_) => StoreError::Data {
+            doing,
+            reason: "a column does not have the expected type".into(),
+        },
         _ => StoreError::Unavailable { doing },
     }
 }
 
-/// Whether the statement failed on what it was given, so that it fails again. All else (locks, deadlocks, timeouts, a full disk, a restart, a schema that
-/// is not there) is the database's own trouble: whoever took that for bad data would set good events aside.
+/// Whether the statement failed on what it was given, so that it fails again. All else (locks,
+/// deadlocks, timeouts, a full disk, a restart, a schema that is not there) is the database's own
+/// trouble: whoever took that for bad data would set good events aside.
 fn is_about_data(code: Option<&str>) -> bool {
     let Some(code) = code else { return false };
     // Class 22 data, 23 constraints, 54 limits; 42501: a row that its policy refuses.
@@ -231,7 +310,10 @@ fn is_about_data(code: Option<&str>) -> bool {
 impl Base for PostgresStore {
     async fn config_version(&self) -> Result<i64, StoreError> {
         let mut reader = self.reader(Scope::Worker).await?;
-        sqlx::query_scalar(READ_VERSION).fetch_one(&mut *reader).await.map_err(failed("read the configuration version"))
+        sqlx::query_scalar(READ_VERSION)
+            .fetch_one(&mut *reader)
+            .await
+            .map_err(failed("read the configuration version"))
     }
 
     fn config_changes(&self) -> watch::Receiver<i64> {

@@ -1,4 +1,5 @@
-//! Rejections in Postgres: a ring. `seq` has no gaps, so how many there are is the newest less the oldest, without counting.
+//! Rejections in Postgres: a ring. `seq` has no gaps, so how many there are is the newest less the
+//! oldest, without counting.
 
 use super::{PostgresStore, Scope, StoreError, failed, rows::Fields};
 use crate::{
@@ -15,8 +16,10 @@ pub(super) const STATEMENTS: &[&str] = &[LOCK, INSERT, OLDEST, NEWEST, DROP_OLDE
 /// Rows that one batch drops at most beyond its own length: the writer is everybody's (rule 15).
 const DROPPED_MAX: i64 = 1_000;
 
-const INSERT: &str = "INSERT INTO rejections (id, seq, at, source, endpoint_id, org_id, is_claimed, cause, status, bytes, ids, head) \
-    VALUES ($1, (SELECT coalesce(max(seq), 0) + 1 FROM rejections), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO NOTHING";
+const INSERT: &str = "INSERT INTO rejections (id, seq, at, source, endpoint_id, org_id, is_claimed, cause, status, \
+    bytes, ids, head) \
+    VALUES ($1, (SELECT coalesce(max(seq), 0) + 1 FROM rejections), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON \
+    CONFLICT (id) DO NOTHING";
 /// One batch after the other: `seq` has no gaps.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('hookswitch rejections', 0))";
 const OLDEST: &str = "SELECT min(seq) FROM rejections";
@@ -24,15 +27,20 @@ const NEWEST: &str = "SELECT max(seq) FROM rejections";
 const DROP_OLDEST: &str = "DELETE FROM rejections WHERE seq < $1";
 
 /// The operator's: over all organisations.
-const LIST_ALL: &str = "SELECT id, at, source, endpoint_id, org_id, is_claimed, cause, status, bytes, ids, head FROM rejections \
+const LIST_ALL: &str = "SELECT id, at, source, endpoint_id, org_id, is_claimed, cause, status, bytes, ids, head FROM \
+    rejections \
     WHERE id < $1 ORDER BY id DESC LIMIT $2";
 /// What anyone could have sent in an organisation's name is not shown to it.
 const LIST_OF_ORG: &str = "SELECT id, at, source, endpoint_id, org_id, is_claimed, cause, status, bytes, ids, \
-    CASE WHEN is_claimed THEN '' ELSE head END AS head FROM rejections WHERE org_id = $3 AND id < $1 ORDER BY id DESC LIMIT $2";
+    CASE WHEN is_claimed THEN '' ELSE head END AS head FROM rejections WHERE org_id = $3 AND id < $1 ORDER BY id DESC \
+    LIMIT $2";
 
 fn ids_text(ids: &[RouteKey]) -> Result<String, StoreError> {
     let pairs: Vec<_> = ids.iter().map(|key| (key.kind, &*key.value)).collect();
-    serde_json::to_string(&pairs).map_err(|_| StoreError::Data { doing: "record rejections", reason: "the ids are not JSON".into() })
+    serde_json::to_string(&pairs).map_err(|_| StoreError::Data {
+        doing: "record rejections",
+        reason: "the ids are not JSON".into(),
+    })
 }
 
 fn rejection(row: &PgRow) -> Result<Rejection, StoreError> {
@@ -59,7 +67,10 @@ impl Rejections for PostgresStore {
         const DOING: &str = "record rejections";
         self.write(Scope::Worker, DOING, move |connection| {
             Box::pin(async move {
-                sqlx::query(LOCK).execute(&mut *connection).await.map_err(failed(DOING))?;
+                sqlx::query(LOCK)
+                    .execute(&mut *connection)
+                    .await
+                    .map_err(failed(DOING))?;
                 for one in &batch {
                     sqlx::query(INSERT)
                         .bind(one.id)
@@ -77,13 +88,23 @@ impl Rejections for PostgresStore {
                         .await
                         .map_err(failed(DOING))?;
                 }
-                let oldest: Option<i64> = sqlx::query_scalar(OLDEST).fetch_one(&mut *connection).await.map_err(failed(DOING))?;
-                let newest: Option<i64> = sqlx::query_scalar(NEWEST).fetch_one(&mut *connection).await.map_err(failed(DOING))?;
+                let oldest: Option<i64> = sqlx::query_scalar(OLDEST)
+                    .fetch_one(&mut *connection)
+                    .await
+                    .map_err(failed(DOING))?;
+                let newest: Option<i64> = sqlx::query_scalar(NEWEST)
+                    .fetch_one(&mut *connection)
+                    .await
+                    .map_err(failed(DOING))?;
                 if let (Some(oldest), Some(newest)) = (oldest, newest) {
                     let dropped_max = DROPPED_MAX + i64::try_from(batch.len()).unwrap_or(i64::MAX - DROPPED_MAX);
                     let first_kept = (newest - i64::from(kept_max) + 1).min(oldest.saturating_add(dropped_max));
                     if first_kept > oldest {
-                        sqlx::query(DROP_OLDEST).bind(first_kept).execute(connection).await.map_err(failed(DOING))?;
+                        sqlx::query(DROP_OLDEST)
+                            .bind(first_kept)
+                            .execute(connection)
+                            .await
+                            .map_err(failed(DOING))?;
                     }
                 }
                 Ok(())
@@ -92,13 +113,26 @@ impl Rejections for PostgresStore {
         .await
     }
 
-    async fn list_rejections(&self, org: Option<OrgId>, before: Option<Uuid>, count_max: u32) -> Result<Vec<Rejection>, StoreError> {
+    async fn list_rejections(
+        &self,
+        org: Option<OrgId>,
+        before: Option<Uuid>,
+        count_max: u32,
+    ) -> Result<Vec<Rejection>, StoreError> {
         let mut reader = self.reader(org.map_or(Scope::Worker, Scope::Org)).await?;
-        let query = sqlx::query(if org.is_some() { LIST_OF_ORG } else { LIST_ALL }).bind(before.unwrap_or(Uuid::max())).bind(i64::from(count_max));
+        let query = sqlx::query(if org.is_some() { LIST_OF_ORG } else { LIST_ALL })
+            .bind(before.unwrap_or(Uuid::max()))
+            .bind(i64::from(count_max));
         let query = match &org {
             Some(org) => query.bind(*org.as_uuid()),
             None => query,
         };
-        query.fetch_all(&mut *reader).await.map_err(failed("list rejections"))?.iter().map(rejection).collect()
+        query
+            .fetch_all(&mut *reader)
+            .await
+            .map_err(failed("list rejections"))?
+            .iter()
+            .map(rejection)
+            .collect()
     }
 }

@@ -6,7 +6,8 @@ use serde::de::DeserializeOwned;
 use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
-/// One row of a known table. Every read that fails is [`StoreError::Corrupt`] with that table and the column.
+/// One row of a known table. Every read that fails is [`StoreError::Corrupt`] with that table and
+/// the column.
 #[derive(Clone, Copy)]
 pub(super) struct Fields<'r> {
     row: &'r PgRow,
@@ -19,7 +20,10 @@ impl<'r> Fields<'r> {
     }
 
     pub(super) const fn corrupt(self, column: &'static str) -> StoreError {
-        StoreError::Corrupt { table: self.table, column }
+        StoreError::Corrupt {
+            table: self.table,
+            column,
+        }
     }
 
     pub(super) fn get<T>(self, column: &'static str) -> Result<T, StoreError>
@@ -42,8 +46,14 @@ impl<'r> Fields<'r> {
         parse(self.get::<&str>(column)?).ok_or(self.corrupt(column))
     }
 
-    pub(super) fn parse_opt<T>(self, column: &'static str, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, StoreError> {
-        self.get::<Option<&str>>(column)?.map(|text| parse(text).ok_or(self.corrupt(column))).transpose()
+    pub(super) fn parse_opt<T>(
+        self,
+        column: &'static str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, StoreError> {
+        self.get::<Option<&str>>(column)?
+            .map(|text| parse(text).ok_or(self.corrupt(column)))
+            .transpose()
     }
 
     pub(super) fn json<T: DeserializeOwned>(self, column: &'static str) -> Result<T, StoreError> {
@@ -56,7 +66,9 @@ impl<'r> Fields<'r> {
     }
 
     pub(super) fn number_opt<T: TryFrom<i64>>(self, column: &'static str) -> Result<Option<T>, StoreError> {
-        self.get::<Option<i64>>(column)?.map(|n| T::try_from(n).map_err(|_| self.corrupt(column))).transpose()
+        self.get::<Option<i64>>(column)?
+            .map(|n| T::try_from(n).map_err(|_| self.corrupt(column)))
+            .transpose()
     }
 
     pub(super) fn id<T>(self, column: &'static str, from: impl FnOnce(Uuid) -> T) -> Result<T, StoreError> {

@@ -55,11 +55,15 @@ const ALL_ENDPOINTS: &str = concat!(endpoints!(), " WHERE changed_version > $1 A
 
 macro_rules! secrets {
     () => {
-        "SELECT id, org_id, endpoint_id, source, plan, CASE WHEN is_active = true THEN sealed END AS sealed, not_after FROM endpoint_secrets"
+        "SELECT id, org_id, endpoint_id, source, plan, CASE WHEN is_active = true THEN sealed END AS sealed, not_after \
+        FROM endpoint_secrets"
     };
 }
 const SECRETS: &str = concat!(secrets!(), " WHERE changed_version > $1");
-const ALL_SECRETS: &str = concat!(secrets!(), " WHERE changed_version > $1 AND is_active = true AND sealed IS NOT NULL");
+const ALL_SECRETS: &str = concat!(
+    secrets!(),
+    " WHERE changed_version > $1 AND is_active = true AND sealed IS NOT NULL"
+);
 
 macro_rules! assistants {
     () => {
@@ -77,15 +81,23 @@ macro_rules! numbers {
 const NUMBERS: &str = concat!(numbers!(), " WHERE changed_version > $1");
 const ALL_NUMBERS: &str = concat!(numbers!(), " WHERE changed_version > $1 AND state = 'live'");
 
-/// An account that was saved without being verified claims nothing: else anybody could name another's and take its route from it (rule 18).
+/// An account that was saved without being verified claims nothing: else anybody could name
+/// another's and take its route from it (rule 18).
 macro_rules! accounts {
     () => {
-        "SELECT id, org_id, account_id, (is_active = true AND has_sealed AND last_verified_at IS NOT NULL AND state <> 'not_connected') AS is_claim \
+        "SELECT id, org_id, account_id, (is_active = true AND has_sealed AND last_verified_at IS NOT NULL AND state <> \
+        'not_connected') AS is_claim \
          FROM org_credentials"
     };
 }
-const ACCOUNTS: &str = concat!(accounts!(), " WHERE changed_version > $1 AND provider = 'twilio' AND name = ''");
-const ALL_ACCOUNTS: &str = concat!(accounts!(), " WHERE changed_version > $1 AND provider = 'twilio' AND name = '' AND is_active = true");
+const ACCOUNTS: &str = concat!(
+    accounts!(),
+    " WHERE changed_version > $1 AND provider = 'twilio' AND name = ''"
+);
+const ALL_ACCOUNTS: &str = concat!(
+    accounts!(),
+    " WHERE changed_version > $1 AND provider = 'twilio' AND name = '' AND is_active = true"
+);
 
 /// What one read works with: everything, or what changed above a version.
 #[derive(Clone, Copy)]
@@ -117,18 +129,52 @@ impl Snapshots for PostgresStore {
         let mut transaction = self.reader(Scope::Worker).await?;
         let connection = &mut *transaction;
         // The first read fixes what the whole transaction sees.
-        let current: i64 = sqlx::query_scalar(VERSION).fetch_one(&mut *connection).await.map_err(failed("load routes"))?;
-        let database_now: i64 = sqlx::query_scalar(NOW).fetch_one(&mut *connection).await.map_err(failed("load routes"))?;
-        let mut changes = SnapshotChanges { version: current, database_now: Timestamp::from_micros(database_now), ..SnapshotChanges::default() };
+        let current: i64 = sqlx::query_scalar(VERSION)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failed("load routes"))?;
+        let database_now: i64 = sqlx::query_scalar(NOW)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failed("load routes"))?;
+        let mut changes = SnapshotChanges {
+            version: current,
+            database_now: Timestamp::from_micros(database_now),
+            ..SnapshotChanges::default()
+        };
         if current != version {
             let above = Above(version);
-            above.each(connection, [ALL_ORGANISATIONS, ORGANISATIONS], &mut changes.organisations, organisation).await?;
-            above.each(connection, [ALL_DATA_KEYS, DATA_KEYS], &mut changes.data_keys, wrapped_key).await?;
-            above.each(connection, [ALL_ENDPOINTS, ENDPOINTS], &mut changes.endpoints, endpoint).await?;
-            above.each(connection, [ALL_SECRETS, SECRETS], &mut changes.secrets, secret).await?;
-            above.each(connection, [ALL_ASSISTANTS, ASSISTANTS], &mut changes.routes, assistant).await?;
-            above.each(connection, [ALL_NUMBERS, NUMBERS], &mut changes.routes, number).await?;
-            above.each(connection, [ALL_ACCOUNTS, ACCOUNTS], &mut changes.routes, account).await?;
+            above
+                .each(
+                    connection,
+                    [ALL_ORGANISATIONS, ORGANISATIONS],
+                    &mut changes.organisations,
+                    organisation,
+                )
+                .await?;
+            above
+                .each(
+                    connection,
+                    [ALL_DATA_KEYS, DATA_KEYS],
+                    &mut changes.data_keys,
+                    wrapped_key,
+                )
+                .await?;
+            above
+                .each(connection, [ALL_ENDPOINTS, ENDPOINTS], &mut changes.endpoints, endpoint)
+                .await?;
+            above
+                .each(connection, [ALL_SECRETS, SECRETS], &mut changes.secrets, secret)
+                .await?;
+            above
+                .each(connection, [ALL_ASSISTANTS, ASSISTANTS], &mut changes.routes, assistant)
+                .await?;
+            above
+                .each(connection, [ALL_NUMBERS, NUMBERS], &mut changes.routes, number)
+                .await?;
+            above
+                .each(connection, [ALL_ACCOUNTS, ACCOUNTS], &mut changes.routes, account)
+                .await?;
         }
         transaction.rollback().await.map_err(failed("load routes"))?;
         Ok(changes)
@@ -142,7 +188,10 @@ fn wrapped_key(row: &PgRow, into: &mut Vec<DataKeyRow>) -> Result<(), StoreError
 
 fn organisation(row: &PgRow, into: &mut Vec<OrganisationRow>) -> Result<(), StoreError> {
     let row = Fields::of(row, "organizations");
-    into.push(OrganisationRow { org: row.id("id", OrgId::from_uuid)?, is_active: row.get("is_active")? });
+    into.push(OrganisationRow {
+        org: row.id("id", OrgId::from_uuid)?,
+        is_active: row.get("is_active")?,
+    });
     Ok(())
 }
 
@@ -198,7 +247,10 @@ fn number(row: &PgRow, into: &mut Vec<RouteRow>) -> Result<(), StoreError> {
     match row.parse("provider", |text| text.parse().ok())? {
         Provider::Twilio => {
             let account: Option<&str> = row.get("account_id")?;
-            into.push(claim(RouteKind::TwilioNumber, account.map(|account| format!("{account}/{number}"))));
+            into.push(claim(
+                RouteKind::TwilioNumber,
+                account.map(|account| format!("{account}/{number}")),
+            ));
         }
         Provider::Vapi => {
             into.push(claim(RouteKind::VapiNumber, Some(number.to_owned())));

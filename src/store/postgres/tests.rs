@@ -9,12 +9,18 @@ fn only_what_is_about_data_is_called_data() {
     for code in ["22021", "22P02", "22P05", "23502", "23503", "23514", "42501", "54000"] {
         assert!(is_about_data(Some(code)), "{code}");
     }
-    // Deadlock, lock and statement timeouts, full disk, too many connections, shutdown, no such table, aborted transaction.
-    for code in ["40P01", "40001", "55P03", "57014", "53100", "53300", "57P01", "42P01", "25P02", "08006", ""] {
+    // Deadlock, lock and statement timeouts, full disk, too many connections, shutdown, no such
+    // table, aborted transaction.
+    for code in [
+        "40P01", "40001", "55P03", "57014", "53100", "53300", "57P01", "42P01", "25P02", "08006", "",
+    ] {
         assert!(!is_about_data(Some(code)), "{code}");
     }
     assert!(!is_about_data(None));
-    assert!(matches!(failed("look")(sqlx::Error::PoolTimedOut), StoreError::Unavailable { doing: "look" }));
+    assert!(matches!(
+        failed("look")(sqlx::Error::PoolTimedOut),
+        StoreError::Unavailable { doing: "look" }
+    ));
 }
 
 fn statements() -> Vec<&'static str> {
@@ -41,27 +47,45 @@ fn statements() -> Vec<&'static str> {
 
 #[tokio::test]
 async fn every_statement_prepares() {
-    let Some(server) = std::env::var("HOOKSWITCH_TEST_POSTGRES_URL").ok().filter(|url| !url.is_empty()) else {
-        assert!(std::env::var("CI").is_err(), "HOOKSWITCH_TEST_POSTGRES_URL is not set, so Postgres would not be tested: run scripts/test");
-        let _ = writeln!(std::io::stderr(), "NOT RUN: statements of Postgres, because HOOKSWITCH_TEST_POSTGRES_URL is not set");
+    let Some(server) = std::env::var("HOOKSWITCH_TEST_POSTGRES_URL")
+        .ok()
+        .filter(|url| !url.is_empty())
+    else {
+        assert!(
+            std::env::var("CI").is_err(),
+            "HOOKSWITCH_TEST_POSTGRES_URL is not set, so Postgres would not be tested: run scripts/test"
+        );
+        let _ = writeln!(
+            std::io::stderr(),
+            "NOT RUN: statements of Postgres, because HOOKSWITCH_TEST_POSTGRES_URL is not set"
+        );
         return;
     };
     let name = format!("lib_{}", uuid::Uuid::now_v7().simple());
     let (address, _) = server.rsplit_once('/').expect("a URL with a database");
     let url = format!("{address}/{name}");
     let mut owner = PgConnection::connect(&server).await.expect("Postgres answers");
-    sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut owner).await.expect("created");
+    sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+        .execute(&mut owner)
+        .await
+        .expect("created");
     migrate(&url).await.expect("migrated");
     let mut connection = PgConnection::connect(&url).await.expect("connects");
     let all = statements();
     assert!(all.len() > 90, "{} statements", all.len());
     let mut wrong = Vec::new();
     for statement in all {
-        if let Err(error) = (&mut connection).prepare(AssertSqlSafe(statement.to_owned()).into_sql_str()).await {
+        if let Err(error) = (&mut connection)
+            .prepare(AssertSqlSafe(statement.to_owned()).into_sql_str())
+            .await
+        {
             wrong.push(format!("{error}\n{statement}"));
         }
     }
     connection.close().await.expect("closes");
-    sqlx::raw_sql(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).execute(&mut owner).await.expect("gone");
+    sqlx::raw_sql(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)")))
+        .execute(&mut owner)
+        .await
+        .expect("gone");
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }

@@ -1,4 +1,5 @@
-//! Connections, refreshes and consents in SQLite. A lease is a row: nothing is held while a provider is asked.
+//! Connections, refreshes and consents in SQLite. A lease is a row: nothing is held while a
+//! provider is asked.
 
 use super::{
     Lane, SqliteStore, StoreError,
@@ -17,36 +18,56 @@ use std::time::Duration;
 use uuid::Uuid;
 
 #[cfg(test)]
-pub(super) const STATEMENTS: &[&str] =
-    &[TAKE_LEASE, RELEASE_LEASE, HOLDS_LEASE, REFRESHES_DUE, READ, RECORD, MARK_CHANGED, INSERT_CONSENT, DROP_ENDED, DROP_OLDEST, TAKE_CONSENT];
+pub(super) const STATEMENTS: &[&str] = &[
+    TAKE_LEASE,
+    RELEASE_LEASE,
+    HOLDS_LEASE,
+    REFRESHES_DUE,
+    READ,
+    RECORD,
+    MARK_CHANGED,
+    INSERT_CONSENT,
+    DROP_ENDED,
+    DROP_OLDEST,
+    TAKE_CONSENT,
+];
 
 /// Taken where nobody has it or where it has ended; its fence counts up in both cases.
 const TAKE_LEASE: &str = "INSERT INTO leases (org_id, name, fence, lease_until) VALUES (?1, ?2, 1, ?3) \
-    ON CONFLICT (org_id, name) DO UPDATE SET fence = leases.fence + 1, lease_until = excluded.lease_until WHERE leases.lease_until <= ?4 RETURNING fence";
+    ON CONFLICT (org_id, name) DO UPDATE SET fence = leases.fence + 1, lease_until = excluded.lease_until WHERE \
+    leases.lease_until <= ?4 RETURNING fence";
 const RELEASE_LEASE: &str = "UPDATE leases SET lease_until = 0 WHERE org_id = ?1 AND name = ?2 AND fence = ?3";
 /// One that has ended and that nobody took since still holds: its fence is the newest.
 const HOLDS_LEASE: &str = "SELECT count(*) FROM leases WHERE org_id = ?1 AND name = ?2 AND fence = ?3";
 
 /// Over all organisations: the refresher works for each.
-const REFRESHES_DUE: &str = "SELECT org_id, provider, id FROM org_credentials WHERE refresh_at IS NOT NULL AND refresh_at <= ?1 AND is_active = 1 \
+const REFRESHES_DUE: &str = "SELECT org_id, provider, id FROM org_credentials WHERE refresh_at IS NOT NULL AND \
+    refresh_at <= ?1 AND is_active = 1 \
     ORDER BY refresh_at LIMIT ?2";
-const READ: &str = concat!("SELECT ", credential_columns!(), " FROM org_credentials WHERE org_id = ?1 AND id = ?2 AND version = ?3 AND is_active = 1");
+const READ: &str = concat!(
+    "SELECT ",
+    credential_columns!(),
+    " FROM org_credentials WHERE org_id = ?1 AND id = ?2 AND version = ?3 AND is_active = 1"
+);
 const RECORD: &str = concat!(
-    "UPDATE org_credentials SET sealed = ifnull(?4, sealed), version = version + (?4 IS NOT NULL), state = ?5, cause = ?6, error = ?7, missing = ?8, \
-     checked_at = ?9, first_failed_at = ?10, last_verified_at = CASE WHEN ?4 IS NULL THEN last_verified_at ELSE ?9 END, refresh_at = ?11, \
+    "UPDATE org_credentials SET sealed = ifnull(?4, sealed), version = version + (?4 IS NOT NULL), state = ?5, cause = \
+    ?6, error = ?7, missing = ?8, \
+     checked_at = ?9, first_failed_at = ?10, last_verified_at = CASE WHEN ?4 IS NULL THEN last_verified_at ELSE ?9 \
+     END, refresh_at = ?11, \
      failing_version = CASE WHEN ?5 IN ('failing', 'needs_reconnecting') THEN version END, updated_at = ?9 \
      WHERE org_id = ?1 AND id = ?2 AND version = ?3 AND is_active = 1 RETURNING ",
     credential_columns!()
 );
 const MARK_CHANGED: &str = "UPDATE org_credentials SET changed_version = ?3 WHERE org_id = ?1 AND id = ?2";
 
-const INSERT_CONSENT: &str =
-    "INSERT INTO oauth_consents (id, org_id, provider, subject, verifier, return_to, may_replace, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+const INSERT_CONSENT: &str = "INSERT INTO oauth_consents (id, org_id, provider, subject, verifier, return_to, \
+    may_replace, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 const DROP_ENDED: &str = "DELETE FROM oauth_consents WHERE org_id = ?1 AND expires_at <= ?2";
-const DROP_OLDEST: &str =
-    "DELETE FROM oauth_consents WHERE org_id = ?1 AND id IN (SELECT id FROM oauth_consents WHERE org_id = ?1 ORDER BY expires_at DESC LIMIT -1 OFFSET ?2)";
+const DROP_OLDEST: &str = "DELETE FROM oauth_consents WHERE org_id = ?1 AND id IN (SELECT id FROM oauth_consents WHERE \
+    org_id = ?1 ORDER BY expires_at DESC LIMIT -1 OFFSET ?2)";
 /// The id is random and signed: whoever shows it learns whose it is, and nobody can show it twice.
-const TAKE_CONSENT: &str = "DELETE FROM oauth_consents WHERE id = ?1 RETURNING id, org_id, provider, subject, verifier, return_to, may_replace, expires_at";
+const TAKE_CONSENT: &str = "DELETE FROM oauth_consents WHERE id = ?1 RETURNING id, org_id, provider, subject, \
+    verifier, return_to, may_replace, expires_at";
 
 fn due(row: &SqliteRow) -> Result<RefreshDue, StoreError> {
     let row = Fields::of(row, "org_credentials");
@@ -73,14 +94,24 @@ fn consent(row: &SqliteRow) -> Result<Consent, StoreError> {
 
 /// Whether a lease is still its holder's, within the transaction that writes under it.
 pub(super) async fn holds(connection: &mut SqliteConnection, lease: &Lease) -> Result<bool, StoreError> {
-    let held = sqlx::query_scalar(HOLDS_LEASE).bind(lease.org.as_bytes().as_slice()).bind(lease.name.as_str()).bind(lease.fence);
+    let held = sqlx::query_scalar(HOLDS_LEASE)
+        .bind(lease.org.as_bytes().as_slice())
+        .bind(lease.name.as_str())
+        .bind(lease.fence);
     let held: i64 = held.fetch_one(connection).await.map_err(failed("look at the lease"))?;
     Ok(held == 1)
 }
 
 async fn release(connection: &mut SqliteConnection, lease: &Lease) -> Result<(), StoreError> {
-    let release = sqlx::query(RELEASE_LEASE).bind(lease.org.as_bytes().as_slice()).bind(lease.name.as_str()).bind(lease.fence);
-    release.execute(connection).await.map(drop).map_err(failed("release the lease"))
+    let release = sqlx::query(RELEASE_LEASE)
+        .bind(lease.org.as_bytes().as_slice())
+        .bind(lease.name.as_str())
+        .bind(lease.fence);
+    release
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(failed("release the lease"))
 }
 
 #[async_trait]
@@ -98,7 +129,14 @@ impl Grants for SqliteStore {
         .await
     }
 
-    async fn disconnect(&self, org: OrgId, provider: Provider, name: &str, secrets: Option<SecretsChange>, audit: AuditEntry) -> Result<bool, StoreError> {
+    async fn disconnect(
+        &self,
+        org: OrgId,
+        provider: Provider,
+        name: &str,
+        secrets: Option<SecretsChange>,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError> {
         let (name, now) = (name.to_owned(), self.now());
         self.configure_if("disconnect the integration", move |connection, version| {
             Box::pin(async move {
@@ -132,12 +170,22 @@ impl Grants for SqliteStore {
 
     async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError> {
         let lease = lease.clone();
-        self.write(Lane::Urgent, "release the lease", move |connection| Box::pin(async move { release(connection, &lease).await })).await
+        self.write(Lane::Urgent, "release the lease", move |connection| {
+            Box::pin(async move { release(connection, &lease).await })
+        })
+        .await
     }
 
     async fn list_refreshes_due(&self, until: Timestamp, count_max: u32) -> Result<Vec<RefreshDue>, StoreError> {
-        let rows = sqlx::query(REFRESHES_DUE).bind(until.as_micros()).bind(count_max).fetch_all(self.readers()).await;
-        rows.map_err(failed("list refreshes that are due"))?.iter().map(due).collect()
+        let rows = sqlx::query(REFRESHES_DUE)
+            .bind(until.as_micros())
+            .bind(count_max)
+            .fetch_all(self.readers())
+            .await;
+        rows.map_err(failed("list refreshes that are due"))?
+            .iter()
+            .map(due)
+            .collect()
     }
 
     async fn record_refresh(&self, refresh: Refresh) -> Result<Option<i64>, StoreError> {
@@ -151,8 +199,16 @@ impl Grants for SqliteStore {
                 }
                 release(connection, &refresh.lease).await?;
                 let (org_id, id) = (org.as_bytes().as_slice(), refresh.id.as_bytes().as_slice());
-                let before = sqlx::query(READ).bind(org_id).bind(id).bind(refresh.version).fetch_optional(&mut *connection).await.map_err(failed(DOING))?;
-                let Some(before) = before.as_ref().map(credential).transpose()? else { return Ok((None, false)) };
+                let before = sqlx::query(READ)
+                    .bind(org_id)
+                    .bind(id)
+                    .bind(refresh.version)
+                    .fetch_optional(&mut *connection)
+                    .await
+                    .map_err(failed(DOING))?;
+                let Some(before) = before.as_ref().map(credential).transpose()? else {
+                    return Ok((None, false));
+                };
                 let health = &refresh.health;
                 let row = sqlx::query(RECORD)
                     .bind(org_id)
@@ -173,7 +229,13 @@ impl Grants for SqliteStore {
                 if refresh.sealed.is_some() {
                     resume(connection, &after, now).await?;
                 } else if refresh.refresh_at.is_none() {
-                    park(connection, (org, after.provider, &after.name), "credential_refused", now).await?;
+                    park(
+                        connection,
+                        (org, after.provider, &after.name),
+                        "credential_refused",
+                        now,
+                    )
+                    .await?;
                 }
                 let is_change = before.health.state != after.health.state;
                 if is_change {
@@ -192,7 +254,12 @@ impl Grants for SqliteStore {
         self.write(Lane::Urgent, DOING, move |connection| {
             Box::pin(async move {
                 let org = new.org.as_bytes().as_slice();
-                sqlx::query(DROP_ENDED).bind(org).bind(now.as_micros()).execute(&mut *connection).await.map_err(failed(DOING))?;
+                sqlx::query(DROP_ENDED)
+                    .bind(org)
+                    .bind(now.as_micros())
+                    .execute(&mut *connection)
+                    .await
+                    .map_err(failed(DOING))?;
                 sqlx::query(INSERT_CONSENT)
                     .bind(new.id.as_bytes().as_slice())
                     .bind(org)
@@ -205,7 +272,13 @@ impl Grants for SqliteStore {
                     .execute(&mut *connection)
                     .await
                     .map_err(failed(DOING))?;
-                sqlx::query(DROP_OLDEST).bind(org).bind(CONSENTS_PER_ORG_MAX).execute(connection).await.map(drop).map_err(failed(DOING))
+                sqlx::query(DROP_OLDEST)
+                    .bind(org)
+                    .bind(CONSENTS_PER_ORG_MAX)
+                    .execute(connection)
+                    .await
+                    .map(drop)
+                    .map_err(failed(DOING))
             })
         })
         .await
@@ -215,8 +288,16 @@ impl Grants for SqliteStore {
         let now = self.now();
         self.write(Lane::Urgent, "take the consent", move |connection| {
             Box::pin(async move {
-                let taken = sqlx::query(TAKE_CONSENT).bind(id.as_bytes().as_slice()).fetch_optional(connection).await.map_err(failed("take the consent"))?;
-                Ok(taken.as_ref().map(consent).transpose()?.filter(|consent| consent.expires_at > now))
+                let taken = sqlx::query(TAKE_CONSENT)
+                    .bind(id.as_bytes().as_slice())
+                    .fetch_optional(connection)
+                    .await
+                    .map_err(failed("take the consent"))?;
+                Ok(taken
+                    .as_ref()
+                    .map(consent)
+                    .transpose()?
+                    .filter(|consent| consent.expires_at > now))
             })
         })
         .await

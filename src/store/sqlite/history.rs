@@ -2,7 +2,9 @@
 
 use super::{SqliteStore, StoreError, failed, rows::Fields};
 use crate::{
-    domain::{ActionId, ActionState, EndpointId, EventId, EventType, OrgId, Provider, RuleId, SealedBytes, Source, Timestamp},
+    domain::{
+        ActionId, ActionState, EndpointId, EventId, EventType, OrgId, Provider, RuleId, SealedBytes, Source, Timestamp,
+    },
     store::history::*,
 };
 use async_trait::async_trait;
@@ -28,27 +30,36 @@ pub(super) const STATEMENTS: &[&str] = &[
 
 macro_rules! event_columns {
     () => {
-        "id, org_id, source, event_type, subject, endpoint_id, time, received_at, content_type, path, query, headers, hops, body_sealed, body_bytes, dead_reason"
+        "id, org_id, source, event_type, subject, endpoint_id, time, received_at, content_type, path, query, headers, \
+        hops, body_sealed, body_bytes, dead_reason"
     };
 }
 const LIST_EVENTS: &str = concat!(
     "SELECT ",
     event_columns!(),
-    " FROM events WHERE org_id = ?1 AND id < ?2 AND (?4 IS NULL OR source = ?4) AND (?5 IS NULL OR event_type = ?5) ORDER BY id DESC LIMIT ?3"
+    " FROM events WHERE org_id = ?1 AND id < ?2 AND (?4 IS NULL OR source = ?4) AND (?5 IS NULL OR event_type = ?5) \
+    ORDER BY id DESC LIMIT ?3"
 );
 const LIST_EVENTS_OF_SUBJECT: &str = concat!(
     "SELECT ",
     event_columns!(),
-    " FROM events WHERE org_id = ?1 AND subject = ?6 AND id < ?2 AND (?4 IS NULL OR source = ?4) AND (?5 IS NULL OR event_type = ?5) \
+    " FROM events WHERE org_id = ?1 AND subject = ?6 AND id < ?2 AND (?4 IS NULL OR source = ?4) AND (?5 IS NULL OR \
+    event_type = ?5) \
      ORDER BY id DESC LIMIT ?3"
 );
-const FIND_EVENT: &str = concat!("SELECT ", event_columns!(), " FROM events WHERE org_id = ?1 AND id = ?2");
+const FIND_EVENT: &str = concat!(
+    "SELECT ",
+    event_columns!(),
+    " FROM events WHERE org_id = ?1 AND id = ?2"
+);
 
 macro_rules! list_actions {
     ($table:literal, $where:literal) => {
         concat!(
-            "SELECT id, org_id, event_id, rule_id, rule_name, kind, provider, credential_name, state, cause, detail, http_status, provider_code, \
-             request_sealed, series, due_at, expires_at, attempts, look_ups, provider_ref, created_at, updated_at FROM ",
+            "SELECT id, org_id, event_id, rule_id, rule_name, kind, provider, credential_name, state, cause, detail, \
+            http_status, provider_code, \
+             request_sealed, series, due_at, expires_at, attempts, look_ups, provider_ref, created_at, updated_at FROM \
+             ",
             $table,
             " WHERE org_id = ?1 AND id < ?2 AND (?4 IS NULL OR state = ?4) AND (?5 IS NULL OR provider = ?5) AND ",
             $where,
@@ -58,26 +69,39 @@ macro_rules! list_actions {
 }
 const LIST_ACTIONS: &str = list_actions!("actions", "?6 IS NULL");
 const LIST_ACTIONS_OF_EVENT: &str = list_actions!("actions INDEXED BY actions_event", "event_id = ?6");
-// Few rows are in these states, and partial indexes hold them: their own terms have to stand here in their words. All other rows would have to be
-// passed over by way of the ids.
-const LIST_ACTIONS_SETTLED: &str =
-    list_actions!("actions INDEXED BY actions_state", "state = ?4 AND ?6 IS NULL AND state IN ('unknown', 'parked', 'suppressed', 'cancelled', 'dead')");
-const LIST_ACTIONS_CLAIMABLE: &str = list_actions!("actions INDEXED BY actions_due", "?6 IS NULL AND state IN ('pending', 'waiting', 'unknown')");
-const LIST_ACTIONS_RUNNING: &str = list_actions!("actions INDEXED BY actions_leases", "?6 IS NULL AND state = 'running'");
-const FIND_ACTION: &str = "SELECT id, org_id, event_id, rule_id, rule_name, kind, provider, credential_name, state, cause, detail, http_status, provider_code, \
-    request_sealed, series, due_at, expires_at, attempts, look_ups, provider_ref, created_at, updated_at FROM actions WHERE org_id = ?1 AND id = ?2";
+// Few rows are in these states, and partial indexes hold them: their own terms have to stand here
+// in their words. All other rows would have to be passed over by way of the ids.
+const LIST_ACTIONS_SETTLED: &str = list_actions!(
+    "actions INDEXED BY actions_state",
+    "state = ?4 AND ?6 IS NULL AND state IN ('unknown', 'parked', 'suppressed', 'cancelled', 'dead')"
+);
+const LIST_ACTIONS_CLAIMABLE: &str = list_actions!(
+    "actions INDEXED BY actions_due",
+    "?6 IS NULL AND state IN ('pending', 'waiting', 'unknown')"
+);
+const LIST_ACTIONS_RUNNING: &str =
+    list_actions!("actions INDEXED BY actions_leases", "?6 IS NULL AND state = 'running'");
+const FIND_ACTION: &str = "SELECT id, org_id, event_id, rule_id, rule_name, kind, provider, credential_name, state, \
+    cause, detail, http_status, provider_code, \
+    request_sealed, series, due_at, expires_at, attempts, look_ups, provider_ref, created_at, updated_at FROM actions \
+    WHERE org_id = ?1 AND id = ?2";
 
-const LIST_ATTEMPTS: &str = "SELECT number, is_look_up, started_at, ended_at, outcome, cause, http_status, provider_code, detail, credential_version \
+const LIST_ATTEMPTS: &str = "SELECT number, is_look_up, started_at, ended_at, outcome, cause, http_status, \
+    provider_code, detail, credential_version \
     FROM attempts WHERE org_id = ?1 AND action_id = ?2 ORDER BY number DESC LIMIT ?3";
 
 // Gauges, over all organisations.
 const COUNT_STATES: &str = "SELECT state, count(*) AS count FROM \
-    (SELECT state FROM actions INDEXED BY actions_state WHERE state IN ('unknown', 'parked', 'suppressed', 'cancelled', 'dead') LIMIT ?1) GROUP BY state";
+    (SELECT state FROM actions INDEXED BY actions_state WHERE state IN ('unknown', 'parked', 'suppressed', \
+    'cancelled', 'dead') LIMIT ?1) GROUP BY state";
 /// By the rows themselves: a turn's own time may have been moved by a limit or a breaker.
-const OLDEST_DUE: &str = "SELECT provider, min(due_at) AS due_at FROM (SELECT t.provider, (SELECT a.due_at FROM actions a \
-    WHERE a.org_id = t.org_id AND a.provider = t.provider AND a.state IN ('pending', 'waiting', 'unknown') ORDER BY a.due_at, a.id LIMIT 1) AS due_at \
+const OLDEST_DUE: &str = "SELECT provider, min(due_at) AS due_at FROM (SELECT t.provider, (SELECT a.due_at FROM \
+    actions a \
+    WHERE a.org_id = t.org_id AND a.provider = t.provider AND a.state IN ('pending', 'waiting', 'unknown') ORDER BY \
+    a.due_at, a.id LIMIT 1) AS due_at \
     FROM turns t) WHERE due_at IS NOT NULL GROUP BY provider ORDER BY provider";
-const OLDEST_UNKNOWN: &str = "SELECT min(first_sent_at) FROM actions WHERE state = 'unknown' AND first_sent_at IS NOT NULL";
+const OLDEST_UNKNOWN: &str =
+    "SELECT min(first_sent_at) FROM actions WHERE state = 'unknown' AND first_sent_at IS NOT NULL";
 
 fn event(row: &SqliteRow) -> Result<StoredEvent, StoreError> {
     let row = Fields::of(row, "events");
@@ -147,26 +171,56 @@ fn attempt(row: &SqliteRow) -> Result<StoredAttempt, StoreError> {
 
 #[async_trait]
 impl History for SqliteStore {
-    async fn list_events(&self, org: OrgId, filter: EventFilter, before: Option<EventId>, count_max: u32) -> Result<Vec<StoredEvent>, StoreError> {
+    async fn list_events(
+        &self,
+        org: OrgId,
+        filter: EventFilter,
+        before: Option<EventId>,
+        count_max: u32,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
         let before = before.map_or(Uuid::max(), |id| *id.as_uuid());
-        let mut query = sqlx::query(if filter.subject.is_some() { LIST_EVENTS_OF_SUBJECT } else { LIST_EVENTS })
-            .bind(org.as_bytes().as_slice())
-            .bind(before.as_bytes().as_slice())
-            .bind(count_max)
-            .bind(filter.source.map(Source::as_str))
-            .bind(filter.event_type.as_deref());
+        let mut query = sqlx::query(if filter.subject.is_some() {
+            LIST_EVENTS_OF_SUBJECT
+        } else {
+            LIST_EVENTS
+        })
+        .bind(org.as_bytes().as_slice())
+        .bind(before.as_bytes().as_slice())
+        .bind(count_max)
+        .bind(filter.source.map(Source::as_str))
+        .bind(filter.event_type.as_deref());
         if let Some(subject) = filter.subject.as_deref() {
             query = query.bind(subject);
         }
-        query.fetch_all(self.readers()).await.map_err(failed("list events"))?.iter().map(event).collect()
+        query
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed("list events"))?
+            .iter()
+            .map(event)
+            .collect()
     }
 
     async fn find_event(&self, org: OrgId, id: EventId) -> Result<Option<StoredEvent>, StoreError> {
-        let found = sqlx::query(FIND_EVENT).bind(org.as_bytes().as_slice()).bind(id.as_bytes().as_slice()).fetch_optional(self.readers());
-        found.await.map_err(failed("find the event"))?.as_ref().map(event).transpose()
+        let found = sqlx::query(FIND_EVENT)
+            .bind(org.as_bytes().as_slice())
+            .bind(id.as_bytes().as_slice())
+            .fetch_optional(self.readers());
+        found
+            .await
+            .map_err(failed("find the event"))?
+            .as_ref()
+            .map(event)
+            .transpose()
     }
 
-    async fn list_actions(&self, org: OrgId, filter: ActionFilter, before: Option<ActionId>, count_max: u32) -> Result<Vec<StoredAction>, StoreError> {
+    async fn list_actions(
+        &self,
+        org: OrgId,
+        filter: ActionFilter,
+        before: Option<ActionId>,
+        count_max: u32,
+    ) -> Result<Vec<StoredAction>, StoreError> {
         use ActionState::{Cancelled, Dead, Parked, Pending, Running, Succeeded, Suppressed, Unknown, Waiting};
         let before = before.map_or(Uuid::max(), |id| *id.as_uuid());
         let statement = match (filter.event, filter.state) {
@@ -192,19 +246,41 @@ impl History for SqliteStore {
     }
 
     async fn find_action(&self, org: OrgId, id: ActionId) -> Result<Option<StoredAction>, StoreError> {
-        let found = sqlx::query(FIND_ACTION).bind(org.as_bytes().as_slice()).bind(id.as_bytes().as_slice()).fetch_optional(self.readers());
-        found.await.map_err(failed("find the action"))?.as_ref().map(action).transpose()
+        let found = sqlx::query(FIND_ACTION)
+            .bind(org.as_bytes().as_slice())
+            .bind(id.as_bytes().as_slice())
+            .fetch_optional(self.readers());
+        found
+            .await
+            .map_err(failed("find the action"))?
+            .as_ref()
+            .map(action)
+            .transpose()
     }
 
     async fn list_attempts(&self, org: OrgId, id: ActionId) -> Result<Vec<StoredAttempt>, StoreError> {
-        let rows = sqlx::query(LIST_ATTEMPTS).bind(org.as_bytes().as_slice()).bind(id.as_bytes().as_slice()).bind(ATTEMPTS_LISTED_MAX);
-        rows.fetch_all(self.readers()).await.map_err(failed("list attempts"))?.iter().rev().map(attempt).collect()
+        let rows = sqlx::query(LIST_ATTEMPTS)
+            .bind(org.as_bytes().as_slice())
+            .bind(id.as_bytes().as_slice())
+            .bind(ATTEMPTS_LISTED_MAX);
+        rows.fetch_all(self.readers())
+            .await
+            .map_err(failed("list attempts"))?
+            .iter()
+            .rev()
+            .map(attempt)
+            .collect()
     }
 
     async fn ledger_state(&self) -> Result<LedgerState, StoreError> {
         const DOING: &str = "read the ledger's state";
         let mut state = LedgerState::default();
-        for row in &sqlx::query(COUNT_STATES).bind(LEDGER_COUNT_MAX).fetch_all(self.readers()).await.map_err(failed(DOING))? {
+        for row in &sqlx::query(COUNT_STATES)
+            .bind(LEDGER_COUNT_MAX)
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed(DOING))?
+        {
             let row = Fields::of(row, "actions");
             let count = row.number("count")?;
             match row.parse("state", |text| text.parse().ok())? {
@@ -214,11 +290,20 @@ impl History for SqliteStore {
                 _ => {}
             }
         }
-        for row in &sqlx::query(OLDEST_DUE).fetch_all(self.readers()).await.map_err(failed(DOING))? {
+        for row in &sqlx::query(OLDEST_DUE)
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed(DOING))?
+        {
             let row = Fields::of(row, "actions");
-            state.oldest_due_at.push((row.parse("provider", |text| text.parse().ok())?, row.time("due_at")?));
+            state
+                .oldest_due_at
+                .push((row.parse("provider", |text| text.parse().ok())?, row.time("due_at")?));
         }
-        let oldest: Option<i64> = sqlx::query_scalar(OLDEST_UNKNOWN).fetch_one(self.readers()).await.map_err(failed(DOING))?;
+        let oldest: Option<i64> = sqlx::query_scalar(OLDEST_UNKNOWN)
+            .fetch_one(self.readers())
+            .await
+            .map_err(failed(DOING))?;
         state.oldest_unknown_at = oldest.map(Timestamp::from_micros);
         Ok(state)
     }

@@ -11,10 +11,12 @@ use sqlx::sqlite::SqliteRow;
 #[cfg(test)]
 pub(super) const STATEMENTS: &[&str] = &[LOAD, INSERT, RESERVE];
 
-const LOAD: &str = "SELECT org_id, version, kek_id, wrapped, seals FROM data_keys WHERE org_id = ?1 ORDER BY version DESC";
+const LOAD: &str =
+    "SELECT org_id, version, kek_id, wrapped, seals FROM data_keys WHERE org_id = ?1 ORDER BY version DESC";
 
 /// Stamped with a configuration version: snapshots of routes carry wrapped data keys.
-const INSERT: &str = "INSERT INTO data_keys (org_id, version, kek_id, wrapped, seals, created_at, changed_version) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+const INSERT: &str = "INSERT INTO data_keys (org_id, version, kek_id, wrapped, seals, created_at, changed_version) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 
 /// Not stamped: how many seals were counted changes nothing for those who open.
 const RESERVE: &str = "UPDATE data_keys SET seals = seals + ?3 WHERE org_id = ?1 AND version = ?2 RETURNING seals";
@@ -33,7 +35,11 @@ pub(super) fn data_key(row: &SqliteRow) -> Result<DataKeyRow, StoreError> {
 #[async_trait]
 impl DataKeys for SqliteStore {
     async fn load_data_keys(&self, org: OrgId) -> Result<Vec<DataKeyRow>, StoreError> {
-        let rows = sqlx::query(LOAD).bind(org.as_bytes().as_slice()).fetch_all(self.readers()).await.map_err(failed("load data keys"))?;
+        let rows = sqlx::query(LOAD)
+            .bind(org.as_bytes().as_slice())
+            .fetch_all(self.readers())
+            .await
+            .map_err(failed("load data keys"))?;
         rows.iter().map(data_key).collect()
     }
 

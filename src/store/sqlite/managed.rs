@@ -1,4 +1,5 @@
-//! Managed assistants in SQLite: each write names the version that it read and the fence of its lease.
+//! Managed assistants in SQLite: each write names the version that it read and the fence of its
+//! lease.
 
 use super::{SqliteStore, StoreError, audit, failed, grants::holds, routes::prove, rows::Fields};
 use crate::{
@@ -13,23 +14,38 @@ pub(super) const STATEMENTS: &[&str] = &[FIND, LIST, TO_CHECK, SAVE, RELEASE_OTH
 
 macro_rules! columns {
     () => {
-        "org_id, role, marker, assistant_id, endpoint_id, sealed, state, drift, error, checked_at, version, created_at, updated_at"
+        "org_id, role, marker, assistant_id, endpoint_id, sealed, state, drift, error, checked_at, version, \
+        created_at, updated_at"
     };
 }
-const FIND: &str = concat!("SELECT ", columns!(), " FROM managed_assistants WHERE org_id = ?1 AND role = ?2");
-const LIST: &str = concat!("SELECT ", columns!(), " FROM managed_assistants WHERE org_id = ?1 ORDER BY role");
+const FIND: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM managed_assistants WHERE org_id = ?1 AND role = ?2"
+);
+const LIST: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM managed_assistants WHERE org_id = ?1 ORDER BY role"
+);
 /// Over all organisations: the reconciler works for each.
-const TO_CHECK: &str = "SELECT org_id, role FROM managed_assistants WHERE checked_at <= ?1 ORDER BY checked_at LIMIT ?2";
+const TO_CHECK: &str =
+    "SELECT org_id, role FROM managed_assistants WHERE checked_at <= ?1 ORDER BY checked_at LIMIT ?2";
 /// The version that was read is part of the condition: 0 where there was no row.
 const SAVE: &str = concat!(
-    "INSERT INTO managed_assistants (org_id, role, marker, assistant_id, endpoint_id, sealed, state, drift, error, checked_at, version, created_at, updated_at) \
+    "INSERT INTO managed_assistants (org_id, role, marker, assistant_id, endpoint_id, sealed, state, drift, error, \
+    checked_at, version, created_at, updated_at) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 1, ?11, ?11) \
-     ON CONFLICT (org_id, role) DO UPDATE SET marker = excluded.marker, assistant_id = excluded.assistant_id, endpoint_id = excluded.endpoint_id, \
-     sealed = excluded.sealed, state = excluded.state, drift = excluded.drift, error = excluded.error, checked_at = excluded.checked_at, \
-     version = managed_assistants.version + 1, updated_at = excluded.updated_at WHERE managed_assistants.version = ?12 RETURNING ",
+     ON CONFLICT (org_id, role) DO UPDATE SET marker = excluded.marker, assistant_id = excluded.assistant_id, \
+     endpoint_id = excluded.endpoint_id, \
+     sealed = excluded.sealed, state = excluded.state, drift = excluded.drift, error = excluded.error, checked_at = \
+     excluded.checked_at, \
+     version = managed_assistants.version + 1, updated_at = excluded.updated_at WHERE managed_assistants.version = ?12 \
+     RETURNING ",
     columns!()
 );
-const RELEASE_OTHERS: &str = "UPDATE assistant_org_mapping SET state = 'released', version = version + 1, updated_at = ?4, changed_version = ?5 \
+const RELEASE_OTHERS: &str = "UPDATE assistant_org_mapping SET state = 'released', version = version + 1, updated_at = \
+    ?4, changed_version = ?5 \
     WHERE org_id = ?1 AND role = ?2 AND assistant_id <> ?3 AND proof = 'made_by_us' AND state = 'live'";
 const DELETE: &str = "DELETE FROM managed_assistants WHERE org_id = ?1 AND role = ?2";
 
@@ -55,22 +71,47 @@ fn managed(row: &SqliteRow) -> Result<ManagedAssistant, StoreError> {
 #[async_trait]
 impl ManagedAssistants for SqliteStore {
     async fn find_managed_assistant(&self, org: OrgId, role: &str) -> Result<Option<ManagedAssistant>, StoreError> {
-        let found = sqlx::query(FIND).bind(org.as_bytes().as_slice()).bind(role).fetch_optional(self.readers()).await;
-        found.map_err(failed("find the managed assistant"))?.as_ref().map(managed).transpose()
+        let found = sqlx::query(FIND)
+            .bind(org.as_bytes().as_slice())
+            .bind(role)
+            .fetch_optional(self.readers())
+            .await;
+        found
+            .map_err(failed("find the managed assistant"))?
+            .as_ref()
+            .map(managed)
+            .transpose()
     }
 
     async fn list_managed_assistants(&self, org: OrgId) -> Result<Vec<ManagedAssistant>, StoreError> {
-        let rows = sqlx::query(LIST).bind(org.as_bytes().as_slice()).fetch_all(self.readers()).await;
-        rows.map_err(failed("list managed assistants"))?.iter().map(managed).collect()
+        let rows = sqlx::query(LIST)
+            .bind(org.as_bytes().as_slice())
+            .fetch_all(self.readers())
+            .await;
+        rows.map_err(failed("list managed assistants"))?
+            .iter()
+            .map(managed)
+            .collect()
     }
 
-    async fn list_assistants_to_check(&self, before: Timestamp, count_max: u32) -> Result<Vec<(OrgId, String)>, StoreError> {
-        let rows = sqlx::query(TO_CHECK).bind(before.as_micros()).bind(count_max).fetch_all(self.readers()).await;
+    async fn list_assistants_to_check(
+        &self,
+        before: Timestamp,
+        count_max: u32,
+    ) -> Result<Vec<(OrgId, String)>, StoreError> {
+        let rows = sqlx::query(TO_CHECK)
+            .bind(before.as_micros())
+            .bind(count_max)
+            .fetch_all(self.readers())
+            .await;
         let due = |row: &SqliteRow| {
             let row = Fields::of(row, "managed_assistants");
             Ok((row.id("org_id", OrgId::from_uuid)?, row.get("role")?))
         };
-        rows.map_err(failed("list assistants to check"))?.iter().map(due).collect()
+        rows.map_err(failed("list assistants to check"))?
+            .iter()
+            .map(due)
+            .collect()
     }
 
     async fn save_managed_assistant(
@@ -81,7 +122,10 @@ impl ManagedAssistants for SqliteStore {
         audit: Option<AuditEntry>,
     ) -> Result<Option<ManagedAssistant>, StoreError> {
         const DOING: &str = "save the managed assistant";
-        let drift = serde_json::to_string(&row.drift).map_err(|_| StoreError::Data { doing: DOING, reason: "the drift is not JSON".into() })?;
+        let drift = serde_json::to_string(&row.drift).map_err(|_| StoreError::Data {
+            doing: DOING,
+            reason: "the drift is not JSON".into(),
+        })?;
         let (now, lease) = (self.now(), lease.clone());
         self.configure_if(DOING, move |connection, version| {
             Box::pin(async move {
@@ -105,7 +149,9 @@ impl ManagedAssistants for SqliteStore {
                     .fetch_optional(&mut *connection)
                     .await
                     .map_err(failed(DOING))?;
-                let Some(saved) = saved.as_ref().map(managed).transpose()? else { return Ok((None, false)) };
+                let Some(saved) = saved.as_ref().map(managed).transpose()? else {
+                    return Ok((None, false));
+                };
                 let is_claimed = claim.is_some();
                 match (claim, audit) {
                     (Some(claim), Some(audit)) => {
@@ -118,7 +164,12 @@ impl ManagedAssistants for SqliteStore {
                         others.execute(&mut *connection).await.map_err(failed(DOING))?;
                         prove(connection, version, now, claim, &audit).await?;
                     }
-                    (Some(_), None) => return Err(StoreError::Data { doing: DOING, reason: "a claim without an audit entry".into() }),
+                    (Some(_), None) => {
+                        return Err(StoreError::Data {
+                            doing: DOING,
+                            reason: "a claim without an audit entry".into(),
+                        });
+                    }
                     (None, Some(audit)) => audit::insert(connection, org, &audit).await?,
                     (None, None) => {}
                 }
@@ -128,7 +179,13 @@ impl ManagedAssistants for SqliteStore {
         .await
     }
 
-    async fn delete_managed_assistant(&self, org: OrgId, role: &str, lease: &Lease, audit: AuditEntry) -> Result<bool, StoreError> {
+    async fn delete_managed_assistant(
+        &self,
+        org: OrgId,
+        role: &str,
+        lease: &Lease,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError> {
         const DOING: &str = "delete the managed assistant";
         let (role, now, lease) = (role.to_owned(), self.now(), lease.clone());
         self.configure_if(DOING, move |connection, version| {
@@ -136,11 +193,21 @@ impl ManagedAssistants for SqliteStore {
                 if !holds(connection, &lease).await? {
                     return Ok((false, false));
                 }
-                let deleted = sqlx::query(DELETE).bind(org.as_bytes().as_slice()).bind(role.as_str()).execute(&mut *connection).await.map_err(failed(DOING))?;
+                let deleted = sqlx::query(DELETE)
+                    .bind(org.as_bytes().as_slice())
+                    .bind(role.as_str())
+                    .execute(&mut *connection)
+                    .await
+                    .map_err(failed(DOING))?;
                 if deleted.rows_affected() == 0 {
                     return Ok((false, false));
                 }
-                let others = sqlx::query(RELEASE_OTHERS).bind(org.as_bytes().as_slice()).bind(role.as_str()).bind("").bind(now.as_micros()).bind(version);
+                let others = sqlx::query(RELEASE_OTHERS)
+                    .bind(org.as_bytes().as_slice())
+                    .bind(role.as_str())
+                    .bind("")
+                    .bind(now.as_micros())
+                    .bind(version);
                 others.execute(&mut *connection).await.map_err(failed(DOING))?;
                 audit::insert(connection, org, &audit).await?;
                 Ok((true, true))

@@ -1,6 +1,7 @@
 //! SQLite: one writer that owns its connection, a small pool of readers.
 //!
-//! **Invariant:** every change goes through [`SqliteStore::write`]; a command is a savepoint, answered after the commit that made it durable.
+//! **Invariant:** every change goes through [`SqliteStore::write`]; a command is a savepoint,
+//! answered after the commit that made it durable.
 
 mod audit;
 mod credentials;
@@ -35,7 +36,8 @@ use std::{borrow::Cow, path::Path, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use writer::Writer;
 
-/// Readers. SQLite reads from memory-mapped pages of its own cache; more connections than cores gain nothing.
+/// Readers. SQLite reads from memory-mapped pages of its own cache; more connections than cores
+/// gain nothing.
 const READERS_MAX: u32 = 4;
 
 pub struct SqliteStore {
@@ -45,30 +47,48 @@ pub struct SqliteStore {
     clock: Arc<dyn Clock>,
 }
 
-/// Applied in order, once each. The text is part of the binary, so that a binary and its schema cannot be parted.
+/// Applied in order, once each. The text is part of the binary, so that a binary and its schema
+/// cannot be parted.
 fn migrator() -> Migrator {
     let step = |version, description: &'static str, sql: &'static str| {
-        Migration::new(version, Cow::Borrowed(description), MigrationType::Simple, sqlx::SqlStr::from_static(sql), false)
+        Migration::new(
+            version,
+            Cow::Borrowed(description),
+            MigrationType::Simple,
+            sqlx::SqlStr::from_static(sql),
+            false,
+        )
     };
     Migrator::with_migrations(vec![
         step(1, "init", include_str!("../../../migrations/sqlite/0001_init.sql")),
-        step(2, "grants and assistants", include_str!("../../../migrations/sqlite/0002_grants_and_assistants.sql")),
+        step(
+            2,
+            "grants and assistants",
+            include_str!("../../../migrations/sqlite/0002_grants_and_assistants.sql"),
+        ),
     ])
 }
 
 impl SqliteStore {
-    /// Opens or creates the database file, checks SQLite's version and the durability settings, and applies migrations.
+    /// Opens or creates the database file, checks SQLite's version and the durability settings, and
+    /// applies migrations.
     ///
     /// # Errors
     /// See [`ConnectError`].
     pub async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
         let shown = path.display().to_string();
         if let Some(directory) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
-            std::fs::create_dir_all(directory).map_err(|e| ConnectError::Open { path: shown.clone(), source: sqlx::Error::Io(e) })?;
+            std::fs::create_dir_all(directory).map_err(|e| ConnectError::Open {
+                path: shown.clone(),
+                source: sqlx::Error::Io(e),
+            })?;
         }
         let lock = lock_beside(path).map_err(|e| match e {
             None => ConnectError::InUse { path: shown.clone() },
-            Some(e) => ConnectError::Open { path: shown.clone(), source: sqlx::Error::Io(e) },
+            Some(e) => ConnectError::Open {
+                path: shown.clone(),
+                source: sqlx::Error::Io(e),
+            },
         })?;
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -81,22 +101,46 @@ impl SqliteStore {
             .pragma("journal_size_limit", "67108864")
             .pragma("cache_size", "-16384")
             .pragma("temp_store", "memory");
-        let open_failed = |source| ConnectError::Open { path: shown.clone(), source };
+        let open_failed = |source| ConnectError::Open {
+            path: shown.clone(),
+            source,
+        };
         let mut connection = SqliteConnection::connect_with(&options).await.map_err(open_failed)?;
-        check_version(&mut connection).await.map_err(open_failed)?.map_err(|version| ConnectError::TooOld { version })?;
+        check_version(&mut connection)
+            .await
+            .map_err(open_failed)?
+            .map_err(|version| ConnectError::TooOld { version })?;
         for (pragma, expected) in [("journal_mode", "wal"), ("synchronous", "2")] {
-            let row = sqlx::query(AssertSqlSafe(format!("PRAGMA {pragma}"))).fetch_one(&mut connection).await.map_err(open_failed)?;
-            let found = row.try_get::<String, _>(0).or_else(|_| row.try_get::<i64, _>(0).map(|n| n.to_string())).map_err(open_failed)?;
+            let row = sqlx::query(AssertSqlSafe(format!("PRAGMA {pragma}")))
+                .fetch_one(&mut connection)
+                .await
+                .map_err(open_failed)?;
+            let found = row
+                .try_get::<String, _>(0)
+                .or_else(|_| row.try_get::<i64, _>(0).map(|n| n.to_string()))
+                .map_err(open_failed)?;
             if found != expected {
-                return Err(ConnectError::Pragma { path: shown, pragma, found, expected });
+                return Err(ConnectError::Pragma {
+                    path: shown,
+                    pragma,
+                    found,
+                    expected,
+                });
             }
         }
-        migrator().run(&mut connection).await.map_err(|source| ConnectError::Migrate { path: shown.clone(), source })?;
+        migrator()
+            .run(&mut connection)
+            .await
+            .map_err(|source| ConnectError::Migrate {
+                path: shown.clone(),
+                source,
+            })?;
         let version = read_version(&mut connection).await.map_err(open_failed)?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS_MAX)
             .acquire_timeout(Duration::from_secs(5))
-            // A local file does not hang up: no probe before each read, no connection opened anew by age.
+            // A local file does not hang up: no probe before each read, no connection opened anew
+            // by age.
             .test_before_acquire(false)
             .idle_timeout(None)
             .max_lifetime(None)
@@ -104,11 +148,20 @@ impl SqliteStore {
             .await
             .map_err(open_failed)?;
         let (changes, _) = watch::channel(version);
-        let writer = Writer::start(connection, lock).map_err(|source| ConnectError::Open { path: shown.clone(), source: sqlx::Error::Io(source) })?;
-        Ok(Self { writer, readers, changes, clock })
+        let writer = Writer::start(connection, lock).map_err(|source| ConnectError::Open {
+            path: shown.clone(),
+            source: sqlx::Error::Io(source),
+        })?;
+        Ok(Self {
+            writer,
+            readers,
+            changes,
+            clock,
+        })
     }
 
-    /// Runs a command in the writer's next transaction and returns after its commit. An error undoes this command alone.
+    /// Runs a command in the writer's next transaction and returns after its commit. An error
+    /// undoes this command alone.
     pub(super) async fn write<T, F>(&self, lane: Lane, doing: &'static str, command: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -117,20 +170,27 @@ impl SqliteStore {
         self.writer.run(lane, doing, command, |_| ()).await
     }
 
-    /// Like [`SqliteStore::write`] for a change of configuration: counts the version up, hands it to the command (which stamps its rows with it), and wakes whoever refreshes.
+    /// Like [`SqliteStore::write`] for a change of configuration: counts the version up, hands it
+    /// to the command (which stamps its rows with it), and wakes whoever refreshes.
     pub(super) async fn configure<T, F>(&self, doing: &'static str, command: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection, i64) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
     {
-        self.configure_if(doing, move |connection, version| Box::pin(async move { Ok((command(connection, version).await?, true)) })).await
+        self.configure_if(doing, move |connection, version| {
+            Box::pin(async move { Ok((command(connection, version).await?, true)) })
+        })
+        .await
     }
 
-    /// Like [`SqliteStore::configure`] for a command that finds out by itself whether there is a change: the version counts up only where it says `true`.
+    /// Like [`SqliteStore::configure`] for a command that finds out by itself whether there is a
+    /// change: the version counts up only where it says `true`.
     pub(super) async fn configure_if<T, F>(&self, doing: &'static str, command: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection, i64) -> BoxFuture<'c, Result<(T, bool), StoreError>> + Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection, i64) -> BoxFuture<'c, Result<(T, bool), StoreError>>
+            + Send
+            + 'static,
     {
         let changes = self.changes.clone();
         let (value, _) = self
@@ -140,10 +200,17 @@ impl SqliteStore {
                 doing,
                 move |connection| {
                     Box::pin(async move {
-                        let version = read_version(connection).await.map_err(failed("read the configuration version"))? + 1;
+                        let version = read_version(connection)
+                            .await
+                            .map_err(failed("read the configuration version"))?
+                            + 1;
                         let (value, is_change) = command(connection, version).await?;
                         if is_change {
-                            sqlx::query(WRITE_VERSION).bind(version).execute(connection).await.map_err(failed("count the configuration version up"))?;
+                            sqlx::query(WRITE_VERSION)
+                                .bind(version)
+                                .execute(connection)
+                                .await
+                                .map_err(failed("count the configuration version up"))?;
                         }
                         Ok((value, is_change.then_some(version)))
                     })
@@ -169,15 +236,28 @@ impl SqliteStore {
     }
 }
 
-/// Which migrations a file has; one that is not there waits for all. Reads only, also while a process has it open.
+/// Which migrations a file has; one that is not there waits for all. Reads only, also while a
+/// process has it open.
 pub(super) async fn migration_status(path: &Path) -> Result<MigrationStatus, ConnectError> {
-    let open_failed = |source| ConnectError::Open { path: path.display().to_string(), source };
+    let open_failed = |source| ConnectError::Open {
+        path: path.display().to_string(),
+        source,
+    };
     let mut applied: Vec<i64> = Vec::new();
     if path.exists() {
-        let mut connection = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path).read_only(true)).await.map_err(open_failed)?;
-        let has_any: i64 = sqlx::query_scalar(HAS_MIGRATIONS).fetch_one(&mut connection).await.map_err(open_failed)?;
+        let mut connection =
+            SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path).read_only(true))
+                .await
+                .map_err(open_failed)?;
+        let has_any: i64 = sqlx::query_scalar(HAS_MIGRATIONS)
+            .fetch_one(&mut connection)
+            .await
+            .map_err(open_failed)?;
         if has_any > 0 {
-            applied = sqlx::query_scalar(APPLIED_MIGRATIONS).fetch_all(&mut connection).await.map_err(open_failed)?;
+            applied = sqlx::query_scalar(APPLIED_MIGRATIONS)
+                .fetch_all(&mut connection)
+                .await
+                .map_err(open_failed)?;
         }
         // It has only read: how it ends changes nothing.
         let _ = connection.close().await;
@@ -192,32 +272,46 @@ const APPLIED_MIGRATIONS: &str = "SELECT version FROM _sqlx_migrations WHERE suc
 pub(super) fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
     move |error| match error {
         sqlx::Error::Database(e) if e.is_unique_violation() => StoreError::Conflict { what: doing },
-        sqlx::Error::Database(e) if is_about_data(e.code().as_deref()) => StoreError::Data { doing, reason: e.message().into() },
+        sqlx::Error::Database(e) if is_about_data(e.code().as_deref()) => StoreError::Data {
+            doing,
+            reason: e.message().into(),
+        },
         sqlx::Error::ColumnDecode { .. }
         | sqlx::Error::Decode(_)
         | sqlx::Error::Encode(_)
         | sqlx::Error::TypeNotFound { .. }
-        | sqlx::Error::ColumnNotFound(_) => StoreError::Data { doing, reason: "a column does not have the expected type".into() },
+        | sqlx::Error::ColumnNotFound(_) => StoreError::Data {
+            doing,
+            reason: "a column does not have the expected type".into(),
+        },
         _ => StoreError::Unavailable { doing },
     }
 }
 
-/// Whether the statement failed on what it was given, so that it fails again. All else (full disk, I/O, busy, a damaged or read-only file) is the
-/// database's own trouble: whoever took that for bad data would set good events aside.
+/// Whether the statement failed on what it was given, so that it fails again. All else (full disk,
+/// I/O, busy, a damaged or read-only file) is the database's own trouble: whoever took that for bad
+/// data would set good events aside.
 fn is_about_data(extended_code: Option<&str>) -> bool {
     const ERROR: i32 = 1; // also what SQL functions raise over their arguments
     const TOOBIG: i32 = 18;
     const CONSTRAINT: i32 = 19;
     const MISMATCH: i32 = 20;
     const RANGE: i32 = 25;
-    let primary = extended_code.and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff);
+    let primary = extended_code
+        .and_then(|code| code.parse::<i32>().ok())
+        .map(|code| code & 0xff);
     matches!(primary, Some(ERROR | TOOBIG | CONSTRAINT | MISMATCH | RANGE))
 }
 
 fn lock_beside(path: &Path) -> Result<std::fs::File, Option<std::io::Error>> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
-    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(beside).map_err(Some)?;
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(beside)
+        .map_err(Some)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(None),
@@ -225,15 +319,22 @@ fn lock_beside(path: &Path) -> Result<std::fs::File, Option<std::io::Error>> {
     }
 }
 
-/// `Ok(Err(version))` when the linked SQLite can lose committed writes (its WAL-reset bug was mended in 3.51.3).
+/// `Ok(Err(version))` when the linked SQLite can lose committed writes (its WAL-reset bug was
+/// mended in 3.51.3).
 async fn check_version(connection: &mut SqliteConnection) -> Result<Result<(), String>, sqlx::Error> {
-    let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(connection).await?;
+    let version: String = sqlx::query_scalar("SELECT sqlite_version()")
+        .fetch_one(connection)
+        .await?;
     Ok(if is_too_old(&version) { Err(version) } else { Ok(()) })
 }
 
 fn is_too_old(version: &str) -> bool {
     let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-    let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    let found = (
+        parts.next().unwrap_or(0),
+        parts.next().unwrap_or(0),
+        parts.next().unwrap_or(0),
+    );
     found < (3, 51, 3)
 }
 
@@ -247,7 +348,10 @@ async fn read_version(connection: &mut SqliteConnection) -> Result<i64, sqlx::Er
 #[async_trait]
 impl Base for SqliteStore {
     async fn config_version(&self) -> Result<i64, StoreError> {
-        sqlx::query_scalar(READ_VERSION).fetch_one(&self.readers).await.map_err(failed("read the configuration version"))
+        sqlx::query_scalar(READ_VERSION)
+            .fetch_one(&self.readers)
+            .await
+            .map_err(failed("read the configuration version"))
     }
 
     fn config_changes(&self) -> watch::Receiver<i64> {
@@ -263,7 +367,8 @@ impl Base for SqliteStore {
     }
 
     async fn close(&self) {
-        // Readers first: the last connection to close folds the write-ahead log into the file, which a reader may not.
+        // Readers first: the last connection to close folds the write-ahead log into the file,
+        // which a reader may not.
         self.readers.close().await;
         self.writer.close().await;
     }

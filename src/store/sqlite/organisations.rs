@@ -11,19 +11,30 @@ use sqlx::sqlite::SqliteRow;
 #[cfg(test)]
 pub(super) const STATEMENTS: &[&str] = &[INSERT, FIND, LIST];
 
-const INSERT: &str = "INSERT INTO organizations (id, name, is_active, created_at, updated_at, changed_version) VALUES (?1, ?2, 1, ?3, ?3, ?4)";
+const INSERT: &str = "INSERT INTO organizations (id, name, is_active, created_at, updated_at, changed_version) VALUES \
+    (?1, ?2, 1, ?3, ?3, ?4)";
 const FIND: &str = "SELECT id, name, is_active, created_at FROM organizations WHERE id = ?1";
 const LIST: &str = "SELECT id, name, is_active, created_at FROM organizations WHERE id > ?1 ORDER BY id LIMIT ?2";
 
 fn organisation(row: &SqliteRow) -> Result<Organisation, StoreError> {
     let row = Fields::of(row, "organizations");
-    Ok(Organisation { id: row.id("id", OrgId::from_uuid)?, name: row.get("name")?, is_active: row.get("is_active")?, created_at: row.time("created_at")? })
+    Ok(Organisation {
+        id: row.id("id", OrgId::from_uuid)?,
+        name: row.get("name")?,
+        is_active: row.get("is_active")?,
+        created_at: row.time("created_at")?,
+    })
 }
 
 #[async_trait]
 impl Organisations for SqliteStore {
     async fn create_organisation(&self, id: OrgId, name: &str, audit: AuditEntry) -> Result<Organisation, StoreError> {
-        let made = Organisation { id, name: name.to_owned(), is_active: true, created_at: self.now() };
+        let made = Organisation {
+            id,
+            name: name.to_owned(),
+            is_active: true,
+            created_at: self.now(),
+        };
         self.configure("create the organisation", move |connection, version| {
             Box::pin(async move {
                 sqlx::query(INSERT)
@@ -42,7 +53,11 @@ impl Organisations for SqliteStore {
     }
 
     async fn find_organisation(&self, id: OrgId) -> Result<Option<Organisation>, StoreError> {
-        let row = sqlx::query(FIND).bind(id.as_bytes().as_slice()).fetch_optional(self.readers()).await.map_err(failed("find the organisation"))?;
+        let row = sqlx::query(FIND)
+            .bind(id.as_bytes().as_slice())
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed("find the organisation"))?;
         row.as_ref().map(organisation).transpose()
     }
 

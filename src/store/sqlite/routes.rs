@@ -1,4 +1,5 @@
-//! Claims to external ids in SQLite. Proof releases whoever held the id live, in the same transaction, so the unique live indexes are a net that is never hit.
+//! Claims to external ids in SQLite. Proof releases whoever held the id live, in the same
+//! transaction, so the unique live indexes are a net that is never hit.
 
 use super::{SqliteStore, StoreError, audit, failed, rows::Fields};
 use crate::{
@@ -28,14 +29,18 @@ pub(super) const STATEMENTS: &[&str] = &[
     RELEASE_NUMBER,
 ];
 
-/// Touches other organisations' rows on purpose: a live claim of the same id, which the proof has shown to be stale (rule 18).
-const DISPLACE_ASSISTANT: &str = "UPDATE assistant_org_mapping SET state = 'released', version = version + 1, updated_at = ?3, changed_version = ?4 \
+/// Touches other organisations' rows on purpose: a live claim of the same id, which the proof has
+/// shown to be stale (rule 18).
+const DISPLACE_ASSISTANT: &str = "UPDATE assistant_org_mapping SET state = 'released', version = version + 1, \
+    updated_at = ?3, changed_version = ?4 \
     WHERE assistant_id = ?2 AND state = 'live' AND org_id <> ?1 RETURNING org_id";
 const SAVE_ASSISTANT: &str = "INSERT INTO assistant_org_mapping \
     (id, org_id, assistant_id, role, name, state, proof, proven_at, version, created_at, updated_at, changed_version) \
     VALUES (?1, ?2, ?3, ?4, ?5, 'live', ?6, ?7, 1, ?8, ?9, ?10) \
-    ON CONFLICT (org_id, assistant_id) DO UPDATE SET role = excluded.role, name = excluded.name, state = 'live', proof = excluded.proof, \
-    proven_at = excluded.proven_at, version = assistant_org_mapping.version + 1, updated_at = excluded.updated_at, changed_version = excluded.changed_version";
+    ON CONFLICT (org_id, assistant_id) DO UPDATE SET role = excluded.role, name = excluded.name, state = 'live', proof \
+    = excluded.proof, \
+    proven_at = excluded.proven_at, version = assistant_org_mapping.version + 1, updated_at = excluded.updated_at, \
+    changed_version = excluded.changed_version";
 macro_rules! assistant_columns {
     () => {
         "org_id, assistant_id, role, name, state, proof, proven_at, version, created_at"
@@ -44,29 +49,42 @@ macro_rules! assistant_columns {
 const LIST_ASSISTANTS: &str = concat!(
     "SELECT ",
     assistant_columns!(),
-    " FROM assistant_org_mapping WHERE org_id = ?1 AND assistant_id > ?2 AND state IN ('live', 'pending') ORDER BY assistant_id LIMIT ?3"
+    " FROM assistant_org_mapping WHERE org_id = ?1 AND assistant_id > ?2 AND state IN ('live', 'pending') ORDER BY \
+    assistant_id LIMIT ?3"
 );
-const FIND_ASSISTANT: &str =
-    concat!("SELECT ", assistant_columns!(), " FROM assistant_org_mapping WHERE org_id = ?1 AND assistant_id = ?2 AND state IN ('live', 'pending')");
+const FIND_ASSISTANT: &str = concat!(
+    "SELECT ",
+    assistant_columns!(),
+    " FROM assistant_org_mapping WHERE org_id = ?1 AND assistant_id = ?2 AND state IN ('live', 'pending')"
+);
 /// Over all organisations: who holds it.
-const FIND_ASSISTANT_HOLDER: &str = "SELECT org_id FROM assistant_org_mapping WHERE assistant_id = ?1 AND state = 'live'";
-const RELEASE_ASSISTANT: &str = "UPDATE assistant_org_mapping SET state = 'released', version = version + 1, updated_at = ?3, changed_version = ?4 \
+const FIND_ASSISTANT_HOLDER: &str =
+    "SELECT org_id FROM assistant_org_mapping WHERE assistant_id = ?1 AND state = 'live'";
+const RELEASE_ASSISTANT: &str = "UPDATE assistant_org_mapping SET state = 'released', version = version + 1, \
+    updated_at = ?3, changed_version = ?4 \
     WHERE org_id = ?1 AND assistant_id = ?2 AND state IN ('live', 'pending')";
 
-/// Live rows whose route the proven claim takes: of the same number and provider, for Twilio only of the same account; for Vapi also those of the same
-/// id there. Other rows of the organisation's own for that number (an account it has left) go as well. The row that is about to be saved stays.
-const DISPLACE_NUMBER: &str = "UPDATE phone_numbers SET state = 'released', version = version + 1, updated_at = ?6, changed_version = ?7 \
+/// Live rows whose route the proven claim takes: of the same number and provider, for Twilio only
+/// of the same account; for Vapi also those of the same id there. Other rows of the organisation's
+/// own for that number (an account it has left) go as well. The row that is about to be saved
+/// stays.
+const DISPLACE_NUMBER: &str = "UPDATE phone_numbers SET state = 'released', version = version + 1, updated_at = ?6, \
+    changed_version = ?7 \
     WHERE provider = ?3 AND state = 'live' \
     AND NOT (org_id = ?1 AND number = ?2 AND (provider <> 'twilio' OR ifnull(account_id, '') = ifnull(?4, ''))) \
     AND ((number = ?2 AND (provider <> 'twilio' OR org_id = ?1 OR ifnull(account_id, '') = ifnull(?4, ''))) \
         OR (provider <> 'twilio' AND provider_number_id = ?5)) \
     RETURNING org_id, number";
 const SAVE_NUMBER: &str = "INSERT INTO phone_numbers \
-    (id, org_id, number, provider, account_id, provider_number_id, state, proof, proven_at, version, created_at, updated_at, changed_version) \
+    (id, org_id, number, provider, account_id, provider_number_id, state, proof, proven_at, version, created_at, \
+    updated_at, changed_version) \
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'live', ?7, ?8, 1, ?9, ?10, ?11) \
-    ON CONFLICT (org_id, number, provider, (CASE provider WHEN 'twilio' THEN ifnull(account_id, '') ELSE '' END)) DO UPDATE SET \
-    account_id = excluded.account_id, provider_number_id = excluded.provider_number_id, state = 'live', proof = excluded.proof, \
-    proven_at = excluded.proven_at, version = phone_numbers.version + 1, updated_at = excluded.updated_at, changed_version = excluded.changed_version";
+    ON CONFLICT (org_id, number, provider, (CASE provider WHEN 'twilio' THEN ifnull(account_id, '') ELSE '' END)) DO \
+    UPDATE SET \
+    account_id = excluded.account_id, provider_number_id = excluded.provider_number_id, state = 'live', proof = \
+    excluded.proof, \
+    proven_at = excluded.proven_at, version = phone_numbers.version + 1, updated_at = excluded.updated_at, \
+    changed_version = excluded.changed_version";
 macro_rules! number_columns {
     () => {
         "org_id, number, provider, account_id, provider_number_id, state, proof, proven_at, version, created_at"
@@ -75,17 +93,22 @@ macro_rules! number_columns {
 const LIST_NUMBERS: &str = concat!(
     "SELECT ",
     number_columns!(),
-    " FROM phone_numbers WHERE org_id = ?1 AND number > ?2 AND state IN ('live', 'pending') ORDER BY number, provider LIMIT ?3"
+    " FROM phone_numbers WHERE org_id = ?1 AND number > ?2 AND state IN ('live', 'pending') ORDER BY number, provider \
+    LIMIT ?3"
 );
 const FIND_NUMBER: &str = concat!(
     "SELECT ",
     number_columns!(),
-    " FROM phone_numbers WHERE org_id = ?1 AND number = ?2 AND state IN ('live', 'pending') ORDER BY state = 'live' DESC, provider LIMIT 1"
+    " FROM phone_numbers WHERE org_id = ?1 AND number = ?2 AND state IN ('live', 'pending') ORDER BY state = 'live' \
+    DESC, provider LIMIT 1"
 );
-/// Over all organisations: who holds it. The account tells Twilio's apart, the id at Vapi is one by itself.
+/// Over all organisations: who holds it. The account tells Twilio's apart, the id at Vapi is one by
+/// itself.
 const FIND_NUMBER_HOLDER: &str = "SELECT org_id FROM phone_numbers WHERE provider = ?1 AND state = 'live' AND ( \
-    (number = ?2 AND (provider <> 'twilio' OR ifnull(account_id, '') = ifnull(?3, ''))) OR (provider <> 'twilio' AND provider_number_id = ?4)) LIMIT 1";
-const RELEASE_NUMBER: &str = "UPDATE phone_numbers SET state = 'released', version = version + 1, updated_at = ?3, changed_version = ?4 \
+    (number = ?2 AND (provider <> 'twilio' OR ifnull(account_id, '') = ifnull(?3, ''))) OR (provider <> 'twilio' AND \
+    provider_number_id = ?4)) LIMIT 1";
+const RELEASE_NUMBER: &str = "UPDATE phone_numbers SET state = 'released', version = version + 1, updated_at = ?3, \
+    changed_version = ?4 \
     WHERE org_id = ?1 AND number = ?2 AND state IN ('live', 'pending')";
 
 fn proof(text: &str) -> Option<Proof> {
@@ -124,8 +147,20 @@ fn number(row: &SqliteRow) -> Result<NumberClaim, StoreError> {
 }
 
 /// Tells the organisation that held it that it is gone, without who has it now.
-async fn audit_displaced(connection: &mut SqliteConnection, from: OrgId, target_id: String, entry: &AuditEntry) -> Result<(), StoreError> {
-    let released = AuditEntry { org: from, actor: ACTOR_SYSTEM.to_owned(), verb: "release", target_id, fields: vec!["state"], ..entry.clone() };
+async fn audit_displaced(
+    connection: &mut SqliteConnection,
+    from: OrgId,
+    target_id: String,
+    entry: &AuditEntry,
+) -> Result<(), StoreError> {
+    let released = AuditEntry {
+        org: from,
+        actor: ACTOR_SYSTEM.to_owned(),
+        verb: "release",
+        target_id,
+        fields: vec!["state"],
+        ..entry.clone()
+    };
     audit::insert(connection, from, &released).await
 }
 
@@ -146,7 +181,10 @@ pub(super) async fn prove(
         .fetch_optional(&mut *connection)
         .await
         .map_err(failed(DOING))?;
-    let holder = displaced.as_ref().map(|row| Fields::of(row, "assistant_org_mapping").id("org_id", OrgId::from_uuid)).transpose()?;
+    let holder = displaced
+        .as_ref()
+        .map(|row| Fields::of(row, "assistant_org_mapping").id("org_id", OrgId::from_uuid))
+        .transpose()?;
     sqlx::query(SAVE_ASSISTANT)
         .bind(Uuid::now_v7().as_bytes().as_slice())
         .bind(claim.org.as_bytes().as_slice())
@@ -172,23 +210,53 @@ pub(super) async fn prove(
 impl Routes for SqliteStore {
     async fn prove_assistant(&self, claim: AssistantClaim, audit: AuditEntry) -> Result<Option<OrgId>, StoreError> {
         let now = self.now();
-        self.configure("prove the assistant", move |connection, version| Box::pin(async move { prove(connection, version, now, claim, &audit).await })).await
+        self.configure("prove the assistant", move |connection, version| {
+            Box::pin(async move { prove(connection, version, now, claim, &audit).await })
+        })
+        .await
     }
 
-    async fn list_assistants(&self, org: OrgId, after: Option<&str>, count_max: u32) -> Result<Vec<AssistantClaim>, StoreError> {
-        let rows = sqlx::query(LIST_ASSISTANTS).bind(org.as_bytes().as_slice()).bind(after.unwrap_or_default()).bind(count_max).fetch_all(self.readers());
-        rows.await.map_err(failed("list assistants"))?.iter().map(assistant).collect()
+    async fn list_assistants(
+        &self,
+        org: OrgId,
+        after: Option<&str>,
+        count_max: u32,
+    ) -> Result<Vec<AssistantClaim>, StoreError> {
+        let rows = sqlx::query(LIST_ASSISTANTS)
+            .bind(org.as_bytes().as_slice())
+            .bind(after.unwrap_or_default())
+            .bind(count_max)
+            .fetch_all(self.readers());
+        rows.await
+            .map_err(failed("list assistants"))?
+            .iter()
+            .map(assistant)
+            .collect()
     }
 
     async fn find_assistant(&self, org: OrgId, assistant_id: &str) -> Result<Option<AssistantClaim>, StoreError> {
-        let found = sqlx::query(FIND_ASSISTANT).bind(org.as_bytes().as_slice()).bind(assistant_id).fetch_optional(self.readers());
-        found.await.map_err(failed("find the assistant"))?.as_ref().map(assistant).transpose()
+        let found = sqlx::query(FIND_ASSISTANT)
+            .bind(org.as_bytes().as_slice())
+            .bind(assistant_id)
+            .fetch_optional(self.readers());
+        found
+            .await
+            .map_err(failed("find the assistant"))?
+            .as_ref()
+            .map(assistant)
+            .transpose()
     }
 
     async fn find_assistant_holder(&self, assistant_id: &str) -> Result<Option<OrgId>, StoreError> {
-        let found =
-            sqlx::query(FIND_ASSISTANT_HOLDER).bind(assistant_id).fetch_optional(self.readers()).await.map_err(failed("find the assistant's holder"))?;
-        found.as_ref().map(|row| Fields::of(row, "assistant_org_mapping").id("org_id", OrgId::from_uuid)).transpose()
+        let found = sqlx::query(FIND_ASSISTANT_HOLDER)
+            .bind(assistant_id)
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed("find the assistant's holder"))?;
+        found
+            .as_ref()
+            .map(|row| Fields::of(row, "assistant_org_mapping").id("org_id", OrgId::from_uuid))
+            .transpose()
     }
 
     async fn release_assistant(&self, org: OrgId, assistant_id: &str, audit: AuditEntry) -> Result<bool, StoreError> {
@@ -242,14 +310,31 @@ impl Routes for SqliteStore {
         .await
     }
 
-    async fn list_numbers(&self, org: OrgId, after: Option<&str>, count_max: u32) -> Result<Vec<NumberClaim>, StoreError> {
-        let rows = sqlx::query(LIST_NUMBERS).bind(org.as_bytes().as_slice()).bind(after.unwrap_or_default()).bind(count_max).fetch_all(self.readers());
+    async fn list_numbers(
+        &self,
+        org: OrgId,
+        after: Option<&str>,
+        count_max: u32,
+    ) -> Result<Vec<NumberClaim>, StoreError> {
+        let rows = sqlx::query(LIST_NUMBERS)
+            .bind(org.as_bytes().as_slice())
+            .bind(after.unwrap_or_default())
+            .bind(count_max)
+            .fetch_all(self.readers());
         rows.await.map_err(failed("list numbers"))?.iter().map(number).collect()
     }
 
     async fn find_number(&self, org: OrgId, wanted: &str) -> Result<Option<NumberClaim>, StoreError> {
-        let found = sqlx::query(FIND_NUMBER).bind(org.as_bytes().as_slice()).bind(wanted).fetch_optional(self.readers());
-        found.await.map_err(failed("find the number"))?.as_ref().map(number).transpose()
+        let found = sqlx::query(FIND_NUMBER)
+            .bind(org.as_bytes().as_slice())
+            .bind(wanted)
+            .fetch_optional(self.readers());
+        found
+            .await
+            .map_err(failed("find the number"))?
+            .as_ref()
+            .map(number)
+            .transpose()
     }
 
     async fn find_number_holder(
@@ -259,9 +344,19 @@ impl Routes for SqliteStore {
         account_id: Option<&str>,
         provider_number_id: Option<&str>,
     ) -> Result<Option<OrgId>, StoreError> {
-        let holder = sqlx::query(FIND_NUMBER_HOLDER).bind(provider.as_str()).bind(number).bind(account_id).bind(provider_number_id);
-        let found = holder.fetch_optional(self.readers()).await.map_err(failed("find the number's holder"))?;
-        found.as_ref().map(|row| Fields::of(row, "phone_numbers").id("org_id", OrgId::from_uuid)).transpose()
+        let holder = sqlx::query(FIND_NUMBER_HOLDER)
+            .bind(provider.as_str())
+            .bind(number)
+            .bind(account_id)
+            .bind(provider_number_id);
+        let found = holder
+            .fetch_optional(self.readers())
+            .await
+            .map_err(failed("find the number's holder"))?;
+        found
+            .as_ref()
+            .map(|row| Fields::of(row, "phone_numbers").id("org_id", OrgId::from_uuid))
+            .transpose()
     }
 
     async fn release_number(&self, org: OrgId, number: &str, audit: AuditEntry) -> Result<bool, StoreError> {
@@ -269,13 +364,29 @@ impl Routes for SqliteStore {
     }
 }
 
-async fn release(store: &SqliteStore, statement: &'static str, org: OrgId, external_id: String, audit: AuditEntry) -> Result<bool, StoreError> {
+async fn release(
+    store: &SqliteStore,
+    statement: &'static str,
+    org: OrgId,
+    external_id: String,
+    audit: AuditEntry,
+) -> Result<bool, StoreError> {
     let now: Timestamp = store.now();
     store
         .configure_if("release the claim", move |connection, version| {
             Box::pin(async move {
-                let update = sqlx::query(statement).bind(org.as_bytes().as_slice()).bind(external_id).bind(now.as_micros()).bind(version);
-                if update.execute(&mut *connection).await.map_err(failed("release the claim"))?.rows_affected() == 0 {
+                let update = sqlx::query(statement)
+                    .bind(org.as_bytes().as_slice())
+                    .bind(external_id)
+                    .bind(now.as_micros())
+                    .bind(version);
+                if update
+                    .execute(&mut *connection)
+                    .await
+                    .map_err(failed("release the claim"))?
+                    .rows_affected()
+                    == 0
+                {
                     return Ok((false, false));
                 }
                 audit::insert(connection, org, &audit).await?;

@@ -6,7 +6,8 @@ use serde::de::DeserializeOwned;
 use sqlx::{Row, sqlite::SqliteRow};
 use uuid::Uuid;
 
-/// One row of a known table. Every read that fails is [`StoreError::Corrupt`] with that table and the column.
+/// One row of a known table. Every read that fails is [`StoreError::Corrupt`] with that table and
+/// the column.
 #[derive(Clone, Copy)]
 pub(super) struct Fields<'r> {
     row: &'r SqliteRow,
@@ -19,7 +20,10 @@ impl<'r> Fields<'r> {
     }
 
     pub(super) const fn corrupt(self, column: &'static str) -> StoreError {
-        StoreError::Corrupt { table: self.table, column }
+        StoreError::Corrupt {
+            table: self.table,
+            column,
+        }
     }
 
     pub(super) fn get<T>(self, column: &'static str) -> Result<T, StoreError>
@@ -42,8 +46,14 @@ impl<'r> Fields<'r> {
         parse(self.get::<&str>(column)?).ok_or(self.corrupt(column))
     }
 
-    pub(super) fn parse_opt<T>(self, column: &'static str, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, StoreError> {
-        self.get::<Option<&str>>(column)?.map(|text| parse(text).ok_or(self.corrupt(column))).transpose()
+    pub(super) fn parse_opt<T>(
+        self,
+        column: &'static str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, StoreError> {
+        self.get::<Option<&str>>(column)?
+            .map(|text| parse(text).ok_or(self.corrupt(column)))
+            .transpose()
     }
 
     pub(super) fn json<T: DeserializeOwned>(self, column: &'static str) -> Result<T, StoreError> {
@@ -56,16 +66,22 @@ impl<'r> Fields<'r> {
     }
 
     pub(super) fn number_opt<T: TryFrom<i64>>(self, column: &'static str) -> Result<Option<T>, StoreError> {
-        self.get::<Option<i64>>(column)?.map(|n| T::try_from(n).map_err(|_| self.corrupt(column))).transpose()
+        self.get::<Option<i64>>(column)?
+            .map(|n| T::try_from(n).map_err(|_| self.corrupt(column)))
+            .transpose()
     }
 
     /// A 16-byte id.
     pub(super) fn id<T>(self, column: &'static str, from: impl FnOnce(Uuid) -> T) -> Result<T, StoreError> {
-        Uuid::from_slice(self.get::<&[u8]>(column)?).map(from).map_err(|_| self.corrupt(column))
+        Uuid::from_slice(self.get::<&[u8]>(column)?)
+            .map(from)
+            .map_err(|_| self.corrupt(column))
     }
 
     pub(super) fn id_opt<T>(self, column: &'static str, from: impl FnOnce(Uuid) -> T) -> Result<Option<T>, StoreError> {
-        self.get::<Option<&[u8]>>(column)?.map(|bytes| Uuid::from_slice(bytes).map(from).map_err(|_| self.corrupt(column))).transpose()
+        self.get::<Option<&[u8]>>(column)?
+            .map(|bytes| Uuid::from_slice(bytes).map(from).map_err(|_| self.corrupt(column)))
+            .transpose()
     }
 }
 
@@ -89,12 +105,22 @@ pub(super) fn time_opt(row: &SqliteRow, column: &'static str) -> Result<Option<T
 }
 
 /// Parses a text column whose values are a closed set, or JSON, or an id.
-pub(super) fn parse<T>(row: &SqliteRow, table: &'static str, column: &'static str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, StoreError> {
+pub(super) fn parse<T>(
+    row: &SqliteRow,
+    table: &'static str,
+    column: &'static str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, StoreError> {
     Fields::of(row, table).parse(column, parse)
 }
 
 /// A 16-byte id column.
-pub(super) fn id<T, E>(row: &SqliteRow, table: &'static str, column: &'static str, from: impl FnOnce(&[u8]) -> Result<T, E>) -> Result<T, StoreError> {
+pub(super) fn id<T, E>(
+    row: &SqliteRow,
+    table: &'static str,
+    column: &'static str,
+    from: impl FnOnce(&[u8]) -> Result<T, E>,
+) -> Result<T, StoreError> {
     let fields = Fields::of(row, table);
     from(fields.get::<&[u8]>(column)?).map_err(|_| fields.corrupt(column))
 }

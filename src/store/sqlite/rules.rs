@@ -1,4 +1,5 @@
-//! Rules in SQLite. A deleted rule keeps its row, so that a refresh by version takes it out of memory.
+//! Rules in SQLite. A deleted rule keeps its row, so that a refresh by version takes it out of
+//! memory.
 
 use super::{SqliteStore, StoreError, audit, failed, rows::Fields};
 use crate::{
@@ -9,7 +10,17 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 
 #[cfg(test)]
-pub(super) const STATEMENTS: &[&str] = &[INSERT, FIND, LIST, UPDATE, DELETE, COUNT, VERSION, CHANGED, CHANGED_ORGANISATIONS];
+pub(super) const STATEMENTS: &[&str] = &[
+    INSERT,
+    FIND,
+    LIST,
+    UPDATE,
+    DELETE,
+    COUNT,
+    VERSION,
+    CHANGED,
+    CHANGED_ORGANISATIONS,
+];
 
 macro_rules! columns {
     () => {
@@ -17,17 +28,31 @@ macro_rules! columns {
     };
 }
 
-const INSERT: &str = "INSERT INTO rules (id, org_id, spec, version, created_at, updated_at, changed_version) VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6)";
-const FIND: &str = concat!("SELECT ", columns!(), " FROM rules WHERE org_id = ?1 AND id = ?2 AND is_deleted = 0");
-const LIST: &str = concat!("SELECT ", columns!(), " FROM rules WHERE org_id = ?1 AND is_deleted = 0 AND id > ?2 ORDER BY id LIMIT ?3");
+const INSERT: &str = "INSERT INTO rules (id, org_id, spec, version, created_at, updated_at, changed_version) VALUES \
+    (?1, ?2, ?3, 1, ?4, ?5, ?6)";
+const FIND: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM rules WHERE org_id = ?1 AND id = ?2 AND is_deleted = 0"
+);
+const LIST: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM rules WHERE org_id = ?1 AND is_deleted = 0 AND id > ?2 ORDER BY id LIMIT ?3"
+);
 const UPDATE: &str = "UPDATE rules SET spec = ?4, version = version + 1, updated_at = ?5, changed_version = ?6 \
     WHERE org_id = ?1 AND id = ?2 AND version = ?3 AND is_deleted = 0";
 const DELETE: &str = "UPDATE rules SET is_deleted = 1, version = version + 1, updated_at = ?3, changed_version = ?4 \
     WHERE org_id = ?1 AND id = ?2 AND is_deleted = 0";
 const COUNT: &str = "SELECT count(*) FROM rules WHERE org_id = ?1 AND is_deleted = 0";
 const VERSION: &str = "SELECT version FROM config_version WHERE id = 1";
-/// Over all organisations: a worker serves them all. Who asks for everything (`?1` is 0) has nothing to take out.
-const CHANGED: &str = concat!("SELECT ", columns!(), " FROM rules WHERE changed_version > ?1 AND (?1 > 0 OR is_deleted = 0)");
+/// Over all organisations: a worker serves them all. Who asks for everything (`?1` is 0) has
+/// nothing to take out.
+const CHANGED: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM rules WHERE changed_version > ?1 AND (?1 > 0 OR is_deleted = 0)"
+);
 const CHANGED_ORGANISATIONS: &str = "SELECT id, is_active FROM organizations WHERE changed_version > ?1";
 
 fn rule(row: &SqliteRow) -> Result<Rule, StoreError> {
@@ -43,10 +68,14 @@ fn rule(row: &SqliteRow) -> Result<Rule, StoreError> {
 }
 
 fn text(spec: &RuleSpec) -> Result<String, StoreError> {
-    serde_json::to_string(spec).map_err(|_| StoreError::Data { doing: "write the rule", reason: "the rule is not JSON".into() })
+    serde_json::to_string(spec).map_err(|_| StoreError::Data {
+        doing: "write the rule",
+        reason: "the rule is not JSON".into(),
+    })
 }
 
-/// A rule that cannot be read is its organisation's matter alone; a row that does not even say whose it is is everybody's.
+/// A rule that cannot be read is its organisation's matter alone; a row that does not even say
+/// whose it is is everybody's.
 fn sort(rows: &[SqliteRow], changes: &mut RuleChanges) -> Result<(), StoreError> {
     for row in rows {
         let fields = Fields::of(row, "rules");
@@ -87,8 +116,16 @@ impl Rules for SqliteStore {
     }
 
     async fn find_rule(&self, org: OrgId, id: RuleId) -> Result<Option<Rule>, StoreError> {
-        let found = sqlx::query(FIND).bind(org.as_bytes().as_slice()).bind(id.as_bytes().as_slice()).fetch_optional(self.readers());
-        found.await.map_err(failed("find the rule"))?.as_ref().map(rule).transpose()
+        let found = sqlx::query(FIND)
+            .bind(org.as_bytes().as_slice())
+            .bind(id.as_bytes().as_slice())
+            .fetch_optional(self.readers());
+        found
+            .await
+            .map_err(failed("find the rule"))?
+            .as_ref()
+            .map(rule)
+            .transpose()
     }
 
     async fn list_rules(&self, org: OrgId, after: Option<RuleId>, count_max: u32) -> Result<Vec<Rule>, StoreError> {
@@ -104,7 +141,14 @@ impl Rules for SqliteStore {
             .collect()
     }
 
-    async fn update_rule(&self, org: OrgId, id: RuleId, version: i64, spec: RuleSpec, audit: AuditEntry) -> Result<Option<i64>, StoreError> {
+    async fn update_rule(
+        &self,
+        org: OrgId,
+        id: RuleId,
+        version: i64,
+        spec: RuleSpec,
+        audit: AuditEntry,
+    ) -> Result<Option<i64>, StoreError> {
         let (spec, now) = (text(&spec)?, self.now());
         self.configure_if("update the rule", move |connection, changed_version| {
             Box::pin(async move {
@@ -122,7 +166,10 @@ impl Rules for SqliteStore {
                     audit::insert(connection, org, &audit).await?;
                     return Ok((Some(version + 1), true));
                 }
-                let there = sqlx::query(FIND).bind(org.as_bytes().as_slice()).bind(id.as_bytes().as_slice()).fetch_optional(connection);
+                let there = sqlx::query(FIND)
+                    .bind(org.as_bytes().as_slice())
+                    .bind(id.as_bytes().as_slice())
+                    .fetch_optional(connection);
                 match there.await.map_err(failed("find the rule"))? {
                     Some(_) => Err(StoreError::Conflict { what: "the rule" }),
                     None => Ok((None, false)),
@@ -155,16 +202,32 @@ impl Rules for SqliteStore {
     }
 
     async fn count_rules(&self, org: OrgId) -> Result<u32, StoreError> {
-        sqlx::query_scalar(COUNT).bind(org.as_bytes().as_slice()).fetch_one(self.readers()).await.map_err(failed("count rules"))
+        sqlx::query_scalar(COUNT)
+            .bind(org.as_bytes().as_slice())
+            .fetch_one(self.readers())
+            .await
+            .map_err(failed("count rules"))
     }
 
     async fn load_rule_changes(&self, version: i64) -> Result<RuleChanges, StoreError> {
         const DOING: &str = "load changed rules";
-        // One read transaction: an organisation that it shows comes with all of its rules of that moment (rule 7).
+        // One read transaction: an organisation that it shows comes with all of its rules of that
+        // moment (rule 7).
         let mut transaction = self.readers().begin().await.map_err(failed(DOING))?;
-        let current: i64 = sqlx::query_scalar(VERSION).fetch_one(&mut *transaction).await.map_err(failed(DOING))?;
-        let rules = sqlx::query(CHANGED).bind(version).fetch_all(&mut *transaction).await.map_err(failed(DOING))?;
-        let organisations = sqlx::query(CHANGED_ORGANISATIONS).bind(version).fetch_all(&mut *transaction).await.map_err(failed(DOING))?;
+        let current: i64 = sqlx::query_scalar(VERSION)
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failed(DOING))?;
+        let rules = sqlx::query(CHANGED)
+            .bind(version)
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(failed(DOING))?;
+        let organisations = sqlx::query(CHANGED_ORGANISATIONS)
+            .bind(version)
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(failed(DOING))?;
         transaction.rollback().await.map_err(failed(DOING))?;
         let mut changes = RuleChanges {
             version: current,

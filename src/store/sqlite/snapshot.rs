@@ -32,10 +32,14 @@ pub(super) const STATEMENTS: &[&str] = &[
 
 const VERSION: &str = "SELECT version FROM config_version WHERE id = 1";
 
-// Twice each: what changed comes by the index on changed_version; everything comes by a walk of the table (`NOT INDEXED`), which is several times
-// faster than a look-up for each entry of that index, and without what is not live.
+// Twice each: what changed comes by the index on changed_version; everything comes by a walk of the
+// table (`NOT INDEXED`), which is several times faster than a look-up for each entry of that index,
+// and without what is not live.
 const ORGANISATIONS: &str = concat!("SELECT id, is_active FROM organizations", " WHERE changed_version > ?1");
-const ALL_ORGANISATIONS: &str = concat!("SELECT id, is_active FROM organizations", " NOT INDEXED WHERE changed_version > ?1");
+const ALL_ORGANISATIONS: &str = concat!(
+    "SELECT id, is_active FROM organizations",
+    " NOT INDEXED WHERE changed_version > ?1"
+);
 
 macro_rules! data_keys {
     () => {
@@ -51,15 +55,22 @@ macro_rules! endpoints {
     };
 }
 const ENDPOINTS: &str = concat!(endpoints!(), " WHERE changed_version > ?1");
-const ALL_ENDPOINTS: &str = concat!(endpoints!(), " NOT INDEXED WHERE changed_version > ?1 AND is_active = 1");
+const ALL_ENDPOINTS: &str = concat!(
+    endpoints!(),
+    " NOT INDEXED WHERE changed_version > ?1 AND is_active = 1"
+);
 
 macro_rules! secrets {
     () => {
-        "SELECT id, org_id, endpoint_id, source, plan, CASE WHEN is_active = 1 THEN sealed END AS sealed, not_after FROM endpoint_secrets"
+        "SELECT id, org_id, endpoint_id, source, plan, CASE WHEN is_active = 1 THEN sealed END AS sealed, not_after \
+        FROM endpoint_secrets"
     };
 }
 const SECRETS: &str = concat!(secrets!(), " WHERE changed_version > ?1");
-const ALL_SECRETS: &str = concat!(secrets!(), " NOT INDEXED WHERE changed_version > ?1 AND is_active = 1 AND sealed IS NOT NULL");
+const ALL_SECRETS: &str = concat!(
+    secrets!(),
+    " NOT INDEXED WHERE changed_version > ?1 AND is_active = 1 AND sealed IS NOT NULL"
+);
 
 macro_rules! assistants {
     () => {
@@ -68,10 +79,14 @@ macro_rules! assistants {
 }
 const ASSISTANTS: &str = concat!(assistants!(), " WHERE changed_version > ?1");
 
-/// All live assistants, a page of many at once: a row by itself costs several times what it holds. A line is the organisation's id in hex, then the assistant's.
-/// No provider's id has a line break (the admin API refuses it); one that had could pass for another organisation's row, so it leads nowhere.
-const ALL_ASSISTANTS: &str = "SELECT max(id) AS last, group_concat(hex(org_id) || assistant_id, char(10)) AS lines FROM \
-     (SELECT id, org_id, assistant_id FROM assistant_org_mapping NOT INDEXED WHERE id > ?1 AND state = 'live' AND instr(assistant_id, char(10)) = 0 \
+/// All live assistants, a page of many at once: a row by itself costs several times what it holds.
+/// A line is the organisation's id in hex, then the assistant's. No provider's id has a line break
+/// (the admin API refuses it); one that had could pass for another organisation's row, so it leads
+/// nowhere.
+const ALL_ASSISTANTS: &str = "SELECT max(id) AS last, group_concat(hex(org_id) || assistant_id, char(10)) AS lines \
+    FROM \
+     (SELECT id, org_id, assistant_id FROM assistant_org_mapping NOT INDEXED WHERE id > ?1 AND state = 'live' AND \
+     instr(assistant_id, char(10)) = 0 \
      ORDER BY id LIMIT 4096)";
 
 macro_rules! numbers {
@@ -82,15 +97,23 @@ macro_rules! numbers {
 const NUMBERS: &str = concat!(numbers!(), " WHERE changed_version > ?1");
 const ALL_NUMBERS: &str = concat!(numbers!(), " NOT INDEXED WHERE changed_version > ?1 AND state = 'live'");
 
-/// An account that was saved without being verified claims nothing: else anybody could name another's and take its route from it (rule 18).
+/// An account that was saved without being verified claims nothing: else anybody could name
+/// another's and take its route from it (rule 18).
 macro_rules! accounts {
     () => {
-        "SELECT id, org_id, account_id, (is_active = 1 AND sealed IS NOT NULL AND last_verified_at IS NOT NULL AND state <> 'not_connected') AS is_claim \
+        "SELECT id, org_id, account_id, (is_active = 1 AND sealed IS NOT NULL AND last_verified_at IS NOT NULL AND \
+        state <> 'not_connected') AS is_claim \
          FROM org_credentials"
     };
 }
-const ACCOUNTS: &str = concat!(accounts!(), " WHERE changed_version > ?1 AND provider = 'twilio' AND name = ''");
-const ALL_ACCOUNTS: &str = concat!(accounts!(), " NOT INDEXED WHERE changed_version > ?1 AND provider = 'twilio' AND name = '' AND is_active = 1");
+const ACCOUNTS: &str = concat!(
+    accounts!(),
+    " WHERE changed_version > ?1 AND provider = 'twilio' AND name = ''"
+);
+const ALL_ACCOUNTS: &str = concat!(
+    accounts!(),
+    " NOT INDEXED WHERE changed_version > ?1 AND provider = 'twilio' AND name = '' AND is_active = 1"
+);
 
 /// What one read works with: everything, or what changed above a version.
 #[derive(Clone, Copy)]
@@ -122,22 +145,53 @@ impl Snapshots for SqliteStore {
         let mut transaction = self.readers().begin().await.map_err(failed("load routes"))?;
         let connection = &mut *transaction;
         // The first read fixes what the whole transaction sees.
-        let current: i64 = sqlx::query_scalar(VERSION).fetch_one(&mut *connection).await.map_err(failed("load routes"))?;
+        let current: i64 = sqlx::query_scalar(VERSION)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failed("load routes"))?;
         // An embedded database has no clock of its own: its time is this process's.
-        let mut changes = SnapshotChanges { version: current, database_now: self.now(), ..SnapshotChanges::default() };
+        let mut changes = SnapshotChanges {
+            version: current,
+            database_now: self.now(),
+            ..SnapshotChanges::default()
+        };
         if current != version {
             let above = Above(version);
-            above.each(connection, [ALL_ORGANISATIONS, ORGANISATIONS], &mut changes.organisations, organisation).await?;
-            above.each(connection, [ALL_DATA_KEYS, DATA_KEYS], &mut changes.data_keys, wrapped_key).await?;
-            above.each(connection, [ALL_ENDPOINTS, ENDPOINTS], &mut changes.endpoints, endpoint).await?;
-            above.each(connection, [ALL_SECRETS, SECRETS], &mut changes.secrets, secret).await?;
+            above
+                .each(
+                    connection,
+                    [ALL_ORGANISATIONS, ORGANISATIONS],
+                    &mut changes.organisations,
+                    organisation,
+                )
+                .await?;
+            above
+                .each(
+                    connection,
+                    [ALL_DATA_KEYS, DATA_KEYS],
+                    &mut changes.data_keys,
+                    wrapped_key,
+                )
+                .await?;
+            above
+                .each(connection, [ALL_ENDPOINTS, ENDPOINTS], &mut changes.endpoints, endpoint)
+                .await?;
+            above
+                .each(connection, [ALL_SECRETS, SECRETS], &mut changes.secrets, secret)
+                .await?;
             if version == 0 {
                 all_assistants(connection, &mut changes.routes).await?;
             } else {
-                above.each(connection, [ASSISTANTS; 2], &mut changes.routes, assistant).await?;
+                above
+                    .each(connection, [ASSISTANTS; 2], &mut changes.routes, assistant)
+                    .await?;
             }
-            above.each(connection, [ALL_NUMBERS, NUMBERS], &mut changes.routes, number).await?;
-            above.each(connection, [ALL_ACCOUNTS, ACCOUNTS], &mut changes.routes, account).await?;
+            above
+                .each(connection, [ALL_NUMBERS, NUMBERS], &mut changes.routes, number)
+                .await?;
+            above
+                .each(connection, [ALL_ACCOUNTS, ACCOUNTS], &mut changes.routes, account)
+                .await?;
         }
         transaction.rollback().await.map_err(failed("load routes"))?;
         Ok(changes)
@@ -151,7 +205,10 @@ fn wrapped_key(row: &SqliteRow, into: &mut Vec<DataKeyRow>) -> Result<(), StoreE
 
 fn organisation(row: &SqliteRow, into: &mut Vec<OrganisationRow>) -> Result<(), StoreError> {
     let row = Fields::of(row, "organizations");
-    into.push(OrganisationRow { org: row.id("id", OrgId::from_uuid)?, is_active: row.get("is_active")? });
+    into.push(OrganisationRow {
+        org: row.id("id", OrgId::from_uuid)?,
+        is_active: row.get("is_active")?,
+    });
     Ok(())
 }
 
@@ -195,16 +252,24 @@ fn assistant(row: &SqliteRow, into: &mut Vec<RouteRow>) -> Result<(), StoreError
 async fn all_assistants(connection: &mut SqliteConnection, into: &mut Vec<RouteRow>) -> Result<(), StoreError> {
     let mut after = Vec::new();
     loop {
-        let row = sqlx::query(ALL_ASSISTANTS).bind(after).fetch_one(&mut *connection).await.map_err(failed("load routes"))?;
+        let row = sqlx::query(ALL_ASSISTANTS)
+            .bind(after)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failed("load routes"))?;
         let row = Fields::of(&row, "assistant_org_mapping");
         // Of no rows there is no last one.
-        let Some(last) = row.get::<Option<Vec<u8>>>("last")? else { return Ok(()) };
+        let Some(last) = row.get::<Option<Vec<u8>>>("last")? else {
+            return Ok(());
+        };
         after = last;
         for line in row.get::<&str>("lines")?.split('\n') {
             let (org, assistant) = line.split_at_checked(32).ok_or(row.corrupt("org_id"))?;
             into.push(RouteRow {
                 key: RouteKey::new(RouteKind::VapiAssistant, assistant),
-                org: Uuid::try_parse(org).map(OrgId::from_uuid).map_err(|_| row.corrupt("org_id"))?,
+                org: Uuid::try_parse(org)
+                    .map(OrgId::from_uuid)
+                    .map_err(|_| row.corrupt("org_id"))?,
                 is_live: true,
                 slot: None,
             });
@@ -227,7 +292,10 @@ fn number(row: &SqliteRow, into: &mut Vec<RouteRow>) -> Result<(), StoreError> {
     match row.parse("provider", |text| text.parse().ok())? {
         Provider::Twilio => {
             let account: Option<&str> = row.get("account_id")?;
-            into.push(claim(RouteKind::TwilioNumber, account.map(|account| format!("{account}/{number}"))));
+            into.push(claim(
+                RouteKind::TwilioNumber,
+                account.map(|account| format!("{account}/{number}")),
+            ));
         }
         Provider::Vapi => {
             into.push(claim(RouteKind::VapiNumber, Some(number.to_owned())));

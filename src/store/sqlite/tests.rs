@@ -1,4 +1,5 @@
-//! What only this dialect can be asked: its statements, its settings, its writer, its damaged rows. The contracts are tested from outside.
+//! What only this dialect can be asked: its statements, its settings, its writer, its damaged rows.
+//! The contracts are tested from outside.
 
 use super::*;
 use crate::{
@@ -23,7 +24,12 @@ impl Scratch {
     }
 
     async fn open(&self) -> SqliteStore {
-        SqliteStore::open(&self.path(), Arc::new(ManualClock::at(Timestamp::from_seconds(1_000_000)))).await.expect("the store opens")
+        SqliteStore::open(
+            &self.path(),
+            Arc::new(ManualClock::at(Timestamp::from_seconds(1_000_000))),
+        )
+        .await
+        .expect("the store opens")
     }
 }
 
@@ -37,11 +43,20 @@ impl Drop for Scratch {
 async fn execute(store: &SqliteStore, statement: &'static str) -> Result<u64, StoreError> {
     store
         .write(Lane::Urgent, "test", move |connection| {
-            Box::pin(async move { Ok(sqlx::query(statement).execute(connection).await.map_err(failed("test"))?.rows_affected()) })
+            Box::pin(async move {
+                Ok(sqlx::query(statement)
+                    .execute(connection)
+                    .await
+                    .map_err(failed("test"))?
+                    .rows_affected())
+            })
         })
         .await
 }
 
 async fn count(store: &SqliteStore, statement: &'static str) -> i64 {
-    sqlx::query_scalar(statement).fetch_one(store.readers()).await.expect("a count")
+    sqlx::query_scalar(statement)
+        .fetch_one(store.readers())
+        .await
+        .expect("a count")
 }

@@ -1,6 +1,8 @@
-//! The one writer: two lanes in, one transaction for many commands, answers after its commit (rule 15).
+//! The one writer: two lanes in, one transaction for many commands, answers after its commit (rule
+//! 15).
 //!
-//! **Invariant:** a command that fails, panics or whose caller went away never undoes another's, and nobody is answered before the commit.
+//! **Invariant:** a command that fails, panics or whose caller went away never undoes another's,
+//! and nobody is answered before the commit.
 
 use super::StoreError;
 use futures_util::future::BoxFuture;
@@ -14,7 +16,8 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Which commands go first. Claims, replies, records and configuration are urgent; plans and bulk work are not.
+/// Which commands go first. Claims, replies, records and configuration are urgent; plans and bulk
+/// work are not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lane {
     Urgent,
@@ -29,7 +32,8 @@ const LANE_CAPACITY: usize = 1024;
 
 /// Tells the caller how its command ended, once the commit (or its failure) is known.
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-/// Runs in the transaction. `false` means that it has to be undone; the answer then already holds its own error.
+/// Runs in the transaction. `false` means that it has to be undone; the answer then already holds
+/// its own error.
 type Command = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, (Answer, bool)> + Send>;
 
 pub(super) struct Writer {
@@ -47,26 +51,44 @@ impl Drop for Writer {
 }
 
 impl Writer {
-    /// `lock` is let go when the connection is closed: nobody else opens the database while a command can still be written.
+    /// `lock` is let go when the connection is closed: nobody else opens the database while a
+    /// command can still be written.
     pub(super) fn start(connection: SqliteConnection, lock: std::fs::File) -> std::io::Result<Self> {
         let (urgent, urgent_rx) = mpsc::channel(LANE_CAPACITY);
         let (bulk, bulk_rx) = mpsc::channel(LANE_CAPACITY);
         let (stop, task) = (CancellationToken::new(), TaskTracker::new());
-        let lanes = Lanes { urgent: urgent_rx, bulk: bulk_rx };
+        let lanes = Lanes {
+            urgent: urgent_rx,
+            bulk: bulk_rx,
+        };
         let (stopped, running) = (stop.clone(), task.token());
-        // A thread and runtime of its own: each statement is a hand-over to sqlx's thread and back, and on a busy pool the way back waits for its turn.
+        // A thread and runtime of its own: each statement is a hand-over to sqlx's thread and back,
+        // and on a busy pool the way back waits for its turn.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
-            runtime.block_on(run(connection, lanes, stopped));
-            drop(lock);
-            drop(running);
-        })?;
+        std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || {
+                runtime.block_on(run(connection, lanes, stopped));
+                drop(lock);
+                drop(running);
+            })?;
         task.close();
-        Ok(Self { urgent, bulk, stop, task })
+        Ok(Self {
+            urgent,
+            bulk,
+            stop,
+            task,
+        })
     }
 
     /// `committed` runs after the commit, also when the caller went away meanwhile.
-    pub(super) async fn run<T, F, C>(&self, lane: Lane, doing: &'static str, command: F, committed: C) -> Result<T, StoreError>
+    pub(super) async fn run<T, F, C>(
+        &self,
+        lane: Lane,
+        doing: &'static str,
+        command: F,
+        committed: C,
+    ) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
@@ -75,8 +97,13 @@ impl Writer {
         let (answer, answered) = oneshot::channel();
         let command: Command = Box::new(move |connection| {
             Box::pin(async move {
-                let panicked = StoreError::Data { doing, reason: "the command panicked".into() };
-                let result = caught(async move { command(connection).await }).await.unwrap_or(Err(panicked));
+                let panicked = StoreError::Data {
+                    doing,
+                    reason: "the command panicked".into(),
+                };
+                let result = caught(async move { command(connection).await })
+                    .await
+                    .unwrap_or(Err(panicked));
                 let good = result.is_ok();
                 let answer: Answer = Box::new(move |commit| {
                     let result = result.and_then(|value| commit.map(|()| value));
@@ -93,7 +120,10 @@ impl Writer {
             Lane::Urgent => &self.urgent,
             Lane::Bulk => &self.bulk,
         };
-        sender.send(command).await.map_err(|_| StoreError::Unavailable { doing })?;
+        sender
+            .send(command)
+            .await
+            .map_err(|_| StoreError::Unavailable { doing })?;
         answered.await.map_err(|_| StoreError::Unavailable { doing })?
     }
 
@@ -108,21 +138,26 @@ impl Writer {
         self.task.clone()
     }
 
-    /// Finishes the commands that are waiting, then closes the connection. Safe to call twice, and to give up waiting for.
+    /// Finishes the commands that are waiting, then closes the connection. Safe to call twice, and
+    /// to give up waiting for.
     pub(super) async fn close(&self) {
         self.stop.cancel();
         self.task.wait().await;
     }
 }
 
-/// The future's output, or `None` where it panicked: a fault in one command must not end the writer, which serves everybody.
+/// The future's output, or `None` where it panicked: a fault in one command must not end the
+/// writer, which serves everybody.
 async fn caught<T>(future: impl Future<Output = T> + Send) -> Option<T> {
     let mut future = Box::pin(future);
-    // The future is not polled again after a panic, and what it did to the connection is rolled back.
-    poll_fn(move |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-        Ok(poll) => poll.map(Some),
-        Err(_) => Poll::Ready(None),
-    })
+    // The future is not polled again after a panic, and what it did to the connection is rolled
+    // back.
+    poll_fn(
+        move |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+            Ok(poll) => poll.map(Some),
+            Err(_) => Poll::Ready(None),
+        },
+    )
     .await
 }
 
@@ -134,7 +169,9 @@ struct Lanes {
 impl Lanes {
     fn try_next(&mut self) -> Option<(Command, Lane)> {
         let urgent = self.urgent.try_recv().map(|command| (command, Lane::Urgent));
-        urgent.or_else(|_| self.bulk.try_recv().map(|command| (command, Lane::Bulk))).ok()
+        urgent
+            .or_else(|_| self.bulk.try_recv().map(|command| (command, Lane::Bulk)))
+            .ok()
     }
 }
 
@@ -163,12 +200,14 @@ async fn transaction(connection: &mut SqliteConnection, first: (Command, Lane), 
     let mut answers: Vec<Answer> = Vec::new();
     let begun = Instant::now();
     let mut has_bulk = false;
-    // Each statement is a hand-over to the database's thread: those that follow one another go together. The commit releases the last savepoint.
+    // Each statement is a hand-over to the database's thread: those that follow one another go
+    // together. The commit releases the last savepoint.
     let mut state = execute(connection, "BEGIN IMMEDIATE; SAVEPOINT command").await;
     let mut next = Some(first);
     while let Some((command, lane)) = next.take() {
         if state.is_err() {
-            // The transaction is broken: the command has not run, and its dropped answer says "not available".
+            // The transaction is broken: the command has not run, and its dropped answer says "not
+            // available".
             break;
         }
         has_bulk |= lane == Lane::Bulk;
@@ -183,12 +222,14 @@ async fn transaction(connection: &mut SqliteConnection, first: (Command, Lane), 
             } else if has_bulk {
                 None
             } else {
-                // Urgent work without end must not starve the rest: each full transaction takes one of the others along.
+                // Urgent work without end must not starve the rest: each full transaction takes one
+                // of the others along.
                 lanes.bulk.try_recv().ok().map(|command| (command, Lane::Bulk))
             };
         }
         if next.is_some() {
-            // After a full disk or an I/O error SQLite may have rolled back everything by itself: then there is no savepoint, and all are told so.
+            // After a full disk or an I/O error SQLite may have rolled back everything by itself:
+            // then there is no savepoint, and all are told so.
             state = execute(connection, "RELEASE command; SAVEPOINT command").await;
         }
     }
@@ -203,7 +244,14 @@ async fn transaction(connection: &mut SqliteConnection, first: (Command, Lane), 
     }
 }
 
-/// A failure here is never about one command's data, so it is never [`StoreError::Data`]: that would have innocents set aside (rule 15).
+/// A failure here is never about one command's data, so it is never [`StoreError::Data`]: that
+/// would have innocents set aside (rule 15).
 async fn execute(connection: &mut SqliteConnection, statement: &'static str) -> Result<(), StoreError> {
-    sqlx::query(statement).execute(connection).await.map(drop).map_err(|_| StoreError::Unavailable { doing: "begin, commit or roll back" })
+    sqlx::query(statement)
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(|_| StoreError::Unavailable {
+            doing: "begin, commit or roll back",
+        })
 }

@@ -1,4 +1,5 @@
-//! The cache: bounds, time, one load at a time, and removals against fills that were begun before them.
+//! The cache: bounds, time, one load at a time, and removals against fills that were begun before
+//! them.
 
 use super::*;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -37,7 +38,15 @@ fn keeps_at_most_its_limit_and_pushes_out_what_was_used_longest_ago() {
     make(&cache, 2, 20);
     assert_eq!(cache.get(&1).as_deref(), Some(&10));
     make(&cache, 3, 30);
-    assert_eq!((cache.len(), cache.get(&1).as_deref(), cache.get(&2), cache.get(&3).as_deref()), (2, Some(&10), None, Some(&30)));
+    assert_eq!(
+        (
+            cache.len(),
+            cache.get(&1).as_deref(),
+            cache.get(&2),
+            cache.get(&3).as_deref()
+        ),
+        (2, Some(&10), None, Some(&30))
+    );
 }
 
 #[test]
@@ -114,7 +123,11 @@ async fn a_failure_is_shared_by_those_who_waited_and_forgotten_after() {
     };
     let results = futures_util::future::join_all((0..20).map(|_| fail())).await;
     assert!(results.into_iter().all(|result| result == Err("away")));
-    assert_eq!(loads.load(Ordering::SeqCst), 1, "a database that is away was asked once for each");
+    assert_eq!(
+        loads.load(Ordering::SeqCst),
+        1,
+        "a database that is away was asked once for each"
+    );
     assert_eq!(*cache.get_or_load(&1, async { Ok::<_, Error>(10) }).await.unwrap(), 10);
 }
 
@@ -139,7 +152,11 @@ async fn when_who_loads_goes_away_one_who_waits_loads() {
 #[tokio::test]
 async fn a_load_begun_before_a_removal_is_not_put_back_after_it() {
     type Removal = fn(&Cache);
-    let removals: [Removal; 3] = [|cache| cache.remove(&1), |cache| cache.remove_where(|key| *key == 1), |cache| assert!(cache.put_if(&1, 99, |_| true))];
+    let removals: [Removal; 3] = [
+        |cache| cache.remove(&1),
+        |cache| cache.remove_where(|key| *key == 1),
+        |cache| assert!(cache.put_if(&1, 99, |_| true)),
+    ];
     for (index, remove) in removals.into_iter().enumerate() {
         let (cache, gate) = (cache(10), Gate::default());
         let mut slow = Box::pin(cache.get_or_load(&1, gate.load(10)));
@@ -213,7 +230,10 @@ fn hits_and_misses_are_counted_under_the_name() {
         cache.get(&2);
     });
     let shown = handle.render();
-    for line in ["hookswitch_cache_hits_total{cache=\"credentials\"} 2", "hookswitch_cache_misses_total{cache=\"credentials\"} 2"] {
+    for line in [
+        "hookswitch_cache_hits_total{cache=\"credentials\"} 2",
+        "hookswitch_cache_misses_total{cache=\"credentials\"} 2",
+    ] {
         assert!(shown.contains(line), "{shown}");
     }
 }

@@ -1,4 +1,5 @@
-//! `schemas/problem.json` says what refusals look like: made from the codes, held against real answers.
+//! `schemas/problem.json` says what refusals look like: made from the codes, held against real
+//! answers.
 
 use super::{Api, isolation, proof};
 use hookswitch::{
@@ -12,7 +13,15 @@ use std::{collections::BTreeMap, path::Path};
 fn schema() -> Value {
     let codes: Vec<Value> = Code::ALL
         .iter()
-        .map(|code| json!({ "properties": { "code": { "const": code.as_str() }, "status": { "const": code.status() }, "title": { "const": code.title() } } }))
+        .map(|code| {
+            json!({
+                "properties": {
+                    "code": { "const": code.as_str() },
+                    "status": { "const": code.status() },
+                    "title": { "const": code.title() },
+                },
+            })
+        })
         .collect();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -26,7 +35,8 @@ fn schema() -> Value {
             "status": { "type": "integer" },
             "detail": { "type": "string", "description": "For people. 5xx say no more than the title." },
             "code": { "type": "string", "description": "Stable; for programs." },
-            "request_id": { "type": "string", "description": "The same as the header x-request-id; finds the request in the log; at ingress it is the rejection's id." },
+            "request_id": { "type": "string", "description": "The same as the header x-request-id; finds the request \
+            in the log; at ingress it is the rejection's id." },
             "errors": {
                 "type": "array",
                 "items": {
@@ -62,7 +72,10 @@ pub(crate) fn check_problem(body: &Value) {
         assert!(body.contains_key(name.as_str().unwrap()), "{name} is missing: {body:?}");
     }
     for name in body.keys() {
-        assert!(schema["properties"].get(name).is_some(), "{name} is not in the schema: {body:?}");
+        assert!(
+            schema["properties"].get(name).is_some(),
+            "{name} is not in the schema: {body:?}"
+        );
     }
     let matching = schema["oneOf"].as_array().unwrap().iter().filter(|one| {
         let properties = one["properties"].as_object().unwrap();
@@ -70,7 +83,10 @@ pub(crate) fn check_problem(body: &Value) {
     });
     assert_eq!(matching.count(), 1, "{body:?}");
     for error in body.get("errors").and_then(Value::as_array).into_iter().flatten() {
-        assert!(error["field"].is_string() && error["problem"].is_string() && error.as_object().unwrap().len() == 2, "{error}");
+        assert!(
+            error["field"].is_string() && error["problem"].is_string() && error.as_object().unwrap().len() == 2,
+            "{error}"
+        );
     }
 }
 
@@ -88,7 +104,8 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// Each `curl` of the page is sent as it stands; `# 201 RULE=id` is what it answers, and what the next ones call `$RULE`.
+/// Each `curl` of the page is sent as it stands; `# 201 RULE=id` is what it answers, and what the
+/// next ones call `$RULE`.
 #[tokio::test]
 async fn every_curl_of_the_page_does_what_the_page_says() {
     let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api.md")).unwrap();
@@ -107,7 +124,9 @@ async fn every_curl_of_the_page_does_what_the_page_says() {
     ]);
     let mut seen = std::collections::BTreeSet::new();
     for line in page.lines().filter(|line| line.starts_with("curl ")) {
-        let (command, expected) = line.rsplit_once(" # ").unwrap_or_else(|| panic!("what does it answer? {line}"));
+        let (command, expected) = line
+            .rsplit_once(" # ")
+            .unwrap_or_else(|| panic!("what does it answer? {line}"));
         let mut command = command.to_owned();
         for (name, value) in names.iter().rev() {
             command = command.replace(&format!("${name}"), value);
@@ -149,10 +168,18 @@ async fn every_curl_of_the_page_does_what_the_page_says() {
         assert_eq!(answer.status.to_string(), parts.next().unwrap(), "{line}: {answer:?}");
         for set in parts {
             let (name, field) = set.split_once('=').unwrap();
-            let value = if field == "etag" { answer.etag() } else { answer.json()[field].as_str().unwrap().to_owned() };
+            let value = if field == "etag" {
+                answer.etag()
+            } else {
+                answer.json()[field].as_str().unwrap().to_owned()
+            };
             names.insert(name.to_owned(), value);
         }
-        let template = line.split(' ').find_map(|word| word.strip_prefix("$ADMIN")).unwrap().replace('\'', "");
+        let template = line
+            .split(' ')
+            .find_map(|word| word.strip_prefix("$ADMIN"))
+            .unwrap()
+            .replace('\'', "");
         let template = template.split('?').next().unwrap().to_owned();
         seen.insert(format!("{method} {template}"));
     }
@@ -160,11 +187,16 @@ async fn every_curl_of_the_page_does_what_the_page_says() {
     let mut missing = Vec::new();
     for line in routes.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")) {
         let (route, handlers) = line.split_once('"').unwrap();
-        for method in ["get", "post", "put", "delete"].into_iter().filter(|method| handlers.contains(&format!("{method}("))) {
+        for method in ["get", "post", "put", "delete"]
+            .into_iter()
+            .filter(|method| handlers.contains(&format!("{method}(")))
+        {
             let matches = |seen: &String| {
                 let (shown_method, path) = seen.split_once(' ').unwrap();
                 let (shown, wanted): (Vec<_>, Vec<_>) = (path.split('/').collect(), route.split('/').collect());
-                shown_method.eq_ignore_ascii_case(method) && shown.len() == wanted.len() && shown.iter().zip(&wanted).all(|(a, b)| a == b || b.starts_with('{'))
+                shown_method.eq_ignore_ascii_case(method)
+                    && shown.len() == wanted.len()
+                    && shown.iter().zip(&wanted).all(|(a, b)| a == b || b.starts_with('{'))
             };
             if !seen.iter().any(matches) {
                 missing.push(format!("{method} {route}"));

@@ -6,22 +6,53 @@ use serde_json::json;
 #[tokio::test]
 async fn a_secret_that_we_made_is_shown_once() {
     let api = Api::start().await;
-    let made = api.post(api.a, "/api/endpoints", &json!({ "source": "vapi", "name": "calls", "ignored_types": ["speech-update"] })).await.expect(201);
+    let made = api
+        .post(
+            api.a,
+            "/api/endpoints",
+            &json!({ "source": "vapi", "name": "calls", "ignored_types": ["speech-update"] }),
+        )
+        .await
+        .expect(201);
     let body = made.json();
     let (id, secret) = (body["id"].as_str().unwrap(), body["secret"].as_str().unwrap());
     assert_eq!(secret.len(), 64);
     assert_eq!(body["url"], format!("https://hooks.example.com/webhooks/vapi/{id}"));
     assert_eq!(made.headers["location"], format!("/api/endpoints/{id}"));
     assert_eq!(body["secrets"][0]["last_four"], secret[60..]);
-    for path in ["/api/endpoints".to_owned(), format!("/api/endpoints/{id}"), "/api/audit".to_owned()] {
+    for path in [
+        "/api/endpoints".to_owned(),
+        format!("/api/endpoints/{id}"),
+        "/api/audit".to_owned(),
+    ] {
         assert!(!api.get(api.a, &path).await.expect(200).text.contains(secret), "{path}");
     }
-    let rotated = api.post(api.a, &format!("/api/endpoints/{id}/secrets"), &json!({ "overlap_seconds": 60 })).await.expect(201).json();
+    let rotated = api
+        .post(
+            api.a,
+            &format!("/api/endpoints/{id}/secrets"),
+            &json!({ "overlap_seconds": 60 }),
+        )
+        .await
+        .expect(201)
+        .json();
     assert_ne!(rotated["secret"], secret);
-    let ends: Vec<_> = rotated["secrets"].as_array().unwrap().iter().map(|secret| secret["not_after"].is_null()).collect();
+    let ends: Vec<_> = rotated["secrets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|secret| secret["not_after"].is_null())
+        .collect();
     assert_eq!(ends, [true, true, false, false], "newest first; the former ones end");
     api.clock.advance(std::time::Duration::from_secs(61));
-    assert_eq!(api.get(api.a, &format!("/api/endpoints/{id}")).await.json()["secrets"].as_array().unwrap().len(), 2, "the former ones have ended");
+    assert_eq!(
+        api.get(api.a, &format!("/api/endpoints/{id}")).await.json()["secrets"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2,
+        "the former ones have ended"
+    );
     api.delete(api.a, &format!("/api/endpoints/{id}")).await.expect(204);
     api.get(api.a, &format!("/api/endpoints/{id}")).await.expect(404);
 }
@@ -31,25 +62,69 @@ async fn only_what_can_verify_is_kept() {
     let api = Api::start().await;
     let good = "0123456789abcdef0123456789abcdef";
     let plan = json!({ "type": "hmac", "algorithm": "sha256", "signatureHeader": "x-sig", "payloadFormat": "{body}" });
-    let own = api.post(api.a, "/api/endpoints", &json!({ "source": "vapi", "name": "own", "secret": good, "plan": plan })).await.expect(201).json();
+    let own = api
+        .post(
+            api.a,
+            "/api/endpoints",
+            &json!({ "source": "vapi", "name": "own", "secret": good, "plan": plan }),
+        )
+        .await
+        .expect(201)
+        .json();
     assert_eq!((own.get("secret"), own["secrets"].as_array().unwrap().len()), (None, 1));
     assert_eq!(own["secrets"][0]["plan"]["signatureHeader"], "x-sig");
-    let twilio = api.post(api.a, "/api/endpoints", &json!({ "source": "twilio", "name": "sms" })).await.expect(201).json();
+    let twilio = api
+        .post(api.a, "/api/endpoints", &json!({ "source": "twilio", "name": "sms" }))
+        .await
+        .expect(201)
+        .json();
     assert_eq!(twilio["secrets"], json!([]), "the account's auth token verifies");
     let table = [
-        (json!({ "source": "vapi", "name": "x", "secret": "short" }), 422, "secret"),
-        (json!({ "source": "vapi", "name": "x", "secret": "s".repeat(513) }), 422, "secret"),
-        (json!({ "source": "vapi", "name": "x", "plan": { "type": "rot13" } }), 422, "plan.type"),
-        (json!({ "source": "vapi", "name": "x", "plan": { "type": "hmac", "signatureHeader": "not a header" } }), 422, "plan.signatureHeader"),
-        (json!({ "source": "vapi", "name": "x", "plan": { "type": "hmac", "secret": good } }), 400, "plan.secret"),
+        (
+            json!({ "source": "vapi", "name": "x", "secret": "short" }),
+            422,
+            "secret",
+        ),
+        (
+            json!({ "source": "vapi", "name": "x", "secret": "s".repeat(513) }),
+            422,
+            "secret",
+        ),
+        (
+            json!({ "source": "vapi", "name": "x", "plan": { "type": "rot13" } }),
+            422,
+            "plan.type",
+        ),
+        (
+            json!({ "source": "vapi", "name": "x", "plan": { "type": "hmac", "signatureHeader": "not a header" } }),
+            422,
+            "plan.signatureHeader",
+        ),
+        (
+            json!({ "source": "vapi", "name": "x", "plan": { "type": "hmac", "secret": good } }),
+            400,
+            "plan.secret",
+        ),
         (json!({ "source": "resend", "name": "x" }), 400, "source"),
         (json!({ "source": "vapi", "name": "" }), 400, "name"),
-        (json!({ "source": "vapi", "name": "x", "ignored_types": ["a b"] }), 400, "ignored_types"),
-        (json!({ "source": "vapi", "name": "x", "ignored_types": vec!["a"; 51] }), 400, "ignored_types"),
+        (
+            json!({ "source": "vapi", "name": "x", "ignored_types": ["a b"] }),
+            400,
+            "ignored_types",
+        ),
+        (
+            json!({ "source": "vapi", "name": "x", "ignored_types": vec!["a"; 51] }),
+            400,
+            "ignored_types",
+        ),
     ];
     for (body, status, field) in table {
         let answer = api.post(api.a, "/api/endpoints", &body).await;
-        assert_eq!((answer.status, answer.field().as_str()), (status, field), "{body} {answer:?}");
+        assert_eq!(
+            (answer.status, answer.field().as_str()),
+            (status, field),
+            "{body} {answer:?}"
+        );
         assert!(!answer.text.contains(good));
     }
 }
@@ -71,21 +146,58 @@ async fn destinations_are_public_and_sign_with_two_secrets_while_one_rotates() {
         "https://example.com:6379/",
         "https://100.64.0.1/",
     ] {
-        let answer = api.post(api.a, "/api/destinations", &json!({ "name": "crm", "url": url })).await;
-        assert_eq!((answer.status, answer.code().as_str(), answer.field().as_str()), (422, "address_not_allowed", "url"), "{url}");
+        let answer = api
+            .post(api.a, "/api/destinations", &json!({ "name": "crm", "url": url }))
+            .await;
+        assert_eq!(
+            (answer.status, answer.code().as_str(), answer.field().as_str()),
+            (422, "address_not_allowed", "url"),
+            "{url}"
+        );
     }
-    for (body, field) in [(json!({ "name": "a b", "url": "https://93.184.215.14/" }), "name"), (json!({ "name": "a", "url": "file:///etc/passwd" }), "url")] {
-        assert_eq!(api.post(api.a, "/api/destinations", &body).await.expect(400).field(), field);
+    for (body, field) in [
+        (json!({ "name": "a b", "url": "https://93.184.215.14/" }), "name"),
+        (json!({ "name": "a", "url": "file:///etc/passwd" }), "url"),
+    ] {
+        assert_eq!(
+            api.post(api.a, "/api/destinations", &body).await.expect(400).field(),
+            field
+        );
     }
-    let made = api.post(api.a, "/api/destinations", &json!({ "name": "crm", "url": "https://93.184.215.14/hooks" })).await.expect(201).json();
+    let made = api
+        .post(
+            api.a,
+            "/api/destinations",
+            &json!({ "name": "crm", "url": "https://93.184.215.14/hooks" }),
+        )
+        .await
+        .expect(201)
+        .json();
     let secret = made["secret"].as_str().unwrap().to_owned();
     assert!(secret.starts_with("whsec_"));
-    assert_eq!(api.post(api.a, "/api/destinations", &json!({ "name": "crm", "url": "https://93.184.215.14/" })).await.expect(409).code(), "conflict");
-    let rotated = api.post(api.a, "/api/destinations/crm/secrets", &json!({})).await.expect(201).json();
+    assert_eq!(
+        api.post(
+            api.a,
+            "/api/destinations",
+            &json!({ "name": "crm", "url": "https://93.184.215.14/" })
+        )
+        .await
+        .expect(409)
+        .code(),
+        "conflict"
+    );
+    let rotated = api
+        .post(api.a, "/api/destinations/crm/secrets", &json!({}))
+        .await
+        .expect(201)
+        .json();
     assert_ne!(rotated["secret"], secret);
     assert_eq!(rotated["secrets"], 2);
     for path in ["/api/destinations", "/api/destinations/crm", "/api/audit"] {
-        assert!(!api.get(api.a, path).await.expect(200).text.contains("whsec_"), "{path}");
+        assert!(
+            !api.get(api.a, path).await.expect(200).text.contains("whsec_"),
+            "{path}"
+        );
     }
     api.get(api.b, "/api/destinations/crm").await.expect(404);
     api.delete(api.b, "/api/destinations/crm").await.expect(404);

@@ -16,18 +16,38 @@ fn twilio(sid: &str) -> Value {
 }
 
 fn of<'a>(status: &'a Value, provider: &str) -> &'a Value {
-    status["integrations"].as_array().unwrap().iter().find(|one| one["provider"] == provider).unwrap()
+    status["integrations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["provider"] == provider)
+        .unwrap()
 }
 
 #[tokio::test]
 async fn the_status_lists_all_five_from_the_start() {
     let api = Api::start().await;
     let status = api.get(api.a, "/api/integrations/status").await.expect(200).json();
-    let providers: Vec<_> = status["integrations"].as_array().unwrap().iter().map(|one| one["provider"].as_str().unwrap()).collect();
+    let providers: Vec<_> = status["integrations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["provider"].as_str().unwrap())
+        .collect();
     assert_eq!(providers, ["vapi", "twilio", "google_calendar", "resend", "elevenlabs"]);
     for one in status["integrations"].as_array().unwrap() {
-        assert_eq!((&one["connected"], &one["state"]), (&json!(false), &json!("not_connected")));
-        for name in ["cause", "checked_at", "last_used_at", "last_verified_at", "error", "account"] {
+        assert_eq!(
+            (&one["connected"], &one["state"]),
+            (&json!(false), &json!("not_connected"))
+        );
+        for name in [
+            "cause",
+            "checked_at",
+            "last_used_at",
+            "last_verified_at",
+            "error",
+            "account",
+        ] {
             assert_eq!(one.get(name), Some(&Value::Null), "{name}");
         }
     }
@@ -36,21 +56,48 @@ async fn the_status_lists_all_five_from_the_start() {
 #[tokio::test]
 async fn an_unreachable_provider_stores_nothing_unless_asked_to() {
     let api = Api::start().await;
-    for (path, body) in [("/api/integrations/twilio", twilio(SID)), ("/api/integrations/vapi", json!({ "api_key": KEY }))] {
+    for (path, body) in [
+        ("/api/integrations/twilio", twilio(SID)),
+        ("/api/integrations/vapi", json!({ "api_key": KEY })),
+    ] {
         let answer = api.post(api.a, path, &body).await.expect(503);
         assert_eq!(answer.code(), "provider_unreachable");
         assert!(answer.headers.contains_key("retry-after"));
-        assert_eq!(api.post(api.a, &format!("{path}/test"), &body).await.expect(503).code(), "provider_unreachable");
+        assert_eq!(
+            api.post(api.a, &format!("{path}/test"), &body).await.expect(503).code(),
+            "provider_unreachable"
+        );
         let status = api.get(api.a, "/api/integrations/status").await.json();
-        assert!(status["integrations"].as_array().unwrap().iter().all(|one| one["state"] == "not_connected"));
-        assert_eq!(api.post(api.a, &format!("{path}/verify"), &json!({})).await.expect(409).code(), "not_connected");
+        assert!(
+            status["integrations"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|one| one["state"] == "not_connected")
+        );
+        assert_eq!(
+            api.post(api.a, &format!("{path}/verify"), &json!({}))
+                .await
+                .expect(409)
+                .code(),
+            "not_connected"
+        );
     }
     let secrets = api.store.list_secrets(api.a, Source::Twilio, None).await.unwrap();
     assert!(secrets.is_empty());
-    let saved = api.post(api.a, "/api/integrations/twilio?unverified=true", &twilio(SID)).await.expect(200).json();
-    assert_eq!((&saved["state"], &saved["connected"], &saved["last_verified_at"]), (&json!("connected"), &json!(true), &Value::Null));
+    let saved = api
+        .post(api.a, "/api/integrations/twilio?unverified=true", &twilio(SID))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&saved["state"], &saved["connected"], &saved["last_verified_at"]),
+        (&json!("connected"), &json!(true), &Value::Null)
+    );
     // Nor does an outage make a stored one worse.
-    api.post(api.a, "/api/integrations/twilio/verify", &json!({})).await.expect(503);
+    api.post(api.a, "/api/integrations/twilio/verify", &json!({}))
+        .await
+        .expect(503);
     let status = api.get(api.a, "/api/integrations/status").await.json();
     assert_eq!(of(&status, "twilio"), &saved);
 }
@@ -58,35 +105,84 @@ async fn an_unreachable_provider_stores_nothing_unless_asked_to() {
 #[tokio::test]
 async fn another_account_needs_a_word_and_the_id_stays() {
     let api = Api::start().await;
-    let first = api.post(api.a, "/api/integrations/twilio?unverified=true", &twilio(SID)).await.expect(200).json();
-    let differs = api.post(api.a, "/api/integrations/twilio?unverified=true", &twilio(OTHER_SID)).await.expect(409);
+    let first = api
+        .post(api.a, "/api/integrations/twilio?unverified=true", &twilio(SID))
+        .await
+        .expect(200)
+        .json();
+    let differs = api
+        .post(api.a, "/api/integrations/twilio?unverified=true", &twilio(OTHER_SID))
+        .await
+        .expect(409);
     assert_eq!(differs.code(), "account_differs");
     api.delete(api.a, "/api/integrations/twilio").await.expect(204);
     assert_eq!(
-        api.post(api.a, "/api/integrations/twilio?unverified=true", &twilio(OTHER_SID)).await.expect(409).code(),
+        api.post(api.a, "/api/integrations/twilio?unverified=true", &twilio(OTHER_SID))
+            .await
+            .expect(409)
+            .code(),
         "account_differs",
         "also after DELETE"
     );
-    let replaced = api.post(api.a, "/api/integrations/twilio?unverified=true&replace_account=true", &twilio(OTHER_SID)).await.expect(200).json();
-    assert_eq!((&replaced["id"], &replaced["account"]["id"]), (&first["id"], &json!(OTHER_SID)));
-    api.post(api.b, "/api/integrations/twilio?unverified=true", &twilio(SID)).await.expect(200);
+    let replaced = api
+        .post(
+            api.a,
+            "/api/integrations/twilio?unverified=true&replace_account=true",
+            &twilio(OTHER_SID),
+        )
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&replaced["id"], &replaced["account"]["id"]),
+        (&first["id"], &json!(OTHER_SID))
+    );
+    api.post(api.b, "/api/integrations/twilio?unverified=true", &twilio(SID))
+        .await
+        .expect(200);
 }
 
 #[tokio::test]
 async fn erasing_erases_and_is_repeatable() {
     let api = Api::start().await;
     api.delete(api.a, "/api/integrations/twilio").await.expect(204);
-    let made = api.post(api.a, "/api/integrations/twilio?unverified=true", &twilio(SID)).await.expect(200).json();
-    assert_eq!(api.store.list_secrets(api.a, Source::Twilio, None).await.unwrap().len(), 1);
+    let made = api
+        .post(api.a, "/api/integrations/twilio?unverified=true", &twilio(SID))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        api.store.list_secrets(api.a, Source::Twilio, None).await.unwrap().len(),
+        1
+    );
     for _ in 0..2 {
         api.delete(api.a, "/api/integrations/twilio").await.expect(204);
     }
     let status = api.get(api.a, "/api/integrations/status").await.json();
-    assert_eq!((&of(&status, "twilio")["state"], &of(&status, "twilio")["id"]), (&json!("not_connected"), &made["id"]));
-    assert!(api.store.list_secrets(api.a, Source::Twilio, None).await.unwrap().is_empty());
-    let row = api.store.find_credential(api.a, hookswitch::domain::Provider::Twilio, "").await.unwrap().unwrap();
+    assert_eq!(
+        (&of(&status, "twilio")["state"], &of(&status, "twilio")["id"]),
+        (&json!("not_connected"), &made["id"])
+    );
+    assert!(
+        api.store
+            .list_secrets(api.a, Source::Twilio, None)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let row = api
+        .store
+        .find_credential(api.a, hookswitch::domain::Provider::Twilio, "")
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((row.sealed, row.last_four), (None, None));
-    assert_eq!(api.post(api.a, "/api/integrations/twilio/verify", &json!({})).await.code(), "not_connected");
+    assert_eq!(
+        api.post(api.a, "/api/integrations/twilio/verify", &json!({}))
+            .await
+            .code(),
+        "not_connected"
+    );
 }
 
 #[tokio::test]
@@ -94,19 +190,48 @@ async fn what_is_typed_is_checked_by_field() {
     let api = Api::start().await;
     let table = [
         ("twilio", json!({ "auth_token": TOKEN }), 400, "account_sid"),
-        ("twilio", json!({ "account_sid": "AC/../x", "auth_token": TOKEN }), 400, "account_sid"),
+        (
+            "twilio",
+            json!({ "account_sid": "AC/../x", "auth_token": TOKEN }),
+            400,
+            "account_sid",
+        ),
         ("twilio", json!({ "account_sid": SID }), 400, "auth_token"),
-        ("twilio", json!({ "account_sid": SID, "auth_token": TOKEN, "api_key_sid": "SK0123456789abcdef0123456789abcdef" }), 400, "auth_token"),
-        ("twilio", json!({ "account_sid": SID, "api_key_sid": "SKx", "api_key_secret": TOKEN }), 400, "api_key_sid"),
-        ("twilio", json!({ "account_sid": SID, "auth_token": TOKEN, "phone_number": "555" }), 400, "phone_number"),
+        (
+            "twilio",
+            json!({ "account_sid": SID, "auth_token": TOKEN, "api_key_sid": "SK0123456789abcdef0123456789abcdef" }),
+            400,
+            "auth_token",
+        ),
+        (
+            "twilio",
+            json!({ "account_sid": SID, "api_key_sid": "SKx", "api_key_secret": TOKEN }),
+            400,
+            "api_key_sid",
+        ),
+        (
+            "twilio",
+            json!({ "account_sid": SID, "auth_token": TOKEN, "phone_number": "555" }),
+            400,
+            "phone_number",
+        ),
         ("vapi", json!({}), 400, "api_key"),
         ("vapi", json!({ "api_key": 7 }), 400, "api_key"),
         ("vapi", json!({ "api_key": "a\r\nX-Evil: 1" }), 400, "api_key"),
-        ("vapi?unverified=true", json!({ "api_key": KEY, "webhook_secret": "short" }), 400, "webhook_secret"),
+        (
+            "vapi?unverified=true",
+            json!({ "api_key": KEY, "webhook_secret": "short" }),
+            400,
+            "webhook_secret",
+        ),
     ];
     for (path, body, status, field) in table {
         let answer = api.post(api.a, &format!("/api/integrations/{path}"), &body).await;
-        assert_eq!((answer.status, answer.field().as_str()), (status, field), "{body} {answer:?}");
+        assert_eq!(
+            (answer.status, answer.field().as_str()),
+            (status, field),
+            "{body} {answer:?}"
+        );
         assert!(!answer.text.contains("canary"));
     }
 }
@@ -116,14 +241,38 @@ async fn secrets_go_in_and_never_come_out() {
     let api = Api::start().await;
     let endpoint = json!({ "source": "vapi", "name": "one", "secret": WEBHOOK });
     let mut answers = vec![
-        api.post(api.a, "/api/integrations/twilio?unverified=true", &twilio(SID)).await.expect(200),
-        api.post(api.a, "/api/integrations/vapi?unverified=true", &json!({ "api_key": KEY, "webhook_secret": WEBHOOK })).await.expect(200),
+        api.post(api.a, "/api/integrations/twilio?unverified=true", &twilio(SID))
+            .await
+            .expect(200),
+        api.post(
+            api.a,
+            "/api/integrations/vapi?unverified=true",
+            &json!({ "api_key": KEY, "webhook_secret": WEBHOOK }),
+        )
+        .await
+        .expect(200),
         api.post(api.a, "/api/endpoints", &endpoint).await.expect(201),
         // Refusals, too.
-        api.post(api.a, "/api/integrations/vapi", &json!({ "api_key": KEY, "nonsense": KEY })).await.expect(400),
-        api.post(api.a, "/api/integrations/vapi", &json!({ "api_key": [KEY] })).await.expect(400),
-        api.post(api.a, "/api/integrations/twilio", &json!({ "account_sid": KEY, "auth_token": KEY })).await.expect(400),
-        api.post(api.a, "/api/endpoints", &json!({ "source": WEBHOOK, "name": "x" })).await.expect(400),
+        api.post(
+            api.a,
+            "/api/integrations/vapi",
+            &json!({ "api_key": KEY, "nonsense": KEY }),
+        )
+        .await
+        .expect(400),
+        api.post(api.a, "/api/integrations/vapi", &json!({ "api_key": [KEY] }))
+            .await
+            .expect(400),
+        api.post(
+            api.a,
+            "/api/integrations/twilio",
+            &json!({ "account_sid": KEY, "auth_token": KEY }),
+        )
+        .await
+        .expect(400),
+        api.post(api.a, "/api/endpoints", &json!({ "source": WEBHOOK, "name": "x" }))
+            .await
+            .expect(400),
     ];
     let id = answers[2].json()["id"].as_str().unwrap().to_owned();
     for path in [
@@ -142,7 +291,9 @@ async fn secrets_go_in_and_never_come_out() {
         "/api/phone-numbers".to_owned(),
     ] {
         for method in [Method::GET, Method::HEAD] {
-            let request = api.request(method, &path).bearer_auth(api.token(api.a, hookswitch::admin::Role::Owner));
+            let request = api
+                .request(method, &path)
+                .bearer_auth(api.token(api.a, hookswitch::admin::Role::Owner));
             answers.push(Api::send(request.header("range", "bytes=0-").header("accept", "text/plain")).await);
         }
     }
@@ -155,7 +306,12 @@ async fn secrets_go_in_and_never_come_out() {
         }
     }
     // At rest they are sealed.
-    let row = api.store.find_credential(api.a, hookswitch::domain::Provider::Vapi, "").await.unwrap().unwrap();
+    let row = api
+        .store
+        .find_credential(api.a, hookswitch::domain::Provider::Vapi, "")
+        .await
+        .unwrap()
+        .unwrap();
     let sealed = row.sealed.unwrap().0;
     assert!(!sealed.windows(KEY.len()).any(|window| window == KEY.as_bytes()));
 }
@@ -163,10 +319,27 @@ async fn secrets_go_in_and_never_come_out() {
 #[tokio::test]
 async fn a_row_that_does_not_open_says_so() {
     let api = Api::start().await;
-    api.post(api.a, "/api/integrations/vapi?unverified=true", &json!({ "api_key": KEY })).await.expect(200);
+    api.post(
+        api.a,
+        "/api/integrations/vapi?unverified=true",
+        &json!({ "api_key": KEY }),
+    )
+    .await
+    .expect(200);
     // B's row gets A's ciphertext: it must not open there.
-    let row = api.store.find_credential(api.a, hookswitch::domain::Provider::Vapi, "").await.unwrap().unwrap();
-    api.post(api.b, "/api/integrations/vapi?unverified=true", &json!({ "api_key": KEY })).await.expect(200);
+    let row = api
+        .store
+        .find_credential(api.a, hookswitch::domain::Provider::Vapi, "")
+        .await
+        .unwrap()
+        .unwrap();
+    api.post(
+        api.b,
+        "/api/integrations/vapi?unverified=true",
+        &json!({ "api_key": KEY }),
+    )
+    .await
+    .expect(200);
     let moved = hookswitch::store::credentials::NewCredential {
         org: api.b,
         provider: row.provider,
@@ -192,10 +365,23 @@ async fn a_row_that_does_not_open_says_so() {
     api.store.save_credential(moved, audit).await.unwrap();
     let status = api.get(api.b, "/api/integrations/status").await.expect(200).json();
     let vapi = of(&status, "vapi");
-    assert_eq!((&vapi["state"], &vapi["connected"]), (&json!("undecryptable"), &json!(false)));
+    assert_eq!(
+        (&vapi["state"], &vapi["connected"]),
+        (&json!("undecryptable"), &json!(false))
+    );
     assert!(vapi["error"].as_str().unwrap().contains("cannot decrypt"), "{vapi}");
-    let verified = api.post(api.b, "/api/integrations/vapi/verify", &json!({})).await.expect(200).json();
+    let verified = api
+        .post(api.b, "/api/integrations/vapi/verify", &json!({}))
+        .await
+        .expect(200)
+        .json();
     assert_eq!(verified["state"], "undecryptable");
-    let claim = api.post(api.b, "/api/assistants", &json!({ "assistant_id": "x" })).await.expect(500);
-    assert_eq!((claim.code().as_str(), claim.json()["detail"].as_str()), ("undecryptable", claim.json()["title"].as_str()));
+    let claim = api
+        .post(api.b, "/api/assistants", &json!({ "assistant_id": "x" }))
+        .await
+        .expect(500);
+    assert_eq!(
+        (claim.code().as_str(), claim.json()["detail"].as_str()),
+        ("undecryptable", claim.json()["title"].as_str())
+    );
 }

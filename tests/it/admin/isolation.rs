@@ -1,9 +1,11 @@
-//! C29: whatever belongs to A is to B as if it were not there. And events and actions as their own organisation sees them.
+//! C29: whatever belongs to A is to B as if it were not there. And events and actions as their own
+//! organisation sees them.
 
 use super::{Api, START, rule};
 use hookswitch::{
     domain::{
-        ActionId, ActionKind, ActionState, Cause, DedupeKey, EndpointId, Envelope, EventId, EventType, OrgId, RouteKey, RouteKind, RuleId, Source, Subject,
+        ActionId, ActionKind, ActionState, Cause, DedupeKey, EndpointId, Envelope, EventId, EventType, OrgId, RouteKey,
+        RouteKind, RuleId, Source, Subject,
     },
     store::{
         ledger::{PlannedAction, PlannedEvent},
@@ -23,7 +25,11 @@ pub(super) async fn plan(api: &Api, org: OrgId, state: ActionState) -> (EventId,
     } })
     .to_string();
     let sealed = api.vault.seal(org, Purpose::Payload, body.as_bytes()).await.unwrap();
-    let request = api.vault.seal(org, Purpose::Payload, br#"{"to":"+15551234567","body":"Thank you."}"#).await.unwrap();
+    let request = api
+        .vault
+        .seal(org, Purpose::Payload, br#"{"to":"+15551234567","body":"Thank you."}"#)
+        .await
+        .unwrap();
     let envelope = Envelope {
         id: event,
         source: Source::Vapi,
@@ -54,7 +60,19 @@ pub(super) async fn plan(api: &Api, org: OrgId, state: ActionState) -> (EventId,
         detail: None,
         expires_at: START + Duration::from_hours(24),
     };
-    api.store.plan(vec![PlannedEvent { org, envelope, body: sealed, actions: vec![planned], series: 0 }].into()).await.unwrap();
+    api.store
+        .plan(
+            vec![PlannedEvent {
+                org,
+                envelope,
+                body: sealed,
+                actions: vec![planned],
+                series: 0,
+            }]
+            .into(),
+        )
+        .await
+        .unwrap();
     (event, action)
 }
 
@@ -62,13 +80,26 @@ pub(super) async fn plan(api: &Api, org: OrgId, state: ActionState) -> (EventId,
 async fn what_is_as_is_not_there_for_b() {
     let api = Api::start().await;
     let (event, action) = plan(&api, api.a, ActionState::Pending).await;
-    let rule_id = api.post(api.a, "/api/rules", &rule("one")).await.json()["id"].as_str().unwrap().to_owned();
-    let endpoint = api.post(api.a, "/api/endpoints", &json!({ "source": "vapi", "name": "one" })).await.json()["id"].as_str().unwrap().to_owned();
+    let rule_id = api.post(api.a, "/api/rules", &rule("one")).await.json()["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let endpoint = api
+        .post(api.a, "/api/endpoints", &json!({ "source": "vapi", "name": "one" }))
+        .await
+        .json()["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let routes = [
         (Method::GET, format!("/api/rules/{rule_id}"), Value::Null),
         (Method::PUT, format!("/api/rules/{rule_id}"), rule("stolen")),
         (Method::DELETE, format!("/api/rules/{rule_id}"), Value::Null),
-        (Method::POST, format!("/api/rules/{rule_id}/dry-run"), json!({ "event_id": event })),
+        (
+            Method::POST,
+            format!("/api/rules/{rule_id}/dry-run"),
+            json!({ "event_id": event }),
+        ),
         (Method::GET, format!("/api/endpoints/{endpoint}"), Value::Null),
         (Method::DELETE, format!("/api/endpoints/{endpoint}"), Value::Null),
         (Method::POST, format!("/api/endpoints/{endpoint}/secrets"), json!({})),
@@ -76,13 +107,21 @@ async fn what_is_as_is_not_there_for_b() {
         (Method::GET, format!("/api/actions/{action}"), Value::Null),
         (Method::POST, format!("/api/actions/{action}/retry"), json!({})),
         (Method::POST, format!("/api/actions/{action}/cancel"), json!({})),
-        (Method::POST, format!("/api/actions/{action}/resolve"), json!({ "outcome": "sent" })),
+        (
+            Method::POST,
+            format!("/api/actions/{action}/resolve"),
+            json!({ "outcome": "sent" }),
+        ),
     ];
     let absent = EventId::generate().to_string();
     for (method, path, body) in routes {
         let body = (!body.is_null()).then_some(&body);
         let theirs = api.call(api.b, method.clone(), &path, body).await;
-        let own: String = path.split('/').map(|part| if part.len() == 36 { absent.as_str() } else { part }).collect::<Vec<_>>().join("/");
+        let own: String = path
+            .split('/')
+            .map(|part| if part.len() == 36 { absent.as_str() } else { part })
+            .collect::<Vec<_>>()
+            .join("/");
         let nobodys = api.call(api.b, method.clone(), &own, body).await;
         let shown = |answer: &super::Answer| {
             let mut body = answer.json();
@@ -93,13 +132,42 @@ async fn what_is_as_is_not_there_for_b() {
         assert_eq!(shown(&theirs), shown(&nobodys), "{method} {path}");
     }
     let dry_run = json!({ "spec": rule("x"), "event_id": event });
-    assert_eq!(api.post(api.b, "/api/rules/dry-run", &dry_run).await.expect(400).field(), "event_id");
-    assert_eq!(api.post(api.a, "/api/rules/dry-run", &dry_run).await.expect(200).json()["outcome"], "planned");
-    for list in ["/api/rules", "/api/endpoints", "/api/events", "/api/actions", "/api/rejections"] {
-        assert_eq!(api.get(api.b, list).await.expect(200).json()["data"], json!([]), "{list}");
+    assert_eq!(
+        api.post(api.b, "/api/rules/dry-run", &dry_run)
+            .await
+            .expect(400)
+            .field(),
+        "event_id"
+    );
+    assert_eq!(
+        api.post(api.a, "/api/rules/dry-run", &dry_run).await.expect(200).json()["outcome"],
+        "planned"
+    );
+    for list in [
+        "/api/rules",
+        "/api/endpoints",
+        "/api/events",
+        "/api/actions",
+        "/api/rejections",
+    ] {
+        assert_eq!(
+            api.get(api.b, list).await.expect(200).json()["data"],
+            json!([]),
+            "{list}"
+        );
     }
-    assert_eq!(api.get(api.b, &format!("/api/actions?event_id={event}")).await.json()["data"], json!([]));
-    assert_eq!(api.get(api.a, &format!("/api/actions/{action}")).await.expect(200).json()["state"], "pending", "nothing of it was touched");
+    assert_eq!(
+        api.get(api.b, &format!("/api/actions?event_id={event}")).await.json()["data"],
+        json!([])
+    );
+    assert_eq!(
+        api.get(api.a, &format!("/api/actions/{action}"))
+            .await
+            .expect(200)
+            .json()["state"],
+        "pending",
+        "nothing of it was touched"
+    );
 }
 
 #[tokio::test]
@@ -109,10 +177,20 @@ async fn an_event_is_shown_to_its_own_with_secrets_masked() {
     let shown = api.get(api.a, &format!("/api/events/{event}")).await.expect(200);
     assert!(!shown.text.contains("canary-in-payload"), "{}", shown.text);
     let body = shown.json();
-    assert_eq!((&body["type"], &body["body"]["message"]["endedReason"]), (&json!("vapi.end-of-call-report"), &json!("hangup")));
+    assert_eq!(
+        (&body["type"], &body["body"]["message"]["endedReason"]),
+        (&json!("vapi.end-of-call-report"), &json!("hangup"))
+    );
     assert_eq!(body["actions"][0]["id"], action.to_string());
-    let detail = api.get(api.a, &format!("/api/actions/{action}")).await.expect(200).json();
-    assert_eq!((&detail["request"]["to"], &detail["attempts_made"]), (&json!("+15551234567"), &json!([])));
+    let detail = api
+        .get(api.a, &format!("/api/actions/{action}"))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&detail["request"]["to"], &detail["attempts_made"]),
+        (&json!("+15551234567"), &json!([]))
+    );
     for (query, count) in [
         ("", 1),
         ("?source=vapi", 1),
@@ -122,10 +200,29 @@ async fn an_event_is_shown_to_its_own_with_secrets_masked() {
         ("?subject=call-1", 1),
         ("?subject=call-_", 0),
     ] {
-        assert_eq!(api.get(api.a, &format!("/api/events{query}")).await.expect(200).json()["data"].as_array().unwrap().len(), count, "{query}");
+        assert_eq!(
+            api.get(api.a, &format!("/api/events{query}")).await.expect(200).json()["data"]
+                .as_array()
+                .unwrap()
+                .len(),
+            count,
+            "{query}"
+        );
     }
-    for (query, count) in [("?state=pending", 1), ("?state=dead", 0), ("?provider=twilio", 1), ("?provider=http", 0)] {
-        assert_eq!(api.get(api.a, &format!("/api/actions{query}")).await.expect(200).json()["data"].as_array().unwrap().len(), count, "{query}");
+    for (query, count) in [
+        ("?state=pending", 1),
+        ("?state=dead", 0),
+        ("?provider=twilio", 1),
+        ("?provider=http", 0),
+    ] {
+        assert_eq!(
+            api.get(api.a, &format!("/api/actions{query}")).await.expect(200).json()["data"]
+                .as_array()
+                .unwrap()
+                .len(),
+            count,
+            "{query}"
+        );
     }
 }
 
@@ -134,14 +231,46 @@ async fn a_persons_levers_move_what_they_may() {
     let api = Api::start().await;
     let (_, action) = plan(&api, api.a, ActionState::Pending).await;
     let path = |verb: &str| format!("/api/actions/{action}/{verb}");
-    assert_eq!(api.post(api.a, &path("resolve"), &json!({ "outcome": "sent" })).await.expect(409).code(), "not_from_state");
-    assert_eq!(api.post(api.a, &path("resolve"), &json!({ "outcome": "maybe" })).await.expect(400).field(), "outcome");
-    assert_eq!(api.post(api.a, &path("cancel"), &json!({ "state": "succeeded" })).await.expect(400).field(), "state");
-    assert_eq!(api.call(api.a, Method::POST, &path("cancel"), None).await.expect(200).json()["state"], "cancelled");
-    assert_eq!(api.post(api.a, &path("cancel"), &json!({})).await.expect(409).code(), "not_from_state");
+    assert_eq!(
+        api.post(api.a, &path("resolve"), &json!({ "outcome": "sent" }))
+            .await
+            .expect(409)
+            .code(),
+        "not_from_state"
+    );
+    assert_eq!(
+        api.post(api.a, &path("resolve"), &json!({ "outcome": "maybe" }))
+            .await
+            .expect(400)
+            .field(),
+        "outcome"
+    );
+    assert_eq!(
+        api.post(api.a, &path("cancel"), &json!({ "state": "succeeded" }))
+            .await
+            .expect(400)
+            .field(),
+        "state"
+    );
+    assert_eq!(
+        api.call(api.a, Method::POST, &path("cancel"), None)
+            .await
+            .expect(200)
+            .json()["state"],
+        "cancelled"
+    );
+    assert_eq!(
+        api.post(api.a, &path("cancel"), &json!({})).await.expect(409).code(),
+        "not_from_state"
+    );
     let again = api.post(api.a, &path("retry"), &json!({})).await.expect(200).json();
     assert_eq!(again["state"], "pending");
-    let verbs: Vec<_> = api.get(api.a, "/api/audit").await.json()["data"].as_array().unwrap().iter().map(|entry| entry["verb"].clone()).collect();
+    let verbs: Vec<_> = api.get(api.a, "/api/audit").await.json()["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["verb"].clone())
+        .collect();
     assert_eq!(verbs[..2], [json!("retry"), json!("cancel")]);
 }
 
@@ -161,16 +290,28 @@ async fn the_head_of_what_was_only_claimed_is_withheld() {
         ids: vec![RouteKey::new(RouteKind::VapiAssistant, "assistant-1")],
         head: head.into(),
     };
-    let batch = vec![rejection(Some(api.a), true, "claimed head"), rejection(Some(api.a), false, "own head"), rejection(None, false, "nobody's head")];
+    let batch = vec![
+        rejection(Some(api.a), true, "claimed head"),
+        rejection(Some(api.a), false, "own head"),
+        rejection(None, false, "nobody's head"),
+    ];
     api.store.record_rejections(batch, 100).await.unwrap();
     let own = api.get(api.a, "/api/rejections").await.expect(200);
-    assert!(!own.text.contains("claimed head") && !own.text.contains("nobody's"), "{}", own.text);
+    assert!(
+        !own.text.contains("claimed head") && !own.text.contains("nobody's"),
+        "{}",
+        own.text
+    );
     let rows = own.json()["data"].clone();
     assert_eq!(rows.as_array().unwrap().len(), 2);
     for row in rows.as_array().unwrap() {
         assert_eq!(row["head"].is_null(), row["claimed"].as_bool().unwrap());
     }
-    let all = api.operator(Method::GET, "/operator/rejections", &Value::Null).await.expect(200).json();
+    let all = api
+        .operator(Method::GET, "/operator/rejections", &Value::Null)
+        .await
+        .expect(200)
+        .json();
     assert_eq!(all["data"].as_array().unwrap().len(), 3);
     assert_eq!(api.get(api.b, "/api/rejections").await.json()["data"], json!([]));
 }

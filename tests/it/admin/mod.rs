@@ -81,7 +81,10 @@ impl Answer {
     }
 
     pub(crate) fn field(&self) -> String {
-        self.json()["errors"][0]["field"].as_str().unwrap_or_default().to_owned()
+        self.json()["errors"][0]["field"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 
     pub(crate) fn etag(&self) -> String {
@@ -120,10 +123,16 @@ impl Api {
         }
         settings.admin.operator_jwt_secret = Some(SecretString::from(OPERATOR_SECRET));
         let clock = Arc::new(ManualClock::at(START));
-        let folder = std::env::temp_dir().join(format!("hookswitch-admin-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
+        let folder = std::env::temp_dir().join(format!(
+            "hookswitch-admin-{}-{}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        ));
         std::fs::create_dir_all(&folder).unwrap();
         let shared: Arc<dyn Clock> = clock.clone();
-        let store = store::connect(&format!("sqlite:{}", folder.join("store.db").display()), shared.clone()).await.unwrap();
+        let store = store::connect(&format!("sqlite:{}", folder.join("store.db").display()), shared.clone())
+            .await
+            .unwrap();
         let keyring = Keyring::from_hex(&[SecretBytes::from("11".repeat(32))]).unwrap();
         let vault = Arc::new(Vault::new(keyring, data_keys(&store)));
         let dropped = Arc::new(AtomicUsize::new(0));
@@ -146,13 +155,37 @@ impl Api {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", socket.local_addr().unwrap());
         #[expect(clippy::disallowed_methods, reason = "ends with the guard")]
-        tokio::spawn(listener::serve(socket, router, Limits::default(), stop.clone(), stop.clone()));
+        tokio::spawn(listener::serve(
+            socket,
+            router,
+            Limits::default(),
+            stop.clone(),
+            stop.clone(),
+        ));
         #[expect(clippy::disallowed_methods, reason = "a test's client")]
         let client = reqwest::Client::new();
         let (a, b) = (OrgId::generate(), OrgId::generate());
-        let api = Self { base, settings, store, vault, clock, a, b, dropped, client, folder, _stop: stop.drop_guard() };
+        let api = Self {
+            base,
+            settings,
+            store,
+            vault,
+            clock,
+            a,
+            b,
+            dropped,
+            client,
+            folder,
+            _stop: stop.drop_guard(),
+        };
         for (org, name) in [(a, "Organisation A"), (b, "Organisation B")] {
-            api.operator(Method::POST, "/operator/organizations", &json!({ "id": org, "name": name })).await.expect(201);
+            api.operator(
+                Method::POST,
+                "/operator/organizations",
+                &json!({ "id": org, "name": name }),
+            )
+            .await
+            .expect(201);
         }
         api
     }
@@ -171,7 +204,11 @@ impl Api {
     }
 
     fn grant(&self) -> Grant<'static> {
-        Grant { subject: "a person", now: self.clock.now(), valid_for: Duration::from_hours(24) }
+        Grant {
+            subject: "a person",
+            now: self.clock.now(),
+            valid_for: Duration::from_hours(24),
+        }
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
@@ -181,7 +218,11 @@ impl Api {
     pub(crate) async fn send(request: reqwest::RequestBuilder) -> Answer {
         let answer = request.send().await.unwrap();
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        Answer { status, headers, text: answer.text().await.unwrap() }
+        Answer {
+            status,
+            headers,
+            text: answer.text().await.unwrap(),
+        }
     }
 
     /// As an owner of an organisation.
@@ -189,7 +230,14 @@ impl Api {
         self.call_as(org, Role::Owner, method, path, body).await
     }
 
-    pub(crate) async fn call_as(&self, org: OrgId, role: Role, method: Method, path: &str, body: Option<&Value>) -> Answer {
+    pub(crate) async fn call_as(
+        &self,
+        org: OrgId,
+        role: Role,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Answer {
         let request = self.request(method, path).bearer_auth(self.token(org, role));
         Self::send(match body {
             Some(body) => request.json(body),
@@ -223,7 +271,9 @@ fn data_keys(store: &Arc<dyn Store>) -> Arc<dyn hookswitch::store::keys::DataKey
 /// A rule that can be saved.
 pub(crate) fn rule(name: &str) -> Value {
     json!({
-        "name": name, "source": "vapi", "event_type": "end-of-call-report", "when": "message.endedReason != 'customer-busy'",
-        "action": "twilio.send_sms", "parameters": { "to": "{{ message.customer.number }}", "body": "Thank you for calling." },
+        "name": name, "source": "vapi", "event_type": "end-of-call-report", "when": "message.endedReason != \
+        'customer-busy'",
+        "action": "twilio.send_sms", "parameters": { "to": "{{ message.customer.number }}", "body": "Thank you for \
+        calling." },
     })
 }

@@ -10,7 +10,13 @@ async fn pages_join_without_gap_or_repeat() {
     let api = Api::start().await;
     let mut made = Vec::new();
     for n in 0..7 {
-        made.push(api.post(api.a, "/api/rules", &rule(&format!("rule {n}"))).await.expect(201).json()["id"].clone());
+        made.push(
+            api.post(api.a, "/api/rules", &rule(&format!("rule {n}")))
+                .await
+                .expect(201)
+                .json()["id"]
+                .clone(),
+        );
     }
     for limit in [1, 2, 3, 6, 7, 200] {
         let mut seen = Vec::new();
@@ -34,24 +40,46 @@ async fn a_cursor_opens_its_own_list_only() {
     let api = Api::start().await;
     for org in [api.a, api.b] {
         for n in 0..3 {
-            api.post(org, "/api/rules", &rule(&format!("rule {n}"))).await.expect(201);
-            api.post(org, "/api/endpoints", &json!({ "source": "vapi", "name": format!("endpoint {n}") })).await.expect(201);
+            api.post(org, "/api/rules", &rule(&format!("rule {n}")))
+                .await
+                .expect(201);
+            api.post(
+                org,
+                "/api/endpoints",
+                &json!({ "source": "vapi", "name": format!("endpoint {n}") }),
+            )
+            .await
+            .expect(201);
         }
     }
-    let cursor = api.get(api.a, "/api/rules?limit=1").await.json()["next_cursor"].as_str().unwrap().to_owned();
+    let cursor = api.get(api.a, "/api/rules?limit=1").await.json()["next_cursor"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     api.get(api.a, &format!("/api/rules?cursor={cursor}")).await.expect(200);
     let mut flipped = URL_SAFE_NO_PAD.decode(&cursor).unwrap();
     let last = flipped.len() - 1;
     flipped[last] ^= 1;
-    let position = String::from_utf8(URL_SAFE_NO_PAD.decode(&cursor).unwrap()).unwrap().split_once('.').unwrap().1.to_owned();
+    let position = String::from_utf8(URL_SAFE_NO_PAD.decode(&cursor).unwrap())
+        .unwrap()
+        .split_once('.')
+        .unwrap()
+        .1
+        .to_owned();
     let bad = [
         (api.b, format!("/api/rules?cursor={cursor}")),
         (api.a, format!("/api/endpoints?cursor={cursor}")),
         (api.a, format!("/api/events?cursor={cursor}")),
         (api.a, format!("/api/rules?cursor={}", URL_SAFE_NO_PAD.encode(flipped))),
         (api.a, format!("/api/rules?cursor={position}")),
-        (api.a, format!("/api/rules?cursor={}", URL_SAFE_NO_PAD.encode(format!(".{position}")))),
-        (api.a, format!("/api/rules?cursor={}", URL_SAFE_NO_PAD.encode(r#"{"id":1}"#))),
+        (
+            api.a,
+            format!("/api/rules?cursor={}", URL_SAFE_NO_PAD.encode(format!(".{position}"))),
+        ),
+        (
+            api.a,
+            format!("/api/rules?cursor={}", URL_SAFE_NO_PAD.encode(r#"{"id":1}"#)),
+        ),
         (api.a, format!("/api/rules?cursor={}", "A".repeat(10_000))),
         (api.a, "/api/rules?cursor=-1".to_owned()),
         (api.a, "/api/rules?cursor=".to_owned()),
@@ -59,12 +87,27 @@ async fn a_cursor_opens_its_own_list_only() {
     ];
     for (org, path) in bad {
         let answer = api.get(org, &path).await;
-        assert_eq!((answer.status, answer.code().as_str()), (400, "cursor_invalid"), "{path}");
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (400, "cursor_invalid"),
+            "{path}"
+        );
     }
-    let of_operator = api.operator(Method::GET, "/operator/organizations?limit=1", &Value::Null).await.json()["next_cursor"].as_str().unwrap().to_owned();
-    assert_eq!(api.get(api.a, &format!("/api/rules?cursor={of_operator}")).await.code(), "cursor_invalid");
+    let of_operator = api
+        .operator(Method::GET, "/operator/organizations?limit=1", &Value::Null)
+        .await
+        .json()["next_cursor"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(
+        api.get(api.a, &format!("/api/rules?cursor={of_operator}")).await.code(),
+        "cursor_invalid"
+    );
     // A filter is part of the list.
-    let filtered = api.get(api.a, &format!("/api/actions?state=dead&cursor={cursor}")).await;
+    let filtered = api
+        .get(api.a, &format!("/api/actions?state=dead&cursor={cursor}"))
+        .await;
     assert_eq!(filtered.code(), "cursor_invalid");
 }
 
@@ -87,7 +130,11 @@ async fn a_page_has_1_to_200_rows() {
         }
         for limit in ["0", "-1", "201", "1e3", "1000000000", "", "%2B1", "0x10", "１"] {
             let answer = api.get(api.a, &format!("{path}?limit={limit}")).await;
-            assert_eq!((answer.status, answer.field().as_str()), (400, "limit"), "{path} {limit}");
+            assert_eq!(
+                (answer.status, answer.field().as_str()),
+                (400, "limit"),
+                "{path} {limit}"
+            );
         }
     }
 }

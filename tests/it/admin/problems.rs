@@ -1,4 +1,5 @@
-//! Refusals: one form, a field where one is wrong, nothing repeated; and the headers that every answer has.
+//! Refusals: one form, a field where one is wrong, nothing repeated; and the headers that every
+//! answer has.
 
 use super::{Api, rule};
 use reqwest::Method;
@@ -8,7 +9,13 @@ fn check_common(answer: &super::Answer) {
     assert_eq!(answer.headers["cache-control"], "no-store");
     assert_eq!(answer.headers["x-content-type-options"], "nosniff");
     assert_eq!(answer.headers["x-request-id"].len(), 36);
-    assert!(answer.headers.keys().all(|name| !name.as_str().starts_with("access-control-")), "no CORS at all");
+    assert!(
+        answer
+            .headers
+            .keys()
+            .all(|name| !name.as_str().starts_with("access-control-")),
+        "no CORS at all"
+    );
     if answer.status >= 400 && !answer.text.is_empty() {
         assert_eq!(answer.headers["content-type"], "application/problem+json");
         let body = answer.json();
@@ -30,45 +37,185 @@ async fn every_refusal_is_a_problem_and_repeats_nothing() {
         (api.request(Method::GET, "/api/rules/"), 404, "not_found"),
         (api.request(Method::GET, "//api/rules"), 404, "not_found"),
         (api.request(Method::GET, "/api/rules"), 401, "unauthenticated"),
-        (with(api.request(Method::PATCH, "/api/rules")), 405, "method_not_allowed"),
         (
-            api.request(Method::OPTIONS, "/api/rules").header("origin", "https://evil.example").header("access-control-request-method", "POST"),
+            with(api.request(Method::PATCH, "/api/rules")),
             405,
             "method_not_allowed",
         ),
-        (with(api.request(Method::GET, &format!("/api/rules/{CANARY}"))), 404, "not_found"),
+        (
+            api.request(Method::OPTIONS, "/api/rules")
+                .header("origin", "https://evil.example")
+                .header("access-control-request-method", "POST"),
+            405,
+            "method_not_allowed",
+        ),
+        (
+            with(api.request(Method::GET, &format!("/api/rules/{CANARY}"))),
+            404,
+            "not_found",
+        ),
         (with(api.request(Method::GET, "/api/rules/%ff%fe")), 404, "not_found"),
-        (with(api.request(Method::GET, "/api/events/00000000-0000-0000-0000-000000000000")), 404, "not_found"),
-        (with(api.request(Method::GET, &format!("/api/rules?{CANARY}=1"))), 400, "invalid_query"),
-        (with(api.request(Method::GET, "/api/rules?limit=1&limit=2")), 400, "invalid_query"),
-        (with(api.request(Method::GET, &format!("/api/actions?state={CANARY}"))), 400, "invalid_query"),
-        (with(api.request(Method::GET, "/api/actions?event_id='or%201=1")), 400, "invalid_query"),
-        (with(api.request(Method::GET, "/api/events?subject=%00")), 400, "invalid_query"),
-        (with(api.request(Method::GET, &format!("/api/events?type={}", "%25a".repeat(5_000)))), 400, "invalid_query"),
-        (with(api.request(Method::GET, "/api/rules?fields=secret")), 400, "invalid_query"),
-        (with(api.request(Method::POST, "/api/rules")), 415, "unsupported_media_type"),
-        (with(api.request(Method::POST, "/api/rules").header("content-type", "text/plain").body("{}")), 415, "unsupported_media_type"),
-        (with(api.request(Method::POST, "/api/rules").header("content-type", "application/json; charset=utf-16").body("{}")), 415, "unsupported_media_type"),
-        (with(api.request(Method::POST, "/api/rules").header("content-type", json_type).body(format!("{{\"{CANARY}"))), 400, "invalid_json"),
-        (with(api.request(Method::POST, "/api/rules").header("content-type", json_type).body(Vec::new())), 400, "invalid_json"),
-        (with(api.request(Method::POST, "/api/rules").header("content-type", json_type).body(vec![b'x'; 256 * 1024 + 1])), 413, "payload_too_large"),
-        (with(api.request(Method::POST, "/api/rules").header("content-type", json_type).body(vec![b'x'; 256 * 1024])), 400, "invalid_json"),
-        (with(api.request(Method::POST, "/api/rules").json(&json!({ "name": CANARY }))), 400, "invalid_field"),
-        (with(api.request(Method::POST, "/api/rules").json(&json!([CANARY]))), 400, "invalid_field"),
-        (with(api.request(Method::POST, "/api/integrations/google_calendar").json(&json!({}))), 404, "not_served"),
-        (with(api.request(Method::POST, "/api/integrations/http").json(&json!({}))), 404, "not_found"),
-        (with(api.request(Method::POST, &format!("/api/integrations/{CANARY}")).json(&json!({}))), 404, "not_found"),
-        (with(api.request(Method::POST, "/api/integrations/vapi?unverified=maybe").json(&json!({ "api_key": CANARY }))), 400, "invalid_query"),
-        (with(api.request(Method::POST, "/api/integrations/vapi/verify")), 409, "not_connected"),
+        (
+            with(api.request(Method::GET, "/api/events/00000000-0000-0000-0000-000000000000")),
+            404,
+            "not_found",
+        ),
+        (
+            with(api.request(Method::GET, &format!("/api/rules?{CANARY}=1"))),
+            400,
+            "invalid_query",
+        ),
+        (
+            with(api.request(Method::GET, "/api/rules?limit=1&limit=2")),
+            400,
+            "invalid_query",
+        ),
+        (
+            with(api.request(Method::GET, &format!("/api/actions?state={CANARY}"))),
+            400,
+            "invalid_query",
+        ),
+        (
+            with(api.request(Method::GET, "/api/actions?event_id='or%201=1")),
+            400,
+            "invalid_query",
+        ),
+        (
+            with(api.request(Method::GET, "/api/events?subject=%00")),
+            400,
+            "invalid_query",
+        ),
+        (
+            with(api.request(Method::GET, &format!("/api/events?type={}", "%25a".repeat(5_000)))),
+            400,
+            "invalid_query",
+        ),
+        (
+            with(api.request(Method::GET, "/api/rules?fields=secret")),
+            400,
+            "invalid_query",
+        ),
+        (
+            with(api.request(Method::POST, "/api/rules")),
+            415,
+            "unsupported_media_type",
+        ),
+        (
+            with(
+                api.request(Method::POST, "/api/rules")
+                    .header("content-type", "text/plain")
+                    .body("{}"),
+            ),
+            415,
+            "unsupported_media_type",
+        ),
+        (
+            with(
+                api.request(Method::POST, "/api/rules")
+                    .header("content-type", "application/json; charset=utf-16")
+                    .body("{}"),
+            ),
+            415,
+            "unsupported_media_type",
+        ),
+        (
+            with(
+                api.request(Method::POST, "/api/rules")
+                    .header("content-type", json_type)
+                    .body(format!("{{\"{CANARY}")),
+            ),
+            400,
+            "invalid_json",
+        ),
+        (
+            with(
+                api.request(Method::POST, "/api/rules")
+                    .header("content-type", json_type)
+                    .body(Vec::new()),
+            ),
+            400,
+            "invalid_json",
+        ),
+        (
+            with(
+                api.request(Method::POST, "/api/rules")
+                    .header("content-type", json_type)
+                    .body(vec![b'x'; 256 * 1024 + 1]),
+            ),
+            413,
+            "payload_too_large",
+        ),
+        (
+            with(
+                api.request(Method::POST, "/api/rules")
+                    .header("content-type", json_type)
+                    .body(vec![b'x'; 256 * 1024]),
+            ),
+            400,
+            "invalid_json",
+        ),
+        (
+            with(api.request(Method::POST, "/api/rules").json(&json!({ "name": CANARY }))),
+            400,
+            "invalid_field",
+        ),
+        (
+            with(api.request(Method::POST, "/api/rules").json(&json!([CANARY]))),
+            400,
+            "invalid_field",
+        ),
+        (
+            with(
+                api.request(Method::POST, "/api/integrations/google_calendar")
+                    .json(&json!({})),
+            ),
+            404,
+            "not_served",
+        ),
+        (
+            with(api.request(Method::POST, "/api/integrations/http").json(&json!({}))),
+            404,
+            "not_found",
+        ),
+        (
+            with(
+                api.request(Method::POST, &format!("/api/integrations/{CANARY}"))
+                    .json(&json!({})),
+            ),
+            404,
+            "not_found",
+        ),
+        (
+            with(
+                api.request(Method::POST, "/api/integrations/vapi?unverified=maybe")
+                    .json(&json!({ "api_key": CANARY })),
+            ),
+            400,
+            "invalid_query",
+        ),
+        (
+            with(api.request(Method::POST, "/api/integrations/vapi/verify")),
+            409,
+            "not_connected",
+        ),
     ];
     for (request, status, code) in table {
         let answer = Api::send(request).await;
         assert_eq!((answer.status, answer.code().as_str()), (status, code), "{answer:?}");
-        assert!(!answer.text.contains(CANARY) || code == "invalid_query", "{}", answer.text);
+        assert!(
+            !answer.text.contains(CANARY) || code == "invalid_query",
+            "{}",
+            answer.text
+        );
         check_common(&answer);
     }
     let wrong_method = api.call(api.a, Method::PATCH, "/api/rules", None).await;
-    let mut allowed: Vec<_> = wrong_method.headers["allow"].to_str().unwrap().split(',').map(str::trim).collect();
+    let mut allowed: Vec<_> = wrong_method.headers["allow"]
+        .to_str()
+        .unwrap()
+        .split(',')
+        .map(str::trim)
+        .collect();
     allowed.sort_unstable();
     assert_eq!(allowed, ["GET", "HEAD", "POST"]);
     check_common(&api.get(api.a, "/api/rules").await.expect(200));
@@ -79,24 +226,45 @@ async fn every_refusal_is_a_problem_and_repeats_nothing() {
 #[tokio::test]
 async fn nothing_can_be_assigned_that_is_not_a_persons_to_assign() {
     let api = Api::start().await;
-    for field in ["org_id", "id", "created_at", "role", "state", "version", "__proto__", "constructor", "is_active", "rule\r\nx"] {
+    for field in [
+        "org_id",
+        "id",
+        "created_at",
+        "role",
+        "state",
+        "version",
+        "__proto__",
+        "constructor",
+        "is_active",
+        "rule\r\nx",
+    ] {
         let shown = field.replace(['\r', '\n'], "?");
         for (path, mut body) in [
             ("/api/rules", rule("one")),
             ("/api/endpoints", json!({ "source": "vapi", "name": "one" })),
             ("/api/phone-numbers", json!({ "number": "+15551234567" })),
-            ("/api/destinations", json!({ "name": "one", "url": "https://example.com/" })),
+            (
+                "/api/destinations",
+                json!({ "name": "one", "url": "https://example.com/" }),
+            ),
             ("/api/integrations/vapi", json!({ "api_key": "0123456789abcdef" })),
             ("/api/integrations/twilio/test", json!({ "account_sid": "AC" })),
         ] {
             body[field] = json!("x");
             let answer = api.post(api.a, path, &body).await.expect(400);
-            assert_eq!((answer.code().as_str(), answer.field().as_str()), ("invalid_field", shown.as_str()), "{path}");
+            assert_eq!(
+                (answer.code().as_str(), answer.field().as_str()),
+                ("invalid_field", shown.as_str()),
+                "{path}"
+            );
         }
         if field != "role" {
             let mut body = json!({ "assistant_id": "x" });
             body[field] = json!("x");
-            assert_eq!(api.post(api.a, "/api/assistants", &body).await.expect(400).field(), shown);
+            assert_eq!(
+                api.post(api.a, "/api/assistants", &body).await.expect(400).field(),
+                shown
+            );
         }
     }
     assert_eq!(api.get(api.a, "/api/rules").await.json()["data"], json!([]));

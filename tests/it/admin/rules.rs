@@ -5,7 +5,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 async fn put(api: &Api, id: &str, etag: Option<&str>, body: &Value) -> super::Answer {
-    let mut request = api.request(Method::PUT, &format!("/api/rules/{id}")).bearer_auth(api.token(api.a, hookswitch::admin::Role::Member)).json(body);
+    let mut request = api
+        .request(Method::PUT, &format!("/api/rules/{id}"))
+        .bearer_auth(api.token(api.a, hookswitch::admin::Role::Member))
+        .json(body);
     if let Some(etag) = etag {
         request = request.header("if-match", etag);
     }
@@ -24,19 +27,36 @@ async fn a_rule_is_made_read_changed_and_deleted() {
     let mut changed = rule("second");
     changed["enabled"] = json!(false);
     let put_once = put(&api, &id, Some(&read.etag()), &changed).await.expect(200);
-    assert_eq!((put_once.json()["version"].as_i64(), put_once.json()["name"].as_str()), (Some(2), Some("second")));
+    assert_eq!(
+        (put_once.json()["version"].as_i64(), put_once.json()["name"].as_str()),
+        (Some(2), Some("second"))
+    );
     assert_ne!(put_once.etag(), read.etag());
-    assert_eq!(api.get(api.a, &format!("/api/rules/{id}")).await.etag(), put_once.etag());
+    assert_eq!(
+        api.get(api.a, &format!("/api/rules/{id}")).await.etag(),
+        put_once.etag()
+    );
     let stale = Api::send(
-        api.request(Method::DELETE, &format!("/api/rules/{id}")).bearer_auth(api.token(api.a, hookswitch::admin::Role::Owner)).header("if-match", read.etag()),
+        api.request(Method::DELETE, &format!("/api/rules/{id}"))
+            .bearer_auth(api.token(api.a, hookswitch::admin::Role::Owner))
+            .header("if-match", read.etag()),
     )
     .await;
     assert_eq!(stale.status, 412);
     api.delete(api.a, &format!("/api/rules/{id}")).await.expect(204);
     api.delete(api.a, &format!("/api/rules/{id}")).await.expect(404);
     let audit = api.get(api.a, "/api/audit").await.json();
-    let verbs: Vec<_> = audit["data"].as_array().unwrap().iter().map(|entry| entry["verb"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(verbs, ["delete", "update", "create", "create"], "newest first, the organisation itself at the end");
+    let verbs: Vec<_> = audit["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["verb"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        verbs,
+        ["delete", "update", "create", "create"],
+        "newest first, the organisation itself at the end"
+    );
     assert_eq!(audit["data"][1]["fields"], json!(["name", "enabled"]));
     assert_eq!(audit["data"][1]["actor"], "a person");
 }
@@ -84,8 +104,16 @@ async fn what_is_wrong_with_a_rule_is_named() {
     let table = [
         (with("when", json!("message.endedReason ==")), 422, "when"),
         (with("when", json!("nothing.there")), 422, "when"),
-        (with("parameters", json!({ "to": "{{ message.", "body": "x" })), 422, "parameters.to"),
-        (with("parameters", json!({ "to": "+15551234567" })), 422, "parameters.body"),
+        (
+            with("parameters", json!({ "to": "{{ message.", "body": "x" })),
+            422,
+            "parameters.to",
+        ),
+        (
+            with("parameters", json!({ "to": "+15551234567" })),
+            422,
+            "parameters.body",
+        ),
         (with("event_type", json!("")), 422, "event_type"),
         (with("expires_after_seconds", json!(1)), 422, "expires_after_seconds"),
         (with("name", json!("a\u{0}b")), 400, "name"),
@@ -97,7 +125,11 @@ async fn what_is_wrong_with_a_rule_is_named() {
     ];
     for (body, status, field) in table {
         let answer = api.post(api.a, "/api/rules", &body).await;
-        assert_eq!((answer.status, answer.field().as_str()), (status, field), "{body} {answer:?}");
+        assert_eq!(
+            (answer.status, answer.field().as_str()),
+            (status, field),
+            "{body} {answer:?}"
+        );
     }
     assert_eq!(api.get(api.a, "/api/rules").await.json()["data"], json!([]));
 }
@@ -114,36 +146,88 @@ async fn fifty_rules_at_most_can_apply_to_one_type() {
         let glob = ["end-of-call-report", "end-*", "*"][n % 3];
         api.post(api.a, "/api/rules", &with(glob, true)).await.expect(201);
     }
-    let full = api.post(api.a, "/api/rules", &with("end-of-call-report", true)).await.expect(409);
-    assert_eq!((full.code().as_str(), full.field().as_str()), ("limit_reached", "event_type"));
+    let full = api
+        .post(api.a, "/api/rules", &with("end-of-call-report", true))
+        .await
+        .expect(409);
+    assert_eq!(
+        (full.code().as_str(), full.field().as_str()),
+        ("limit_reached", "event_type")
+    );
     api.post(api.a, "/api/rules", &with("*-report", true)).await.expect(409);
-    let disabled = api.post(api.a, "/api/rules", &with("end-of-call-report", false)).await.expect(201);
-    api.post(api.a, "/api/rules", &with("status-update", true)).await.expect(201);
-    api.post(api.b, "/api/rules", &with("end-of-call-report", true)).await.expect(201);
+    let disabled = api
+        .post(api.a, "/api/rules", &with("end-of-call-report", false))
+        .await
+        .expect(201);
+    api.post(api.a, "/api/rules", &with("status-update", true))
+        .await
+        .expect(201);
+    api.post(api.b, "/api/rules", &with("end-of-call-report", true))
+        .await
+        .expect(201);
     // Enabling one is as much as making one.
     let id = disabled.json()["id"].as_str().unwrap().to_owned();
-    assert_eq!(put(&api, &id, Some(&disabled.etag()), &with("end-of-call-report", true)).await.code(), "limit_reached");
+    assert_eq!(
+        put(&api, &id, Some(&disabled.etag()), &with("end-of-call-report", true))
+            .await
+            .code(),
+        "limit_reached"
+    );
 }
 
 #[tokio::test]
 async fn a_dry_run_shows_what_would_be_planned() {
     let api = Api::start().await;
     let sample = |reason: &str| json!({ "event_type": "end-of-call-report", "body": { "message": { "endedReason": reason, "customer": { "number": "+15551234567" } } } });
-    let run = async |spec: Value, sample: Value| api.post(api.a, "/api/rules/dry-run", &json!({ "spec": spec, "sample": sample })).await.expect(200).json();
+    let run = async |spec: Value, sample: Value| {
+        api.post(api.a, "/api/rules/dry-run", &json!({ "spec": spec, "sample": sample }))
+            .await
+            .expect(200)
+            .json()
+    };
     let planned = run(rule("one"), sample("hangup")).await;
-    assert_eq!((&planned["outcome"], &planned["parameters"]["to"]), (&json!("planned"), &json!("+15551234567")));
-    assert_eq!(run(rule("one"), sample("customer-busy")).await, json!({ "outcome": "not_matched", "field": "when" }));
+    assert_eq!(
+        (&planned["outcome"], &planned["parameters"]["to"]),
+        (&json!("planned"), &json!("+15551234567"))
+    );
+    assert_eq!(
+        run(rule("one"), sample("customer-busy")).await,
+        json!({ "outcome": "not_matched", "field": "when" })
+    );
     let mut missing = sample("hangup");
     missing["body"]["message"].as_object_mut().unwrap().remove("customer");
     let failed = run(rule("one"), missing).await;
-    assert_eq!((&failed["outcome"], &failed["cause"]), (&json!("failed"), &json!("template_failed")));
-    let id = api.post(api.a, "/api/rules", &rule("one")).await.expect(201).json()["id"].as_str().unwrap().to_owned();
-    let stored = api.post(api.a, &format!("/api/rules/{id}/dry-run"), &json!({ "sample": sample("hangup") })).await.expect(200).json();
+    assert_eq!(
+        (&failed["outcome"], &failed["cause"]),
+        (&json!("failed"), &json!("template_failed"))
+    );
+    let id = api.post(api.a, "/api/rules", &rule("one")).await.expect(201).json()["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let stored = api
+        .post(
+            api.a,
+            &format!("/api/rules/{id}/dry-run"),
+            &json!({ "sample": sample("hangup") }),
+        )
+        .await
+        .expect(200)
+        .json();
     assert_eq!(stored, planned);
-    for body in
-        [json!({ "spec": rule("x") }), json!({ "spec": rule("x"), "event_id": api.a, "sample": sample("x") }), json!({ "spec": rule("x"), "event_id": api.a })]
-    {
-        assert_eq!(api.post(api.a, "/api/rules/dry-run", &body).await.expect(400).field(), "event_id");
+    for body in [
+        json!({ "spec": rule("x") }),
+        json!({ "spec": rule("x"), "event_id": api.a, "sample": sample("x") }),
+        json!({ "spec": rule("x"), "event_id": api.a }),
+    ] {
+        assert_eq!(
+            api.post(api.a, "/api/rules/dry-run", &body).await.expect(400).field(),
+            "event_id"
+        );
     }
-    assert_eq!(api.get(api.a, "/api/actions").await.json()["data"], json!([]), "nothing was planned");
+    assert_eq!(
+        api.get(api.a, "/api/actions").await.json()["data"],
+        json!([]),
+        "nothing was planned"
+    );
 }

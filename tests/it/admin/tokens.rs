@@ -25,16 +25,25 @@ fn part(value: &str) -> String {
 /// Signs any texts as header and claims: whole numbers and shapes that no library would write.
 fn signed(header: &str, claims: &str, key: &EncodingKey, algorithm: Algorithm) -> String {
     let message = format!("{}.{}", part(header), part(claims));
-    format!("{message}.{}", crypto::sign(message.as_bytes(), key, algorithm).unwrap())
+    format!(
+        "{message}.{}",
+        crypto::sign(message.as_bytes(), key, algorithm).unwrap()
+    )
 }
 
 fn hs256(header: &str, claims: &str) -> String {
-    signed(header, claims, &EncodingKey::from_secret(SECRET.as_bytes()), Algorithm::HS256)
+    signed(
+        header,
+        claims,
+        &EncodingKey::from_secret(SECRET.as_bytes()),
+        Algorithm::HS256,
+    )
 }
 
 fn claims(org: OrgId) -> Value {
     json!({
-        "exp": START.as_seconds() + 3600, "iat": START.as_seconds(), "iss": "hookswitch", "aud": "hookswitch-admin", "sub": "person-1",
+        "exp": START.as_seconds() + 3600, "iat": START.as_seconds(), "iss": "hookswitch", "aud": "hookswitch-admin",
+        "sub": "person-1",
         "org_id": org, "role": "owner",
     })
 }
@@ -54,7 +63,8 @@ async fn claims_are_what_they_must_be_or_the_token_is_refused() {
     let api = Api::start().await;
     let good = claims(api.a);
     assert_eq!(status(&api, &hs256(HEADER, &good.to_string())).await, 200);
-    let in_app_metadata = json!({ "org_id": null, "role": "authenticated", "app_metadata": { "org_id": api.a, "role": "viewer" } });
+    let in_app_metadata =
+        json!({ "org_id": null, "role": "authenticated", "app_metadata": { "org_id": api.a, "role": "viewer" } });
     let now = START.as_seconds();
     let with = |name: &str, value: Value| {
         let mut claims = good.clone();
@@ -127,8 +137,14 @@ async fn claims_are_what_they_must_be_or_the_token_is_refused() {
     for claims in refused {
         assert_eq!(status(&api, &hs256(HEADER, &claims.to_string())).await, 401, "{claims}");
     }
-    let twice = good.to_string().replacen('{', &format!("{{\"org_id\":\"{}\",", api.b), 1);
-    assert_eq!(status(&api, &hs256(HEADER, &twice)).await, 401, "a claim that occurs twice");
+    let twice = good
+        .to_string()
+        .replacen('{', &format!("{{\"org_id\":\"{}\",", api.b), 1);
+    assert_eq!(
+        status(&api, &hs256(HEADER, &twice)).await,
+        401,
+        "a claim that occurs twice"
+    );
 }
 
 #[tokio::test]
@@ -160,7 +176,12 @@ async fn headers_choose_nothing() {
     let whole = hs256(r#"{"alg":"HS256"}"#, &good);
     let (message, signature) = whole.rsplit_once('.').unwrap();
     let none = format!("{}.{}.", part(r#"{"alg":"none"}"#), part(&good));
-    let hs384 = signed(r#"{"alg":"HS384"}"#, &good, &EncodingKey::from_secret(SECRET.as_bytes()), Algorithm::HS384);
+    let hs384 = signed(
+        r#"{"alg":"HS384"}"#,
+        &good,
+        &EncodingKey::from_secret(SECRET.as_bytes()),
+        Algorithm::HS384,
+    );
     let padded = format!("{whole}==");
     for token in [
         hs256(&long, &good),
@@ -172,8 +193,18 @@ async fn headers_choose_nothing() {
         format!("{whole}.{signature}"),
         format!("{whole}.a.b"),
         format!("{message}.{}", URL_SAFE_NO_PAD.encode([0_u8; 32])),
-        signed(r#"{"alg":"HS256"}"#, &good, &EncodingKey::from_secret(b"another secret that is long enough"), Algorithm::HS256),
-        signed(r#"{"alg":"HS256"}"#, &good, &EncodingKey::from_secret(OPERATOR_SECRET.as_bytes()), Algorithm::HS256),
+        signed(
+            r#"{"alg":"HS256"}"#,
+            &good,
+            &EncodingKey::from_secret(b"another secret that is long enough"),
+            Algorithm::HS256,
+        ),
+        signed(
+            r#"{"alg":"HS256"}"#,
+            &good,
+            &EncodingKey::from_secret(OPERATOR_SECRET.as_bytes()),
+            Algorithm::HS256,
+        ),
         "x".repeat(20_000),
         ".".repeat(3),
     ] {
@@ -182,11 +213,14 @@ async fn headers_choose_nothing() {
     // Only one bearer token in one Authorization header opens anything: no cookie does, no query.
     for request in [
         api.request(Method::GET, PATH),
-        api.request(Method::GET, PATH).header("cookie", format!("session={whole}; access_token={whole}")),
+        api.request(Method::GET, PATH)
+            .header("cookie", format!("session={whole}; access_token={whole}")),
         api.request(Method::GET, &format!("{PATH}?access_token={whole}")),
         api.request(Method::GET, PATH).basic_auth("a", Some(&whole)),
         api.request(Method::GET, PATH).header("authorization", whole.clone()),
-        api.request(Method::GET, PATH).bearer_auth(&whole).header("authorization", format!("Bearer {whole}")),
+        api.request(Method::GET, PATH)
+            .bearer_auth(&whole)
+            .header("authorization", format!("Bearer {whole}")),
     ] {
         assert_eq!(Api::send(request).await.status, 401);
     }
@@ -224,14 +258,24 @@ async fn roles_hold_on_every_route_that_writes() {
     ];
     for (method, path, member_may) in routes {
         let empty = json!({});
-        let viewer = api.call_as(api.a, Role::Viewer, method.clone(), &path, Some(&empty)).await;
-        assert_eq!((viewer.status, viewer.code().as_str()), (403, "forbidden"), "viewer, {method} {path}");
+        let viewer = api
+            .call_as(api.a, Role::Viewer, method.clone(), &path, Some(&empty))
+            .await;
+        assert_eq!(
+            (viewer.status, viewer.code().as_str()),
+            (403, "forbidden"),
+            "viewer, {method} {path}"
+        );
         let stranger = Api::send(api.request(method.clone(), &path).json(&empty)).await;
         assert_eq!(stranger.status, 401, "nobody, {method} {path}");
         if method != Method::DELETE {
-            let member = api.call_as(api.a, Role::Member, method.clone(), &path, Some(&empty)).await;
+            let member = api
+                .call_as(api.a, Role::Member, method.clone(), &path, Some(&empty))
+                .await;
             assert_eq!(member.status == 403, !member_may, "member, {method} {path}: {member:?}");
-            let admin = api.call_as(api.a, Role::Admin, method.clone(), &path, Some(&empty)).await;
+            let admin = api
+                .call_as(api.a, Role::Admin, method.clone(), &path, Some(&empty))
+                .await;
             assert!(![401, 403].contains(&admin.status), "admin, {method} {path}");
         }
     }
@@ -248,7 +292,11 @@ async fn operators_and_organisations_do_not_meet() {
         (Method::POST, "/api/debug/invalidate-cache"),
     ] {
         let as_organisation = api.call(api.a, method.clone(), path, Some(&json!({}))).await;
-        assert_eq!((as_organisation.status, as_organisation.code().as_str()), (404, "not_found"), "{path}");
+        assert_eq!(
+            (as_organisation.status, as_organisation.code().as_str()),
+            (404, "not_found"),
+            "{path}"
+        );
         assert_eq!(Api::send(api.request(method, path)).await.status, 401, "{path}");
     }
     assert_eq!(api.operator(Method::GET, PATH, &Value::Null).await.status, 401);
@@ -256,21 +304,62 @@ async fn operators_and_organisations_do_not_meet() {
     let mut flagged = claims(api.a);
     flagged["hookswitch_role"] = json!("operator");
     let flagged = hs256(r#"{"alg":"HS256"}"#, &flagged.to_string());
-    assert_eq!(Api::send(api.request(Method::GET, "/operator/organizations").bearer_auth(flagged)).await.status, 404);
-    let by_operators_key =
-        |claims: &Value| signed(r#"{"alg":"HS256"}"#, &claims.to_string(), &EncodingKey::from_secret(OPERATOR_SECRET.as_bytes()), Algorithm::HS256);
+    assert_eq!(
+        Api::send(api.request(Method::GET, "/operator/organizations").bearer_auth(flagged))
+            .await
+            .status,
+        404
+    );
+    let by_operators_key = |claims: &Value| {
+        signed(
+            r#"{"alg":"HS256"}"#,
+            &claims.to_string(),
+            &EncodingKey::from_secret(OPERATOR_SECRET.as_bytes()),
+            Algorithm::HS256,
+        )
+    };
     let mut operator = json!({ "exp": START.as_seconds() + 60, "iss": "hookswitch-operator", "aud": "hookswitch-operator", "sub": "op" });
-    assert_eq!(Api::send(api.request(Method::GET, "/operator/organizations").bearer_auth(by_operators_key(&operator))).await.status, 401, "without the claim");
+    assert_eq!(
+        Api::send(
+            api.request(Method::GET, "/operator/organizations")
+                .bearer_auth(by_operators_key(&operator))
+        )
+        .await
+        .status,
+        401,
+        "without the claim"
+    );
     operator["hookswitch_role"] = json!("operator");
-    assert_eq!(Api::send(api.request(Method::GET, "/operator/organizations").bearer_auth(by_operators_key(&operator))).await.status, 200);
+    assert_eq!(
+        Api::send(
+            api.request(Method::GET, "/operator/organizations")
+                .bearer_auth(by_operators_key(&operator))
+        )
+        .await
+        .status,
+        200
+    );
     operator["aud"] = json!("hookswitch-admin");
-    assert_eq!(Api::send(api.request(Method::GET, "/operator/organizations").bearer_auth(by_operators_key(&operator))).await.status, 401);
+    assert_eq!(
+        Api::send(
+            api.request(Method::GET, "/operator/organizations")
+                .bearer_auth(by_operators_key(&operator))
+        )
+        .await
+        .status,
+        401
+    );
 
     for body in [json!({ "org_id": api.a }), json!({ "orgId": api.a })] {
-        api.operator(Method::POST, "/api/debug/invalidate-cache", &body).await.expect(200);
+        api.operator(Method::POST, "/api/debug/invalidate-cache", &body)
+            .await
+            .expect(200);
     }
     assert_eq!(api.dropped.load(Ordering::SeqCst), 2);
-    let wrong = api.operator(Method::POST, "/operator/cache/invalidate", &json!({ "org_id": "all" })).await.expect(400);
+    let wrong = api
+        .operator(Method::POST, "/operator/cache/invalidate", &json!({ "org_id": "all" }))
+        .await
+        .expect(400);
     assert_eq!(wrong.field(), "org_id");
 }
 
@@ -285,7 +374,11 @@ struct Source {
 impl FetchKeys for Source {
     async fn fetch(&self) -> Result<Vec<u8>, String> {
         self.fetches.fetch_add(1, Ordering::SeqCst);
-        if self.is_away.load(Ordering::SeqCst) { Err("away".to_owned()) } else { Ok(self.document.clone().into_bytes()) }
+        if self.is_away.load(Ordering::SeqCst) {
+            Err("away".to_owned())
+        } else {
+            Ok(self.document.clone().into_bytes())
+        }
     }
 }
 
@@ -295,18 +388,30 @@ const EC_KEY: &str = include_str!("../../data/jwt-es256.pem");
 #[tokio::test]
 async fn public_keys_are_fetched_with_care() {
     let key = EncodingKey::from_ec_pem(EC_KEY.as_bytes()).unwrap();
-    let mut jwk = serde_json::to_value(jsonwebtoken::jwk::Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap()).unwrap();
+    let mut jwk =
+        serde_json::to_value(jsonwebtoken::jwk::Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap()).unwrap();
     jwk["kid"] = json!("one");
     let mut lying = jwk.clone();
     (lying["kid"], lying["alg"]) = (json!("lying"), json!("RS256"));
     let symmetric = json!({ "kty": "oct", "kid": "symmetric", "k": URL_SAFE_NO_PAD.encode(SECRET) });
     let document = json!({ "keys": [jwk, lying, symmetric, { "kty": "unheard-of", "kid": "x" }] }).to_string();
-    let source = Arc::new(Source { document: document.clone(), fetches: AtomicUsize::new(0), is_away: AtomicBool::new(true) });
+    let source = Arc::new(Source {
+        document: document.clone(),
+        fetches: AtomicUsize::new(0),
+        is_away: AtomicBool::new(true),
+    });
     let mut settings = Settings::default();
     settings.admin.jwt_jwks_url = Some("https://issuer.example.com/keys".to_owned());
     let api = Api::start_with(settings, Some(source.clone())).await;
     let good = claims(api.a).to_string();
-    let token = |kid: &str| signed(&format!(r#"{{"alg":"ES256","kid":"{kid}"}}"#), &good, &key, Algorithm::ES256);
+    let token = |kid: &str| {
+        signed(
+            &format!(r#"{{"alg":"ES256","kid":"{kid}"}}"#),
+            &good,
+            &key,
+            Algorithm::ES256,
+        )
+    };
     let fetches = || source.fetches.load(Ordering::SeqCst);
 
     assert_eq!(status(&api, &token("one")).await, 503, "no keys yet is not a bad token");
@@ -324,25 +429,62 @@ async fn public_keys_are_fetched_with_care() {
     }
     assert_eq!(fetches(), 3, "200 unknown ids, one fetch");
     for (kid, header) in [("lying", "ES256"), ("symmetric", "ES256")] {
-        assert_eq!(status(&api, &signed(&format!(r#"{{"alg":"{header}","kid":"{kid}"}}"#), &good, &key, Algorithm::ES256)).await, 401, "{kid}");
+        assert_eq!(
+            status(
+                &api,
+                &signed(
+                    &format!(r#"{{"alg":"{header}","kid":"{kid}"}}"#),
+                    &good,
+                    &key,
+                    Algorithm::ES256
+                )
+            )
+            .await,
+            401,
+            "{kid}"
+        );
     }
     let public = document.as_bytes();
     for header in [r#"{"alg":"HS256","kid":"one"}"#, r#"{"alg":"HS256","kid":"symmetric"}"#] {
         assert_eq!(status(&api, &hs256(header, &good)).await, 401);
-        assert_eq!(status(&api, &signed(header, &good, &EncodingKey::from_secret(public), Algorithm::HS256)).await, 401);
+        assert_eq!(
+            status(
+                &api,
+                &signed(header, &good, &EncodingKey::from_secret(public), Algorithm::HS256)
+            )
+            .await,
+            401
+        );
     }
     let message = format!("{}.{}", part(r#"{"alg":"ES256","kid":"one"}"#), part(&good));
-    assert_eq!(status(&api, &format!("{message}.{}", URL_SAFE_NO_PAD.encode([0_u8; 64]))).await, 401, "a signature of zeros");
-    assert_eq!(status(&api, &signed(r#"{"alg":"ES256"}"#, &good, &key, Algorithm::ES256)).await, 401, "no key id");
+    assert_eq!(
+        status(&api, &format!("{message}.{}", URL_SAFE_NO_PAD.encode([0_u8; 64]))).await,
+        401,
+        "a signature of zeros"
+    );
+    assert_eq!(
+        status(&api, &signed(r#"{"alg":"ES256"}"#, &good, &key, Algorithm::ES256)).await,
+        401,
+        "no key id"
+    );
 
     source.is_away.store(true, Ordering::SeqCst);
     let later = json!({ "exp": START.as_seconds() + 90_000 });
     let mut long = claims(api.a);
     long["exp"] = later["exp"].clone();
-    let long = signed(r#"{"alg":"ES256","kid":"one"}"#, &long.to_string(), &key, Algorithm::ES256);
+    let long = signed(
+        r#"{"alg":"ES256","kid":"one"}"#,
+        &long.to_string(),
+        &key,
+        Algorithm::ES256,
+    );
     api.clock.advance(std::time::Duration::from_secs(3_700));
     let before = fetches();
-    assert_eq!(status(&api, &long).await, 200, "old keys serve while new ones cannot be fetched");
+    assert_eq!(
+        status(&api, &long).await,
+        200,
+        "old keys serve while new ones cannot be fetched"
+    );
     assert_eq!(fetches(), before + 1);
     assert_eq!(status(&api, &token("one")).await, 401, "expired by then");
 }
@@ -354,16 +496,44 @@ fn weak_keys_do_not_start() {
     let secret = |text: &str| Some(SecretString::from(text));
     let long = "0123456789abcdef0123456789abcdef";
     let table = [
-        (AdminSettings { jwt_secret: secret(&long[..31]), ..AdminSettings::default() }, "HOOKSWITCH_JWT_SECRET"),
-        (AdminSettings::default(), "HOOKSWITCH_JWT_SECRET"),
         (
-            AdminSettings { jwt_secret: secret(long), jwt_jwks_url: Some("https://issuer.example.com".into()), ..AdminSettings::default() },
+            AdminSettings {
+                jwt_secret: secret(&long[..31]),
+                ..AdminSettings::default()
+            },
             "HOOKSWITCH_JWT_SECRET",
         ),
-        (AdminSettings { jwt_secret: secret(long), operator_jwt_secret: secret("short"), ..AdminSettings::default() }, "HOOKSWITCH_OPERATOR_JWT_SECRET"),
-        (AdminSettings { jwt_secret: secret(long), operator_jwt_secret: secret(long), ..AdminSettings::default() }, "HOOKSWITCH_OPERATOR_JWT_SECRET"),
+        (AdminSettings::default(), "HOOKSWITCH_JWT_SECRET"),
         (
-            AdminSettings { jwt_secret: secret(long), operator_jwt_audience: "hookswitch-admin".into(), ..AdminSettings::default() },
+            AdminSettings {
+                jwt_secret: secret(long),
+                jwt_jwks_url: Some("https://issuer.example.com".into()),
+                ..AdminSettings::default()
+            },
+            "HOOKSWITCH_JWT_SECRET",
+        ),
+        (
+            AdminSettings {
+                jwt_secret: secret(long),
+                operator_jwt_secret: secret("short"),
+                ..AdminSettings::default()
+            },
+            "HOOKSWITCH_OPERATOR_JWT_SECRET",
+        ),
+        (
+            AdminSettings {
+                jwt_secret: secret(long),
+                operator_jwt_secret: secret(long),
+                ..AdminSettings::default()
+            },
+            "HOOKSWITCH_OPERATOR_JWT_SECRET",
+        ),
+        (
+            AdminSettings {
+                jwt_secret: secret(long),
+                operator_jwt_audience: "hookswitch-admin".into(),
+                ..AdminSettings::default()
+            },
             "HOOKSWITCH_OPERATOR_JWT_AUDIENCE",
         ),
     ];
@@ -372,5 +542,11 @@ fn weak_keys_do_not_start() {
         assert!(faults.iter().any(|fault| fault.name == name), "{name}: {faults:?}");
         assert!(!format!("{faults:?}").contains(long), "a fault repeats no secret");
     }
-    assert!(hookswitch::admin::check_settings(&AdminSettings { jwt_secret: secret(long), ..AdminSettings::default() }).is_empty());
+    assert!(
+        hookswitch::admin::check_settings(&AdminSettings {
+            jwt_secret: secret(long),
+            ..AdminSettings::default()
+        })
+        .is_empty()
+    );
 }

@@ -1,4 +1,5 @@
-//! The ledger's contract, over any store: each sentence of `store::ledger` and each row of the table in `attempt`.
+//! The ledger's contract, over any store: each sentence of `store::ledger` and each row of the
+//! table in `attempt`.
 
 use hookswitch::{
     domain::*,
@@ -66,11 +67,23 @@ pub fn action() -> PlannedAction {
 }
 
 pub fn event(org: OrgId, key: u8, actions: Vec<PlannedAction>) -> PlannedEvent {
-    PlannedEvent { org, envelope: envelope(org, key), body: SealedBytes(Box::from(*b"sealed body")), actions, series: 0 }
+    PlannedEvent {
+        org,
+        envelope: envelope(org, key),
+        body: SealedBytes(Box::from(*b"sealed body")),
+        actions,
+        series: 0,
+    }
 }
 
 fn limits(count_max: u32, turn_max: u32) -> ClaimLimits {
-    ClaimLimits { count_max, turn_max, allowances: Vec::new(), deferred: Vec::new(), lease: LEASE }
+    ClaimLimits {
+        count_max,
+        turn_max,
+        allowances: Vec::new(),
+        deferred: Vec::new(),
+        lease: LEASE,
+    }
 }
 
 pub fn record(claim: &Claim, to: ActionState, now: Timestamp) -> Record {
@@ -102,7 +115,10 @@ impl Bench {
 
     async fn organisation(&self) -> OrgId {
         let org = OrgId::generate();
-        self.store.create_organisation(org, "an organisation", audit(org)).await.expect("created");
+        self.store
+            .create_organisation(org, "an organisation", audit(org))
+            .await
+            .expect("created");
         org
     }
 
@@ -114,12 +130,22 @@ impl Bench {
     async fn due(&self, org: OrgId, count: u8) -> Vec<ActionId> {
         let actions: Vec<PlannedAction> = (0..count).map(|_| action()).collect();
         let ids = actions.iter().map(|action| action.id).collect();
-        self.plan(actions.into_iter().zip(0..).map(|(action, key)| event(org, key, vec![action])).collect()).await;
+        self.plan(
+            actions
+                .into_iter()
+                .zip(0..)
+                .map(|(action, key)| event(org, key, vec![action]))
+                .collect(),
+        )
+        .await;
         ids
     }
 
     async fn claim(&self, count_max: u32) -> Vec<Claim> {
-        self.store.claim(limits(count_max, count_max), self.now()).await.expect("claimed")
+        self.store
+            .claim(limits(count_max, count_max), self.now())
+            .await
+            .expect("claimed")
     }
 
     async fn claim_one(&self) -> Claim {
@@ -143,7 +169,10 @@ impl Bench {
         match state {
             ActionState::Pending => return (org, id, 0),
             ActionState::Cancelled => {
-                assert_eq!(self.store.cancel(org, id, self.now()).await.expect("cancelled"), Levered::Done(state));
+                assert_eq!(
+                    self.store.cancel(org, id, self.now()).await.expect("cancelled"),
+                    Levered::Done(state)
+                );
                 return (org, id, 0);
             }
             _ => {}
@@ -151,8 +180,14 @@ impl Bench {
         let claim = self.claim_one().await;
         assert_eq!(claim.action, id, "earlier cases left nothing that is due");
         if state != ActionState::Running {
-            let record = Record { due_at: Some(self.now()), ..record(&claim, state, self.now()) };
-            assert_eq!(self.store.record(vec![record]).await.expect("recorded"), [Recorded::Done]);
+            let record = Record {
+                due_at: Some(self.now()),
+                ..record(&claim, state, self.now())
+            };
+            assert_eq!(
+                self.store.record(vec![record]).await.expect("recorded"),
+                [Recorded::Done]
+            );
         }
         assert_eq!(self.state(org, id).await, state);
         (org, id, claim.fence)
@@ -161,7 +196,12 @@ impl Bench {
     /// Takes an action out of the way of later cases.
     async fn finish(&self, org: OrgId, id: ActionId) {
         match self.state(org, id).await {
-            ActionState::Running => drop(self.store.abandon_leases(self.now(), Duration::ZERO).await.expect("ended")),
+            ActionState::Running => drop(
+                self.store
+                    .abandon_leases(self.now(), Duration::ZERO)
+                    .await
+                    .expect("ended"),
+            ),
             ActionState::Unknown => {}
             _ => drop(self.store.cancel(org, id, self.now()).await),
         }
@@ -178,10 +218,23 @@ pub async fn the_same_event_fifty_times_is_planned_once(b: &Bench) {
     assert_eq!(batch.iter().filter(|planned| **planned == Planned::New).count(), 1);
     let mut plans = tokio::task::JoinSet::new();
     for i in 0..50_u8 {
-        let (b, events): (Bench, Vec<PlannedEvent>) = (b.clone(), if i % 2 == 0 { vec![same(2), same(3)] } else { vec![same(3), same(2)] });
+        let (b, events): (Bench, Vec<PlannedEvent>) = (
+            b.clone(),
+            if i % 2 == 0 {
+                vec![same(2), same(3)]
+            } else {
+                vec![same(3), same(2)]
+            },
+        );
         plans.spawn(async move { b.plan(events).await });
     }
-    let new: usize = plans.join_all().await.iter().flatten().filter(|planned| **planned == Planned::New).count();
+    let new: usize = plans
+        .join_all()
+        .await
+        .iter()
+        .flatten()
+        .filter(|planned| **planned == Planned::New)
+        .count();
     assert_eq!(new, 2);
     assert_eq!(b.claim(1_000).await.len(), 3);
     b.store.abandon_leases(b.now(), LEASE * 1_000).await.expect("ended");
@@ -205,19 +258,31 @@ pub async fn a_dedupe_key_is_its_owners(b: &Bench) {
         with(&|event| event.series = 1),
     ];
     assert!(b.plan(siblings).await.iter().all(|planned| *planned == Planned::New));
-    assert_eq!(b.plan(vec![with(&|event| event.envelope.subject = Subject("another".into()))]).await, [Planned::Duplicate]);
+    assert_eq!(
+        b.plan(vec![with(&|event| event.envelope.subject = Subject("another".into()))])
+            .await,
+        [Planned::Duplicate]
+    );
 }
 
-/// Rule 8: the key is marked in the transaction that plans, so that a plan that fails leaves nothing behind that would make its event a duplicate.
+/// Rule 8: the key is marked in the transaction that plans, so that a plan that fails leaves
+/// nothing behind that would make its event a duplicate.
 pub async fn a_plan_that_fails_marks_nothing(b: &Bench) {
     let org = b.organisation().await;
     let twice = action();
     let events: Arc<[PlannedEvent]> = vec![event(org, 1, vec![twice.clone()]), event(org, 2, vec![twice])].into();
     let error = b.store.plan(events.clone()).await.expect_err("one id for two actions");
-    assert!(matches!(error, StoreError::Conflict { .. } | StoreError::Data { .. }), "{error}");
+    assert!(
+        matches!(error, StoreError::Conflict { .. } | StoreError::Data { .. }),
+        "{error}"
+    );
     assert_eq!(b.plan(vec![events[0].clone()]).await, [Planned::New]);
     let claim = b.claim_one().await;
-    assert_eq!(claim.idempotency_key.split(':').next(), Some(org.to_string().as_str()), "it begins with the organisation");
+    assert_eq!(
+        claim.idempotency_key.split(':').next(),
+        Some(org.to_string().as_str()),
+        "it begins with the organisation"
+    );
     b.finish(org, claim.action).await;
 }
 
@@ -225,23 +290,67 @@ pub async fn what_is_planned_is_what_is_claimed(b: &Bench) {
     let org = b.organisation().await;
     let (good, dead) = (
         action(),
-        PlannedAction { request: None, state: ActionState::Dead, cause: Some(Cause::TemplateFailed), detail: Some("to: undefined".into()), ..action() },
+        PlannedAction {
+            request: None,
+            state: ActionState::Dead,
+            cause: Some(Cause::TemplateFailed),
+            detail: Some("to: undefined".into()),
+            ..action()
+        },
     );
-    let planned = PlannedEvent { envelope: Envelope { hops: 2, ..envelope(org, 1) }, ..event(org, 1, vec![good.clone(), dead.clone()]) };
+    let planned = PlannedEvent {
+        envelope: Envelope {
+            hops: 2,
+            ..envelope(org, 1)
+        },
+        ..event(org, 1, vec![good.clone(), dead.clone()])
+    };
     b.plan(vec![planned.clone()]).await;
-    let stored = b.store.find_event(org, planned.envelope.id).await.expect("read").expect("there");
-    assert_eq!((stored.body, stored.body_bytes, stored.headers.len()), (Some(planned.body), 2, 1));
+    let stored = b
+        .store
+        .find_event(org, planned.envelope.id)
+        .await
+        .expect("read")
+        .expect("there");
+    assert_eq!(
+        (stored.body, stored.body_bytes, stored.headers.len()),
+        (Some(planned.body), 2, 1)
+    );
     let claims = b.claim(10).await;
     assert_eq!(claims.len(), 1, "a dead action is not claimed");
     let claim = &claims[0];
-    assert_eq!((claim.action, claim.org, claim.event, claim.kind, claim.hops), (good.id, org, planned.envelope.id, good.kind, 2));
-    assert_eq!((claim.request.clone(), claim.is_look_up, claim.fence, claim.first_sent_at), (good.request.expect("there"), false, 1, Some(b.now())));
+    assert_eq!(
+        (claim.action, claim.org, claim.event, claim.kind, claim.hops),
+        (good.id, org, planned.envelope.id, good.kind, 2)
+    );
+    assert_eq!(
+        (
+            claim.request.clone(),
+            claim.is_look_up,
+            claim.fence,
+            claim.first_sent_at
+        ),
+        (good.request.expect("there"), false, 1, Some(b.now()))
+    );
     assert_eq!(claim.lease_until, b.now() + LEASE);
     let attempts = b.store.list_attempts(org, good.id).await.expect("read");
-    assert_eq!((attempts.len(), attempts[0].started_at, attempts[0].ended_at), (1, b.now(), None));
+    assert_eq!(
+        (attempts.len(), attempts[0].started_at, attempts[0].ended_at),
+        (1, b.now(), None)
+    );
     let stored = b.action(org, dead.id).await;
-    assert_eq!((stored.state, stored.cause, stored.detail.as_deref()), (ActionState::Dead, Some(Cause::TemplateFailed), Some("to: undefined")));
-    assert_eq!(b.store.find_action(b.organisation().await, dead.id).await.expect("read"), None, "another organisation sees nothing");
+    assert_eq!(
+        (stored.state, stored.cause, stored.detail.as_deref()),
+        (ActionState::Dead, Some(Cause::TemplateFailed), Some("to: undefined"))
+    );
+    assert_eq!(
+        b.store
+            .find_action(b.organisation().await, dead.id)
+            .await
+            .expect("read"),
+        None,
+        "another organisation sees nothing"
+    );
     b.finish(org, good.id).await;
 }
 
@@ -263,17 +372,36 @@ pub async fn claims_rotate_over_organisations(b: &Bench) {
     assert_eq!(second.iter().filter(|claim| claim.org == late).count(), 1);
     two.retain(|id| second.iter().all(|claim| claim.action != *id));
     // One that may take nothing keeps its place; one that is deferred loses it until then.
-    let held = ClaimLimits { allowances: vec![(late, Provider::Twilio, 0)], ..limits(100, 10) };
-    assert!(b.store.claim(held, b.now()).await.expect("claimed").iter().all(|claim| claim.org != late));
+    let held = ClaimLimits {
+        allowances: vec![(late, Provider::Twilio, 0)],
+        ..limits(100, 10)
+    };
+    assert!(
+        b.store
+            .claim(held, b.now())
+            .await
+            .expect("claimed")
+            .iter()
+            .all(|claim| claim.org != late)
+    );
     let until = b.now() + SECOND * 10;
-    let deferred = ClaimLimits { deferred: vec![(late, Provider::Twilio, until), (flood, Provider::Twilio, until)], ..limits(100, 10) };
+    let deferred = ClaimLimits {
+        deferred: vec![(late, Provider::Twilio, until), (flood, Provider::Twilio, until)],
+        ..limits(100, 10)
+    };
     assert_eq!(b.store.claim(deferred, b.now()).await.expect("claimed").len(), 0);
     assert_eq!(b.claim(100).await.len(), 0);
     assert_eq!(b.store.next_due_at().await.expect("read"), Some(until));
     b.clock.set(until);
-    let limited = ClaimLimits { allowances: vec![(flood, Provider::Twilio, 1)], ..limits(100, 10) };
+    let limited = ClaimLimits {
+        allowances: vec![(flood, Provider::Twilio, 1)],
+        ..limits(100, 10)
+    };
     let third = b.store.claim(limited, b.now()).await.expect("claimed");
-    assert_eq!((third.len(), third.iter().filter(|claim| claim.action == two[0]).count()), (2, 1));
+    assert_eq!(
+        (third.len(), third.iter().filter(|claim| claim.action == two[0]).count()),
+        (2, 1)
+    );
     while !b.claim(100).await.is_empty() {}
     assert_eq!(b.store.next_due_at().await.expect("read"), None);
     b.store.abandon_leases(b.now(), LEASE * 1_000).await.expect("ended");
@@ -282,43 +410,89 @@ pub async fn claims_rotate_over_organisations(b: &Bench) {
 /// Rule 5: older ones end dead without an attempt, however many there are, and cost nobody a turn.
 pub async fn what_has_expired_is_dead_without_an_attempt(b: &Bench) {
     let org = b.organisation().await;
-    let expired: Vec<PlannedAction> = (0..60).map(|_| PlannedAction { expires_at: b.now() + SECOND, ..action() }).collect();
+    let expired: Vec<PlannedAction> = (0..60)
+        .map(|_| PlannedAction {
+            expires_at: b.now() + SECOND,
+            ..action()
+        })
+        .collect();
     let (alive, expired_id) = (action(), expired[0].id);
-    b.plan(vec![event(org, 1, expired), event(org, 2, vec![alive.clone()])]).await;
+    b.plan(vec![event(org, 1, expired), event(org, 2, vec![alive.clone()])])
+        .await;
     b.clock.advance(SECOND);
     let claims = b.store.claim(limits(2, 2), b.now()).await.expect("claimed");
     assert_eq!(claims.iter().map(|claim| claim.action).collect::<Vec<_>>(), [alive.id]);
     let stored = b.action(org, expired_id).await;
-    assert_eq!((stored.state, stored.cause, stored.attempts), (ActionState::Dead, Some(Cause::Expired), 0));
+    assert_eq!(
+        (stored.state, stored.cause, stored.attempts),
+        (ActionState::Dead, Some(Cause::Expired), 0)
+    );
     assert_eq!(b.store.list_attempts(org, expired_id).await.expect("read"), []);
     b.finish(org, alive.id).await;
     // A person revives it.
-    assert_eq!(b.store.retry(org, expired_id, b.now() + LEASE, b.now()).await.expect("retried"), Levered::Done(ActionState::Pending));
+    assert_eq!(
+        b.store
+            .retry(org, expired_id, b.now() + LEASE, b.now())
+            .await
+            .expect("retried"),
+        Levered::Done(ActionState::Pending)
+    );
     b.finish(org, expired_id).await;
 }
 
 /// Rule 1 (B4, B30): an ended lease is unknown, never pending; who was overtaken changes nothing.
 pub async fn an_ended_lease_is_unknown_and_its_worker_is_overtaken(b: &Bench) {
     let (org, id, fence) = b.in_state(ActionState::Running).await;
-    let late = Claim { fence, ..claim_like(org, id) };
+    let late = Claim {
+        fence,
+        ..claim_like(org, id)
+    };
     b.clock.advance(LEASE.checked_sub(SECOND).unwrap());
     assert_eq!(b.store.expire_leases(b.now(), SETTLE, 10).await.expect("looked"), 0);
     b.clock.advance(SECOND * 3);
     assert_eq!(b.store.expire_leases(b.now(), SETTLE, 10).await.expect("ended"), 1);
     let stored = b.action(org, id).await;
-    assert_eq!((stored.state, stored.cause, stored.attempts), (ActionState::Unknown, Some(Cause::LeaseEnded), 0));
-    assert_eq!(stored.due_at, b.now() - SECOND * 2 + SETTLE, "the lease's end and the time to settle");
-    assert_eq!(b.store.record(vec![record(&late, ActionState::Succeeded, b.now())]).await.expect("answered"), [Recorded::Superseded]);
+    assert_eq!(
+        (stored.state, stored.cause, stored.attempts),
+        (ActionState::Unknown, Some(Cause::LeaseEnded), 0)
+    );
+    assert_eq!(
+        stored.due_at,
+        b.now() - SECOND * 2 + SETTLE,
+        "the lease's end and the time to settle"
+    );
+    assert_eq!(
+        b.store
+            .record(vec![record(&late, ActionState::Succeeded, b.now())])
+            .await
+            .expect("answered"),
+        [Recorded::Superseded]
+    );
     assert_eq!(b.claim(10).await.len(), 0, "not before it has settled");
     b.clock.set(stored.due_at);
     let look_up = b.claim_one().await;
     assert_eq!((look_up.is_look_up, look_up.fence), (true, fence + 1));
-    assert_eq!(b.store.record(vec![record(&late, ActionState::Succeeded, b.now())]).await.expect("answered"), [Recorded::Superseded]);
+    assert_eq!(
+        b.store
+            .record(vec![record(&late, ActionState::Succeeded, b.now())])
+            .await
+            .expect("answered"),
+        [Recorded::Superseded]
+    );
     assert_eq!(b.state(org, id).await, ActionState::Running);
-    assert_eq!(b.store.record(vec![record(&look_up, ActionState::Succeeded, b.now())]).await.expect("answered"), [Recorded::Done]);
+    assert_eq!(
+        b.store
+            .record(vec![record(&look_up, ActionState::Succeeded, b.now())])
+            .await
+            .expect("answered"),
+        [Recorded::Done]
+    );
     let attempts = b.store.list_attempts(org, id).await.expect("read");
     assert_eq!(
-        attempts.iter().map(|attempt| (attempt.is_look_up, attempt.outcome.as_deref())).collect::<Vec<_>>(),
+        attempts
+            .iter()
+            .map(|attempt| (attempt.is_look_up, attempt.outcome.as_deref()))
+            .collect::<Vec<_>>(),
         [(false, Some("unknown")), (true, Some("tested"))]
     );
     assert!(attempts.iter().all(|attempt| attempt.ended_at.is_some()));
@@ -358,17 +532,49 @@ pub async fn an_id_that_another_action_holds_is_ambiguous(b: &Bench) {
     let org = b.organisation().await;
     b.due(org, 3).await;
     let claims = b.claim(3).await;
-    let with = |claim: &Claim, provider_ref: &str| Record { provider_ref: Some(provider_ref.into()), ..record(claim, ActionState::Succeeded, b.now()) };
-    let results = b.store.record(vec![with(&claims[0], "SM1"), with(&claims[1], "SM1"), with(&claims[2], "SM2")]).await.expect("recorded");
+    let with = |claim: &Claim, provider_ref: &str| Record {
+        provider_ref: Some(provider_ref.into()),
+        ..record(claim, ActionState::Succeeded, b.now())
+    };
+    let results = b
+        .store
+        .record(vec![
+            with(&claims[0], "SM1"),
+            with(&claims[1], "SM1"),
+            with(&claims[2], "SM2"),
+        ])
+        .await
+        .expect("recorded");
     assert_eq!(results, [Recorded::Done, Recorded::RefTaken, Recorded::Done]);
     let stored = b.action(org, claims[1].action).await;
-    assert_eq!((stored.state, stored.cause, stored.provider_ref), (ActionState::Unknown, Some(Cause::Ambiguous), None));
+    assert_eq!(
+        (stored.state, stored.cause, stored.provider_ref),
+        (ActionState::Unknown, Some(Cause::Ambiguous), None)
+    );
     let taken = |org, by| b.store.is_ref_taken(org, Provider::Twilio, "SM1", by);
     assert!(taken(org, claims[1].action).await.expect("read"));
-    assert!(!taken(org, claims[0].action).await.expect("read"), "its holder may have it");
-    assert!(!taken(b.organisation().await, claims[1].action).await.expect("read"), "an id of another organisation's account says nothing");
-    assert_eq!(b.store.settle(org, claims[1].action, "SM1", b.now()).await.expect("answered"), Levered::NotFrom(ActionState::Unknown));
-    assert_eq!(b.store.settle(org, claims[1].action, "SM3", b.now()).await.expect("answered"), Levered::Done(ActionState::Succeeded));
+    assert!(
+        !taken(org, claims[0].action).await.expect("read"),
+        "its holder may have it"
+    );
+    assert!(
+        !taken(b.organisation().await, claims[1].action).await.expect("read"),
+        "an id of another organisation's account says nothing"
+    );
+    assert_eq!(
+        b.store
+            .settle(org, claims[1].action, "SM1", b.now())
+            .await
+            .expect("answered"),
+        Levered::NotFrom(ActionState::Unknown)
+    );
+    assert_eq!(
+        b.store
+            .settle(org, claims[1].action, "SM3", b.now())
+            .await
+            .expect("answered"),
+        Levered::Done(ActionState::Succeeded)
+    );
 }
 
 /// Rule 6: a version that was saved while the attempt was under way lets the parked row go on.
@@ -398,13 +604,27 @@ pub async fn parked_actions_go_on_with_a_newer_credential_whichever_comes_first(
         let (org, id, fence) = b.in_state(ActionState::Running).await;
         save(org).await.expect("saved");
         save(org).await.expect("saved");
-        let parked = Record { credential_version: version, ..record(&Claim { fence, ..claim_like(org, id) }, ActionState::Parked, b.now()) };
+        let parked = Record {
+            credential_version: version,
+            ..record(
+                &Claim {
+                    fence,
+                    ..claim_like(org, id)
+                },
+                ActionState::Parked,
+                b.now(),
+            )
+        };
         assert_eq!(b.store.record(vec![parked]).await.expect("recorded"), [Recorded::Done]);
         if !saved_first {
             assert_eq!(b.state(org, id).await, ActionState::Parked);
             save(org).await.expect("saved");
         }
-        assert_eq!(b.state(org, id).await, expected, "version {version:?}, saved first: {saved_first}");
+        assert_eq!(
+            b.state(org, id).await,
+            expected,
+            "version {version:?}, saved first: {saved_first}"
+        );
         if expected == ActionState::Pending {
             assert_eq!(b.claim_one().await.action, id, "and it is due");
         }
@@ -414,33 +634,74 @@ pub async fn parked_actions_go_on_with_a_newer_credential_whichever_comes_first(
 
 pub async fn records_count_what_they_say(b: &Bench) {
     let (org, id, fence) = b.in_state(ActionState::Running).await;
-    let at = |fence, is_look_up| Claim { fence, is_look_up, first_sent_at: None, ..claim_like(org, id) };
+    let at = |fence, is_look_up| Claim {
+        fence,
+        is_look_up,
+        first_sent_at: None,
+        ..claim_like(org, id)
+    };
     let due = b.now() + SECOND;
-    let unknown = Record { due_at: Some(due), ..record(&at(fence, false), ActionState::Unknown, b.now()) };
+    let unknown = Record {
+        due_at: Some(due),
+        ..record(&at(fence, false), ActionState::Unknown, b.now())
+    };
     b.store.record(vec![unknown]).await.expect("recorded");
     assert_eq!(b.store.next_due_at().await.expect("read"), Some(due));
     b.clock.set(due);
     let sent_at = due - SECOND;
     for absences in 0..2 {
         let look_up = b.claim_one().await;
-        assert_eq!((look_up.attempts, look_up.look_ups, look_up.absences, look_up.first_sent_at), (1, absences, absences, Some(sent_at)));
-        let absent = Record { is_absence: true, counts: false, due_at: Some(b.now()), ..record(&look_up, ActionState::Unknown, b.now()) };
+        assert_eq!(
+            (
+                look_up.attempts,
+                look_up.look_ups,
+                look_up.absences,
+                look_up.first_sent_at
+            ),
+            (1, absences, absences, Some(sent_at))
+        );
+        let absent = Record {
+            is_absence: true,
+            counts: false,
+            due_at: Some(b.now()),
+            ..record(&look_up, ActionState::Unknown, b.now())
+        };
         b.store.record(vec![absent]).await.expect("recorded");
     }
     let look_up = b.claim_one().await;
-    let proved = Record { is_unsent: true, counts: false, due_at: Some(b.now()), ..record(&look_up, ActionState::Pending, b.now()) };
+    let proved = Record {
+        is_unsent: true,
+        counts: false,
+        due_at: Some(b.now()),
+        ..record(&look_up, ActionState::Pending, b.now())
+    };
     b.store.record(vec![proved]).await.expect("recorded");
     b.clock.advance(SECOND);
     let again = b.claim_one().await;
-    assert_eq!((again.is_look_up, again.attempts, again.look_ups, again.absences), (false, 1, 3, 0));
-    assert_eq!(again.first_sent_at, Some(b.now()), "a later look-up looks no further back than this send");
+    assert_eq!(
+        (again.is_look_up, again.attempts, again.look_ups, again.absences),
+        (false, 1, 3, 0)
+    );
+    assert_eq!(
+        again.first_sent_at,
+        Some(b.now()),
+        "a later look-up looks no further back than this send"
+    );
     b.finish(org, id).await;
 }
 
 /// Every state against every operation: what is not in `attempt`'s table does not happen.
 pub async fn every_state_meets_every_operation(b: &Bench) {
     use ActionState::*;
-    const OPERATIONS: [&str; 7] = ["claim", "record", "settle", "retry", "cancel", "it went out", "send again"];
+    const OPERATIONS: [&str; 7] = [
+        "claim",
+        "record",
+        "settle",
+        "retry",
+        "cancel",
+        "it went out",
+        "send again",
+    ];
     for state in ActionState::ALL {
         for operation in OPERATIONS {
             let (org, id, fence) = b.in_state(*state).await;
@@ -451,7 +712,14 @@ pub async fn every_state_meets_every_operation(b: &Bench) {
                     None
                 }
                 "record" => {
-                    let record = record(&Claim { fence, ..claim_like(org, id) }, Suppressed, now);
+                    let record = record(
+                        &Claim {
+                            fence,
+                            ..claim_like(org, id)
+                        },
+                        Suppressed,
+                        now,
+                    );
                     let result = b.store.record(vec![record]).await.expect("answered");
                     assert_eq!(result == [Recorded::Done], *state == Running, "{state} record");
                     None
@@ -473,10 +741,22 @@ pub async fn every_state_meets_every_operation(b: &Bench) {
             assert_eq!(b.state(org, id).await, expected, "{state}, {operation}");
             let moved = expected != *state || (operation, *state) == ("retry", Unknown);
             if let Some(levered) = levered {
-                assert_eq!(levered.expect("answered"), if moved { Levered::Done(expected) } else { Levered::NotFrom(*state) }, "{state}, {operation}");
+                assert_eq!(
+                    levered.expect("answered"),
+                    if moved {
+                        Levered::Done(expected)
+                    } else {
+                        Levered::NotFrom(*state)
+                    },
+                    "{state}, {operation}"
+                );
             }
             let stranger = b.organisation().await;
-            assert_eq!(b.store.cancel(stranger, id, now).await.expect("answered"), Levered::Absent, "another organisation's");
+            assert_eq!(
+                b.store.cancel(stranger, id, now).await.expect("answered"),
+                Levered::Absent,
+                "another organisation's"
+            );
             b.finish(org, id).await;
         }
     }
@@ -484,12 +764,24 @@ pub async fn every_state_meets_every_operation(b: &Bench) {
 
 pub async fn an_action_without_a_request_cannot_be_retried(b: &Bench) {
     let org = b.organisation().await;
-    let dead = PlannedAction { request: None, state: ActionState::Dead, cause: Some(Cause::TemplateFailed), ..action() };
+    let dead = PlannedAction {
+        request: None,
+        state: ActionState::Dead,
+        cause: Some(Cause::TemplateFailed),
+        ..action()
+    };
     b.plan(vec![event(org, 1, vec![dead.clone()])]).await;
-    assert_eq!(b.store.retry(org, dead.id, b.now() + LEASE, b.now()).await.expect("answered"), Levered::NotFrom(ActionState::Dead));
+    assert_eq!(
+        b.store
+            .retry(org, dead.id, b.now() + LEASE, b.now())
+            .await
+            .expect("answered"),
+        Levered::NotFrom(ActionState::Dead)
+    );
 }
 
-/// A28: writers and readers at once, and nobody is told that the database is busy. A21: callers that go away break nothing.
+/// A28: writers and readers at once, and nobody is told that the database is busy. A21: callers
+/// that go away break nothing.
 pub async fn many_at_once_are_never_busy(b: &Bench) {
     let org = b.organisation().await;
     let mut tasks = tokio::task::JoinSet::new();
@@ -501,7 +793,14 @@ pub async fn many_at_once_are_never_busy(b: &Bench) {
                 event.envelope.dedupe_key.0[1] = j;
                 b.store.plan(vec![event].into()).await.expect("planned");
                 let now = b.now();
-                let records = b.store.claim(limits(2, 2), now).await.expect("claimed").iter().map(|claim| record(claim, ActionState::Succeeded, now)).collect();
+                let records = b
+                    .store
+                    .claim(limits(2, 2), now)
+                    .await
+                    .expect("claimed")
+                    .iter()
+                    .map(|claim| record(claim, ActionState::Succeeded, now))
+                    .collect();
                 b.store.record(records).await.expect("recorded");
                 b.store.ledger_state().await.expect("read");
                 // Begun and left.
@@ -511,7 +810,10 @@ pub async fn many_at_once_are_never_busy(b: &Bench) {
     }
     tasks.join_all().await;
     let left = b.claim(1_000).await;
-    let records = left.iter().map(|claim| record(claim, ActionState::Succeeded, b.now())).collect();
+    let records = left
+        .iter()
+        .map(|claim| record(claim, ActionState::Succeeded, b.now()))
+        .collect();
     b.store.record(records).await.expect("recorded");
     let state = b.store.ledger_state().await.expect("read");
     assert_eq!(state.oldest_due_at, [], "all two hundred are done");

@@ -1,4 +1,5 @@
-//! The contract of `EventQueue`, sentence by sentence. A backend implements [`Backend`] and calls [`run`].
+//! The contract of `EventQueue`, sentence by sentence. A backend implements [`Backend`] and calls
+//! [`run`].
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,7 +21,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { bytes_max: 256 << 20, event_bytes_max: 1 << 20 }
+        Self {
+            bytes_max: 256 << 20,
+            event_bytes_max: 1 << 20,
+        }
     }
 }
 
@@ -105,7 +109,9 @@ pub fn delivered(delivery: &Delivery) -> &Envelope {
 pub async fn take(deliveries: &mut Box<dyn Deliveries>, count: usize) -> Vec<Delivery> {
     let mut taken = Vec::new();
     while taken.len() < count {
-        let batch = within(deliveries.next_batch(count - taken.len())).await.expect("a batch");
+        let batch = within(deliveries.next_batch(count - taken.len()))
+            .await
+            .expect("a batch");
         assert!(!batch.is_empty(), "the queue ended after {} of {count}", taken.len());
         taken.extend(batch);
     }
@@ -147,13 +153,18 @@ async fn a_confirmed_event_survives_a_crash_at_once(backend: &dyn Backend) {
 async fn concurrent_publishes_are_all_delivered_once(backend: &dyn Backend) {
     let queue = backend.open(Limits::default()).await;
     let org = OrgId::generate();
-    let events: Vec<_> = (0..500).map(|index| event(org, &format!("call-{index}"), vec![b'x'; 1 + index * 7])).collect();
+    let events: Vec<_> = (0..500)
+        .map(|index| event(org, &format!("call-{index}"), vec![b'x'; 1 + index * 7]))
+        .collect();
     let results = futures_util::future::join_all(events.iter().map(|event| queue.publish(event))).await;
     assert!(results.iter().all(Result::is_ok));
     let mut deliveries = queue.consume().await.unwrap();
     let got: Vec<_> = ids(&take(&mut deliveries, 500).await);
     assert_eq!(got.iter().collect::<HashSet<_>>().len(), 500);
-    assert_eq!(got.into_iter().collect::<HashSet<_>>(), events.iter().map(id_of).collect());
+    assert_eq!(
+        got.into_iter().collect::<HashSet<_>>(),
+        events.iter().map(id_of).collect()
+    );
 }
 
 async fn a_subject_keeps_its_order(backend: &dyn Backend) {
@@ -163,7 +174,10 @@ async fn a_subject_keeps_its_order(backend: &dyn Backend) {
         let queue = queue.clone();
         async move {
             for n in 0..40 {
-                queue.publish(&event(org, &format!("call-{call}"), format!("{n}"))).await.unwrap();
+                queue
+                    .publish(&event(org, &format!("call-{call}"), format!("{n}")))
+                    .await
+                    .unwrap();
             }
         }
     }));
@@ -171,8 +185,17 @@ async fn a_subject_keeps_its_order(backend: &dyn Backend) {
     let ((), got) = tokio::join!(async { drop(calls.await) }, take(&mut deliveries, 320));
     for call in 0..8 {
         let subject = format!("call-{call}");
-        let order: Vec<_> = got.iter().map(delivered).filter(|event| *event.subject.0 == *subject).map(|event| event.body.clone()).collect();
-        assert_eq!(order, (0..40).map(|n| Bytes::from(n.to_string())).collect::<Vec<_>>(), "{subject}");
+        let order: Vec<_> = got
+            .iter()
+            .map(delivered)
+            .filter(|event| *event.subject.0 == *subject)
+            .map(|event| event.body.clone())
+            .collect();
+        assert_eq!(
+            order,
+            (0..40).map(|n| Bytes::from(n.to_string())).collect::<Vec<_>>(),
+            "{subject}"
+        );
     }
 }
 
@@ -217,7 +240,11 @@ async fn unacked_events_come_back_after_a_reopening(backend: &dyn Backend) {
     let mut deliveries = queue.consume().await.unwrap();
     let again = take(&mut deliveries, 4).await;
     assert_eq!(ids(&again), published[2..]);
-    assert_eq!(tags(&again), tags(&got[2..]), "tags are the backend's names, the same after a restart");
+    assert_eq!(
+        tags(&again),
+        tags(&got[2..]),
+        "tags are the backend's names, the same after a restart"
+    );
 }
 
 async fn acks_come_in_any_order_and_twice(backend: &dyn Backend) {
@@ -301,7 +328,12 @@ async fn a_batch_is_no_larger_than_asked_for(backend: &dyn Backend) {
 }
 
 async fn a_full_queue_refuses_and_goes_on_when_acked(backend: &dyn Backend) {
-    let queue = backend.open(Limits { bytes_max: 100_000, ..Limits::default() }).await;
+    let queue = backend
+        .open(Limits {
+            bytes_max: 100_000,
+            ..Limits::default()
+        })
+        .await;
     let mut taken = 0;
     let refusal = loop {
         // Each from an organisation of its own, so that it is the queue that is full.
@@ -311,7 +343,10 @@ async fn a_full_queue_refuses_and_goes_on_when_acked(backend: &dyn Backend) {
         }
         assert!(taken < 26, "it took more than its limit");
     };
-    assert!(matches!(refusal, PublishError::Full { bytes_max: 100_000, bytes } if bytes <= 100_000), "{refusal}");
+    assert!(
+        matches!(refusal, PublishError::Full { bytes_max: 100_000, bytes } if bytes <= 100_000),
+        "{refusal}"
+    );
     assert!(taken >= 20, "it took only {taken}");
     let mut deliveries = queue.consume().await.unwrap();
     let got = take(&mut deliveries, taken).await;
@@ -321,7 +356,10 @@ async fn a_full_queue_refuses_and_goes_on_when_acked(backend: &dyn Backend) {
 }
 
 async fn one_organisation_cannot_take_more_than_its_share(backend: &dyn Backend) {
-    let limits = Limits { bytes_max: 200_000, ..Limits::default() };
+    let limits = Limits {
+        bytes_max: 200_000,
+        ..Limits::default()
+    };
     let queue = backend.open(limits).await;
     let (flood, other) = (OrgId::generate(), OrgId::generate());
     let mut taken = 0;
@@ -331,29 +369,60 @@ async fn one_organisation_cannot_take_more_than_its_share(backend: &dyn Backend)
             Err(refusal) => break refusal,
         }
     };
-    assert!(matches!(refusal, PublishError::OverShare { org, .. } if org == flood), "{refusal}");
-    assert!(queue.state().bytes > 100_000 && queue.state().bytes < 106_000, "it may take half: {}", queue.state().bytes);
-    queue.publish(&event(other, "call", vec![b'x'; 2000])).await.expect("others go on");
+    assert!(
+        matches!(refusal, PublishError::OverShare { org, .. } if org == flood),
+        "{refusal}"
+    );
+    assert!(
+        queue.state().bytes > 100_000 && queue.state().bytes < 106_000,
+        "it may take half: {}",
+        queue.state().bytes
+    );
+    queue
+        .publish(&event(other, "call", vec![b'x'; 2000]))
+        .await
+        .expect("others go on");
     // The share is known again after a restart.
     queue.close().await;
     let queue = backend.open(limits).await;
-    assert!(matches!(queue.publish(&event(flood, "call", "x")).await, Err(PublishError::OverShare { .. })));
+    assert!(matches!(
+        queue.publish(&event(flood, "call", "x")).await,
+        Err(PublishError::OverShare { .. })
+    ));
     queue.publish(&event(other, "call", "x")).await.expect("others go on");
     let mut deliveries = queue.consume().await.unwrap();
     let got = take(&mut deliveries, taken).await;
     deliveries.ack(&tags(&got)).await.unwrap();
-    queue.publish(&event(flood, "call", "x")).await.expect("what was acked is no longer held");
+    queue
+        .publish(&event(flood, "call", "x"))
+        .await
+        .expect("what was acked is no longer held");
 }
 
 async fn the_largest_event_fits_and_one_byte_more_does_not(backend: &dyn Backend) {
     let event_bytes_max = 64 << 10;
-    let queue = backend.open(Limits { event_bytes_max, ..Limits::default() }).await;
+    let queue = backend
+        .open(Limits {
+            event_bytes_max,
+            ..Limits::default()
+        })
+        .await;
     let org = OrgId::generate();
     let around = hookswitch::queue::encoded_bytes_max(event(org, "call", Bytes::new()).envelope());
     let largest = event(org, "call", vec![b'x'; event_bytes_max - around]);
     queue.publish(&largest).await.expect("at the limit");
-    let refusal = queue.publish(&event(org, "call", vec![b'x'; event_bytes_max - around + 1])).await.unwrap_err();
-    assert!(matches!(refusal, PublishError::TooLarge { bytes, bytes_max } if bytes == event_bytes_max + 1 && bytes_max == event_bytes_max), "{refusal}");
+    let refusal = queue
+        .publish(&event(org, "call", vec![b'x'; event_bytes_max - around + 1]))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            refusal,
+            PublishError::TooLarge { bytes, bytes_max }
+                if bytes == event_bytes_max + 1 && bytes_max == event_bytes_max
+        ),
+        "{refusal}"
+    );
     let mut deliveries = queue.consume().await.unwrap();
     assert_eq!(take(&mut deliveries, 1).await[0].event.as_ref(), Ok(largest.envelope()));
     assert_eq!(queue.state().events, 1);
@@ -364,7 +433,10 @@ async fn a_closed_queue_refuses_and_ends_its_consumer(backend: &dyn Backend) {
     let mut deliveries = queue.consume().await.unwrap();
     let (batch, ()) = tokio::join!(within(deliveries.next_batch(10)), queue.close());
     assert!(batch.unwrap().is_empty());
-    assert!(matches!(queue.publish(&event(OrgId::generate(), "call", "x")).await, Err(PublishError::Closed)));
+    assert!(matches!(
+        queue.publish(&event(OrgId::generate(), "call", "x")).await,
+        Err(PublishError::Closed)
+    ));
     assert!(deliveries.next_batch(1).await.unwrap().is_empty());
     queue.close().await;
 }
@@ -377,7 +449,11 @@ async fn what_cannot_be_decoded_costs_only_itself(backend: &dyn Backend) {
     let mut deliveries = queue.consume().await.unwrap();
     let got = take(&mut deliveries, 5).await;
     assert!(got[2].event.is_err());
-    let sound: Vec<_> = got.iter().filter_map(|delivery| delivery.event.as_ref().ok()).map(|event| event.id).collect();
+    let sound: Vec<_> = got
+        .iter()
+        .filter_map(|delivery| delivery.event.as_ref().ok())
+        .map(|event| event.id)
+        .collect();
     assert_eq!(sound, published);
     deliveries.ack(&tags(&got)).await.unwrap();
     assert_eq!(queue.state().events, 0);
@@ -385,7 +461,14 @@ async fn what_cannot_be_decoded_costs_only_itself(backend: &dyn Backend) {
 
 async fn the_state_counts_what_is_not_acked(backend: &dyn Backend) {
     let queue = backend.open(Limits::default()).await;
-    assert_eq!((queue.state().events, queue.state().bytes, queue.state().oldest_received_at), (0, 0, None));
+    assert_eq!(
+        (
+            queue.state().events,
+            queue.state().bytes,
+            queue.state().oldest_received_at
+        ),
+        (0, 0, None)
+    );
     for second in [100, 50, 200] {
         let mut envelope = event(OrgId::generate(), "call", "x").into_envelope();
         envelope.received_at = Timestamp::from_seconds(second);
@@ -401,7 +484,10 @@ async fn the_state_counts_what_is_not_acked(backend: &dyn Backend) {
     drop(deliveries);
     queue.close().await;
     let queue = backend.open(Limits::default()).await;
-    assert_eq!((queue.state().events, queue.state().bytes, oldest(&queue)), (2, bytes, Some(50)));
+    assert_eq!(
+        (queue.state().events, queue.state().bytes, oldest(&queue)),
+        (2, bytes, Some(50))
+    );
 }
 
 async fn ten_thousand_events_go_through(backend: &dyn Backend) {
@@ -412,7 +498,10 @@ async fn ten_thousand_events_go_through(backend: &dyn Backend) {
         let queue = queue.clone();
         async move {
             for n in 0..EVENTS / 100 {
-                queue.publish(&event(org, &format!("call-{sender}"), vec![b'x'; 100 + n])).await.unwrap();
+                queue
+                    .publish(&event(org, &format!("call-{sender}"), vec![b'x'; 100 + n]))
+                    .await
+                    .unwrap();
             }
         }
     }));

@@ -1,7 +1,11 @@
-//! The contract of `store::Store`: each test takes an empty store and its clock, and uses public API only. `store_suite!` hands them to a dialect.
+//! The contract of `store::Store`: each test takes an empty store and its clock, and uses public
+//! API only. `store_suite!` hands them to a dialect.
 
 use hookswitch::{
-    domain::{Endpoint, EndpointId, ManualClock, OrgId, Provider, Rule, RuleId, RuleSpec, SealedBytes, SecretId, Source, Timestamp},
+    domain::{
+        Endpoint, EndpointId, ManualClock, OrgId, Provider, Rule, RuleId, RuleSpec, SealedBytes, SecretId, Source,
+        Timestamp,
+    },
     store::{
         Store, StoreError,
         audit::AuditEntry,
@@ -11,27 +15,38 @@ use hookswitch::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// Makes one test of each contract test, over `$open`: an async function that returns `(Opened, Arc<dyn Store>, Arc<ManualClock>)`,
-/// or `None` where the backend's server is not there and that was said.
+/// Makes one test of each contract test, over `$open`: an async function that returns
+/// `(Opened, Arc<dyn Store>, Arc<ManualClock>)`, or `None` where the backend's server is not there
+/// and that was said.
 #[macro_export]
 macro_rules! store_suite {
     ($open:path) => {
         $crate::store_suite!($open, store:
-            organisations_are_created_once_and_paged, a_save_keeps_the_integration_and_counts_up, an_erased_credential_keeps_its_row_only,
-            health_is_compare_and_swap_on_the_version, a_use_is_noted_once_a_minute, credentials_are_limited, endpoints_are_paged_and_deleted_once,
-            secrets_overlap_while_one_is_rotated, secrets_are_limited_to_what_is_valid, the_organisations_own_secrets_are_replaced,
-            secrets_of_another_owner_are_refused, rules_are_compare_and_swap, of_fifty_updates_of_one_version_one_wins, rules_are_loaded_by_change,
-            a_change_and_its_entry_are_one, the_version_counts_changes_only, another_organisation_sees_nothing, text_comes_back_whole_or_is_refused);
+            organisations_are_created_once_and_paged, a_save_keeps_the_integration_and_counts_up,
+            an_erased_credential_keeps_its_row_only,
+            health_is_compare_and_swap_on_the_version, a_use_is_noted_once_a_minute, credentials_are_limited,
+            endpoints_are_paged_and_deleted_once,
+            secrets_overlap_while_one_is_rotated, secrets_are_limited_to_what_is_valid,
+            the_organisations_own_secrets_are_replaced,
+            secrets_of_another_owner_are_refused, rules_are_compare_and_swap, of_fifty_updates_of_one_version_one_wins,
+            rules_are_loaded_by_change,
+            a_change_and_its_entry_are_one, the_version_counts_changes_only, another_organisation_sees_nothing,
+            text_comes_back_whole_or_is_refused);
         $crate::store_suite!($open, store_routes:
-            proof_moves_a_stale_claim, released_claims_are_gone, a_twilio_number_belongs_to_its_account, a_vapi_number_is_one_by_itself_and_by_its_id,
+            proof_moves_a_stale_claim, released_claims_are_gone, a_twilio_number_belongs_to_its_account,
+            a_vapi_number_is_one_by_itself_and_by_its_id,
             fifty_proofs_at_once_leave_one_holder, claims_are_paged);
         $crate::store_suite!($open, store_grants:
-            a_connection_is_written_whole_or_not_at_all, a_lease_has_one_holder_and_a_fence_that_counts_up, a_refresh_is_compare_and_swap_under_its_lease,
-            a_refresh_that_cannot_recover_parks_and_a_new_token_resumes, refreshes_come_due_in_order, a_consent_is_taken_once,
+            a_connection_is_written_whole_or_not_at_all, a_lease_has_one_holder_and_a_fence_that_counts_up,
+            a_refresh_is_compare_and_swap_under_its_lease,
+            a_refresh_that_cannot_recover_parks_and_a_new_token_resumes, refreshes_come_due_in_order,
+            a_consent_is_taken_once,
             consents_end_and_are_limited, a_managed_assistant_is_written_under_its_lease);
         $crate::store_suite!($open, store_ledger:
-            a_newer_credential_makes_parked_actions_due, an_erased_credential_parks_what_has_not_gone_out, history_is_paged_and_filtered,
-            rejections_are_a_ring, a_lowered_limit_of_rejections_is_reached, writers_and_readers_never_meet_a_busy_database,
+            a_newer_credential_makes_parked_actions_due, an_erased_credential_parks_what_has_not_gone_out,
+            history_is_paged_and_filtered,
+            rejections_are_a_ring, a_lowered_limit_of_rejections_is_reached,
+            writers_and_readers_never_meet_a_busy_database,
             aborted_writes_leave_a_store_that_writes);
     };
     ($open:path, $file:ident: $($test:ident),+ $(,)?) => {
@@ -48,12 +63,23 @@ macro_rules! store_suite {
 }
 
 pub fn entry(org: OrgId, verb: &'static str) -> AuditEntry {
-    AuditEntry { org, at: Timestamp::from_seconds(5), actor: "user-7".into(), verb, target_kind: "credential", target_id: "x".into(), fields: vec!["name"] }
+    AuditEntry {
+        org,
+        at: Timestamp::from_seconds(5),
+        actor: "user-7".into(),
+        verb,
+        target_kind: "credential",
+        target_id: "x".into(),
+        fields: vec!["name"],
+    }
 }
 
 pub async fn org(store: &Arc<dyn Store>) -> OrgId {
     let id = OrgId::generate();
-    store.create_organisation(id, "Ærø ☎", entry(id, "create")).await.expect("an organisation");
+    store
+        .create_organisation(id, "Ærø ☎", entry(id, "create"))
+        .await
+        .expect("an organisation");
     id
 }
 
@@ -78,7 +104,15 @@ pub fn credential(org: OrgId, provider: Provider, name: &str, sealed_text: &str)
 }
 
 pub(super) fn secret(org: OrgId, endpoint: Option<EndpointId>) -> NewSecret {
-    NewSecret { id: SecretId::generate(), org, endpoint, source: Source::Vapi, plan: "{}".into(), sealed: sealed("s"), last_four: Some("abcd".into()) }
+    NewSecret {
+        id: SecretId::generate(),
+        org,
+        endpoint,
+        source: Source::Vapi,
+        plan: "{}".into(),
+        sealed: sealed("s"),
+        last_four: Some("abcd".into()),
+    }
 }
 
 fn endpoint(org: OrgId) -> Endpoint {
@@ -96,14 +130,22 @@ fn endpoint(org: OrgId) -> Endpoint {
 
 pub fn spec(name: &str) -> RuleSpec {
     serde_json::from_value(serde_json::json!({
-        "name": name, "source": "vapi", "event_type": "end-of-call-report", "action": "http.post", "parameters": {"destination": "crm"}
+        "name": name, "source": "vapi", "event_type": "end-of-call-report", "action": "http.post",
+        "parameters": {"destination": "crm"}
     }))
     .expect("a rule")
 }
 
 pub fn rule(org: OrgId, name: &str) -> Rule {
     let at = Timestamp::from_seconds(4);
-    Rule { id: RuleId::generate(), org, spec: spec(name), version: 1, created_at: at, updated_at: at }
+    Rule {
+        id: RuleId::generate(),
+        org,
+        spec: spec(name),
+        version: 1,
+        created_at: at,
+        updated_at: at,
+    }
 }
 
 fn is_conflict<T>(result: &Result<T, StoreError>) -> bool {
@@ -115,60 +157,173 @@ pub async fn organisations_are_created_once_and_paged(store: &Arc<dyn Store>, _:
     for _ in 0..5 {
         all.push(org(store).await);
     }
-    assert!(is_conflict(&store.create_organisation(all[0], "again", entry(all[0], "create")).await));
-    let found = store.find_organisation(all[0]).await.expect("a look").expect("it is there");
+    assert!(is_conflict(
+        &store
+            .create_organisation(all[0], "again", entry(all[0], "create"))
+            .await
+    ));
+    let found = store
+        .find_organisation(all[0])
+        .await
+        .expect("a look")
+        .expect("it is there");
     assert_eq!((found.name.as_str(), found.is_active), ("Ærø ☎", true));
     assert_eq!(store.find_organisation(OrgId::generate()).await.expect("a look"), None);
-    let first: Vec<_> = store.list_organisations(None, 3).await.expect("a page").iter().map(|o| o.id).collect();
-    let rest: Vec<_> = store.list_organisations(first.last().copied(), 3).await.expect("a page").iter().map(|o| o.id).collect();
+    let first: Vec<_> = store
+        .list_organisations(None, 3)
+        .await
+        .expect("a page")
+        .iter()
+        .map(|o| o.id)
+        .collect();
+    let rest: Vec<_> = store
+        .list_organisations(first.last().copied(), 3)
+        .await
+        .expect("a page")
+        .iter()
+        .map(|o| o.id)
+        .collect();
     assert_eq!([first, rest].concat(), all);
     assert_eq!(store.list_organisations(None, 0).await.expect("a page"), []);
 }
 
 pub async fn a_save_keeps_the_integration_and_counts_up(store: &Arc<dyn Store>, clock: &ManualClock) {
     let org = org(store).await;
-    let first = store.save_credential(credential(org, Provider::Twilio, "", "one"), entry(org, "connect")).await.expect("saved");
+    let first = store
+        .save_credential(credential(org, Provider::Twilio, "", "one"), entry(org, "connect"))
+        .await
+        .expect("saved");
     assert_eq!((first.version, first.is_active, first.last_used_at), (1, true, None));
     let used = Timestamp::from_seconds(9);
     store.touch_credential(org, first.id, used).await.expect("noted");
-    let failing =
-        CredentialHealth { state: "failing".into(), cause: Some("credential_refused".into()), first_failed_at: Some(used), ..CredentialHealth::default() };
-    assert!(store.record_credential_health(org, first.id, 1, failing, None).await.expect("recorded"));
+    let failing = CredentialHealth {
+        state: "failing".into(),
+        cause: Some("credential_refused".into()),
+        first_failed_at: Some(used),
+        ..CredentialHealth::default()
+    };
+    assert!(
+        store
+            .record_credential_health(org, first.id, 1, failing, None)
+            .await
+            .expect("recorded")
+    );
     clock.advance(Duration::from_mins(1));
-    let second = store.save_credential(NewCredential { verified_at: None, ..credential(org, Provider::Twilio, "", "two") }, entry(org, "connect"));
+    let second = store.save_credential(
+        NewCredential {
+            verified_at: None,
+            ..credential(org, Provider::Twilio, "", "two")
+        },
+        entry(org, "connect"),
+    );
     let second = second.await.expect("saved");
-    assert_eq!((second.id, second.created_at, second.version), (first.id, first.created_at, 2));
-    assert_eq!((second.sealed.clone(), second.last_used_at, second.last_verified_at), (Some(sealed("two")), Some(used), None));
-    assert_eq!(second.health, CredentialHealth { state: "connected".into(), ..CredentialHealth::default() });
+    assert_eq!(
+        (second.id, second.created_at, second.version),
+        (first.id, first.created_at, 2)
+    );
+    assert_eq!(
+        (second.sealed.clone(), second.last_used_at, second.last_verified_at),
+        (Some(sealed("two")), Some(used), None)
+    );
+    assert_eq!(
+        second.health,
+        CredentialHealth {
+            state: "connected".into(),
+            ..CredentialHealth::default()
+        }
+    );
     assert!(second.updated_at > first.updated_at);
-    assert_eq!(store.find_credential(org, Provider::Twilio, "").await.expect("a look"), Some(second));
-    assert_eq!(store.find_credential(org, Provider::Twilio, "other").await.expect("a look"), None);
-    assert_eq!(store.find_credential(org, Provider::Vapi, "").await.expect("a look"), None);
+    assert_eq!(
+        store.find_credential(org, Provider::Twilio, "").await.expect("a look"),
+        Some(second)
+    );
+    assert_eq!(
+        store
+            .find_credential(org, Provider::Twilio, "other")
+            .await
+            .expect("a look"),
+        None
+    );
+    assert_eq!(
+        store.find_credential(org, Provider::Vapi, "").await.expect("a look"),
+        None
+    );
 }
 
 pub async fn an_erased_credential_keeps_its_row_only(store: &Arc<dyn Store>, _: &ManualClock) {
     let org = org(store).await;
-    assert!(!store.erase_credential(org, Provider::Vapi, "", entry(org, "erase")).await.expect("nothing to erase"));
-    let saved = store.save_credential(credential(org, Provider::Vapi, "", "one"), entry(org, "connect")).await.expect("saved");
-    assert!(store.erase_credential(org, Provider::Vapi, "", entry(org, "erase")).await.expect("erased"));
-    assert!(!store.erase_credential(org, Provider::Vapi, "", entry(org, "erase")).await.expect("erased before"));
+    assert!(
+        !store
+            .erase_credential(org, Provider::Vapi, "", entry(org, "erase"))
+            .await
+            .expect("nothing to erase")
+    );
+    let saved = store
+        .save_credential(credential(org, Provider::Vapi, "", "one"), entry(org, "connect"))
+        .await
+        .expect("saved");
+    assert!(
+        store
+            .erase_credential(org, Provider::Vapi, "", entry(org, "erase"))
+            .await
+            .expect("erased")
+    );
+    assert!(
+        !store
+            .erase_credential(org, Provider::Vapi, "", entry(org, "erase"))
+            .await
+            .expect("erased before")
+    );
     let row = &store.list_credentials(org).await.expect("a list")[0];
-    assert_eq!((row.id, row.is_active, &row.sealed, &row.last_four), (saved.id, false, &None, &None));
-    assert_eq!((row.health.state.as_str(), row.account_fingerprint.as_deref()), ("not_connected", Some("f00d")));
-    let late = CredentialHealth { state: "failing".into(), ..CredentialHealth::default() };
-    assert!(!store.record_credential_health(org, saved.id, saved.version, late, None).await.expect("a late answer"), "an erased one cannot fail");
-    let again = store.save_credential(credential(org, Provider::Vapi, "", "two"), entry(org, "connect")).await.expect("saved");
-    assert_eq!((again.id, again.version, again.is_active), (saved.id, saved.version + 1, true));
     assert_eq!(
-        store.list_audit(org, None, 10).await.expect("audit").iter().map(|e| e.verb.as_str()).collect::<Vec<_>>(),
+        (row.id, row.is_active, &row.sealed, &row.last_four),
+        (saved.id, false, &None, &None)
+    );
+    assert_eq!(
+        (row.health.state.as_str(), row.account_fingerprint.as_deref()),
+        ("not_connected", Some("f00d"))
+    );
+    let late = CredentialHealth {
+        state: "failing".into(),
+        ..CredentialHealth::default()
+    };
+    assert!(
+        !store
+            .record_credential_health(org, saved.id, saved.version, late, None)
+            .await
+            .expect("a late answer"),
+        "an erased one cannot fail"
+    );
+    let again = store
+        .save_credential(credential(org, Provider::Vapi, "", "two"), entry(org, "connect"))
+        .await
+        .expect("saved");
+    assert_eq!(
+        (again.id, again.version, again.is_active),
+        (saved.id, saved.version + 1, true)
+    );
+    assert_eq!(
+        store
+            .list_audit(org, None, 10)
+            .await
+            .expect("audit")
+            .iter()
+            .map(|e| e.verb.as_str())
+            .collect::<Vec<_>>(),
         ["connect", "erase", "connect", "create"]
     );
 }
 
 pub async fn health_is_compare_and_swap_on_the_version(store: &Arc<dyn Store>, _: &ManualClock) {
     let org = org(store).await;
-    let one = store.save_credential(credential(org, Provider::Twilio, "", "one"), entry(org, "connect")).await.expect("saved");
-    let two = store.save_credential(credential(org, Provider::Twilio, "", "two"), entry(org, "connect")).await.expect("saved");
+    let one = store
+        .save_credential(credential(org, Provider::Twilio, "", "one"), entry(org, "connect"))
+        .await
+        .expect("saved");
+    let two = store
+        .save_credential(credential(org, Provider::Twilio, "", "two"), entry(org, "connect"))
+        .await
+        .expect("saved");
     let at = Some(Timestamp::from_seconds(50));
     let failing = CredentialHealth {
         state: "needs_reconnecting".into(),
@@ -178,23 +333,73 @@ pub async fn health_is_compare_and_swap_on_the_version(store: &Arc<dyn Store>, _
         checked_at: at,
         first_failed_at: at,
     };
-    assert!(!store.record_credential_health(org, one.id, one.version, failing.clone(), None).await.expect("an old answer"), "a 401 of the old key");
-    assert_eq!(store.find_credential(org, Provider::Twilio, "").await.expect("a look").expect("there").health.state, "connected");
-    assert!(store.record_credential_health(org, two.id, two.version, failing.clone(), None).await.expect("recorded"));
-    let row = store.find_credential(org, Provider::Twilio, "").await.expect("a look").expect("there");
-    assert_eq!((row.health, row.last_verified_at), (failing, Some(Timestamp::from_seconds(7))));
-    let good = CredentialHealth { state: "connected".into(), checked_at: at, ..CredentialHealth::default() };
-    assert!(store.record_credential_health(org, two.id, two.version, good.clone(), at).await.expect("recorded"));
-    let row = store.find_credential(org, Provider::Twilio, "").await.expect("a look").expect("there");
+    assert!(
+        !store
+            .record_credential_health(org, one.id, one.version, failing.clone(), None)
+            .await
+            .expect("an old answer"),
+        "a 401 of the old key"
+    );
+    assert_eq!(
+        store
+            .find_credential(org, Provider::Twilio, "")
+            .await
+            .expect("a look")
+            .expect("there")
+            .health
+            .state,
+        "connected"
+    );
+    assert!(
+        store
+            .record_credential_health(org, two.id, two.version, failing.clone(), None)
+            .await
+            .expect("recorded")
+    );
+    let row = store
+        .find_credential(org, Provider::Twilio, "")
+        .await
+        .expect("a look")
+        .expect("there");
+    assert_eq!(
+        (row.health, row.last_verified_at),
+        (failing, Some(Timestamp::from_seconds(7)))
+    );
+    let good = CredentialHealth {
+        state: "connected".into(),
+        checked_at: at,
+        ..CredentialHealth::default()
+    };
+    assert!(
+        store
+            .record_credential_health(org, two.id, two.version, good.clone(), at)
+            .await
+            .expect("recorded")
+    );
+    let row = store
+        .find_credential(org, Provider::Twilio, "")
+        .await
+        .expect("a look")
+        .expect("there");
     assert_eq!((row.health, row.last_verified_at, row.version), (good, at, two.version));
 }
 
 pub async fn a_use_is_noted_once_a_minute(store: &Arc<dyn Store>, _: &ManualClock) {
     let org = org(store).await;
-    let saved = store.save_credential(credential(org, Provider::Twilio, "", "one"), entry(org, "connect")).await.expect("saved");
+    let saved = store
+        .save_credential(credential(org, Provider::Twilio, "", "one"), entry(org, "connect"))
+        .await
+        .expect("saved");
     for (used, noted) in [(100, 100), (159, 100), (100, 100), (160, 160), (30, 160)] {
-        store.touch_credential(org, saved.id, Timestamp::from_seconds(used)).await.expect("noted");
-        let row = store.find_credential(org, Provider::Twilio, "").await.expect("a look").expect("there");
+        store
+            .touch_credential(org, saved.id, Timestamp::from_seconds(used))
+            .await
+            .expect("noted");
+        let row = store
+            .find_credential(org, Provider::Twilio, "")
+            .await
+            .expect("a look")
+            .expect("there");
         assert_eq!(row.last_used_at, Some(Timestamp::from_seconds(noted)), "used at {used}");
     }
 }
@@ -202,28 +407,79 @@ pub async fn a_use_is_noted_once_a_minute(store: &Arc<dyn Store>, _: &ManualCloc
 pub async fn credentials_are_limited(store: &Arc<dyn Store>, _: &ManualClock) {
     let org = org(store).await;
     for n in 0..CREDENTIALS_PER_ORG_MAX {
-        store.save_credential(credential(org, Provider::Http, &format!("d{n}"), "s"), entry(org, "connect")).await.expect("within the limit");
+        store
+            .save_credential(
+                credential(org, Provider::Http, &format!("d{n}"), "s"),
+                entry(org, "connect"),
+            )
+            .await
+            .expect("within the limit");
     }
-    let above = store.save_credential(credential(org, Provider::Http, "above", "s"), entry(org, "connect")).await;
+    let above = store
+        .save_credential(credential(org, Provider::Http, "above", "s"), entry(org, "connect"))
+        .await;
     assert!(is_conflict(&above), "{above:?}");
-    assert_eq!(store.find_credential(org, Provider::Http, "above").await.expect("a look"), None);
-    store.save_credential(credential(org, Provider::Http, "d0", "t"), entry(org, "connect")).await.expect("replacing stays possible");
-    assert_eq!(store.list_credentials(org).await.expect("a list").len(), CREDENTIALS_PER_ORG_MAX as usize);
+    assert_eq!(
+        store
+            .find_credential(org, Provider::Http, "above")
+            .await
+            .expect("a look"),
+        None
+    );
+    store
+        .save_credential(credential(org, Provider::Http, "d0", "t"), entry(org, "connect"))
+        .await
+        .expect("replacing stays possible");
+    assert_eq!(
+        store.list_credentials(org).await.expect("a list").len(),
+        CREDENTIALS_PER_ORG_MAX as usize
+    );
 }
 
 pub async fn endpoints_are_paged_and_deleted_once(store: &Arc<dyn Store>, _: &ManualClock) {
     let org = org(store).await;
     let all: Vec<_> = (0..5).map(|_| endpoint(org)).collect();
     for one in &all {
-        store.create_endpoint(one.clone(), vec![secret(org, Some(one.id))], entry(org, "create")).await.expect("created");
+        store
+            .create_endpoint(one.clone(), vec![secret(org, Some(one.id))], entry(org, "create"))
+            .await
+            .expect("created");
     }
-    assert!(is_conflict(&store.create_endpoint(all[0].clone(), vec![], entry(org, "create")).await));
-    assert_eq!(store.find_endpoint(org, all[2].id).await.expect("a look"), Some(all[2].clone()));
-    assert!(store.delete_endpoint(org, all[2].id, entry(org, "delete")).await.expect("deleted"));
-    assert!(!store.delete_endpoint(org, all[2].id, entry(org, "delete")).await.expect("deleted before"));
+    assert!(is_conflict(
+        &store
+            .create_endpoint(all[0].clone(), vec![], entry(org, "create"))
+            .await
+    ));
+    assert_eq!(
+        store.find_endpoint(org, all[2].id).await.expect("a look"),
+        Some(all[2].clone())
+    );
+    assert!(
+        store
+            .delete_endpoint(org, all[2].id, entry(org, "delete"))
+            .await
+            .expect("deleted")
+    );
+    assert!(
+        !store
+            .delete_endpoint(org, all[2].id, entry(org, "delete"))
+            .await
+            .expect("deleted before")
+    );
     assert_eq!(store.find_endpoint(org, all[2].id).await.expect("a look"), None);
-    assert_eq!(store.list_secrets(org, Source::Vapi, Some(all[2].id)).await.expect("a list"), []);
-    assert!(!store.add_secret(secret(org, Some(all[2].id)), None, entry(org, "rotate")).await.expect("a deleted one takes no secret"));
+    assert_eq!(
+        store
+            .list_secrets(org, Source::Vapi, Some(all[2].id))
+            .await
+            .expect("a list"),
+        []
+    );
+    assert!(
+        !store
+            .add_secret(secret(org, Some(all[2].id)), None, entry(org, "rotate"))
+            .await
+            .expect("a deleted one takes no secret")
+    );
     let first = store.list_endpoints(org, None, 2).await.expect("a page");
     let rest = store.list_endpoints(org, Some(first[1].id), 9).await.expect("a page");
     assert_eq!([first, rest].concat(), [&all[..2], &all[3..]].concat());
@@ -232,42 +488,116 @@ pub async fn endpoints_are_paged_and_deleted_once(store: &Arc<dyn Store>, _: &Ma
 pub async fn secrets_overlap_while_one_is_rotated(store: &Arc<dyn Store>, clock: &ManualClock) {
     let org = org(store).await;
     let own = endpoint(org);
-    store.create_endpoint(own.clone(), vec![secret(org, Some(own.id))], entry(org, "create")).await.expect("created");
+    store
+        .create_endpoint(own.clone(), vec![secret(org, Some(own.id))], entry(org, "create"))
+        .await
+        .expect("created");
     let ends = |seconds| Some(Timestamp::from_micros(1) + Duration::from_secs(seconds));
     let now = 1_000_000;
     clock.set(Timestamp::from_seconds(now));
-    let valid = async || store.list_secrets(org, Source::Vapi, Some(own.id)).await.expect("a list").iter().map(|s| s.not_after).collect::<Vec<_>>();
+    let valid = async || {
+        store
+            .list_secrets(org, Source::Vapi, Some(own.id))
+            .await
+            .expect("a list")
+            .iter()
+            .map(|s| s.not_after)
+            .collect::<Vec<_>>()
+    };
     clock.advance(Duration::from_secs(1));
-    assert!(store.add_secret(secret(org, Some(own.id)), ends(1_000_100), entry(org, "rotate")).await.expect("added"));
-    assert_eq!(valid().await, [None, ends(1_000_100)], "newest first, the other one ends");
+    assert!(
+        store
+            .add_secret(secret(org, Some(own.id)), ends(1_000_100), entry(org, "rotate"))
+            .await
+            .expect("added")
+    );
+    assert_eq!(
+        valid().await,
+        [None, ends(1_000_100)],
+        "newest first, the other one ends"
+    );
     clock.advance(Duration::from_secs(1));
-    assert!(store.add_secret(secret(org, Some(own.id)), ends(1_000_200), entry(org, "rotate")).await.expect("added"));
-    assert_eq!(valid().await, [None, ends(1_000_200), ends(1_000_100)], "an end is never moved back");
+    assert!(
+        store
+            .add_secret(secret(org, Some(own.id)), ends(1_000_200), entry(org, "rotate"))
+            .await
+            .expect("added")
+    );
+    assert_eq!(
+        valid().await,
+        [None, ends(1_000_200), ends(1_000_100)],
+        "an end is never moved back"
+    );
     clock.set(Timestamp::from_seconds(1_000_101));
     assert_eq!(valid().await, [None, ends(1_000_200)], "what has ended is not listed");
-    assert!(store.add_secret(secret(org, Some(own.id)), None, entry(org, "rotate")).await.expect("added"));
-    assert_eq!(valid().await, [None, None, ends(1_000_200)], "without an end the others stay");
+    assert!(
+        store
+            .add_secret(secret(org, Some(own.id)), None, entry(org, "rotate"))
+            .await
+            .expect("added")
+    );
+    assert_eq!(
+        valid().await,
+        [None, None, ends(1_000_200)],
+        "without an end the others stay"
+    );
 }
 
 pub async fn secrets_are_limited_to_what_is_valid(store: &Arc<dyn Store>, clock: &ManualClock) {
     let org = org(store).await;
     let soon = Timestamp::from_seconds(1_000_010);
     for _ in 0..SECRETS_PER_OWNER_MAX {
-        assert!(store.add_secret(secret(org, None), Some(soon), entry(org, "rotate")).await.expect("within the limit"));
+        assert!(
+            store
+                .add_secret(secret(org, None), Some(soon), entry(org, "rotate"))
+                .await
+                .expect("within the limit")
+        );
     }
-    assert!(is_conflict(&store.add_secret(secret(org, None), Some(soon), entry(org, "rotate")).await));
-    assert_eq!(store.list_secrets(org, Source::Vapi, None).await.expect("a list").len(), SECRETS_PER_OWNER_MAX as usize);
+    assert!(is_conflict(
+        &store
+            .add_secret(secret(org, None), Some(soon), entry(org, "rotate"))
+            .await
+    ));
+    assert_eq!(
+        store.list_secrets(org, Source::Vapi, None).await.expect("a list").len(),
+        SECRETS_PER_OWNER_MAX as usize
+    );
     clock.set(soon + Duration::from_secs(1));
-    assert!(store.add_secret(secret(org, None), None, entry(org, "rotate")).await.expect("what has ended does not count"));
-    assert_eq!(store.list_secrets(org, Source::Vapi, None).await.expect("a list").len(), 2);
+    assert!(
+        store
+            .add_secret(secret(org, None), None, entry(org, "rotate"))
+            .await
+            .expect("what has ended does not count")
+    );
+    assert_eq!(
+        store.list_secrets(org, Source::Vapi, None).await.expect("a list").len(),
+        2
+    );
 }
 
 pub async fn the_organisations_own_secrets_are_replaced(store: &Arc<dyn Store>, _: &ManualClock) {
     let org = org(store).await;
     let own = endpoint(org);
-    store.create_endpoint(own.clone(), vec![secret(org, Some(own.id))], entry(org, "create")).await.expect("created");
-    let replace = async |secrets, end| store.replace_org_secrets(org, Source::Vapi, secrets, end, entry(org, "rotate")).await.expect("replaced");
-    let ends = async || store.list_secrets(org, Source::Vapi, None).await.expect("a list").iter().map(|s| s.not_after).collect::<Vec<_>>();
+    store
+        .create_endpoint(own.clone(), vec![secret(org, Some(own.id))], entry(org, "create"))
+        .await
+        .expect("created");
+    let replace = async |secrets, end| {
+        store
+            .replace_org_secrets(org, Source::Vapi, secrets, end, entry(org, "rotate"))
+            .await
+            .expect("replaced")
+    };
+    let ends = async || {
+        store
+            .list_secrets(org, Source::Vapi, None)
+            .await
+            .expect("a list")
+            .iter()
+            .map(|s| s.not_after)
+            .collect::<Vec<_>>()
+    };
     replace(vec![secret(org, None), secret(org, None)], None).await;
     assert_eq!(ends().await, [None, None]);
     let later = Some(Timestamp::from_seconds(2_000_000));
@@ -277,40 +607,132 @@ pub async fn the_organisations_own_secrets_are_replaced(store: &Arc<dyn Store>, 
     assert_eq!(ends().await, [None], "without an overlap the former ones are erased");
     replace(vec![], later).await;
     assert_eq!(ends().await, [], "an empty list erases");
-    assert_eq!(store.list_secrets(org, Source::Vapi, Some(own.id)).await.expect("a list").len(), 1, "an endpoint's own ones stay");
+    assert_eq!(
+        store
+            .list_secrets(org, Source::Vapi, Some(own.id))
+            .await
+            .expect("a list")
+            .len(),
+        1,
+        "an endpoint's own ones stay"
+    );
     assert_eq!(store.list_secrets(org, Source::Twilio, None).await.expect("a list"), []);
 }
 
 pub async fn secrets_of_another_owner_are_refused(store: &Arc<dyn Store>, _: &ManualClock) {
     let (a, b) = (org(store).await, org(store).await);
     let (own, other) = (endpoint(a), endpoint(b));
-    store.create_endpoint(other.clone(), vec![], entry(b, "create")).await.expect("created");
-    for foreign in [secret(b, Some(own.id)), secret(a, Some(other.id)), secret(a, None), NewSecret { source: Source::Twilio, ..secret(a, Some(own.id)) }] {
-        let refused = store.create_endpoint(own.clone(), vec![foreign], entry(a, "create")).await;
+    store
+        .create_endpoint(other.clone(), vec![], entry(b, "create"))
+        .await
+        .expect("created");
+    for foreign in [
+        secret(b, Some(own.id)),
+        secret(a, Some(other.id)),
+        secret(a, None),
+        NewSecret {
+            source: Source::Twilio,
+            ..secret(a, Some(own.id))
+        },
+    ] {
+        let refused = store
+            .create_endpoint(own.clone(), vec![foreign], entry(a, "create"))
+            .await;
         assert!(matches!(refused, Err(StoreError::Data { .. })), "{refused:?}");
     }
-    assert_eq!(store.find_endpoint(a, own.id).await.expect("a look"), None, "nothing was kept");
-    assert!(!store.add_secret(secret(a, Some(other.id)), None, entry(a, "rotate")).await.expect("another's endpoint is not there"));
-    let twilio = NewSecret { source: Source::Twilio, ..secret(b, Some(other.id)) };
-    assert!(!store.add_secret(twilio, None, entry(b, "rotate")).await.expect("another source's endpoint is not there"));
-    assert!(matches!(store.replace_org_secrets(a, Source::Vapi, vec![secret(b, None)], None, entry(a, "rotate")).await, Err(StoreError::Data { .. })));
+    assert_eq!(
+        store.find_endpoint(a, own.id).await.expect("a look"),
+        None,
+        "nothing was kept"
+    );
+    assert!(
+        !store
+            .add_secret(secret(a, Some(other.id)), None, entry(a, "rotate"))
+            .await
+            .expect("another's endpoint is not there")
+    );
+    let twilio = NewSecret {
+        source: Source::Twilio,
+        ..secret(b, Some(other.id))
+    };
+    assert!(
+        !store
+            .add_secret(twilio, None, entry(b, "rotate"))
+            .await
+            .expect("another source's endpoint is not there")
+    );
+    assert!(matches!(
+        store
+            .replace_org_secrets(a, Source::Vapi, vec![secret(b, None)], None, entry(a, "rotate"))
+            .await,
+        Err(StoreError::Data { .. })
+    ));
     assert_eq!(store.list_secrets(b, Source::Vapi, None).await.expect("a list"), []);
 }
 
 pub async fn rules_are_compare_and_swap(store: &Arc<dyn Store>, _: &ManualClock) {
     let org = org(store).await;
     let made = rule(org, "one");
-    store.create_rule(made.clone(), entry(org, "create")).await.expect("created");
-    assert!(is_conflict(&store.create_rule(made.clone(), entry(org, "create")).await));
+    store
+        .create_rule(made.clone(), entry(org, "create"))
+        .await
+        .expect("created");
+    assert!(is_conflict(
+        &store.create_rule(made.clone(), entry(org, "create")).await
+    ));
     assert_eq!(store.find_rule(org, made.id).await.expect("a look"), Some(made.clone()));
-    assert_eq!(store.update_rule(org, made.id, 1, spec("two"), entry(org, "update")).await.expect("updated"), Some(2));
-    assert!(is_conflict(&store.update_rule(org, made.id, 1, spec("lost"), entry(org, "update")).await), "the old version has lost");
-    assert_eq!(store.update_rule(org, RuleId::generate(), 1, spec("none"), entry(org, "update")).await.expect("a look"), None);
-    assert_eq!(store.find_rule(org, made.id).await.expect("a look").expect("there").spec.name, "two");
+    assert_eq!(
+        store
+            .update_rule(org, made.id, 1, spec("two"), entry(org, "update"))
+            .await
+            .expect("updated"),
+        Some(2)
+    );
+    assert!(
+        is_conflict(
+            &store
+                .update_rule(org, made.id, 1, spec("lost"), entry(org, "update"))
+                .await
+        ),
+        "the old version has lost"
+    );
+    assert_eq!(
+        store
+            .update_rule(org, RuleId::generate(), 1, spec("none"), entry(org, "update"))
+            .await
+            .expect("a look"),
+        None
+    );
+    assert_eq!(
+        store
+            .find_rule(org, made.id)
+            .await
+            .expect("a look")
+            .expect("there")
+            .spec
+            .name,
+        "two"
+    );
     assert_eq!(store.count_rules(org).await.expect("a count"), 1);
-    assert!(store.delete_rule(org, made.id, entry(org, "delete")).await.expect("deleted"));
-    assert!(!store.delete_rule(org, made.id, entry(org, "delete")).await.expect("deleted before"));
-    assert_eq!(store.update_rule(org, made.id, 3, spec("dead"), entry(org, "update")).await.expect("a look"), None);
+    assert!(
+        store
+            .delete_rule(org, made.id, entry(org, "delete"))
+            .await
+            .expect("deleted")
+    );
+    assert!(
+        !store
+            .delete_rule(org, made.id, entry(org, "delete"))
+            .await
+            .expect("deleted before")
+    );
+    assert_eq!(
+        store
+            .update_rule(org, made.id, 3, spec("dead"), entry(org, "update"))
+            .await
+            .expect("a look"),
+        None
+    );
     assert_eq!(store.find_rule(org, made.id).await.expect("a look"), None);
     assert_eq!(store.count_rules(org).await.expect("a count"), 0);
     assert_eq!(store.list_rules(org, None, 10).await.expect("a page"), []);
@@ -319,25 +741,55 @@ pub async fn rules_are_compare_and_swap(store: &Arc<dyn Store>, _: &ManualClock)
 pub async fn of_fifty_updates_of_one_version_one_wins(store: &Arc<dyn Store>, _: &ManualClock) {
     let org = org(store).await;
     let made = rule(org, "one");
-    store.create_rule(made.clone(), entry(org, "create")).await.expect("created");
+    store
+        .create_rule(made.clone(), entry(org, "create"))
+        .await
+        .expect("created");
     let updates = (0..50).map(|n| store.update_rule(org, made.id, 1, spec(&format!("by {n}")), entry(org, "update")));
     let ended = futures_util::future::join_all(updates).await;
     assert_eq!(ended.iter().filter(|end| matches!(end, Ok(Some(2)))).count(), 1);
     assert_eq!(ended.iter().filter(|end| is_conflict(end)).count(), 49);
-    assert_eq!(store.list_audit(org, None, 100).await.expect("audit").iter().filter(|e| e.verb == "update").count(), 1);
+    assert_eq!(
+        store
+            .list_audit(org, None, 100)
+            .await
+            .expect("audit")
+            .iter()
+            .filter(|e| e.verb == "update")
+            .count(),
+        1
+    );
 }
 
 pub async fn rules_are_loaded_by_change(store: &Arc<dyn Store>, _: &ManualClock) {
     let (a, b) = (org(store).await, org(store).await);
     let (kept, dropped) = (rule(a, "kept"), rule(b, "dropped"));
-    store.create_rule(kept.clone(), entry(a, "create")).await.expect("created");
-    store.create_rule(dropped.clone(), entry(b, "create")).await.expect("created");
+    store
+        .create_rule(kept.clone(), entry(a, "create"))
+        .await
+        .expect("created");
+    store
+        .create_rule(dropped.clone(), entry(b, "create"))
+        .await
+        .expect("created");
     let all = store.load_rule_changes(0).await.expect("all");
     assert_eq!((all.rules.len(), all.organisations.len()), (2, 2));
     assert_eq!(all.version, store.config_version().await.expect("a version"));
-    assert!(store.delete_rule(b, dropped.id, entry(b, "delete")).await.expect("deleted"));
+    assert!(
+        store
+            .delete_rule(b, dropped.id, entry(b, "delete"))
+            .await
+            .expect("deleted")
+    );
     let changed = store.load_rule_changes(all.version).await.expect("changes");
-    assert_eq!(changed.rules.iter().map(|(rule, is_deleted)| (rule.id, *is_deleted)).collect::<Vec<_>>(), [(dropped.id, true)]);
+    assert_eq!(
+        changed
+            .rules
+            .iter()
+            .map(|(rule, is_deleted)| (rule.id, *is_deleted))
+            .collect::<Vec<_>>(),
+        [(dropped.id, true)]
+    );
     assert_eq!((changed.organisations, changed.version), (vec![], all.version + 1));
     let fresh = store.load_rule_changes(0).await.expect("all");
     assert_eq!(fresh.rules, [(kept, false)], "who asks for all has nothing to take out");
@@ -348,22 +800,63 @@ pub async fn a_change_and_its_entry_are_one(store: &Arc<dyn Store>, _: &ManualCl
     let (a, b) = (org(store).await, org(store).await);
     let version = store.config_version().await.expect("a version");
     let made = rule(a, "one");
-    assert!(matches!(store.create_rule(made.clone(), entry(b, "create")).await, Err(StoreError::Data { .. })), "the entry is another organisation's");
-    assert!(store.save_credential(credential(a, Provider::Vapi, "", "s"), entry(b, "connect")).await.is_err());
-    assert!(store.create_endpoint(endpoint(a), vec![], entry(b, "create")).await.is_err());
-    assert!(store.create_organisation(OrgId::generate(), "c", entry(b, "create")).await.is_err());
+    assert!(
+        matches!(
+            store.create_rule(made.clone(), entry(b, "create")).await,
+            Err(StoreError::Data { .. })
+        ),
+        "the entry is another organisation's"
+    );
+    assert!(
+        store
+            .save_credential(credential(a, Provider::Vapi, "", "s"), entry(b, "connect"))
+            .await
+            .is_err()
+    );
+    assert!(
+        store
+            .create_endpoint(endpoint(a), vec![], entry(b, "create"))
+            .await
+            .is_err()
+    );
+    assert!(
+        store
+            .create_organisation(OrgId::generate(), "c", entry(b, "create"))
+            .await
+            .is_err()
+    );
     assert_eq!(store.find_rule(a, made.id).await.expect("a look"), None);
     assert_eq!(store.list_credentials(a).await.expect("a list"), []);
     assert_eq!(store.list_organisations(None, 9).await.expect("a list").len(), 2);
-    assert_eq!(store.config_version().await.expect("a version"), version, "what was undone has not counted");
+    assert_eq!(
+        store.config_version().await.expect("a version"),
+        version,
+        "what was undone has not counted"
+    );
     assert_eq!(store.list_audit(b, None, 9).await.expect("audit").len(), 1);
     for n in 0..4 {
-        store.record_audit(AuditEntry { target_id: format!("t{n}"), ..entry(a, "retry") }).await.expect("recorded");
+        store
+            .record_audit(AuditEntry {
+                target_id: format!("t{n}"),
+                ..entry(a, "retry")
+            })
+            .await
+            .expect("recorded");
     }
     let first = store.list_audit(a, None, 2).await.expect("a page");
     let rest = store.list_audit(a, Some(first[1].id), 9).await.expect("a page");
-    assert_eq!(first.iter().chain(&rest).map(|e| e.target_id.as_str()).collect::<Vec<_>>(), ["t3", "t2", "t1", "t0", "x"]);
-    assert_eq!((first[0].actor.as_str(), &first[0].fields[..], first[0].at), ("user-7", &["name".to_owned()][..], Timestamp::from_seconds(5)));
+    assert_eq!(
+        first
+            .iter()
+            .chain(&rest)
+            .map(|e| e.target_id.as_str())
+            .collect::<Vec<_>>(),
+        ["t3", "t2", "t1", "t0", "x"]
+    );
+    assert_eq!(
+        (first[0].actor.as_str(), &first[0].fields[..], first[0].at),
+        ("user-7", &["name".to_owned()][..], Timestamp::from_seconds(5))
+    );
 }
 
 pub async fn the_version_counts_changes_only(store: &Arc<dyn Store>, _: &ManualClock) {
@@ -371,64 +864,165 @@ pub async fn the_version_counts_changes_only(store: &Arc<dyn Store>, _: &ManualC
     let mut hint = store.config_changes();
     let version = store.config_version().await.expect("a version");
     assert_eq!(*hint.borrow_and_update(), version);
-    store.delete_rule(org, RuleId::generate(), entry(org, "delete")).await.expect("a look");
-    store.delete_endpoint(org, EndpointId::generate(), entry(org, "delete")).await.expect("a look");
-    store.release_assistant(org, "none", entry(org, "release")).await.expect("a look");
-    store.erase_credential(org, Provider::Vapi, "", entry(org, "erase")).await.expect("a look");
+    store
+        .delete_rule(org, RuleId::generate(), entry(org, "delete"))
+        .await
+        .expect("a look");
+    store
+        .delete_endpoint(org, EndpointId::generate(), entry(org, "delete"))
+        .await
+        .expect("a look");
+    store
+        .release_assistant(org, "none", entry(org, "release"))
+        .await
+        .expect("a look");
+    store
+        .erase_credential(org, Provider::Vapi, "", entry(org, "erase"))
+        .await
+        .expect("a look");
     assert_eq!(store.config_version().await.expect("a version"), version);
     assert!(!hint.has_changed().expect("open"));
-    store.create_rule(rule(org, "one"), entry(org, "create")).await.expect("created");
+    store
+        .create_rule(rule(org, "one"), entry(org, "create"))
+        .await
+        .expect("created");
     assert_eq!(store.config_version().await.expect("a version"), version + 1);
-    tokio::time::timeout(Duration::from_secs(5), hint.wait_for(|known| *known == version + 1)).await.expect("in time").expect("open");
+    tokio::time::timeout(Duration::from_secs(5), hint.wait_for(|known| *known == version + 1))
+        .await
+        .expect("in time")
+        .expect("open");
     store.ping().await.expect("it answers");
 }
 
 pub async fn another_organisation_sees_nothing(store: &Arc<dyn Store>, _: &ManualClock) {
     let (a, b) = (org(store).await, org(store).await);
     let (own, made) = (endpoint(a), rule(a, "one"));
-    let saved = store.save_credential(credential(a, Provider::Http, "crm", "s"), entry(a, "connect")).await.expect("saved");
-    store.create_endpoint(own.clone(), vec![secret(a, Some(own.id))], entry(a, "create")).await.expect("created");
-    store.create_rule(made.clone(), entry(a, "create")).await.expect("created");
+    let saved = store
+        .save_credential(credential(a, Provider::Http, "crm", "s"), entry(a, "connect"))
+        .await
+        .expect("saved");
+    store
+        .create_endpoint(own.clone(), vec![secret(a, Some(own.id))], entry(a, "create"))
+        .await
+        .expect("created");
+    store
+        .create_rule(made.clone(), entry(a, "create"))
+        .await
+        .expect("created");
     let version = store.config_version().await.expect("a version");
 
-    assert_eq!(store.find_credential(b, Provider::Http, "crm").await.expect("a look"), None);
+    assert_eq!(
+        store.find_credential(b, Provider::Http, "crm").await.expect("a look"),
+        None
+    );
     assert_eq!(store.list_credentials(b).await.expect("a list"), []);
-    assert!(!store.erase_credential(b, Provider::Http, "crm", entry(b, "erase")).await.expect("a look"));
-    assert!(!store.record_credential_health(b, saved.id, 1, CredentialHealth::default(), None).await.expect("a look"));
-    store.touch_credential(b, saved.id, Timestamp::from_seconds(1)).await.expect("a look");
+    assert!(
+        !store
+            .erase_credential(b, Provider::Http, "crm", entry(b, "erase"))
+            .await
+            .expect("a look")
+    );
+    assert!(
+        !store
+            .record_credential_health(b, saved.id, 1, CredentialHealth::default(), None)
+            .await
+            .expect("a look")
+    );
+    store
+        .touch_credential(b, saved.id, Timestamp::from_seconds(1))
+        .await
+        .expect("a look");
     assert_eq!(store.find_endpoint(b, own.id).await.expect("a look"), None);
     assert_eq!(store.list_endpoints(b, None, 9).await.expect("a list"), []);
-    assert_eq!(store.list_secrets(b, Source::Vapi, Some(own.id)).await.expect("a list"), []);
-    assert!(!store.delete_endpoint(b, own.id, entry(b, "delete")).await.expect("a look"));
+    assert_eq!(
+        store.list_secrets(b, Source::Vapi, Some(own.id)).await.expect("a list"),
+        []
+    );
+    assert!(
+        !store
+            .delete_endpoint(b, own.id, entry(b, "delete"))
+            .await
+            .expect("a look")
+    );
     assert_eq!(store.find_rule(b, made.id).await.expect("a look"), None);
     assert_eq!(store.list_rules(b, None, 9).await.expect("a list"), []);
     assert_eq!(store.count_rules(b).await.expect("a count"), 0);
-    assert_eq!(store.update_rule(b, made.id, 1, spec("theirs"), entry(b, "update")).await.expect("a look"), None);
+    assert_eq!(
+        store
+            .update_rule(b, made.id, 1, spec("theirs"), entry(b, "update"))
+            .await
+            .expect("a look"),
+        None
+    );
     assert!(!store.delete_rule(b, made.id, entry(b, "delete")).await.expect("a look"));
-    assert_eq!(store.list_audit(b, None, 9).await.expect("audit").len(), 1, "its own creation only");
+    assert_eq!(
+        store.list_audit(b, None, 9).await.expect("audit").len(),
+        1,
+        "its own creation only"
+    );
 
     assert_eq!(store.config_version().await.expect("a version"), version);
-    assert_eq!(store.find_credential(a, Provider::Http, "crm").await.expect("a look"), Some(saved));
+    assert_eq!(
+        store.find_credential(a, Provider::Http, "crm").await.expect("a look"),
+        Some(saved)
+    );
     assert_eq!(store.find_rule(a, made.id).await.expect("a look"), Some(made));
-    assert_eq!(store.list_secrets(a, Source::Vapi, Some(own.id)).await.expect("a list").len(), 1);
+    assert_eq!(
+        store
+            .list_secrets(a, Source::Vapi, Some(own.id))
+            .await
+            .expect("a list")
+            .len(),
+        1
+    );
 }
 
 pub async fn text_comes_back_whole_or_is_refused(store: &Arc<dyn Store>, _: &ManualClock) {
     let org = org(store).await;
-    for (n, text) in ["a\0b", "🎷\u{202e}ı̇ ﷽", "'; DROP TABLE rules; --", "\\u0000 \" %s ?1", &"é".repeat(100_000)].into_iter().enumerate() {
-        let named = Endpoint { name: text.into(), ignored_types: vec![text.into()], ..endpoint(org) };
+    for (n, text) in [
+        "a\0b",
+        "🎷\u{202e}ı̇ ﷽",
+        "'; DROP TABLE rules; --",
+        "\\u0000 \" %s ?1",
+        &"é".repeat(100_000),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let named = Endpoint {
+            name: text.into(),
+            ignored_types: vec![text.into()],
+            ..endpoint(org)
+        };
         match store.create_endpoint(named.clone(), vec![], entry(org, "create")).await {
-            Ok(()) => assert_eq!(store.find_endpoint(org, named.id).await.expect("a look"), Some(named), "text {n}"),
+            Ok(()) => assert_eq!(
+                store.find_endpoint(org, named.id).await.expect("a look"),
+                Some(named),
+                "text {n}"
+            ),
             Err(error) => assert!(matches!(error, StoreError::Data { .. }), "text {n}: {error:?}"),
         }
         let mut odd = rule(org, "odd");
         odd.spec.when = Some(text.into());
         match store.create_rule(odd.clone(), entry(org, "create")).await {
-            Ok(()) => assert_eq!(store.find_rule(org, odd.id).await.expect("a look"), Some(odd), "text {n}"),
+            Ok(()) => assert_eq!(
+                store.find_rule(org, odd.id).await.expect("a look"),
+                Some(odd),
+                "text {n}"
+            ),
             Err(error) => assert!(matches!(error, StoreError::Data { .. }), "text {n}: {error:?}"),
         }
     }
-    assert_eq!(store.find_credential(org, Provider::Http, "a\0b").await.expect("a look"), None);
+    assert_eq!(
+        store
+            .find_credential(org, Provider::Http, "a\0b")
+            .await
+            .expect("a look"),
+        None
+    );
     assert_eq!(store.find_assistant_holder("a\0").await.expect("a look"), None);
-    store.create_rule(rule(org, "still writes"), entry(org, "create")).await.expect("created");
+    store
+        .create_rule(rule(org, "still writes"), entry(org, "create"))
+        .await
+        .expect("created");
 }

@@ -46,75 +46,209 @@ async fn prove(store: &Arc<dyn Store>, claim: NumberClaim) -> Option<OrgId> {
 }
 
 async fn numbers(store: &Arc<dyn Store>, org: OrgId) -> Vec<(String, Option<String>)> {
-    store.list_numbers(org, None, 10).await.expect("a list").into_iter().map(|claim| (claim.number, claim.account_id)).collect()
+    store
+        .list_numbers(org, None, 10)
+        .await
+        .expect("a list")
+        .into_iter()
+        .map(|claim| (claim.number, claim.account_id))
+        .collect()
 }
 
 pub async fn proof_moves_a_stale_claim(store: &Arc<dyn Store>, _: &ManualClock) {
     let (a, b) = (org(store).await, org(store).await);
-    assert_eq!(store.prove_assistant(assistant(a, "asst"), entry(a, "prove")).await.expect("proven"), None);
-    assert_eq!(store.find_assistant(a, "asst").await.expect("a look"), Some(assistant(a, "asst")));
+    assert_eq!(
+        store
+            .prove_assistant(assistant(a, "asst"), entry(a, "prove"))
+            .await
+            .expect("proven"),
+        None
+    );
+    assert_eq!(
+        store.find_assistant(a, "asst").await.expect("a look"),
+        Some(assistant(a, "asst"))
+    );
     assert_eq!(store.find_assistant(b, "asst").await.expect("a look"), None);
-    assert!(!store.release_assistant(b, "asst", entry(b, "release")).await.expect("not b's"));
+    assert!(
+        !store
+            .release_assistant(b, "asst", entry(b, "release"))
+            .await
+            .expect("not b's")
+    );
     assert_eq!(store.find_assistant_holder("asst").await.expect("a look"), Some(a));
-    assert_eq!(store.prove_assistant(assistant(a, "asst"), entry(a, "prove")).await.expect("proven again"), None);
-    assert_eq!(store.find_assistant(a, "asst").await.expect("a look").expect("there").version, 2);
+    assert_eq!(
+        store
+            .prove_assistant(assistant(a, "asst"), entry(a, "prove"))
+            .await
+            .expect("proven again"),
+        None
+    );
+    assert_eq!(
+        store
+            .find_assistant(a, "asst")
+            .await
+            .expect("a look")
+            .expect("there")
+            .version,
+        2
+    );
 
     let version = store.config_version().await.expect("a version");
-    assert_eq!(store.prove_assistant(assistant(b, "asst"), entry(b, "prove")).await.expect("proven"), Some(a));
-    assert_eq!(store.config_version().await.expect("a version"), version + 1, "both sides are one change");
+    assert_eq!(
+        store
+            .prove_assistant(assistant(b, "asst"), entry(b, "prove"))
+            .await
+            .expect("proven"),
+        Some(a)
+    );
+    assert_eq!(
+        store.config_version().await.expect("a version"),
+        version + 1,
+        "both sides are one change"
+    );
     assert_eq!(store.find_assistant_holder("asst").await.expect("a look"), Some(b));
     assert_eq!(store.find_assistant(a, "asst").await.expect("a look"), None);
     assert_eq!(store.list_assistants(a, None, 9).await.expect("a list"), []);
 
     let told = &store.list_audit(a, None, 1).await.expect("audit")[0];
-    assert_eq!((told.verb.as_str(), told.actor.as_str(), told.target_id.as_str()), ("release", ACTOR_SYSTEM, "asst"), "who has it now is not told");
+    assert_eq!(
+        (told.verb.as_str(), told.actor.as_str(), told.target_id.as_str()),
+        ("release", ACTOR_SYSTEM, "asst"),
+        "who has it now is not told"
+    );
     let proven = &store.list_audit(b, None, 1).await.expect("audit")[0];
     assert_eq!((proven.verb.as_str(), proven.actor.as_str()), ("prove", "user-7"));
 
-    assert_eq!(store.prove_assistant(assistant(a, "asst"), entry(a, "prove")).await.expect("back again"), Some(b));
+    assert_eq!(
+        store
+            .prove_assistant(assistant(a, "asst"), entry(a, "prove"))
+            .await
+            .expect("back again"),
+        Some(b)
+    );
     assert_eq!(store.find_assistant_holder("asst").await.expect("a look"), Some(a));
 }
 
 pub async fn released_claims_are_gone(store: &Arc<dyn Store>, _: &ManualClock) {
     let (a, b) = (org(store).await, org(store).await);
-    store.prove_assistant(assistant(a, "asst"), entry(a, "prove")).await.expect("proven");
-    assert!(store.release_assistant(a, "asst", entry(a, "release")).await.expect("released"));
-    assert!(!store.release_assistant(a, "asst", entry(a, "release")).await.expect("released before"));
+    store
+        .prove_assistant(assistant(a, "asst"), entry(a, "prove"))
+        .await
+        .expect("proven");
+    assert!(
+        store
+            .release_assistant(a, "asst", entry(a, "release"))
+            .await
+            .expect("released")
+    );
+    assert!(
+        !store
+            .release_assistant(a, "asst", entry(a, "release"))
+            .await
+            .expect("released before")
+    );
     assert_eq!(store.find_assistant_holder("asst").await.expect("a look"), None);
-    assert_eq!(store.prove_assistant(assistant(b, "asst"), entry(b, "prove")).await.expect("free"), None);
+    assert_eq!(
+        store
+            .prove_assistant(assistant(b, "asst"), entry(b, "prove"))
+            .await
+            .expect("free"),
+        None
+    );
 
     prove(store, number(a, Provider::Twilio, "+4930", Some("AC1"), "PN1")).await;
     prove(store, number(a, Provider::Vapi, "+4930", None, "v1")).await;
-    assert_eq!(store.find_number(a, "+4930").await.expect("a look").map(|claim| claim.provider), Some(Provider::Twilio));
+    assert_eq!(
+        store
+            .find_number(a, "+4930")
+            .await
+            .expect("a look")
+            .map(|claim| claim.provider),
+        Some(Provider::Twilio)
+    );
     assert_eq!(store.find_number(b, "+4930").await.expect("a look"), None);
-    assert!(!store.release_number(b, "+4930", entry(b, "release")).await.expect("not b's"));
-    assert!(store.release_number(a, "+4930", entry(a, "release")).await.expect("released"), "at every provider");
-    assert!(!store.release_number(a, "+4930", entry(a, "release")).await.expect("released before"));
+    assert!(
+        !store
+            .release_number(b, "+4930", entry(b, "release"))
+            .await
+            .expect("not b's")
+    );
+    assert!(
+        store
+            .release_number(a, "+4930", entry(a, "release"))
+            .await
+            .expect("released"),
+        "at every provider"
+    );
+    assert!(
+        !store
+            .release_number(a, "+4930", entry(a, "release"))
+            .await
+            .expect("released before")
+    );
     assert_eq!(numbers(store, a).await, []);
 }
 
 pub async fn a_twilio_number_belongs_to_its_account(store: &Arc<dyn Store>, _: &ManualClock) {
     let (a, b) = (org(store).await, org(store).await);
-    assert_eq!(prove(store, number(a, Provider::Twilio, "+1", Some("AC1"), "PN1")).await, None);
-    assert_eq!(prove(store, number(b, Provider::Twilio, "+1", Some("AC2"), "PN2")).await, None, "another account is another route");
-    assert_eq!(prove(store, number(b, Provider::Twilio, "+1", Some("AC1"), "PN1")).await, Some(a), "the same account is the same route");
+    assert_eq!(
+        prove(store, number(a, Provider::Twilio, "+1", Some("AC1"), "PN1")).await,
+        None
+    );
+    assert_eq!(
+        prove(store, number(b, Provider::Twilio, "+1", Some("AC2"), "PN2")).await,
+        None,
+        "another account is another route"
+    );
+    assert_eq!(
+        prove(store, number(b, Provider::Twilio, "+1", Some("AC1"), "PN1")).await,
+        Some(a),
+        "the same account is the same route"
+    );
     assert_eq!(numbers(store, a).await, []);
-    assert_eq!(numbers(store, b).await, [("+1".into(), Some("AC1".into()))], "its own claim under the account it has left goes");
+    assert_eq!(
+        numbers(store, b).await,
+        [("+1".into(), Some("AC1".into()))],
+        "its own claim under the account it has left goes"
+    );
     assert_eq!(store.list_audit(a, None, 1).await.expect("audit")[0].verb, "release");
     assert_eq!(prove(store, number(a, Provider::Twilio, "+1", None, "PN3")).await, None);
-    assert_eq!(prove(store, number(b, Provider::Twilio, "+1", None, "PN3")).await, Some(a), "no account is an account, too");
+    assert_eq!(
+        prove(store, number(b, Provider::Twilio, "+1", None, "PN3")).await,
+        Some(a),
+        "no account is an account, too"
+    );
 }
 
 pub async fn a_vapi_number_is_one_by_itself_and_by_its_id(store: &Arc<dyn Store>, _: &ManualClock) {
     let (a, b) = (org(store).await, org(store).await);
     prove(store, number(a, Provider::Vapi, "+1", Some("acc-a"), "v1")).await;
-    assert_eq!(prove(store, number(b, Provider::Vapi, "+1", Some("acc-b"), "v2")).await, Some(a), "whatever the account");
-    assert_eq!(prove(store, number(a, Provider::Vapi, "+2", None, "v2")).await, Some(b), "the id leads to one organisation");
-    assert_eq!((numbers(store, a).await, numbers(store, b).await), (vec![("+2".into(), None)], vec![]));
+    assert_eq!(
+        prove(store, number(b, Provider::Vapi, "+1", Some("acc-b"), "v2")).await,
+        Some(a),
+        "whatever the account"
+    );
+    assert_eq!(
+        prove(store, number(a, Provider::Vapi, "+2", None, "v2")).await,
+        Some(b),
+        "the id leads to one organisation"
+    );
+    assert_eq!(
+        (numbers(store, a).await, numbers(store, b).await),
+        (vec![("+2".into(), None)], vec![])
+    );
     prove(store, number(a, Provider::Vapi, "+2", Some("acc-a"), "v9")).await;
     let claim = store.find_number(a, "+2").await.expect("a look").expect("there");
-    assert_eq!((claim.version, claim.provider_number_id.as_deref()), (2, Some("v9")), "a number imported again stays one claim");
-    assert_eq!(prove(store, number(b, Provider::Twilio, "+2", Some("AC"), "v9")).await, None, "Twilio's numbers are routes of their own");
+    assert_eq!(
+        (claim.version, claim.provider_number_id.as_deref()),
+        (2, Some("v9")),
+        "a number imported again stays one claim"
+    );
+    assert_eq!(
+        prove(store, number(b, Provider::Twilio, "+2", Some("AC"), "v9")).await,
+        None,
+        "Twilio's numbers are routes of their own"
+    );
 }
 
 pub async fn fifty_proofs_at_once_leave_one_holder(store: &Arc<dyn Store>, _: &ManualClock) {
@@ -123,11 +257,21 @@ pub async fn fifty_proofs_at_once_leave_one_holder(store: &Arc<dyn Store>, _: &M
         all.push(org(store).await);
     }
     let proofs = all.iter().map(|org| async {
-        let assistant = store.prove_assistant(assistant(*org, "hot"), entry(*org, "prove")).await.expect("a proof never meets the unique index");
-        (assistant, prove(store, number(*org, Provider::Twilio, "+1", Some("AC"), "PN")).await)
+        let assistant = store
+            .prove_assistant(assistant(*org, "hot"), entry(*org, "prove"))
+            .await
+            .expect("a proof never meets the unique index");
+        (
+            assistant,
+            prove(store, number(*org, Provider::Twilio, "+1", Some("AC"), "PN")).await,
+        )
     });
     let displaced = futures_util::future::join_all(proofs).await;
-    assert_eq!(displaced.iter().filter(|(assistant, _)| assistant.is_none()).count(), 1, "each but the first displaced one");
+    assert_eq!(
+        displaced.iter().filter(|(assistant, _)| assistant.is_none()).count(),
+        1,
+        "each but the first displaced one"
+    );
     assert_eq!(displaced.iter().filter(|(_, number)| number.is_none()).count(), 1);
     let holder = store.find_assistant_holder("hot").await.expect("a look").expect("held");
     let mut live = Vec::new();
@@ -142,13 +286,36 @@ pub async fn fifty_proofs_at_once_leave_one_holder(store: &Arc<dyn Store>, _: &M
 pub async fn claims_are_paged(store: &Arc<dyn Store>, _: &ManualClock) {
     let org = org(store).await;
     for n in [3, 1, 2, 5, 4] {
-        store.prove_assistant(assistant(org, &format!("a{n}")), entry(org, "prove")).await.expect("proven");
-        prove(store, number(org, Provider::Twilio, &format!("+{n}"), Some("AC"), &format!("PN{n}"))).await;
+        store
+            .prove_assistant(assistant(org, &format!("a{n}")), entry(org, "prove"))
+            .await
+            .expect("proven");
+        prove(
+            store,
+            number(org, Provider::Twilio, &format!("+{n}"), Some("AC"), &format!("PN{n}")),
+        )
+        .await;
     }
     let first = store.list_assistants(org, None, 2).await.expect("a page");
-    let rest = store.list_assistants(org, Some(&first[1].assistant_id), 9).await.expect("a page");
-    assert_eq!(first.iter().chain(&rest).map(|c| c.assistant_id.as_str()).collect::<Vec<_>>(), ["a1", "a2", "a3", "a4", "a5"]);
+    let rest = store
+        .list_assistants(org, Some(&first[1].assistant_id), 9)
+        .await
+        .expect("a page");
+    assert_eq!(
+        first
+            .iter()
+            .chain(&rest)
+            .map(|c| c.assistant_id.as_str())
+            .collect::<Vec<_>>(),
+        ["a1", "a2", "a3", "a4", "a5"]
+    );
     let first = store.list_numbers(org, None, 2).await.expect("a page");
-    let rest = store.list_numbers(org, Some(&first[1].number), 9).await.expect("a page");
-    assert_eq!(first.iter().chain(&rest).map(|c| c.number.as_str()).collect::<Vec<_>>(), ["+1", "+2", "+3", "+4", "+5"]);
+    let rest = store
+        .list_numbers(org, Some(&first[1].number), 9)
+        .await
+        .expect("a page");
+    assert_eq!(
+        first.iter().chain(&rest).map(|c| c.number.as_str()).collect::<Vec<_>>(),
+        ["+1", "+2", "+3", "+4", "+5"]
+    );
 }

@@ -1,9 +1,13 @@
-//! Attempts with a grant that ends: a token that is over, one that Google refuses, and a consent that was taken back (rule 6).
+//! Attempts with a grant that ends: a token that is over, one that Google refuses, and a consent
+//! that was taken back (rule 6).
 
 use super::*;
 use hookswitch::{
     attempt::{Backoff, Engine, EngineSettings, Leased, Policy},
-    domain::{ActionId, ActionKind, ActionState, Cause, Clock, DedupeKey, Envelope, EventId, EventType, Provider, RuleId, Source, Subject},
+    domain::{
+        ActionId, ActionKind, ActionState, Cause, Clock, DedupeKey, Envelope, EventId, EventType, Provider, RuleId,
+        Source, Subject,
+    },
     provider::Providers,
     sandbox::Fault,
     store::ledger::{ClaimLimits, PlannedAction, PlannedEvent, Record},
@@ -14,7 +18,14 @@ use std::time::{Duration, Instant};
 
 fn engine(house: &House) -> Engine {
     let settings = EngineSettings {
-        policy: Policy { backoff: Backoff { min: Duration::from_secs(1), max: Duration::from_hours(1) }, attempts_max: 5, settle: Duration::from_mins(1) },
+        policy: Policy {
+            backoff: Backoff {
+                min: Duration::from_secs(1),
+                max: Duration::from_hours(1),
+            },
+            attempts_max: 5,
+            settle: Duration::from_mins(1),
+        },
         deadline: Duration::from_secs(5),
         margin: Duration::from_secs(1),
         public_url: None,
@@ -22,13 +33,22 @@ fn engine(house: &House) -> Engine {
         credentials_time_to_live: Duration::from_hours(1),
     };
     let providers = Providers::new(&house.api.settings.provider, None).unwrap();
-    Engine::new(settings, house.api.store.clone(), house.api.vault.clone(), providers, house.api.clock.clone(), Box::new(|| 0.5))
+    Engine::new(
+        settings,
+        house.api.store.clone(),
+        house.api.vault.clone(),
+        providers,
+        house.api.clock.clone(),
+        Box::new(|| 0.5),
+    )
 }
 
 /// Plans one booking of organisation A, claims it and runs it to its record, which is written.
 async fn attempt(house: &House, engine: &Engine) -> Record {
     let (org, now, id) = (house.api.a, house.api.clock.now(), EventId::generate());
-    let request = json!({ "summary": "Cleaning", "start": "2026-03-01T14:00:00+01:00", "end": "2026-03-01T14:30:00+01:00" }).to_string();
+    let request =
+        json!({ "summary": "Cleaning", "start": "2026-03-01T14:00:00+01:00", "end": "2026-03-01T14:30:00+01:00" })
+            .to_string();
     let envelope = Envelope {
         id,
         source: Source::Vapi,
@@ -53,17 +73,49 @@ async fn attempt(house: &House, engine: &Engine) -> Record {
         rule_name: "book".into(),
         kind: ActionKind::GoogleCalendarCreateEvent,
         credential_name: String::new(),
-        request: Some(house.api.vault.seal(org, Purpose::Payload, request.as_bytes()).await.unwrap()),
+        request: Some(
+            house
+                .api
+                .vault
+                .seal(org, Purpose::Payload, request.as_bytes())
+                .await
+                .unwrap(),
+        ),
         state: ActionState::Pending,
         cause: None,
         detail: None,
         expires_at: now + Duration::from_hours(24),
     };
     let body = house.api.vault.seal(org, Purpose::Payload, b"{}").await.unwrap();
-    house.api.store.plan(vec![PlannedEvent { org, envelope, body, actions: vec![planned], series: 0 }].into()).await.unwrap();
-    let limits = ClaimLimits { count_max: 1, turn_max: 1, allowances: Vec::new(), deferred: Vec::new(), lease: Duration::from_mins(1) };
+    house
+        .api
+        .store
+        .plan(
+            vec![PlannedEvent {
+                org,
+                envelope,
+                body,
+                actions: vec![planned],
+                series: 0,
+            }]
+            .into(),
+        )
+        .await
+        .unwrap();
+    let limits = ClaimLimits {
+        count_max: 1,
+        turn_max: 1,
+        allowances: Vec::new(),
+        deferred: Vec::new(),
+        lease: Duration::from_mins(1),
+    };
     let claim = house.api.store.claim(limits, now).await.unwrap().remove(0);
-    let record = engine.run(&Leased { claim, lease_ends: Instant::now() + Duration::from_mins(1) }).await;
+    let record = engine
+        .run(&Leased {
+            claim,
+            lease_ends: Instant::now() + Duration::from_mins(1),
+        })
+        .await;
     house.api.store.record(vec![record.clone()]).await.unwrap();
     record
 }
@@ -76,8 +128,18 @@ async fn a_token_that_is_over_is_refreshed_before_the_call() {
     assert_eq!(attempt(&house, &engine).await.to, ActionState::Succeeded);
     house.api.clock.advance(Duration::from_hours(2));
     let record = attempt(&house, &engine).await;
-    assert_eq!((record.to, record.credential_version), (ActionState::Succeeded, Some(2)), "the cached credential was not used past its end");
-    assert_eq!((house.providers.token_refreshes(), house.providers.calendar_events().len()), (1, 2));
+    assert_eq!(
+        (record.to, record.credential_version),
+        (ActionState::Succeeded, Some(2)),
+        "the cached credential was not used past its end"
+    );
+    assert_eq!(
+        (
+            house.providers.token_refreshes(),
+            house.providers.calendar_events().len()
+        ),
+        (1, 2)
+    );
 }
 
 #[tokio::test]
@@ -89,13 +151,28 @@ async fn a_token_that_google_refuses_is_replaced_once_before_that_is_believed() 
     refusing.path = Some("/calendar/v3".to_owned());
     house.providers.add_fault(refusing.clone().times(1));
     let record = attempt(&house, &engine).await;
-    assert_eq!((record.to, record.credential_version), (ActionState::Succeeded, Some(2)), "{record:?}");
+    assert_eq!(
+        (record.to, record.credential_version),
+        (ActionState::Succeeded, Some(2)),
+        "{record:?}"
+    );
     // Refused with a token that is as new as can be: that is believed.
     house.providers.add_fault(refusing);
     let record = attempt(&house, &engine).await;
-    assert_eq!((record.to, record.cause), (ActionState::Parked, Cause::CredentialRefused), "{record:?}");
-    assert_eq!(house.status(house.api.a, "google_calendar").await["state"], "needs_reconnecting");
-    assert_eq!(house.providers.token_refreshes(), 2, "one new token for each refusal, and no more");
+    assert_eq!(
+        (record.to, record.cause),
+        (ActionState::Parked, Cause::CredentialRefused),
+        "{record:?}"
+    );
+    assert_eq!(
+        house.status(house.api.a, "google_calendar").await["state"],
+        "needs_reconnecting"
+    );
+    assert_eq!(
+        house.providers.token_refreshes(),
+        2,
+        "one new token for each refusal, and no more"
+    );
 }
 
 #[tokio::test]
@@ -104,10 +181,23 @@ async fn a_consent_that_was_taken_back_parks_and_a_reconnect_resumes() {
     connect_google(&house, house.api.a, "google-1").await;
     house.providers.revoke_google_account("google-1");
     let parked = attempt(&house, &engine(&house)).await;
-    assert_eq!((parked.to, parked.cause), (ActionState::Parked, Cause::CredentialRefused), "{parked:?}");
-    assert_eq!(house.status(house.api.a, "google_calendar").await["state"], "needs_reconnecting");
+    assert_eq!(
+        (parked.to, parked.cause),
+        (ActionState::Parked, Cause::CredentialRefused),
+        "{parked:?}"
+    );
+    assert_eq!(
+        house.status(house.api.a, "google_calendar").await["state"],
+        "needs_reconnecting"
+    );
     connect_google(&house, house.api.a, "google-1").await;
-    let resumed = house.api.store.find_action(house.api.a, parked.action).await.unwrap().unwrap();
+    let resumed = house
+        .api
+        .store
+        .find_action(house.api.a, parked.action)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((resumed.state, resumed.cause), (ActionState::Pending, None));
 }
 
@@ -121,6 +211,11 @@ async fn while_google_gives_no_token_the_action_waits_and_uses_up_no_try() {
     house.providers.add_fault(away);
     let record = attempt(&house, &engine(&house)).await;
     assert_eq!((record.to, record.counts), (ActionState::Pending, false), "{record:?}");
-    assert!(record.due_at.is_some_and(|due| due >= house.api.clock.now() + Duration::from_secs(30)), "not before Google is asked again: {record:?}");
+    assert!(
+        record
+            .due_at
+            .is_some_and(|due| due >= house.api.clock.now() + Duration::from_secs(30)),
+        "not before Google is asked again: {record:?}"
+    );
     assert!(house.providers.calendar_events().is_empty());
 }

@@ -9,20 +9,33 @@ use serde_json::json;
 use std::time::Duration;
 
 fn query(url: &str, name: &str) -> String {
-    reqwest::Url::parse(url).unwrap().query_pairs().find(|(known, _)| known == name).map(|(_, value)| value.into_owned()).unwrap_or_default()
+    reqwest::Url::parse(url)
+        .unwrap()
+        .query_pairs()
+        .find(|(known, _)| known == name)
+        .map(|(_, value)| value.into_owned())
+        .unwrap_or_default()
 }
 
 #[tokio::test]
 async fn a_person_consents_and_the_calendar_is_connected() {
     let house = start().await;
     let begun = begin(&house, house.api.a, "").await;
-    for (name, value) in
-        [("response_type", "code"), ("access_type", "offline"), ("prompt", "consent"), ("code_challenge_method", "S256"), ("redirect_uri", CALLBACK)]
-    {
+    for (name, value) in [
+        ("response_type", "code"),
+        ("access_type", "offline"),
+        ("prompt", "consent"),
+        ("code_challenge_method", "S256"),
+        ("redirect_uri", CALLBACK),
+    ] {
         assert_eq!(query(&begun.url, name), value, "{name}");
     }
     let scopes = query(&begun.url, "scope");
-    let wanted = ["openid", "https://www.googleapis.com/auth/calendar.events.owned", "https://www.googleapis.com/auth/calendar.freebusy"];
+    let wanted = [
+        "openid",
+        "https://www.googleapis.com/auth/calendar.events.owned",
+        "https://www.googleapis.com/auth/calendar.freebusy",
+    ];
     assert_eq!(scopes.split(' ').collect::<Vec<_>>(), wanted, "the least that books");
     let back = consent(&begun.url).await;
     let connected = come_back(&house, &back, Some(&begun.cookie)).await.expect(200).json();
@@ -31,10 +44,16 @@ async fn a_person_consents_and_the_calendar_is_connected() {
         (&json!("connected"), &json!("google_calendar"), &json!("google-1"))
     );
     assert_eq!(house.status(house.api.a, "google_calendar").await, connected);
-    assert_eq!(house.status(house.api.b, "google_calendar").await["state"], "not_connected");
+    assert_eq!(
+        house.status(house.api.b, "google_calendar").await["state"],
+        "not_connected"
+    );
     assert_eq!(house.providers.violations(), []);
     let audit = house.api.get(house.api.a, "/api/audit?limit=1").await.json()["data"][0].clone();
-    assert_eq!((&audit["verb"], &audit["actor"]), (&json!("connect"), &json!("a person")));
+    assert_eq!(
+        (&audit["verb"], &audit["actor"]),
+        (&json!("connect"), &json!("a person"))
+    );
 }
 
 #[tokio::test]
@@ -43,7 +62,10 @@ async fn a_state_counts_once() {
     let begun = begin(&house, house.api.a, "").await;
     let back = consent(&begun.url).await;
     come_back(&house, &back, Some(&begun.cookie)).await.expect(200);
-    assert_eq!(come_back(&house, &back, Some(&begun.cookie)).await.expect(400).code(), "consent_invalid");
+    assert_eq!(
+        come_back(&house, &back, Some(&begun.cookie)).await.expect(400).code(),
+        "consent_invalid"
+    );
     assert_eq!(house.status(house.api.a, "google_calendar").await["version"], 1);
 }
 
@@ -64,7 +86,10 @@ async fn a_state_ends_after_ten_minutes() {
     let begun = begin(&house, house.api.a, "").await;
     let back = consent(&begun.url).await;
     house.api.clock.advance(Duration::from_mins(10));
-    assert_eq!(come_back(&house, &back, Some(&begun.cookie)).await.expect(400).code(), "consent_invalid");
+    assert_eq!(
+        come_back(&house, &back, Some(&begun.cookie)).await.expect(400).code(),
+        "consent_invalid"
+    );
 }
 
 #[tokio::test]
@@ -92,7 +117,14 @@ async fn a_state_that_was_made_up_changed_or_left_out_is_one_answer() {
         answers.push(body);
     }
     answers.push({
-        let mut body = come_back(&house, "/api/integrations/google_calendar/callback?code=x", Some(&begun.cookie)).await.expect(400).json();
+        let mut body = come_back(
+            &house,
+            "/api/integrations/google_calendar/callback?code=x",
+            Some(&begun.cookie),
+        )
+        .await
+        .expect(400)
+        .json();
         body["request_id"] = Value::Null;
         body
     });
@@ -107,16 +139,36 @@ async fn only_the_browser_or_the_person_that_began_finishes() {
     let others = begin(&house, house.api.b, "").await;
     let back = consent(&begun.url).await;
     // A link that someone sent: no cookie, another flow's cookie, a made-up one.
-    for cookie in [None, Some(others.cookie.as_str()), Some("hookswitch_consent=0123456789abcdef0123456789abcdef"), Some("hookswitch_consent=")] {
-        assert_eq!(come_back(&house, &back, cookie).await.expect(400).code(), "consent_invalid", "{cookie:?}");
+    for cookie in [
+        None,
+        Some(others.cookie.as_str()),
+        Some("hookswitch_consent=0123456789abcdef0123456789abcdef"),
+        Some("hookswitch_consent="),
+    ] {
+        assert_eq!(
+            come_back(&house, &back, cookie).await.expect(400).code(),
+            "consent_invalid",
+            "{cookie:?}"
+        );
     }
-    // The token of another organisation takes the state out of the world: nobody can finish what was tampered with.
-    assert_eq!(house.api.get(house.api.b, &back).await.expect(400).code(), "consent_invalid");
-    assert_eq!(come_back(&house, &back, Some(&begun.cookie)).await.expect(400).code(), "consent_invalid");
+    // The token of another organisation takes the state out of the world: nobody can finish what
+    // was tampered with.
+    assert_eq!(
+        house.api.get(house.api.b, &back).await.expect(400).code(),
+        "consent_invalid"
+    );
+    assert_eq!(
+        come_back(&house, &back, Some(&begun.cookie)).await.expect(400).code(),
+        "consent_invalid"
+    );
     for org in [house.api.a, house.api.b] {
         assert_eq!(house.status(org, "google_calendar").await["state"], "not_connected");
     }
-    house.api.call_as(house.api.a, Role::Viewer, Method::GET, &back, None).await.expect(403);
+    house
+        .api
+        .call_as(house.api.a, Role::Viewer, Method::GET, &back, None)
+        .await
+        .expect(403);
 }
 
 #[tokio::test]
@@ -124,25 +176,61 @@ async fn authorize_is_for_owners_and_admins() {
     let house = start().await;
     let path = "/api/integrations/google_calendar/authorize";
     for role in [Role::Viewer, Role::Member] {
-        house.api.call_as(house.api.a, role, Method::GET, path, None).await.expect(403);
+        house
+            .api
+            .call_as(house.api.a, role, Method::GET, path, None)
+            .await
+            .expect(403);
     }
     Api::send(house.api.request(Method::GET, path)).await.expect(401);
-    let answer = house.api.call_as(house.api.a, Role::Admin, Method::GET, path, None).await.expect(200);
+    let answer = house
+        .api
+        .call_as(house.api.a, Role::Admin, Method::GET, path, None)
+        .await
+        .expect(200);
     let cookie = answer.headers["set-cookie"].to_str().unwrap();
     assert!(
-        ["HttpOnly", "SameSite=Lax", "Secure", "Max-Age=600", "Path=/api/integrations/google_calendar"].iter().all(|part| cookie.contains(part)),
+        [
+            "HttpOnly",
+            "SameSite=Lax",
+            "Secure",
+            "Max-Age=600",
+            "Path=/api/integrations/google_calendar"
+        ]
+        .iter()
+        .all(|part| cookie.contains(part)),
         "{cookie}"
     );
-    assert!(!answer.text.contains("canary-client-secret") && !query(answer.json()["url"].as_str().unwrap(), "state").is_empty());
-    let fields = house.api.post(house.api.a, "/api/integrations/google_calendar", &json!({ "access_token": "x" })).await.expect(404);
+    assert!(
+        !answer.text.contains("canary-client-secret")
+            && !query(answer.json()["url"].as_str().unwrap(), "state").is_empty()
+    );
+    let fields = house
+        .api
+        .post(
+            house.api.a,
+            "/api/integrations/google_calendar",
+            &json!({ "access_token": "x" }),
+        )
+        .await
+        .expect(404);
     assert_eq!(fields.code(), "not_served", "no token is taken by hand");
 }
 
 #[tokio::test]
 async fn without_a_client_google_says_that_it_is_not_set_up() {
     let api = Api::start().await;
-    assert_eq!(api.get(api.a, "/api/integrations/google_calendar/authorize").await.expect(404).code(), "not_served");
-    assert_eq!(api.get(api.a, "/api/providers").await.json()["providers"][2]["available"], false);
+    assert_eq!(
+        api.get(api.a, "/api/integrations/google_calendar/authorize")
+            .await
+            .expect(404)
+            .code(),
+        "not_served"
+    );
+    assert_eq!(
+        api.get(api.a, "/api/providers").await.json()["providers"][2]["available"],
+        false
+    );
 }
 
 #[tokio::test]
@@ -153,7 +241,10 @@ async fn a_no_on_googles_page_changes_nothing() {
     let begun = begin(&house, house.api.a, "").await;
     let back = consent(&format!("{}&login_hint=deny", begun.url)).await;
     assert!(back.contains("error=access_denied"));
-    assert_eq!(come_back(&house, &back, Some(&begun.cookie)).await.expect(422).code(), "consent_refused");
+    assert_eq!(
+        come_back(&house, &back, Some(&begun.cookie)).await.expect(422).code(),
+        "consent_refused"
+    );
     assert_eq!(house.status(house.api.a, "google_calendar").await, before);
 }
 
@@ -162,20 +253,38 @@ async fn a_code_that_google_does_not_know_connects_nothing() {
     let house = start().await;
     for code in ["4%2Fmade-up", "", "a%20b", &"x".repeat(2000)] {
         let begun = begin(&house, house.api.a, "").await;
-        let path = format!("/api/integrations/google_calendar/callback?state={}&code={code}", query(&begun.url, "state"));
-        assert_eq!(come_back(&house, &path, Some(&begun.cookie)).await.expect(422).code(), "consent_refused", "{code:.20}");
+        let path = format!(
+            "/api/integrations/google_calendar/callback?state={}&code={code}",
+            query(&begun.url, "state")
+        );
+        assert_eq!(
+            come_back(&house, &path, Some(&begun.cookie)).await.expect(422).code(),
+            "consent_refused",
+            "{code:.20}"
+        );
     }
-    assert_eq!(house.status(house.api.a, "google_calendar").await["state"], "not_connected");
+    assert_eq!(
+        house.status(house.api.a, "google_calendar").await["state"],
+        "not_connected"
+    );
 }
 
 #[tokio::test]
 async fn a_code_of_another_flow_does_not_fit_the_verifier() {
     let house = start().await;
-    let (ours, theirs) = (begin(&house, house.api.a, "").await, begin(&house, house.api.b, "").await);
-    let stolen = consent(&theirs.url).await.replace(&query(&theirs.url, "state"), &query(&ours.url, "state"));
+    let (ours, theirs) = (
+        begin(&house, house.api.a, "").await,
+        begin(&house, house.api.b, "").await,
+    );
+    let stolen = consent(&theirs.url)
+        .await
+        .replace(&query(&theirs.url, "state"), &query(&ours.url, "state"));
     let answer = come_back(&house, &stolen, Some(&ours.cookie)).await.expect(422);
     assert_eq!(answer.code(), "consent_refused");
-    assert!(answer.json()["detail"].as_str().unwrap().contains("verifier"), "{answer:?}");
+    assert!(
+        answer.json()["detail"].as_str().unwrap().contains("verifier"),
+        "{answer:?}"
+    );
 }
 
 #[tokio::test]
@@ -183,9 +292,17 @@ async fn while_google_is_away_the_exchange_is_503() {
     let house = start().await;
     let begun = begin(&house, house.api.a, "").await;
     let back = consent(&begun.url).await;
-    house.providers.add_fault(Fault::of(Provider::GoogleCalendar).status(503));
-    assert_eq!(come_back(&house, &back, Some(&begun.cookie)).await.expect(503).code(), "provider_unreachable");
-    assert_eq!(house.status(house.api.a, "google_calendar").await["state"], "not_connected");
+    house
+        .providers
+        .add_fault(Fault::of(Provider::GoogleCalendar).status(503));
+    assert_eq!(
+        come_back(&house, &back, Some(&begun.cookie)).await.expect(503).code(),
+        "provider_unreachable"
+    );
+    assert_eq!(
+        house.status(house.api.a, "google_calendar").await["state"],
+        "not_connected"
+    );
 }
 
 #[tokio::test]
@@ -197,17 +314,34 @@ async fn boxes_that_were_not_ticked_limit_the_connection_and_none_ticked_is_none
         calendars: vec![],
         unticked: unticked.iter().map(|end| (*end).to_owned()).collect(),
     };
-    let people = vec![person("half", &["calendar.freebusy"]), person("none", &["calendar.freebusy", "calendar.events.owned"])];
-    house.providers.register(Accounts { google_accounts: people, ..Accounts::default() });
+    let people = vec![
+        person("half", &["calendar.freebusy"]),
+        person("none", &["calendar.freebusy", "calendar.events.owned"]),
+    ];
+    house.providers.register(Accounts {
+        google_accounts: people,
+        ..Accounts::default()
+    });
     let limited = connect_google(&house, house.api.a, "half").await;
     assert_eq!(limited["state"], "limited");
     assert!(limited["missing"].as_str().unwrap().contains("free"), "{limited}");
-    let verified = house.api.post(house.api.a, "/api/integrations/google_calendar/verify", &json!({})).await.expect(200).json();
+    let verified = house
+        .api
+        .post(house.api.a, "/api/integrations/google_calendar/verify", &json!({}))
+        .await
+        .expect(200)
+        .json();
     assert_eq!(verified["state"], "limited", "{verified}");
     let begun = begin(&house, house.api.b, "").await;
     let back = consent(&format!("{}&login_hint=none", begun.url)).await;
-    assert_eq!(come_back(&house, &back, Some(&begun.cookie)).await.expect(422).code(), "consent_refused");
-    assert_eq!(house.status(house.api.b, "google_calendar").await["state"], "not_connected");
+    assert_eq!(
+        come_back(&house, &back, Some(&begun.cookie)).await.expect(422).code(),
+        "consent_refused"
+    );
+    assert_eq!(
+        house.status(house.api.b, "google_calendar").await["state"],
+        "not_connected"
+    );
     assert_eq!(house.providers.google_grants(), 1, "what is of no use was given back");
 }
 
@@ -224,31 +358,76 @@ async fn a_reconnect_keeps_the_id_and_another_account_needs_a_word() {
         come_back(&house, &back, Some(&begun.cookie)).await
     };
     assert_eq!(other("").await.expect(409).code(), "account_differs");
-    assert_eq!(house.providers.google_grants(), grants, "the grant that is not kept was given back");
+    assert_eq!(
+        house.providers.google_grants(),
+        grants,
+        "the grant that is not kept was given back"
+    );
     let replaced = other("?replace_account=true").await.expect(200).json();
-    assert_eq!((&replaced["id"], &replaced["account"]["id"]), (&first["id"], &json!("google-2")));
-    house.api.delete(house.api.a, "/api/integrations/google_calendar").await.expect(204);
+    assert_eq!(
+        (&replaced["id"], &replaced["account"]["id"]),
+        (&first["id"], &json!("google-2"))
+    );
+    house
+        .api
+        .delete(house.api.a, "/api/integrations/google_calendar")
+        .await
+        .expect(204);
     let begun = begin(&house, house.api.a, "").await;
     let back = consent(&begun.url).await;
-    assert_eq!(come_back(&house, &back, Some(&begun.cookie)).await.expect(409).code(), "account_differs", "also after a disconnect");
+    assert_eq!(
+        come_back(&house, &back, Some(&begun.cookie)).await.expect(409).code(),
+        "account_differs",
+        "also after a disconnect"
+    );
 }
 
 #[tokio::test]
 async fn people_are_sent_back_to_a_page_of_this_host_with_one_word() {
     let house = start().await;
-    for bad in ["https://evil.example", "//evil.example", "%5Cevil", "integrations", "/%5C/evil.example", "/a%0d%0aX:1"] {
+    for bad in [
+        "https://evil.example",
+        "//evil.example",
+        "%5Cevil",
+        "integrations",
+        "/%5C/evil.example",
+        "/a%0d%0aX:1",
+    ] {
         let path = format!("/api/integrations/google_calendar/authorize?return_to={bad}");
-        assert_eq!(house.api.get(house.api.a, &path).await.expect(400).field(), "return_to", "{bad}");
+        assert_eq!(
+            house.api.get(house.api.a, &path).await.expect(400).field(),
+            "return_to",
+            "{bad}"
+        );
     }
     let begun = begin(&house, house.api.a, "?return_to=/integrations?tab=google").await;
-    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap();
     let back = consent(&begun.url).await;
-    let answer = client.get(format!("{}{back}", house.api.base)).header("cookie", &begun.cookie).send().await.unwrap();
-    assert_eq!((answer.status().as_u16(), answer.headers()["location"].to_str().unwrap()), (303, "/integrations?tab=google&connected=google_calendar"));
+    let answer = client
+        .get(format!("{}{back}", house.api.base))
+        .header("cookie", &begun.cookie)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), answer.headers()["location"].to_str().unwrap()),
+        (303, "/integrations?tab=google&connected=google_calendar")
+    );
     let begun = begin(&house, house.api.a, "?return_to=/integrations").await;
     let back = consent(&format!("{}&login_hint=deny", begun.url)).await;
-    let answer = client.get(format!("{}{back}", house.api.base)).header("cookie", &begun.cookie).send().await.unwrap();
-    assert_eq!(answer.headers()["location"].to_str().unwrap(), "/integrations?error=consent_refused");
+    let answer = client
+        .get(format!("{}{back}", house.api.base))
+        .header("cookie", &begun.cookie)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        answer.headers()["location"].to_str().unwrap(),
+        "/integrations?error=consent_refused"
+    );
 }
 
 #[tokio::test]
@@ -256,16 +435,36 @@ async fn a_disconnect_revokes_at_google_and_says_so() {
     let house = start().await;
     connect_google(&house, house.api.a, "google-1").await;
     connect_google(&house, house.api.b, "google-2").await;
-    house.api.delete(house.api.a, "/api/integrations/google_calendar").await.expect(204);
-    assert_eq!(house.providers.google_grants(), 1, "the other organisation's grant stands");
+    house
+        .api
+        .delete(house.api.a, "/api/integrations/google_calendar")
+        .await
+        .expect(204);
+    assert_eq!(
+        house.providers.google_grants(),
+        1,
+        "the other organisation's grant stands"
+    );
     let audit = house.api.get(house.api.a, "/api/audit?limit=1").await.json()["data"][0].clone();
     assert!(audit["fields"].to_string().contains("revoked_at_provider"), "{audit}");
     // Google away: it is disconnected all the same, and nothing is said of a revocation.
-    house.providers.add_fault(Fault::of(Provider::GoogleCalendar).status(503));
-    house.api.delete(house.api.b, "/api/integrations/google_calendar").await.expect(204);
+    house
+        .providers
+        .add_fault(Fault::of(Provider::GoogleCalendar).status(503));
+    house
+        .api
+        .delete(house.api.b, "/api/integrations/google_calendar")
+        .await
+        .expect(204);
     let audit = house.api.get(house.api.b, "/api/audit?limit=1").await.json()["data"][0].clone();
-    assert!(audit["verb"] == "erase" && !audit["fields"].to_string().contains("revoked"), "{audit}");
-    assert_eq!(house.status(house.api.b, "google_calendar").await["state"], "not_connected");
+    assert!(
+        audit["verb"] == "erase" && !audit["fields"].to_string().contains("revoked"),
+        "{audit}"
+    );
+    assert_eq!(
+        house.status(house.api.b, "google_calendar").await["state"],
+        "not_connected"
+    );
 }
 
 #[tokio::test]
@@ -273,15 +472,33 @@ async fn tokens_and_verifiers_stand_nowhere_in_clear() {
     let house = start().await;
     connect_google(&house, house.api.a, "google-1").await;
     begin(&house, house.api.b, "").await;
-    house.api.post(house.api.a, "/api/integrations/google_calendar/verify", &json!({})).await.expect(200);
-    let answers = [house.api.get(house.api.a, "/api/integrations/status").await, house.api.get(house.api.a, "/api/audit").await];
+    house
+        .api
+        .post(house.api.a, "/api/integrations/google_calendar/verify", &json!({}))
+        .await
+        .expect(200);
+    let answers = [
+        house.api.get(house.api.a, "/api/integrations/status").await,
+        house.api.get(house.api.a, "/api/audit").await,
+    ];
     for answer in answers {
-        assert!(!answer.text.contains("ya29.") && !answer.text.contains("1//") && !answer.text.contains("canary"), "{answer:?}");
+        assert!(
+            !answer.text.contains("ya29.") && !answer.text.contains("1//") && !answer.text.contains("canary"),
+            "{answer:?}"
+        );
     }
-    for file in std::fs::read_dir(house.api.folder()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+    for file in std::fs::read_dir(house.api.folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+    {
         let bytes = std::fs::read(&file).unwrap();
         for secret in [&b"ya29."[..], b"1//", b"canary-client-secret"] {
-            assert!(!bytes.windows(secret.len()).any(|window| window == secret), "{} holds a token", file.display());
+            assert!(
+                !bytes.windows(secret.len()).any(|window| window == secret),
+                "{} holds a token",
+                file.display()
+            );
         }
     }
 }

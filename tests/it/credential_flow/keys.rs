@@ -1,4 +1,5 @@
-//! Providers that are connected by fields: the table, the three results of verifying, and what each error means.
+//! Providers that are connected by fields: the table, the three results of verifying, and what each
+//! error means.
 
 use super::*;
 use hookswitch::{
@@ -18,7 +19,10 @@ const VAPI: &str = "vapi-key-of-the-first-organisation";
 fn good() -> [(&'static str, Value); 4] {
     [
         ("vapi", json!({ "api_key": VAPI })),
-        ("twilio", json!({ "account_sid": SID, "auth_token": TOKEN, "phone_number": "+12025550199" })),
+        (
+            "twilio",
+            json!({ "account_sid": SID, "auth_token": TOKEN, "phone_number": "+12025550199" }),
+        ),
         ("resend", json!({ "api_key": RESEND, "from": "Us <us@example.com>" })),
         ("elevenlabs", json!({ "api_key": ELEVENLABS })),
     ]
@@ -27,13 +31,29 @@ fn good() -> [(&'static str, Value); 4] {
 #[tokio::test]
 async fn the_table_is_served_to_every_role_and_says_how_each_is_connected() {
     let house = start().await;
-    let forms = house.api.call_as(house.api.a, Role::Viewer, Method::GET, "/api/providers", None).await.expect(200).json();
-    let names: Vec<_> = forms["providers"].as_array().unwrap().iter().map(|form| form["provider"].as_str().unwrap()).collect();
+    let forms = house
+        .api
+        .call_as(house.api.a, Role::Viewer, Method::GET, "/api/providers", None)
+        .await
+        .expect(200)
+        .json();
+    let names: Vec<_> = forms["providers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|form| form["provider"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["vapi", "twilio", "google_calendar", "resend", "elevenlabs"]);
     let twilio = &forms["providers"][1];
-    assert_eq!(twilio["one_of"], json!([["auth_token"], ["api_key_sid", "api_key_secret"]]));
+    assert_eq!(
+        twilio["one_of"],
+        json!([["auth_token"], ["api_key_sid", "api_key_secret"]])
+    );
     assert_eq!(twilio["fields"][0]["pattern"], "AC[0-9a-fA-F]{32}");
-    assert_eq!((&forms["providers"][2]["connect"], &forms["providers"][2]["available"]), (&json!("oauth"), &json!(true)));
+    assert_eq!(
+        (&forms["providers"][2]["connect"], &forms["providers"][2]["available"]),
+        (&json!("oauth"), &json!(true))
+    );
     let request = house.api.request(Method::GET, "/api/providers");
     Api::send(request).await.expect(401);
     house.api.get(house.api.a, "/api/providers?x=1").await.expect(400);
@@ -43,14 +63,38 @@ async fn the_table_is_served_to_every_role_and_says_how_each_is_connected() {
 async fn what_the_table_shows_as_an_example_is_taken_as_typed() {
     let house = start().await;
     let forms = house.api.get(house.api.a, "/api/providers").await.json();
-    for form in forms["providers"].as_array().unwrap().iter().filter(|form| form["connect"] == "fields") {
+    for form in forms["providers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|form| form["connect"] == "fields")
+    {
         let way = form["one_of"].as_array().unwrap().first();
-        let is_given =
-            |name: &Value| way.is_none_or(|way| way.as_array().unwrap().contains(name) || !form["one_of"].to_string().contains(name.as_str().unwrap()));
-        let fields = form["fields"].as_array().unwrap().iter().filter(|field| is_given(&field["name"]) && field["name"] != "webhook_secret");
-        let body: serde_json::Map<_, _> = fields.map(|field| (field["name"].as_str().unwrap().to_owned(), field["example"].clone())).collect();
-        let answer = house.api.post(house.api.a, &format!("/api/integrations/{}/test", form["provider"].as_str().unwrap()), &body.into()).await;
-        assert!(matches!(answer.status, 200 | 422), "an example is in the right form, whatever the provider says of it: {answer:?}");
+        let is_given = |name: &Value| {
+            way.is_none_or(|way| {
+                way.as_array().unwrap().contains(name) || !form["one_of"].to_string().contains(name.as_str().unwrap())
+            })
+        };
+        let fields = form["fields"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|field| is_given(&field["name"]) && field["name"] != "webhook_secret");
+        let body: serde_json::Map<_, _> = fields
+            .map(|field| (field["name"].as_str().unwrap().to_owned(), field["example"].clone()))
+            .collect();
+        let answer = house
+            .api
+            .post(
+                house.api.a,
+                &format!("/api/integrations/{}/test", form["provider"].as_str().unwrap()),
+                &body.into(),
+            )
+            .await;
+        assert!(
+            matches!(answer.status, 200 | 422),
+            "an example is in the right form, whatever the provider says of it: {answer:?}"
+        );
     }
 }
 
@@ -58,9 +102,22 @@ async fn what_the_table_shows_as_an_example_is_taken_as_typed() {
 async fn testing_stores_nothing_at_any_provider() {
     let house = start().await;
     for (provider, body) in good() {
-        let tested = house.api.post(house.api.a, &format!("/api/integrations/{provider}/test"), &body).await.expect(200).json();
-        assert_eq!((&tested["state"], &tested["missing"]), (&json!("connected"), &Value::Null), "{provider}");
-        assert_eq!(house.status(house.api.a, provider).await["state"], "not_connected", "{provider}");
+        let tested = house
+            .api
+            .post(house.api.a, &format!("/api/integrations/{provider}/test"), &body)
+            .await
+            .expect(200)
+            .json();
+        assert_eq!(
+            (&tested["state"], &tested["missing"]),
+            (&json!("connected"), &Value::Null),
+            "{provider}"
+        );
+        assert_eq!(
+            house.status(house.api.a, provider).await["state"],
+            "not_connected",
+            "{provider}"
+        );
     }
 }
 
@@ -70,9 +127,22 @@ async fn connecting_verifying_disconnecting_and_connecting_again_keep_the_id_at_
     for (provider, body) in good() {
         let path = format!("/api/integrations/{provider}");
         let first = house.api.post(house.api.a, &path, &body).await.expect(200).json();
-        assert_eq!((&first["state"], &first["version"]), (&json!("connected"), &json!(1)), "{provider}");
-        let verified = house.api.post(house.api.a, &format!("{path}/verify"), &json!({})).await.expect(200).json();
-        assert_eq!((&verified["state"], &verified["id"]), (&json!("connected"), &first["id"]), "{provider}");
+        assert_eq!(
+            (&first["state"], &first["version"]),
+            (&json!("connected"), &json!(1)),
+            "{provider}"
+        );
+        let verified = house
+            .api
+            .post(house.api.a, &format!("{path}/verify"), &json!({}))
+            .await
+            .expect(200)
+            .json();
+        assert_eq!(
+            (&verified["state"], &verified["id"]),
+            (&json!("connected"), &first["id"]),
+            "{provider}"
+        );
         for _ in 0..2 {
             house.api.delete(house.api.a, &path).await.expect(204);
         }
@@ -83,7 +153,11 @@ async fn connecting_verifying_disconnecting_and_connecting_again_keep_the_id_at_
             "{provider}"
         );
         let again = house.api.post(house.api.a, &path, &body).await.expect(200).json();
-        assert_eq!((&again["state"], &again["id"]), (&json!("connected"), &first["id"]), "{provider}");
+        assert_eq!(
+            (&again["state"], &again["id"]),
+            (&json!("connected"), &first["id"]),
+            "{provider}"
+        );
     }
 }
 
@@ -92,14 +166,24 @@ async fn what_the_provider_refuses_is_refused_in_its_own_words_and_not_stored() 
     let house = start().await;
     for (provider, body, words) in [
         ("vapi", json!({ "api_key": "nobodys" }), "Invalid Key"),
-        ("twilio", json!({ "account_sid": SID, "auth_token": SECOND }), "Authenticate"),
+        (
+            "twilio",
+            json!({ "account_sid": SID, "auth_token": SECOND }),
+            "Authenticate",
+        ),
         ("resend", json!({ "api_key": "re_nobodys" }), "API key is invalid"),
         ("elevenlabs", json!({ "api_key": "nobodys" }), "Invalid API key"),
     ] {
-        for path in [format!("/api/integrations/{provider}/test"), format!("/api/integrations/{provider}?unverified=true")] {
+        for path in [
+            format!("/api/integrations/{provider}/test"),
+            format!("/api/integrations/{provider}?unverified=true"),
+        ] {
             let refused = house.api.post(house.api.a, &path, &body).await.expect(422);
             assert_eq!(refused.code(), "refused_by_provider", "{path}");
-            assert!(refused.json()["detail"].as_str().unwrap().contains(words), "{refused:?}");
+            assert!(
+                refused.json()["detail"].as_str().unwrap().contains(words),
+                "{refused:?}"
+            );
         }
         assert_eq!(house.status(house.api.a, provider).await["state"], "not_connected");
     }
@@ -113,13 +197,25 @@ async fn an_outage_stores_nothing_and_makes_nothing_worse_at_any_provider() {
         let path = format!("/api/integrations/{name}");
         for status in [500, 503, 429] {
             house.providers.add_fault(Fault::of(provider).status(status));
-            assert_eq!(house.api.post(house.api.a, &path, &body).await.expect(503).code(), "provider_unreachable", "{name} {status}");
+            assert_eq!(
+                house.api.post(house.api.a, &path, &body).await.expect(503).code(),
+                "provider_unreachable",
+                "{name} {status}"
+            );
             house.providers.clear_faults();
-            assert_eq!(house.status(house.api.a, name).await["state"], "not_connected", "{name}");
+            assert_eq!(
+                house.status(house.api.a, name).await["state"],
+                "not_connected",
+                "{name}"
+            );
         }
         let connected = house.api.post(house.api.a, &path, &body).await.expect(200).json();
         house.providers.add_fault(Fault::of(provider).status(503));
-        house.api.post(house.api.a, &format!("{path}/verify"), &json!({})).await.expect(503);
+        house
+            .api
+            .post(house.api.a, &format!("{path}/verify"), &json!({}))
+            .await
+            .expect(503);
         house.providers.clear_faults();
         assert_eq!(house.status(house.api.a, name).await, connected, "{name}");
     }
@@ -129,16 +225,44 @@ async fn an_outage_stores_nothing_and_makes_nothing_worse_at_any_provider() {
 async fn a_resend_key_that_may_only_send_is_good_but_limited() {
     let house = start().await;
     house.providers.register(Accounts {
-        resend: vec![ResendKey { api_key: "re_sending_only".to_owned(), domains: vec![], is_sending_only: true }],
+        resend: vec![ResendKey {
+            api_key: "re_sending_only".to_owned(),
+            domains: vec![],
+            is_sending_only: true,
+        }],
         ..Accounts::default()
     });
     let body = json!({ "api_key": "re_sending_only" });
-    let tested = house.api.post(house.api.a, "/api/integrations/resend/test", &body).await.expect(200).json();
+    let tested = house
+        .api
+        .post(house.api.a, "/api/integrations/resend/test", &body)
+        .await
+        .expect(200)
+        .json();
     assert_eq!(tested["state"], "limited");
-    let saved = house.api.post(house.api.a, "/api/integrations/resend", &body).await.expect(200).json();
-    assert_eq!((&saved["state"], &saved["connected"]), (&json!("limited"), &json!(true)));
-    assert!(saved["missing"].as_str().unwrap().contains("may only send") && saved["error"].is_null(), "{saved}");
-    assert_eq!(house.api.post(house.api.a, "/api/integrations/resend/verify", &json!({})).await.expect(200).json()["state"], "limited");
+    let saved = house
+        .api
+        .post(house.api.a, "/api/integrations/resend", &body)
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&saved["state"], &saved["connected"]),
+        (&json!("limited"), &json!(true))
+    );
+    assert!(
+        saved["missing"].as_str().unwrap().contains("may only send") && saved["error"].is_null(),
+        "{saved}"
+    );
+    assert_eq!(
+        house
+            .api
+            .post(house.api.a, "/api/integrations/resend/verify", &json!({}))
+            .await
+            .expect(200)
+            .json()["state"],
+        "limited"
+    );
 }
 
 #[tokio::test]
@@ -149,54 +273,146 @@ async fn an_elevenlabs_key_without_permissions_is_good_but_limited_and_says_whic
         user_id: format!("user-{n}"),
         missing_permissions: missing.iter().map(|name| (*name).to_owned()).collect(),
     };
-    let keys = vec![key(1, &["user_read"]), key(2, &["voices_read"]), key(3, &["user_read", "voices_read"])];
-    house.providers.register(Accounts { elevenlabs: keys, ..Accounts::default() });
-    for (n, words, has_account) in [(1, vec!["user_read"], false), (2, vec!["voices_read"], true), (3, vec!["user_read", "voices_read"], false)] {
-        let tested =
-            house.api.post(house.api.a, "/api/integrations/elevenlabs/test", &json!({ "api_key": format!("restricted-key-{n}") })).await.expect(200).json();
+    let keys = vec![
+        key(1, &["user_read"]),
+        key(2, &["voices_read"]),
+        key(3, &["user_read", "voices_read"]),
+    ];
+    house.providers.register(Accounts {
+        elevenlabs: keys,
+        ..Accounts::default()
+    });
+    for (n, words, has_account) in [
+        (1, vec!["user_read"], false),
+        (2, vec!["voices_read"], true),
+        (3, vec!["user_read", "voices_read"], false),
+    ] {
+        let tested = house
+            .api
+            .post(
+                house.api.a,
+                "/api/integrations/elevenlabs/test",
+                &json!({ "api_key": format!("restricted-key-{n}") }),
+            )
+            .await
+            .expect(200)
+            .json();
         assert_eq!(tested["state"], "limited", "{n}");
-        assert!(words.iter().all(|word| tested["missing"].as_str().unwrap().contains(word)), "{tested}");
+        assert!(
+            words
+                .iter()
+                .all(|word| tested["missing"].as_str().unwrap().contains(word)),
+            "{tested}"
+        );
         assert_eq!(tested["account"].is_object(), has_account, "{tested}");
     }
     // An account without credits is one all the same.
     let mut fault = Fault::of(Provider::ElevenLabs).status(401);
     fault.body = Some(json!({ "detail": { "status": "quota_exceeded", "message": "None left." } }));
     house.providers.add_fault(fault);
-    let tested = house.api.post(house.api.a, "/api/integrations/elevenlabs/test", &json!({ "api_key": ELEVENLABS })).await.expect(200).json();
-    assert!(tested["state"] == "limited" && tested["missing"].as_str().unwrap().contains("credits"), "{tested}");
+    let tested = house
+        .api
+        .post(
+            house.api.a,
+            "/api/integrations/elevenlabs/test",
+            &json!({ "api_key": ELEVENLABS }),
+        )
+        .await
+        .expect(200)
+        .json();
+    assert!(
+        tested["state"] == "limited" && tested["missing"].as_str().unwrap().contains("credits"),
+        "{tested}"
+    );
 }
 
 #[tokio::test]
 async fn elevenlabs_own_key_in_its_answer_goes_nowhere() {
     let house = start().await;
-    let answer = house.api.post(house.api.a, "/api/integrations/elevenlabs", &json!({ "api_key": ELEVENLABS })).await.expect(200);
-    assert!(!answer.text.contains(ELEVENLABS) && answer.json()["account"]["id"] == "user-1", "{answer:?}");
+    let answer = house
+        .api
+        .post(
+            house.api.a,
+            "/api/integrations/elevenlabs",
+            &json!({ "api_key": ELEVENLABS }),
+        )
+        .await
+        .expect(200);
+    assert!(
+        !answer.text.contains(ELEVENLABS) && answer.json()["account"]["id"] == "user-1",
+        "{answer:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_standard_api_key_of_twilio_verifies_and_a_restricted_one_says_what_it_lacks() {
     let house = start().await;
     let mut account = TwilioAccount::new(SID, TOKEN);
-    let key = |n: u8, kind| ApiKey { sid: format!("SK{n:032}"), secret: format!("key-secret-{n}"), kind };
-    account.api_keys = vec![key(1, KeyKind::Main), key(2, KeyKind::Standard), key(3, KeyKind::Restricted)];
-    house.providers.register(Accounts { accounts: vec![account], ..Accounts::default() });
-    let body = |n: u8| json!({ "account_sid": SID, "api_key_sid": format!("SK{n:032}"), "api_key_secret": format!("key-secret-{n}") });
+    let key = |n: u8, kind| ApiKey {
+        sid: format!("SK{n:032}"),
+        secret: format!("key-secret-{n}"),
+        kind,
+    };
+    account.api_keys = vec![
+        key(1, KeyKind::Main),
+        key(2, KeyKind::Standard),
+        key(3, KeyKind::Restricted),
+    ];
+    house.providers.register(Accounts {
+        accounts: vec![account],
+        ..Accounts::default()
+    });
+    let body = |n: u8| {
+        json!({
+            "account_sid": SID,
+            "api_key_sid": format!("SK{n:032}"),
+            "api_key_secret": format!("key-secret-{n}"),
+        })
+    };
     for n in 1..=3 {
-        let saved = house.api.post(house.api.a, "/api/integrations/twilio", &body(n)).await.expect(200).json();
-        assert_eq!((&saved["state"], &saved["account"]["id"]), (&json!("limited"), &json!(SID)), "{n}");
+        let saved = house
+            .api
+            .post(house.api.a, "/api/integrations/twilio", &body(n))
+            .await
+            .expect(200)
+            .json();
+        assert_eq!(
+            (&saved["state"], &saved["account"]["id"]),
+            (&json!("limited"), &json!(SID)),
+            "{n}"
+        );
         assert!(saved["missing"].as_str().unwrap().contains("webhooks"), "{saved}");
-        assert_eq!(saved["missing"].as_str().unwrap().contains("looking up"), n == 3, "{saved}");
+        assert_eq!(
+            saved["missing"].as_str().unwrap().contains("looking up"),
+            n == 3,
+            "{saved}"
+        );
     }
     let wrong = json!({ "account_sid": SID, "api_key_sid": format!("SK{:032}", 1), "api_key_secret": "wrong" });
-    house.api.post(house.api.a, "/api/integrations/twilio", &wrong).await.expect(422);
+    house
+        .api
+        .post(house.api.a, "/api/integrations/twilio", &wrong)
+        .await
+        .expect(422);
 }
 
 #[tokio::test]
 async fn while_a_token_is_rotated_webhooks_verify_with_both() {
     let house = start().await;
-    let secrets = async || house.api.store.list_secrets(house.api.a, Source::Twilio, None).await.unwrap();
+    let secrets = async || {
+        house
+            .api
+            .store
+            .list_secrets(house.api.a, Source::Twilio, None)
+            .await
+            .unwrap()
+    };
     let body = json!({ "account_sid": SID, "auth_token": TOKEN, "auth_token_secondary": SECOND });
-    house.api.post(house.api.a, "/api/integrations/twilio", &body).await.expect(200);
+    house
+        .api
+        .post(house.api.a, "/api/integrations/twilio", &body)
+        .await
+        .expect(200);
     let both = secrets().await;
     assert_eq!(both.len(), 2);
     assert!(both.iter().all(|secret| secret.not_after.is_none()), "neither ends");
@@ -204,69 +420,222 @@ async fn while_a_token_is_rotated_webhooks_verify_with_both() {
     ends.sort();
     assert_eq!(ends, ["3210", "cdef"]);
     // Promoted: the second is the first now, and the former stays for the overlap only.
-    house.providers.register(Accounts { accounts: vec![TwilioAccount::new(SID, SECOND)], ..Accounts::default() });
-    house.api.post(house.api.a, "/api/integrations/twilio", &json!({ "account_sid": SID, "auth_token": SECOND })).await.expect(200);
-    assert_eq!(secrets().await.iter().filter(|secret| secret.not_after.is_none()).count(), 1);
+    house.providers.register(Accounts {
+        accounts: vec![TwilioAccount::new(SID, SECOND)],
+        ..Accounts::default()
+    });
+    house
+        .api
+        .post(
+            house.api.a,
+            "/api/integrations/twilio",
+            &json!({ "account_sid": SID, "auth_token": SECOND }),
+        )
+        .await
+        .expect(200);
+    assert_eq!(
+        secrets()
+            .await
+            .iter()
+            .filter(|secret| secret.not_after.is_none())
+            .count(),
+        1
+    );
 }
 
 #[tokio::test]
 async fn another_accounts_secrets_end_at_once() {
     let house = start().await;
     let other = "ACfedcba9876543210fedcba9876543210";
-    house.providers.register(Accounts { accounts: vec![TwilioAccount::new(other, SECOND)], ..Accounts::default() });
-    house.api.post(house.api.a, "/api/integrations/twilio", &json!({ "account_sid": SID, "auth_token": TOKEN })).await.expect(200);
+    house.providers.register(Accounts {
+        accounts: vec![TwilioAccount::new(other, SECOND)],
+        ..Accounts::default()
+    });
+    house
+        .api
+        .post(
+            house.api.a,
+            "/api/integrations/twilio",
+            &json!({ "account_sid": SID, "auth_token": TOKEN }),
+        )
+        .await
+        .expect(200);
     let body = json!({ "account_sid": other, "auth_token": SECOND });
-    assert_eq!(house.api.post(house.api.a, "/api/integrations/twilio", &body).await.expect(409).code(), "account_differs");
-    house.api.post(house.api.a, "/api/integrations/twilio?replace_account=true", &body).await.expect(200);
-    let left = house.api.store.list_secrets(house.api.a, Source::Twilio, None).await.unwrap();
-    assert_eq!(left.iter().filter_map(|secret| secret.last_four.as_deref()).collect::<Vec<_>>(), ["3210"]);
+    assert_eq!(
+        house
+            .api
+            .post(house.api.a, "/api/integrations/twilio", &body)
+            .await
+            .expect(409)
+            .code(),
+        "account_differs"
+    );
+    house
+        .api
+        .post(house.api.a, "/api/integrations/twilio?replace_account=true", &body)
+        .await
+        .expect(200);
+    let left = house
+        .api
+        .store
+        .list_secrets(house.api.a, Source::Twilio, None)
+        .await
+        .unwrap();
+    assert_eq!(
+        left.iter()
+            .filter_map(|secret| secret.last_four.as_deref())
+            .collect::<Vec<_>>(),
+        ["3210"]
+    );
 }
 
 #[tokio::test]
 async fn the_same_account_is_known_after_a_disconnect_by_its_fingerprint_alone() {
     let house = start().await;
-    let other = ElevenLabsKey { api_key: "key-of-another-account".to_owned(), user_id: "user-2".to_owned(), missing_permissions: vec![] };
-    house.providers.register(Accounts { elevenlabs: vec![other], ..Accounts::default() });
-    house.api.post(house.api.a, "/api/integrations/elevenlabs", &json!({ "api_key": ELEVENLABS })).await.expect(200);
-    house.api.delete(house.api.a, "/api/integrations/elevenlabs").await.expect(204);
-    let row = house.api.store.find_credential(house.api.a, Provider::ElevenLabs, "").await.unwrap().unwrap();
-    assert!(row.account_id.is_none() && row.account_fingerprint.is_some_and(|fingerprint| !fingerprint.contains("user-1")));
+    let other = ElevenLabsKey {
+        api_key: "key-of-another-account".to_owned(),
+        user_id: "user-2".to_owned(),
+        missing_permissions: vec![],
+    };
+    house.providers.register(Accounts {
+        elevenlabs: vec![other],
+        ..Accounts::default()
+    });
+    house
+        .api
+        .post(
+            house.api.a,
+            "/api/integrations/elevenlabs",
+            &json!({ "api_key": ELEVENLABS }),
+        )
+        .await
+        .expect(200);
+    house
+        .api
+        .delete(house.api.a, "/api/integrations/elevenlabs")
+        .await
+        .expect(204);
+    let row = house
+        .api
+        .store
+        .find_credential(house.api.a, Provider::ElevenLabs, "")
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        row.account_id.is_none()
+            && row
+                .account_fingerprint
+                .is_some_and(|fingerprint| !fingerprint.contains("user-1"))
+    );
     let body = json!({ "api_key": "key-of-another-account" });
-    assert_eq!(house.api.post(house.api.a, "/api/integrations/elevenlabs", &body).await.expect(409).code(), "account_differs");
-    house.api.post(house.api.a, "/api/integrations/elevenlabs", &json!({ "api_key": ELEVENLABS })).await.expect(200);
+    assert_eq!(
+        house
+            .api
+            .post(house.api.a, "/api/integrations/elevenlabs", &body)
+            .await
+            .expect(409)
+            .code(),
+        "account_differs"
+    );
+    house
+        .api
+        .post(
+            house.api.a,
+            "/api/integrations/elevenlabs",
+            &json!({ "api_key": ELEVENLABS }),
+        )
+        .await
+        .expect(200);
 }
 
 #[tokio::test]
 async fn keys_are_trimmed_and_fields_checked_one_by_one() {
     let house = start().await;
     let pasted = json!({ "account_sid": format!(" {SID}\n"), "auth_token": format!("\t{TOKEN} "), "phone_number": " +442079460958 " });
-    house.api.post(house.api.a, "/api/integrations/twilio", &pasted).await.expect(200);
+    house
+        .api
+        .post(house.api.a, "/api/integrations/twilio", &pasted)
+        .await
+        .expect(200);
     for (provider, body, field) in [
         ("resend", json!({}), "api_key"),
         ("resend", json!({ "api_key": "sk_canary" }), "api_key"),
         ("resend", json!({ "api_key": RESEND, "from": "canary" }), "from"),
-        ("resend", json!({ "api_key": RESEND, "from": "canary@example.com\r\nBcc: x@example.com" }), "from"),
-        ("resend", json!({ "api_key": RESEND, "canary_field": "x" }), "canary_field"),
+        (
+            "resend",
+            json!({ "api_key": RESEND, "from": "canary@example.com\r\nBcc: x@example.com" }),
+            "from",
+        ),
+        (
+            "resend",
+            json!({ "api_key": RESEND, "canary_field": "x" }),
+            "canary_field",
+        ),
         ("elevenlabs", json!({ "api_key": "canary canary" }), "api_key"),
         ("elevenlabs", json!({ "api_key": ["canary"] }), "api_key"),
         ("elevenlabs", json!({ "api_key": null }), "api_key"),
         ("elevenlabs", json!({ "api_key": "c".repeat(513) }), "api_key"),
-        ("vapi", json!({ "api_key": VAPI, "webhook_secret": "short" }), "webhook_secret"),
-        ("twilio", json!({ "account_sid": SID, "auth_token": TOKEN, "phone_number": "020 7946 0958" }), "phone_number"),
-        ("twilio", json!({ "account_sid": SID, "auth_token": TOKEN, "phone_number": "+1 202 555 0199" }), "phone_number"),
-        ("twilio", json!({ "account_sid": SID, "auth_token": TOKEN, "auth_token_secondary": "short" }), "auth_token_secondary"),
-        ("twilio", json!({ "account_sid": SID, "api_key_sid": "SK0123456789abcdef0123456789abcdef" }), "api_key_secret"),
-        ("twilio", json!({ "account_sid": SID, "api_key_secret": "canary" }), "api_key_sid"),
-        ("twilio", json!({ "account_sid": SID.replace("AC", "SK"), "auth_token": TOKEN }), "account_sid"),
+        (
+            "vapi",
+            json!({ "api_key": VAPI, "webhook_secret": "short" }),
+            "webhook_secret",
+        ),
+        (
+            "twilio",
+            json!({ "account_sid": SID, "auth_token": TOKEN, "phone_number": "020 7946 0958" }),
+            "phone_number",
+        ),
+        (
+            "twilio",
+            json!({ "account_sid": SID, "auth_token": TOKEN, "phone_number": "+1 202 555 0199" }),
+            "phone_number",
+        ),
+        (
+            "twilio",
+            json!({ "account_sid": SID, "auth_token": TOKEN, "auth_token_secondary": "short" }),
+            "auth_token_secondary",
+        ),
+        (
+            "twilio",
+            json!({ "account_sid": SID, "api_key_sid": "SK0123456789abcdef0123456789abcdef" }),
+            "api_key_secret",
+        ),
+        (
+            "twilio",
+            json!({ "account_sid": SID, "api_key_secret": "canary" }),
+            "api_key_sid",
+        ),
+        (
+            "twilio",
+            json!({ "account_sid": SID.replace("AC", "SK"), "auth_token": TOKEN }),
+            "account_sid",
+        ),
     ] {
         for path in ["", "/test"] {
-            let answer = house.api.post(house.api.a, &format!("/api/integrations/{provider}{path}"), &body).await.expect(400);
-            assert_eq!((answer.code().as_str(), answer.field().as_str()), ("invalid_field", field), "{provider} {body}");
-            assert!(!answer.text.replace("canary_field", "").contains("canary"), "{answer:?}");
+            let answer = house
+                .api
+                .post(house.api.a, &format!("/api/integrations/{provider}{path}"), &body)
+                .await
+                .expect(400);
+            assert_eq!(
+                (answer.code().as_str(), answer.field().as_str()),
+                ("invalid_field", field),
+                "{provider} {body}"
+            );
+            assert!(
+                !answer.text.replace("canary_field", "").contains("canary"),
+                "{answer:?}"
+            );
         }
     }
-    let twice = house.api.request(Method::POST, "/api/integrations/resend").bearer_auth(house.api.token(house.api.a, Role::Owner));
-    let twice = twice.header("content-type", "application/json").body(r#"{"api_key":"re_a","api_key":"re_b"}"#);
+    let twice = house
+        .api
+        .request(Method::POST, "/api/integrations/resend")
+        .bearer_auth(house.api.token(house.api.a, Role::Owner));
+    let twice = twice
+        .header("content-type", "application/json")
+        .body(r#"{"api_key":"re_a","api_key":"re_b"}"#);
     assert_eq!(Api::send(twice).await.expect(400).field(), "api_key");
 }
 
@@ -275,13 +644,36 @@ async fn only_owners_and_admins_connect_and_everyone_reads() {
     let house = start().await;
     for (provider, body) in good() {
         for role in [Role::Viewer, Role::Member] {
-            for (method, path) in [(Method::POST, ""), (Method::POST, "/test"), (Method::POST, "/verify"), (Method::DELETE, "")] {
+            for (method, path) in [
+                (Method::POST, ""),
+                (Method::POST, "/test"),
+                (Method::POST, "/verify"),
+                (Method::DELETE, ""),
+            ] {
                 let path = format!("/api/integrations/{provider}{path}");
-                house.api.call_as(house.api.a, role, method, &path, Some(&body)).await.expect(403);
+                house
+                    .api
+                    .call_as(house.api.a, role, method, &path, Some(&body))
+                    .await
+                    .expect(403);
             }
-            house.api.call_as(house.api.a, role, Method::GET, "/api/integrations/status", None).await.expect(200);
+            house
+                .api
+                .call_as(house.api.a, role, Method::GET, "/api/integrations/status", None)
+                .await
+                .expect(200);
         }
-        house.api.call_as(house.api.a, Role::Admin, Method::POST, &format!("/api/integrations/{provider}"), Some(&body)).await.expect(200);
+        house
+            .api
+            .call_as(
+                house.api.a,
+                Role::Admin,
+                Method::POST,
+                &format!("/api/integrations/{provider}"),
+                Some(&body),
+            )
+            .await
+            .expect(200);
     }
 }
 
@@ -289,11 +681,27 @@ async fn only_owners_and_admins_connect_and_everyone_reads() {
 async fn what_one_organisation_connects_is_nothing_to_the_other_at_any_provider() {
     let house = start().await;
     for (provider, body) in good() {
-        house.api.post(house.api.a, &format!("/api/integrations/{provider}"), &body).await.expect(200);
+        house
+            .api
+            .post(house.api.a, &format!("/api/integrations/{provider}"), &body)
+            .await
+            .expect(200);
         let theirs = house.status(house.api.a, provider).await;
-        assert_eq!(house.status(house.api.b, provider).await["state"], "not_connected", "{provider}");
-        house.api.post(house.api.b, &format!("/api/integrations/{provider}/verify"), &json!({})).await.expect(409);
-        house.api.delete(house.api.b, &format!("/api/integrations/{provider}")).await.expect(204);
+        assert_eq!(
+            house.status(house.api.b, provider).await["state"],
+            "not_connected",
+            "{provider}"
+        );
+        house
+            .api
+            .post(house.api.b, &format!("/api/integrations/{provider}/verify"), &json!({}))
+            .await
+            .expect(409);
+        house
+            .api
+            .delete(house.api.b, &format!("/api/integrations/{provider}"))
+            .await
+            .expect(204);
         assert_eq!(house.status(house.api.a, provider).await, theirs, "{provider}");
     }
 }
@@ -305,9 +713,18 @@ async fn a_changed_credential_clears_the_errors_of_the_former_one() {
         let path = format!("/api/integrations/{name}");
         house.api.post(house.api.a, &path, &body).await.expect(200);
         house.providers.add_fault(Fault::of(name.parse().unwrap()).status(401));
-        let refused = house.api.post(house.api.a, &format!("{path}/verify"), &json!({})).await.expect(200).json();
+        let refused = house
+            .api
+            .post(house.api.a, &format!("{path}/verify"), &json!({}))
+            .await
+            .expect(200)
+            .json();
         house.providers.clear_faults();
-        assert_eq!((&refused["state"], &refused["connected"]), (&json!("needs_reconnecting"), &json!(false)), "{name} {refused}");
+        assert_eq!(
+            (&refused["state"], &refused["connected"]),
+            (&json!("needs_reconnecting"), &json!(false)),
+            "{name} {refused}"
+        );
         let dropped = house.api.dropped.load(std::sync::atomic::Ordering::SeqCst);
         let well = house.api.post(house.api.a, &path, &body).await.expect(200).json();
         assert_eq!(
@@ -315,6 +732,9 @@ async fn a_changed_credential_clears_the_errors_of_the_former_one() {
             (&json!("connected"), &Value::Null, &Value::Null, &Value::Null),
             "{name}"
         );
-        assert!(house.api.dropped.load(std::sync::atomic::Ordering::SeqCst) > dropped, "this process's cache is dropped");
+        assert!(
+            house.api.dropped.load(std::sync::atomic::Ordering::SeqCst) > dropped,
+            "this process's cache is dropped"
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! A credential's whole life at each provider, through the admin API and against the stand-ins: typed, tested, connected, verified, refreshed, refused,
-//! disconnected, connected again; and never near another organisation's.
+//! A credential's whole life at each provider, through the admin API and against the stand-ins:
+//! typed, tested, connected, verified, refreshed, refused, disconnected, connected again; and never
+//! near another organisation's.
 
 mod attempts;
 mod consent;
@@ -22,18 +23,37 @@ pub(crate) struct Begun {
 }
 
 pub(crate) async fn begin(house: &House, org: OrgId, query: &str) -> Begun {
-    let answer = house.api.get(org, &format!("/api/integrations/google_calendar/authorize{query}")).await.expect(200);
-    let cookie = answer.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
-    Begun { url: answer.json()["url"].as_str().unwrap().to_owned(), cookie }
+    let answer = house
+        .api
+        .get(org, &format!("/api/integrations/google_calendar/authorize{query}"))
+        .await
+        .expect(200);
+    let cookie = answer.headers["set-cookie"]
+        .to_str()
+        .unwrap()
+        .split(';')
+        .next()
+        .unwrap()
+        .to_owned();
+    Begun {
+        url: answer.json()["url"].as_str().unwrap().to_owned(),
+        cookie,
+    }
 }
 
-/// The person consents at Google's page; returns the path and query that Google sends them back with.
+/// The person consents at Google's page; returns the path and query that Google sends them back
+/// with.
 pub(crate) async fn consent(url: &str) -> String {
-    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap();
     let answer = client.get(url).send().await.unwrap();
     assert_eq!(answer.status(), 302, "{}", answer.text().await.unwrap());
     let to = answer.headers()["location"].to_str().unwrap().to_owned();
-    to.strip_prefix("https://hooks.example.com").unwrap_or_else(|| panic!("Google sent the person to {to}")).to_owned()
+    to.strip_prefix("https://hooks.example.com")
+        .unwrap_or_else(|| panic!("Google sent the person to {to}"))
+        .to_owned()
 }
 
 /// Comes back with a cookie and no token, as a browser does.
@@ -50,5 +70,10 @@ pub(crate) async fn come_back(house: &House, path: &str, cookie: Option<&str>) -
 pub(crate) async fn connect_google(house: &House, org: OrgId, account: &str) -> Value {
     let begun = begin(house, org, "").await;
     let back = consent(&format!("{}&login_hint={account}", begun.url)).await;
-    house.api.call_as(org, Role::Owner, Method::GET, &back, None).await.expect(200).json()
+    house
+        .api
+        .call_as(org, Role::Owner, Method::GET, &back, None)
+        .await
+        .expect(200)
+        .json()
 }

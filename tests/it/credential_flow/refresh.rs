@@ -1,4 +1,5 @@
-//! Tokens before they end: once over all instances (fault B38), with what comes back written by compare-and-swap, and death believed only of what stands.
+//! Tokens before they end: once over all instances (fault B38), with what comes back written by
+//! compare-and-swap, and death believed only of what stands.
 
 use super::*;
 use hookswitch::{
@@ -21,7 +22,13 @@ fn instance(house: &House) -> Arc<Refresher> {
 }
 
 async fn row(house: &House) -> StoredCredential {
-    house.api.store.find_credential(house.api.a, Provider::GoogleCalendar, "").await.unwrap().unwrap()
+    house
+        .api
+        .store
+        .find_credential(house.api.a, Provider::GoogleCalendar, "")
+        .await
+        .unwrap()
+        .unwrap()
 }
 
 fn away(status: u16) -> Fault {
@@ -39,7 +46,8 @@ async fn of_sixteen_callers_in_two_instances_one_asks_google() {
     (slow.path, slow.delay_ms) = (Some("/token".to_owned()), Some(300));
     house.providers.add_fault(slow);
     let (one, two) = (instance(&house), instance(&house));
-    let wants = (0..16).map(|n| if n % 2 == 0 { &one } else { &two }.ensure(house.api.a, Want::ValidFor(Duration::from_mins(1))));
+    let wants = (0..16)
+        .map(|n| if n % 2 == 0 { &one } else { &two }.ensure(house.api.a, Want::ValidFor(Duration::from_mins(1))));
     for fresh in futures_util::future::join_all(wants).await {
         assert_eq!(fresh, Ok(2), "all have the one new version");
     }
@@ -75,11 +83,19 @@ async fn an_answer_without_a_refresh_token_keeps_the_former_one_and_a_new_one_is
     connect_google(&house, house.api.a, "google-1").await;
     let refresher = instance(&house);
     for version in 1..=3 {
-        assert_eq!(refresher.ensure(house.api.a, Want::NewerThan(version)).await, Ok(version + 1), "Google gives none: the first one goes on working");
+        assert_eq!(
+            refresher.ensure(house.api.a, Want::NewerThan(version)).await,
+            Ok(version + 1),
+            "Google gives none: the first one goes on working"
+        );
     }
     house.providers.rotate_refresh_tokens(true);
     for version in 4..=6 {
-        assert_eq!(refresher.ensure(house.api.a, Want::NewerThan(version)).await, Ok(version + 1), "each is worth one refresh: the newest is the one stored");
+        assert_eq!(
+            refresher.ensure(house.api.a, Want::NewerThan(version)).await,
+            Ok(version + 1),
+            "each is worth one refresh: the newest is the one stored"
+        );
     }
     assert_eq!(house.providers.google_grants(), 1);
 }
@@ -90,16 +106,44 @@ async fn a_revoked_grant_needs_reconnecting_and_a_reconnect_mends_it() {
     let first = connect_google(&house, house.api.a, "google-1").await;
     house.providers.revoke_google_account("google-1");
     let refresher = instance(&house);
-    let NotFresh::NeedsReconnecting { words } = refresher.ensure(house.api.a, Want::NewerThan(1)).await.expect_err("revoked") else { panic!("final") };
-    assert!(words.contains("expired or revoked") && words.contains("Connect"), "{words}");
+    let NotFresh::NeedsReconnecting { words } = refresher
+        .ensure(house.api.a, Want::NewerThan(1))
+        .await
+        .expect_err("revoked")
+    else {
+        panic!("final")
+    };
+    assert!(
+        words.contains("expired or revoked") && words.contains("Connect"),
+        "{words}"
+    );
     let status = house.status(house.api.a, "google_calendar").await;
-    assert_eq!((&status["state"], &status["connected"], &status["cause"]), (&json!("needs_reconnecting"), &json!(false), &json!("credential_refused")));
+    assert_eq!(
+        (&status["state"], &status["connected"], &status["cause"]),
+        (
+            &json!("needs_reconnecting"),
+            &json!(false),
+            &json!("credential_refused")
+        )
+    );
     assert_eq!(row(&house).await.refresh_at, None, "nobody asks again by himself");
     let refreshes = house.providers.request_count(Provider::GoogleCalendar);
-    assert!(refresher.ensure(house.api.a, Want::ValidFor(Duration::from_hours(9))).await.is_err());
-    assert_eq!(house.providers.request_count(Provider::GoogleCalendar), refreshes, "what is dead is not asked about");
+    assert!(
+        refresher
+            .ensure(house.api.a, Want::ValidFor(Duration::from_hours(9)))
+            .await
+            .is_err()
+    );
+    assert_eq!(
+        house.providers.request_count(Provider::GoogleCalendar),
+        refreshes,
+        "what is dead is not asked about"
+    );
     let again = connect_google(&house, house.api.a, "google-1").await;
-    assert_eq!((&again["state"], &again["id"], &again["error"]), (&json!("connected"), &first["id"], &Value::Null));
+    assert_eq!(
+        (&again["state"], &again["id"], &again["error"]),
+        (&json!("connected"), &first["id"], &Value::Null)
+    );
 }
 
 #[tokio::test]
@@ -114,7 +158,11 @@ async fn an_invalid_grant_is_not_believed_where_someone_reconnected_meanwhile() 
     house.providers.add_fault(slow);
     let (late, reconnected) = tokio::join!(refresher.ensure(house.api.a, Want::NewerThan(1)), async {
         crate::outside::eventually("the refresh is on its way", || {
-            house.providers.requests(Provider::GoogleCalendar).iter().any(|request| request.form_field("grant_type") == Some("refresh_token"))
+            house
+                .providers
+                .requests(Provider::GoogleCalendar)
+                .iter()
+                .any(|request| request.form_field("grant_type") == Some("refresh_token"))
         })
         .await;
         connect_google(&house, house.api.a, "google-1").await
@@ -134,17 +182,28 @@ async fn an_outage_of_hours_disconnects_nobody_and_is_asked_about_less_and_less(
     for _ in 0..200 {
         house.api.clock.advance(Duration::from_mins(3));
         let before = house.providers.request_count(Provider::GoogleCalendar);
-        let Err(NotFresh::Later { until, .. }) = refresher.ensure(house.api.a, Want::NewerThan(1)).await else { panic!("it may recover") };
+        let Err(NotFresh::Later { until, .. }) = refresher.ensure(house.api.a, Want::NewerThan(1)).await else {
+            panic!("it may recover")
+        };
         if house.providers.request_count(Provider::GoogleCalendar) > before {
             asked += 1;
             waits.push(until.since(house.api.clock.now()));
         }
     }
     assert!((20..=40).contains(&asked), "{asked} in ten hours");
-    assert!(waits[0] >= Duration::from_secs(30) && waits.iter().all(|wait| *wait <= Duration::from_mins(30)), "{waits:?}");
+    assert!(
+        waits[0] >= Duration::from_secs(30) && waits.iter().all(|wait| *wait <= Duration::from_mins(30)),
+        "{waits:?}"
+    );
     let status = house.status(house.api.a, "google_calendar").await;
-    assert_eq!((&status["state"], &status["connected"], &status["cause"]), (&json!("failing"), &json!(true), &json!("provider_unavailable")));
-    assert!(status["first_failed_at"].is_string() && status["next_try_at"].is_string(), "{status}");
+    assert_eq!(
+        (&status["state"], &status["connected"], &status["cause"]),
+        (&json!("failing"), &json!(true), &json!("provider_unavailable"))
+    );
+    assert!(
+        status["first_failed_at"].is_string() && status["next_try_at"].is_string(),
+        "{status}"
+    );
     house.providers.clear_faults();
     house.api.clock.advance(Duration::from_mins(31));
     assert_eq!(refresher.ensure(house.api.a, Want::Due).await, Ok(2));
@@ -156,37 +215,72 @@ async fn an_answer_that_is_lost_on_the_way_is_no_death() {
     let house = start().await;
     connect_google(&house, house.api.a, "google-1").await;
     house.providers.add_fault({
-        let mut fault = Fault::of(Provider::GoogleCalendar).times(1).dropping(Dropped::AfterAccept);
+        let mut fault = Fault::of(Provider::GoogleCalendar)
+            .times(1)
+            .dropping(Dropped::AfterAccept);
         fault.path = Some("/token".to_owned());
         fault
     });
     let refresher = instance(&house);
-    assert!(matches!(refresher.ensure(house.api.a, Want::NewerThan(1)).await, Err(NotFresh::Later { .. })));
+    assert!(matches!(
+        refresher.ensure(house.api.a, Want::NewerThan(1)).await,
+        Err(NotFresh::Later { .. })
+    ));
     house.api.clock.advance(Duration::from_mins(1));
-    assert_eq!(refresher.ensure(house.api.a, Want::NewerThan(1)).await, Ok(2), "Google does not rotate: the token is good");
-    // With a provider that rotates the answer took the grant along: that is known at the next try, and not before.
+    assert_eq!(
+        refresher.ensure(house.api.a, Want::NewerThan(1)).await,
+        Ok(2),
+        "Google does not rotate: the token is good"
+    );
+    // With a provider that rotates the answer took the grant along: that is known at the next try,
+    // and not before.
     house.providers.rotate_refresh_tokens(true);
     house.providers.add_fault({
-        let mut fault = Fault::of(Provider::GoogleCalendar).times(1).dropping(Dropped::AfterAccept);
+        let mut fault = Fault::of(Provider::GoogleCalendar)
+            .times(1)
+            .dropping(Dropped::AfterAccept);
         fault.path = Some("/token".to_owned());
         fault
     });
-    assert!(matches!(refresher.ensure(house.api.a, Want::NewerThan(2)).await, Err(NotFresh::Later { .. })));
+    assert!(matches!(
+        refresher.ensure(house.api.a, Want::NewerThan(2)).await,
+        Err(NotFresh::Later { .. })
+    ));
     house.api.clock.advance(Duration::from_mins(1));
-    assert!(matches!(refresher.ensure(house.api.a, Want::NewerThan(2)).await, Err(NotFresh::NeedsReconnecting { .. })));
+    assert!(matches!(
+        refresher.ensure(house.api.a, Want::NewerThan(2)).await,
+        Err(NotFresh::NeedsReconnecting { .. })
+    ));
 }
 
 #[tokio::test]
 async fn a_wrong_client_of_ours_is_our_fault_and_not_the_persons() {
     let house = start().await;
     connect_google(&house, house.api.a, "google-1").await;
-    let settings = ProviderSettings { google_client_secret: Some("rotated".to_owned().into()), ..house.api.settings.provider.clone() };
+    let settings = ProviderSettings {
+        google_client_secret: Some("rotated".to_owned().into()),
+        ..house.api.settings.provider.clone()
+    };
     let providers = Providers::new(&settings, None).unwrap();
-    let refresher = Refresher::new(house.api.store.clone(), house.api.vault.clone(), providers.google, house.api.clock.clone());
-    assert!(matches!(refresher.ensure(house.api.a, Want::NewerThan(1)).await, Err(NotFresh::Later { .. })));
+    let refresher = Refresher::new(
+        house.api.store.clone(),
+        house.api.vault.clone(),
+        providers.google,
+        house.api.clock.clone(),
+    );
+    assert!(matches!(
+        refresher.ensure(house.api.a, Want::NewerThan(1)).await,
+        Err(NotFresh::Later { .. })
+    ));
     let status = house.status(house.api.a, "google_calendar").await;
-    assert_eq!((&status["state"], &status["cause"]), (&json!("failing"), &json!("misconfigured")));
-    assert!(status["error"].as_str().unwrap().contains("Whoever runs it"), "{status}");
+    assert_eq!(
+        (&status["state"], &status["cause"]),
+        (&json!("failing"), &json!("misconfigured"))
+    );
+    assert!(
+        status["error"].as_str().unwrap().contains("Whoever runs it"),
+        "{status}"
+    );
     house.api.clock.advance(Duration::from_mins(31));
     assert_eq!(instance(&house).ensure(house.api.a, Want::NewerThan(1)).await, Ok(2));
 }
@@ -195,12 +289,28 @@ async fn a_wrong_client_of_ours_is_our_fault_and_not_the_persons() {
 async fn verifying_refreshes_and_says_what_google_says() {
     let house = start().await;
     connect_google(&house, house.api.a, "google-1").await;
-    let verify = async || house.api.post(house.api.a, "/api/integrations/google_calendar/verify", &json!({})).await;
+    let verify = async || {
+        house
+            .api
+            .post(house.api.a, "/api/integrations/google_calendar/verify", &json!({}))
+            .await
+    };
     let well = verify().await.expect(200).json();
-    assert_eq!((&well["state"], house.providers.token_refreshes()), (&json!("connected"), 1));
+    assert_eq!(
+        (&well["state"], house.providers.token_refreshes()),
+        (&json!("connected"), 1)
+    );
     house.providers.revoke_google_account("google-1");
     assert_eq!(verify().await.expect(200).json()["state"], "needs_reconnecting");
-    assert_eq!(house.api.post(house.api.b, "/api/integrations/google_calendar/verify", &json!({})).await.expect(409).code(), "not_connected");
+    assert_eq!(
+        house
+            .api
+            .post(house.api.b, "/api/integrations/google_calendar/verify", &json!({}))
+            .await
+            .expect(409)
+            .code(),
+        "not_connected"
+    );
 }
 
 #[tokio::test]
@@ -213,10 +323,18 @@ async fn what_was_disconnected_is_not_refreshed_back_to_life() {
     let refresher = instance(&house);
     let (late, ()) = tokio::join!(refresher.ensure(house.api.a, Want::NewerThan(1)), async {
         crate::outside::eventually("the refresh is on its way", || {
-            house.providers.requests(Provider::GoogleCalendar).iter().any(|request| request.form_field("grant_type") == Some("refresh_token"))
+            house
+                .providers
+                .requests(Provider::GoogleCalendar)
+                .iter()
+                .any(|request| request.form_field("grant_type") == Some("refresh_token"))
         })
         .await;
-        house.api.delete(house.api.a, "/api/integrations/google_calendar").await.expect(204);
+        house
+            .api
+            .delete(house.api.a, "/api/integrations/google_calendar")
+            .await
+            .expect(204);
     });
     assert_eq!(late, Err(NotFresh::NotConnected));
     let row = row(&house).await;

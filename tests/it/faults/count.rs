@@ -1,4 +1,5 @@
-//! The end-to-end count: what was answered against what happened at the providers. Invariants I1, I3 to I5 of the fault suite.
+//! The end-to-end count: what was answered against what happened at the providers. Invariants I1,
+//! I3 to I5 of the fault suite.
 
 use super::world::{World, until};
 use hookswitch::{domain::Provider, sandbox::Content};
@@ -53,7 +54,8 @@ impl World {
         counts
     }
 
-    /// Nothing in the queue, nothing open in the ledger, every wanted event that was taken has an SMS (I4).
+    /// Nothing in the queue, nothing open in the ledger, every wanted event that was taken has an
+    /// SMS (I4).
     pub async fn quiet(&self) {
         until(
             || self.label() + " " + &self.missing(),
@@ -65,7 +67,9 @@ impl World {
                 }
                 for org in &self.orgs {
                     for state in OPEN {
-                        let page = self.get_as(&org.token, &format!("/api/actions?limit=1&state={state}")).await?;
+                        let page = self
+                            .get_as(&org.token, &format!("/api/actions?limit=1&state={state}"))
+                            .await?;
                         if page["data"].as_array().is_none_or(|data| !data.is_empty()) {
                             return None;
                         }
@@ -88,30 +92,56 @@ impl World {
 
     fn missing_calls(&self) -> Vec<String> {
         let sms = self.sms();
-        self.load.calls().into_iter().filter(|(call, sent)| sent.is_wanted && sent.taken > 0 && !sms.contains_key(call)).map(|(call, _)| call).collect()
+        self.load
+            .calls()
+            .into_iter()
+            .filter(|(call, sent)| sent.is_wanted && sent.taken > 0 && !sms.contains_key(call))
+            .map(|(call, _)| call)
+            .collect()
     }
 
     fn missing(&self) -> String {
         let missing = self.missing_calls();
-        format!("{} without their SMS, such as {:?}; the log ends: {}", missing.len(), &missing[..missing.len().min(3)], self.log_end())
+        format!(
+            "{} without their SMS, such as {:?}; the log ends: {}",
+            missing.len(),
+            &missing[..missing.len().min(3)],
+            self.log_end()
+        )
     }
 
     async fn judge(&self) -> Counts {
         let (calls, sms) = (self.load.calls(), self.sms());
         let label = self.label();
         // I1: each exactly once. What got no 200 may have happened once too.
-        let lost: Vec<_> = calls.iter().filter(|(call, sent)| sent.is_wanted && sent.taken > 0 && !sms.contains_key(*call)).collect();
+        let lost: Vec<_> = calls
+            .iter()
+            .filter(|(call, sent)| sent.is_wanted && sent.taken > 0 && !sms.contains_key(*call))
+            .collect();
         assert!(lost.is_empty(), "{label}: lost {}", lost.len());
-        let doubled: Vec<_> = sms.iter().filter(|(_, accounts)| accounts.len() > 1).map(|(call, _)| call).collect();
+        let doubled: Vec<_> = sms
+            .iter()
+            .filter(|(_, accounts)| accounts.len() > 1)
+            .map(|(call, _)| call)
+            .collect();
         assert!(doubled.is_empty(), "{label}: sent twice: {doubled:?}");
         for (call, accounts) in &sms {
-            let sent = calls.get(call).unwrap_or_else(|| panic!("{label}: an SMS of a call that nobody sent: {call}"));
+            let sent = calls
+                .get(call)
+                .unwrap_or_else(|| panic!("{label}: an SMS of a call that nobody sent: {call}"));
             assert!(sent.is_wanted, "{label}: an SMS that no rule wants: {call}");
             // I3: with its own organisation's account and no other.
-            assert_eq!(accounts[0], self.orgs[sent.org].account, "{label}: {call} went out by another organisation's account");
+            assert_eq!(
+                accounts[0], self.orgs[sent.org].account,
+                "{label}: {call} went out by another organisation's account"
+            );
         }
         self.judge_posts(&label, &calls);
-        assert_eq!(self.load.without_retry_after(), 0, "{label}: refusals without Retry-After");
+        assert_eq!(
+            self.load.without_retry_after(),
+            0,
+            "{label}: refusals without Retry-After"
+        );
         self.judge_secrets(&label);
         let (mut attempts, mut look_ups) = (0, 0);
         for org in &self.orgs {
@@ -121,32 +151,72 @@ impl World {
             }
         }
         let sent = self.load.answers().values().sum::<u64>() + self.load.unanswered();
-        Counts { sent, taken: self.load.taken().1, effects: sms.len() as u64, attempts, look_ups, note: String::new() }
+        Counts {
+            sent,
+            taken: self.load.taken().1,
+            effects: sms.len() as u64,
+            attempts,
+            look_ups,
+            note: String::new(),
+        }
     }
 
     /// `http.post` has a key: the other side may see it again, under the same key.
     fn judge_posts(&self, label: &str, calls: &HashMap<String, super::load::Sent>) {
         let mut keys: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for request in self.sandbox.requests(Provider::Http) {
-            let Content::Json(body) = &request.content else { continue };
-            let call = body["data"]["call"].as_str().or_else(|| body["call"].as_str()).unwrap_or_default().to_owned();
+            let Content::Json(body) = &request.content else {
+                continue;
+            };
+            let call = body["data"]["call"]
+                .as_str()
+                .or_else(|| body["call"].as_str())
+                .unwrap_or_default()
+                .to_owned();
             let key = request.headers["webhook-id"].as_str().unwrap_or_default().to_owned();
-            assert!(request.path.ends_with(&self.orgs[0].id), "{label}: a post to another organisation's URL");
-            assert_eq!(calls.get(&call).map(|sent| sent.org), Some(0), "{label}: a post of another organisation's call {call:?}");
+            assert!(
+                request.path.ends_with(&self.orgs[0].id),
+                "{label}: a post to another organisation's URL"
+            );
+            assert_eq!(
+                calls.get(&call).map(|sent| sent.org),
+                Some(0),
+                "{label}: a post of another organisation's call {call:?}"
+            );
             keys.entry(call).or_default().insert(key);
         }
-        for (call, sent) in calls.iter().filter(|(_, sent)| sent.org == 0 && sent.is_wanted && sent.taken > 0) {
+        for (call, sent) in calls
+            .iter()
+            .filter(|(_, sent)| sent.org == 0 && sent.is_wanted && sent.taken > 0)
+        {
             let count = keys.get(call).map_or(0, BTreeSet::len);
-            assert_eq!(count, 1, "{label}: {call} ({} answers of 200) was posted under {count} keys", sent.taken);
+            assert_eq!(
+                count, 1,
+                "{label}: {call} ({} answers of 200) was posted under {count} keys",
+                sent.taken
+            );
         }
     }
 
     /// I5: no secret in the clear, in any file.
     fn judge_secrets(&self, label: &str) {
-        let secrets: Vec<&str> = self.orgs.iter().flat_map(|org| [org.secret.as_str(), org.auth_token.as_str()]).collect();
+        let secrets: Vec<&str> = self
+            .orgs
+            .iter()
+            .flat_map(|org| [org.secret.as_str(), org.auth_token.as_str()])
+            .collect();
         let patterns = secrets.iter().flat_map(|secret| ["-e", secret]);
-        let found = Command::new("grep").args(["-rlaF"]).args(patterns).arg(self.place.path()).output().expect("grep is part of every system");
-        assert!(found.stdout.is_empty(), "{label}: secrets in the clear: {}", String::from_utf8_lossy(&found.stdout));
+        let found = Command::new("grep")
+            .args(["-rlaF"])
+            .args(patterns)
+            .arg(self.place.path())
+            .output()
+            .expect("grep is part of every system");
+        assert!(
+            found.stdout.is_empty(),
+            "{label}: secrets in the clear: {}",
+            String::from_utf8_lossy(&found.stdout)
+        );
     }
 
     /// All actions of an organisation, by the API.

@@ -1,4 +1,5 @@
-//! Faults 18 to 22: disks that are full, fail, are slow, lose what was not synced, and bring something else back.
+//! Faults 18 to 22: disks that are full, fail, are slow, lose what was not synced, and bring
+//! something else back.
 
 use super::{
     Given,
@@ -27,16 +28,31 @@ pub async fn full(given: Given) -> Counts {
     for (what, takes) in [("/queue/", false), ("store.db", true), ("process.log", true)] {
         let running = world.load.run(100);
         let (_, before) = world.load.taken();
-        until(|| world.label(), "load", || async { (world.load.taken().1 > before + 20).then_some(()) }).await;
+        until(
+            || world.label(),
+            "load",
+            || async { (world.load.taken().1 > before + 20).then_some(()) },
+        )
+        .await;
         shim.ask(&format!("write {what} enospc"));
         if takes {
             // Events go into the queue, whatever the store and the log can hold.
             world.load.send_all(20).await;
         } else {
-            until(|| world.label(), "the first refusal", || async { (world.load.send(&world.load.fresh()).await == Some(503)).then_some(()) }).await;
+            until(
+                || world.label(),
+                "the first refusal",
+                || async { (world.load.send(&world.load.fresh()).await == Some(503)).then_some(()) },
+            )
+            .await;
             // I2: not one 200 from there on.
             for _ in 0..20 {
-                assert_eq!(world.load.send(&world.load.fresh()).await, Some(503), "{}: {what} is full", world.label());
+                assert_eq!(
+                    world.load.send(&world.load.fresh()).await,
+                    Some(503),
+                    "{}: {what} is full",
+                    world.label()
+                );
             }
         }
         shim.ask("");
@@ -46,8 +62,15 @@ pub async fn full(given: Given) -> Counts {
         running.stop().await;
         world.quiet().await;
     }
-    assert!(slowest < Duration::from_secs(10), "{}: it healed after {slowest:?}", world.label());
-    world.settled().await.note(format!("taken again after {} ms at most", slowest.as_millis()))
+    assert!(
+        slowest < Duration::from_secs(10),
+        "{}: it healed after {slowest:?}",
+        world.label()
+    );
+    world
+        .settled()
+        .await
+        .note(format!("taken again after {} ms at most", slowest.as_millis()))
 }
 
 pub async fn failing_fsync(given: Given) -> Counts {
@@ -55,11 +78,25 @@ pub async fn failing_fsync(given: Given) -> Counts {
     for round in 0..given.many(5, 1) {
         let running = world.load.run(200);
         let (_, before) = world.load.taken();
-        until(|| world.label(), "load", || async { (world.load.taken().1 > before + 30).then_some(()) }).await;
+        until(
+            || world.label(),
+            "load",
+            || async { (world.load.taken().1 > before + 30).then_some(()) },
+        )
+        .await;
         shim.ask("fsync .seg eio 1");
         let status = world.ends("after an fsync that failed").await;
-        assert!(status.code().is_some_and(|code| code != 0), "{}: round {round}: it ended with {status}", world.label());
-        assert!(world.log_text().contains("fsync"), "{}: the end is explained: {}", world.label(), world.log_end());
+        assert!(
+            status.code().is_some_and(|code| code != 0),
+            "{}: round {round}: it ended with {status}",
+            world.label()
+        );
+        assert!(
+            world.log_text().contains("fsync"),
+            "{}: the end is explained: {}",
+            world.label(),
+            world.log_end()
+        );
         shim.ask("");
         world.launch_with(&shim.environment()).await;
         running.stop().await;
@@ -68,7 +105,12 @@ pub async fn failing_fsync(given: Given) -> Counts {
     let running = world.load.run(100);
     shim.ask("fsync store.db-wal eio 2");
     let (_, before) = world.load.taken();
-    until(|| world.label(), "load", || async { (world.load.taken().1 > before + 30).then_some(()) }).await;
+    until(
+        || world.label(),
+        "load",
+        || async { (world.load.taken().1 > before + 30).then_some(()) },
+    )
+    .await;
     shim.ask("");
     running.stop().await;
     world.settled().await
@@ -82,13 +124,21 @@ pub async fn power_loss(given: Given) -> Counts {
     for _ in 0..cuts {
         let (_, before) = world.load.taken();
         let more = 5 + random.below(60);
-        until(|| world.label(), "load", || async { (world.load.taken().1 > before + more).then_some(()) }).await;
+        until(
+            || world.label(),
+            "load",
+            || async { (world.load.taken().1 > before + more).then_some(()) },
+        )
+        .await;
         world.kill().await;
         lost += shim.lose_power(&mut random);
         world.launch_with(&shim.environment()).await;
     }
     running.stop().await;
-    world.settled().await.note(format!("{cuts} cuts took {lost} writes back; directory entries stay"))
+    world
+        .settled()
+        .await
+        .note(format!("{cuts} cuts took {lost} writes back; directory entries stay"))
 }
 
 /// A backlog on the disk: the store takes nothing, and the process is killed.
@@ -100,7 +150,11 @@ async fn backlog(world: &mut World, shim: &Shim) {
 }
 
 fn segments(world: &World) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = fs::read_dir(world.place.path().join("queue")).expect("a queue").flatten().map(|entry| entry.path()).collect();
+    let mut found: Vec<PathBuf> = fs::read_dir(world.place.path().join("queue"))
+        .expect("a queue")
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
     found.retain(|path| path.extension().is_some_and(|it| it == "seg"));
     found.sort();
     found
@@ -113,15 +167,21 @@ async fn refuses(world: &mut World, file: &Path) {
     let status = world.ends("on a damaged file").await;
     let log = world.log_text()[before..].to_owned();
     assert!(!status.success(), "{}: it ended with {status}", world.label());
-    assert!(log.contains(&file.display().to_string()), "{}: the damaged file is named: {log}", world.label());
+    assert!(
+        log.contains(&file.display().to_string()),
+        "{}: the damaged file is named: {log}",
+        world.label()
+    );
 }
 
 pub async fn damaged(given: Given) -> Counts {
     let (mut world, shim) = world("damaged files", &given, false).await;
     let mut random = Random::new(given.seed);
     backlog(&mut world, &shim).await;
-    let segment =
-        segments(&world).into_iter().max_by_key(|path| fs::read(path).map_or(0, |bytes| bytes.iter().filter(|byte| **byte != 0).count())).expect("one");
+    let segment = segments(&world)
+        .into_iter()
+        .max_by_key(|path| fs::read(path).map_or(0, |bytes| bytes.iter().filter(|byte| **byte != 0).count()))
+        .expect("one");
     let sound = fs::read(&segment).expect("a segment");
     let end = sound.iter().rposition(|byte| *byte != 0).expect("events are there");
     // A bit in the first half of what is there: records follow it, so that it is no torn tail.
@@ -129,7 +189,11 @@ pub async fn damaged(given: Given) -> Counts {
     flipped[80 + usize::try_from(random.below((end / 2) as u64)).expect("fits")] ^= 1 << random.below(8);
     fs::write(&segment, &flipped).expect("written");
     refuses(&mut world, &segment).await;
-    assert!(fs::read(&segment).expect("a segment") == flipped, "{}: what is damaged is left as it is", world.label());
+    assert!(
+        fs::read(&segment).expect("a segment") == flipped,
+        "{}: what is damaged is left as it is",
+        world.label()
+    );
     fs::write(&segment, &sound).expect("written");
 
     let foreign = world.place.path().join("queue/00000000099999999999.seg");
@@ -139,7 +203,11 @@ pub async fn damaged(given: Given) -> Counts {
 
     let store = world.place.path().join("store.db");
     let whole = fs::read(&store).expect("the store");
-    fs::write(&store, b"this is somebody's letter, and no database at all\n".repeat(100)).expect("written");
+    fs::write(
+        &store,
+        b"this is somebody's letter, and no database at all\n".repeat(100),
+    )
+    .expect("written");
     refuses(&mut world, &store).await;
     fs::write(&store, &whole).expect("written");
 
@@ -152,14 +220,22 @@ pub async fn damaged(given: Given) -> Counts {
         fs::write(&segment, torn).expect("written");
     }
     world.launch().await;
-    world.settled().await.note("refused: a flipped bit, a foreign segment, a foreign database; cut: a torn tail")
+    world
+        .settled()
+        .await
+        .note("refused: a flipped bit, a foreign segment, a foreign database; cut: a torn tail")
 }
 
 pub async fn slow_fsync(given: Given) -> Counts {
     const SENDERS: usize = 64;
     let (world, shim) = world("slow fsync", &given, false).await;
     shim.ask("fsync .seg slow 300");
-    let syncs = || async { world.metric("hookswitch_queue_fsync_seconds_count").await.expect("it answers") };
+    let syncs = || async {
+        world
+            .metric("hookswitch_queue_fsync_seconds_count")
+            .await
+            .expect("it answers")
+    };
     let before = syncs().await;
     let events: Vec<_> = (0..SENDERS * 5).map(|_| world.load.fresh()).collect();
     let (load, label) = (&world.load, &world);

@@ -1,4 +1,5 @@
-//! Faults 17, 31 to 37, 39 and 40: the database's lock, clocks, settings, keys, senders, descriptors, floods, rules, memory.
+//! Faults 17, 31 to 37, 39 and 40: the database's lock, clocks, settings, keys, senders,
+//! descriptors, floods, rules, memory.
 
 use super::{
     Given,
@@ -21,51 +22,94 @@ use tokio::{
 pub async fn locked_database(given: Given) -> Counts {
     let mut world = World::start("locked database", &given, Wishes::default()).await;
     let options = SqliteConnectOptions::new().filename(world.place.path().join("store.db"));
-    let mut other = SqliteConnection::connect_with(&options).await.expect("the database opens");
-    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.expect("a lock");
+    let mut other = SqliteConnection::connect_with(&options)
+        .await
+        .expect("the database opens");
+    sqlx::raw_sql("BEGIN IMMEDIATE")
+        .execute(&mut other)
+        .await
+        .expect("a lock");
     let running = world.load.run(100);
     // What is tested is time that passes: SQLite gives up after 5 s.
     tokio::time::sleep(Duration::from_secs(given.many(20, 7) as u64)).await;
     let (_, taken) = world.load.taken();
-    assert!(taken > 100, "{}: ingress goes on while the database is locked", world.label());
-    assert_eq!(world.load.answers().keys().copied().collect::<Vec<_>>(), [200], "{}: nobody is refused", world.label());
+    assert!(
+        taken > 100,
+        "{}: ingress goes on while the database is locked",
+        world.label()
+    );
+    assert_eq!(
+        world.load.answers().keys().copied().collect::<Vec<_>>(),
+        [200],
+        "{}: nobody is refused",
+        world.label()
+    );
     let slow = world.load.percentile(0.99);
-    assert!(slow < Duration::from_secs(2), "{}: an answer took {slow:?}", world.label());
-    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.expect("it was begun");
+    assert!(
+        slow < Duration::from_secs(2),
+        "{}: an answer took {slow:?}",
+        world.label()
+    );
+    sqlx::raw_sql("ROLLBACK")
+        .execute(&mut other)
+        .await
+        .expect("it was begun");
     other.close().await.expect("closes");
     running.stop().await;
     assert!(world.process.as_mut().is_some_and(|process| process.ended().is_none()));
     world.settled().await
 }
 
-/// An hour ahead and back while it works: nothing expires, nothing goes out twice, and the leases that jumped are looked up.
+/// An hour ahead and back while it works: nothing expires, nothing goes out twice, and the leases
+/// that jumped are looked up.
 pub async fn clock_jumps(given: Given) -> Counts {
     let mut world = World::start("clock jumps", &given, Wishes::default().callbacks(false)).await;
     let shim = Shim::new(&world, false);
     world.terminate().await;
     world.launch_with(&shim.environment()).await;
-    let jumps: &[i64] = if given.is_quick { &[3600, 0] } else { &[3600, 0, -3600, 0, 1, -1, 600, 0] };
+    let jumps: &[i64] = if given.is_quick {
+        &[3600, 0]
+    } else {
+        &[3600, 0, -3600, 0, 1, -1, 600, 0]
+    };
     for seconds in jumps {
         let running = world.load.run(100);
         let (_, before) = world.load.taken();
-        until(|| world.label(), "load", || async { (world.load.taken().1 > before + 50).then_some(()) }).await;
+        until(
+            || world.label(),
+            "load",
+            || async { (world.load.taken().1 > before + 50).then_some(()) },
+        )
+        .await;
         shim.ask(&format!("clock * add {seconds}"));
         let (_, before) = world.load.taken();
-        until(|| world.label(), "load after the jump", || async { (world.load.taken().1 > before + 50).then_some(()) }).await;
+        until(
+            || world.label(),
+            "load after the jump",
+            || async { (world.load.taken().1 > before + 50).then_some(()) },
+        )
+        .await;
         running.stop().await;
     }
     shim.ask("");
-    // What was planned while the clock was ahead is due when the time has come. That it comes is seen by going there.
+    // What was planned while the clock was ahead is due when the time has come. That it comes is
+    // seen by going there.
     shim.ask("clock * add 7300");
     let counts = world.settled().await;
     for org in &world.orgs {
-        let dead = world.actions(&org.token).await.into_iter().filter(|action| action["state"] == "dead").collect::<Vec<_>>();
+        let dead = world
+            .actions(&org.token)
+            .await
+            .into_iter()
+            .filter(|action| action["state"] == "dead")
+            .collect::<Vec<_>>();
         assert!(dead.is_empty(), "{}: {dead:?}", world.label());
     }
     counts
 }
 
-/// Settings are read once, at the start: there is nothing to reload, and what is wrong keeps a process from starting.
+/// Settings are read once, at the start: there is nothing to reload, and what is wrong keeps a
+/// process from starting.
 pub async fn wrong_settings(given: Given) -> Counts {
     let mut world = World::start("wrong settings", &given, Wishes::default()).await;
     let running = world.load.run(100);
@@ -78,35 +122,69 @@ pub async fn wrong_settings(given: Given) -> Counts {
         ("HOOKSWITCH_INGRESS_ADDRESS", "nowhere"),
     ] {
         let (_, before) = world.load.taken();
-        until(|| world.label(), "load", || async { (world.load.taken().1 > before + 10).then_some(()) }).await;
+        until(
+            || world.label(),
+            "load",
+            || async { (world.load.taken().1 > before + 10).then_some(()) },
+        )
+        .await;
         world.kill().await;
         let before = world.log_text().len();
         world.spawn(&[(name, value.to_owned())]);
         let status = world.ends("with a wrong setting").await;
         let told = world.log_text()[before..].to_owned();
         let names = told.contains(name) || (name == "HOOKSWITCH_KEYRING" && told.contains("key 1 of the ring"));
-        assert!(!status.success() && names, "{}: {name}: {status}: {told}", world.label());
+        assert!(
+            !status.success() && names,
+            "{}: {name}: {status}: {told}",
+            world.label()
+        );
         world.launch().await;
     }
     running.stop().await;
     world.settled().await
 }
 
-/// A new key first and the old one behind it; a new signing secret with an overlap; and the old key taken out too early.
+/// A new key first and the old one behind it; a new signing secret with an overlap; and the old key
+/// taken out too early.
 pub async fn rotation(given: Given) -> Counts {
     let mut world = World::start("rotation", &given, Wishes::default()).await;
     let fresh = random_hex(32);
     let running = world.load.run(150);
     let (_, before) = world.load.taken();
-    until(|| world.label(), "load", || async { (world.load.taken().1 > before + 50).then_some(()) }).await;
+    until(
+        || world.label(),
+        "load",
+        || async { (world.load.taken().1 > before + 50).then_some(()) },
+    )
+    .await;
     world.kill().await;
-    world.launch_with(&[("HOOKSWITCH_KEYRING", format!("{fresh},{KEY}"))]).await;
+    world
+        .launch_with(&[("HOOKSWITCH_KEYRING", format!("{fresh},{KEY}"))])
+        .await;
     for org in 0..3 {
         let (old, secret) = (world.orgs[org].secret.clone(), random_hex(24));
         let path = format!("/api/endpoints/{}", world.orgs[org].endpoint);
-        let tag = world.http.get(world.url(1, &path)).bearer_auth(&world.orgs[org].token).send().await.expect("an answer").headers()["etag"].clone();
-        let wish = json!({ "secret": secret, "plan": serde_json::from_str::<Value>(PLAN).expect("JSON"), "overlap_seconds": 3600 });
-        let request = world.http.post(world.url(1, &format!("{path}/secrets"))).bearer_auth(&world.orgs[org].token).header("if-match", tag).json(&wish);
+        let tag = world
+            .http
+            .get(world.url(1, &path))
+            .bearer_auth(&world.orgs[org].token)
+            .send()
+            .await
+            .expect("an answer")
+            .headers()["etag"]
+            .clone();
+        let wish = json!({
+            "secret": secret,
+            "plan": serde_json::from_str::<Value>(PLAN).expect("JSON"),
+            "overlap_seconds": 3600,
+        });
+        let request = world
+            .http
+            .post(world.url(1, &format!("{path}/secrets")))
+            .bearer_auth(&world.orgs[org].token)
+            .header("if-match", tag)
+            .json(&wish);
         assert_eq!(request.send().await.expect("an answer").status(), 201);
         // The old one verifies as well, until its end.
         let event = world.load.wanted_of(org);
@@ -131,21 +209,33 @@ pub async fn rotation(given: Given) -> Counts {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    assert!(matches!(answer, 0 | 503), "{}: without its key an event gets {answer}; the log ends: {}", world.label(), world.log_end());
+    assert!(
+        matches!(answer, 0 | 503),
+        "{}: without its key an event gets {answer}; the log ends: {}",
+        world.label(),
+        world.log_end()
+    );
     if answer != 0 {
         world.kill().await;
     }
     world.process = None;
-    world.launch_with(&[("HOOKSWITCH_KEYRING", format!("{fresh},{KEY}"))]).await;
+    world
+        .launch_with(&[("HOOKSWITCH_KEYRING", format!("{fresh},{KEY}"))])
+        .await;
     world.load.insist(&event).await;
-    world.settled().await.note(if answer == 0 { "without its keys it does not start" } else { "without its keys: 503" })
+    world.settled().await.note(if answer == 0 {
+        "without its keys it does not start"
+    } else {
+        "without its keys: 503"
+    })
 }
 
 fn request(world: &World, event: &super::load::Event) -> Vec<u8> {
     let org = &world.orgs[event.org];
     let signature = crate::support::hooks::sign(&org.secret, &event.body);
     let head = format!(
-        "POST /webhooks/vapi/{} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nx-vapi-signature: {signature}\r\ncontent-length: {}\r\n\r\n",
+        "POST /webhooks/vapi/{} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nx-vapi-signature: \
+        {signature}\r\ncontent-length: {}\r\n\r\n",
         org.endpoint,
         event.body.len()
     );
@@ -153,7 +243,9 @@ fn request(world: &World, event: &super::load::Event) -> Vec<u8> {
 }
 
 async fn connect(world: &World) -> TcpStream {
-    TcpStream::connect(("127.0.0.1", world.base)).await.expect("ingress takes connections")
+    TcpStream::connect(("127.0.0.1", world.base))
+        .await
+        .expect("ingress takes connections")
 }
 
 /// Resets after the head, in the body, and before the answer; then each is sent again.
@@ -183,13 +275,20 @@ pub async fn vanishing_senders(given: Given) -> Counts {
     for event in &events {
         world.load.insist(event).await;
     }
-    until(|| world.label(), "connections to be given back", || async { (world.process().usage().descriptors <= before.descriptors + 12).then_some(()) }).await;
+    until(
+        || world.label(),
+        "connections to be given back",
+        || async { (world.process().usage().descriptors <= before.descriptors + 12).then_some(()) },
+    )
+    .await;
     world.settled().await
 }
 
 /// Many sockets that send a byte now and then, or nothing.
 pub async fn slowloris(given: Given) -> Counts {
-    let wishes = Wishes::default().set("HOOKSWITCH_HEAD_SECONDS_MAX", 2).set("HOOKSWITCH_BODY_SECONDS_MAX", 2);
+    let wishes = Wishes::default()
+        .set("HOOKSWITCH_HEAD_SECONDS_MAX", 2)
+        .set("HOOKSWITCH_BODY_SECONDS_MAX", 2);
     let world = World::start("slow connections", &given, wishes).await;
     let before = world.process().usage();
     let mut sockets = Vec::new();
@@ -198,7 +297,10 @@ pub async fn slowloris(given: Given) -> Counts {
         let part: &[u8] = match number % 3 {
             0 => b"",
             1 => b"POST /webhooks/va",
-            _ => b"POST /webhooks/vapi HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{",
+            _ => {
+                b"POST /webhooks/vapi HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: \
+                500\r\n\r\n{"
+            }
         };
         let _ = stream.write_all(part).await;
         sockets.push(stream);
@@ -206,23 +308,51 @@ pub async fn slowloris(given: Given) -> Counts {
     world.load.percentile(1.0);
     world.load.send_all(100).await;
     let slow = world.load.percentile(0.99);
-    assert!(slow < Duration::from_secs(2), "{}: others waited {slow:?}", world.label());
+    assert!(
+        slow < Duration::from_secs(2),
+        "{}: others waited {slow:?}",
+        world.label()
+    );
     let begun = Instant::now();
     futures_util::future::join_all(sockets.iter_mut().map(|socket| async {
         let mut rest = Vec::new();
-        let _ = tokio::time::timeout(Duration::from_secs(20), socket.read_to_end(&mut rest)).await.expect("it is closed");
+        let _ = tokio::time::timeout(Duration::from_secs(20), socket.read_to_end(&mut rest))
+            .await
+            .expect("it is closed");
     }))
     .await;
-    assert!(begun.elapsed() < Duration::from_secs(15), "{}: closed after {:?}", world.label(), begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(15),
+        "{}: closed after {:?}",
+        world.label(),
+        begun.elapsed()
+    );
     drop(sockets);
-    until(|| world.label(), "descriptors to be given back", || async { (world.process().usage().descriptors <= before.descriptors + 12).then_some(()) }).await;
-    world.settled().await.note(format!("others' p99 {} ms", slow.as_millis()))
+    until(
+        || world.label(),
+        "descriptors to be given back",
+        || async { (world.process().usage().descriptors <= before.descriptors + 12).then_some(()) },
+    )
+    .await;
+    world
+        .settled()
+        .await
+        .note(format!("others' p99 {} ms", slow.as_millis()))
 }
 
-/// Lowers a limit of the live process, and returns what it was. Its upper end stays: only root may raise that again.
+/// Lowers a limit of the live process, and returns what it was. Its upper end stays: only root may
+/// raise that again.
 fn limit_to(world: &World, resource: Resource, value: u64) -> Rlimit {
     let maximum = rustix::process::getrlimit(resource).maximum;
-    prlimit(Some(world.process().pid()), resource, Rlimit { current: Some(value), maximum }).expect("a limit of a child of ours")
+    prlimit(
+        Some(world.process().pid()),
+        resource,
+        Rlimit {
+            current: Some(value),
+            maximum,
+        },
+    )
+    .expect("a limit of a child of ours")
 }
 
 /// A real limit on the live process, and more connections than it has descriptors for.
@@ -236,18 +366,29 @@ pub async fn descriptors(given: Given) -> Counts {
         // Those that are not accepted wait in the kernel.
         sockets.push(connect(&world).await);
     }
-    tokio::time::timeout(Duration::from_millis(500), world.load.send(&world.load.fresh())).await.ok();
+    tokio::time::timeout(Duration::from_millis(500), world.load.send(&world.load.fresh()))
+        .await
+        .ok();
     drop(sockets);
     let begun = Instant::now();
     world.load.insist(&world.load.fresh()).await;
-    assert!(begun.elapsed() < SERVES_WITHIN, "{}: it served again after {:?}", world.label(), begun.elapsed());
+    assert!(
+        begun.elapsed() < SERVES_WITHIN,
+        "{}: it served again after {:?}",
+        world.label(),
+        begun.elapsed()
+    );
     // Under the limit still, it can begin segments and write its database.
     world.load.send_all(given.many(400, 100)).await;
     prlimit(Some(world.process().pid()), Resource::Nofile, limit).expect("its own limit");
-    world.settled().await.note(format!("served again after {} ms", begun.elapsed().as_millis()))
+    world
+        .settled()
+        .await
+        .note(format!("served again after {} ms", begun.elapsed().as_millis()))
 }
 
-/// One organisation sends twenty times as much as the others together, and strangers send what leads nowhere.
+/// One organisation sends twenty times as much as the others together, and strangers send what
+/// leads nowhere.
 pub async fn flood(given: Given) -> Counts {
     let world = World::start("floods", &given, Wishes::default()).await;
     let load = &world.load;
@@ -255,10 +396,23 @@ pub async fn flood(given: Given) -> Counts {
     let few: Vec<_> = (0..30).map(|n| load.wanted_of(1 + n % 2)).collect();
     let strangers = async {
         for n in 0..200_u32 {
-            let body = format!("{{\"message\":{{\"type\":\"end-of-call-report\",\"call\":{{\"id\":\"{n}\",\"assistantId\":\"{n:032}\"}}}}}}");
-            let post = world.http.post(world.url(0, "/webhooks/vapi")).header("content-type", "application/json").body(body).send().await;
+            let body = format!(
+                "{{\"message\":{{\"type\":\"end-of-call-report\",\
+                 \"call\":{{\"id\":\"{n}\",\"assistantId\":\"{n:032}\"}}}}}}"
+            );
+            let post = world
+                .http
+                .post(world.url(0, "/webhooks/vapi"))
+                .header("content-type", "application/json")
+                .body(body)
+                .send()
+                .await;
             let status = post.expect("an answer").status().as_u16();
-            assert!(matches!(status, 401 | 429 | 503), "{}: a stranger got {status}", world.label());
+            assert!(
+                matches!(status, 401 | 429 | 503),
+                "{}: a stranger got {status}",
+                world.label()
+            );
         }
     };
     let flooding = futures_util::future::join_all(events.chunks(events.len().div_ceil(20)).map(|chunk| async move {
@@ -274,7 +428,14 @@ pub async fn flood(given: Given) -> Counts {
             until(
                 || world.label(),
                 "the others' SMS",
-                || async { world.sandbox.messages().iter().any(|message| message.body.ends_with(&event.call)).then_some(()) },
+                || async {
+                    world
+                        .sandbox
+                        .messages()
+                        .iter()
+                        .any(|message| message.body.ends_with(&event.call))
+                        .then_some(())
+                },
             )
             .await;
             slowest = slowest.max(begun.elapsed());
@@ -282,11 +443,19 @@ pub async fn flood(given: Given) -> Counts {
         slowest
     };
     let ((), _, slowest) = tokio::join!(strangers, flooding, others);
-    assert!(slowest < Duration::from_secs(10), "{}: another organisation waited {slowest:?}", world.label());
-    world.settled().await.note(format!("others' slowest way from post to SMS {} ms", slowest.as_millis()))
+    assert!(
+        slowest < Duration::from_secs(10),
+        "{}: another organisation waited {slowest:?}",
+        world.label()
+    );
+    world.settled().await.note(format!(
+        "others' slowest way from post to SMS {} ms",
+        slowest.as_millis()
+    ))
 }
 
-/// Rules that fail on an event, loop over it, or grow without end: a dead letter with a reason, and the neighbours go out.
+/// Rules that fail on an event, loop over it, or grow without end: a dead letter with a reason, and
+/// the neighbours go out.
 pub async fn poison(given: Given) -> Counts {
     let mut world = World::start("poison", &given, Wishes::default()).await;
     let bodies = [
@@ -299,38 +468,79 @@ pub async fn poison(given: Given) -> Counts {
     let mut made = 0;
     for (number, body) in bodies.iter().enumerate() {
         let rule = json!({
-            "name": format!("poison {number}"), "source": "vapi", "event_type": "end-of-call-report", "action": "twilio.send_sms",
+            "name": format!("poison {number}"), "source": "vapi", "event_type": "end-of-call-report",
+            "action": "twilio.send_sms",
             "parameters": { "to": "+15552010188", "body": body },
         });
-        let answer = world.http.post(world.url(1, "/api/rules")).bearer_auth(&world.orgs[1].token).json(&rule).send().await.expect("an answer");
+        let answer = world
+            .http
+            .post(world.url(1, "/api/rules"))
+            .bearer_auth(&world.orgs[1].token)
+            .json(&rule)
+            .send()
+            .await
+            .expect("an answer");
         // What can be seen to be wrong is refused when it is saved.
         made += usize::from(answer.status() == 201);
     }
     let begun = Instant::now();
     world.load.send_all(given.many(200, 60)).await;
     world.quiet().await;
-    let dead: Vec<_> = world.actions(&world.orgs[1].token).await.into_iter().filter(|action| action["state"] == "dead").collect();
-    assert!(made > 0 && !dead.is_empty(), "{}: {made} rules were saved, {} dead letters", world.label(), dead.len());
+    let dead: Vec<_> = world
+        .actions(&world.orgs[1].token)
+        .await
+        .into_iter()
+        .filter(|action| action["state"] == "dead")
+        .collect();
+    assert!(
+        made > 0 && !dead.is_empty(),
+        "{}: {made} rules were saved, {} dead letters",
+        world.label(),
+        dead.len()
+    );
     for action in &dead {
-        assert!(matches!(action["cause"].as_str(), Some("template_failed" | "template_limit")), "{}: {action}", world.label());
+        assert!(
+            matches!(action["cause"].as_str(), Some("template_failed" | "template_limit")),
+            "{}: {action}",
+            world.label()
+        );
     }
     let after = world.process().usage();
-    assert!(after.resident_kib < before.resident_kib + (200 << 10), "{}: {before:?}, then {after:?}", world.label());
+    assert!(
+        after.resident_kib < before.resident_kib + (200 << 10),
+        "{}: {before:?}, then {after:?}",
+        world.label()
+    );
     assert!(world.process.as_mut().is_some_and(|process| process.ended().is_none()));
-    world.settled().await.note(format!("{} dead letters of {made} rules, {:.1} s", dead.len(), begun.elapsed().as_secs_f64()))
+    world.settled().await.note(format!(
+        "{} dead letters of {made} rules, {:.1} s",
+        dead.len(),
+        begun.elapsed().as_secs_f64()
+    ))
 }
 
-/// Far more at once than it can take, then no memory at all: it is shed or taken, and what was taken outlives the end.
+/// Far more at once than it can take, then no memory at all: it is shed or taken, and what was
+/// taken outlives the end.
 pub async fn overload(given: Given) -> Counts {
-    let wishes = Wishes::default().set("HOOKSWITCH_REQUESTS_MAX", 16).set("HOOKSWITCH_CONNECTIONS_MAX", 200);
+    let wishes = Wishes::default()
+        .set("HOOKSWITCH_REQUESTS_MAX", 16)
+        .set("HOOKSWITCH_CONNECTIONS_MAX", 200);
     let mut world = World::start("overload", &given, wishes).await;
     let events: Vec<_> = (0..given.many(3_000, 600)).map(|_| world.load.fresh()).collect();
     let before = world.process().usage();
     futures_util::future::join_all(events.iter().map(|event| world.load.send(event))).await;
     let after = world.process().usage();
     let answers = world.load.answers();
-    assert!(answers.keys().all(|status| matches!(status, 200 | 429 | 503)), "{}", world.label());
-    assert!(after.resident_kib < before.resident_kib + (150 << 10), "{}: {before:?}, then {after:?}", world.label());
+    assert!(
+        answers.keys().all(|status| matches!(status, 200 | 429 | 503)),
+        "{}",
+        world.label()
+    );
+    assert!(
+        after.resident_kib < before.resident_kib + (150 << 10),
+        "{}: {before:?}, then {after:?}",
+        world.label()
+    );
     let running = world.load.run(200);
     // Not a byte more than it has: the next allocation ends it, or the kernel would.
     limit_to(&world, Resource::As, 1 << 20);
@@ -347,5 +557,9 @@ pub async fn overload(given: Given) -> Counts {
     world.process = None;
     world.launch().await;
     running.stop().await;
-    world.settled().await.note(if ended_by_itself { "ended when memory did" } else { "lived without memory, was killed" })
+    world.settled().await.note(if ended_by_itself {
+        "ended when memory did"
+    } else {
+        "lived without memory, was killed"
+    })
 }

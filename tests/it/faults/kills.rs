@@ -43,7 +43,10 @@ pub async fn random_kills(given: Given, kills: usize) -> Counts {
     }
     running.stop().await;
     let counts = world.settled().await;
-    counts.note(format!("{kills} kills, ready again after {} ms at most", slowest.as_millis()))
+    counts.note(format!(
+        "{kills} kills, ready again after {} ms at most",
+        slowest.as_millis()
+    ))
 }
 
 pub async fn between_durable_and_answered(given: Given) -> Counts {
@@ -53,10 +56,14 @@ pub async fn between_durable_and_answered(given: Given) -> Counts {
     for _ in 0..rounds {
         killed_at(&mut world, Step::Confirmed, 1 + random.below(20)).await;
     }
-    world.settled().await.note(format!("{rounds} kills, what got no answer was sent again"))
+    world
+        .settled()
+        .await
+        .note(format!("{rounds} kills, what got no answer was sent again"))
 }
 
-/// Restarts the process with this kill point, sends until it is gone, and starts it again. Everything that was sent is sent until it is taken.
+/// Restarts the process with this kill point, sends until it is gone, and starts it again.
+/// Everything that was sent is sent until it is taken.
 async fn killed_at(world: &mut World, step: Step, count: u64) {
     if world.process.is_some() {
         world.kill().await;
@@ -67,7 +74,14 @@ async fn killed_at(world: &mut World, step: Step, count: u64) {
     // Sends without an end; those that are cut off are sent again below by their number.
     let running = load.run(400);
     let status = world.ends(step.as_str()).await;
-    assert_eq!(status.signal(), KILLED, "{}: {} ended the process with {status}; the log ends: {}", world.label(), step.as_str(), world.log_end());
+    assert_eq!(
+        status.signal(),
+        KILLED,
+        "{}: {} ended the process with {status}; the log ends: {}",
+        world.label(),
+        step.as_str(),
+        world.log_end()
+    );
     world.launch().await;
     running.stop().await;
 }
@@ -115,16 +129,24 @@ async fn killed_when_sent(world: &mut World) {
     world.launch().await;
 }
 
-/// SIGSTOP while the provider's answers are under way, until every lease has ended. The attempts that wake meet a fence.
+/// SIGSTOP while the provider's answers are under way, until every lease has ended. The attempts
+/// that wake meet a fence.
 pub async fn frozen_past_its_leases(given: Given) -> Counts {
     const LEASE: Duration = Duration::from_secs(2);
-    let wishes = Wishes::default().set("HOOKSWITCH_LEASE_SECONDS", 2).set("HOOKSWITCH_ATTEMPT_SECONDS_MAX", 1);
+    let wishes = Wishes::default()
+        .set("HOOKSWITCH_LEASE_SECONDS", 2)
+        .set("HOOKSWITCH_ATTEMPT_SECONDS_MAX", 1);
     let mut world = World::start("frozen past its leases", &given, wishes).await;
     for _ in 0..given.many(5, 1) {
         let running = world.load.run(200);
         world.proxy.set(Mode::HoldReplies);
         let held = world.proxy.replies_held();
-        until(|| world.label(), "answers that are under way", || async { (world.proxy.replies_held() > held).then_some(()) }).await;
+        until(
+            || world.label(),
+            "answers that are under way",
+            || async { (world.proxy.replies_held() > held).then_some(()) },
+        )
+        .await;
         world.process().signal(Signal::STOP);
         // What is tested is time that passes: no condition stands for it.
         tokio::time::sleep(LEASE * 2).await;
@@ -133,15 +155,27 @@ pub async fn frozen_past_its_leases(given: Given) -> Counts {
         running.stop().await;
         world.quiet().await;
     }
-    assert!(world.process.as_mut().is_some_and(|process| process.ended().is_none()), "it goes on after SIGCONT");
+    assert!(
+        world.process.as_mut().is_some_and(|process| process.ended().is_none()),
+        "it goes on after SIGCONT"
+    );
     let counts = world.settled().await;
-    assert!(counts.look_ups > 0 || world.seed % 2 == 1, "{}: what went out under a lease that ended is looked up", world.label());
+    assert!(
+        counts.look_ups > 0 || world.seed % 2 == 1,
+        "{}: what went out under a lease that ended is looked up",
+        world.label()
+    );
     counts
 }
 
 /// No round is long enough to finish anything, and none of them uses up a try.
 pub async fn crash_loop(given: Given) -> Counts {
-    let mut world = World::start("killed again and again", &given, Wishes::default().set("HOOKSWITCH_ATTEMPTS_MAX", 3)).await;
+    let mut world = World::start(
+        "killed again and again",
+        &given,
+        Wishes::default().set("HOOKSWITCH_ATTEMPTS_MAX", 3),
+    )
+    .await;
     let mut random = Random::new(given.seed);
     let running = world.load.run(200);
     let rounds = given.many(20, 4);
@@ -156,47 +190,84 @@ pub async fn crash_loop(given: Given) -> Counts {
     let counts = world.settled().await;
     for org in &world.orgs {
         for state in ["dead", "parked"] {
-            let page = world.get_as(&org.token, &format!("/api/actions?limit=1&state={state}")).await.expect("the admin API answers");
-            assert_eq!(page["data"].as_array().map(Vec::len), Some(0), "{}: a crash made an action {state}", world.label());
+            let page = world
+                .get_as(&org.token, &format!("/api/actions?limit=1&state={state}"))
+                .await
+                .expect("the admin API answers");
+            assert_eq!(
+                page["data"].as_array().map(Vec::len),
+                Some(0),
+                "{}: a crash made an action {state}",
+                world.label()
+            );
         }
     }
     counts.note(format!("{rounds} kills"))
 }
 
-/// Load, an idle connection and a request that is half sent: it ends in time, with everything taken done or kept.
+/// Load, an idle connection and a request that is half sent: it ends in time, with everything taken
+/// done or kept.
 pub async fn sigterm_in_full_load(given: Given) -> Counts {
     const END_MAX: Duration = Duration::from_secs(15);
     let mut world = World::start("SIGTERM in full load", &given, Wishes::default()).await;
     let mut slowest = Duration::ZERO;
     for _ in 0..given.many(5, 1) {
         let running = world.load.run(300);
-        let idle = TcpStream::connect(("127.0.0.1", world.base)).await.expect("ingress takes connections");
-        let mut half = TcpStream::connect(("127.0.0.1", world.base)).await.expect("ingress takes connections");
-        half.write_all(b"POST /webhooks/vapi HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"mess").await.expect("sent");
+        let idle = TcpStream::connect(("127.0.0.1", world.base))
+            .await
+            .expect("ingress takes connections");
+        let mut half = TcpStream::connect(("127.0.0.1", world.base))
+            .await
+            .expect("ingress takes connections");
+        half.write_all(
+            b"POST /webhooks/vapi HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: \
+            100\r\n\r\n{\"mess",
+        )
+        .await
+        .expect("sent");
         let (_, before) = world.load.taken();
-        until(|| world.label(), "load", || async { (world.load.taken().1 > before + 50).then_some(()) }).await;
+        until(
+            || world.label(),
+            "load",
+            || async { (world.load.taken().1 > before + 50).then_some(()) },
+        )
+        .await;
         let (status, took) = world.terminate().await;
-        assert!(status.success(), "{}: it ended with {status}; the log ends: {}", world.label(), world.log_end());
+        assert!(
+            status.success(),
+            "{}: it ended with {status}; the log ends: {}",
+            world.label(),
+            world.log_end()
+        );
         assert!(took < END_MAX, "{}: it took {took:?} to end", world.label());
         slowest = slowest.max(took);
         drop((idle, half));
         world.launch().await;
         running.stop().await;
     }
-    world.settled().await.note(format!("ended after {} ms at most", slowest.as_millis()))
+    world
+        .settled()
+        .await
+        .note(format!("ended after {} ms at most", slowest.as_millis()))
 }
 
-/// `scripts/faults --kills N`: kills at random, one world. Without its variable there is nothing to do here.
+/// `scripts/faults --kills N`: kills at random, one world. Without its variable there is nothing to
+/// do here.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_kills() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let Some(kills) = number("FAULTS_KILLS") else { return };
     let seed = number("FAULTS_SEED").unwrap_or(1);
     let begun = Instant::now();
-    let given = Given { backend: std::sync::Arc::new(super::Embedded), seed, is_quick: false };
+    let given = Given {
+        backend: std::sync::Arc::new(super::Embedded),
+        seed,
+        is_quick: false,
+    };
     let counts = random_kills(given, usize::try_from(kills).expect("a count")).await;
     println!(
-        "\n{kills} kills at random over embedded, seed {seed}: sent {}, 200s {}, effects {}, attempts {}, look-ups {}; nothing lost, nothing doubled; {:.0} s\n",
+        "\n{kills} kills at random over embedded, seed {seed}: sent {}, 200s {}, effects {}, attempts {}, look-ups {}; \
+        nothing lost, nothing doubled; {:.0} s\n",
         counts.sent,
         counts.taken,
         counts.effects,

@@ -19,11 +19,18 @@ async fn send(world: &World, count: usize, each: usize, wanted: &[Event]) {
     for sender in 0..SENDERS {
         let load = world.load.clone();
         let wanted: Vec<Event> = wanted.iter().skip(sender).step_by(SENDERS).cloned().collect();
-        let plain: Vec<Event> = std::iter::repeat_with(|| load.fresh()).filter(|event| !event.is_wanted).take(8).collect();
+        let plain: Vec<Event> = std::iter::repeat_with(|| load.fresh())
+            .filter(|event| !event.is_wanted)
+            .take(8)
+            .collect();
         tasks.spawn(async move {
             let mut wanted = wanted.iter();
             for n in 0..count / SENDERS {
-                let event = if n % each == 0 { wanted.next().unwrap_or(&plain[0]) } else { &plain[n % plain.len()] };
+                let event = if n % each == 0 {
+                    wanted.next().unwrap_or(&plain[0])
+                } else {
+                    &plain[n % plain.len()]
+                };
                 load.insist(event).await;
             }
         });
@@ -51,13 +58,17 @@ async fn rest(world: &World) -> Usage {
 async fn run(given: &Given, events: usize) -> Counts {
     let world = World::start("an hour in fast motion", given, Wishes::default().callbacks(false)).await;
     // Caches, pools and buffers are filled once: that is no leak.
-    let warm: Vec<Event> = (0..events / 1_000 + SENDERS).map(|n| world.load.wanted_of(n % 3)).collect();
+    let warm: Vec<Event> = (0..events / 1_000 + SENDERS)
+        .map(|n| world.load.wanted_of(n % 3))
+        .collect();
     send(&world, events / 5, 100, &warm).await;
     let before = rest(&world).await;
     let begun = Instant::now();
     let rounds = if events > 100_000 { 10 } else { 1 };
     for round in 0..rounds {
-        let wanted: Vec<Event> = (0..events / rounds / 100 / 10 + SENDERS).map(|n| world.load.wanted_of(n % 3)).collect();
+        let wanted: Vec<Event> = (0..events / rounds / 100 / 10 + SENDERS)
+            .map(|n| world.load.wanted_of(n % 3))
+            .collect();
         send(&world, events / rounds, 100, &wanted).await;
         if rounds > 1 {
             eprintln!(
@@ -71,21 +82,54 @@ async fn run(given: &Given, events: usize) -> Counts {
     let after = rest(&world).await;
     let told = format!("{events} events; before {before:?}, after {after:?}");
     // A tenth, and for a short run what an allocator keeps anyway.
-    assert!(after.descriptors <= before.descriptors + before.descriptors / 10, "{}: descriptors: {told}", world.label());
-    assert!(after.threads <= before.threads + before.threads / 10 + 1, "{}: threads: {told}", world.label());
-    assert!(after.resident_kib <= before.resident_kib + before.resident_kib / 10 + 4096, "{}: memory: {told}", world.label());
+    assert!(
+        after.descriptors <= before.descriptors + before.descriptors / 10,
+        "{}: descriptors: {told}",
+        world.label()
+    );
+    assert!(
+        after.threads <= before.threads + before.threads / 10 + 1,
+        "{}: threads: {told}",
+        world.label()
+    );
+    assert!(
+        after.resident_kib <= before.resident_kib + before.resident_kib / 10 + 4096,
+        "{}: memory: {told}",
+        world.label()
+    );
     world.settled().await.note(told)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_descriptors_and_threads_are_back() {
-    run(&Given { backend: Arc::new(super::Embedded), seed: 1, is_quick: true }, 4_000).await;
+    run(
+        &Given {
+            backend: Arc::new(super::Embedded),
+            seed: 1,
+            is_quick: true,
+        },
+        4_000,
+    )
+    .await;
 }
 
 /// `scripts/faults --leaks` runs this. Without its variable there is nothing to do here.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_hour_in_fast_motion() {
-    let Some(events) = std::env::var("FAULTS_LEAKS").ok().and_then(|text| text.parse().ok()) else { return };
-    let counts = run(&Given { backend: Arc::new(super::Embedded), seed: 1, is_quick: false }, events).await;
-    println!("\nsent {}, 200s {}, effects {}; {}\n", counts.sent, counts.taken, counts.effects, counts.note);
+    let Some(events) = std::env::var("FAULTS_LEAKS").ok().and_then(|text| text.parse().ok()) else {
+        return;
+    };
+    let counts = run(
+        &Given {
+            backend: Arc::new(super::Embedded),
+            seed: 1,
+            is_quick: false,
+        },
+        events,
+    )
+    .await;
+    println!(
+        "\nsent {}, 200s {}, effects {}; {}\n",
+        counts.sent, counts.taken, counts.effects, counts.note
+    );
 }

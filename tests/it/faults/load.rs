@@ -1,4 +1,5 @@
-//! Senders: signed events by a seed, at a rate, sent again as providers do it; and the book of what was answered.
+//! Senders: signed events by a seed, at a rate, sent again as providers do it; and the book of what
+//! was answered.
 
 use super::world::Org;
 use crate::support::{client, hooks};
@@ -79,7 +80,14 @@ pub struct Load {
 
 impl Load {
     pub fn new(seed: u64, base: u16) -> Self {
-        Self { seed, ingress: format!("http://127.0.0.1:{base}"), orgs: Mutex::default(), book: Mutex::default(), next: AtomicU64::new(0), http: client() }
+        Self {
+            seed,
+            ingress: format!("http://127.0.0.1:{base}"),
+            orgs: Mutex::default(),
+            book: Mutex::default(),
+            next: AtomicU64::new(0),
+            http: client(),
+        }
     }
 
     pub fn know(&self, org: &Org) {
@@ -93,16 +101,27 @@ impl Load {
 
     /// The event of a number: the same for the same seed.
     pub fn event(&self, number: u64) -> Event {
-        let mut random = Random::new(self.seed.wrapping_mul(0x5851_F42D_4C95_7F2D) ^ number.wrapping_mul(0xD134_2543_DE82_EF95));
+        let mut random =
+            Random::new(self.seed.wrapping_mul(0x5851_F42D_4C95_7F2D) ^ number.wrapping_mul(0xD134_2543_DE82_EF95));
         let call = uuid::Uuid::from_u64_pair(random.next(), random.next()).to_string();
         let (org, is_wanted) = (usize::try_from(random.below(3)).expect("small"), random.chance(80));
-        let kind = if is_wanted { "end-of-call-report" } else { "speech-update" };
+        let kind = if is_wanted {
+            "end-of-call-report"
+        } else {
+            "speech-update"
+        };
         let padding = "x".repeat(usize::try_from(random.below(4_000)).expect("small"));
         let message = json!({ "message": {
             "type": kind, "timestamp": 1_773_068_003_417_u64 + number, "endedReason": "customer-ended-call",
-            "call": { "id": call }, "customer": { "number": format!("+1555{:07}", random.below(10_000_000)) }, "artifact": { "transcript": padding },
+            "call": { "id": call }, "customer": { "number": format!("+1555{:07}", random.below(10_000_000)) },
+            "artifact": { "transcript": padding },
         }});
-        Event { call, org, is_wanted, body: serde_json::to_vec(&message).expect("JSON") }
+        Event {
+            call,
+            org,
+            is_wanted,
+            body: serde_json::to_vec(&message).expect("JSON"),
+        }
     }
 
     pub fn fresh(&self) -> Event {
@@ -124,13 +143,21 @@ impl Load {
         let (url, signature) = {
             let orgs = self.orgs.lock().unwrap();
             let org = &orgs[event.org];
-            (format!("{}/webhooks/vapi/{}", self.ingress, org.endpoint), hooks::sign(&org.secret, &event.body))
+            (
+                format!("{}/webhooks/vapi/{}", self.ingress, org.endpoint),
+                hooks::sign(&org.secret, &event.body),
+            )
         };
         self.note(event, |sent, _| {
             sent.taken += 0;
         });
         let begun = Instant::now();
-        let request = self.http.post(url).header("content-type", "application/json").header("x-vapi-signature", signature).timeout(Duration::from_secs(15));
+        let request = self
+            .http
+            .post(url)
+            .header("content-type", "application/json")
+            .header("x-vapi-signature", signature)
+            .timeout(Duration::from_secs(15));
         let answer = request.body(event.body.clone()).send().await.ok();
         let status = answer.as_ref().map(|answer| answer.status().as_u16());
         let asks_again = answer.is_some_and(|answer| answer.headers().contains_key("retry-after"));
@@ -150,7 +177,11 @@ impl Load {
 
     fn note(&self, event: &Event, change: impl FnOnce(&mut Sent, &mut Book)) {
         let mut book = self.book.lock().unwrap();
-        let mut sent = book.calls.get(&event.call).copied().unwrap_or(Sent { org: event.org, is_wanted: event.is_wanted, taken: 0 });
+        let mut sent = book.calls.get(&event.call).copied().unwrap_or(Sent {
+            org: event.org,
+            is_wanted: event.is_wanted,
+            taken: 0,
+        });
         change(&mut sent, &mut book);
         book.calls.insert(event.call.clone(), sent);
     }
@@ -159,7 +190,12 @@ impl Load {
     pub async fn insist(&self, event: &Event) {
         let end = Instant::now() + super::world::PATIENCE;
         while self.send(event).await != Some(200) {
-            assert!(Instant::now() < end, "seed {}: nobody takes an event: {}", self.seed, self.summary());
+            assert!(
+                Instant::now() < end,
+                "seed {}: nobody takes an event: {}",
+                self.seed,
+                self.summary()
+            );
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
     }
@@ -175,7 +211,8 @@ impl Load {
         .await;
     }
 
-    /// Load in the background: about `rate` events a second, of which some are sent again though they were taken, and half of those that were not.
+    /// Load in the background: about `rate` events a second, of which some are sent again though
+    /// they were taken, and half of those that were not.
     pub fn run(self: &Arc<Self>, rate: u32) -> Running {
         const SENDERS: u32 = 8;
         let stop = Arc::new(AtomicBool::new(false));
@@ -199,7 +236,10 @@ impl Load {
                 }
             })
         });
-        Running { tasks: tasks.collect(), stop }
+        Running {
+            tasks: tasks.collect(),
+            stop,
+        }
     }
 
     pub fn calls(&self) -> HashMap<String, Sent> {
@@ -217,7 +257,10 @@ impl Load {
     /// Events that got a 200 at least once, and how many 200s there were.
     pub fn taken(&self) -> (usize, u64) {
         let book = self.book.lock().unwrap();
-        (book.calls.values().filter(|sent| sent.taken > 0).count(), book.answers.get(&200).copied().unwrap_or(0))
+        (
+            book.calls.values().filter(|sent| sent.taken > 0).count(),
+            book.answers.get(&200).copied().unwrap_or(0),
+        )
     }
 
     /// Requests that got no answer.
@@ -229,9 +272,15 @@ impl Load {
     pub fn percentile(&self, share: f64) -> Duration {
         let mut took = std::mem::take(&mut self.book.lock().unwrap().took);
         took.sort_unstable();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index into what was counted")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "an index into what was counted"
+        )]
         let at = ((took.len() as f64) * share) as usize;
-        took.get(at.min(took.len().saturating_sub(1))).copied().unwrap_or_default()
+        took.get(at.min(took.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or_default()
     }
 
     pub fn summary(&self) -> String {

@@ -1,10 +1,15 @@
-//! The fault suite: one installation of the real binary under load, a fault, and the count of what was answered against what happened at the providers.
+//! The fault suite: one installation of the real binary under load, a fault, and the count of what
+//! was answered against what happened at the providers.
 //!
-//! Each case is generic over queue and store: it gets a [`Backend`] and a seed, makes a [`World`] on it, and returns its counts. [`CASES`] is the table of
-//! the forty faults; what cannot be run here stands in [`NOT_RUN`] with the reason. A quick choice runs as tests; `scripts/faults` runs all of it over
-//! many seeds and prints the table.
+//! Each case is generic over queue and store: it gets a [`Backend`] and a seed, makes a [`World`]
+//! on it, and returns its counts. [`CASES`] is the table of the forty faults; what cannot be run
+//! here stands in [`NOT_RUN`] with the reason. A quick choice runs as tests; `scripts/faults` runs
+//! all of it over many seeds and prints the table.
 
-#![expect(clippy::disallowed_methods, reason = "each world owns its tasks: they end with its stop token or are joined")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "each world owns its tasks: they end with its stop token or are joined"
+)]
 
 mod count;
 mod disks;
@@ -54,7 +59,12 @@ pub struct Case {
 
 macro_rules! cases {
     ($($number:literal $(needs $($ability:ident)+)?: $name:literal => $run:path),+ $(,)?) => {
-        &[$(Case { number: $number, name: $name, needs: &[$($(Ability::$ability),+)?], run: |given| Box::pin($run(given)) }),+]
+        &[$(Case {
+            number: $number,
+            name: $name,
+            needs: &[$($(Ability::$ability),+)?],
+            run: |given| Box::pin($run(given)),
+        }),+]
     };
 }
 
@@ -92,26 +102,55 @@ pub const CASES: &[Case] = cases![
 
 /// `(number, what, why not)`.
 pub const NOT_RUN: &[(u8, &str, &str)] = &[
-    (7, "rolling upgrade", "there is one released version, and embedded backends belong to one process"),
+    (
+        7,
+        "rolling upgrade",
+        "there is one released version, and embedded backends belong to one process",
+    ),
     (8, "broker restart", "no broker among the backends at hand"),
     (9, "broker blackhole", "no broker among the backends at hand"),
     (10, "confirm lost", "no broker among the backends at hand"),
     (11, "broker alarm, queue full", "no broker among the backends at hand"),
     (12, "queue or topic deleted", "no broker among the backends at hand"),
     (13, "rebalance storm", "no broker among the backends at hand"),
-    (14, "spool drain interrupted", "the embedded queue has no spool: it is its own"),
-    (15, "Postgres restart, failover", "no Postgres among the backends at hand"),
-    (16, "COMMIT's reply lost", "no Postgres among the backends at hand; SQLite has no wire"),
+    (
+        14,
+        "spool drain interrupted",
+        "the embedded queue has no spool: it is its own",
+    ),
+    (
+        15,
+        "Postgres restart, failover",
+        "no Postgres among the backends at hand",
+    ),
+    (
+        16,
+        "COMMIT's reply lost",
+        "no Postgres among the backends at hand; SQLite has no wire",
+    ),
     (38, "OAuth refresh race", "no action uses OAuth yet"),
 ];
 
 /// Runs a case of the table by its number, in its short form, with a seed of this run.
 async fn quick(number: u8) {
-    let case = CASES.iter().find(|case| case.number == number).expect("a case of the table");
+    let case = CASES
+        .iter()
+        .find(|case| case.number == number)
+        .expect("a case of the table");
     // Another one each day, the same all day: a failure can be run again as it is.
-    let today = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs() / 86_400);
-    let seed = std::env::var("FAULTS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(today);
-    let counts = (case.run)(Given { backend: Arc::new(Embedded), seed, is_quick: true }).await;
+    let today = std::time::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |since| since.as_secs() / 86_400);
+    let seed = std::env::var("FAULTS_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(today);
+    let counts = (case.run)(Given {
+        backend: Arc::new(Embedded),
+        seed,
+        is_quick: true,
+    })
+    .await;
     println!("{}", line(case.number, case.name, 1, &counts, "held"));
     assert!(counts.taken > 0, "a case that nothing was taken in shows nothing");
 }
@@ -143,8 +182,16 @@ quick! {
 
 #[test]
 fn every_fault_is_run_or_its_absence_explained() {
-    let listed: BTreeSet<u8> = CASES.iter().map(|case| case.number).chain(NOT_RUN.iter().map(|(number, _, _)| *number)).collect();
-    assert_eq!(listed, (1..=40).collect(), "each of the forty stands in CASES or, with a reason, in NOT_RUN");
+    let listed: BTreeSet<u8> = CASES
+        .iter()
+        .map(|case| case.number)
+        .chain(NOT_RUN.iter().map(|(number, _, _)| *number))
+        .collect();
+    assert_eq!(
+        listed,
+        (1..=40).collect(),
+        "each of the forty stands in CASES or, with a reason, in NOT_RUN"
+    );
 }
 
 fn line(number: u8, name: &str, seeds: usize, counts: &Counts, verdict: &str) -> String {
@@ -160,25 +207,46 @@ fn line(number: u8, name: &str, seeds: usize, counts: &Counts, verdict: &str) ->
     )
 }
 
-/// `scripts/faults` runs this: every case over so many seeds, with progress, and the table at the end. Without its variable there is nothing to do here.
+/// `scripts/faults` runs this: every case over so many seeds, with progress, and the table at the
+/// end. Without its variable there is nothing to do here.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let Some(seeds) = number("FAULTS_SEEDS") else { return };
     let (first, only) = (number("FAULTS_SEED").unwrap_or(1), std::env::var("FAULTS_ONLY").ok());
-    let only: Option<Vec<u8>> = only.map(|text| text.split(',').filter_map(|number| number.trim().parse().ok()).collect());
+    let only: Option<Vec<u8>> = only.map(|text| {
+        text.split(',')
+            .filter_map(|number| number.trim().parse().ok())
+            .collect()
+    });
     let backend: Arc<dyn Backend> = Arc::new(Embedded);
-    let mut table = format!("{:>3}  {:<44} {:>5} {:>8} {:>8} {:>8} {:>8} {:>8}\n", "no", "fault", "seeds", "sent", "200s", "effects", "attempts", "look-ups");
+    let mut table = format!(
+        "{:>3}  {:<44} {:>5} {:>8} {:>8} {:>8} {:>8} {:>8}\n",
+        "no", "fault", "seeds", "sent", "200s", "effects", "attempts", "look-ups"
+    );
     let mut failures = 0;
-    for case in CASES.iter().filter(|case| only.as_ref().is_none_or(|only| only.contains(&case.number))) {
+    for case in CASES
+        .iter()
+        .filter(|case| only.as_ref().is_none_or(|only| only.contains(&case.number)))
+    {
         if let Some(ability) = case.needs.iter().find(|ability| !backend.can(**ability)) {
-            let _ = writeln!(table, "{:>3}  {:<44} not run: {} cannot do {ability:?}", case.number, case.name, backend.name());
+            let _ = writeln!(
+                table,
+                "{:>3}  {:<44} not run: {} cannot do {ability:?}",
+                case.number,
+                case.name,
+                backend.name()
+            );
             continue;
         }
         let (mut counts, mut verdict, mut done) = (Counts::default(), String::from("held"), 0);
         for seed in first..first + seeds {
             let begun = Instant::now();
-            let given = Given { backend: backend.clone(), seed, is_quick: number("FAULTS_QUICK").is_some() };
+            let given = Given {
+                backend: backend.clone(),
+                seed,
+                is_quick: number("FAULTS_QUICK").is_some(),
+            };
             let outcome = tokio::time::timeout(CASE_MAX, tokio::spawn((case.run)(given))).await;
             let said = match outcome {
                 Ok(Ok(more)) => {
@@ -186,27 +254,52 @@ async fn everything() {
                     done += 1;
                     "held".to_owned()
                 }
-                Ok(Err(panic)) => panic.try_into_panic().map_or_else(|_| "cancelled".into(), |panic| told(&*panic)),
+                Ok(Err(panic)) => panic
+                    .try_into_panic()
+                    .map_or_else(|_| "cancelled".into(), |panic| told(&*panic)),
                 Err(_) => format!("not done within {CASE_MAX:?}"),
             };
-            eprintln!("{:>3}  {:<44} seed {seed:>4}  {:>6.1} s  {said}", case.number, case.name, begun.elapsed().as_secs_f64());
+            eprintln!(
+                "{:>3}  {:<44} seed {seed:>4}  {:>6.1} s  {said}",
+                case.number,
+                case.name,
+                begun.elapsed().as_secs_f64()
+            );
             if said != "held" {
                 failures += 1;
-                verdict = format!("BROKEN with seed {seed}: {}", said.lines().next().unwrap_or_default().chars().take(200).collect::<String>());
+                verdict = format!(
+                    "BROKEN with seed {seed}: {}",
+                    said.lines()
+                        .next()
+                        .unwrap_or_default()
+                        .chars()
+                        .take(200)
+                        .collect::<String>()
+                );
                 break;
             }
         }
         let _ = writeln!(table, "{}", line(case.number, case.name, done, &counts, &verdict));
     }
-    for (number, name, why) in NOT_RUN.iter().filter(|(number, _, _)| only.as_ref().is_none_or(|only| only.contains(number))) {
+    for (number, name, why) in NOT_RUN
+        .iter()
+        .filter(|(number, _, _)| only.as_ref().is_none_or(|only| only.contains(number)))
+    {
         let _ = writeln!(table, "{number:>3}  {name:<44} not run: {why}");
     }
-    println!("\nFaults over {} with {seeds} seeds from {first}:\n{table}", backend.name());
+    println!(
+        "\nFaults over {} with {seeds} seeds from {first}:\n{table}",
+        backend.name()
+    );
     assert_eq!(failures, 0, "a fault broke an invariant");
 }
 
 const CASE_MAX: Duration = Duration::from_mins(30);
 
 fn told(panic: &(dyn std::any::Any + Send)) -> String {
-    panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_else(|| "panicked".into())
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_else(|| "panicked".into())
 }

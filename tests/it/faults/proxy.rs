@@ -14,7 +14,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// What happens to bytes. Looked at for each read, so that a change concerns connections that are open too.
+/// What happens to bytes. Looked at for each read, so that a change concerns connections that are
+/// open too.
 #[derive(Clone, Debug, Default)]
 pub enum Mode {
     #[default]
@@ -62,7 +63,11 @@ impl Proxy {
         let address = listener.local_addr().expect("bound");
         let mode = Arc::new(watch::Sender::new(Mode::Pass));
         let (replies_held, connections) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let way = Way { server, mode: mode.clone(), replies_held: replies_held.clone() };
+        let way = Way {
+            server,
+            mode: mode.clone(),
+            replies_held: replies_held.clone(),
+        };
         let accepted = connections.clone();
         drop(tokio::spawn(async move {
             let accept = async {
@@ -84,7 +89,12 @@ impl Proxy {
                 () = stop.cancelled() => {}
             }
         }));
-        Self { address, mode, replies_held, connections }
+        Self {
+            address,
+            mode,
+            replies_held,
+            connections,
+        }
     }
 
     pub const fn address(&self) -> SocketAddr {
@@ -126,7 +136,9 @@ impl Way {
             return reset(&client);
         }
         let _ = client.set_nodelay(true);
-        let Ok(server) = TcpStream::connect(self.server).await else { return reset(&client) };
+        let Ok(server) = TcpStream::connect(self.server).await else {
+            return reset(&client);
+        };
         let _ = server.set_nodelay(true);
         let broken = {
             let (client, server) = (Halves::of(&client), Halves::of(&server));
@@ -143,7 +155,9 @@ impl Way {
     async fn requests(&self, client: &Halves<'_>, server: &Halves<'_>) -> Result<(), Broken> {
         let mut bytes = vec![0; 64 << 10];
         loop {
-            let Some(read) = client.read(&mut bytes).await? else { return Ok(()) };
+            let Some(read) = client.read(&mut bytes).await? else {
+                return Ok(());
+            };
             match self.now() {
                 Mode::Reset => return Err(Broken),
                 Mode::Blackhole => self.wait_for_change(|mode| matches!(mode, Mode::Blackhole)).await,
@@ -187,7 +201,8 @@ impl Way {
                 }
                 Mode::HoldReplies | Mode::Blackhole => {
                     self.replies_held.fetch_add(1, Ordering::SeqCst);
-                    self.wait_for_change(|mode| matches!(mode, Mode::HoldReplies | Mode::Blackhole)).await;
+                    self.wait_for_change(|mode| matches!(mode, Mode::HoldReplies | Mode::Blackhole))
+                        .await;
                 }
                 Mode::Delay(wait) => tokio::time::sleep(wait).await,
                 Mode::CutReplies(after) => {

@@ -1,4 +1,5 @@
-//! One installation under faults: the real binary as a process, stand-ins that outlive it, organisations of its own, and what each of them may see.
+//! One installation under faults: the real binary as a process, stand-ins that outlive it,
+//! organisations of its own, and what each of them may see.
 
 use super::{Given, load::Load, proxy::Proxy};
 use crate::support::{client, dev::Directory};
@@ -23,11 +24,13 @@ pub const KEY: &str = "6a1f6f1c7d0f4f0e9b3b5c2d8e7a4916c5d4e3f2a1b0c9d8e7f6a5b4c
 /// How an endpoint of a test signs: the body alone.
 pub const PLAN: &str = r#"{"type":"hmac","algorithm":"sha256","includeTimestamp":false,"payloadFormat":"{body}","signatureHeader":"x-vapi-signature"}"#;
 
-/// A queue and a store for a world to stand on. A production backend is one more of these, and every case runs over it that its abilities allow.
+/// A queue and a store for a world to stand on. A production backend is one more of these, and
+/// every case runs over it that its abilities allow.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     fn name(&self) -> &'static str;
-    /// Settings that lead a process to it. `place` is the world's directory; a backend that is a server uses it for a prefix of its own.
+    /// Settings that lead a process to it. `place` is the world's directory; a backend that is a
+    /// server uses it for a prefix of its own.
     fn settings(&self, place: &Path) -> BTreeMap<String, String>;
     /// What may be done to it.
     fn can(&self, ability: Ability) -> bool;
@@ -36,10 +39,14 @@ pub trait Backend: Send + Sync + 'static {
 }
 
 /// What a case needs of its backend.
-#[expect(dead_code, reason = "the embedded backend is one process and no server; those that are come with their cases")]
+#[expect(
+    dead_code,
+    reason = "the embedded backend is one process and no server; those that are come with their cases"
+)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ability {
-    /// Its files lie in the world's directory: they can be damaged, filled up, and lose what was not synced.
+    /// Its files lie in the world's directory: they can be damaged, filled up, and lose what was
+    /// not synced.
     LocalFiles,
     /// Several processes may stand on it.
     ManyProcesses,
@@ -57,8 +64,14 @@ impl Backend for Embedded {
 
     fn settings(&self, place: &Path) -> BTreeMap<String, String> {
         BTreeMap::from([
-            ("HOOKSWITCH_DATABASE_URL".into(), format!("sqlite:{}", place.join("store.db").display())),
-            ("HOOKSWITCH_QUEUE_URL".into(), format!("embedded:{}", place.join("queue").display())),
+            (
+                "HOOKSWITCH_DATABASE_URL".into(),
+                format!("sqlite:{}", place.join("store.db").display()),
+            ),
+            (
+                "HOOKSWITCH_QUEUE_URL".into(),
+                format!("embedded:{}", place.join("queue").display()),
+            ),
         ])
     }
 
@@ -105,7 +118,10 @@ impl Process {
             if let Some(status) = self.ended() {
                 return status;
             }
-            assert!(Instant::now() < end, "waited {PATIENCE:?} for the process to end: {what}");
+            assert!(
+                Instant::now() < end,
+                "waited {PATIENCE:?} for the process to end: {what}"
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -116,9 +132,16 @@ impl Process {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
         let field = |name: &str| {
             let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-            line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).unwrap_or(0)
+            line.split_whitespace()
+                .nth(1)
+                .and_then(|number| number.parse::<u64>().ok())
+                .unwrap_or(0)
         };
-        Usage { descriptors, threads: field("Threads:"), resident_kib: field("VmRSS:") }
+        Usage {
+            descriptors,
+            threads: field("Threads:"),
+            resident_kib: field("VmRSS:"),
+        }
     }
 }
 
@@ -159,7 +182,8 @@ pub struct World {
 #[derive(Default)]
 pub struct Wishes {
     pub settings: Vec<(&'static str, String)>,
-    /// Status callbacks settle what nobody knows; without them it has to be looked up. Not said: by the seed.
+    /// Status callbacks settle what nobody knows; without them it has to be looked up. Not said: by
+    /// the seed.
     pub callbacks: Option<bool>,
 }
 
@@ -182,8 +206,14 @@ impl World {
         let place = Directory::new();
         backend.prepare(place.path()).await;
         let is_calling_back = wishes.callbacks.unwrap_or(seed % 2 == 1);
-        let config = SandboxConfig { is_calling_back, requests_max: 400_000, ..SandboxConfig::default() };
-        let sandbox = Sandbox::bind("127.0.0.1:0".parse().expect("an address"), config).await.expect("a free port");
+        let config = SandboxConfig {
+            is_calling_back,
+            requests_max: 400_000,
+            ..SandboxConfig::default()
+        };
+        let sandbox = Sandbox::bind("127.0.0.1:0".parse().expect("an address"), config)
+            .await
+            .expect("a free port");
         let sandbox_address = sandbox.address().expect("bound");
         let (state, stop) = (sandbox.state(), CancellationToken::new());
         drop(tokio::spawn(sandbox.run(stop.clone())));
@@ -217,7 +247,12 @@ impl World {
         ] {
             settings.insert(name.into(), value);
         }
-        settings.extend(wishes.settings.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        settings.extend(
+            wishes
+                .settings
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value)),
+        );
         let mut world = Self {
             seed,
             case,
@@ -257,12 +292,26 @@ impl World {
 
     /// Starts the process and says nothing of whether it comes up.
     pub fn spawn(&mut self, more: &[(&str, String)]) {
-        assert!(self.process.as_mut().is_none_or(|process| process.ended().is_some()), "one process at a time");
-        let log = File::options().create(true).append(true).open(self.log()).expect("a log file");
+        assert!(
+            self.process.as_mut().is_none_or(|process| process.ended().is_some()),
+            "one process at a time"
+        );
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log())
+            .expect("a log file");
         let binary = std::env::var("FAULTS_BINARY").unwrap_or_else(|_| crate::support::dev::BINARY.into());
         let mut command = Command::new(binary);
-        command.arg("serve").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).env_remove("RUST_BACKTRACE");
-        command.envs(&self.settings).envs(more.iter().map(|(name, value)| (*name, value)));
+        command
+            .arg("serve")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .env_remove("RUST_BACKTRACE");
+        command
+            .envs(&self.settings)
+            .envs(more.iter().map(|(name, value)| (*name, value)));
         self.process = Some(Process(command.spawn().expect("the binary of this package starts")));
     }
 
@@ -288,9 +337,18 @@ impl World {
                 return;
             }
             if let Some(status) = self.process.as_mut().expect("spawned").ended() {
-                panic!("{}: the process ended with {status} instead of getting ready; its log ends: {}", self.label(), self.log_end());
+                panic!(
+                    "{}: the process ended with {status} instead of getting ready; its log ends: {}",
+                    self.label(),
+                    self.log_end()
+                );
             }
-            assert!(Instant::now() < end, "{}: not ready within {PATIENCE:?}; the log ends: {}", self.label(), self.log_end());
+            assert!(
+                Instant::now() < end,
+                "{}: not ready within {PATIENCE:?}; the log ends: {}",
+                self.label(),
+                self.log_end()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -301,7 +359,13 @@ impl World {
     }
 
     pub fn label(&self) -> String {
-        format!("[{} over {}, seed {}: {}]", self.case, self.backend.name(), self.seed, self.load.summary())
+        format!(
+            "[{} over {}, seed {}: {}]",
+            self.case,
+            self.backend.name(),
+            self.seed,
+            self.load.summary()
+        )
     }
 
     /// `kill -9`, and the process is gone.
@@ -336,9 +400,17 @@ impl World {
         // The same seed gives the same numbers; ids and secrets may differ.
         let phone = format!("+1555201{:04}", number + 1);
         let known = TwilioAccount::new(&account, &auth_token).with_number(&phone);
-        self.sandbox.register(Accounts { accounts: vec![known], ..Accounts::default() });
+        self.sandbox.register(Accounts {
+            accounts: vec![known],
+            ..Accounts::default()
+        });
         let org = Org {
-            token: token("hookswitch", "hookswitch-admin", JWT_SECRET, &json!({ "app_metadata": { "org_id": id, "role": "owner" } })),
+            token: token(
+                "hookswitch",
+                "hookswitch-admin",
+                JWT_SECRET,
+                &json!({ "app_metadata": { "org_id": id, "role": "owner" } }),
+            ),
             endpoint: String::new(),
             secret: random_hex(24),
             id,
@@ -346,8 +418,18 @@ impl World {
             auth_token,
             number: phone,
         };
-        let operator = token("hookswitch-operator", "hookswitch-operator", OPERATOR_SECRET, &json!({ "hookswitch_role": "operator" }));
-        self.post_as(&operator, "/operator/organizations", json!({ "id": org.id, "name": format!("Organisation {number}") })).await;
+        let operator = token(
+            "hookswitch-operator",
+            "hookswitch-operator",
+            OPERATOR_SECRET,
+            &json!({ "hookswitch_role": "operator" }),
+        );
+        self.post_as(
+            &operator,
+            "/operator/organizations",
+            json!({ "id": org.id, "name": format!("Organisation {number}") }),
+        )
+        .await;
         let twilio = json!({ "account_sid": org.account, "auth_token": org.auth_token, "phone_number": org.number });
         self.post_as(&org.token, "/api/integrations/twilio", twilio).await;
         let plan: Value = serde_json::from_str(PLAN).expect("JSON");
@@ -356,22 +438,34 @@ impl World {
         let destination = json!({ "name": "sink", "url": format!("{}/sink/{}", self.sandbox_url, org.id) });
         self.post_as(&org.token, "/api/destinations", destination).await;
         let sms = json!({
-            "name": "text the caller", "source": "vapi", "event_type": "end-of-call-report", "action": "twilio.send_sms",
+            "name": "text the caller", "source": "vapi", "event_type": "end-of-call-report",
+            "action": "twilio.send_sms",
             "parameters": { "to": "{{ message.customer.number }}", "body": "call {{ message.call.id }}" },
         });
         self.post_as(&org.token, "/api/rules", sms).await;
         if number == 0 {
             let post = json!({
-                "name": "tell the organisation", "source": "vapi", "event_type": "end-of-call-report", "action": "http.post",
+                "name": "tell the \
+                organisation", "source": "vapi", "event_type": "end-of-call-report", "action": "http.post",
                 "parameters": { "destination": "sink", "body": { "call": "{{ message.call.id }}" } },
             });
             self.post_as(&org.token, "/api/rules", post).await;
         }
-        Org { endpoint: made["id"].as_str().expect("an id").to_owned(), ..org }
+        Org {
+            endpoint: made["id"].as_str().expect("an id").to_owned(),
+            ..org
+        }
     }
 
     pub async fn post_as(&self, token: &str, path: &str, body: Value) -> Value {
-        let answer = self.http.post(self.url(1, path)).bearer_auth(token).json(&body).send().await.expect("the admin API answers");
+        let answer = self
+            .http
+            .post(self.url(1, path))
+            .bearer_auth(token)
+            .json(&body)
+            .send()
+            .await
+            .expect("the admin API answers");
         let (status, answer) = (answer.status(), answer.json::<Value>().await.unwrap_or_default());
         assert!(status.is_success(), "{}: POST {path}: {status} {answer}", self.label());
         answer
@@ -380,23 +474,52 @@ impl World {
     /// `None` where it does not answer with 200 now.
     pub async fn get_as(&self, token: &str, path: &str) -> Option<Value> {
         let answer = self.http.get(self.url(1, path)).bearer_auth(token).send().await.ok()?;
-        if answer.status() == 200 { answer.json().await.ok() } else { None }
+        if answer.status() == 200 {
+            answer.json().await.ok()
+        } else {
+            None
+        }
     }
 
     /// One metric, summed over its labels. `None` while nobody answers.
     pub async fn metric(&self, name: &str) -> Option<f64> {
-        let text = self.http.get(self.url(2, "/metrics")).send().await.ok()?.text().await.ok()?;
-        let values = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
-        Some(values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+        let text = self
+            .http
+            .get(self.url(2, "/metrics"))
+            .send()
+            .await
+            .ok()?
+            .text()
+            .await
+            .ok()?;
+        let values = text
+            .lines()
+            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
+        Some(
+            values
+                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+                .sum(),
+        )
     }
 
     pub async fn readiness(&self) -> Option<Value> {
-        self.http.get(self.url(2, "/readyz")).send().await.ok()?.json().await.ok()
+        self.http
+            .get(self.url(2, "/readyz"))
+            .send()
+            .await
+            .ok()?
+            .json()
+            .await
+            .ok()
     }
 }
 
 /// Waits until `look` gives something; `world` says what was going on when it never does.
-pub async fn until<T, F: Future<Output = Option<T>>>(label: impl Fn() -> String, what: &str, mut look: impl FnMut() -> F) -> T {
+pub async fn until<T, F: Future<Output = Option<T>>>(
+    label: impl Fn() -> String,
+    what: &str,
+    mut look: impl FnMut() -> F,
+) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look().await {
@@ -414,8 +537,12 @@ pub fn random_hex(bytes: usize) -> String {
 }
 
 fn token(issuer: &str, audience: &str, secret: &str, own: &Value) -> String {
-    let mut claims = json!({ "iss": issuer, "aud": audience, "sub": "faults", "iat": 1_700_000_000, "exp": 4_000_000_000_u64 });
-    claims.as_object_mut().expect("an object").extend(own.as_object().expect("an object").clone());
+    let mut claims =
+        json!({ "iss": issuer, "aud": audience, "sub": "faults", "iat": 1_700_000_000, "exp": 4_000_000_000_u64 });
+    claims
+        .as_object_mut()
+        .expect("an object")
+        .extend(own.as_object().expect("an object").clone());
     let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("a token")
 }

@@ -1,4 +1,5 @@
-//! What the tests of providers and sandbox share: a running sandbox, clients that reach it, and a server that misbehaves byte by byte.
+//! What the tests of providers and sandbox share: a running sandbox, clients that reach it, and a
+//! server that misbehaves byte by byte.
 
 use hookswitch::{
     config::ProviderSettings,
@@ -40,7 +41,11 @@ pub fn account() -> TwilioAccount {
     let mut account = TwilioAccount::new(SID, TOKEN).with_number(FROM);
     account.friendly_name = Some("Test account".to_owned());
     account.api_keys = [(1, KeyKind::Main), (2, KeyKind::Standard), (3, KeyKind::Restricted)]
-        .map(|(n, kind)| ApiKey { sid: format!("SK{n:032}"), secret: format!("key-secret-{n}"), kind })
+        .map(|(n, kind)| ApiKey {
+            sid: format!("SK{n:032}"),
+            secret: format!("key-secret-{n}"),
+            kind,
+        })
         .to_vec();
     account.messaging_services = vec![format!("MG{:032}", 1)];
     account
@@ -48,20 +53,42 @@ pub fn account() -> TwilioAccount {
 
 pub async fn sandbox() -> Running {
     sandbox_with(SandboxConfig {
-        accounts: Accounts { accounts: vec![account(), TwilioAccount::new(OTHER_SID, "other-token").with_number("+12025550199")], ..Accounts::default() },
+        accounts: Accounts {
+            accounts: vec![
+                account(),
+                TwilioAccount::new(OTHER_SID, "other-token").with_number("+12025550199"),
+            ],
+            ..Accounts::default()
+        },
         ..SandboxConfig::default()
     })
     .await
 }
 
 pub async fn sandbox_with(config: SandboxConfig) -> Running {
-    let sandbox = Sandbox::bind(SocketAddr::from(([127, 0, 0, 1], 0)), config).await.expect("a free port");
-    let (base, state, stop) = (format!("http://{}", sandbox.address().expect("bound")), sandbox.state(), CancellationToken::new());
+    let sandbox = Sandbox::bind(SocketAddr::from(([127, 0, 0, 1], 0)), config)
+        .await
+        .expect("a free port");
+    let (base, state, stop) = (
+        format!("http://{}", sandbox.address().expect("bound")),
+        sandbox.state(),
+        CancellationToken::new(),
+    );
     let mut tasks = JoinSet::new();
     tasks.spawn(sandbox.run(stop.clone()));
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let client = reqwest::Client::builder().no_proxy().timeout(LONG).build().expect("a client");
-    Running { state, base, client, stop, _tasks: tasks }
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(LONG)
+        .build()
+        .expect("a client");
+    Running {
+        state,
+        base,
+        client,
+        stop,
+        _tasks: tasks,
+    }
 }
 
 impl Running {
@@ -70,7 +97,13 @@ impl Running {
     }
 
     pub async fn control(&self, path: &str, body: serde_json::Value) -> (u16, serde_json::Value) {
-        let answer = self.client.post(format!("{}{path}", self.base)).json(&body).send().await.expect("an answer");
+        let answer = self
+            .client
+            .post(format!("{}{path}", self.base))
+            .json(&body)
+            .send()
+            .await
+            .expect("an answer");
         (answer.status().as_u16(), answer.json().await.expect("JSON"))
     }
 
@@ -81,12 +114,25 @@ impl Running {
 
     pub async fn post_message_as(&self, user: &str, password: &str, form: &[(&str, &str)]) -> (u16, serde_json::Value) {
         let url = format!("{}/2010-04-01/Accounts/{SID}/Messages.json", self.base);
-        let answer = self.client.post(url).basic_auth(user, Some(password)).form(form).send().await.expect("an answer");
+        let answer = self
+            .client
+            .post(url)
+            .basic_auth(user, Some(password))
+            .form(form)
+            .send()
+            .await
+            .expect("an answer");
         (answer.status().as_u16(), answer.json().await.expect("JSON"))
     }
 
     pub async fn get(&self, path: &str) -> (u16, serde_json::Value) {
-        let answer = self.client.get(format!("{}{path}", self.base)).basic_auth(SID, Some(TOKEN)).send().await.expect("an answer");
+        let answer = self
+            .client
+            .get(format!("{}{path}", self.base))
+            .basic_auth(SID, Some(TOKEN))
+            .send()
+            .await
+            .expect("an answer");
         (answer.status().as_u16(), answer.json().await.expect("JSON"))
     }
 }
@@ -110,13 +156,17 @@ pub fn credential(provider: Provider, json: &serde_json::Value) -> Credential {
 }
 
 pub fn twilio() -> TwilioCredential {
-    match credential(Provider::Twilio, &serde_json::json!({"account_sid": SID, "auth_token": TOKEN, "phone_number": FROM})) {
+    match credential(
+        Provider::Twilio,
+        &serde_json::json!({"account_sid": SID, "auth_token": TOKEN, "phone_number": FROM}),
+    ) {
         Credential::Twilio(credential) => credential,
         _ => unreachable!("a Twilio credential"),
     }
 }
 
-/// A server that answers each connection as `answer` says, once the whole request arrived. Counts connections and requests by the caller's own means.
+/// A server that answers each connection as `answer` says, once the whole request arrived. Counts
+/// connections and requests by the caller's own means.
 pub struct Rogue {
     pub address: SocketAddr,
     _tasks: JoinSet<()>,
@@ -171,7 +221,11 @@ pub async fn read_request(stream: &mut TcpStream) -> String {
     loop {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ").and_then(|length| length.parse().ok()));
+            let length = head.lines().find_map(|line| {
+                line.to_ascii_lowercase()
+                    .strip_prefix("content-length: ")
+                    .and_then(|length| length.parse().ok())
+            });
             if body.len() >= length.unwrap_or(0) {
                 return text;
             }

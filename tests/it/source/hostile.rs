@@ -1,4 +1,5 @@
-//! C3, C13, C14, C17: signatures and timestamps that are nearly right. Only the documented forms verify.
+//! C3, C13, C14, C17: signatures and timestamps that are nearly right. Only the documented forms
+//! verify.
 
 use hookswitch::{
     domain::{SecretBytes, Timestamp},
@@ -26,11 +27,22 @@ fn secret() -> SecretBytes {
 }
 
 fn verify(plan: &Plan, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<(), Refusal> {
-    SigningKey::new(plan, &secret())?.verify(&Request { method: "POST", url: URL, headers, body }, now)
+    SigningKey::new(plan, &secret())?.verify(
+        &Request {
+            method: "POST",
+            url: URL,
+            headers,
+            body,
+        },
+        now,
+    )
 }
 
 fn vapi_headers(at: Timestamp) -> HeaderMap {
-    sign::sign_vapi(&VapiPlan::default(), &secret(), at, "POST", URL, BODY).expect("a good secret").into_iter().collect()
+    sign::sign_vapi(&VapiPlan::default(), &secret(), at, "POST", URL, BODY)
+        .expect("a good secret")
+        .into_iter()
+        .collect()
 }
 
 /// A signature over whatever text the timestamp header holds.
@@ -38,7 +50,10 @@ fn with_timestamp(text: &[u8]) -> HeaderMap {
     use hookswitch::source::{HmacAlgorithm, HmacKey};
     let signature = HmacKey::new(HmacAlgorithm::Sha256, SECRET.as_bytes()).sign([text, b".", BODY]);
     let mut headers = HeaderMap::new();
-    headers.insert("x-signature", HeaderValue::from_str(&hex::encode(signature.as_bytes())).expect("hex"));
+    headers.insert(
+        "x-signature",
+        HeaderValue::from_str(&hex::encode(signature.as_bytes())).expect("hex"),
+    );
     headers.insert("x-timestamp", HeaderValue::from_bytes(text).expect("a header value"));
     headers
 }
@@ -47,7 +62,14 @@ fn with_timestamp(text: &[u8]) -> HeaderMap {
 fn c13_timestamps_are_plain_seconds_or_milliseconds_within_the_window() {
     let hmac = plan(r#"{"type":"hmac"}"#);
     let judged = |text: &str| verify(&hmac, &with_timestamp(text.as_bytes()), BODY, now());
-    for good in ["1800000000", "1799999700", "1800000300", "1800000000000", "1799999700000", "1800000300000"] {
+    for good in [
+        "1800000000",
+        "1799999700",
+        "1800000300",
+        "1800000000000",
+        "1799999700000",
+        "1800000300000",
+    ] {
         assert_eq!(judged(good), Ok(()), "{good}");
     }
     for (text, refusal) in [
@@ -81,24 +103,44 @@ fn c13_timestamps_are_plain_seconds_or_milliseconds_within_the_window() {
     }
     // What did not sign is never told how old it is.
     let mut forged = with_timestamp(b"1");
-    forged.insert("x-signature", HeaderValue::from_static("0000000000000000000000000000000000000000000000000000000000000000"));
+    forged.insert(
+        "x-signature",
+        HeaderValue::from_static("0000000000000000000000000000000000000000000000000000000000000000"),
+    );
     assert_eq!(verify(&hmac, &forged, BODY, now()), Err(Refusal::SignatureMismatch));
     // The window is the plan's, inclusive on both ends.
     let minute = plan(r#"{"type":"hmac","replayWindowSeconds":60}"#);
     for (seconds, verdict) in [(60, Ok(())), (61, Err(Refusal::TooOld))] {
-        assert_eq!(verify(&minute, &vapi_headers(now() - Duration::from_secs(seconds)), BODY, now()), verdict);
+        assert_eq!(
+            verify(
+                &minute,
+                &vapi_headers(now() - Duration::from_secs(seconds)),
+                BODY,
+                now()
+            ),
+            verdict
+        );
     }
 }
 
 #[test]
 fn a_timestamp_that_is_not_signed_is_not_judged() {
     let body_only = plan(r#"{"type":"hmac","payloadFormat":"{body}"}"#);
-    let Plan::Vapi(vapi) = &body_only else { panic!("a Vapi plan") };
-    let mut headers: HeaderMap = sign::sign_vapi(vapi, &secret(), now(), "POST", URL, BODY).expect("a good secret").into_iter().collect();
+    let Plan::Vapi(vapi) = &body_only else {
+        panic!("a Vapi plan")
+    };
+    let mut headers: HeaderMap = sign::sign_vapi(vapi, &secret(), now(), "POST", URL, BODY)
+        .expect("a good secret")
+        .into_iter()
+        .collect();
     assert!(!headers.contains_key("x-timestamp"));
     assert_eq!(verify(&body_only, &headers, BODY, now()), Ok(()));
     headers.insert("x-timestamp", HeaderValue::from_static("1"));
-    assert_eq!(verify(&body_only, &headers, BODY, now()), Ok(()), "whoever replays could set it anew: it says nothing");
+    assert_eq!(
+        verify(&body_only, &headers, BODY, now()),
+        Ok(()),
+        "whoever replays could set it anew: it says nothing"
+    );
     assert!(!body_only.signs_time() && body_only.signs_body());
     assert!(plan(r#"{"type":"hmac"}"#).signs_time());
     assert!(!plan(r#"{"type":"bearer"}"#).signs_body());
@@ -123,12 +165,21 @@ fn c3_a_header_that_occurs_twice_is_refused_in_either_order() {
     for _ in 0..2 {
         twice.append("x-twilio-signature", sign::sign_twilio(&secret(), URL, &[]));
     }
-    assert_eq!(verify(&plan(r#"{"type":"auth_token"}"#), &twice, b"", now()), Err(Refusal::SignatureRepeated));
+    assert_eq!(
+        verify(&plan(r#"{"type":"auth_token"}"#), &twice, b"", now()),
+        Err(Refusal::SignatureRepeated)
+    );
     let mut bearer = HeaderMap::new();
     for _ in 0..2 {
-        bearer.append("authorization", HeaderValue::from_str(&format!("Bearer {SECRET}")).expect("ASCII"));
+        bearer.append(
+            "authorization",
+            HeaderValue::from_str(&format!("Bearer {SECRET}")).expect("ASCII"),
+        );
     }
-    assert_eq!(verify(&plan(r#"{"type":"bearer"}"#), &bearer, BODY, now()), Err(Refusal::SignatureRepeated));
+    assert_eq!(
+        verify(&plan(r#"{"type":"bearer"}"#), &bearer, BODY, now()),
+        Err(Refusal::SignatureRepeated)
+    );
 }
 
 #[test]
@@ -156,19 +207,40 @@ fn c14_only_the_documented_form_of_a_signature_verifies() {
         vec![b'a'; 1 << 20],
     ];
     for value in variants {
-        assert_eq!(with(value.clone()), Err(Refusal::SignatureMalformed), "{}", String::from_utf8_lossy(&value[..value.len().min(80)]));
+        assert_eq!(
+            with(value.clone()),
+            Err(Refusal::SignatureMalformed),
+            "{}",
+            String::from_utf8_lossy(&value[..value.len().min(80)])
+        );
     }
 
     let token = plan(r#"{"type":"auth_token"}"#);
     let form = sign::form_body(&FORM);
-    let good = sign::TwilioSigner::auth_token(&secret()).sign_form(URL, &FORM)[0].1.to_str().expect("ASCII").to_owned();
+    let good = sign::TwilioSigner::auth_token(&secret()).sign_form(URL, &FORM)[0]
+        .1
+        .to_str()
+        .expect("ASCII")
+        .to_owned();
     let with = |value: &str| {
-        let headers = HeaderMap::from_iter([(HeaderName::from_static("x-twilio-signature"), HeaderValue::from_str(value).expect("ASCII"))]);
+        let headers = HeaderMap::from_iter([(
+            HeaderName::from_static("x-twilio-signature"),
+            HeaderValue::from_str(value).expect("ASCII"),
+        )]);
         verify(&token, &headers, form.as_bytes(), now())
     };
     assert_eq!(with(&good), Ok(()));
     let url_safe = good.replace('+', "-").replace('/', "_");
-    for value in ["", "=", good.trim_end_matches('='), &format!("{good}="), &format!("{good}===="), &good[..24], &format!(" {good}"), &"A".repeat(1 << 20)] {
+    for value in [
+        "",
+        "=",
+        good.trim_end_matches('='),
+        &format!("{good}="),
+        &format!("{good}===="),
+        &good[..24],
+        &format!(" {good}"),
+        &"A".repeat(1 << 20),
+    ] {
         assert!(with(value).is_err() || value == good, "{value:.40}");
     }
     assert!(url_safe == good || with(&url_safe).is_err());
@@ -187,11 +259,23 @@ fn c14_an_empty_or_short_secret_never_verifies() {
         let refused = SigningKey::new(&plan(json), &SecretBytes::from(short.to_owned())).expect_err("a short secret");
         assert_eq!(refused, Refusal::SecretTooShort, "{json}");
     }
-    assert!(SigningKey::new(&plan(r#"{"type":"hmac"}"#), &SecretBytes::from("sixteen bytes...".to_owned())).is_ok());
+    assert!(
+        SigningKey::new(
+            &plan(r#"{"type":"hmac"}"#),
+            &SecretBytes::from("sixteen bytes...".to_owned())
+        )
+        .is_ok()
+    );
     for json in [r#"{"type":"hmac"}"#, r#"{"type":"bearer"}"#, r#"{"type":"auth_token"}"#] {
-        assert!(SigningKey::for_diagnosis(&plan(json), &SecretBytes::from(String::new())).is_err(), "no key of nothing, not even to explain");
+        assert!(
+            SigningKey::for_diagnosis(&plan(json), &SecretBytes::from(String::new())).is_err(),
+            "no key of nothing, not even to explain"
+        );
     }
-    let not_base64 = SigningKey::new(&plan(r#"{"type":"hmac","secretIsBase64":true}"#), &SecretBytes::from("not base64, surely".to_owned()));
+    let not_base64 = SigningKey::new(
+        &plan(r#"{"type":"hmac","secretIsBase64":true}"#),
+        &SecretBytes::from("not base64, surely".to_owned()),
+    );
     assert_eq!(not_base64.expect_err("not base64"), Refusal::SecretMalformed);
 }
 
@@ -200,20 +284,54 @@ fn a_shared_key_verifies_only_what_names_it() {
     let shared = |id: &str| plan(&format!(r#"{{"type":"shared_key","key":"{id}"}}"#));
     let form = sign::form_body(&FORM);
     let signed = |id: &str| -> HeaderMap {
-        sign::TwilioSigner::shared_key(id, &secret(), hookswitch::source::HmacAlgorithm::Sha256).expect("a good id").sign_form(URL, &FORM).into_iter().collect()
+        sign::TwilioSigner::shared_key(id, &secret(), hookswitch::source::HmacAlgorithm::Sha256)
+            .expect("a good id")
+            .sign_form(URL, &FORM)
+            .into_iter()
+            .collect()
     };
-    assert_eq!(verify(&shared("webhooks_sharedkey_a"), &signed("webhooks_sharedkey_a"), form.as_bytes(), now()), Ok(()));
-    assert_eq!(verify(&shared("webhooks_sharedkey_a"), &signed("webhooks_sharedkey_b"), form.as_bytes(), now()), Err(Refusal::OtherKey));
-    let by_token: HeaderMap = sign::TwilioSigner::auth_token(&secret()).sign_form(URL, &FORM).into_iter().collect();
-    assert_eq!(verify(&shared("webhooks_sharedkey_a"), &by_token, form.as_bytes(), now()), Err(Refusal::OtherKey));
+    assert_eq!(
+        verify(
+            &shared("webhooks_sharedkey_a"),
+            &signed("webhooks_sharedkey_a"),
+            form.as_bytes(),
+            now()
+        ),
+        Ok(())
+    );
+    assert_eq!(
+        verify(
+            &shared("webhooks_sharedkey_a"),
+            &signed("webhooks_sharedkey_b"),
+            form.as_bytes(),
+            now()
+        ),
+        Err(Refusal::OtherKey)
+    );
+    let by_token: HeaderMap = sign::TwilioSigner::auth_token(&secret())
+        .sign_form(URL, &FORM)
+        .into_iter()
+        .collect();
+    assert_eq!(
+        verify(&shared("webhooks_sharedkey_a"), &by_token, form.as_bytes(), now()),
+        Err(Refusal::OtherKey)
+    );
 }
 
 #[test]
 fn c17_what_twilio_did_not_sign_is_refused() {
     let token = plan(r#"{"type":"auth_token"}"#);
-    let headers: HeaderMap = sign::TwilioSigner::auth_token(&secret()).sign_form(URL, &FORM).into_iter().collect();
+    let headers: HeaderMap = sign::TwilioSigner::auth_token(&secret())
+        .sign_form(URL, &FORM)
+        .into_iter()
+        .collect();
     let key = SigningKey::new(&token, &secret()).expect("a good secret");
-    let request = |method, url, body| Request { method, url, headers: &headers, body };
+    let request = |method, url, body| Request {
+        method,
+        url,
+        headers: &headers,
+        body,
+    };
     let good = sign::form_body(&FORM).into_bytes();
     assert_eq!(key.verify(&request("POST", URL, &good), now()), Ok(()));
     for (method, url, body) in [
@@ -224,15 +342,34 @@ fn c17_what_twilio_did_not_sign_is_refused() {
         ("GET", URL, &good),
         ("PUT", URL, &good),
     ] {
-        assert!(key.verify(&request(method, url, body), now()).is_err(), "{method} {url} {}", String::from_utf8_lossy(body));
+        assert!(
+            key.verify(&request(method, url, body), now()).is_err(),
+            "{method} {url} {}",
+            String::from_utf8_lossy(body)
+        );
     }
     let many = b"a=1&".repeat(10_000);
     assert!(key.verify(&request("POST", URL, &many), now()).is_err());
     // Nothing vouches for a body beside a signed URL.
-    let url_signed: HeaderMap = sign::TwilioSigner::auth_token(&secret()).sign_form::<&str, &str>(URL, &[]).into_iter().collect();
+    let url_signed: HeaderMap = sign::TwilioSigner::auth_token(&secret())
+        .sign_form::<&str, &str>(URL, &[])
+        .into_iter()
+        .collect();
     for (method, content_type) in [("GET", "text/plain"), ("POST", "application/json")] {
         let mut headers = url_signed.clone();
         headers.insert("content-type", HeaderValue::from_static(content_type));
-        assert_eq!(key.verify(&Request { method, url: URL, headers: &headers, body: b"{}" }, now()), Err(Refusal::BodyHashMismatch), "{method}");
+        assert_eq!(
+            key.verify(
+                &Request {
+                    method,
+                    url: URL,
+                    headers: &headers,
+                    body: b"{}"
+                },
+                now()
+            ),
+            Err(Refusal::BodyHashMismatch),
+            "{method}"
+        );
     }
 }

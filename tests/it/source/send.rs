@@ -1,4 +1,5 @@
-//! `hookswitch send` against a receiver that verifies: what is sent is what its provider would sign.
+//! `hookswitch send` against a receiver that verifies: what is sent is what its provider would
+//! sign.
 
 use axum::{
     Router,
@@ -34,15 +35,34 @@ async fn receive(
     body: bytes::Bytes,
 ) -> StatusCode {
     let source: Source = source.parse().expect("a source");
-    let secret = if source == Source::Vapi { &receiver.dev.vapi_secret } else { &receiver.dev.twilio_auth_token };
-    let key = SigningKey::new(&plan_default(source).expect("a default"), &SecretBytes::from(secret.clone())).expect("a good secret");
+    let secret = if source == Source::Vapi {
+        &receiver.dev.vapi_secret
+    } else {
+        &receiver.dev.twilio_auth_token
+    };
+    let key = SigningKey::new(
+        &plan_default(source).expect("a default"),
+        &SecretBytes::from(secret.clone()),
+    )
+    .expect("a good secret");
     let url = format!("{}{uri}", receiver.base);
-    let request = Request { method: method.as_str(), url: &url, headers: &headers, body: &body };
+    let request = Request {
+        method: method.as_str(),
+        url: &url,
+        headers: &headers,
+        body: &body,
+    };
     if key.verify(&request, SystemClock.now()).is_err() {
         return StatusCode::UNAUTHORIZED;
     }
-    let Ok(reading) = read(source, &request) else { return StatusCode::BAD_REQUEST };
-    let fresh = receiver.keys.lock().expect("no panic holds it").insert(reading.dedupe_key.to_string());
+    let Ok(reading) = read(source, &request) else {
+        return StatusCode::BAD_REQUEST;
+    };
+    let fresh = receiver
+        .keys
+        .lock()
+        .expect("no panic holds it")
+        .insert(reading.dedupe_key.to_string());
     if fresh { StatusCode::OK } else { StatusCode::CONFLICT }
 }
 
@@ -69,14 +89,21 @@ async fn start() -> Arc<Receiver> {
         vapi_api_key: text("v"),
         is_seeded: true,
     };
-    let receiver = Arc::new(Receiver { base, dev, keys: Mutex::default() });
-    let router = Router::new().route("/webhooks/{source}", post(receive)).with_state(Arc::clone(&receiver));
+    let receiver = Arc::new(Receiver {
+        base,
+        dev,
+        keys: Mutex::default(),
+    });
+    let router = Router::new()
+        .route("/webhooks/{source}", post(receive))
+        .with_state(Arc::clone(&receiver));
     #[expect(clippy::disallowed_methods, reason = "the test's runtime ends it")]
     let _server = tokio::spawn(async move {
         let mut connections = tokio::task::JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
             let service = TowerToHyperService::new(router.clone());
-            connections.spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            connections
+                .spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     });
     receiver
@@ -96,15 +123,25 @@ async fn every_sample_verifies_and_none_is_a_duplicate() {
 
 #[tokio::test]
 async fn nobody_there_is_said_with_what_to_do() {
-    let closed = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port")
+        .local_addr()
+        .expect("an address");
     let receiver = start().await;
     let sender = Sender::new(&receiver.dev, Some(&format!("http://{closed}"))).expect("good settings");
-    let error = sender.send(Sample::find("vapi/hang").expect("a sample")).await.err().expect("nobody answers");
+    let error = sender
+        .send(Sample::find("vapi/hang").expect("a sample"))
+        .await
+        .err()
+        .expect("nobody answers");
     assert!(error.to_string().contains("is `hookswitch dev` running?"), "{error}");
 }
 
 #[test]
 fn without_dev_the_next_step_is_named() {
-    let error = DevState::load_started(std::path::Path::new("/nowhere/.hookswitch")).err().expect("there is none");
+    let error = DevState::load_started(std::path::Path::new("/nowhere/.hookswitch"))
+        .err()
+        .expect("there is none");
     assert!(error.to_string().contains("start `hookswitch dev` first"), "{error}");
 }

@@ -19,7 +19,11 @@ fn run(source: Source, file: &Value, format: Format) -> (bool, String) {
 }
 
 fn lines(source: Source, file: &Value) -> Vec<Value> {
-    run(source, file, Format::Json).1.lines().map(|line| serde_json::from_str(line).expect("one object a line")).collect()
+    run(source, file, Format::Json)
+        .1
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("one object a line"))
+        .collect()
 }
 
 fn vectors(source: Source) -> Value {
@@ -29,8 +33,13 @@ fn vectors(source: Source) -> Value {
 
 /// The case of a vectors file, changed.
 fn vector(source: Source, name: &str, change: impl FnOnce(&mut Value)) -> Value {
-    let mut case =
-        vectors(source)["cases"].as_array().expect("cases").iter().find(|case| case["name"] == name).unwrap_or_else(|| panic!("no {name:?}")).clone();
+    let mut case = vectors(source)["cases"]
+        .as_array()
+        .expect("cases")
+        .iter()
+        .find(|case| case["name"] == name)
+        .unwrap_or_else(|| panic!("no {name:?}"))
+        .clone();
     case.as_object_mut().expect("an object").remove("expect");
     change(&mut case);
     case
@@ -40,7 +49,12 @@ fn hint(source: Source, name: &str, change: impl FnOnce(&mut Value)) -> String {
     let case = vector(source, name, change);
     let lines = lines(source, &case);
     assert_eq!(lines[0]["verdict"], "invalid", "{name}: {lines:?}");
-    assert!(!lines[0].to_string().contains(case["secret"].as_str().expect("a secret")), "the secret is never printed");
+    assert!(
+        !lines[0]
+            .to_string()
+            .contains(case["secret"].as_str().expect("a secret")),
+        "the secret is never printed"
+    );
     lines[0]["hint"].as_str().unwrap_or("none").to_owned()
 }
 
@@ -52,7 +66,12 @@ fn all_vectors_are_as_expected_a_line_each() {
         let lines = lines(source, &file);
         assert_eq!(lines.len(), count);
         for (line, case) in lines.iter().zip(file["cases"].as_array().expect("cases")) {
-            let mut keys: Vec<_> = line.as_object().expect("an object").keys().map(String::as_str).collect();
+            let mut keys: Vec<_> = line
+                .as_object()
+                .expect("an object")
+                .keys()
+                .map(String::as_str)
+                .collect();
             keys.sort_unstable();
             assert_eq!(keys, ["hint", "name", "reason", "verdict"]);
             assert_eq!((&line["name"], &line["verdict"]), (&case["name"], &case["expect"]));
@@ -74,12 +93,22 @@ fn a_case_fails_where_it_is_invalid_or_not_as_expected() {
         (case("body changed", None), false),
         (case("body changed", Some("invalid")), false),
         (case("body changed", Some("valid")), false),
-        (json!({"cases": [case("defaults", None), case("body changed", None)]}), false),
-        (json!({"cases": [case("defaults", None), case("body changed", Some("invalid"))]}), false),
+        (
+            json!({"cases": [case("defaults", None), case("body changed", None)]}),
+            false,
+        ),
+        (
+            json!({"cases": [case("defaults", None), case("body changed", Some("invalid"))]}),
+            false,
+        ),
     ] {
         assert_eq!(run(Source::Vapi, &file, Format::Human).0, all_good, "{file}");
     }
-    assert!(run(Source::Vapi, &case("defaults", Some("invalid")), Format::Human).1.contains("(expected invalid)"));
+    assert!(
+        run(Source::Vapi, &case("defaults", Some("invalid")), Format::Human)
+            .1
+            .contains("(expected invalid)")
+    );
 }
 
 #[test]
@@ -95,7 +124,10 @@ fn twilio_near_misses_are_named() {
         ("signature in hex", "in base64, not in hex"),
         ("signature without padding", "with the padding"),
         ("sha256 without the settings header", "algorithm=HMAC_SHA256"),
-        ("shared key header says sha256, signature is sha1", "algorithm=HMAC_SHA1"),
+        (
+            "shared key header says sha256, signature is sha1",
+            "algorithm=HMAC_SHA1",
+        ),
         ("unknown algorithm", "algorithm=HMAC_SHA1"),
         ("parameter added", "without the parameter"),
         ("json body re-serialised", "JSON"),
@@ -105,9 +137,21 @@ fn twilio_near_misses_are_named() {
         let hint = twilio(name, same);
         assert!(hint.contains(said), "{name}: {hint}");
     }
-    assert!(twilio("inbound sms", |case| case["secret"] = format!("{} ", case["secret"].as_str().expect("text")).into()).contains("secret trimmed"));
-    assert!(twilio("inbound sms", |case| case["headers"]["Content-Type"] = "application/json".into()).contains("content type of a form"));
-    assert!(twilio("inbound sms", |case| case["url"] = "http://10.0.0.7/webhooks/twilio".into()).contains("none"));
+    assert!(
+        twilio("inbound sms", |case| case["secret"] =
+            format!("{} ", case["secret"].as_str().expect("text")).into())
+        .contains("secret trimmed")
+    );
+    assert!(
+        twilio("inbound sms", |case| case["headers"]["Content-Type"] =
+            "application/json".into())
+        .contains("content type of a form")
+    );
+    assert!(
+        twilio("inbound sms", |case| case["url"] =
+            "http://10.0.0.7/webhooks/twilio".into())
+        .contains("none")
+    );
 }
 
 /// Something on the way trimmed a value that Twilio signed with its blank.
@@ -120,7 +164,10 @@ fn a_trimmed_parameter_is_named() {
         case["headers"]["X-Twilio-Signature"] = signed[0].1.to_str().expect("ASCII").into();
         case["body"] = "AccountSid=AC1&Body=yes".into();
     });
-    assert!(hint.contains("with a space at the end of the parameter \"Body\""), "{hint}");
+    assert!(
+        hint.contains("with a space at the end of the parameter \"Body\""),
+        "{hint}"
+    );
 }
 
 #[test]
@@ -129,7 +176,10 @@ fn a_host_seen_by_the_proxy_is_named() {
         case["url"] = "https://10.0.0.7/webhooks/twilio".into();
         case["headers"]["X-Forwarded-Host"] = "hooks.hookswitch.example".into();
     });
-    assert!(hint.contains("x-forwarded-host") && hint.contains("HOOKSWITCH_PUBLIC_URL"), "{hint}");
+    assert!(
+        hint.contains("x-forwarded-host") && hint.contains("HOOKSWITCH_PUBLIC_URL"),
+        "{hint}"
+    );
 }
 
 #[test]
@@ -137,20 +187,74 @@ fn vapi_near_misses_are_named() {
     let vapi = |name, change: fn(&mut Value)| hint(Source::Vapi, name, change);
     let cases: [(&str, Change, &str); 16] = [
         ("prefix missing", |_| (), "without signaturePrefix"),
-        ("prefix", |case| case["plan"]["signaturePrefix"] = Value::Null, "\"sha256=\""),
+        (
+            "prefix",
+            |case| case["plan"]["signaturePrefix"] = Value::Null,
+            "\"sha256=\"",
+        ),
         ("stale", |_| (), "600 s before `now`"),
         ("defaults", |case| case["now"] = 1_773_067_000.into(), "s after `now`"),
-        ("defaults", |case| case["headers"]["x-timestamp"] = "1773068003000".into(), "timestamp as seconds"),
-        ("timestamp in milliseconds", |case| case["plan"] = json!({"type":"hmac","algorithm":"sha512"}), "algorithm \"sha256\""),
-        ("defaults", |case| case["secret"] = format!("{}\n", case["secret"].as_str().expect("text")).into(), "secret trimmed"),
-        ("defaults", |case| case["body"] = format!("{}\n", case["body"].as_str().expect("text")).into(), "without the white space at the body's end"),
-        ("defaults", |case| case["body"] = case["body"].as_str().expect("text").replace(':', ": ").into(), "without white space"),
-        ("defaults", |case| case["headers"]["x-signature"] = case["headers"]["x-signature"].as_str().expect("text").to_uppercase().into(), "in lower case"),
-        ("body only", |case| case["plan"] = json!({"type":"hmac","signatureHeader":"X-Vapi-Signature"}), "payloadFormat \"{body}\""),
-        ("base64 secret", |case| case["plan"] = json!({"type":"hmac"}), "decoded from base64"),
-        ("sha512 base64", |case| case["plan"] = json!({"type":"hmac","algorithm":"sha512"}), "signatureEncoding \"base64\""),
-        ("method and url", |case| case["url"] = "http://hooks.hookswitch.example/webhooks/vapi".into(), "with https"),
-        ("secret in the wrong header", |_| (), "headerName \"authorization\" and bearerPrefixEnabled true"),
+        (
+            "defaults",
+            |case| case["headers"]["x-timestamp"] = "1773068003000".into(),
+            "timestamp as seconds",
+        ),
+        (
+            "timestamp in milliseconds",
+            |case| case["plan"] = json!({"type":"hmac","algorithm":"sha512"}),
+            "algorithm \"sha256\"",
+        ),
+        (
+            "defaults",
+            |case| case["secret"] = format!("{}\n", case["secret"].as_str().expect("text")).into(),
+            "secret trimmed",
+        ),
+        (
+            "defaults",
+            |case| case["body"] = format!("{}\n", case["body"].as_str().expect("text")).into(),
+            "without the white space at the body's end",
+        ),
+        (
+            "defaults",
+            |case| case["body"] = case["body"].as_str().expect("text").replace(':', ": ").into(),
+            "without white space",
+        ),
+        (
+            "defaults",
+            |case| {
+                case["headers"]["x-signature"] = case["headers"]["x-signature"]
+                    .as_str()
+                    .expect("text")
+                    .to_uppercase()
+                    .into()
+            },
+            "in lower case",
+        ),
+        (
+            "body only",
+            |case| case["plan"] = json!({"type":"hmac","signatureHeader":"X-Vapi-Signature"}),
+            "payloadFormat \"{body}\"",
+        ),
+        (
+            "base64 secret",
+            |case| case["plan"] = json!({"type":"hmac"}),
+            "decoded from base64",
+        ),
+        (
+            "sha512 base64",
+            |case| case["plan"] = json!({"type":"hmac","algorithm":"sha512"}),
+            "signatureEncoding \"base64\"",
+        ),
+        (
+            "method and url",
+            |case| case["url"] = "http://hooks.hookswitch.example/webhooks/vapi".into(),
+            "with https",
+        ),
+        (
+            "secret in the wrong header",
+            |_| (),
+            "headerName \"authorization\" and bearerPrefixEnabled true",
+        ),
         ("wrong secret", |_| (), "none"),
     ];
     for (name, change, said) in cases {
@@ -176,7 +280,10 @@ fn bad_files_are_refused_by_field() {
         (json!([]), "expected an object"),
         (json!({"cases": 3}), "`cases`: expected an array"),
         (json!({"cases": []}), "`cases`: there is none"),
-        (json!({"cases": [good, {"name": "second"}]}), "case 2 of `cases`, \"second\""),
+        (
+            json!({"cases": [good, {"name": "second"}]}),
+            "case 2 of `cases`, \"second\"",
+        ),
         (without("headers"), "`headers` is missing"),
         (without("secret"), "`secret` is missing"),
         (with("secret", 5.into()), "`secret`: expected a text"),
@@ -184,22 +291,61 @@ fn bad_files_are_refused_by_field() {
         (with("now", "yesterday".into()), "`now`: expected whole seconds"),
         (with("now", json!(1.5)), "`now`: expected whole seconds"),
         (with("expect", "maybe".into()), "`expect`: expected"),
-        (with("headers", json!({"x y": "z"})), "`headers`: \"x y\" is not a header name"),
+        (
+            with("headers", json!({"x y": "z"})),
+            "`headers`: \"x y\" is not a header name",
+        ),
         (with("headers", json!({"x": 3})), "`headers`: expected a text for \"x\""),
         (with("headers", json!({"x": "a\nb"})), "cannot stand in a header"),
-        (with("plan", json!({"type": "magic"})), "`plan`: type: expected hmac or bearer"),
-        (with("plan", json!({"type": "hmac", "payloadFormat": "{x}"})), "`plan`: payloadFormat: unknown placeholder"),
-        (with("plan", json!({"type": "auth_token"})), "`plan`: it is one of twilio"),
+        (
+            with("plan", json!({"type": "magic"})),
+            "`plan`: type: expected hmac or bearer",
+        ),
+        (
+            with("plan", json!({"type": "hmac", "payloadFormat": "{x}"})),
+            "`plan`: payloadFormat: unknown placeholder",
+        ),
+        (
+            with("plan", json!({"type": "auth_token"})),
+            "`plan`: it is one of twilio",
+        ),
     ] {
-        let error = report(Source::Vapi, file.to_string().as_bytes(), Format::Human, &ManualClock::default(), &mut Vec::new()).expect_err("a bad file");
+        let error = report(
+            Source::Vapi,
+            file.to_string().as_bytes(),
+            Format::Human,
+            &ManualClock::default(),
+            &mut Vec::new(),
+        )
+        .expect_err("a bad file");
         let chain = format!("{error:#}");
         assert!(chain.contains(said), "expected {said:?} in {chain:?}");
     }
-    let error = report(Source::Vapi, b"{", Format::Human, &ManualClock::default(), &mut Vec::new()).expect_err("not JSON");
+    let error = report(
+        Source::Vapi,
+        b"{",
+        Format::Human,
+        &ManualClock::default(),
+        &mut Vec::new(),
+    )
+    .expect_err("not JSON");
     assert!(format!("{error:#}").starts_with("not JSON"), "{error:#}");
-    let error = report(Source::Resend, b"{}", Format::Human, &ManualClock::default(), &mut Vec::new()).expect_err("not served");
+    let error = report(
+        Source::Resend,
+        b"{}",
+        Format::Human,
+        &ManualClock::default(),
+        &mut Vec::new(),
+    )
+    .expect_err("not served");
     assert!(error.to_string().contains("resend are not served"), "{error}");
-    let error = report(Source::Twilio, json!({"headers":{},"secret":"x"}).to_string().as_bytes(), Format::Human, &ManualClock::default(), &mut Vec::new());
+    let error = report(
+        Source::Twilio,
+        json!({"headers":{},"secret":"x"}).to_string().as_bytes(),
+        Format::Human,
+        &ManualClock::default(),
+        &mut Vec::new(),
+    );
     assert!(error.expect_err("no URL").to_string().contains("`url` is missing"));
 }
 
@@ -210,8 +356,14 @@ fn a_repeated_header_is_seen_and_said() {
         case["headers"]["X-Twilio-Signature"] = json!([good, "AAAA"]);
     });
     let line = &lines(Source::Twilio, &case)[0];
-    assert_eq!(line["reason"], "the header that carries the signature occurs more than once");
-    assert!(line["hint"].as_str().expect("a hint").contains("one signature"), "{line}");
+    assert_eq!(
+        line["reason"],
+        "the header that carries the signature occurs more than once"
+    );
+    assert!(
+        line["hint"].as_str().expect("a hint").contains("one signature"),
+        "{line}"
+    );
 }
 
 #[test]
@@ -219,5 +371,9 @@ fn without_now_the_clock_judges() {
     let mut case = vector(Source::Vapi, "defaults", |_| ());
     case.as_object_mut().expect("an object").remove("now");
     assert!(run(Source::Vapi, &case, Format::Human).0);
-    assert!(run(Source::Vapi, &case, Format::Human).1.starts_with("defaults: valid: the signature matches"));
+    assert!(
+        run(Source::Vapi, &case, Format::Human)
+            .1
+            .starts_with("defaults: valid: the signature matches")
+    );
 }

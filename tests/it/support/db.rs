@@ -17,7 +17,10 @@ pub struct Database {
 
 impl Database {
     pub fn new() -> Self {
-        Self { directory: std::env::temp_dir().join(format!("hookswitch-it-{}", uuid::Uuid::now_v7())), clock: Arc::new(ManualClock::at(NOW)) }
+        Self {
+            directory: std::env::temp_dir().join(format!("hookswitch-it-{}", uuid::Uuid::now_v7())),
+            clock: Arc::new(ManualClock::at(NOW)),
+        }
     }
 
     pub fn path(&self) -> PathBuf {
@@ -25,20 +28,36 @@ impl Database {
     }
 
     pub async fn open(&self) -> Arc<SqliteStore> {
-        Arc::new(SqliteStore::open(&self.path(), Arc::clone(&self.clock) as Arc<dyn Clock>).await.expect("the store opens"))
+        Arc::new(
+            SqliteStore::open(&self.path(), Arc::clone(&self.clock) as Arc<dyn Clock>)
+                .await
+                .expect("the store opens"),
+        )
     }
 
-    /// A connection beside the store's. Its changes wake nobody: they are found by polling, as another instance's would be.
+    /// A connection beside the store's. Its changes wake nobody: they are found by polling, as
+    /// another instance's would be.
     pub async fn connect(&self) -> SqliteConnection {
-        let options = SqliteConnectOptions::new().filename(self.path()).busy_timeout(Duration::from_secs(5));
-        SqliteConnection::connect_with(&options).await.expect("the database opens")
+        let options = SqliteConnectOptions::new()
+            .filename(self.path())
+            .busy_timeout(Duration::from_secs(5));
+        SqliteConnection::connect_with(&options)
+            .await
+            .expect("the database opens")
     }
 
-    /// Statements in one transaction, with the configuration version counted up before them: `(SELECT version FROM config_version)` is theirs.
+    /// Statements in one transaction, with the configuration version counted up before them:
+    /// `(SELECT version FROM config_version)` is theirs.
     pub async fn configure(&self, statements: &[String]) {
-        let all = format!("BEGIN IMMEDIATE; UPDATE config_version SET version = version + 1; {}; COMMIT", statements.join("; "));
+        let all = format!(
+            "BEGIN IMMEDIATE; UPDATE config_version SET version = version + 1; {}; COMMIT",
+            statements.join("; ")
+        );
         let mut connection = self.connect().await;
-        sqlx::raw_sql(AssertSqlSafe(all)).execute(&mut connection).await.expect("statements of a test");
+        sqlx::raw_sql(AssertSqlSafe(all))
+            .execute(&mut connection)
+            .await
+            .expect("statements of a test");
         connection.close().await.expect("closes");
     }
 
@@ -46,7 +65,8 @@ impl Database {
     pub async fn organisation(&self) -> OrgId {
         let org = OrgId::generate();
         self.configure(&[format!(
-            "INSERT INTO organizations (id, name, is_active, created_at, updated_at, changed_version) VALUES ({}, 'a', 1, 0, 0, {VERSION})",
+            "INSERT INTO organizations (id, name, is_active, created_at, updated_at, changed_version) VALUES ({}, 'a', \
+            1, 0, 0, {VERSION})",
             blob(org.as_bytes())
         )])
         .await;

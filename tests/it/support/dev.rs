@@ -1,4 +1,5 @@
-//! `hookswitch dev` and `hookswitch sandbox` as processes: what a newcomer starts, what `kill -9` ends.
+//! `hookswitch dev` and `hookswitch sandbox` as processes: what a newcomer starts, what `kill -9`
+//! ends.
 
 use super::{client, until};
 use serde_json::Value;
@@ -33,13 +34,19 @@ impl Drop for Directory {
     }
 }
 
-/// Four free ports in a row. Taken from a part of the range that the system does not hand out by itself, spread by process id.
+/// Four free ports in a row. Taken from a part of the range that the system does not hand out by
+/// itself, spread by process id.
 pub fn port_base() -> u16 {
     use std::sync::atomic::{AtomicU16, Ordering};
     static NEXT: AtomicU16 = AtomicU16::new(0);
     for _ in 0..500 {
         let n = NEXT.fetch_add(1, Ordering::SeqCst);
-        let base = 12_000 + (n.wrapping_mul(4).wrapping_add(u16::try_from(std::process::id() % 4_000).expect("below 4000").wrapping_mul(4))) % 18_000;
+        let base = 12_000
+            + (n.wrapping_mul(4).wrapping_add(
+                u16::try_from(std::process::id() % 4_000)
+                    .expect("below 4000")
+                    .wrapping_mul(4),
+            )) % 18_000;
         if (base..base + 4).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
             return base;
         }
@@ -47,7 +54,8 @@ pub fn port_base() -> u16 {
     panic!("no four free ports in a row");
 }
 
-/// A child process that does not outlive its test, with everything that it wrote to its error stream.
+/// A child process that does not outlive its test, with everything that it wrote to its error
+/// stream.
 pub struct Process {
     child: Child,
     stderr: Option<std::thread::JoinHandle<String>>,
@@ -57,7 +65,12 @@ impl Process {
     /// Starts the binary and reads its first line.
     fn start(arguments: &[&str], environment: &[(&str, &str)]) -> (Self, String) {
         let mut command = Command::new(BINARY);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).env_remove("RUST_BACKTRACE");
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .env_remove("RUST_BACKTRACE");
         for (name, value) in environment {
             command.env(name, value);
         }
@@ -73,7 +86,13 @@ impl Process {
         stdout.read_line(&mut line).expect("a readable pipe");
         // Whatever else it prints has to go somewhere, or it blocks.
         std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
-        (Self { child, stderr: Some(stderr) }, line)
+        (
+            Self {
+                child,
+                stderr: Some(stderr),
+            },
+            line,
+        )
     }
 
     /// `kill -9`: no drop, no flush, no goodbye.
@@ -85,7 +104,10 @@ impl Process {
     /// Memory that it has held in RAM at most since it began, in KiB.
     pub fn peak_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a child that runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the system tells a peak");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .expect("the system tells a peak");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
@@ -100,7 +122,11 @@ impl Process {
 
     /// Everything on the error stream, after the process ended.
     pub fn stderr(&mut self) -> String {
-        self.stderr.take().expect("read once").join().expect("the reader does not panic")
+        self.stderr
+            .take()
+            .expect("read once")
+            .join()
+            .expect("the reader does not panic")
     }
 }
 
@@ -125,28 +151,59 @@ impl Dev {
 
     pub async fn start_with(directory: &Path, base: u16, more: &[&str], environment: &[(&str, &str)]) -> Self {
         let base = base.to_string();
-        let mut arguments = vec!["dev", "--format", "json", "--data-dir", directory.to_str().expect("UTF-8"), "--port-base", &base];
+        let mut arguments = vec![
+            "dev",
+            "--format",
+            "json",
+            "--data-dir",
+            directory.to_str().expect("UTF-8"),
+            "--port-base",
+            &base,
+        ];
         arguments.extend_from_slice(more);
         let (mut process, line) = Process::start(&arguments, environment);
         let Ok(state) = serde_json::from_str::<Value>(&line) else {
             process.kill();
-            panic!("dev printed {line:?} instead of its JSON line; its error stream: {}", process.stderr());
+            panic!(
+                "dev printed {line:?} instead of its JSON line; its error stream: {}",
+                process.stderr()
+            );
         };
         let dev = Self { process, state };
         let ready = format!("{}/readyz", dev.get("operations"));
-        until("readiness", || async { client().get(&ready).send().await.ok().filter(|answer| answer.status() == 200) }).await;
+        until("readiness", || async {
+            client()
+                .get(&ready)
+                .send()
+                .await
+                .ok()
+                .filter(|answer| answer.status() == 200)
+        })
+        .await;
         dev
     }
 
     pub fn get(&self, name: &str) -> String {
-        self.state[name].as_str().unwrap_or_else(|| panic!("dev's line has no {name}")).to_owned()
+        self.state[name]
+            .as_str()
+            .unwrap_or_else(|| panic!("dev's line has no {name}"))
+            .to_owned()
     }
 
     /// A metric without labels, as `/metrics` tells it.
     pub async fn metric(&self, name: &str) -> f64 {
-        let text = client().get(format!("{}/metrics", self.get("operations"))).send().await.expect("metrics").text().await.expect("text");
+        let text = client()
+            .get(format!("{}/metrics", self.get("operations")))
+            .send()
+            .await
+            .expect("metrics")
+            .text()
+            .await
+            .expect("text");
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("there is no {name}")).parse().expect("a number")
+        line.unwrap_or_else(|| panic!("there is no {name}"))
+            .parse()
+            .expect("a number")
     }
 
     /// What the sandbox saw at a provider, as `GET /_requests` tells it.
@@ -157,30 +214,53 @@ impl Dev {
     /// The SMS that the sandbox Twilio took.
     pub async fn sms(&self) -> Vec<Value> {
         let all = self.requests("twilio").await;
-        all.into_iter().filter(|r| r["method"] == "POST" && r["path"].as_str().is_some_and(|p| p.ends_with("/Messages.json")) && r["status"] == 201).collect()
+        all.into_iter()
+            .filter(|r| {
+                r["method"] == "POST"
+                    && r["path"].as_str().is_some_and(|p| p.ends_with("/Messages.json"))
+                    && r["status"] == 201
+            })
+            .collect()
     }
 
     pub async fn wait_for_sms(&self, count: usize) -> Vec<Value> {
-        until(&format!("{count} SMS"), || async { Some(self.sms().await).filter(|sms| sms.len() >= count) }).await
+        until(&format!("{count} SMS"), || async {
+            Some(self.sms().await).filter(|sms| sms.len() >= count)
+        })
+        .await
     }
 
     /// `GET` of the admin API as the demo organisation.
     pub async fn admin(&self, path: &str) -> Value {
-        let answer = client().get(format!("{}{path}", self.get("admin"))).bearer_auth(self.get("admin_token")).send().await.expect("the admin API answers");
+        let answer = client()
+            .get(format!("{}{path}", self.get("admin")))
+            .bearer_auth(self.get("admin_token"))
+            .send()
+            .await
+            .expect("the admin API answers");
         assert!(answer.status().is_success(), "GET {path}: {}", answer.status());
         answer.json().await.expect("JSON")
     }
 
     pub async fn admin_post(&self, path: &str, body: &Value) -> (u16, Value) {
-        let answer =
-            client().post(format!("{}{path}", self.get("admin"))).bearer_auth(self.get("admin_token")).json(body).send().await.expect("the admin API answers");
+        let answer = client()
+            .post(format!("{}{path}", self.get("admin")))
+            .bearer_auth(self.get("admin_token"))
+            .json(body)
+            .send()
+            .await
+            .expect("the admin API answers");
         let status = answer.status().as_u16();
         (status, answer.json().await.unwrap_or_default())
     }
 }
 
 pub async fn requests(sandbox: &str, provider: &str) -> Vec<Value> {
-    let answer = client().get(format!("{sandbox}/_requests?provider={provider}")).send().await.expect("the sandbox answers");
+    let answer = client()
+        .get(format!("{sandbox}/_requests?provider={provider}"))
+        .send()
+        .await
+        .expect("the sandbox answers");
     answer.json().await.expect("a JSON array")
 }
 
@@ -195,7 +275,10 @@ impl SandboxProcess {
     pub async fn start(port: u16) -> Self {
         let (process, _) = Process::start(&["sandbox", "--port", &port.to_string()], &[]);
         let url = format!("http://127.0.0.1:{port}");
-        until("the sandbox", || async { client().get(format!("{url}/_requests")).send().await.ok() }).await;
+        until("the sandbox", || async {
+            client().get(format!("{url}/_requests")).send().await.ok()
+        })
+        .await;
         Self { _process: process, url }
     }
 }

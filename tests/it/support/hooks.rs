@@ -10,7 +10,12 @@ pub fn vapi(kind: &str, call: &str, assistant: &str, more: &Value) -> Vec<u8> {
     let mut message = json!({
         "type": kind,
         "timestamp": 1_773_068_003_417_u64,
-        "call": { "id": call, "orgId": "adf7ff8a-041c-4921-b9af-addb4795b8e6", "assistantId": assistant, "type": "inboundPhoneCall" },
+        "call": {
+            "id": call,
+            "orgId": "adf7ff8a-041c-4921-b9af-addb4795b8e6",
+            "assistantId": assistant,
+            "type": "inboundPhoneCall",
+        },
         "customer": { "number": "+15552010188" },
     });
     for (name, value) in more.as_object().into_iter().flatten() {
@@ -20,7 +25,12 @@ pub fn vapi(kind: &str, call: &str, assistant: &str, more: &Value) -> Vec<u8> {
 }
 
 pub fn end_of_call(call: &str, assistant: &str) -> Vec<u8> {
-    vapi("end-of-call-report", call, assistant, &json!({ "endedReason": "customer-ended-call", "artifact": { "transcript": "" }, "analysis": {} }))
+    vapi(
+        "end-of-call-report",
+        call,
+        assistant,
+        &json!({ "endedReason": "customer-ended-call", "artifact": { "transcript": "" }, "analysis": {} }),
+    )
 }
 
 /// Hex HMAC-SHA256 over the body.
@@ -36,9 +46,17 @@ pub async fn post(dev: &Dev, body: Vec<u8>) -> u16 {
 }
 
 pub async fn post_with(dev: &Dev, signature: &str, body: Vec<u8>) -> u16 {
-    let request =
-        client().post(format!("{}/webhooks/vapi", dev.get("ingress"))).header("content-type", "application/json").header("x-vapi-signature", signature);
-    request.body(body).send().await.expect("ingress answers").status().as_u16()
+    let request = client()
+        .post(format!("{}/webhooks/vapi", dev.get("ingress")))
+        .header("content-type", "application/json")
+        .header("x-vapi-signature", signature);
+    request
+        .body(body)
+        .send()
+        .await
+        .expect("ingress answers")
+        .status()
+        .as_u16()
 }
 
 pub fn call_id() -> String {

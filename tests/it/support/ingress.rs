@@ -1,10 +1,14 @@
-//! A receiver with everything that it stands on, a queue that a test can hold up, and senders on raw sockets.
+//! A receiver with everything that it stands on, a queue that a test can hold up, and senders on
+//! raw sockets.
 
 use super::db::{Database, NOW};
 use async_trait::async_trait;
 use hookswitch::{
     config::ReceiverSettings,
-    domain::{Clock, Endpoint, EndpointId, Envelope, ManualClock, OrgId, Provider, RouteState, SecretBytes, SecretId, Source, Timestamp, VerifiedEvent},
+    domain::{
+        Clock, Endpoint, EndpointId, Envelope, ManualClock, OrgId, Provider, RouteState, SecretBytes, SecretId, Source,
+        Timestamp, VerifiedEvent,
+    },
     listener,
     queue::{ConsumeError, Deliveries, EventQueue, PublishError, QueueState},
     receiver::{Parts, Receiver},
@@ -51,7 +55,12 @@ pub struct Outbox {
 
 impl Outbox {
     fn new(through: Option<Arc<dyn EventQueue>>) -> Arc<Self> {
-        Arc::new(Self { events: Mutex::default(), mood: watch::Sender::new(Mood::Take), begun: watch::Sender::new(0), through })
+        Arc::new(Self {
+            events: Mutex::default(),
+            mood: watch::Sender::new(Mood::Take),
+            begun: watch::Sender::new(0),
+            through,
+        })
     }
 
     pub fn events(&self) -> Vec<Envelope> {
@@ -65,7 +74,10 @@ impl Outbox {
     /// Waits until so many publishes were begun.
     pub async fn begun(&self, count: usize) {
         let mut begun = self.begun.subscribe();
-        tokio::time::timeout(WAIT, begun.wait_for(|begun| *begun >= count)).await.expect("publishes begin").unwrap();
+        tokio::time::timeout(WAIT, begun.wait_for(|begun| *begun >= count))
+            .await
+            .expect("publishes begin")
+            .unwrap();
     }
 }
 
@@ -74,7 +86,11 @@ impl EventQueue for Outbox {
     async fn publish(&self, event: &VerifiedEvent) -> Result<(), PublishError> {
         self.begun.send_modify(|begun| *begun += 1);
         let mut mood = self.mood.subscribe();
-        let mood = mood.wait_for(|mood| !matches!(mood, Mood::Wait)).await.expect("the outbox lives").clone();
+        let mood = mood
+            .wait_for(|mood| !matches!(mood, Mood::Wait))
+            .await
+            .expect("the outbox lives")
+            .clone();
         if let Mood::Refuse(error) = mood {
             return Err(error);
         }
@@ -110,7 +126,8 @@ pub struct Ingress {
     _database: Database,
 }
 
-/// One organisation with a Vapi secret of its own and an assistant, and the Twilio auth token of an account.
+/// One organisation with a Vapi secret of its own and an assistant, and the Twilio auth token of an
+/// account.
 pub struct Tenant {
     pub org: OrgId,
     pub assistant: String,
@@ -118,11 +135,15 @@ pub struct Tenant {
 }
 
 pub fn settings() -> ReceiverSettings {
-    ReceiverSettings { public_url: Some(PUBLIC_URL.into()), ..ReceiverSettings::default() }
+    ReceiverSettings {
+        public_url: Some(PUBLIC_URL.into()),
+        ..ReceiverSettings::default()
+    }
 }
 
 impl Ingress {
-    /// With organisations `a` and `b`, loaded before the receiver starts. Nothing refreshes the snapshot but a look again.
+    /// With organisations `a` and `b`, loaded before the receiver starts. Nothing refreshes the
+    /// snapshot but a look again.
     pub async fn start(settings: ReceiverSettings) -> (Self, [Tenant; 2]) {
         let database = Database::new();
         let clock = Arc::clone(&database.clock);
@@ -147,7 +168,12 @@ impl Ingress {
         let ring = Keyring::from_hex(&[SecretBytes::from("5a".repeat(32))]).unwrap();
         let vault = Arc::new(Vault::new(ring, Arc::clone(&store) as _));
         let tenants = [tenant(&store, &vault, "a").await, tenant(&store, &vault, "b").await];
-        let routes = RouteTable::load(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&clock) as Arc<dyn Clock>).await.unwrap();
+        let routes = RouteTable::load(
+            Arc::clone(&store) as Arc<dyn Store>,
+            Arc::clone(&clock) as Arc<dyn Clock>,
+        )
+        .await
+        .unwrap();
         let queue = Outbox::new(through);
         let receiver = Receiver::new(Parts {
             routes,
@@ -164,11 +190,28 @@ impl Ingress {
         let hard = CancellationToken::new();
         #[expect(clippy::disallowed_methods, reason = "the handles are kept")]
         let (listening, background) = (
-            tokio::spawn(listener::serve(listener, receiver.router(), receiver.limits(), stop.clone(), hard.clone())),
+            tokio::spawn(listener::serve(
+                listener,
+                receiver.router(),
+                receiver.limits(),
+                stop.clone(),
+                hard.clone(),
+            )),
             tokio::spawn(receiver.clone().run_background(hard.clone())),
         );
-        let ingress =
-            Self { address, receiver, queue, store, vault, clock, stop, listening, _stop: hard.drop_guard(), _background: background, _database: database };
+        let ingress = Self {
+            address,
+            receiver,
+            queue,
+            store,
+            vault,
+            clock,
+            stop,
+            listening,
+            _stop: hard.drop_guard(),
+            _background: background,
+            _database: database,
+        };
         (ingress, tenants)
     }
 
@@ -197,12 +240,21 @@ impl Ingress {
             if found.len() >= count {
                 return found;
             }
-            assert!(Instant::now() < deadline, "{} of {count} rejections were flushed", found.len());
+            assert!(
+                Instant::now() < deadline,
+                "{} of {count} rejections were flushed",
+                found.len()
+            );
             tokio::task::yield_now().await;
         }
     }
 
-    pub async fn add_endpoint(&self, tenant: &Tenant, ignored_types: &[&str], secret: Option<&SecretBytes>) -> EndpointId {
+    pub async fn add_endpoint(
+        &self,
+        tenant: &Tenant,
+        ignored_types: &[&str],
+        secret: Option<&SecretBytes>,
+    ) -> EndpointId {
         use hookswitch::store::endpoints::Endpoints;
         let endpoint = Endpoint {
             id: EndpointId::generate(),
@@ -219,14 +271,22 @@ impl Ingress {
         if let Some(secret) = secret {
             secrets.push(sealed(&self.vault, tenant.org, Some(id), Source::Vapi, secret).await);
         }
-        self.store.create_endpoint(endpoint, secrets, audit(tenant.org)).await.unwrap();
+        self.store
+            .create_endpoint(endpoint, secrets, audit(tenant.org))
+            .await
+            .unwrap();
         id
     }
 
     pub async fn add_secret(&self, tenant: &Tenant, secret: &SecretBytes, others_not_after: Option<Timestamp>) {
         use hookswitch::store::endpoints::Endpoints;
         let secret = sealed(&self.vault, tenant.org, None, Source::Vapi, secret).await;
-        assert!(self.store.add_secret(secret, others_not_after, audit(tenant.org)).await.unwrap());
+        assert!(
+            self.store
+                .add_secret(secret, others_not_after, audit(tenant.org))
+                .await
+                .unwrap()
+        );
     }
 
     pub async fn prove(&self, tenant: &Tenant, assistant: &str) {
@@ -234,7 +294,13 @@ impl Ingress {
     }
 }
 
-async fn sealed(vault: &Vault, org: OrgId, endpoint: Option<EndpointId>, source: Source, secret: &SecretBytes) -> NewSecret {
+async fn sealed(
+    vault: &Vault,
+    org: OrgId,
+    endpoint: Option<EndpointId>,
+    source: Source,
+    secret: &SecretBytes,
+) -> NewSecret {
     let plan = hookswitch::source::plan_default(source).unwrap();
     NewSecret {
         id: SecretId::generate(),
@@ -242,18 +308,31 @@ async fn sealed(vault: &Vault, org: OrgId, endpoint: Option<EndpointId>, source:
         endpoint,
         source,
         plan: serde_json::to_string(&plan).unwrap(),
-        sealed: vault.seal(org, Purpose::SigningSecret(source), secret.expose_secret()).await.unwrap(),
+        sealed: vault
+            .seal(org, Purpose::SigningSecret(source), secret.expose_secret())
+            .await
+            .unwrap(),
         last_four: None,
     }
 }
 
 async fn tenant(store: &Arc<SqliteStore>, vault: &Vault, name: &str) -> Tenant {
     use hookswitch::store::{endpoints::Endpoints, organisations::Organisations};
-    let tenant = Tenant { org: OrgId::generate(), assistant: format!("asst-{name}"), secret: SecretBytes::from(format!("{name}-").repeat(16)) };
-    store.create_organisation(tenant.org, name, audit(tenant.org)).await.unwrap();
+    let tenant = Tenant {
+        org: OrgId::generate(),
+        assistant: format!("asst-{name}"),
+        secret: SecretBytes::from(format!("{name}-").repeat(16)),
+    };
+    store
+        .create_organisation(tenant.org, name, audit(tenant.org))
+        .await
+        .unwrap();
     for source in [Source::Vapi, Source::Twilio] {
         let secret = sealed(vault, tenant.org, None, source, &tenant.secret).await;
-        store.replace_org_secrets(tenant.org, source, vec![secret], None, audit(tenant.org)).await.unwrap();
+        store
+            .replace_org_secrets(tenant.org, source, vec![secret], None, audit(tenant.org))
+            .await
+            .unwrap();
     }
     prove(store, tenant.org, &tenant.assistant).await;
     let number = NumberClaim {
@@ -288,12 +367,24 @@ async fn prove(store: &SqliteStore, org: OrgId, assistant: &str) {
 }
 
 fn audit(org: OrgId) -> AuditEntry {
-    AuditEntry { org, at: NOW, actor: "test".into(), verb: "create", target_kind: "endpoint", target_id: "x".into(), fields: Vec::new() }
+    AuditEntry {
+        org,
+        at: NOW,
+        actor: "test".into(),
+        verb: "create",
+        target_kind: "endpoint",
+        target_id: "x".into(),
+        fields: Vec::new(),
+    }
 }
 
 impl Tenant {
     pub fn number(&self) -> &'static str {
-        if self.assistant == "asst-a" { "+15552010100" } else { "+15552010200" }
+        if self.assistant == "asst-a" {
+            "+15552010100"
+        } else {
+            "+15552010200"
+        }
     }
 
     pub fn account(&self) -> String {
@@ -312,17 +403,30 @@ impl Tenant {
 
     /// A whole request, signed.
     pub fn request(&self, path: &str, body: &str) -> Vec<u8> {
-        request(path, "application/json", &self.sign(path, body.as_bytes(), NOW), body.as_bytes())
+        request(
+            path,
+            "application/json",
+            &self.sign(path, body.as_bytes(), NOW),
+            body.as_bytes(),
+        )
     }
 
     /// A Twilio form to its number, signed with its token.
     pub fn twilio(&self, path: &str, params: &[(&str, &str)]) -> Vec<u8> {
         let (account, number) = (self.account(), self.number());
-        let params: Vec<(String, String)> =
-            [("AccountSid", &*account), ("To", number)].iter().chain(params).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let params: Vec<(String, String)> = [("AccountSid", &*account), ("To", number)]
+            .iter()
+            .chain(params)
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         let signature = sign_twilio(&self.secret, &format!("{PUBLIC_URL}{path}"), &params);
         let header = ("x-twilio-signature".parse().unwrap(), signature);
-        request(path, "application/x-www-form-urlencoded; charset=UTF-8", &[header], form_body(&params).as_bytes())
+        request(
+            path,
+            "application/x-www-form-urlencoded; charset=UTF-8",
+            &[header],
+            form_body(&params).as_bytes(),
+        )
     }
 }
 
@@ -334,13 +438,21 @@ pub fn vapi_body(assistant: &str) -> String {
 }
 
 pub fn sign(secret: &SecretBytes, path: &str, body: &[u8], at: Timestamp) -> Vec<SignedHeader> {
-    let Plan::Vapi(plan) = Plan::Vapi(VapiPlan::default()) else { unreachable!() };
-    VapiSigner::new(&plan, secret).unwrap().sign(at, "POST", &format!("{PUBLIC_URL}{path}"), body)
+    let Plan::Vapi(plan) = Plan::Vapi(VapiPlan::default()) else {
+        unreachable!()
+    };
+    VapiSigner::new(&plan, secret)
+        .unwrap()
+        .sign(at, "POST", &format!("{PUBLIC_URL}{path}"), body)
 }
 
 /// A POST with a length and these headers, ready for the wire.
 pub fn request(path: &str, content_type: &str, headers: &[SignedHeader], body: &[u8]) -> Vec<u8> {
-    let mut bytes = format!("POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n", body.len()).into_bytes();
+    let mut bytes = format!(
+        "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n",
+        body.len()
+    )
+    .into_bytes();
     for (name, value) in headers {
         bytes.extend_from_slice(name.as_str().as_bytes());
         bytes.extend_from_slice(b": ");
@@ -367,7 +479,12 @@ pub struct Answer {
 
 impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().skip(1).filter_map(|line| line.split_once(": ")).find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.head
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_once(": "))
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
     }
 
     pub fn text(&self) -> &str {
@@ -377,20 +494,36 @@ impl Answer {
     /// The problem's request id, which is also in the header.
     pub fn request_id(&self) -> &str {
         let id = self.header("x-request-id").expect("a refusal has an id");
-        assert!(self.text().ends_with(&format!(r#","request_id":"{id}"}}"#)), "{}", self.text());
+        assert!(
+            self.text().ends_with(&format!(r#","request_id":"{id}"}}"#)),
+            "{}",
+            self.text()
+        );
         id
     }
 
     /// Without what differs from second to second and from request to request.
     pub fn without_date_and_id(&self) -> (u16, String, String) {
-        let head = self.head.lines().filter(|line| !line.starts_with("date:")).collect::<Vec<_>>().join("\n");
-        (self.status, head.replace(self.request_id(), "ID"), self.text().replace(self.request_id(), "ID"))
+        let head = self
+            .head
+            .lines()
+            .filter(|line| !line.starts_with("date:"))
+            .collect::<Vec<_>>()
+            .join("\n");
+        (
+            self.status,
+            head.replace(self.request_id(), "ID"),
+            self.text().replace(self.request_id(), "ID"),
+        )
     }
 }
 
 impl Wire {
     pub const fn new(stream: TcpStream) -> Self {
-        Self { stream, read: Vec::new() }
+        Self {
+            stream,
+            read: Vec::new(),
+        }
     }
 
     /// Sends what the peer takes: it may have answered and closed before it read all.
@@ -406,7 +539,10 @@ impl Wire {
                 return Some(answer);
             }
             let mut buffer = [0; 4096];
-            match tokio::time::timeout(WAIT, self.stream.read(&mut buffer)).await.expect("an answer, or an end") {
+            match tokio::time::timeout(WAIT, self.stream.read(&mut buffer))
+                .await
+                .expect("an answer, or an end")
+            {
                 Ok(read @ 1..) => self.read.extend_from_slice(&buffer[..read]),
                 _ => return None,
             }
@@ -432,8 +568,14 @@ fn parse(bytes: &[u8]) -> Option<(Answer, usize)> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let head = std::str::from_utf8(&bytes[..end]).unwrap().to_owned();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let mut answer = Answer { status, head, body: Vec::new() };
-    let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+    let mut answer = Answer {
+        status,
+        head,
+        body: Vec::new(),
+    };
+    let length = answer
+        .header("content-length")
+        .map_or(0, |length| length.parse().unwrap());
     answer.body = bytes.get(end..end + length)?.to_vec();
     Some((answer, end + length))
 }

@@ -24,7 +24,11 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl 
 /// A client for loopback: no proxy, no waiting for ever.
 pub fn client() -> reqwest::Client {
     hookswitch::cli::install_crypto_provider();
-    reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("a client without files or proxies can be built")
+    reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(20))
+        .build()
+        .expect("a client without files or proxies can be built")
 }
 pub mod ingress;
 pub mod postgres;

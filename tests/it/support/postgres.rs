@@ -1,4 +1,5 @@
-//! A Postgres database of a test's own: a copy of a template that has the schema, so that making one costs no migration.
+//! A Postgres database of a test's own: a copy of a template that has the schema, so that making
+//! one costs no migration.
 
 use hookswitch::{domain::SystemClock, store};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -9,16 +10,25 @@ use std::{
 };
 use tokio::sync::OnceCell;
 
-/// The server's URL. `None` where there is none: then it is said on the terminal, and in CI it is a failure.
+/// The server's URL. `None` where there is none: then it is said on the terminal, and in CI it is a
+/// failure.
 pub fn server() -> Option<String> {
     static SAID: Once = Once::new();
-    let url = std::env::var("HOOKSWITCH_TEST_POSTGRES_URL").ok().filter(|url| !url.is_empty());
+    let url = std::env::var("HOOKSWITCH_TEST_POSTGRES_URL")
+        .ok()
+        .filter(|url| !url.is_empty());
     if url.is_none() {
         let how = "run scripts/test, or: export $(scripts/services up postgres)";
-        assert!(std::env::var("CI").is_err(), "HOOKSWITCH_TEST_POSTGRES_URL is not set, so Postgres would not be tested; {how}");
+        assert!(
+            std::env::var("CI").is_err(),
+            "HOOKSWITCH_TEST_POSTGRES_URL is not set, so Postgres would not be tested; {how}"
+        );
         SAID.call_once(|| {
             // Past the test runner, which keeps what a passing test prints.
-            let _ = writeln!(std::io::stderr(), "\nNOT RUN: the tests over Postgres, because HOOKSWITCH_TEST_POSTGRES_URL is not set; {how}\n");
+            let _ = writeln!(
+                std::io::stderr(),
+                "\nNOT RUN: the tests over Postgres, because HOOKSWITCH_TEST_POSTGRES_URL is not set; {how}\n"
+            );
         });
     }
     url
@@ -31,7 +41,10 @@ fn named(server: &str, database: &str) -> String {
 
 async fn run(url: &str, statement: String) -> Result<(), sqlx::Error> {
     let mut connection = PgConnection::connect(url).await?;
-    let done = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.map(drop);
+    let done = sqlx::raw_sql(AssertSqlSafe(statement))
+        .execute(&mut connection)
+        .await
+        .map(drop);
     connection.close().await?;
     done
 }
@@ -41,19 +54,31 @@ async fn template(server: &str) -> String {
     static TEMPLATE: OnceCell<String> = OnceCell::const_new();
     TEMPLATE
         .get_or_init(|| async {
-            let schema: u64 =
-                include_str!("../../../migrations/postgres/0001_init.sql").bytes().fold(5381, |hash, byte| hash.wrapping_mul(33) ^ u64::from(byte));
+            let schema: u64 = include_str!("../../../migrations/postgres/0001_init.sql")
+                .bytes()
+                .fold(5381, |hash, byte| hash.wrapping_mul(33) ^ u64::from(byte));
             let name = format!("hookswitch_template_{schema:x}");
             let mut lock = PgConnection::connect(server).await.expect("Postgres answers");
-            sqlx::query("SELECT pg_advisory_lock(4711)").execute(&mut lock).await.expect("locked");
-            let is_there: bool =
-                sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)").bind(&name).fetch_one(&mut lock).await.expect("a look");
+            sqlx::query("SELECT pg_advisory_lock(4711)")
+                .execute(&mut lock)
+                .await
+                .expect("locked");
+            let is_there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+                .bind(&name)
+                .fetch_one(&mut lock)
+                .await
+                .expect("a look");
             if !is_there {
-                // Renamed once it is whole: a process that was killed here leaves no half of a template.
+                // Renamed once it is whole: a process that was killed here leaves no half of a
+                // template.
                 let made = format!("{name}_{}", std::process::id());
                 run(server, format!("CREATE DATABASE {made}")).await.expect("created");
-                store::migrate(&named(server, &made), Arc::new(SystemClock)).await.expect("migrated");
-                run(server, format!("ALTER DATABASE {made} RENAME TO {name}")).await.expect("renamed");
+                store::migrate(&named(server, &made), Arc::new(SystemClock))
+                    .await
+                    .expect("migrated");
+                run(server, format!("ALTER DATABASE {made} RENAME TO {name}"))
+                    .await
+                    .expect("renamed");
             }
             lock.close().await.expect("closes");
             name
@@ -74,7 +99,9 @@ impl PostgresDatabase {
         let server = server()?;
         let template = template(&server).await;
         let name = format!("it_{}", uuid::Uuid::now_v7().simple());
-        run(&server, format!("CREATE DATABASE {name} TEMPLATE {template}")).await.expect("a database for the test");
+        run(&server, format!("CREATE DATABASE {name} TEMPLATE {template}"))
+            .await
+            .expect("a database for the test");
         Some(Self { server, name })
     }
 
@@ -82,7 +109,9 @@ impl PostgresDatabase {
     pub async fn empty() -> Option<Self> {
         let server = server()?;
         let name = format!("it_{}", uuid::Uuid::now_v7().simple());
-        run(&server, format!("CREATE DATABASE {name}")).await.expect("a database for the test");
+        run(&server, format!("CREATE DATABASE {name}"))
+            .await
+            .expect("a database for the test");
         Some(Self { server, name })
     }
 
@@ -98,18 +127,28 @@ impl PostgresDatabase {
     /// A connection as one of the two roles.
     pub async fn connect_as(&self, role: &str) -> PgConnection {
         let mut connection = self.connect().await;
-        sqlx::raw_sql(AssertSqlSafe(format!("SET ROLE {role}"))).execute(&mut connection).await.expect("the role");
+        sqlx::raw_sql(AssertSqlSafe(format!("SET ROLE {role}")))
+            .execute(&mut connection)
+            .await
+            .expect("the role");
         connection
     }
 }
 
 impl Drop for PostgresDatabase {
     fn drop(&mut self) {
-        let (server, statement) = (self.server.clone(), format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
+        let (server, statement) = (
+            self.server.clone(),
+            format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name),
+        );
         // A test that failed may be unwinding inside its runtime: this one has its own.
         let _ = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            let _ = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), run(&server, statement)).await });
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            let _ = runtime
+                .block_on(async { tokio::time::timeout(Duration::from_secs(20), run(&server, statement)).await });
         })
         .join();
     }

@@ -1,4 +1,5 @@
-//! Claims: turns, the rows of each, `running` with a fence and the attempt's row, in one transaction. What another claim holds is passed over.
+//! Claims: turns, the rows of each, `running` with a fence and the attempt's row, in one
+//! transaction. What another claim holds is passed over.
 
 use super::{claimable, failed, of_actions, provider, state};
 use crate::{
@@ -16,35 +17,44 @@ use uuid::Uuid;
 #[cfg(test)]
 pub(crate) const STATEMENTS: &[&str] = &[DEFER, TURNS, ROWS, RUN, EXPIRE, BEGIN_ATTEMPTS, PASS_TURNS, END_TURNS];
 
-/// Never brings a turn forward. A turn that someone holds is being taken: it is deferred the next time.
-const DEFER: &str = "UPDATE turns SET due_at = held.until FROM (SELECT t.org_id, t.provider, d.until FROM unnest($1::uuid[], $2::text[], $3::bigint[]) AS d (org_id, provider, until) \
-    JOIN turns AS t ON t.org_id = d.org_id AND t.provider = d.provider AND t.due_at < d.until FOR UPDATE OF t SKIP LOCKED) AS held \
+/// Never brings a turn forward. A turn that someone holds is being taken: it is deferred the next
+/// time.
+const DEFER: &str = "UPDATE turns SET due_at = held.until FROM (SELECT t.org_id, t.provider, d.until FROM \
+    unnest($1::uuid[], $2::text[], $3::bigint[]) AS d (org_id, provider, until) \
+    JOIN turns AS t ON t.org_id = d.org_id AND t.provider = d.provider AND t.due_at < d.until FOR UPDATE OF t SKIP \
+    LOCKED) AS held \
     WHERE turns.org_id = held.org_id AND turns.provider = held.provider";
 
-const TURNS: &str = "SELECT org_id, provider FROM turns WHERE due_at <= $1 ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED";
+const TURNS: &str =
+    "SELECT org_id, provider FROM turns WHERE due_at <= $1 ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED";
 
-/// The rows of many turns at once, each turn's oldest first. `$1`, `$2` turns, `$3` now, `$4` rows a turn.
+/// The rows of many turns at once, each turn's oldest first. `$1`, `$2` turns, `$3` now, `$4` rows
+/// a turn.
 pub(crate) const ROWS: &str = concat!(
     "SELECT a.* FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS turn (org_id, provider, place) \
-     CROSS JOIN LATERAL (SELECT id, org_id, event_id, kind, provider, credential_name, state, request_sealed, idempotency_key, fence, attempts, look_ups, \
-     absences, first_sent_at, expires_at, created_at, hops, due_at FROM actions WHERE org_id = turn.org_id AND provider = turn.provider AND ",
+     CROSS JOIN LATERAL (SELECT id, org_id, event_id, kind, provider, credential_name, state, request_sealed, \
+     idempotency_key, fence, attempts, look_ups, \
+     absences, first_sent_at, expires_at, created_at, hops, due_at FROM actions WHERE org_id = turn.org_id AND \
+     provider = turn.provider AND ",
     claimable!(),
     " AND due_at <= $3 ORDER BY due_at, id LIMIT $4 FOR UPDATE SKIP LOCKED) AS a ORDER BY turn.place, a.due_at, a.id"
 );
 
 const RUN: &str = concat!(
     "UPDATE actions SET state = 'running', fence = fence + 1, lease_until = $2, updated_at = $3, \
-     first_sent_at = CASE WHEN state = 'unknown' THEN first_sent_at ELSE coalesce(first_sent_at, $3) END WHERE id = ANY($1) AND ",
+     first_sent_at = CASE WHEN state = 'unknown' THEN first_sent_at ELSE coalesce(first_sent_at, $3) END WHERE id = \
+     ANY($1) AND ",
     claimable!()
 );
 
-const EXPIRE: &str =
-    "UPDATE actions SET state = 'dead', cause = 'expired', detail = NULL, updated_at = $2 WHERE id = ANY($1) AND state IN ('pending', 'waiting')";
+const EXPIRE: &str = "UPDATE actions SET state = 'dead', cause = 'expired', detail = NULL, updated_at = $2 WHERE id = \
+    ANY($1) AND state IN ('pending', 'waiting')";
 
 const BEGIN_ATTEMPTS: &str = "INSERT INTO attempts (action_id, number, org_id, is_look_up, started_at) \
     SELECT begun.*, $5 FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::boolean[]) AS begun";
 
-/// After its turn an organisation stands behind all that are due now, or is due when its next action is.
+/// After its turn an organisation stands behind all that are due now, or is due when its next
+/// action is.
 const PASS_TURNS: &str = concat!(
     "UPDATE turns SET last_turn_at = $3, due_at = greatest($3, coalesce((SELECT due_at FROM actions \
      WHERE org_id = turns.org_id AND provider = turns.provider AND ",
@@ -78,18 +88,32 @@ impl Turns {
     }
 }
 
-pub(super) async fn claim(connection: &mut PgConnection, limits: ClaimLimits, now: Timestamp) -> Result<Vec<Claim>, StoreError> {
+pub(super) async fn claim(
+    connection: &mut PgConnection,
+    limits: ClaimLimits,
+    now: Timestamp,
+) -> Result<Vec<Claim>, StoreError> {
     if !limits.deferred.is_empty() {
         let mut turns = Turns::default();
-        limits.deferred.iter().for_each(|(org, provider, _)| turns.push(*org, *provider));
+        limits
+            .deferred
+            .iter()
+            .for_each(|(org, provider, _)| turns.push(*org, *provider));
         let until: Vec<i64> = limits.deferred.iter().map(|(.., until)| until.as_micros()).collect();
-        sqlx::query(DEFER).bind(turns.orgs).bind(turns.providers).bind(until).execute(&mut *connection).await.map_err(failed("defer turns"))?;
+        sqlx::query(DEFER)
+            .bind(turns.orgs)
+            .bind(turns.providers)
+            .bind(until)
+            .execute(&mut *connection)
+            .await
+            .map_err(failed("defer turns"))?;
     }
     let mut ended = 0;
     for _ in 0..ROUNDS_MAX {
         let (claims, expired) = round(connection, &limits, now).await?;
         ended += expired.unwrap_or(0);
-        // Turns of what has expired or was cancelled since cost no one a turn: the next ones are looked at instead.
+        // Turns of what has expired or was cancelled since cost no one a turn: the next ones are
+        // looked at instead.
         if !claims.is_empty() || expired.is_none() || ended >= EXPIRED_MAX {
             if !claims.is_empty() {
                 reach(Step::ClaimWritten);
@@ -100,17 +124,37 @@ pub(super) async fn claim(connection: &mut PgConnection, limits: ClaimLimits, no
     Ok(Vec::new())
 }
 
-/// One look at the turns that are due: what was claimed, and how many rows had expired; `None` where no turn was due.
-async fn round(connection: &mut PgConnection, limits: &ClaimLimits, now: Timestamp) -> Result<(Vec<Claim>, Option<usize>), StoreError> {
-    // Those that may take nothing now keep their place; there are at most as many of them as attempts run.
-    let turns_max = limits.count_max.saturating_add(u32::try_from(limits.allowances.len()).unwrap_or(u32::MAX));
-    let due = sqlx::query(TURNS).bind(now.as_micros()).bind(i64::from(turns_max)).fetch_all(&mut *connection).await.map_err(failed("read turns"))?;
+/// One look at the turns that are due: what was claimed, and how many rows had expired; `None`
+/// where no turn was due.
+async fn round(
+    connection: &mut PgConnection,
+    limits: &ClaimLimits,
+    now: Timestamp,
+) -> Result<(Vec<Claim>, Option<usize>), StoreError> {
+    // Those that may take nothing now keep their place; there are at most as many of them as
+    // attempts run.
+    let turns_max = limits
+        .count_max
+        .saturating_add(u32::try_from(limits.allowances.len()).unwrap_or(u32::MAX));
+    let due = sqlx::query(TURNS)
+        .bind(now.as_micros())
+        .bind(i64::from(turns_max))
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(failed("read turns"))?;
     let mut turns = Vec::new();
     let mut looked_at = Turns::default();
     for row in &due {
         let fields = Fields::of(row, "turns");
-        let (org, provider) = (fields.id("org_id", OrgId::from_uuid)?, fields.parse("provider", |text| text.parse::<Provider>().ok())?);
-        let allowance = limits.allowances.iter().find(|(o, p, _)| *o == org && *p == provider).map_or(limits.turn_max, |(_, _, allowance)| *allowance);
+        let (org, provider) = (
+            fields.id("org_id", OrgId::from_uuid)?,
+            fields.parse("provider", |text| text.parse::<Provider>().ok())?,
+        );
+        let allowance = limits
+            .allowances
+            .iter()
+            .find(|(o, p, _)| *o == org && *p == provider)
+            .map_or(limits.turn_max, |(_, _, allowance)| *allowance);
         if allowance > 0 {
             turns.push((org, provider, allowance.min(limits.turn_max)));
             looked_at.push(org, provider);
@@ -153,12 +197,22 @@ async fn round(connection: &mut PgConnection, limits: &ClaimLimits, now: Timesta
 
     let expired_count = expired.len();
     if !expired.is_empty() {
-        sqlx::query(EXPIRE).bind(expired).bind(now.as_micros()).execute(&mut *connection).await.map_err(failed("end expired actions"))?;
+        sqlx::query(EXPIRE)
+            .bind(expired)
+            .bind(now.as_micros())
+            .execute(&mut *connection)
+            .await
+            .map_err(failed("end expired actions"))?;
     }
     if !claims.is_empty() {
         let ids: Vec<Uuid> = claims.iter().map(|claim| *claim.action.as_uuid()).collect();
-        let run = sqlx::query(RUN).bind(&ids).bind((now + limits.lease).as_micros()).bind(now.as_micros());
-        run.execute(&mut *connection).await.map_err(failed("set actions running"))?;
+        let run = sqlx::query(RUN)
+            .bind(&ids)
+            .bind((now + limits.lease).as_micros())
+            .bind(now.as_micros());
+        run.execute(&mut *connection)
+            .await
+            .map_err(failed("set actions running"))?;
         sqlx::query(BEGIN_ATTEMPTS)
             .bind(ids)
             .bind(claims.iter().map(|claim| claim.fence).collect::<Vec<i64>>())
@@ -169,8 +223,16 @@ async fn round(connection: &mut PgConnection, limits: &ClaimLimits, now: Timesta
             .await
             .map_err(failed("begin attempts"))?;
     }
-    sqlx::query(END_TURNS).bind(&taken.orgs).bind(&taken.providers).execute(&mut *connection).await.map_err(failed("end turns"))?;
-    let pass = sqlx::query(PASS_TURNS).bind(taken.orgs).bind(taken.providers).bind(now.as_micros());
+    sqlx::query(END_TURNS)
+        .bind(&taken.orgs)
+        .bind(&taken.providers)
+        .execute(&mut *connection)
+        .await
+        .map_err(failed("end turns"))?;
+    let pass = sqlx::query(PASS_TURNS)
+        .bind(taken.orgs)
+        .bind(taken.providers)
+        .bind(now.as_micros());
     pass.execute(&mut *connection).await.map_err(failed("pass turns on"))?;
     Ok((claims, Some(expired_count)))
 }
@@ -179,7 +241,14 @@ fn owner(row: &PgRow) -> Result<(OrgId, Provider), StoreError> {
     Ok((of_actions(row).id("org_id", OrgId::from_uuid)?, provider(row)?))
 }
 
-fn claim_of(row: &PgRow, org: OrgId, provider: Provider, is_look_up: bool, now: Timestamp, lease_until: Timestamp) -> Result<Claim, StoreError> {
+fn claim_of(
+    row: &PgRow,
+    org: OrgId,
+    provider: Provider,
+    is_look_up: bool,
+    now: Timestamp,
+    lease_until: Timestamp,
+) -> Result<Claim, StoreError> {
     let row = of_actions(row);
     let first_sent_at = row.time_opt("first_sent_at")?;
     Ok(Claim {
@@ -189,7 +258,10 @@ fn claim_of(row: &PgRow, org: OrgId, provider: Provider, is_look_up: bool, now: 
         kind: row.parse("kind", |text| text.parse().ok())?,
         provider,
         credential_name: row.get("credential_name")?,
-        request: row.get::<Option<&[u8]>>("request_sealed")?.map(|sealed| SealedBytes(sealed.into())).ok_or(row.corrupt("request_sealed"))?,
+        request: row
+            .get::<Option<&[u8]>>("request_sealed")?
+            .map(|sealed| SealedBytes(sealed.into()))
+            .ok_or(row.corrupt("request_sealed"))?,
         idempotency_key: row.get("idempotency_key")?,
         is_look_up,
         fence: row.get::<i64>("fence")? + 1,
@@ -197,7 +269,11 @@ fn claim_of(row: &PgRow, org: OrgId, provider: Provider, is_look_up: bool, now: 
         attempts: row.number("attempts")?,
         look_ups: row.number("look_ups")?,
         absences: row.number("absences")?,
-        first_sent_at: if is_look_up { first_sent_at } else { first_sent_at.or(Some(now)) },
+        first_sent_at: if is_look_up {
+            first_sent_at
+        } else {
+            first_sent_at.or(Some(now))
+        },
         expires_at: row.time("expires_at")?,
         planned_at: row.time("created_at")?,
         claimed_at: now,

@@ -20,10 +20,13 @@ use uuid::Uuid;
 
 type Hash = [u8; 16];
 
-/// Returns what was not there yet. In the order of the arrays, which is sorted: two batches with the same keys never wait for each other crosswise.
-const MARK_EVENTS: &str = "INSERT INTO dedupe_keys (org_id, hash, created_at) SELECT org_id, hash, $3 FROM unnest($1::uuid[], $2::bytea[]) AS marked (org_id, hash) \
+/// Returns what was not there yet. In the order of the arrays, which is sorted: two batches with
+/// the same keys never wait for each other crosswise.
+const MARK_EVENTS: &str = "INSERT INTO dedupe_keys (org_id, hash, created_at) SELECT org_id, hash, $3 FROM \
+    unnest($1::uuid[], $2::bytea[]) AS marked (org_id, hash) \
     ON CONFLICT (org_id, hash) DO NOTHING RETURNING org_id, hash";
-const MARK_ACTIONS: &str = "INSERT INTO idempotency_keys (org_id, hash, created_at) SELECT org_id, hash, $3 FROM unnest($1::uuid[], $2::bytea[]) AS marked (org_id, hash) \
+const MARK_ACTIONS: &str = "INSERT INTO idempotency_keys (org_id, hash, created_at) SELECT org_id, hash, $3 FROM \
+    unnest($1::uuid[], $2::bytea[]) AS marked (org_id, hash) \
     ON CONFLICT (org_id, hash) DO NOTHING RETURNING org_id, hash";
 
 /// Rows of an INSERT: few sizes, so that few statements are prepared.
@@ -32,7 +35,8 @@ const CHUNKS: [usize; 3] = [32, 8, 1];
 static INSERT_EVENTS: LazyLock<[String; 3]> = LazyLock::new(|| {
     // A replay comes with the event that is there already.
     inserts(
-        "events (id, org_id, source, event_type, subject, endpoint_id, time, received_at, content_type, path, query, headers, traceparent, hops, body_sealed, body_bytes)",
+        "events (id, org_id, source, event_type, subject, endpoint_id, time, received_at, content_type, path, query, \
+        headers, traceparent, hops, body_sealed, body_bytes)",
         16,
         "ON CONFLICT (id) DO NOTHING",
     )
@@ -40,7 +44,8 @@ static INSERT_EVENTS: LazyLock<[String; 3]> = LazyLock::new(|| {
 
 static INSERT_ACTIONS: LazyLock<[String; 3]> = LazyLock::new(|| {
     inserts(
-        "actions (id, org_id, event_id, rule_id, rule_name, kind, provider, credential_name, state, cause, detail, request_sealed, idempotency_key, series, \
+        "actions (id, org_id, event_id, rule_id, rule_name, kind, provider, credential_name, state, cause, detail, \
+        request_sealed, idempotency_key, series, \
          due_at, expires_at, hops, created_at, updated_at)",
         19,
         "",
@@ -48,8 +53,21 @@ static INSERT_ACTIONS: LazyLock<[String; 3]> = LazyLock::new(|| {
 });
 
 fn inserts(into: &str, columns: usize, end: &str) -> [String; 3] {
-    let row = |n: usize| format!("({})", (1..=columns).map(|column| format!("${}", n * columns + column)).collect::<Vec<_>>().join(", "));
-    CHUNKS.map(|count| format!("INSERT INTO {into} VALUES {} {end}", (0..count).map(row).collect::<Vec<_>>().join(", ")))
+    let row = |n: usize| {
+        format!(
+            "({})",
+            (1..=columns)
+                .map(|column| format!("${}", n * columns + column))
+                .collect::<Vec<_>>()
+                .join(", ")
+        )
+    };
+    CHUNKS.map(|count| {
+        format!(
+            "INSERT INTO {into} VALUES {} {end}",
+            (0..count).map(row).collect::<Vec<_>>().join(", ")
+        )
+    })
 }
 
 /// Cuts rows into the sizes that there are statements for.
@@ -63,20 +81,45 @@ fn chunks<'a, T>(rows: &'a [T], statements: &'static [String; 3]) -> impl Iterat
     })
 }
 
-pub(super) async fn plan(connection: &mut PgConnection, events: Arc<[PlannedEvent]>, now: Timestamp) -> Result<Vec<Planned>, StoreError> {
+pub(super) async fn plan(
+    connection: &mut PgConnection,
+    events: Arc<[PlannedEvent]>,
+    now: Timestamp,
+) -> Result<Vec<Planned>, StoreError> {
     let hashes: Vec<(OrgId, Hash)> = events.iter().map(|event| (event.org, dedupe_hash(event))).collect();
     let mut fresh = mark(connection, MARK_EVENTS, &hashes, now).await?;
     // The first of equal ones in a batch is the new one.
-    let planned: Vec<Planned> = hashes.iter().map(|key| if fresh.remove(key) { Planned::New } else { Planned::Duplicate }).collect();
-    let new: Vec<(&PlannedEvent, Hash)> =
-        events.iter().zip(&hashes).zip(&planned).filter(|(_, planned)| **planned == Planned::New).map(|((event, key), _)| (event, key.1)).collect();
+    let planned: Vec<Planned> = hashes
+        .iter()
+        .map(|key| {
+            if fresh.remove(key) {
+                Planned::New
+            } else {
+                Planned::Duplicate
+            }
+        })
+        .collect();
+    let new: Vec<(&PlannedEvent, Hash)> = events
+        .iter()
+        .zip(&hashes)
+        .zip(&planned)
+        .filter(|(_, planned)| **planned == Planned::New)
+        .map(|((event, key), _)| (event, key.1))
+        .collect();
 
     for (statement, chunk) in chunks(&new, &INSERT_EVENTS) {
         insert_events(connection, statement, chunk).await?;
     }
 
-    let keys: Vec<(OrgId, Hash)> =
-        new.iter().flat_map(|(event, hash)| event.actions.iter().map(|action| (event.org, idempotency_hash(hash, action)))).collect();
+    let keys: Vec<(OrgId, Hash)> = new
+        .iter()
+        .flat_map(|(event, hash)| {
+            event
+                .actions
+                .iter()
+                .map(|action| (event.org, idempotency_hash(hash, action)))
+        })
+        .collect();
     let mut fresh = mark(connection, MARK_ACTIONS, &keys, now).await?;
     let actions: Vec<(&PlannedEvent, &PlannedAction, Hash)> = new
         .iter()
@@ -90,14 +133,22 @@ pub(super) async fn plan(connection: &mut PgConnection, events: Arc<[PlannedEven
     }
     add_turns(
         connection,
-        actions.iter().filter(|(_, action, _)| action.state == ActionState::Pending).map(|(event, action, _)| (event.org, action.kind.provider(), now)),
+        actions
+            .iter()
+            .filter(|(_, action, _)| action.state == ActionState::Pending)
+            .map(|(event, action, _)| (event.org, action.kind.provider(), now)),
     )
     .await?;
     reach(Step::PlanWritten);
     Ok(planned)
 }
 
-async fn mark(connection: &mut PgConnection, statement: &'static str, keys: &[(OrgId, Hash)], now: Timestamp) -> Result<HashSet<(OrgId, Hash)>, StoreError> {
+async fn mark(
+    connection: &mut PgConnection,
+    statement: &'static str,
+    keys: &[(OrgId, Hash)],
+    now: Timestamp,
+) -> Result<HashSet<(OrgId, Hash)>, StoreError> {
     if keys.is_empty() {
         return Ok(HashSet::new());
     }
@@ -119,11 +170,19 @@ async fn mark(connection: &mut PgConnection, statement: &'static str, keys: &[(O
         .collect()
 }
 
-async fn insert_events(connection: &mut PgConnection, statement: &'static str, chunk: &[(&PlannedEvent, Hash)]) -> Result<(), StoreError> {
+async fn insert_events(
+    connection: &mut PgConnection,
+    statement: &'static str,
+    chunk: &[(&PlannedEvent, Hash)],
+) -> Result<(), StoreError> {
     let mut query = sqlx::query(statement);
     for (event, _) in chunk {
         let envelope = &event.envelope;
-        let headers: Vec<(&str, &str)> = envelope.headers.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
+        let headers: Vec<(&str, &str)> = envelope
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_ref(), value.as_ref()))
+            .collect();
         query = query
             .bind(*envelope.id.as_uuid())
             .bind(*event.org.as_uuid())
@@ -142,7 +201,11 @@ async fn insert_events(connection: &mut PgConnection, statement: &'static str, c
             .bind(event.body.0.as_ref())
             .bind(i64::try_from(envelope.body.len()).unwrap_or(i64::MAX));
     }
-    query.execute(connection).await.map(drop).map_err(failed("insert events"))
+    query
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(failed("insert events"))
 }
 
 async fn insert_actions(
@@ -174,15 +237,26 @@ async fn insert_actions(
             .bind(now.as_micros())
             .bind(now.as_micros());
     }
-    query.execute(connection).await.map(drop).map_err(failed("insert actions"))
+    query
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(failed("insert actions"))
 }
 
-/// Unique together with the organisation (rule 20): source, endpoint or none, and the source's own key; a replay's series makes it another one.
+/// Unique together with the organisation (rule 20): source, endpoint or none, and the source's own
+/// key; a replay's series makes it another one.
 fn dedupe_hash(event: &PlannedEvent) -> Hash {
     let mut hash = Sha256::new();
     hash.update(event.envelope.source.as_str().as_bytes());
     hash.update([0]);
-    hash.update(event.envelope.endpoint.as_ref().map_or([0; 16], |endpoint| *endpoint.as_bytes()));
+    hash.update(
+        event
+            .envelope
+            .endpoint
+            .as_ref()
+            .map_or([0; 16], |endpoint| *endpoint.as_bytes()),
+    );
     hash.update(event.envelope.dedupe_key.0);
     hash.update(event.series.to_be_bytes());
     first_half(&hash.finalize())

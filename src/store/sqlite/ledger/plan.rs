@@ -20,9 +20,11 @@ use std::{
 type Hash = [u8; 16];
 
 /// Returns what was not there yet. `$0` organisation, `$1` hash; both in hex.
-const MARK_EVENTS: &str = "INSERT INTO dedupe_keys (org_id, hash, created_at) SELECT unhex(value ->> 0), unhex(value ->> 1), ?2 FROM json_each(?1) WHERE true \
+const MARK_EVENTS: &str = "INSERT INTO dedupe_keys (org_id, hash, created_at) SELECT unhex(value ->> 0), unhex(value \
+    ->> 1), ?2 FROM json_each(?1) WHERE true \
     ON CONFLICT (org_id, hash) DO NOTHING RETURNING org_id, hash";
-const MARK_ACTIONS: &str = "INSERT INTO idempotency_keys (org_id, hash, created_at) SELECT unhex(value ->> 0), unhex(value ->> 1), ?2 FROM json_each(?1) \
+const MARK_ACTIONS: &str = "INSERT INTO idempotency_keys (org_id, hash, created_at) SELECT unhex(value ->> 0), \
+    unhex(value ->> 1), ?2 FROM json_each(?1) \
     WHERE true ON CONFLICT (org_id, hash) DO NOTHING RETURNING org_id, hash";
 
 /// Rows of an INSERT: few sizes, so that few statements are prepared.
@@ -31,7 +33,8 @@ const CHUNKS: [usize; 3] = [32, 8, 1];
 static INSERT_EVENTS: LazyLock<[String; 3]> = LazyLock::new(|| {
     // A replay comes with the event that is there already.
     inserts(
-        "events (id, org_id, source, event_type, subject, endpoint_id, time, received_at, content_type, path, query, headers, traceparent, hops, body_sealed, body_bytes)",
+        "events (id, org_id, source, event_type, subject, endpoint_id, time, received_at, content_type, path, query, \
+        headers, traceparent, hops, body_sealed, body_bytes)",
         16,
         "ON CONFLICT (id) DO NOTHING",
     )
@@ -39,7 +42,8 @@ static INSERT_EVENTS: LazyLock<[String; 3]> = LazyLock::new(|| {
 
 static INSERT_ACTIONS: LazyLock<[String; 3]> = LazyLock::new(|| {
     inserts(
-        "actions (id, org_id, event_id, rule_id, rule_name, kind, provider, credential_name, state, cause, detail, request_sealed, idempotency_key, series, \
+        "actions (id, org_id, event_id, rule_id, rule_name, kind, provider, credential_name, state, cause, detail, \
+        request_sealed, idempotency_key, series, \
          due_at, expires_at, hops, created_at, updated_at)",
         19,
         "",
@@ -48,7 +52,12 @@ static INSERT_ACTIONS: LazyLock<[String; 3]> = LazyLock::new(|| {
 
 fn inserts(into: &str, columns: usize, end: &str) -> [String; 3] {
     let row = format!("({})", vec!["?"; columns].join(", "));
-    CHUNKS.map(|count| format!("INSERT INTO {into} VALUES {} {end}", vec![row.as_str(); count].join(", ")))
+    CHUNKS.map(|count| {
+        format!(
+            "INSERT INTO {into} VALUES {} {end}",
+            vec![row.as_str(); count].join(", ")
+        )
+    })
 }
 
 /// Cuts rows into the sizes that there are statements for.
@@ -62,20 +71,45 @@ fn chunks<'a, T>(rows: &'a [T], statements: &'static [String; 3]) -> impl Iterat
     })
 }
 
-pub(super) async fn plan(connection: &mut SqliteConnection, events: Arc<[PlannedEvent]>, now: Timestamp) -> Result<Vec<Planned>, StoreError> {
+pub(super) async fn plan(
+    connection: &mut SqliteConnection,
+    events: Arc<[PlannedEvent]>,
+    now: Timestamp,
+) -> Result<Vec<Planned>, StoreError> {
     let hashes: Vec<(OrgId, Hash)> = events.iter().map(|event| (event.org, dedupe_hash(event))).collect();
     let mut fresh = mark(connection, MARK_EVENTS, &hashes, now).await?;
     // The first of equal ones in a batch is the new one.
-    let planned: Vec<Planned> = hashes.iter().map(|key| if fresh.remove(key) { Planned::New } else { Planned::Duplicate }).collect();
-    let new: Vec<(&PlannedEvent, Hash)> =
-        events.iter().zip(&hashes).zip(&planned).filter(|(_, planned)| **planned == Planned::New).map(|((event, key), _)| (event, key.1)).collect();
+    let planned: Vec<Planned> = hashes
+        .iter()
+        .map(|key| {
+            if fresh.remove(key) {
+                Planned::New
+            } else {
+                Planned::Duplicate
+            }
+        })
+        .collect();
+    let new: Vec<(&PlannedEvent, Hash)> = events
+        .iter()
+        .zip(&hashes)
+        .zip(&planned)
+        .filter(|(_, planned)| **planned == Planned::New)
+        .map(|((event, key), _)| (event, key.1))
+        .collect();
 
     for (statement, chunk) in chunks(&new, &INSERT_EVENTS) {
         insert_events(connection, statement, chunk).await?;
     }
 
-    let keys: Vec<(OrgId, Hash)> =
-        new.iter().flat_map(|(event, hash)| event.actions.iter().map(|action| (event.org, idempotency_hash(hash, action)))).collect();
+    let keys: Vec<(OrgId, Hash)> = new
+        .iter()
+        .flat_map(|(event, hash)| {
+            event
+                .actions
+                .iter()
+                .map(|action| (event.org, idempotency_hash(hash, action)))
+        })
+        .collect();
     let mut fresh = mark(connection, MARK_ACTIONS, &keys, now).await?;
     let actions: Vec<(&PlannedEvent, &PlannedAction, Hash)> = new
         .iter()
@@ -89,7 +123,10 @@ pub(super) async fn plan(connection: &mut SqliteConnection, events: Arc<[Planned
     }
     add_turns(
         connection,
-        actions.iter().filter(|(_, action, _)| action.state == ActionState::Pending).map(|(event, action, _)| (event.org, action.kind.provider(), now)),
+        actions
+            .iter()
+            .filter(|(_, action, _)| action.state == ActionState::Pending)
+            .map(|(event, action, _)| (event.org, action.kind.provider(), now)),
     )
     .await?;
     reach(Step::PlanWritten);
@@ -107,29 +144,56 @@ async fn mark(
     }
     let mut sorted: Vec<&(OrgId, Hash)> = keys.iter().collect();
     sorted.sort_unstable();
-    let list = sorted.into_iter().map(|(org, hash)| json!([hex(org.as_bytes()), hex(hash)])).collect();
-    let rows = sqlx::query(statement).bind(text(list)).bind(now.as_micros()).fetch_all(connection).await.map_err(failed("mark keys"))?;
+    let list = sorted
+        .into_iter()
+        .map(|(org, hash)| json!([hex(org.as_bytes()), hex(hash)]))
+        .collect();
+    let rows = sqlx::query(statement)
+        .bind(text(list))
+        .bind(now.as_micros())
+        .fetch_all(connection)
+        .await
+        .map_err(failed("mark keys"))?;
     rows.iter()
         .map(|row| {
-            let org = OrgId::from_slice(row.get(0)).map_err(|_| StoreError::Corrupt { table: "dedupe_keys", column: "org_id" })?;
-            let hash = Hash::try_from(row.get::<&[u8], _>(1)).map_err(|_| StoreError::Corrupt { table: "dedupe_keys", column: "hash" })?;
+            let org = OrgId::from_slice(row.get(0)).map_err(|_| StoreError::Corrupt {
+                table: "dedupe_keys",
+                column: "org_id",
+            })?;
+            let hash = Hash::try_from(row.get::<&[u8], _>(1)).map_err(|_| StoreError::Corrupt {
+                table: "dedupe_keys",
+                column: "hash",
+            })?;
             Ok((org, hash))
         })
         .collect()
 }
 
-async fn insert_events(connection: &mut SqliteConnection, statement: &'static str, chunk: &[(&PlannedEvent, Hash)]) -> Result<(), StoreError> {
+async fn insert_events(
+    connection: &mut SqliteConnection,
+    statement: &'static str,
+    chunk: &[(&PlannedEvent, Hash)],
+) -> Result<(), StoreError> {
     let mut query = sqlx::query(statement);
     for (event, _) in chunk {
         let envelope = &event.envelope;
-        let headers: Vec<(&str, &str)> = envelope.headers.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
+        let headers: Vec<(&str, &str)> = envelope
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_ref(), value.as_ref()))
+            .collect();
         query = query
             .bind(envelope.id.as_bytes().as_slice())
             .bind(event.org.as_bytes().as_slice())
             .bind(envelope.source.as_str())
             .bind(envelope.event_type.as_str())
             .bind(envelope.subject.0.as_ref())
-            .bind(envelope.endpoint.as_ref().map(|endpoint| endpoint.as_bytes().as_slice()))
+            .bind(
+                envelope
+                    .endpoint
+                    .as_ref()
+                    .map(|endpoint| endpoint.as_bytes().as_slice()),
+            )
             .bind(envelope.time.as_micros())
             .bind(envelope.received_at.as_micros())
             .bind(envelope.content_type.as_ref())
@@ -141,7 +205,11 @@ async fn insert_events(connection: &mut SqliteConnection, statement: &'static st
             .bind(event.body.0.as_ref())
             .bind(i64::try_from(envelope.body.len()).unwrap_or(i64::MAX));
     }
-    query.execute(connection).await.map(drop).map_err(failed("insert events"))
+    query
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(failed("insert events"))
 }
 
 async fn insert_actions(
@@ -173,15 +241,26 @@ async fn insert_actions(
             .bind(now.as_micros())
             .bind(now.as_micros());
     }
-    query.execute(connection).await.map(drop).map_err(failed("insert actions"))
+    query
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(failed("insert actions"))
 }
 
-/// Unique together with the organisation (rule 20): source, endpoint or none, and the source's own key; a replay's series makes it another one.
+/// Unique together with the organisation (rule 20): source, endpoint or none, and the source's own
+/// key; a replay's series makes it another one.
 fn dedupe_hash(event: &PlannedEvent) -> Hash {
     let mut hash = Sha256::new();
     hash.update(event.envelope.source.as_str().as_bytes());
     hash.update([0]);
-    hash.update(event.envelope.endpoint.as_ref().map_or([0; 16], |endpoint| *endpoint.as_bytes()));
+    hash.update(
+        event
+            .envelope
+            .endpoint
+            .as_ref()
+            .map_or([0; 16], |endpoint| *endpoint.as_bytes()),
+    );
     hash.update(event.envelope.dedupe_key.0);
     hash.update(event.series.to_be_bytes());
     first_half(&hash.finalize())

@@ -13,40 +13,59 @@ use serde_json::{Value, json};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 use std::{collections::HashSet, time::Duration};
 
-/// One entry a record, by position. The fence and the state stand in the WHERE: who was overtaken changes nothing.
-const RECORD: &str = "UPDATE actions SET state = r.state, cause = r.cause, detail = r.detail, http_status = r.http_status, provider_code = r.provider_code, \
-    provider_ref = coalesce(r.provider_ref, actions.provider_ref), due_at = coalesce(r.due_at, actions.due_at), lease_until = NULL, updated_at = r.ended_at, \
-    attempts = actions.attempts + r.counts, look_ups = actions.look_ups + r.looked_up, absences = CASE WHEN r.is_absence THEN actions.absences + 1 ELSE 0 END, \
+/// One entry a record, by position. The fence and the state stand in the WHERE: who was overtaken
+/// changes nothing.
+const RECORD: &str = "UPDATE actions SET state = r.state, cause = r.cause, detail = r.detail, http_status = \
+    r.http_status, provider_code = r.provider_code, \
+    provider_ref = coalesce(r.provider_ref, actions.provider_ref), due_at = coalesce(r.due_at, actions.due_at), \
+    lease_until = NULL, updated_at = r.ended_at, \
+    attempts = actions.attempts + r.counts, look_ups = actions.look_ups + r.looked_up, absences = CASE WHEN \
+    r.is_absence THEN actions.absences + 1 ELSE 0 END, \
     credential_version = coalesce(r.credential_version, actions.credential_version), \
     first_sent_at = CASE WHEN r.is_unsent THEN NULL ELSE actions.first_sent_at END \
-    FROM (SELECT unhex(value ->> 0) AS id, unhex(value ->> 1) AS org_id, value ->> 2 AS fence, value ->> 3 AS state, value ->> 4 AS cause, value ->> 5 AS detail, \
-    value ->> 6 AS http_status, value ->> 7 AS provider_code, value ->> 8 AS provider_ref, value ->> 9 AS due_at, value ->> 10 AS counts, value ->> 11 AS is_absence, \
-    value ->> 12 AS is_unsent, value ->> 13 AS ended_at, value ->> 14 AS credential_version, value ->> 15 AS looked_up FROM json_each(?1)) AS r \
+    FROM (SELECT unhex(value ->> 0) AS id, unhex(value ->> 1) AS org_id, value ->> 2 AS fence, value ->> 3 AS state, \
+    value ->> 4 AS cause, value ->> 5 AS detail, \
+    value ->> 6 AS http_status, value ->> 7 AS provider_code, value ->> 8 AS provider_ref, value ->> 9 AS due_at, \
+    value ->> 10 AS counts, value ->> 11 AS is_absence, \
+    value ->> 12 AS is_unsent, value ->> 13 AS ended_at, value ->> 14 AS credential_version, value ->> 15 AS looked_up \
+    FROM json_each(?1)) AS r \
     WHERE actions.id = r.id AND actions.org_id = r.org_id AND actions.fence = r.fence AND actions.state = 'running' \
     RETURNING id, org_id, provider, state, due_at";
 
-const END_ATTEMPTS: &str = "UPDATE attempts SET ended_at = r.ended_at, outcome = r.outcome, cause = r.cause, http_status = r.http_status, \
+const END_ATTEMPTS: &str = "UPDATE attempts SET ended_at = r.ended_at, outcome = r.outcome, cause = r.cause, \
+    http_status = r.http_status, \
     provider_code = r.provider_code, detail = r.detail, credential_version = r.credential_version \
-    FROM (SELECT unhex(value ->> 0) AS id, value ->> 1 AS number, value ->> 2 AS ended_at, value ->> 3 AS outcome, value ->> 4 AS cause, value ->> 5 AS http_status, \
+    FROM (SELECT unhex(value ->> 0) AS id, value ->> 1 AS number, value ->> 2 AS ended_at, value ->> 3 AS outcome, \
+    value ->> 4 AS cause, value ->> 5 AS http_status, \
     value ->> 6 AS provider_code, value ->> 7 AS detail, value ->> 8 AS credential_version FROM json_each(?1)) AS r \
     WHERE attempts.action_id = r.id AND attempts.number = r.number";
 
-/// A newer version of the credential was saved while the attempt was under way: its save has passed these rows by (rule 6).
-const UNPARK: &str = "UPDATE actions SET state = 'pending', due_at = ?2 FROM (SELECT unhex(value) AS id FROM json_each(?1)) AS parked \
-    WHERE actions.id = parked.id AND actions.state = 'parked' AND EXISTS (SELECT 1 FROM org_credentials AS c WHERE c.org_id = actions.org_id \
-    AND c.provider = actions.provider AND c.name = actions.credential_name AND c.is_active = 1 AND c.version > coalesce(actions.credential_version, 0)) \
+/// A newer version of the credential was saved while the attempt was under way: its save has passed
+/// these rows by (rule 6).
+const UNPARK: &str = "UPDATE actions SET state = 'pending', due_at = ?2 FROM (SELECT unhex(value) AS id FROM \
+    json_each(?1)) AS parked \
+    WHERE actions.id = parked.id AND actions.state = 'parked' AND EXISTS (SELECT 1 FROM org_credentials AS c WHERE \
+    c.org_id = actions.org_id \
+    AND c.provider = actions.provider AND c.name = actions.credential_name AND c.is_active = 1 AND c.version > \
+    coalesce(actions.credential_version, 0)) \
     RETURNING id, org_id, provider, state, due_at";
 
 /// `?1` leases that end until then; `?2` now, `?3` settling time in µs, `?4` rows.
-const END_LEASES: &str = "UPDATE actions SET state = 'unknown', cause = 'lease_ended', detail = NULL, due_at = min(lease_until, ?2) + ?3, lease_until = NULL, \
-    updated_at = ?2 WHERE id IN (SELECT id FROM actions INDEXED BY actions_leases WHERE state = 'running' AND lease_until <= ?1 ORDER BY lease_until LIMIT ?4) \
+const END_LEASES: &str = "UPDATE actions SET state = 'unknown', cause = 'lease_ended', detail = NULL, due_at = \
+    min(lease_until, ?2) + ?3, lease_until = NULL, \
+    updated_at = ?2 WHERE id IN (SELECT id FROM actions INDEXED BY actions_leases WHERE state = 'running' AND \
+    lease_until <= ?1 ORDER BY lease_until LIMIT ?4) \
     AND state = 'running' RETURNING id, org_id, provider, state, due_at, fence";
 
-pub(super) async fn record(connection: &mut SqliteConnection, mut records: Vec<Record>) -> Result<Vec<Recorded>, StoreError> {
+pub(super) async fn record(
+    connection: &mut SqliteConnection,
+    mut records: Vec<Record>,
+) -> Result<Vec<Recorded>, StoreError> {
     let mut results = vec![Recorded::Superseded; records.len()];
     match write(connection, &records).await {
         Ok(done) => mark(&records, &done, &mut results, Recorded::Done),
-        // One of them brings an id of the provider's that another action holds. One by one, to know which.
+        // One of them brings an id of the provider's that another action holds. One by one, to know
+        // which.
         Err(StoreError::Conflict { .. }) => {
             for (record, result) in records.iter_mut().zip(&mut results) {
                 let done = match write(connection, std::slice::from_ref(record)).await {
@@ -68,7 +87,12 @@ pub(super) async fn record(connection: &mut SqliteConnection, mut records: Vec<R
         Err(error) => return Err(error),
     }
     unpark(connection, &records).await?;
-    let ended: Vec<&Record> = records.iter().zip(&results).filter(|(_, result)| **result != Recorded::Superseded).map(|(record, _)| record).collect();
+    let ended: Vec<&Record> = records
+        .iter()
+        .zip(&results)
+        .filter(|(_, result)| **result != Recorded::Superseded)
+        .map(|(record, _)| record)
+        .collect();
     end_attempts(connection, &ended).await?;
     reach(Step::RecordWritten);
     Ok(results)
@@ -118,16 +142,41 @@ async fn write(connection: &mut SqliteConnection, records: &[Record]) -> Result<
             ])
         })
         .collect();
-    let changed = sqlx::query(RECORD).bind(text(list)).fetch_all(&mut *connection).await.map_err(failed("record attempts"))?;
+    let changed = sqlx::query(RECORD)
+        .bind(text(list))
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(failed("record attempts"))?;
     bring_turns_forward(connection, &changed).await?;
-    changed.iter().map(|row| Ok((rows::id(row, "actions", "id", ActionId::from_slice)?, rows::id(row, "actions", "org_id", OrgId::from_slice)?))).collect()
+    changed
+        .iter()
+        .map(|row| {
+            Ok((
+                rows::id(row, "actions", "id", ActionId::from_slice)?,
+                rows::id(row, "actions", "org_id", OrgId::from_slice)?,
+            ))
+        })
+        .collect()
 }
 
 async fn unpark(connection: &mut SqliteConnection, records: &[Record]) -> Result<(), StoreError> {
-    let parked: Vec<&Record> = records.iter().filter(|record| record.to == ActionState::Parked).collect();
-    let Some(now) = parked.iter().map(|record| record.ended_at).max() else { return Ok(()) };
-    let list = parked.into_iter().map(|record| json!(hex(record.action.as_bytes()))).collect();
-    let changed = sqlx::query(UNPARK).bind(text(list)).bind(now.as_micros()).fetch_all(&mut *connection).await.map_err(failed("let parked actions go on"))?;
+    let parked: Vec<&Record> = records
+        .iter()
+        .filter(|record| record.to == ActionState::Parked)
+        .collect();
+    let Some(now) = parked.iter().map(|record| record.ended_at).max() else {
+        return Ok(());
+    };
+    let list = parked
+        .into_iter()
+        .map(|record| json!(hex(record.action.as_bytes())))
+        .collect();
+    let changed = sqlx::query(UNPARK)
+        .bind(text(list))
+        .bind(now.as_micros())
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(failed("let parked actions go on"))?;
     bring_turns_forward(connection, &changed).await
 }
 
@@ -135,9 +184,16 @@ async fn unpark(connection: &mut SqliteConnection, records: &[Record]) -> Result
 async fn bring_turns_forward(connection: &mut SqliteConnection, changed: &[SqliteRow]) -> Result<(), StoreError> {
     let mut due = Vec::new();
     for row in changed {
-        if matches!(super::state(row)?, ActionState::Pending | ActionState::Waiting | ActionState::Unknown) {
+        if matches!(
+            super::state(row)?,
+            ActionState::Pending | ActionState::Waiting | ActionState::Unknown
+        ) {
             let provider: Provider = rows::parse(row, "actions", "provider", |text| text.parse().ok())?;
-            due.push((rows::id(row, "actions", "org_id", OrgId::from_slice)?, provider, rows::time(row, "due_at")?));
+            due.push((
+                rows::id(row, "actions", "org_id", OrgId::from_slice)?,
+                provider,
+                rows::time(row, "due_at")?,
+            ));
         }
     }
     add_turns(connection, due).await
@@ -163,7 +219,12 @@ async fn end_attempts(connection: &mut SqliteConnection, records: &[&Record]) ->
             ])
         })
         .collect();
-    sqlx::query(END_ATTEMPTS).bind(text(list)).execute(connection).await.map(drop).map_err(failed("end attempts"))
+    sqlx::query(END_ATTEMPTS)
+        .bind(text(list))
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(failed("end attempts"))
 }
 
 /// `until` is `None` where no other process can hold a lease: then all have ended.
@@ -186,10 +247,20 @@ pub(super) async fn end_leases(
     let mut list = Vec::with_capacity(changed.len());
     for row in &changed {
         let id = rows::id(row, "actions", "id", ActionId::from_slice)?;
-        list.push(json!([hex(id.as_bytes()), rows::get::<i64>(row, "fence")?, now.as_micros(), "unknown", "lease_ended"]));
+        list.push(json!([
+            hex(id.as_bytes()),
+            rows::get::<i64>(row, "fence")?,
+            now.as_micros(),
+            "unknown",
+            "lease_ended"
+        ]));
     }
     if !list.is_empty() {
-        sqlx::query(END_ATTEMPTS).bind(text(list)).execute(connection).await.map_err(failed("end attempts"))?;
+        sqlx::query(END_ATTEMPTS)
+            .bind(text(list))
+            .execute(connection)
+            .await
+            .map_err(failed("end attempts"))?;
     }
     Ok(changed.len() as u64)
 }
@@ -204,7 +275,12 @@ pub(super) async fn end_attempt(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let list = vec![json!([hex(action.as_bytes()), fence, now.as_micros(), outcome, cause])];
-    sqlx::query(END_ATTEMPTS).bind(text(list)).execute(connection).await.map(drop).map_err(failed("end an attempt"))
+    sqlx::query(END_ATTEMPTS)
+        .bind(text(list))
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(failed("end an attempt"))
 }
 
 /// For the tests: every statement of this file.

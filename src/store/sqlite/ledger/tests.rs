@@ -26,11 +26,16 @@ async fn connection(directory: &Directory) -> SqliteConnection {
     let store = SqliteStore::open(&path, Arc::new(SystemClock)).await.expect("opens");
     crate::store::Base::close(&store).await;
     drop(store);
-    SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.expect("connects")
+    SqliteConnection::connect(&format!("sqlite:{}", path.display()))
+        .await
+        .expect("connects")
 }
 
 async fn plan_of(connection: &mut SqliteConnection, statement: &str) -> Vec<String> {
-    let rows = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"))).fetch_all(connection).await.expect(statement);
+    let rows = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
+        .fetch_all(connection)
+        .await
+        .expect(statement);
     rows.iter().map(|row| row.get::<String, _>("detail")).collect()
 }
 
@@ -39,25 +44,41 @@ async fn every_statement_prepares() {
     let directory = Directory::new();
     let mut connection = connection(&directory).await;
     let own = [ADD_TURNS, BURY, NEXT_DUE_AT, IS_REF_TAKEN];
-    for statement in own.into_iter().chain(plan::statements()).chain(claim::statements()).chain(record::statements()).chain(levers::statements()) {
+    for statement in own
+        .into_iter()
+        .chain(plan::statements())
+        .chain(claim::statements())
+        .chain(record::statements())
+        .chain(levers::statements())
+    {
         plan_of(&mut connection, statement).await;
     }
 }
 
-/// The cost of a claim, a record and the end of a lease does not grow with finished rows: no statement reads a table or an index from end to end.
+/// The cost of a claim, a record and the end of a lease does not grow with finished rows: no
+/// statement reads a table or an index from end to end.
 #[tokio::test]
 async fn claims_and_records_never_scan_the_ledger() {
     let directory = Directory::new();
     let mut connection = connection(&directory).await;
-    for statement in claim::statements().into_iter().chain(record::statements()).chain(levers::statements()).chain([ADD_TURNS, NEXT_DUE_AT, IS_REF_TAKEN]) {
+    for statement in claim::statements()
+        .into_iter()
+        .chain(record::statements())
+        .chain(levers::statements())
+        .chain([ADD_TURNS, NEXT_DUE_AT, IS_REF_TAKEN])
+    {
         for line in plan_of(&mut connection, statement).await {
-            let scans = line.starts_with("SCAN") && ["actions", "attempts", " a"].iter().any(|table| line.contains(table));
+            let scans =
+                line.starts_with("SCAN") && ["actions", "attempts", " a"].iter().any(|table| line.contains(table));
             let scans_turns = line.starts_with("SCAN turns") && !line.contains("USING");
             assert!(!scans && !scans_turns, "{line}\nin {statement}");
         }
     }
     let rows = plan_of(&mut connection, claim::ROWS).await.join("\n");
-    assert!(rows.contains("actions_due (org_id=? AND provider=? AND due_at<?)"), "{rows}");
+    assert!(
+        rows.contains("actions_due (org_id=? AND provider=? AND due_at<?)"),
+        "{rows}"
+    );
     let turns = plan_of(&mut connection, claim::PASS_TURNS).await.join("\n");
     assert!(turns.contains("actions_due (org_id=? AND provider=?)"), "{turns}");
 }

@@ -18,7 +18,13 @@ async fn opened(scratch: &Scratch) -> SqliteStore {
 }
 
 /// Holds the writer until it is let go, so that what comes meanwhile waits in the lanes.
-fn hold(store: &SqliteStore) -> (oneshot::Receiver<()>, oneshot::Sender<()>, impl Future<Output = Result<(), StoreError>>) {
+fn hold(
+    store: &SqliteStore,
+) -> (
+    oneshot::Receiver<()>,
+    oneshot::Sender<()>,
+    impl Future<Output = Result<(), StoreError>>,
+) {
     let (started, has_started) = oneshot::channel();
     let (go, may_go) = oneshot::channel::<()>();
     let held = store.write(Lane::Urgent, "hold", move |_| {
@@ -39,8 +45,16 @@ async fn a_failing_command_undoes_only_itself() {
     let both = |n: i64, then_fail: bool| {
         store.write(Lane::Bulk, "insert", move |connection| {
             Box::pin(async move {
-                sqlx::query("INSERT INTO t (n) VALUES (?1)").bind(n).execute(&mut *connection).await.map_err(failed("insert"))?;
-                if then_fail { Err(StoreError::Conflict { what: "the test" }) } else { Ok(n) }
+                sqlx::query("INSERT INTO t (n) VALUES (?1)")
+                    .bind(n)
+                    .execute(&mut *connection)
+                    .await
+                    .map_err(failed("insert"))?;
+                if then_fail {
+                    Err(StoreError::Conflict { what: "the test" })
+                } else {
+                    Ok(n)
+                }
             })
         })
     };
@@ -55,9 +69,21 @@ async fn a_failing_command_undoes_only_itself() {
         assert_eq!(end.is_ok(), n % 2 == 0, "{n}");
     }
     assert_eq!(count(&store, COUNT).await, 5);
-    assert!(matches!(execute(&store, "INSERT INTO t (n) VALUES (0)").await, Err(StoreError::Conflict { .. })));
-    assert!(matches!(execute(&store, "INSERT INTO t (n) VALUES ('x')").await, Err(StoreError::Data { .. })), "a datatype");
-    assert!(matches!(execute(&store, "INSERT INTO t (n) VALUES (NULL)").await, Err(StoreError::Data { .. })));
+    assert!(matches!(
+        execute(&store, "INSERT INTO t (n) VALUES (0)").await,
+        Err(StoreError::Conflict { .. })
+    ));
+    assert!(
+        matches!(
+            execute(&store, "INSERT INTO t (n) VALUES ('x')").await,
+            Err(StoreError::Data { .. })
+        ),
+        "a datatype"
+    );
+    assert!(matches!(
+        execute(&store, "INSERT INTO t (n) VALUES (NULL)").await,
+        Err(StoreError::Data { .. })
+    ));
     store.close().await;
 }
 
@@ -68,14 +94,29 @@ async fn a_panic_in_a_command_is_its_own_error() {
     let ended: Result<(), _> = store
         .write(Lane::Bulk, "panic", |connection| {
             Box::pin(async move {
-                sqlx::query("INSERT INTO t (n) VALUES (1)").execute(connection).await.map_err(failed("insert"))?;
+                sqlx::query("INSERT INTO t (n) VALUES (1)")
+                    .execute(connection)
+                    .await
+                    .map_err(failed("insert"))?;
                 panic!("a fault of ours");
             })
         })
         .await;
-    assert!(matches!(ended, Err(StoreError::Data { doing: "panic", .. })), "{ended:?}");
-    assert_eq!(execute(&store, "INSERT INTO t (n) VALUES (2)").await.expect("the writer lives"), 1);
-    assert_eq!(count(&store, "SELECT n FROM t").await, 2, "what the command had written is undone");
+    assert!(
+        matches!(ended, Err(StoreError::Data { doing: "panic", .. })),
+        "{ended:?}"
+    );
+    assert_eq!(
+        execute(&store, "INSERT INTO t (n) VALUES (2)")
+            .await
+            .expect("the writer lives"),
+        1
+    );
+    assert_eq!(
+        count(&store, "SELECT n FROM t").await,
+        2,
+        "what the command had written is undone"
+    );
     store.close().await;
 }
 
@@ -94,17 +135,30 @@ async fn urgent_goes_first_and_close_finishes_what_waits() {
             })
         })
     };
-    let work = join(join_all((0..4).map(|_| note(Lane::Bulk))), join_all((0..4).map(|_| note(Lane::Urgent))));
-    // Polled in this order: all wait in their lanes before the writer is let go, and the stop is known before they are done.
+    let work = join(
+        join_all((0..4).map(|_| note(Lane::Bulk))),
+        join_all((0..4).map(|_| note(Lane::Urgent))),
+    );
+    // Polled in this order: all wait in their lanes before the writer is let go, and the stop is
+    // known before they are done.
     let closing = async {
         has_started.await.expect("held");
         go.send(()).expect("let go");
         store.close().await;
     };
     let ((held, (bulk, urgent)), ()) = join(join(held, work), closing).await;
-    assert!(held.is_ok() && bulk.iter().chain(&urgent).all(Result::is_ok), "what waited was done");
-    assert_eq!(*order.lock().expect("not poisoned"), [[Lane::Urgent; 4], [Lane::Bulk; 4]].concat());
-    assert!(matches!(execute(&store, COUNT).await, Err(StoreError::Unavailable { .. })), "what comes later is refused");
+    assert!(
+        held.is_ok() && bulk.iter().chain(&urgent).all(Result::is_ok),
+        "what waited was done"
+    );
+    assert_eq!(
+        *order.lock().expect("not poisoned"),
+        [[Lane::Urgent; 4], [Lane::Bulk; 4]].concat()
+    );
+    assert!(
+        matches!(execute(&store, COUNT).await, Err(StoreError::Unavailable { .. })),
+        "what comes later is refused"
+    );
     assert!(store.writer.is_done(), "close waits for the writer");
 }
 
@@ -114,7 +168,8 @@ async fn bulk_work_is_taken_along_under_urgent_load_without_end() {
     let store = Arc::new(opened(&scratch).await);
     let (has_started, go, held) = hold(&store);
     let done = Arc::new(AtomicU64::new(0));
-    // More urgent commands than one transaction takes wait; the one of the other lane stands behind none of the second transaction's.
+    // More urgent commands than one transaction takes wait; the one of the other lane stands behind
+    // none of the second transaction's.
     let urgent = join_all((0..600).map(|_| {
         let done = done.clone();
         store.write(Lane::Urgent, "urgent", move |_| {
@@ -125,7 +180,9 @@ async fn bulk_work_is_taken_along_under_urgent_load_without_end() {
         })
     }));
     let seen = done.clone();
-    let bulk = store.write(Lane::Bulk, "bulk", move |_| Box::pin(async move { Ok(seen.load(Ordering::SeqCst)) }));
+    let bulk = store.write(Lane::Bulk, "bulk", move |_| {
+        Box::pin(async move { Ok(seen.load(Ordering::SeqCst)) })
+    });
     let let_go = async {
         has_started.await.expect("held");
         go.send(()).expect("let go");
@@ -150,7 +207,9 @@ async fn a_caller_that_goes_away_undoes_nothing() {
         go.send(()).expect("let go");
     };
     join(held, let_go).await.0.expect("held");
-    execute(&store, "INSERT INTO t (n) VALUES (2)").await.expect("the next one");
+    execute(&store, "INSERT INTO t (n) VALUES (2)")
+        .await
+        .expect("the next one");
     assert_eq!(count(&store, COUNT).await, 2, "what was handed over is done");
     store.close().await;
 }
@@ -171,7 +230,13 @@ async fn a_change_is_told_though_its_caller_went_away() {
     };
     join(held, let_go).await.0.expect("held");
     let deadline = Duration::from_secs(5);
-    assert_eq!(*tokio::time::timeout(deadline, told.wait_for(|version| *version > before)).await.expect("in time").expect("open"), before + 1);
+    assert_eq!(
+        *tokio::time::timeout(deadline, told.wait_for(|version| *version > before))
+            .await
+            .expect("in time")
+            .expect("open"),
+        before + 1
+    );
     store.close().await;
 }
 
@@ -186,9 +251,16 @@ async fn a_store_that_is_dropped_ends_its_writer_and_lets_the_file_go() {
     let task = store.writer.task();
     drop(held);
     drop(store);
-    let refused = SqliteStore::open(&scratch.path(), Arc::new(ManualClock::default())).await.err();
-    assert!(matches!(refused, Some(ConnectError::InUse { .. })), "a command is still being written");
+    let refused = SqliteStore::open(&scratch.path(), Arc::new(ManualClock::default()))
+        .await
+        .err();
+    assert!(
+        matches!(refused, Some(ConnectError::InUse { .. })),
+        "a command is still being written"
+    );
     go.send(()).expect("let go");
-    tokio::time::timeout(Duration::from_secs(5), task.wait()).await.expect("the writer ends");
+    tokio::time::timeout(Duration::from_secs(5), task.wait())
+        .await
+        .expect("the writer ends");
     scratch.open().await.close().await;
 }
