@@ -1,4 +1,5 @@
-//! The walls of the house that a single crate has no compiler for. Each test names what to turn round.
+//! The walls of the house that a single crate has no compiler for. Each test names what to turn
+//! round.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Rooms by floor: a file may use rooms of lower floors, and of its own floor only where a line below says so.
+/// Rooms by floor: a file may use rooms of lower floors, and of its own floor only where a line
+/// below says so.
 const FLOORS: &[(&str, u8)] = &[
     ("domain", 0),
     ("config", 1),
@@ -35,18 +37,38 @@ const FLOORS: &[(&str, u8)] = &[
 
 /// `(room, room that it may use, why)`: what the order of the floors alone would forbid.
 const DOORS: &[(&str, &str, &str)] = &[
-    ("telemetry", "config", "logs are set up from their settings; settings know nothing of logs"),
-    ("rule", "action", "a rule's parameters are checked and frozen by its action; actions know nothing of rules"),
+    (
+        "telemetry",
+        "config",
+        "logs are set up from their settings; settings know nothing of logs",
+    ),
+    (
+        "rule",
+        "action",
+        "a rule's parameters are checked and frozen by its action; actions know nothing of rules",
+    ),
 ];
 
 /// `(room, room, why)`: what the order of the floors would allow and the design forbids.
 const WALLS: &[(&str, &str, &str)] = &[
-    ("vault", "source", "the vault hands plaintext to closures and knows no scheme"),
-    ("vault", "provider", "the vault hands plaintext to closures and knows no credential's shape"),
+    (
+        "vault",
+        "source",
+        "the vault hands plaintext to closures and knows no scheme",
+    ),
+    (
+        "vault",
+        "provider",
+        "the vault hands plaintext to closures and knows no credential's shape",
+    ),
     ("vault", "queue", "secrets do not travel"),
     ("routing", "source", "plans are opaque text to the snapshot"),
     ("routing", "queue", "routes are read from the store"),
-    ("action", "vault", "an action gets a decrypted credential as an argument"),
+    (
+        "action",
+        "vault",
+        "an action gets a decrypted credential as an argument",
+    ),
     ("action", "store", "an action knows nothing of the ledger"),
     ("action", "queue", "an action knows nothing of events' way"),
     ("receiver", "action", "the receiver cannot name an action"),
@@ -54,16 +76,47 @@ const WALLS: &[(&str, &str, &str)] = &[
     ("receiver", "provider", "the receiver opens no outgoing connection"),
     ("sandbox", "store", "stand-ins for providers know nothing of us"),
     ("sandbox", "queue", "stand-ins for providers know nothing of us"),
-    ("sandbox", "provider", "a stand-in that shares code with its client proves nothing"),
+    (
+        "sandbox",
+        "provider",
+        "a stand-in that shares code with its client proves nothing",
+    ),
     ("sandbox", "action", "stand-ins for providers know nothing of us"),
 ];
 
 /// Lines a file may have. Over it: look for the second idea, or give the reason here.
 const LINES_MAX: usize = 600;
-const LONGER: &[(&str, usize, &str)] = &[];
+const LONGER: &[(&str, usize, &str)] = &[
+    ("src/admin/integrations/mod.rs", 610, "a file an endpoint is under way"),
+    ("src/provider/credential.rs", 630, "one table of shapes with its tests"),
+    ("tests/it/conformance/ledger.rs", 830, "one contract"),
+    ("tests/it/conformance/store.rs", 1040, "one contract"),
+    ("tests/it/conformance/store_ledger.rs", 630, "one contract"),
+    ("tests/it/credential_flow/keys.rs", 740, "one table of keys"),
+    ("tests/it/hostile.rs", 920, "one table of inputs"),
+    ("tests/it/ingress.rs", 630, "one way in"),
+    ("tests/it/providers.rs", 850, "one table of answers"),
+    ("tests/it/sandbox.rs", 680, "one sandbox"),
+    ("tests/it/worker.rs", 710, "one room"),
+];
+
+/// Columns that a line of code may have, and a line of prose: comments and Markdown.
+const CODE_COLUMNS_MAX: usize = 120;
+const PROSE_COLUMNS_MAX: usize = 100;
 
 /// The crates that the owner asked for: direct dependencies that `src` uses.
-const OWNERS_CRATES: &[&str] = &["tokio", "sqlx", "aes_gcm", "lru", "serde", "hmac", "sha2", "reqwest", "metrics", "metrics_exporter_prometheus"];
+const OWNERS_CRATES: &[&str] = &[
+    "tokio",
+    "sqlx",
+    "aes_gcm",
+    "lru",
+    "serde",
+    "hmac",
+    "sha2",
+    "reqwest",
+    "metrics",
+    "metrics_exporter_prometheus",
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -97,14 +150,17 @@ fn floor(room: &str) -> Option<u8> {
     FLOORS.iter().find(|(name, _)| *name == room).map(|(_, floor)| *floor)
 }
 
-/// Code without comments and without the unit tests at the end of a file: those may look into other rooms.
+/// Code without comments and without the unit tests at the end of a file: those may look into other
+/// rooms.
 fn code(text: &str) -> String {
     let text = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or(text);
-    text.lines().filter(|line| !line.trim_start().starts_with("//")).fold(String::new(), |mut all, line| {
-        all.push_str(line);
-        all.push('\n');
-        all
-    })
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .fold(String::new(), |mut all, line| {
+            all.push_str(line);
+            all.push('\n');
+            all
+        })
 }
 
 /// Rooms named by `crate::room…` and by `crate::{room…, room…}`.
@@ -131,7 +187,12 @@ fn rooms_used(text: &str) -> Vec<String> {
         }
     }
     used.iter()
-        .map(|name| name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>())
+        .map(|name| {
+            name.trim()
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect::<String>()
+        })
         .filter(|name| floor(name).is_some())
         .collect()
 }
@@ -142,7 +203,10 @@ fn data_goes_one_way_through_the_rooms() {
     for (file, text) in files("src", "rs") {
         let here = room(&file);
         let Some(own) = floor(here) else {
-            assert!(matches!(here, "lib" | "main"), "{file}: give the room `{here}` a floor in tests/tidy.rs and src/lib.rs");
+            assert!(
+                matches!(here, "lib" | "main"),
+                "{file}: give the room `{here}` a floor in tests/tidy.rs and src/lib.rs"
+            );
             continue;
         };
         for used in rooms_used(&code(&text)) {
@@ -152,8 +216,12 @@ fn data_goes_one_way_through_the_rooms() {
             let theirs = floor(&used).expect("only rooms are listed");
             let door = DOORS.iter().any(|(from, to, _)| *from == here && *to == used);
             if theirs >= own && !door {
-                writeln!(wrong, "{file} (floor {own}) uses `crate::{used}` (floor {theirs}): turn this import round, or hand the thing in as an argument")
-                    .expect("to a string");
+                writeln!(
+                    wrong,
+                    "{file} (floor {own}) uses `crate::{used}` (floor {theirs}): turn this import round, \
+                    or hand the thing in as an argument"
+                )
+                .expect("to a string");
             }
             if let Some((_, _, why)) = WALLS.iter().find(|(from, to, _)| *from == here && *to == used) {
                 writeln!(wrong, "{file} uses `crate::{used}`, but {why}").expect("to a string");
@@ -169,13 +237,71 @@ fn files_fit_one_idea() {
     for folder in ["src", "tests", "benches"] {
         for (file, text) in files(folder, "rs") {
             let lines = text.lines().count();
-            let max = LONGER.iter().find(|(name, _, _)| *name == file).map_or(LINES_MAX, |(_, max, _)| *max);
+            let max = LONGER
+                .iter()
+                .find(|(name, _, _)| *name == file)
+                .map_or(LINES_MAX, |(_, max, _)| *max);
             if lines > max {
-                writeln!(wrong, "{file}: {lines} lines, at most {max}: look for the second idea in it").expect("to a string");
+                writeln!(
+                    wrong,
+                    "{file}: {lines} lines, at most {max}: look for the second idea in it"
+                )
+                .expect("to a string");
             }
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+#[test]
+fn lines_fit_the_page() {
+    let mut wrong = String::new();
+    for folder in ["src", "tests", "benches"] {
+        for (file, text) in files(folder, "rs") {
+            for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line)) {
+                let text = line.trim_start();
+                let is_comment = text.starts_with("//");
+                let is_table = is_comment && text.trim_start_matches(['/', '!', ' ']).starts_with('|');
+                // A raw string has no way to go on in the next line.
+                let is_raw = text.contains("r#\"") || text.contains("r\"");
+                let max = if is_comment {
+                    PROSE_COLUMNS_MAX
+                } else {
+                    CODE_COLUMNS_MAX
+                };
+                if line.chars().count() > max && !is_table && !is_raw {
+                    writeln!(wrong, "{file}:{number}: over {max} columns").expect("to a string");
+                }
+            }
+        }
+    }
+    for (file, text) in pages() {
+        let mut is_code = false;
+        for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line)) {
+            is_code ^= line.starts_with("```");
+            let cannot_wrap = is_code || line.starts_with("    ") || line.starts_with('|');
+            if line.chars().count() > PROSE_COLUMNS_MAX && !cannot_wrap {
+                writeln!(wrong, "{file}:{number}: over {PROSE_COLUMNS_MAX} columns").expect("to a string");
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+/// All Markdown of the project, by path from the root.
+fn pages() -> BTreeMap<String, String> {
+    let mut pages = BTreeMap::new();
+    for folder in ["docs", "migrations", "schemas", "tests"] {
+        pages.extend(files(folder, "md"));
+    }
+    for entry in fs::read_dir(root()).expect("a readable root") {
+        let path = entry.expect("a readable directory entry").path();
+        if path.extension().is_some_and(|e| e == "md") {
+            let name = path.strip_prefix(root()).expect("below the root").display().to_string();
+            pages.insert(name, fs::read_to_string(&path).expect("UTF-8 text"));
+        }
+    }
+    pages
 }
 
 #[test]
@@ -195,7 +321,10 @@ fn rooms_open_with_what_they_are_for() {
 fn sql_stands_in_the_store_only() {
     for (file, text) in files("src", "rs") {
         if !file.starts_with("src/store/") {
-            assert!(!code(&text).contains("sqlx::"), "{file}: SQL belongs into src/store/{{sqlite,postgres}}");
+            assert!(
+                !code(&text).contains("sqlx::"),
+                "{file}: SQL belongs into src/store/{{sqlite,postgres}}"
+            );
         }
     }
 }
@@ -204,7 +333,10 @@ fn sql_stands_in_the_store_only() {
 fn outgoing_connections_are_opened_by_the_one_client() {
     for (file, text) in files("src", "rs") {
         let may = file.starts_with("src/provider/") || file.starts_with("src/sandbox/") || file.starts_with("src/cli/");
-        assert!(may || !code(&text).contains("reqwest::"), "{file}: outgoing connections go through provider::http");
+        assert!(
+            may || !code(&text).contains("reqwest::"),
+            "{file}: outgoing connections go through provider::http"
+        );
     }
 }
 
@@ -214,13 +346,22 @@ fn plaintext_is_exposed_in_few_places() {
     const MAY: &[(&str, &str)] = &[
         ("src/domain/secret.rs", "defines it"),
         ("src/vault/", "seals and opens"),
-        ("src/source/", "makes HMAC states from a secret, inside the vault's closure"),
-        ("src/provider/", "parses a credential and writes it on the line that sends"),
+        (
+            "src/source/",
+            "makes HMAC states from a secret, inside the vault's closure",
+        ),
+        (
+            "src/provider/",
+            "parses a credential and writes it on the line that sends",
+        ),
         ("src/action/http_post.rs", "signs on the line that sends"),
         ("src/oauth/", "seals the tokens that it got"),
         ("src/attempt/send.rs", "opens the frozen request, which holds no secret"),
         ("src/sandbox/", "the other side: it is the provider"),
-        ("src/admin/", "takes secrets in to seal them, and keys of its own tokens"),
+        (
+            "src/admin/",
+            "takes secrets in to seal them, and keys of its own tokens",
+        ),
         ("src/cli/", "hands keys and the demo's secrets in"),
         ("src/config/", "reads the environment"),
     ];
@@ -237,12 +378,25 @@ fn plaintext_is_exposed_in_few_places() {
 #[test]
 fn the_owners_crates_are_direct_dependencies_that_are_used() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
-    let direct = manifest.split("[dependencies]").nth(1).and_then(|rest| rest.split("\n[").next()).expect("a [dependencies] table");
-    let source = files("src", "rs").into_values().map(|text| code(&text)).collect::<String>();
+    let direct = manifest
+        .split("[dependencies]")
+        .nth(1)
+        .and_then(|rest| rest.split("\n[").next())
+        .expect("a [dependencies] table");
+    let source = files("src", "rs")
+        .into_values()
+        .map(|text| code(&text))
+        .collect::<String>();
     for name in OWNERS_CRATES {
         let dashed = name.replace('_', "-");
-        assert!(direct.lines().any(|line| line.starts_with(&format!("{dashed} ="))), "{dashed} is not a direct dependency");
-        assert!(source.contains(&format!("{name}::")), "{dashed} is a dependency that src does not use");
+        assert!(
+            direct.lines().any(|line| line.starts_with(&format!("{dashed} ="))),
+            "{dashed} is not a direct dependency"
+        );
+        assert!(
+            source.contains(&format!("{name}::")),
+            "{dashed} is a dependency that src does not use"
+        );
     }
 }
 
@@ -254,7 +408,10 @@ fn applied_migrations_do_not_change() {
         writeln!(now, "{} {file}", sha256(&text)).expect("to a string");
     }
     for line in known.lines() {
-        assert!(now.lines().any(|l| l == line), "an applied migration changed or went: {line}\nmake a new one instead");
+        assert!(
+            now.lines().any(|l| l == line),
+            "an applied migration changed or went: {line}\nmake a new one instead"
+        );
     }
     rewrite("migrations/HASHES", &now);
 }
@@ -262,13 +419,25 @@ fn applied_migrations_do_not_change() {
 #[test]
 fn settings_are_documented() {
     let mut doc = String::from(
-        "# Settings\n\nRead from the environment at the start. An unknown `HOOKSWITCH_…` name is an error; all faults are told at once.\n\
-         This page is made from the structs in `src/config` by `cargo test --test tidy settings`.\n\n| setting | kind | default | |\n|---|---|---|---|\n",
+        "# Settings\n\n\
+         Read from the environment at the start. An unknown `HOOKSWITCH_…` name is an error; all faults are\n\
+         told at once. This page is made from the structs in `src/config` by\n\
+         `cargo test --test tidy settings`.\n\n\
+         | setting | kind | default | |\n|---|---|---|---|\n",
     );
     let mut properties = serde_json::Map::new();
     for setting in hookswitch::config::Settings::all() {
-        let default = if setting.default.is_empty() { "–".to_owned() } else { format!("`{}`", setting.default) };
-        writeln!(doc, "| `{}` | {} | {default} | {} |", setting.name, setting.kind, setting.doc).expect("to a string");
+        let default = if setting.default.is_empty() {
+            "–".to_owned()
+        } else {
+            format!("`{}`", setting.default)
+        };
+        writeln!(
+            doc,
+            "| `{}` | {} | {default} | {} |",
+            setting.name, setting.kind, setting.doc
+        )
+        .expect("to a string");
         let kind = match setting.kind {
             "number" => serde_json::json!({ "type": "string", "pattern": "^[0-9_]+$" }),
             "seconds" => serde_json::json!({ "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?$" }),
@@ -294,7 +463,10 @@ fn settings_are_documented() {
         "properties": properties,
     });
     rewrite("docs/settings.md", &doc);
-    rewrite("schemas/config.json", &format!("{}\n", serde_json::to_string_pretty(&schema).expect("JSON")));
+    rewrite(
+        "schemas/config.json",
+        &format!("{}\n", serde_json::to_string_pretty(&schema).expect("JSON")),
+    );
 }
 
 /// Writes what a page should be, and fails when it was something else: run it once more and commit.
