@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use std::time::Duration;
 
 /// A request as it was rendered when it was planned. A row keeps it unchanged through every attempt
-/// (rule 4).
+/// (invariant 4).
 #[derive(Clone, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct FrozenRequest(pub Map<String, Value>);
@@ -57,14 +57,14 @@ pub struct Attempt<'a> {
     pub deadline: Duration,
     /// Where a provider can call back about this action, when this installation has a public URL.
     pub status_callback: Option<String>,
-    /// Posts that led to this event (rule 5).
+    /// Posts that led to this event (invariant 5).
     pub hops: u8,
     /// The value of `hookswitch-hops` for a post from this event: `<hops + 1>.<hex hmac>`. Made by
     /// `attempt`, which can reach the key.
     pub hops_header: Option<String>,
 }
 
-/// How an action of this kind settles an outcome that nobody knows (rule 2).
+/// How an action of this kind settles an outcome that nobody knows (invariant 2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OnUnknown {
     /// Send again with the same key: the other side absorbs it. For this long after the first try.
@@ -180,7 +180,7 @@ pub trait Action: Send + Sync + 'static {
     async fn send(&self, providers: &Providers, attempt: &Attempt<'_>) -> (Outcome, Detail);
 
     /// Asks the provider what it has that could be this action, created since the attempt began.
-    /// The caller drops what other actions hold and decides (rule 2).
+    /// The caller drops what other actions hold and decides (invariant 2).
     async fn look_up(&self, providers: &Providers, attempt: &Attempt<'_>) -> (LookUp, Detail);
 }
 

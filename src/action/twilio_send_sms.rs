@@ -4,7 +4,7 @@
 //! `messaging_service_sid`; without either the credential's number sends.
 //!
 //! **Invariant:** Twilio knows no idempotency key, so what may have gone out is looked up in the
-//! account's list before any second send (rule 2).
+//! account's list before any second send (invariant 2).
 
 use super::*;
 use crate::provider::{
@@ -20,7 +20,7 @@ const BODY_CHARACTERS_MAX: usize = 1600;
 /// failed connections, all within its 15 s. Neither sent nor signed.
 const CALLBACK_OVERRIDES: &str = "#rc=5&rp=5xx,ct,rt";
 /// How far Twilio's clock may be behind ours: messages are matched from this long before the first
-/// try. Rule 16 takes an instance out of service at this offset. What is matched too early is
+/// try. Invariant 16 takes an instance out of service at this offset. What is matched too early is
 /// another action's by its id, or makes the outcome ambiguous; what is missed would be sent twice.
 const CLOCK_ALLOWANCE: Duration = Duration::from_mins(1);
 /// Stands before the bodies that trial accounts send. Seen in public answers; not in the API

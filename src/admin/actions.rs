@@ -117,8 +117,8 @@ impl From<StoredAttempt> for AttemptView {
 pub struct ActionDetail {
     #[serde(flatten)]
     action: ActionView,
-    /// The request as it was rendered when it was planned (rule 4); `null` where it could not be
-    /// rendered.
+    /// The request as it was rendered when it was planned (invariant 4); `null` where it could not
+    /// be rendered.
     request: Option<Value>,
     attempts_made: Vec<AttemptView>,
 }
@@ -170,8 +170,8 @@ async fn detail(state: &AdminState, member: &Member, id: ActionId) -> Answer<Jso
     }))
 }
 
-/// Tries again what stopped; an unknown outcome keeps its key and is looked up first (rule 4). It
-/// may start as long as its rule says, from now.
+/// Tries again what stopped; an unknown outcome keeps its key and is looked up first (invariant 4).
+/// It may start as long as its rule says, from now.
 pub async fn retry(
     State(state): Admin,
     Editor(member): Editor,
@@ -222,7 +222,7 @@ enum ResolvedAs {
     Resend,
 }
 
-/// A person says what happened to an action whose outcome nobody knows (rule 2).
+/// A person says what happened to an action whose outcome nobody knows (invariant 2).
 pub async fn resolve(
     State(state): Admin,
     Editor(member): Editor,

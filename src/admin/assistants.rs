@@ -1,5 +1,5 @@
 //! `/api/assistants`: which of Vapi's assistants lead to this organisation. Each is proven by the
-//! organisation's own key before it routes (rule 18).
+//! organisation's own key before it routes (invariant 18).
 
 use super::{
     Admin,

@@ -1,5 +1,5 @@
 //! `/api/events`: what was received, with bodies opened for their organisation and secrets in known
-//! places masked (rule 19).
+//! places masked (invariant 19).
 
 use super::{
     Admin,

@@ -1,5 +1,5 @@
 //! `/api/phone-numbers`: which numbers lead to this organisation, each proven by its own credential
-//! before it routes (rule 18).
+//! before it routes (invariant 18).
 
 use super::{
     Admin,

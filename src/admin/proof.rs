@@ -1,4 +1,4 @@
-//! What proving a claim at the provider can come to (rule 18).
+//! What proving a claim at the provider can come to (invariant 18).
 
 use super::problem::{Code, Problem};
 use crate::provider::CallError;

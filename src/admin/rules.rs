@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 
 /// Rules of one organisation, enabled or not.
 const RULES_MAX: usize = 1_000;
-/// Enabled rules that can apply to one event (rule 22).
+/// Enabled rules that can apply to one event (invariant 22).
 const RULES_PER_TYPE_MAX: usize = 50;
 
 #[derive(Serialize)]

@@ -154,7 +154,8 @@ impl Credentials {
         self.cache.gather_gauges();
     }
 
-    /// Past the cache, for an error of authentication under a version that may be old (rule 6).
+    /// Past the cache, for an error of authentication under a version that may be old (invariant
+    /// 6).
     pub async fn reload(&self, org: OrgId, provider: Provider, name: &str) -> Result<Arc<Loaded>, NoCredential> {
         self.cache.remove(&(org, provider, name.into()));
         self.get(org, provider, name).await

@@ -120,7 +120,7 @@ impl Policy {
         }
     }
 
-    /// The record of a look-up. `seen` has only what no other action holds (rule 2).
+    /// The record of a look-up. `seen` has only what no other action holds (invariant 2).
     pub(super) fn looked_up(&self, ended: &Ended<'_>, seen: LookUp, detail: Detail) -> Record {
         let Ended { claim, now, random, .. } = *ended;
         let stays = |cause, due_at, label| Record {
@@ -179,7 +179,7 @@ impl Policy {
         }
     }
 
-    /// An unknown outcome whose way to be settled is over: a person decides (rule 4).
+    /// An unknown outcome whose way to be settled is over: a person decides (invariant 4).
     pub(super) fn for_a_person(&self, ended: &Ended<'_>, why: &str) -> Record {
         let detail = Detail {
             text: why.into(),

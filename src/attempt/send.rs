@@ -211,7 +211,7 @@ impl Engine {
         let record = match self.exchange(leased, action, on_unknown, &request, &loaded).await {
             Ok(record) => record,
             // Refused. Under a version that was cached a newer one may stand, or a token can be had
-            // anew: that decides (rule 6).
+            // anew: that decides (invariant 6).
             Err(refused) => match self.renewed(claim, &loaded).await {
                 Ok(newer) if newer.version > loaded.version => {
                     match self.exchange(leased, action, on_unknown, &request, &newer).await {
@@ -346,7 +346,7 @@ impl Engine {
         Ok(policy.sent(&self.ended(claim, on_unknown, Some(loaded.version)), outcome, detail))
     }
 
-    /// How many posts of ours led to this one, signed so that nobody else can count (rule 5).
+    /// How many posts of ours led to this one, signed so that nobody else can count (invariant 5).
     fn hops_header(&self, hops: u8) -> String {
         let hops = hops.saturating_add(1);
         format!(
@@ -357,7 +357,7 @@ impl Engine {
         )
     }
 
-    /// Drops what other actions hold (rule 2).
+    /// Drops what other actions hold (invariant 2).
     async fn without_others(&self, claim: &Claim, seen: LookUp) -> LookUp {
         let LookUp::Matches(matches) = seen else { return seen };
         let mut free = Vec::with_capacity(matches.len());
@@ -376,7 +376,7 @@ impl Engine {
     }
 
     /// The refusal counts only if the version that was refused still stands: else the action goes
-    /// on at once with the newer one (rule 6).
+    /// on at once with the newer one (invariant 6).
     async fn refused(&self, claim: &Claim, on_unknown: OnUnknown, loaded: &Loaded, detail: Detail) -> Record {
         let ended = self.ended(claim, on_unknown, Some(loaded.version));
         let health = CredentialHealth {

@@ -103,7 +103,7 @@ fn every_outcome_of_a_send_has_its_state() {
         (LIST, false, 0, retry(), Waiting, Cause::ProviderUnavailable, true),
         (LIST, false, 2, retry(), Dead, Cause::AttemptsUsedUp, true),
         (LIST, false, 0, unknown(), Unknown, Cause::NoAnswer, true),
-        // What may have gone out is looked up, however many tries it had (rule 2).
+        // What may have gone out is looked up, however many tries it had (invariant 2).
         (LIST, false, 2, unknown(), Unknown, Cause::NoAnswer, true),
         (LIST, false, 0, park(), Parked, Cause::CredentialRefused, false),
         (

@@ -346,7 +346,7 @@ fn operations(
             move || {
                 let offset = Duration::from_micros(routes.clock_offset_micros().unsigned_abs());
                 async move {
-                    // Rule 16: beyond a minute "too old" might be our own mistake.
+                    // Invariant 16: beyond a minute "too old" might be our own mistake.
                     if offset > Duration::from_mins(1) {
                         Finding::failed("our clock and the database's differ by more than a minute")
                     } else if offset > Duration::from_secs(5) {

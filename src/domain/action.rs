@@ -79,7 +79,8 @@ impl ActionKind {
         }
     }
 
-    /// How long after its event an action may still start, where the rule does not say (rule 5).
+    /// How long after its event an action may still start, where the rule does not say (invariant
+    /// 5).
     #[must_use]
     pub const fn expires_after_default(self) -> Duration {
         match self {
@@ -148,7 +149,7 @@ closed_text_enum!(
         LookUpForbidden = "look_up_forbidden",
         Interrupted = "interrupted",
         HopLimit = "hop_limit",
-        /// The organisation's actions of that day were used up when it was planned (rule 5).
+        /// The organisation's actions of that day were used up when it was planned (invariant 5).
         DayBudget = "day_budget",
         Other = "other",
     }

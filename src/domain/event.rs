@@ -119,8 +119,8 @@ impl fmt::Display for EventType {
 pub struct Subject(pub Box<str>);
 
 /// Knows a redelivery and tells two events of one call apart: 16 bytes of SHA-256 over the parts
-/// that rule 8 names. The store adds the owner (organisation, source, endpoint): a key alone says
-/// nothing.
+/// that invariant 8 names. The store adds the owner (organisation, source, endpoint): a key alone
+/// says nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DedupeKey(pub [u8; 16]);
 
@@ -162,7 +162,7 @@ pub struct Envelope {
     pub path: Box<str>,
     pub query: Box<str>,
     pub headers: Vec<IngressHeader>,
-    /// Posts of our own that led here, from the signed hop header (rule 5).
+    /// Posts of our own that led here, from the signed hop header (invariant 5).
     pub hops: u8,
     /// The provider's bytes, untouched.
     pub body: Bytes,

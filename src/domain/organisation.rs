@@ -21,7 +21,7 @@ pub struct Endpoint {
     pub source: Source,
     pub name: String,
     pub is_active: bool,
-    /// Kinds that are verified, answered 200, counted, and not stored (rule 22).
+    /// Kinds that are verified, answered 200, counted, and not stored (invariant 22).
     pub ignored_types: Vec<String>,
     pub version: i64,
     pub created_at: Timestamp,
@@ -41,7 +41,7 @@ closed_text_enum!(
 );
 
 closed_text_enum!(
-    /// Whether a route counts (rule 18).
+    /// Whether a route counts (invariant 18).
     RouteState: "route state" {
         Pending = "pending",
         /// Proven: it routes.

@@ -108,7 +108,7 @@ pub struct Providers {
 
 impl Providers {
     /// `public_host` is this installation's own `host` or `host:port`, which `http.post` refuses
-    /// (rule 5).
+    /// (invariant 5).
     ///
     /// # Errors
     /// All settings that cannot be used.

@@ -1,4 +1,4 @@
-//! Vapi's REST API: what proves an assistant or a number (rule 18), and that a key works.
+//! Vapi's REST API: what proves an assistant or a number (invariant 18), and that a key works.
 //!
 //! **Invariant:** a phone number's answer carries other providers' secrets (`twilioAuthToken`):
 //! only named fields are read, and the body is zeroed.

@@ -97,11 +97,11 @@ pub enum PublishError {
     /// No room now; nothing was stored. Receiver: 503 with Retry-After.
     #[error("the queue holds {bytes} of {bytes_max} bytes and takes no more")]
     Full { bytes: u64, bytes_max: u64 },
-    /// This organisation holds more than its share of a queue that is over half full (rule 22).
-    /// Receiver: 503 with Retry-After.
+    /// This organisation holds more than its share of a queue that is over half full (invariant
+    /// 22). Receiver: 503 with Retry-After.
     #[error("organisation {org} holds {bytes} bytes of a queue that is over half full")]
     OverShare { org: OrgId, bytes: u64 },
-    /// The disk is nearly full (rule 13). Receiver: 503 with Retry-After.
+    /// The disk is nearly full (invariant 13). Receiver: 503 with Retry-After.
     #[error("the queue's disk has {free_bytes} bytes free and intake stops below {free_bytes_min}")]
     DiskNearlyFull { free_bytes: u64, free_bytes_min: u64 },
     /// A write or an fsync failed. Final: this process publishes nothing any more, and ends.

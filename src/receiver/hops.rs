@@ -1,4 +1,4 @@
-//! How many posts of our own led to a request: `hookswitch-hops: <n>.<hex hmac>` (rule 5).
+//! How many posts of our own led to a request: `hookswitch-hops: <n>.<hex hmac>` (invariant 5).
 
 use crate::{domain::OrgId, vault::Vault};
 use http::HeaderMap;

@@ -337,8 +337,8 @@ impl Inner {
         }
     }
 
-    /// What would be 401 is 503 while it might be our own mistake: stale routes (rule 9), or a
-    /// clock that is off (rule 16).
+    /// What would be 401 is 503 while it might be our own mistake: stale routes (invariant 9), or a
+    /// clock that is off (invariant 16).
     fn or_unavailable(&self, cause: Cause) -> Cause {
         let is_unsure = match cause {
             Cause::BadSignature | Cause::UnknownRoute | Cause::ConflictingRoute => {

@@ -1,5 +1,5 @@
 //! Callers whose ids lead nowhere: a bucket of tokens for each address, bounded in number. Nobody
-//! whose ids match a route ever meets it (rule 21).
+//! whose ids match a route ever meets it (invariant 21).
 
 use crate::listener::{Networks, Peer, network_of};
 use http::HeaderMap;

@@ -1,5 +1,5 @@
 //! Whose webhook it is: ids choose which secrets to try, and the owner of the one that verifies is
-//! the organisation (rule 17).
+//! the organisation (invariant 17).
 
 use super::{answer::Cause, limits::Place};
 use crate::{
@@ -87,8 +87,8 @@ impl Verifier {
     }
 
     /// Memory only, unless nobody vouches: then one shared look whether the snapshot has moved on,
-    /// and a second try where it has (rule 9). `stranger` is asked once when the ids lead nowhere,
-    /// and says whether the caller may go on.
+    /// and a second try where it has (invariant 9). `stranger` is asked once when the ids lead
+    /// nowhere, and says whether the caller may go on.
     pub(super) async fn verify(
         &self,
         place: Place,

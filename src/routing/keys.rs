@@ -3,7 +3,7 @@
 //! An id is kept as 128 bits of a hash under keys that are random for each process, so nobody can
 //! make two ids meet. Should two meet all the same, nothing is let in: a route only chooses whose
 //! secrets are tried, and the organisation of an event is the owner of the secret that verified it
-//! (rule 17).
+//! (invariant 17).
 
 use crate::{
     domain::{RouteKey, RouteKind},
@@ -167,7 +167,7 @@ impl Keys {
             + table(&claims.accounts)
     }
 
-    /// An account alone routes only while one organisation claims it (rule 18).
+    /// An account alone routes only while one organisation claims it (invariant 18).
     fn settle_account(&self, claims: &mut Claims, key: Hashed) {
         let mut shard = write(self.shard(key));
         match claims.accounts.get(&key).map(Vec::as_slice) {

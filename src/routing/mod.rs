@@ -162,7 +162,7 @@ impl RouteTable {
         lock(&self.current).at.elapsed()
     }
 
-    /// The database's clock less ours at the last look, in microseconds (rule 16).
+    /// The database's clock less ours at the last look, in microseconds (invariant 16).
     #[must_use]
     pub fn clock_offset_micros(&self) -> i64 {
         self.clock_offset_micros.load(Ordering::Relaxed)

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 /// How often the version is polled; the signal is a hint only.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Between two looks that refused requests asked for (rule 9: at most 10 a second).
+/// Between two looks that refused requests asked for (invariant 9: at most 10 a second).
 const ASKED_SPACING: Duration = Duration::from_millis(100);
 /// Between two looks that signals asked for, so that a thousand changes in a row are not a thousand
 /// loads.
@@ -38,8 +38,8 @@ pub(super) struct Looks {
 
 impl RouteTable {
     /// One shared look at the version for everybody who asks at the same time, at most 10 a second;
-    /// loads changes where there are any (rule 9). `true` when the snapshot is current afterwards:
-    /// the look began after the question. Takes 2 s at most. Cancel-safe.
+    /// loads changes where there are any (invariant 9). `true` when the snapshot is current
+    /// afterwards: the look began after the question. Takes 2 s at most. Cancel-safe.
     pub async fn look_again(&self) -> bool {
         let asked = self.looks_begun.load(Ordering::SeqCst);
         let look = async {

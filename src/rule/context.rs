@@ -46,7 +46,7 @@ impl<'a> From<&'a Envelope> for Sample<'a> {
 }
 
 /// The context, made once an event and shared by all of its rules. Known places of secrets are
-/// masked (rule 19).
+/// masked (invariant 19).
 #[derive(Clone, Debug)]
 pub struct Context(Template);
 

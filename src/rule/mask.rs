@@ -1,4 +1,4 @@
-//! Known places of secrets in payloads (rule 19): one list for templates, API and screens.
+//! Known places of secrets in payloads (invariant 19): one list for templates, API and screens.
 
 use crate::domain::Source;
 use serde_json::Value;

@@ -53,7 +53,7 @@ pub const RENDERED_BYTES_MAX: usize = 256 << 10;
 /// Bounds of `expires_after_seconds`: a minute, and 30 days.
 pub const EXPIRES_AFTER_SECONDS: std::ops::RangeInclusive<u32> = 60..=30 * 24 * 3600;
 
-/// The work that one event may cost over all rules of its organisation (rule 22), in template
+/// The work that one event may cost over all rules of its organisation (invariant 22), in template
 /// instructions: the engine also charges for the bytes that it makes.
 #[derive(Debug)]
 pub struct Budget {

@@ -152,14 +152,14 @@ impl Plan {
         }
     }
 
-    /// Whether the signature vouches for the body: a platform secret must (rule 19).
+    /// Whether the signature vouches for the body: a platform secret must (invariant 19).
     #[must_use]
     pub const fn signs_body(&self) -> bool {
         !matches!(self, Self::Vapi(VapiPlan::Bearer(_)))
     }
 
     /// Whether the signature vouches for the time: without, dedupe keys have to outlive every
-    /// replay (rule 14).
+    /// replay (invariant 14).
     #[must_use]
     pub fn signs_time(&self) -> bool {
         matches!(self, Self::Vapi(VapiPlan::Hmac(plan)) if plan.signs_time())

@@ -14,7 +14,8 @@ pub struct StoredCredential {
     pub is_active: bool,
     /// `None` once erased.
     pub sealed: Option<SealedBytes>,
-    /// Counts up with each save. Attempts record it; "failing" is compare-and-swap on it (rule 6).
+    /// Counts up with each save. Attempts record it; "failing" is compare-and-swap on it (invariant
+    /// 6).
     pub version: i64,
     pub health: CredentialHealth,
     pub account_id: Option<String>,
@@ -78,7 +79,7 @@ pub trait Credentials: Send + Sync + 'static {
 
     /// Inserts or replaces: keeps the id, the time of creation and of the last good use, counts the
     /// version up, clears failures, and makes actions of this credential due that were parked under
-    /// an older version or none (rule 6), in one transaction. `Conflict` above
+    /// an older version or none (invariant 6), in one transaction. `Conflict` above
     /// [`CREDENTIALS_PER_ORG_MAX`] rows.
     async fn save_credential(&self, new: NewCredential, audit: AuditEntry) -> Result<StoredCredential, StoreError>;
 

@@ -16,7 +16,7 @@ pub struct PlannedEvent {
     /// The body, sealed for the organisation.
     pub body: SealedBytes,
     pub actions: Vec<PlannedAction>,
-    /// `0` for the first time; counts up for replays, which pass dedupe by it (rule 4).
+    /// `0` for the first time; counts up for replays, which pass dedupe by it (invariant 4).
     pub series: u32,
 }
 
@@ -86,7 +86,7 @@ pub struct Claim {
     pub hops: u8,
 }
 
-/// What one organisation may have claimed in this round (rule 22).
+/// What one organisation may have claimed in this round (invariant 22).
 #[derive(Clone, Debug)]
 pub struct ClaimLimits {
     /// Actions in all.
@@ -138,7 +138,7 @@ pub enum Recorded {
     Done,
     /// The fence has moved on: the lease ended and someone else owns the row. Nothing was changed.
     Superseded,
-    /// `provider_ref` belongs to another action (rule 2): the row is `unknown` with cause
+    /// `provider_ref` belongs to another action (invariant 2): the row is `unknown` with cause
     /// `ambiguous`.
     RefTaken,
 }
@@ -155,7 +155,7 @@ pub enum Levered {
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
     /// Marks dedupe keys and inserts events, actions and turns in one transaction; keys are sorted
-    /// first (rule 15). One answer an event, in order. An error of data in one event fails the
+    /// first (invariant 15). One answer an event, in order. An error of data in one event fails the
     /// whole batch: the caller bisects it.
     async fn plan(&self, events: Arc<[PlannedEvent]>) -> Result<Vec<Planned>, StoreError>;
 
@@ -173,15 +173,15 @@ pub trait Ledger: Send + Sync + 'static {
     /// answer a record, in order.
     async fn record(&self, records: Vec<Record>) -> Result<Vec<Recorded>, StoreError>;
 
-    /// `running` whose lease ended becomes `unknown`, due `settle` after the lease's end (rule 1).
-    /// How many.
+    /// `running` whose lease ended becomes `unknown`, due `settle` after the lease's end (invariant
+    /// 1). How many.
     async fn expire_leases(&self, now: Timestamp, settle: Duration, count_max: u32) -> Result<u64, StoreError>;
 
     /// At a start, where the store is not shared: no other process can hold a lease, so `running`
     /// rows of the process that died become `unknown` at once, due after `settle`.
     async fn abandon_leases(&self, now: Timestamp, settle: Duration) -> Result<u64, StoreError>;
 
-    /// A provider called back about an action (rule 2): settles it as succeeded under its id,
+    /// A provider called back about an action (invariant 2): settles it as succeeded under its id,
     /// whatever non-final state it is in. Not from a final state, and not where another action
     /// holds the id.
     async fn settle(
@@ -205,7 +205,7 @@ pub trait Ledger: Send + Sync + 'static {
     ) -> Result<bool, StoreError>;
 
     /// A person tries again: `dead`, `parked`, `suppressed`, `cancelled`, `waiting` become
-    /// `pending` with fresh tries; `unknown` is looked up now (rule 4). Not where there is no
+    /// `pending` with fresh tries; `unknown` is looked up now (invariant 4). Not where there is no
     /// request, because a template failed.
     async fn retry(
         &self,

@@ -102,7 +102,7 @@ pub enum StoreError {
     /// A row cannot be what it claims to be.
     #[error("table {table}, column {column}: a stored value is not valid")]
     Corrupt { table: &'static str, column: &'static str },
-    /// The statement failed on its data; doing it again fails again (rule 15).
+    /// The statement failed on its data; doing it again fails again (invariant 15).
     #[error("the database refused to {doing}: {reason}")]
     Data { doing: &'static str, reason: Arc<str> },
 }

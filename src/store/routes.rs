@@ -1,10 +1,10 @@
-//! Claims to external ids: assistants and phone numbers (rule 18).
+//! Claims to external ids: assistants and phone numbers (invariant 18).
 
 use super::{StoreError, audit::AuditEntry};
 use crate::domain::{OrgId, RouteState, Timestamp};
 use async_trait::async_trait;
 
-/// Why a claim is believed (rule 18).
+/// Why a claim is believed (invariant 18).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// The organisation's own credential reads it at the provider.

@@ -14,7 +14,7 @@ pub struct RuleChanges {
     /// Changed rules that cannot be read: they cost their own organisation, not the others.
     pub unreadable: Vec<UnreadableRule>,
     /// All organisations known at `version` that were changed above the one asked for, and whether
-    /// they are active. An event of an organisation that is in no snapshot waits (rule 7).
+    /// they are active. An event of an organisation that is in no snapshot waits (invariant 7).
     pub organisations: Vec<(OrgId, bool)>,
 }
 
@@ -48,8 +48,8 @@ pub trait Rules: Send + Sync + 'static {
     ) -> Result<Option<i64>, StoreError>;
     /// `false` when there is none.
     async fn delete_rule(&self, org: OrgId, id: RuleId, audit: AuditEntry) -> Result<bool, StoreError>;
-    /// Rules of an organisation, enabled or not, so that the limit (rule 22) still holds when all
-    /// are switched on.
+    /// Rules of an organisation, enabled or not, so that the limit (invariant 22) still holds when
+    /// all are switched on.
     async fn count_rules(&self, org: OrgId) -> Result<u32, StoreError>;
     /// Changes above `version`; `0` asks for all. One read transaction.
     async fn load_rule_changes(&self, version: i64) -> Result<RuleChanges, StoreError>;

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 pub struct SnapshotChanges {
     /// The version that these rows are current for.
     pub version: i64,
-    /// The database's clock when it was read, in its own time (rule 16).
+    /// The database's clock when it was read, in its own time (invariant 16).
     pub database_now: Timestamp,
     pub organisations: Vec<OrganisationRow>,
     pub data_keys: Vec<DataKeyRow>,
@@ -62,9 +62,9 @@ pub struct RouteRow {
 pub trait Snapshots: Send + Sync + 'static {
     /// Everything that changed after `version`; `0` asks for all (then only live rows). One read
     /// transaction, so that it is consistent. A `TwilioAccount` row is the claim of a connected
-    /// Twilio credential whose account was verified at the provider (rule 18): the reader routes by
-    /// it only while one organisation claims the account, and it can, because each claim comes with
-    /// its slot. The store alone could not tell from changed rows that the second of two claimants
-    /// has gone to another account.
+    /// Twilio credential whose account was verified at the provider (invariant 18): the reader
+    /// routes by it only while one organisation claims the account, and it can, because each claim
+    /// comes with its slot. The store alone could not tell from changed rows that the second of two
+    /// claimants has gone to another account.
     async fn load_changes(&self, version: i64) -> Result<SnapshotChanges, StoreError>;
 }

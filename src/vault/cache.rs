@@ -177,8 +177,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
     }
 
     /// Puts a value, unless one is there that `replaces` does not want replaced:
-    /// `|old| old.version < new_version` keeps the newer (rule 6). A load that is under way is not
-    /// kept after it. `false` when the value was not taken.
+    /// `|old| old.version < new_version` keeps the newer (invariant 6). A load that is under way is
+    /// not kept after it. `false` when the value was not taken.
     pub fn put_if(&self, key: &K, value: V, replaces: impl FnOnce(&V) -> bool) -> bool {
         let mut shard = self.shard(key);
         if self.find(&mut shard, key).is_some_and(|old| !replaces(&old)) {

@@ -188,7 +188,7 @@ impl Vault {
     }
 
     /// Like [`Vault::open`] with wrapped data keys that the caller holds: no I/O, so that ingress
-    /// goes on while the database is away (rule 9).
+    /// goes on while the database is away (invariant 9).
     ///
     /// # Errors
     /// As [`Vault::open`].

@@ -32,8 +32,8 @@ impl Said {
     pub fn by(outcome: &str, cause: Cause) -> Self {
         match outcome {
             "succeeded" | "absent" | "proved_absent" | "suppressed" | "dead" | "ambiguous" => Self::Well,
-            // An authentication error is not an outage (rule 6); a rate limit says when to come
-            // back.
+            // An authentication error is not an outage (invariant 6); a rate limit says when to
+            // come back.
             "retry" | "unknown" | "failed"
                 if matches!(
                     cause,

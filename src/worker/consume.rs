@@ -20,7 +20,8 @@ pub(super) struct Consumer {
     planner: Planner,
     wake: Arc<Notify>,
     book: RuleBook,
-    /// Deliveries of organisations that the book does not know: they wait for a newer one (rule 7).
+    /// Deliveries of organisations that the book does not know: they wait for a newer one
+    /// (invariant 7).
     held: Vec<Delivery>,
     held_at_version: i64,
 }
@@ -98,7 +99,7 @@ impl Consumer {
         let begun = Instant::now();
         let mut pause = Pause::default();
         // The version is read after the batch was fetched: only then can "no rule wants it" be
-        // believed (rule 7).
+        // believed (invariant 7).
         while let Err(error) = self.book.refresh(&*self.worker.store).await {
             warn!(%error, "The rules cannot be read: {} events wait", batch.len());
             catalogue::CONSUMER_IDLE_WITH_BACKLOG_SECONDS.set(begun.elapsed().as_secs_f64(), &[]);

@@ -30,7 +30,7 @@ use tracing::{error, info, warn};
 
 /// Longest sleep without a look at the turns: signals are hints, this is the truth.
 const POLL: Duration = Duration::from_secs(1);
-/// Between two looks for leases that ended, and how many are ended at once (rule 15).
+/// Between two looks for leases that ended, and how many are ended at once (invariant 15).
 const LEASES_EVERY: Duration = Duration::from_secs(1);
 const LEASES_MAX: u32 = 1_000;
 /// Records in one command.

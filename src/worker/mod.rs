@@ -1,8 +1,8 @@
 //! Events become actions, and actions happen: consume, plan by rules, ack; claim, attempt, record.
 //!
 //! `lifecycle` runs it. **Invariant:** a delivery is acked only after its plan is committed, or
-//! after it was found unwanted by rules that were current when it was fetched (rule 7); an action
-//! is begun only under a claim.
+//! after it was found unwanted by rules that were current when it was fetched (invariant 7); an
+//! action is begun only under a claim.
 
 mod breaker;
 mod consume;

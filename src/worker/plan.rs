@@ -252,7 +252,7 @@ impl Planner {
                     // Not away: the caller comes again at once to bury it.
                     return Box::pin(self.commit_after(prepared, done, held, batches)).await;
                 }
-                // One of them is to blame: the halves find it (rule 15).
+                // One of them is to blame: the halves find it (invariant 15).
                 Err(error) => {
                     debug!(%error, "A batch of {} events is bisected", events.len());
                     let mut halves: Vec<(DeliveryTag, PlannedEvent)> =
@@ -458,7 +458,7 @@ fn dead(envelope: &Envelope, org: Option<OrgId>, reason: &str) -> DeadEvent {
 }
 
 /// A Twilio status callback of a send of ours: our id is in the URL that we gave with it, under
-/// Twilio's signature (rule 2).
+/// Twilio's signature (invariant 2).
 fn callback(envelope: &Envelope) -> Option<(ActionId, String)> {
     if envelope.source != Source::Twilio || envelope.event_type.kind() != "message-status" {
         return None;

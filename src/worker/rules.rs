@@ -15,7 +15,7 @@ use std::{
 };
 use tracing::error;
 
-/// Rules of one organisation that one event may meet (rule 22).
+/// Rules of one organisation that one event may meet (invariant 22).
 pub(super) const RULES_PER_TYPE_MAX: usize = 50;
 
 pub(super) struct ActiveRule {
@@ -39,7 +39,7 @@ pub(super) struct OrgRules {
     /// In the order of their ids. Shared with plans that run.
     pub rules: Vec<Arc<ActiveRule>>,
     /// Rules that cannot be read. What they would have wanted is unknown, so nothing of this
-    /// organisation is unwanted while there is one (rule 7).
+    /// organisation is unwanted while there is one (invariant 7).
     unreadable: BTreeSet<Box<[u8]>>,
 }
 

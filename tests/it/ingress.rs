@@ -131,7 +131,8 @@ async fn what_nobody_vouches_for_gets_one_answer_and_is_kept_with_its_cause() {
             "unknown_route",
             None,
         ),
-        // A signs what names B: A vouches for it, and it is neither A's nor B's event (rule 17).
+        // A signs what names B: A vouches for it, and it is neither A's nor B's event (invariant
+        // 17).
         (
             plain(&a.sign(path, conflicting.as_bytes(), NOW), &conflicting),
             "conflicting_route",

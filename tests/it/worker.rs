@@ -479,7 +479,7 @@ async fn one_event_delivered_again_and_again_sends_one_sms_and_a_failing_rule_co
     rig.stop().await;
 }
 
-/// Rule 7: what a rule that cannot be read would have wanted is unknown, so nothing of its
+/// Invariant 7: what a rule that cannot be read would have wanted is unknown, so nothing of its
 /// organisation is unwanted, and nothing of another's waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rule_that_cannot_be_read_costs_its_own_organisation_until_it_is_saved_again() {
@@ -555,7 +555,7 @@ async fn a_rule_that_cannot_be_read_costs_its_own_organisation_until_it_is_saved
     rig.stop().await;
 }
 
-/// Rule 2, B23: taken and not answered: found by a look-up, never sent again.
+/// Invariant 2, B23: taken and not answered: found by a look-up, never sent again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_taken_without_an_answer_is_looked_up_and_not_sent_again() {
     let mut rig = Rig::new().await;
@@ -592,7 +592,7 @@ async fn what_never_arrived_is_proved_absent_by_two_look_ups_and_sent_again() {
     rig.stop().await;
 }
 
-/// Rule 6, B25: parked after one call, and a newer version resumes it without a used-up try.
+/// Invariant 6, B25: parked after one call, and a newer version resumes it without a used-up try.
 /// Without a credential: parked, whatever the environment holds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_or_refused_credential_parks_and_a_newer_one_resumes() {
@@ -629,7 +629,7 @@ async fn a_missing_or_refused_credential_parks_and_a_newer_one_resumes() {
     rig.stop().await;
 }
 
-/// Rule 7: an organisation that is not known is waited for, and nobody waits behind it.
+/// Invariant 7: an organisation that is not known is waited for, and nobody waits behind it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_of_an_unknown_organisation_waits_and_stands_in_nobodys_way() {
     let mut rig = Rig::new().await;

@@ -510,7 +510,7 @@ pub async fn verify(
     let was_failing = matches!(row.health.state.as_str(), "failing" | "needs_reconnecting");
     match Good::of(verified, now) {
         // What was parked waits for a newer version: the same secret under the next one lets it go
-        // on (rule 6).
+        // on (invariant 6).
         Ok(good) if was_failing && row.sealed.is_some() => resume(&state, &member, row, good).await?,
         Ok(good) => {
             let health = CredentialHealth {

@@ -3,7 +3,7 @@
 //! It has two faces. The *trusted* one calls the providers' base URLs: settings, so that the
 //! operator vouches for them, loopback included (`dev` points them at the sandbox). The *guarded*
 //! one calls what organisations type: [`guard`] decides which URLs and which resolved addresses.
-//! The exemption of loopback never reaches it (rule 23).
+//! The exemption of loopback never reaches it (invariant 23).
 //!
 //! **Invariant:** an error says whether anything was sent. [`CallError::NotSent`] only for what
 //! failed before the request had a connection; whatever fails later is [`CallError::NoAnswer`],

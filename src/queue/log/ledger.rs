@@ -55,7 +55,7 @@ impl Ledger {
         self.timeline.front().map(|(_, received_at)| *received_at)
     }
 
-    /// Whether there is room for a record of this organisation (rule 22).
+    /// Whether there is room for a record of this organisation (invariant 22).
     pub fn admit(&self, org: OrgId, record_bytes: u64, bytes_max: u64) -> Result<(), PublishError> {
         if self.held() + record_bytes > bytes_max {
             return Err(PublishError::Full {

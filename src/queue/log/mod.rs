@@ -2,7 +2,7 @@
 //!
 //! `queue::connect` and the spool enter. **Invariant:** one appender writes, one group at a time,
 //! and nobody is told of an event, neither its publisher nor the consumer, before the fsync of its
-//! group returned well. Rule 24; why so: `docs/decisions/0001-embedded-queue.md`.
+//! group returned well. Invariant 24; why so: `docs/decisions/0001-embedded-queue.md`.
 
 mod append;
 mod deliver;
@@ -55,7 +55,7 @@ pub struct LogSettings {
     pub segment_bytes: u64,
     /// Bytes of one event with its attributes, at most.
     pub event_bytes_max: usize,
-    /// Intake stops below this much free disk (rule 13). `None`: 512 MiB or 5% of the disk,
+    /// Intake stops below this much free disk (invariant 13). `None`: 512 MiB or 5% of the disk,
     /// whichever is more.
     pub disk_free_bytes_min: Option<u64>,
 }
@@ -266,8 +266,8 @@ fn open(disk: Arc<dyn Disk>, directory: &Path, mut settings: LogSettings) -> Res
     })
 }
 
-/// One process a directory (rule 15). The system lets go of the lock when the process ends, however
-/// it does.
+/// One process a directory (invariant 15). The system lets go of the lock when the process ends,
+/// however it does.
 fn take_lock(directory: &Path) -> Result<File, ConnectError> {
     let path = directory.join("lock");
     let file = File::options()

@@ -1,7 +1,7 @@
 //! Twilio: `X-Twilio-Signature` in all its forms, and its webhooks.
 //!
 //! Nothing in Twilio's schemes signs a time: a signed request can be replayed for ever, and the
-//! dedupe key is the only guard (rule 14).
+//! dedupe key is the only guard (invariant 14).
 
 mod form;
 mod read;

@@ -1,6 +1,6 @@
 //! What a Twilio webhook says about itself.
 //!
-//! # Kinds and dedupe keys (rule 8)
+//! # Kinds and dedupe keys (invariant 8)
 //! | kind | what makes it that | key |
 //! |---|---|---|
 //! | `message-received` | a message's SID with status `received`, or without a status | `MessageSid`, `received` |

@@ -1,6 +1,6 @@
 //! What a Vapi message says about itself.
 //!
-//! # Dedupe keys (rule 8)
+//! # Dedupe keys (invariant 8)
 //! | kind | key, beside the kind |
 //! |---|---|
 //! | `end-of-call-report`, `assistant-request`, `call.deleted` | the call: they come once a call |

@@ -1,5 +1,5 @@
 //! Credentials in Postgres. Saving and erasing also move the ledger's parked actions, in the same
-//! transaction (rule 6).
+//! transaction (invariant 6).
 
 use super::{PostgresStore, StoreError, audit, can_be_stored, failed, ledger::LOCK_CREDENTIAL, rows::Fields};
 use crate::{

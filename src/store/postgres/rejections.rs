@@ -13,7 +13,8 @@ use uuid::Uuid;
 #[cfg(test)]
 pub(super) const STATEMENTS: &[&str] = &[LOCK, INSERT, OLDEST, NEWEST, DROP_OLDEST, LIST_ALL, LIST_OF_ORG];
 
-/// Rows that one batch drops at most beyond its own length: the writer is everybody's (rule 15).
+/// Rows that one batch drops at most beyond its own length: the writer is everybody's (invariant
+/// 15).
 const DROPPED_MAX: i64 = 1_000;
 
 const INSERT: &str = "INSERT INTO rejections (id, seq, at, source, endpoint_id, org_id, is_claimed, cause, status, \

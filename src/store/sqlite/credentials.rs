@@ -1,5 +1,5 @@
 //! Credentials in SQLite. Saving and erasing also move the ledger's parked actions, in the same
-//! transaction (rule 6).
+//! transaction (invariant 6).
 
 use super::{Lane, SqliteStore, StoreError, audit, failed, rows::Fields};
 use crate::{

@@ -30,7 +30,7 @@ pub(super) const STATEMENTS: &[&str] = &[
 ];
 
 /// Touches other organisations' rows on purpose: a live claim of the same id, which the proof has
-/// shown to be stale (rule 18).
+/// shown to be stale (invariant 18).
 const DISPLACE_ASSISTANT: &str = "UPDATE assistant_org_mapping SET state = 'released', version = version + 1, \
     updated_at = ?3, changed_version = ?4 \
     WHERE assistant_id = ?2 AND state = 'live' AND org_id <> ?1 RETURNING org_id";

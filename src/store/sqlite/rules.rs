@@ -212,7 +212,7 @@ impl Rules for SqliteStore {
     async fn load_rule_changes(&self, version: i64) -> Result<RuleChanges, StoreError> {
         const DOING: &str = "load changed rules";
         // One read transaction: an organisation that it shows comes with all of its rules of that
-        // moment (rule 7).
+        // moment (invariant 7).
         let mut transaction = self.readers().begin().await.map_err(failed(DOING))?;
         let current: i64 = sqlx::query_scalar(VERSION)
             .fetch_one(&mut *transaction)

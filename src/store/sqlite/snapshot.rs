@@ -98,7 +98,7 @@ const NUMBERS: &str = concat!(numbers!(), " WHERE changed_version > ?1");
 const ALL_NUMBERS: &str = concat!(numbers!(), " NOT INDEXED WHERE changed_version > ?1 AND state = 'live'");
 
 /// An account that was saved without being verified claims nothing: else anybody could name
-/// another's and take its route from it (rule 18).
+/// another's and take its route from it (invariant 18).
 macro_rules! accounts {
     () => {
         "SELECT id, org_id, account_id, (is_active = 1 AND sealed IS NOT NULL AND last_verified_at IS NOT NULL AND \

@@ -245,7 +245,7 @@ async fn transaction(connection: &mut SqliteConnection, first: (Command, Lane), 
 }
 
 /// A failure here is never about one command's data, so it is never [`StoreError::Data`]: that
-/// would have innocents set aside (rule 15).
+/// would have innocents set aside (invariant 15).
 async fn execute(connection: &mut SqliteConnection, statement: &'static str) -> Result<(), StoreError> {
     sqlx::query(statement)
         .execute(connection)

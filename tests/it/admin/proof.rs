@@ -1,5 +1,5 @@
 //! What the provider says decides: connecting, verifying, and who holds an assistant or a number
-//! (rule 18).
+//! (invariant 18).
 
 use super::Api;
 use hookswitch::{

@@ -213,7 +213,7 @@ pub async fn the_same_event_fifty_times_is_planned_once(b: &Bench) {
     let org = b.organisation().await;
     let rule = RuleId::generate();
     let same = |key| event(org, key, vec![PlannedAction { rule, ..action() }]);
-    // In one batch, and in many at once in different orders (rule 15).
+    // In one batch, and in many at once in different orders (invariant 15).
     let batch = b.plan((0..50).map(|_| same(1)).collect()).await;
     assert_eq!(batch.iter().filter(|planned| **planned == Planned::New).count(), 1);
     let mut plans = tokio::task::JoinSet::new();
@@ -240,7 +240,7 @@ pub async fn the_same_event_fifty_times_is_planned_once(b: &Bench) {
     b.store.abandon_leases(b.now(), LEASE * 1_000).await.expect("ended");
 }
 
-/// Rule 20, and rule 4's series.
+/// Invariant 20, and invariant 4's series.
 pub async fn a_dedupe_key_is_its_owners(b: &Bench) {
     let (a, other) = (b.organisation().await, b.organisation().await);
     let base = event(a, 9, vec![]);
@@ -265,7 +265,7 @@ pub async fn a_dedupe_key_is_its_owners(b: &Bench) {
     );
 }
 
-/// Rule 8: the key is marked in the transaction that plans, so that a plan that fails leaves
+/// Invariant 8: the key is marked in the transaction that plans, so that a plan that fails leaves
 /// nothing behind that would make its event a duplicate.
 pub async fn a_plan_that_fails_marks_nothing(b: &Bench) {
     let org = b.organisation().await;
@@ -354,7 +354,7 @@ pub async fn what_is_planned_is_what_is_claimed(b: &Bench) {
     b.finish(org, good.id).await;
 }
 
-/// Rule 22: one organisation's hundred stand before nobody's one.
+/// Invariant 22: one organisation's hundred stand before nobody's one.
 pub async fn claims_rotate_over_organisations(b: &Bench) {
     let (flood, small) = (b.organisation().await, b.organisation().await);
     b.due(flood, 100).await;
@@ -407,7 +407,8 @@ pub async fn claims_rotate_over_organisations(b: &Bench) {
     b.store.abandon_leases(b.now(), LEASE * 1_000).await.expect("ended");
 }
 
-/// Rule 5: older ones end dead without an attempt, however many there are, and cost nobody a turn.
+/// Invariant 5: older ones end dead without an attempt, however many there are, and cost nobody a
+/// turn.
 pub async fn what_has_expired_is_dead_without_an_attempt(b: &Bench) {
     let org = b.organisation().await;
     let expired: Vec<PlannedAction> = (0..60)
@@ -440,7 +441,8 @@ pub async fn what_has_expired_is_dead_without_an_attempt(b: &Bench) {
     b.finish(org, expired_id).await;
 }
 
-/// Rule 1 (B4, B30): an ended lease is unknown, never pending; who was overtaken changes nothing.
+/// Invariant 1 (B4, B30): an ended lease is unknown, never pending; who was overtaken changes
+/// nothing.
 pub async fn an_ended_lease_is_unknown_and_its_worker_is_overtaken(b: &Bench) {
     let (org, id, fence) = b.in_state(ActionState::Running).await;
     let late = Claim {
@@ -527,7 +529,7 @@ fn claim_like(org: OrgId, action: ActionId) -> Claim {
     }
 }
 
-/// Rule 2: an id of the provider's is one action's, in one organisation.
+/// Invariant 2: an id of the provider's is one action's, in one organisation.
 pub async fn an_id_that_another_action_holds_is_ambiguous(b: &Bench) {
     let org = b.organisation().await;
     b.due(org, 3).await;
@@ -577,7 +579,7 @@ pub async fn an_id_that_another_action_holds_is_ambiguous(b: &Bench) {
     );
 }
 
-/// Rule 6: a version that was saved while the attempt was under way lets the parked row go on.
+/// Invariant 6: a version that was saved while the attempt was under way lets the parked row go on.
 pub async fn parked_actions_go_on_with_a_newer_credential_whichever_comes_first(b: &Bench) {
     let save = |org| {
         let new = NewCredential {

@@ -1,4 +1,4 @@
-//! The contract of claims to external ids (rule 18), part of the store's suite.
+//! The contract of claims to external ids (invariant 18), part of the store's suite.
 
 use super::store::{entry, org};
 use hookswitch::{

@@ -1,5 +1,5 @@
 //! Attempts with a grant that ends: a token that is over, one that Google refuses, and a consent
-//! that was taken back (rule 6).
+//! that was taken back (invariant 6).
 
 use super::*;
 use hookswitch::{

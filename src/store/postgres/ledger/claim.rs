@@ -69,7 +69,7 @@ const END_TURNS: &str = concat!(
     " ORDER BY due_at, id LIMIT 1) IS NULL"
 );
 
-/// Expired rows that one command ends at most (rule 15).
+/// Expired rows that one command ends at most (invariant 15).
 const EXPIRED_MAX: usize = 1_000;
 /// Looks at the turns in one command.
 const ROUNDS_MAX: usize = 64;

@@ -244,8 +244,8 @@ async fn insert_actions(
         .map_err(failed("insert actions"))
 }
 
-/// Unique together with the organisation (rule 20): source, endpoint or none, and the source's own
-/// key; a replay's series makes it another one.
+/// Unique together with the organisation (invariant 20): source, endpoint or none, and the source's
+/// own key; a replay's series makes it another one.
 fn dedupe_hash(event: &PlannedEvent) -> Hash {
     let mut hash = Sha256::new();
     hash.update(event.envelope.source.as_str().as_bytes());

@@ -40,7 +40,7 @@ const END_ATTEMPTS: &str = "UPDATE attempts SET ended_at = r.ended_at, outcome =
     WHERE attempts.action_id = r.id AND attempts.number = r.number";
 
 /// A newer version of the credential was saved while the attempt was under way: its save has passed
-/// these rows by (rule 6).
+/// these rows by (invariant 6).
 const UNPARK: &str = "UPDATE actions SET state = 'pending', due_at = $2 WHERE actions.id = ANY($1) AND actions.state = \
     'parked' AND EXISTS (SELECT 1 FROM org_credentials AS c WHERE c.org_id = actions.org_id \
     AND c.provider = actions.provider AND c.name = actions.credential_name AND c.is_active AND c.version > \
@@ -58,7 +58,7 @@ const END_LEASES: &str = "UPDATE actions SET state = 'unknown', cause = 'lease_e
 
 /// Whoever parks for a credential and whoever saves it go one after the other, also where there is
 /// no row yet: else each misses what the other has not committed, and the action stays parked under
-/// a version that is no longer the newest (rule 6). Shared among those who park.
+/// a version that is no longer the newest (invariant 6). Shared among those who park.
 const LOCK_SHARED: &str = "SELECT pg_advisory_xact_lock_shared(key) FROM (SELECT DISTINCT \
     hashtextextended(concat(r.org_id, '/', a.provider, '/', a.credential_name), 0) AS key \
     FROM unnest($1::uuid[], $2::uuid[]) AS r (id, org_id) JOIN actions AS a ON a.id = r.id ORDER BY key) AS keys";
@@ -111,7 +111,7 @@ pub(super) async fn record(
     Ok(results)
 }
 
-/// What another action holds says nothing about this one (rule 2).
+/// What another action holds says nothing about this one (invariant 2).
 fn make_ambiguous(record: &mut Record) {
     record.to = ActionState::Unknown;
     record.cause = crate::domain::Cause::Ambiguous;

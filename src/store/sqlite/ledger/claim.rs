@@ -75,7 +75,7 @@ pub(super) const PASS_TURNS: &str = concat!(
 static TAKE: LazyLock<String> = LazyLock::new(|| [RUN, BEGIN_ATTEMPTS, END_TURNS, PASS_TURNS].join("; "));
 static EXPIRE_AND_TAKE: LazyLock<String> = LazyLock::new(|| format!("{EXPIRE}; {}", *TAKE));
 
-/// Expired rows that one command ends at most (rule 15).
+/// Expired rows that one command ends at most (invariant 15).
 const EXPIRED_MAX: usize = 1_000;
 /// Looks at the turns in one command.
 const ROUNDS_MAX: usize = 64;

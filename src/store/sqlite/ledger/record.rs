@@ -41,7 +41,7 @@ const END_ATTEMPTS: &str = "UPDATE attempts SET ended_at = r.ended_at, outcome =
     WHERE attempts.action_id = r.id AND attempts.number = r.number";
 
 /// A newer version of the credential was saved while the attempt was under way: its save has passed
-/// these rows by (rule 6).
+/// these rows by (invariant 6).
 const UNPARK: &str = "UPDATE actions SET state = 'pending', due_at = ?2 FROM (SELECT unhex(value) AS id FROM \
     json_each(?1)) AS parked \
     WHERE actions.id = parked.id AND actions.state = 'parked' AND EXISTS (SELECT 1 FROM org_credentials AS c WHERE \
@@ -98,7 +98,7 @@ pub(super) async fn record(
     Ok(results)
 }
 
-/// What another action holds says nothing about this one (rule 2).
+/// What another action holds says nothing about this one (invariant 2).
 fn make_ambiguous(record: &mut Record) {
     record.to = ActionState::Unknown;
     record.cause = crate::domain::Cause::Ambiguous;
