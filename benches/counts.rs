@@ -78,7 +78,7 @@ fn verify(plan: &str, secret: &str, sign: impl FnOnce(&SecretBytes) -> HeaderMap
     };
     counted_path(|_| {
         key.verify(black_box(&request), Timestamp::from_seconds(1_800_000_000))
-            .expect("it was signed")
+            .expect("it was signed");
     });
 }
 

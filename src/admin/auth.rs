@@ -60,7 +60,7 @@ pub fn check_settings(settings: &AdminSettings) -> Vec<Fault> {
         faults.push(Fault {
             name: name.to_owned(),
             problem: problem.to_owned(),
-        })
+        });
     };
     let is_short = |secret: &SecretString| secret.expose_secret().len() < SECRET_BYTES_MIN;
     let short = "has fewer than 32 bytes; make one with `openssl rand -hex 32`";
@@ -71,7 +71,7 @@ pub fn check_settings(settings: &AdminSettings) -> Vec<Fault> {
         ),
         (Some(secret), None) if is_short(secret) => fault("HOOKSWITCH_JWT_SECRET", short),
         (None, Some(url)) if !url.starts_with("https://") => {
-            fault("HOOKSWITCH_JWT_JWKS_URL", "must begin with https://")
+            fault("HOOKSWITCH_JWT_JWKS_URL", "must begin with https://");
         }
         (None, None) => fault(
             "HOOKSWITCH_JWT_SECRET",

@@ -229,9 +229,9 @@ pub fn masked(text: &str) -> Box<str> {
             out.push(' ');
         }
         if word.contains('@') {
-            out.push_str("[masked]")
+            out.push_str("[masked]");
         } else {
-            out.push_str(word)
+            out.push_str(word);
         }
     }
     let mut masked = String::with_capacity(out.len());

@@ -89,7 +89,7 @@ pub fn check(spec: &RuleSpec) -> Result<(), Vec<FieldProblem>> {
         problems.push(FieldProblem {
             field: field.to_owned(),
             problem,
-        })
+        });
     };
     let name = spec.name.trim();
     if name.is_empty() || name.chars().count() > NAME_CHARACTERS_MAX {

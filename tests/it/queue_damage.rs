@@ -188,7 +188,7 @@ async fn a_segment_that_is_cut_short_empty_or_foreign_is_refused_and_named() {
     let damages: [(&str, Damage); 6] = [
         ("the file is empty", Vec::clear),
         ("not a segment", |bytes| {
-            *bytes = b"#!/bin/sh\necho this is not a segment, whatever its name says; far from it, really\n".to_vec()
+            *bytes = b"#!/bin/sh\necho this is not a segment, whatever its name says; far from it, really\n".to_vec();
         }),
         ("not a segment", |bytes| bytes.truncate(10)),
         ("header is wrong", |bytes| bytes[30] ^= 1),

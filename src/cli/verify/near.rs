@@ -205,7 +205,7 @@ fn secrets(request: &Signed, changes: &mut Vec<Change>) {
     let mut with = |hint: &str, bytes: Vec<u8>| {
         if bytes != secret && !bytes.is_empty() {
             change(request, changes, hint, |request| {
-                request.secret = SecretBytes::new(bytes)
+                request.secret = SecretBytes::new(bytes);
             });
         }
     };
@@ -258,7 +258,7 @@ fn timestamps(request: &Signed, changes: &mut Vec<Change>) {
     let mut with = |hint: &str, text: String| {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(&name), HeaderValue::from_str(&text)) {
             change(request, changes, hint, |request| {
-                drop(request.headers.insert(name, value))
+                drop(request.headers.insert(name, value));
             });
         }
     };
@@ -290,7 +290,7 @@ fn plans(request: &Signed, changes: &mut Vec<Change>) {
         Plan::Vapi(VapiPlan::Bearer(_)) => {
             bearer_plans(request, changes);
             change(request, changes, "with Vapi's default HMAC plan", |request| {
-                request.plan = Plan::Vapi(VapiPlan::default())
+                request.plan = Plan::Vapi(VapiPlan::default());
             });
         }
         Plan::Twilio(plan) => twilio_plans(request, plan, changes),
@@ -304,7 +304,7 @@ fn hmac_plans(request: &Signed, text: &HmacPlanText, changes: &mut Vec<Change>) 
         // A change that makes no plan is no near miss.
         if let Ok(plan) = HmacPlan::try_from(text) {
             change(request, changes, hint, |request| {
-                request.plan = Plan::Vapi(VapiPlan::Hmac(plan))
+                request.plan = Plan::Vapi(VapiPlan::Hmac(plan));
             });
         }
     };
@@ -316,12 +316,12 @@ fn hmac_plans(request: &Signed, text: &HmacPlanText, changes: &mut Vec<Change>) 
     }
     for prefix in ["sha256=", "sha1=", "sha512=", "v1=", "v1,", "Bearer "] {
         with(format!("with signaturePrefix {prefix:?} in the plan"), &|plan| {
-            plan.signature_prefix = Some(prefix.to_owned())
+            plan.signature_prefix = Some(prefix.to_owned());
         });
     }
     for (encoding, name) in [(Encoding::Hex, "hex"), (Encoding::Base64, "base64")] {
         with(format!("with signatureEncoding {name:?} in the plan"), &|plan| {
-            plan.signature_encoding = Some(encoding)
+            plan.signature_encoding = Some(encoding);
         });
     }
     for (algorithm, name) in [
@@ -330,12 +330,12 @@ fn hmac_plans(request: &Signed, text: &HmacPlanText, changes: &mut Vec<Change>) 
         (HmacAlgorithm::Sha512, "sha512"),
     ] {
         with(format!("with algorithm {name:?} in the plan"), &|plan| {
-            plan.algorithm = algorithm
+            plan.algorithm = algorithm;
         });
     }
     for base64 in [true, false] {
         with(format!("with secretIsBase64 {base64} in the plan"), &|plan| {
-            plan.secret_is_base64 = Some(base64)
+            plan.secret_is_base64 = Some(base64);
         });
     }
     for format in [
@@ -385,7 +385,7 @@ fn bearer_plans(request: &Signed, changes: &mut Vec<Change>) {
                     name.as_str()
                 );
                 change(request, changes, hint, |request| {
-                    request.plan = Plan::Vapi(VapiPlan::Bearer(plan))
+                    request.plan = Plan::Vapi(VapiPlan::Bearer(plan));
                 });
             }
         }
@@ -397,7 +397,7 @@ const SETTINGS: HeaderName = HeaderName::from_static("x-twilio-webhooks-signatur
 fn twilio_plans(request: &Signed, plan: &TwilioPlan, changes: &mut Vec<Change>) {
     if matches!(plan, TwilioPlan::SharedKey { .. }) {
         change(request, changes, "with the plan auth_token", |request| {
-            request.plan = Plan::Twilio(TwilioPlan::AuthToken)
+            request.plan = Plan::Twilio(TwilioPlan::AuthToken);
         });
     }
     let key = match plan {
@@ -408,7 +408,7 @@ fn twilio_plans(request: &Signed, plan: &TwilioPlan, changes: &mut Vec<Change>) 
         if let Ok(value) = HeaderValue::from_str(&format!("{key}algorithm={algorithm}")) {
             let hint = format!("with algorithm={algorithm} in the header X-Twilio-Webhooks-Signature-Settings");
             change(request, changes, hint, |request| {
-                drop(request.headers.insert(SETTINGS, value))
+                drop(request.headers.insert(SETTINGS, value));
             });
         }
     }
@@ -422,12 +422,12 @@ fn twilio_plans(request: &Signed, plan: &TwilioPlan, changes: &mut Vec<Change>) 
                 request
                     .headers
                     .insert(http::header::CONTENT_TYPE, HeaderValue::from_static(value)),
-            )
+            );
         });
     }
     for method in ["GET", "POST"] {
         change(request, changes, format!("with the method {method}"), |request| {
-            method.clone_into(&mut request.method)
+            method.clone_into(&mut request.method);
         });
     }
 }
@@ -455,7 +455,7 @@ fn signatures(request: &Signed, changes: &mut Vec<Change>) {
     let mut with = |hint: &str, text: &str| {
         if let Ok(value) = HeaderValue::from_str(&format!("{prefix}{text}")) {
             change(request, changes, hint, |request| {
-                drop(request.headers.insert(&name, value))
+                drop(request.headers.insert(&name, value));
             });
         }
     };

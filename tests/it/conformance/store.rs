@@ -587,7 +587,7 @@ pub async fn the_organisations_own_secrets_are_replaced(store: &Arc<dyn Store>, 
         store
             .replace_org_secrets(org, Source::Vapi, secrets, end, entry(org, "rotate"))
             .await
-            .expect("replaced")
+            .expect("replaced");
     };
     let ends = async || {
         store

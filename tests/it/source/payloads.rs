@@ -249,20 +249,20 @@ fn rule_8_vapi_once_a_call_are_four_kinds_and_no_others() {
 fn rule_8_vapi_siblings_of_one_moment_are_told_apart_by_their_own_fields() {
     let cases: [(&str, Change); 7] = [
         ("tool-calls.single", |message| {
-            message["toolCallList"][0]["function"]["arguments"] = "{\"service\":\"other\"}".into()
+            message["toolCallList"][0]["function"]["arguments"] = "{\"service\":\"other\"}".into();
         }),
         ("tool-calls.single", |message| {
-            message["toolCallList"][0]["id"] = "call_2".into()
+            message["toolCallList"][0]["id"] = "call_2".into();
         }),
         ("handoff-destination-request", |message| {
-            message["parameters"]["reason"] = "other".into()
+            message["parameters"]["reason"] = "other".into();
         }),
         ("knowledge-base-request", |message| {
-            message["messages"] = serde_json::json!([])
+            message["messages"] = serde_json::json!([]);
         }),
         ("model-output.token", |message| message["output"] = "next".into()),
         ("speech-update.user-started", |message| {
-            message["role"] = "assistant".into()
+            message["role"] = "assistant".into();
         }),
         ("status-update.ringing", |message| message["status"] = "queued".into()),
     ];
@@ -277,7 +277,7 @@ fn rule_8_a_vapi_key_with_an_absent_part_is_the_hash_of_the_body() {
         ("end-of-call-report.full", |message| message["call"]["id"] = Value::Null),
         ("hang", |message| message["timestamp"] = Value::Null),
         ("tool-calls.single", |message| {
-            message["toolCallList"][0]["id"] = Value::Null
+            message["toolCallList"][0]["id"] = Value::Null;
         }),
         ("assistant-request", |message| message["call"] = Value::Null),
     ];

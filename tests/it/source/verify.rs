@@ -226,7 +226,7 @@ fn vapi_near_misses_are_named() {
                     .as_str()
                     .expect("text")
                     .to_uppercase()
-                    .into()
+                    .into();
             },
             "in lower case",
         ),
