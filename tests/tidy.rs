@@ -483,3 +483,30 @@ fn sha256(text: &str) -> String {
     use sha2::Digest;
     hex::encode(sha2::Sha256::digest(text.as_bytes()))
 }
+
+#[test]
+fn cited_invariants_exist() {
+    let page = fs::read_to_string(root().join("docs/invariants.md")).expect("docs/invariants.md");
+    let mut cited = 0;
+    for folder in ["src", "tests", "benches"] {
+        for (file, text) in files(folder, "rs") {
+            for word in ["nvariant ", "nvariants "] {
+                for (at, _) in text.match_indices(word) {
+                    let number: String = text[at + word.len()..]
+                        .chars()
+                        .take_while(char::is_ascii_digit)
+                        .collect();
+                    if !number.is_empty() {
+                        cited += 1;
+                        let heading = format!("\n## {number}. ");
+                        assert!(
+                            page.contains(&heading),
+                            "{file}: docs/invariants.md has no invariant {number}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+    assert!(cited > 0, "no invariant is cited: this test looks for the wrong word");
+}
