@@ -214,10 +214,11 @@ pub const ZEROED: &[(Metric, &[&[&str]])] = &[
 pub fn document() -> String {
     use std::fmt::Write as _;
     let mut page = String::from(
-        "# Metrics\n\nServed at `/metrics` of the operations listener. Labels come from closed lists: no organisation, \
-        id, URL or error text is ever one.\n\
-         This page is made from `src/telemetry/catalogue.rs` by `cargo test --test it operations::metrics`.\n\n| \
-         metric | kind | unit | labels | |\n|---|---|---|---|---|\n",
+        "# Metrics\n\n\
+         Served at `/metrics` of the operations listener. Labels come from closed lists: no organisation, id,\n\
+         URL or error text is ever one. This page is made from `src/telemetry/catalogue.rs` by\n\
+         `cargo test --test it operations::metrics`.\n\n\
+         | metric | kind | unit | labels | |\n|---|---|---|---|---|\n",
     );
     for metric in ALL {
         let kind = match metric.kind {
