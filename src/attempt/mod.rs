@@ -2,8 +2,8 @@
 //! outcome, backoff; nothing else sends.
 //!
 //! `worker` enters (and `reply`, for questions). **Invariant:** no byte goes out unless the row is
-//! durably `running` under a fence and what is left of the lease covers the whole exchange (rule
-//! 1).
+//! durably `running` under a fence and what is left of the lease covers the whole exchange
+//! (invariant 1).
 //!
 //! # States
 //! Each transition names both sides; what is not in this table does not happen. The ledger holds

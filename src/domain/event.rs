@@ -150,8 +150,8 @@ pub struct Envelope {
     pub time: Timestamp,
     pub received_at: Timestamp,
     pub subject: Subject,
-    /// The owner of the secret that verified. `None` only for what a platform secret verified (rule
-    /// 19).
+    /// The owner of the secret that verified. `None` only for what a platform secret verified
+    /// (invariant 19).
     pub org: Option<OrgId>,
     /// The endpoint whose own secret verified; `None` for the organisation's secret.
     pub endpoint: Option<EndpointId>,

@@ -45,8 +45,8 @@ use tracing::Instrument;
 use uuid::Uuid;
 use verify::{Unverified, Verifier};
 
-/// Our clock may be this far from the database's before "too old" might be our own mistake (rule
-/// 16).
+/// Our clock may be this far from the database's before "too old" might be our own mistake
+/// (invariant 16).
 const CLOCK_OFFSET_MAX: Duration = Duration::from_mins(1);
 
 /// What a receiver is built from.
@@ -354,8 +354,8 @@ impl Inner {
         if is_unsure { Cause::Unavailable } else { cause }
     }
 
-    /// The endpoint that it came to, or whose secret verified it, does not want this kind (rule
-    /// 22).
+    /// The endpoint that it came to, or whose secret verified it, does not want this kind
+    /// (invariant 22).
     fn is_ignored(&self, place: Place, signer: &verify::Signer, kind: &str) -> bool {
         let endpoint = place
             .endpoint

@@ -1,5 +1,5 @@
-//! The one writer: two lanes in, one transaction for many commands, answers after its commit (rule
-//! 15).
+//! The one writer: two lanes in, one transaction for many commands, answers after its commit
+//! (invariant 15).
 //!
 //! **Invariant:** a command that fails, panics or whose caller went away never undoes another's,
 //! and nobody is answered before the commit.
