@@ -108,8 +108,32 @@ pub enum PublishError {
     /// Receiver: 503.
     #[error("the log failed and takes nothing until the process is started again: {reason}")]
     Failed { reason: Arc<str> },
+    /// The broker is away or refused the event for now: nothing was stored. The spool takes the
+    /// event; without a spool the receiver answers 503 with Retry-After.
+    #[error("the broker takes no events now, and stored nothing: {reason}")]
+    Unavailable { reason: Arc<str> },
+    /// No confirm came in time: the broker may have stored the event. The spool takes the event
+    /// too, because dedupe absorbs the second copy; without a spool the receiver answers 503 with
+    /// Retry-After.
+    #[error("the broker did not confirm the event in time and may have stored it: {reason}")]
+    Unknown { reason: Arc<str> },
     #[error("the queue is closed")]
     Closed,
+}
+
+/// The label of a publish in `hookswitch_queue_publish_seconds`, the same for every backend.
+const fn outcome_label(outcome: &Result<(), PublishError>) -> &'static str {
+    match outcome {
+        Ok(()) => "confirmed",
+        Err(PublishError::TooLarge { .. }) => "too_large",
+        Err(PublishError::Full { .. }) => "full",
+        Err(PublishError::OverShare { .. }) => "over_share",
+        Err(PublishError::DiskNearlyFull { .. }) => "disk_nearly_full",
+        Err(PublishError::Failed { .. }) => "failed",
+        Err(PublishError::Unavailable { .. }) => "unavailable",
+        Err(PublishError::Unknown { .. }) => "unknown",
+        Err(PublishError::Closed) => "closed",
+    }
 }
 
 #[derive(Debug, Clone, thiserror::Error)]

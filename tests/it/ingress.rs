@@ -435,6 +435,13 @@ async fn what_cannot_be_made_durable_now_is_503_and_never_200_or_4xx() {
             503,
         ),
         (Mood::Refuse(PublishError::Failed { reason: "disk".into() }), 503),
+        (Mood::Refuse(PublishError::Unavailable { reason: "away".into() }), 503),
+        (
+            Mood::Refuse(PublishError::Unknown {
+                reason: "no confirm".into(),
+            }),
+            503,
+        ),
         (Mood::Refuse(PublishError::Closed), 503),
         (Mood::Wait, 503),
         (Mood::Refuse(PublishError::TooLarge { bytes: 2, bytes_max: 1 }), 413),

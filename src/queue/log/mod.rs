@@ -17,7 +17,9 @@ mod shared;
 use disk::is_no_space;
 pub use disk::{Disk, DiskSpace, RealDisk};
 
-use super::{ConnectError, ConsumeError, Deliveries, EventQueue, PublishError, QueueHealth, QueueState, envelope};
+use super::{
+    ConnectError, ConsumeError, Deliveries, EventQueue, PublishError, QueueHealth, QueueState, envelope, outcome_label,
+};
 use crate::{
     domain::{Clock, EventId, OrgId, Timestamp, VerifiedEvent},
     telemetry::catalogue,
@@ -291,19 +293,6 @@ fn take_lock(directory: &Path) -> Result<File, ConnectError> {
     }
 }
 
-/// The label of an outcome.
-const fn word(outcome: &Result<(), PublishError>) -> &'static str {
-    match outcome {
-        Ok(()) => "confirmed",
-        Err(PublishError::TooLarge { .. }) => "too_large",
-        Err(PublishError::Full { .. }) => "full",
-        Err(PublishError::OverShare { .. }) => "over_share",
-        Err(PublishError::DiskNearlyFull { .. }) => "disk_nearly_full",
-        Err(PublishError::Failed { .. }) => "failed",
-        Err(PublishError::Closed) => "closed",
-    }
-}
-
 #[async_trait]
 impl EventQueue for LogQueue {
     async fn publish(&self, event: &VerifiedEvent) -> Result<(), PublishError> {
@@ -316,7 +305,7 @@ impl EventQueue for LogQueue {
         };
         let began = Instant::now();
         let outcome = self.offer(&heading, &mut |into| envelope::encode(envelope, into)).await;
-        catalogue::PUBLISH_SECONDS.observe(began.elapsed().as_secs_f64(), &[word(&outcome)]);
+        catalogue::PUBLISH_SECONDS.observe(began.elapsed().as_secs_f64(), &[outcome_label(&outcome)]);
         outcome
     }
 
