@@ -94,7 +94,7 @@ const LONGER: &[(&str, usize, &str)] = &[
     ("tests/it/conformance/store_ledger.rs", 630, "one contract"),
     ("tests/it/credential_flow/keys.rs", 740, "one table of keys"),
     ("tests/it/hostile.rs", 920, "one table of inputs"),
-    ("tests/it/ingress.rs", 630, "one way in"),
+    ("tests/it/ingress.rs", 640, "one way in"),
     ("tests/it/providers.rs", 850, "one table of answers"),
     ("tests/it/sandbox.rs", 680, "one sandbox"),
     ("tests/it/worker.rs", 710, "one room"),
