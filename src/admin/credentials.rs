@@ -3,11 +3,11 @@
 //! **Invariant:** what is opened here is dropped at the end of the request that asked the provider;
 //! no answer is made from it.
 
-use super::{
-    problem::{Code, Problem},
-    state::{AdminState, Answer},
-};
 use crate::{
+    admin::{
+        state::{AdminState, Answer},
+        web::problem::{Code, Problem},
+    },
     domain::{OrgId, Provider},
     provider::Credential,
     store::credentials::StoredCredential,

@@ -1,12 +1,14 @@
 //! Signing secrets and the ways in which they sign: read from what a person wrote, tried, sealed.
 
-use super::{
-    body,
-    problem::{Code, Problem},
-    state::{AdminState, Answer},
-    view::last_four,
-};
 use crate::{
+    admin::{
+        state::{AdminState, Answer},
+        web::{
+            body,
+            problem::{Code, Problem},
+            view::last_four,
+        },
+    },
     domain::{EndpointId, OrgId, SecretBytes, SecretId, Source},
     source::{
         self, BearerPlan, BearerPlanText, HmacPlan, HmacPlanText, Plan, PlanFault, SigningKey, TwilioPlan, VapiPlan,

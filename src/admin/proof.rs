@@ -1,7 +1,9 @@
 //! What proving a claim at the provider can come to (invariant 18).
 
-use super::problem::{Code, Problem};
-use crate::provider::CallError;
+use crate::{
+    admin::web::problem::{Code, Problem},
+    provider::CallError,
+};
 use std::time::Duration;
 
 /// Time for one reading. Two fit below the deadline of a request: the claimer's and the holder's.

@@ -1,12 +1,12 @@
 //! What the handlers share.
 
-use super::{
-    auth::{KnownOrgs, Tokens},
-    jwks::{FetchKeys, HttpKeys, Jwks},
-    problem::Problem,
-    token::Member,
-};
 use crate::{
+    admin::web::{
+        auth::{KnownOrgs, Tokens},
+        jwks::{FetchKeys, HttpKeys, Jwks},
+        problem::Problem,
+        token::Member,
+    },
     config::{ConfigError, Settings},
     domain::{Clock, OrgId, Timestamp},
     oauth::{Consents, Refresher},

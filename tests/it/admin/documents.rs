@@ -183,7 +183,8 @@ async fn every_curl_of_the_page_does_what_the_page_says() {
         let template = template.split('?').next().unwrap().to_owned();
         seen.insert(format!("{method} {template}"));
     }
-    let routes = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/admin/mod.rs")).unwrap();
+    let routes = pages_of_resources();
+    assert!(routes.contains(".route("), "no resource has a page under src/admin/api");
     let mut missing = Vec::new();
     for line in routes.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")) {
         let (route, handlers) = line.split_once('"').unwrap();
@@ -204,4 +205,21 @@ async fn every_curl_of_the_page_does_what_the_page_says() {
         }
     }
     assert!(missing.is_empty(), "docs/api.md shows no curl of {missing:?}");
+}
+
+/// The text of every file under `src/admin/api`: each begins with the routes of its resource.
+fn pages_of_resources() -> String {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/admin/api")];
+    let mut all = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                all.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    all
 }

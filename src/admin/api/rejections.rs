@@ -1,58 +1,25 @@
-//! `GET /api/audit` and `GET /api/rejections`: what was done, and what was refused.
+//! `GET /api/rejections`: the requests that ingress refused before they became events.
 
-use super::{
-    Admin,
-    auth::Reader,
-    page::{Listed, Page, Params},
-    state::Answer,
-    view::Time,
+use crate::{
+    admin::{
+        Admin, AdminState,
+        state::Answer,
+        web::{
+            auth::Reader,
+            page::{Listed, Page, Params},
+            view::Time,
+        },
+    },
+    store::rejections::Rejection,
 };
-use crate::store::{audit::StoredAuditEntry, rejections::Rejection};
-use axum::{Json, extract::State};
+use axum::{Json, Router, extract::State, routing::get};
 use http::Uri;
 use serde::Serialize;
+use std::sync::Arc;
 use uuid::Uuid;
 
-#[derive(Serialize)]
-pub struct AuditView {
-    id: Uuid,
-    at: Time,
-    actor: String,
-    verb: String,
-    target_kind: String,
-    target_id: String,
-    fields: Vec<String>,
-}
-
-impl From<StoredAuditEntry> for AuditView {
-    fn from(entry: StoredAuditEntry) -> Self {
-        let StoredAuditEntry {
-            id,
-            at,
-            actor,
-            verb,
-            target_kind,
-            target_id,
-            fields,
-        } = entry;
-        Self {
-            id,
-            at: Time(at),
-            actor,
-            verb,
-            target_kind,
-            target_id,
-            fields,
-        }
-    }
-}
-
-pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<Listed<AuditView>>> {
-    let mut params = Params::of(&uri)?;
-    let page = Page::<Uuid>::take(&mut params, &state.vault, Some(member.org), "audit", String::new())?;
-    params.finish()?;
-    let rows = state.store.list_audit(member.org, page.after, page.count()).await?;
-    Ok(Json(page.answer(&state.vault, rows, |row| row.id, AuditView::from)))
+pub fn routes() -> Router<Arc<AdminState>> {
+    Router::new().route("/api/rejections", get(list))
 }
 
 #[derive(Serialize)]
@@ -114,7 +81,7 @@ impl RejectionView {
     }
 }
 
-pub async fn rejections(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<Listed<RejectionView>>> {
+pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<Listed<RejectionView>>> {
     let mut params = Params::of(&uri)?;
     let page = Page::<Uuid>::take(&mut params, &state.vault, Some(member.org), "rejections", String::new())?;
     params.finish()?;

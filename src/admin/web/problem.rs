@@ -207,7 +207,7 @@ impl Problem {
     }
 
     /// The body. 5xx never carry a detail of their own.
-    pub(super) fn body(&self, request_id: &str) -> Vec<u8> {
+    pub fn body(&self, request_id: &str) -> Vec<u8> {
         let status = self.code.status();
         let shown = if status >= 500 { None } else { self.detail.as_deref() };
         let fallback;

@@ -1,7 +1,11 @@
 //! `GET /api/providers`: the table of providers, as forms are drawn from it.
 
-use super::super::{Admin, auth::Reader, page::Params, state::Answer};
 use crate::{
+    admin::{
+        Admin,
+        state::Answer,
+        web::{auth::Reader, page::Params},
+    },
     domain::Provider,
     provider::table::{FORMS, Field, Form, How, Probe},
 };

@@ -1,11 +1,8 @@
 //! What all answers have in common: an id, headers that keep them out of caches, a deadline, one
 //! form of refusal, a count.
 
-use super::{
-    Admin,
-    problem::{Code, Problem},
-};
-use crate::telemetry::catalogue;
+use super::problem::{Code, Problem};
+use crate::{admin::Admin, telemetry::catalogue};
 use axum::{
     body::Body,
     extract::{Request, State},

@@ -1,24 +1,42 @@
 //! `/operator/…` and `/api/debug/…`: the installation, never an organisation's secrets or events.
 //! To an organisation's token these paths do not exist.
 
-use super::{
-    Admin,
-    audit::RejectionView,
-    auth::Operator,
-    body::{self, check_text},
-    page::{Listed, Page, Params},
-    problem::{Code, Problem},
-    state::Answer,
-    view::Time,
-};
 use crate::{
+    admin::{
+        Admin, AdminState,
+        api::rejections::RejectionView,
+        state::Answer,
+        web::{
+            auth::Operator,
+            body::{self, check_text},
+            page::{Listed, Page, Params},
+            problem::{Code, Problem},
+            view::Time,
+        },
+    },
     domain::{OrgId, Organisation},
     store::audit::AuditEntry,
 };
-use axum::{Json, extract::State};
+use axum::{
+    Json, Router,
+    extract::State,
+    routing::{get, post},
+};
 use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use uuid::Uuid;
+
+pub fn routes() -> Router<Arc<AdminState>> {
+    Router::new()
+        .route("/api/debug/invalidate-cache", post(invalidate_cache))
+        .route(
+            "/operator/organizations",
+            get(list_organisations).post(create_organisation),
+        )
+        .route("/operator/rejections", get(rejections))
+        .route("/operator/cache/invalidate", post(invalidate_cache))
+}
 
 #[derive(Serialize)]
 pub struct OrganisationView {

@@ -1,25 +1,34 @@
 //! `/api/assistants`: which of Vapi's assistants lead to this organisation. Each is proven by the
 //! organisation's own key before it routes (invariant 18).
 
-use super::{
-    Admin,
-    auth::{Manager, Reader},
-    body::{self, Id, check_text},
-    credentials, etag,
-    page::{Listed, Page, Params},
-    problem::{Code, Problem},
-    proof::{Reads, refused_or_unknown},
-    state::{AdminState, Answer},
-    view::Time,
-};
 use crate::{
+    admin::{
+        Admin, AdminState, credentials,
+        proof::{self, Reads, refused_or_unknown},
+        state::Answer,
+        web::{
+            auth::{Manager, Reader},
+            body::{self, Id, check_text},
+            etag,
+            page::{Listed, Page, Params},
+            problem::{Code, Problem},
+            view::Time,
+        },
+    },
     domain::{OrgId, Provider, RouteState},
     provider::{Credential, vapi::VapiAssistant},
     store::routes::{AssistantClaim, Proof},
 };
-use axum::{Json, extract::State, response::IntoResponse};
+use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
 use http::{HeaderMap, StatusCode, Uri, header};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+pub fn routes() -> Router<Arc<AdminState>> {
+    Router::new()
+        .route("/api/assistants", get(list).post(create))
+        .route("/api/assistants/{id}", get(show).delete(delete))
+}
 
 const NAME_CHARS_MAX: usize = 100;
 
@@ -121,7 +130,7 @@ pub async fn create(
     }
     let assistant = match read(&state, member.org, &id).await? {
         Reads::Yes(assistant) => assistant,
-        Reads::No => return Err(super::proof::not_readable()),
+        Reads::No => return Err(proof::not_readable()),
         Reads::Unknown(problem) => return Err(problem),
     };
     if let Some(holder) = state.store.find_assistant_holder(&id).await?
@@ -129,7 +138,7 @@ pub async fn create(
     {
         // Only whoever can still read it holds it; a claim that outlived its key is moved.
         match read(&state, holder, &id).await? {
-            Reads::Yes(_) => return Err(super::proof::held_elsewhere()),
+            Reads::Yes(_) => return Err(proof::held_elsewhere()),
             Reads::No => {}
             Reads::Unknown(problem) => return Err(problem),
         }
@@ -179,12 +188,7 @@ async fn read(state: &AdminState, org: OrgId, id: &str) -> Answer<Reads<VapiAssi
         return Ok(Reads::No);
     };
     Ok(
-        match state
-            .providers
-            .vapi
-            .get_assistant(&vapi, id, super::proof::READ_MAX)
-            .await
-        {
+        match state.providers.vapi.get_assistant(&vapi, id, proof::READ_MAX).await {
             Ok(Some(assistant)) => Reads::Yes(assistant),
             Ok(None) => Reads::No,
             Err(error) => refused_or_unknown(&error),

@@ -1,25 +1,41 @@
 //! `/api/rules`: what an organisation wishes, checked before it is kept, tried without doing
 //! anything.
 
-use super::{
-    Admin,
-    auth::{Editor, Reader},
-    body::{self, Id, check_text},
-    etag,
-    page::{Listed, Page, Params},
-    problem::{Code, Problem},
-    state::{AdminState, Answer},
-    view::Time,
-};
 use crate::{
+    admin::{
+        Admin, AdminState,
+        state::Answer,
+        web::{
+            auth::{Editor, Reader},
+            body::{self, Id, check_text},
+            etag,
+            page::{Listed, Page, Params},
+            problem::{Code, Problem},
+            view::Time,
+        },
+    },
     domain::{EventId, EventType, OrgId, Rule, RuleId, RuleSpec},
     rule::{self, DryRun, FieldProblem, Sample},
     vault::Purpose,
 };
-use axum::{Json, extract::State, response::IntoResponse};
+use axum::{
+    Json, Router,
+    extract::State,
+    response::IntoResponse,
+    routing::{get, post},
+};
 use http::{HeaderMap, StatusCode, Uri, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::sync::Arc;
+
+pub fn routes() -> Router<Arc<AdminState>> {
+    Router::new()
+        .route("/api/rules", get(list).post(create))
+        .route("/api/rules/dry-run", post(dry_run))
+        .route("/api/rules/{id}", get(show).put(update).delete(delete))
+        .route("/api/rules/{id}/dry-run", post(dry_run_stored))
+}
 
 /// Rules of one organisation, enabled or not.
 const RULES_MAX: usize = 1_000;

@@ -4,29 +4,44 @@
 //! **Invariant:** a `whsec_` stands in the answer that made it and in no other, and no URL is kept
 //! that leads to a private address.
 
-use super::{
-    Admin,
-    auth::{Manager, Reader},
-    body::{self, Id, NoFields},
-    credentials::{self, Opened},
-    etag,
-    page::{Listed, Page, Params},
-    plans,
-    problem::{Code, Problem},
-    state::{AdminState, Answer},
-    token::Member,
-    view::{Time, last_four},
-};
 use crate::{
+    admin::{
+        Admin, AdminState,
+        credentials::{self, Opened},
+        plans,
+        state::Answer,
+        web::{
+            auth::{Manager, Reader},
+            body::{self, Id, NoFields},
+            etag,
+            page::{Listed, Page, Params},
+            problem::{Code, Problem},
+            token::Member,
+            view::{Time, last_four},
+        },
+    },
     domain::{Provider, SecretBytes},
     provider::{Credential, HttpCredential},
     store::credentials::{NewCredential, StoredCredential},
     vault::Purpose,
 };
-use axum::{Json, extract::State, response::IntoResponse};
+use axum::{
+    Json, Router,
+    extract::State,
+    response::IntoResponse,
+    routing::{get, post},
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, StatusCode, Uri, header};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+pub fn routes() -> Router<Arc<AdminState>> {
+    Router::new()
+        .route("/api/destinations", get(list).post(create))
+        .route("/api/destinations/{name}", get(show).delete(delete))
+        .route("/api/destinations/{name}/secrets", post(rotate))
+}
 
 /// Active destinations of one organisation.
 const DESTINATIONS_MAX: usize = 50;

@@ -3,13 +3,16 @@
 //!
 //! **Invariant:** a refusal names the field and what is expected, and never repeats what was typed.
 
-use super::super::{
-    body, plans,
-    problem::{Code, Problem},
-    state::Answer,
-    view::last_four,
-};
 use crate::{
+    admin::{
+        plans,
+        state::Answer,
+        web::{
+            body,
+            problem::{Code, Problem},
+            view::last_four,
+        },
+    },
     domain::{Provider, SecretBytes, Source},
     provider::{
         Credential, ElevenLabsCredential, ResendCredential, TwilioAuth, TwilioCredential, VapiCredential,

@@ -1,25 +1,34 @@
 //! `/api/events`: what was received, with bodies opened for their organisation and secrets in known
 //! places masked (invariant 19).
 
-use super::{
-    Admin,
-    auth::Reader,
-    body::Id,
-    page::{Listed, Page, Params},
-    problem::{Code, Problem},
-    state::{AdminState, Answer},
-    view::Time,
-};
 use crate::{
+    admin::{
+        Admin, AdminState,
+        state::Answer,
+        web::{
+            auth::Reader,
+            body::Id,
+            page::{Listed, Page, Params},
+            problem::{Code, Problem},
+            view::Time,
+        },
+    },
     domain::{ActionState, Cause, EventId, Source},
     rule,
     store::history::{ActionFilter, EventFilter, StoredAction, StoredEvent},
     vault::Purpose,
 };
-use axum::{Json, extract::State};
+use axum::{Json, Router, extract::State, routing::get};
 use http::Uri;
 use serde::Serialize;
 use serde_json::Value;
+use std::sync::Arc;
+
+pub fn routes() -> Router<Arc<AdminState>> {
+    Router::new()
+        .route("/api/events", get(list))
+        .route("/api/events/{id}", get(show))
+}
 
 /// Actions shown with an event. There are at most 50 a series.
 const ACTIONS_SHOWN_MAX: u32 = 200;

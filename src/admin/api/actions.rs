@@ -1,17 +1,19 @@
 //! `/api/actions`: what was planned, what became of it, and a person's levers: retry, cancel,
 //! resolve.
 
-use super::{
-    Admin,
-    auth::{Editor, Reader},
-    body::{self, Id, NoFields},
-    page::{Listed, Page, Params},
-    problem::{Code, Problem},
-    state::{AdminState, Answer},
-    token::Member,
-    view::Time,
-};
 use crate::{
+    admin::{
+        Admin, AdminState,
+        state::Answer,
+        web::{
+            auth::{Editor, Reader},
+            body::{self, Id, NoFields},
+            page::{Listed, Page, Params},
+            problem::{Code, Problem},
+            token::Member,
+            view::Time,
+        },
+    },
     domain::{ActionId, ActionState, Cause, EventId, Provider},
     store::{
         history::{ActionFilter, StoredAction, StoredAttempt},
@@ -19,11 +21,24 @@ use crate::{
     },
     vault::Purpose,
 };
-use axum::{Json, extract::State};
+use axum::{
+    Json, Router,
+    extract::State,
+    routing::{get, post},
+};
 use http::Uri;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+pub fn routes() -> Router<Arc<AdminState>> {
+    Router::new()
+        .route("/api/actions", get(list))
+        .route("/api/actions/{id}", get(show))
+        .route("/api/actions/{id}/retry", post(retry))
+        .route("/api/actions/{id}/cancel", post(cancel))
+        .route("/api/actions/{id}/resolve", post(resolve))
+}
 
 #[derive(Serialize)]
 pub struct ActionView {

@@ -6,12 +6,12 @@
 //! is 503, never 401.
 
 use super::{
-    AdminState,
     jwks::{Found, Jwks},
     problem::{Code, Problem},
     token::{self, Expected, Key, Member, Parts, Refused, Role},
 };
 use crate::{
+    admin::AdminState,
     config::{AdminSettings, Fault},
     domain::{Clock, OrgId, Timestamp},
     store::{Store, StoreError},
@@ -282,7 +282,7 @@ pub struct Manager(pub Member);
 pub struct Operator(pub String);
 
 /// The member whose bearer token a request carries, for routes that take another proof as well.
-pub(super) async fn member_of(parts: &request::Parts, state: &AdminState, roles: &[Role]) -> Result<Member, Problem> {
+pub async fn member_of(parts: &request::Parts, state: &AdminState, roles: &[Role]) -> Result<Member, Problem> {
     member(parts, state, roles).await
 }
 

@@ -1,25 +1,34 @@
 //! `/api/phone-numbers`: which numbers lead to this organisation, each proven by its own credential
 //! before it routes (invariant 18).
 
-use super::{
-    Admin,
-    auth::{Manager, Reader},
-    body::{self, Id},
-    credentials, etag,
-    page::{Listed, Page, Params},
-    problem::{Code, Problem},
-    proof::{READ_MAX, Reads, held_elsewhere, not_readable, refused_or_unknown},
-    state::{AdminState, Answer},
-    view::Time,
-};
 use crate::{
+    admin::{
+        Admin, AdminState, credentials,
+        proof::{READ_MAX, Reads, held_elsewhere, not_readable, refused_or_unknown},
+        state::Answer,
+        web::{
+            auth::{Manager, Reader},
+            body::{self, Id},
+            etag,
+            page::{Listed, Page, Params},
+            problem::{Code, Problem},
+            view::Time,
+        },
+    },
     domain::{OrgId, Provider, RouteState},
     provider::{Credential, is_e164},
     store::routes::{NumberClaim, Proof},
 };
-use axum::{Json, extract::State, response::IntoResponse};
+use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
 use http::{HeaderMap, StatusCode, Uri, header};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+pub fn routes() -> Router<Arc<AdminState>> {
+    Router::new()
+        .route("/api/phone-numbers", get(list).post(create))
+        .route("/api/phone-numbers/{number}", get(show).delete(delete))
+}
 
 #[derive(Serialize)]
 pub struct NumberView {

@@ -2,28 +2,41 @@
 //!
 //! **Invariant:** a secret that we made is shown in the answer that made it, and in no other.
 
-use super::{
-    Admin,
-    auth::{Manager, Reader},
-    body::{self, Id, check_text},
-    etag,
-    page::{Listed, Page, Params},
-    plans,
-    problem::{Code, Problem},
-    state::{AdminState, Answer},
-    view::Time,
-};
 use crate::{
+    admin::{
+        Admin, AdminState, plans,
+        state::Answer,
+        web::{
+            auth::{Manager, Reader},
+            body::{self, Id, check_text},
+            etag,
+            page::{Listed, Page, Params},
+            problem::{Code, Problem},
+            view::Time,
+        },
+    },
     domain::{Endpoint, EndpointId, OrgId, Source},
     source::Plan,
     store::endpoints::{NewSecret, StoredSecret},
 };
-use axum::{Json, extract::State, response::IntoResponse};
+use axum::{
+    Json, Router,
+    extract::State,
+    response::IntoResponse,
+    routing::{get, post},
+};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+pub fn routes() -> Router<Arc<AdminState>> {
+    Router::new()
+        .route("/api/endpoints", get(list).post(create))
+        .route("/api/endpoints/{id}", get(show).delete(delete))
+        .route("/api/endpoints/{id}/secrets", post(rotate))
+}
 
 const ENDPOINTS_MAX: usize = 200;
 const IGNORED_TYPES_MAX: usize = 50;

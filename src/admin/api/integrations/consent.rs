@@ -4,19 +4,19 @@
 //! **Invariant:** what comes back counts once, within ten minutes, and only from the person or the
 //! browser that began it: else whoever sends a link makes someone else's calendar their own.
 
-use super::{
-    super::{
-        Admin,
-        auth::{Manager, member_of},
-        page::Params,
-        problem::{Code, Problem},
-        state::{AdminState, Answer},
-        token::{Member, Role},
-        view::Time,
-    },
-    AccountView, Good, IntegrationView, fingerprint, is_same_account,
-};
+use super::{AccountView, Good, IntegrationView, fingerprint, is_same_account};
 use crate::{
+    admin::{
+        Admin,
+        state::{AdminState, Answer},
+        web::{
+            auth::{Manager, member_of},
+            page::Params,
+            problem::{Code, Problem},
+            token::{Member, Role},
+            view::Time,
+        },
+    },
     domain::Provider,
     oauth::{ExchangeError, Exchanged},
     provider::Credential,

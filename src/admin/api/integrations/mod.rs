@@ -8,22 +8,21 @@ mod consent;
 mod forms;
 mod wish;
 
-pub use consent::{authorize, callback};
-pub use forms::list as list_forms;
-
-use super::{
-    Admin,
-    auth::{Manager, Reader},
-    body::{Id, NoFields},
-    credentials::{self, Opened},
-    page::Params,
-    plans,
-    problem::{Code, Problem},
-    state::{AdminState, Answer},
-    token::Member,
-    view::Time,
-};
 use crate::{
+    admin::{
+        Admin, AdminState,
+        credentials::{self, Opened},
+        plans,
+        state::Answer,
+        web::{
+            auth::{Manager, Reader},
+            body::{Id, NoFields},
+            page::Params,
+            problem::{Code, Problem},
+            token::Member,
+            view::Time,
+        },
+    },
     domain::{Fingerprint, OrgId, Provider, Source, Timestamp},
     oauth::{NotFresh, Want},
     provider::{CallError, Credential, Refused, Verified, google::Granted},
@@ -34,13 +33,25 @@ use crate::{
     vault::Purpose,
 };
 use axum::{
-    Json,
+    Json, Router,
     extract::{Request, State},
+    routing::{get, post},
 };
 use http::{StatusCode, Uri};
 use serde::Serialize;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use wish::Wish;
+
+pub fn routes() -> Router<Arc<AdminState>> {
+    Router::new()
+        .route("/api/providers", get(forms::list))
+        .route("/api/integrations/status", get(status))
+        .route("/api/integrations/google_calendar/authorize", get(consent::authorize))
+        .route("/api/integrations/google_calendar/callback", get(consent::callback))
+        .route("/api/integrations/{provider}", post(connect).delete(erase))
+        .route("/api/integrations/{provider}/test", post(test))
+        .route("/api/integrations/{provider}/verify", post(verify))
+}
 
 /// Time for asking the provider: below the deadline of the request, so that an outage is told as
 /// one.

@@ -1,0 +1,65 @@
+//! `GET /api/audit`: who changed what in the organisation, and when.
+
+use crate::{
+    admin::{
+        Admin, AdminState,
+        state::Answer,
+        web::{
+            auth::Reader,
+            page::{Listed, Page, Params},
+            view::Time,
+        },
+    },
+    store::audit::StoredAuditEntry,
+};
+use axum::{Json, Router, extract::State, routing::get};
+use http::Uri;
+use serde::Serialize;
+use std::sync::Arc;
+use uuid::Uuid;
+
+pub fn routes() -> Router<Arc<AdminState>> {
+    Router::new().route("/api/audit", get(list))
+}
+
+#[derive(Serialize)]
+pub struct AuditView {
+    id: Uuid,
+    at: Time,
+    actor: String,
+    verb: String,
+    target_kind: String,
+    target_id: String,
+    fields: Vec<String>,
+}
+
+impl From<StoredAuditEntry> for AuditView {
+    fn from(entry: StoredAuditEntry) -> Self {
+        let StoredAuditEntry {
+            id,
+            at,
+            actor,
+            verb,
+            target_kind,
+            target_id,
+            fields,
+        } = entry;
+        Self {
+            id,
+            at: Time(at),
+            actor,
+            verb,
+            target_kind,
+            target_id,
+            fields,
+        }
+    }
+}
+
+pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<Listed<AuditView>>> {
+    let mut params = Params::of(&uri)?;
+    let page = Page::<Uuid>::take(&mut params, &state.vault, Some(member.org), "audit", String::new())?;
+    params.finish()?;
+    let rows = state.store.list_audit(member.org, page.after, page.count()).await?;
+    Ok(Json(page.answer(&state.vault, rows, |row| row.id, AuditView::from)))
+}

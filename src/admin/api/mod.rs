@@ -1,0 +1,34 @@
+//! The resources of the API, a file each. A file begins with its routes; an endpoint's refusals,
+//! its documentation and its handler stand together.
+
+mod actions;
+mod assistants;
+mod audit;
+mod destinations;
+mod endpoints;
+mod events;
+mod integrations;
+mod operator;
+mod phone_numbers;
+mod rejections;
+mod rules;
+
+use super::AdminState;
+use axum::Router;
+use std::sync::Arc;
+
+/// The routes of all resources.
+pub fn routes() -> Router<Arc<AdminState>> {
+    Router::new()
+        .merge(integrations::routes())
+        .merge(destinations::routes())
+        .merge(assistants::routes())
+        .merge(phone_numbers::routes())
+        .merge(endpoints::routes())
+        .merge(rules::routes())
+        .merge(events::routes())
+        .merge(actions::routes())
+        .merge(rejections::routes())
+        .merge(audit::routes())
+        .merge(operator::routes())
+}
