@@ -5,6 +5,7 @@
 //! acked, whatever dies in between.
 
 mod envelope;
+mod health;
 mod log;
 
 pub use envelope::{EnvelopeError, attributes, decode, encode, encoded_bytes_max};

@@ -26,7 +26,7 @@ use crate::{
     routing::RouteTable,
     source::{self, Request},
     store::Store,
-    telemetry::catalogue,
+    telemetry::{Finding, catalogue},
     vault::Vault,
 };
 use answer::{Cause, Meters, label};
@@ -159,10 +159,20 @@ impl Receiver {
         self.0.verifier.gather_gauges();
     }
 
-    /// Connections of the ingress listener, for readiness.
+    /// Connections of the ingress listener.
     #[must_use]
     pub fn listener_state(&self) -> Arc<ListenerState> {
         Arc::clone(&self.0.listener)
+    }
+
+    /// Whether the ingress listener takes connections, for `/readyz`.
+    #[must_use]
+    pub fn check(&self) -> Finding {
+        if self.0.listener.is_full() {
+            Finding::degraded("no further connection is taken for now")
+        } else {
+            Finding::ok()
+        }
     }
 
     /// Flushes rejections until `stop`, then waits for publishes that outlive their senders.

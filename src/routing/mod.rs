@@ -6,6 +6,7 @@
 //! remember about a miss. Before a refusal the receiver asks [`RouteTable::look_again`], which
 //! reads the version at most 10 times a second however many strangers knock.
 
+mod health;
 mod keys;
 mod refresh;
 

@@ -9,6 +9,7 @@ pub mod audit;
 pub mod credentials;
 pub mod endpoints;
 pub mod grants;
+mod health;
 pub mod history;
 pub mod keys;
 pub mod ledger;
@@ -23,6 +24,7 @@ pub mod snapshot;
 mod sqlite;
 
 #[cfg(feature = "postgres")]
+pub use health::{check, gather_gauges};
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 

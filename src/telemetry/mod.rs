@@ -15,6 +15,22 @@ pub use health::{Checks, Finding, Standing};
 pub use operations::Operations;
 pub use recorder::Recorder;
 
+/// Sets the gauges that concern the process as a whole.
+pub fn gather_gauges() {
+    catalogue::BUILD_INFO.set(1.0, &[env!("CARGO_PKG_VERSION")]);
+    if let Some(bytes) = resident_bytes() {
+        catalogue::PROCESS_RESIDENT_BYTES.set(bytes as f64, &[]);
+    }
+    for not_measured in [
+        catalogue::QUARANTINE_OLDEST_SECONDS,
+        catalogue::SPOOL_OLDEST_SECONDS,
+        catalogue::SPOOL_FILL_RATIO,
+        catalogue::PAUSED,
+    ] {
+        not_measured.set(0.0, &[]);
+    }
+}
+
 /// Memory of this process in RAM, as Linux tells it; `None` elsewhere.
 #[must_use]
 pub fn resident_bytes() -> Option<u64> {

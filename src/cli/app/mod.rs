@@ -1,0 +1,164 @@
+//! One process, put together: store, vault, queue, routes, receiver, worker, admin API, operations.
+//! The only place that builds concrete backends.
+//!
+//! `serve`, `dev`, `bench` and tests enter. **Invariant:** two of these fit in one process: nothing
+//! here is global but the metrics recorder.
+
+mod listeners;
+mod operations;
+mod rooms;
+
+pub use listeners::{Addresses, Listeners};
+pub(in crate::cli) use rooms::log_settings;
+
+use crate::{
+    config::Settings,
+    domain::{Clock, SystemClock},
+    lifecycle::{Drained, Lifecycle, Stage},
+    listener,
+    queue::EventQueue,
+    routing::RouteTable,
+    store::Store,
+    telemetry::Recorder,
+    vault::{Keyring, Vault},
+};
+use rooms::Rooms;
+use std::{sync::Arc, time::Duration};
+
+/// What tests put in the place of the real thing.
+pub struct Options {
+    pub clock: Arc<dyn Clock>,
+    /// Without a worker events stay in the queue.
+    pub has_worker: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(SystemClock),
+            has_worker: true,
+        }
+    }
+}
+
+/// A running process.
+pub struct App {
+    lifecycle: Lifecycle,
+    addresses: Addresses,
+    store: Arc<dyn Store>,
+    queue: Arc<dyn EventQueue>,
+    vault: Arc<Vault>,
+    routes: Arc<RouteTable>,
+}
+
+impl App {
+    /// Builds everything and starts it, lowest floor first.
+    ///
+    /// # Errors
+    /// What could not be built, with what to do.
+    pub async fn start(
+        settings: Settings,
+        keyring: Keyring,
+        listeners: Listeners,
+        options: Options,
+    ) -> anyhow::Result<Self> {
+        listener::raise_file_limit();
+        let recorder = Recorder::install();
+        let lifecycle = Lifecycle::default();
+        let rooms = Rooms::open(&settings, keyring, options.clock).await?;
+        let addresses = listeners.addresses()?;
+        let receiver = rooms.receiver(&settings)?;
+        let worker = rooms.worker(&settings);
+        let engine = Arc::new(worker.engine());
+        let admin = rooms.admin(&settings, &engine, &lifecycle)?;
+        let operations = operations::operations(recorder.clone(), &rooms, &receiver, engine.clone());
+
+        let (soft, hard) = (|stage| lifecycle.soft(stage), lifecycle.hard());
+        lifecycle.start(Stage::Upkeep, engine.refresher().run(soft(Stage::Upkeep)));
+        lifecycle.start(Stage::Upkeep, recorder.run_upkeep(soft(Stage::Upkeep)));
+        lifecycle.start(Stage::Upkeep, rooms.routes.clone().run(soft(Stage::Upkeep)));
+        lifecycle.start(Stage::Upkeep, receiver.clone().run_background(soft(Stage::Upkeep)));
+        if options.has_worker {
+            lifecycle.start(Stage::Work, worker.run_with(engine, soft(Stage::Work), hard));
+        }
+        let serve = |stage, socket, router, limits| {
+            let server = listener::serve(socket, router, limits, lifecycle.soft(stage), lifecycle.hard());
+            lifecycle.start(stage, server);
+        };
+        serve(Stage::Intake, listeners.admin, admin, internal("admin"));
+        // Until the end, so that a drain can be watched.
+        serve(
+            Stage::Upkeep,
+            listeners.operations,
+            operations.router(),
+            internal("operations"),
+        );
+        serve(Stage::Intake, listeners.ingress, receiver.router(), receiver.limits());
+        let Rooms {
+            store,
+            vault,
+            queue,
+            routes,
+            ..
+        } = rooms;
+        Ok(Self {
+            lifecycle,
+            addresses,
+            store,
+            queue,
+            vault,
+            routes,
+        })
+    }
+
+    #[must_use]
+    pub const fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    #[must_use]
+    pub const fn lifecycle(&self) -> &Lifecycle {
+        &self.lifecycle
+    }
+
+    #[must_use]
+    pub const fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    #[must_use]
+    pub const fn vault(&self) -> &Arc<Vault> {
+        &self.vault
+    }
+
+    #[must_use]
+    pub const fn queue(&self) -> &Arc<dyn EventQueue> {
+        &self.queue
+    }
+
+    #[must_use]
+    pub const fn routes(&self) -> &Arc<RouteTable> {
+        &self.routes
+    }
+
+    /// Returns only when this process can take nothing any more, with the reason for people.
+    pub async fn failed(&self) -> Arc<str> {
+        self.queue.failed().await
+    }
+
+    /// Drains stage by stage, then closes queue and store.
+    pub async fn stop(&self, budget: Duration) -> Drained {
+        let drained = self.lifecycle.drain(budget).await;
+        self.queue.close().await;
+        self.store.close().await;
+        drained
+    }
+}
+
+/// Limits of the listeners that people and machines of the installation use.
+fn internal(name: &'static str) -> listener::Limits {
+    listener::Limits {
+        name,
+        ..listener::Limits::default()
+    }
+}

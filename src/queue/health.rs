@@ -1,0 +1,29 @@
+//! The queue's check for `/readyz`, and its gauges.
+
+use super::{QueueHealth, QueueState};
+use crate::{
+    domain::Timestamp,
+    telemetry::{Finding, catalogue},
+};
+
+impl QueueState {
+    /// Whether the queue takes events.
+    #[must_use]
+    pub fn check(&self) -> Finding {
+        match self.health {
+            QueueHealth::Ready => Finding::ok(),
+            QueueHealth::Refusing => Finding::degraded("the queue or its disk is full: senders get 503"),
+            QueueHealth::Failed => Finding::failed("the log failed; the process has to be started again"),
+        }
+    }
+
+    pub fn gather_gauges(&self, now: Timestamp) {
+        catalogue::QUEUE_EVENTS.set(self.events as f64, &[]);
+        catalogue::QUEUE_BYTES.set(self.bytes as f64, &[]);
+        let oldest = self.oldest_received_at.map_or(0.0, |at| now.since(at).as_secs_f64());
+        catalogue::QUEUE_OLDEST_SECONDS.set(oldest, &[]);
+        if let Some(free) = self.disk_free_bytes {
+            catalogue::DISK_FREE_BYTES.set(free as f64, &[]);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The database's check for `/readyz`, and the gauges of what waits in the ledger.
+
+use super::Store;
+use crate::{
+    domain::{Clock, Provider},
+    telemetry::{Finding, catalogue},
+};
+use std::sync::Arc;
+
+/// Whether the database answers.
+pub async fn check(store: Arc<dyn Store>) -> Finding {
+    match store.ping().await {
+        Ok(()) => Finding::ok(),
+        Err(_) => Finding::degraded("the database does not answer: ingress goes on, work waits"),
+    }
+}
+
+/// Sets the gauges of the ledger. A database that is away leaves them as they were: its check says
+/// so.
+pub async fn gather_gauges(store: Arc<dyn Store>, clock: Arc<dyn Clock>) {
+    let Ok(state) = store.ledger_state().await else { return };
+    let now = clock.now();
+    for &provider in Provider::ALL {
+        let due = state.oldest_due_at.iter().find(|(due, _)| *due == provider);
+        let oldest = due.map_or(0.0, |(_, at)| now.since(*at).as_secs_f64());
+        catalogue::ACTIONS_OLDEST_DUE_SECONDS.set(oldest, &[provider.as_str()]);
+    }
+    let oldest_unknown = state.oldest_unknown_at.map_or(0.0, |at| now.since(at).as_secs_f64());
+    catalogue::ACTIONS_UNKNOWN_OLDEST_SECONDS.set(oldest_unknown, &[]);
+    for (label, count) in [
+        ("parked", state.parked),
+        ("unknown", state.unknown),
+        ("dead", state.dead),
+    ] {
+        catalogue::ACTIONS_STUCK.set(count as f64, &[label]);
+    }
+}
