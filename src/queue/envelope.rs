@@ -8,6 +8,10 @@
 //! brokers write [`attributes`] as headers. A code that this version does not know is passed over,
 //! so that an older process reads what a newer one wrote.
 
+mod attributes;
+
+pub use attributes::from_attributes;
+
 use crate::domain::{DedupeKey, EndpointId, Envelope, EventId, EventType, OrgId, Source, Subject, Timestamp};
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -337,7 +341,7 @@ mod tests {
     use super::*;
     use proptest::{prelude::*, strategy::ValueTree};
 
-    fn envelopes() -> impl Strategy<Value = Envelope> {
+    pub(super) fn envelopes() -> impl Strategy<Value = Envelope> {
         let times = (any::<i64>(), any::<i64>());
         let ids = (
             any::<[u8; 16]>(),

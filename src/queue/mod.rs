@@ -8,12 +8,15 @@ mod envelope;
 mod health;
 mod log;
 
-pub use envelope::{EnvelopeError, attributes, decode, encode, encoded_bytes_max};
+pub use envelope::{EnvelopeError, attributes, decode, encode, encoded_bytes_max, from_attributes};
 #[doc(hidden)]
 pub use log::{Disk, DiskSpace, RealDisk};
 pub use log::{LogQueue, LogSettings};
 
-use crate::domain::{Envelope, OrgId, Timestamp, VerifiedEvent};
+use crate::{
+    config::QueueSettings,
+    domain::{Clock, Envelope, OrgId, Timestamp, VerifiedEvent},
+};
 use async_trait::async_trait;
 use std::sync::Arc;
 
@@ -145,18 +148,21 @@ pub enum ConsumeError {
     Unreadable { place: Arc<str>, reason: Arc<str> },
 }
 
-/// Opens the queue that a URL names: `embedded:DIRECTORY`.
+/// Opens the queue that a URL names: `embedded:DIRECTORY`. Each backend reads the settings that
+/// concern it; `event_bytes_max` limits one event with its attributes.
 ///
 /// # Errors
 /// Says which setting is wrong, or what stands in the way (another process holds the directory, a
 /// damaged segment).
 pub async fn connect(
     url: &str,
-    settings: LogSettings,
-    clock: Arc<dyn crate::domain::Clock>,
+    settings: &QueueSettings,
+    event_bytes_max: usize,
+    clock: Arc<dyn Clock>,
 ) -> Result<Arc<dyn EventQueue>, ConnectError> {
     match url.split_once(':') {
         Some(("embedded", directory)) if !directory.is_empty() => {
+            let settings = LogSettings::new(settings, event_bytes_max);
             Ok(Arc::new(LogQueue::open(directory.as_ref(), settings, clock).await?))
         }
         _ => Err(ConnectError::UnknownUrl),

@@ -9,7 +9,7 @@ mod operations;
 mod rooms;
 
 pub use listeners::{Addresses, Listeners};
-pub(in crate::cli) use rooms::log_settings;
+pub(in crate::cli) use rooms::event_bytes_max;
 
 use crate::{
     config::Settings,

@@ -7,7 +7,7 @@ use crate::{
     domain::Clock,
     lifecycle::{Lifecycle, Stage},
     provider::Providers,
-    queue::{self, EventQueue, LogSettings},
+    queue::{self, EventQueue},
     receiver::{Parts, Receiver},
     routing::RouteTable,
     store::{self, Store},
@@ -32,7 +32,13 @@ impl Rooms {
     pub async fn open(settings: &Settings, keyring: Keyring, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         let store = store::connect(&settings.store.database_url, clock.clone()).await?;
         let vault = Arc::new(Vault::new(keyring, store.clone()));
-        let queue = queue::connect(&settings.queue.queue_url, log_settings(settings), clock.clone()).await?;
+        let queue = queue::connect(
+            &settings.queue.queue_url,
+            &settings.queue,
+            event_bytes_max(settings),
+            clock.clone(),
+        )
+        .await?;
         let routes = RouteTable::load(store.clone(), clock.clone())
             .await
             .context("the routes could not be read")?;
@@ -103,14 +109,9 @@ impl Rooms {
 }
 
 /// The embedded queue's limits.
-pub(in crate::cli) fn log_settings(settings: &Settings) -> LogSettings {
-    LogSettings {
-        bytes_max: settings.queue.queue_bytes_max,
-        segment_bytes: settings.queue.segment_bytes,
-        // The body, and room for the attributes beside it.
-        event_bytes_max: settings.receiver.body_bytes_max + settings.receiver.head_bytes_max + (16 << 10),
-        disk_free_bytes_min: settings.queue.disk_free_bytes_min,
-    }
+/// The body, and room for the attributes beside it.
+pub(in crate::cli) const fn event_bytes_max(settings: &Settings) -> usize {
+    settings.receiver.body_bytes_max + settings.receiver.head_bytes_max + (16 << 10)
 }
 
 /// The host of our own public URL, which `http.post` may never reach. A text without a scheme has

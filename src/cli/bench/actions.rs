@@ -137,7 +137,8 @@ async fn whole_way(args: &ActionsArgs, directory: &Path, base: &str, sandbox: &S
     settings.worker.actions_per_day_max = u64::MAX;
     let queue = queue::connect(
         &format!("embedded:{}", directory.join("queue").display()),
-        crate::cli::app::log_settings(&settings),
+        &settings.queue,
+        crate::cli::app::event_bytes_max(&settings),
         clock.clone(),
     )
     .await?;

@@ -7,7 +7,7 @@ use crate::{
     domain::{Clock, SystemClock},
     lifecycle::{Lifecycle, Stage},
     listener,
-    queue::{self, Disk, EventQueue, LogQueue, RealDisk},
+    queue::{self, Disk, EventQueue, LogQueue, LogSettings, RealDisk},
     receiver::{Parts, Receiver},
     routing::RouteTable,
     store::Store,
@@ -101,7 +101,8 @@ pub(super) async fn run(args: IngestArgs, scratch: &Path) -> anyhow::Result<Exit
                     _ => {
                         queue::connect(
                             &format!("embedded:{}", directory.join("queue").display()),
-                            crate::cli::app::log_settings(&settings()),
+                            &settings().queue,
+                            crate::cli::app::event_bytes_max(&settings()),
                             clock.clone(),
                         )
                         .await?
@@ -199,7 +200,7 @@ async fn at_half(
     let queue = LogQueue::open_on(
         disk.clone(),
         &directory,
-        crate::cli::app::log_settings(&settings()),
+        LogSettings::new(&settings().queue, crate::cli::app::event_bytes_max(&settings())),
         env.clock.clone(),
     )
     .await?;

@@ -37,7 +37,8 @@ pub(super) async fn run(args: OverloadArgs, scratch: &Path) -> anyhow::Result<Ex
     let settings = ingest::settings();
     let queue = queue::connect(
         &format!("embedded:{}", scratch.join("queue").display()),
-        crate::cli::app::log_settings(&settings),
+        &settings.queue,
+        crate::cli::app::event_bytes_max(&settings),
         clock.clone(),
     )
     .await?;

@@ -21,6 +21,7 @@ use super::{
     ConnectError, ConsumeError, Deliveries, EventQueue, PublishError, QueueHealth, QueueState, envelope, outcome_label,
 };
 use crate::{
+    config::QueueSettings,
     domain::{Clock, EventId, OrgId, Timestamp, VerifiedEvent},
     telemetry::catalogue,
 };
@@ -74,6 +75,16 @@ impl Default for LogSettings {
 }
 
 impl LogSettings {
+    #[must_use]
+    pub const fn new(settings: &QueueSettings, event_bytes_max: usize) -> Self {
+        Self {
+            bytes_max: settings.queue_bytes_max,
+            segment_bytes: settings.segment_bytes,
+            event_bytes_max,
+            disk_free_bytes_min: settings.disk_free_bytes_min,
+        }
+    }
+
     fn free_bytes_min(&self, space: Option<DiskSpace>) -> u64 {
         self.disk_free_bytes_min
             .unwrap_or_else(|| space.map_or(FREE_BYTES_MIN, |space| FREE_BYTES_MIN.max(space.total_bytes / 20)))
