@@ -4,8 +4,8 @@ use super::{EnvelopeError, Parts, broken, once};
 use crate::domain::{DedupeKey, Envelope, EventType, Subject, Timestamp};
 use bytes::Bytes;
 
-/// The envelope whose [`attributes`](super::attributes()) these are. A name that this version does not know is passed
-/// over, so that an older process reads what a newer one wrote.
+/// The envelope whose [`attributes`](super::attributes()) these are. A name that this version does
+/// not know is passed over, so that an older process reads what a newer one wrote.
 ///
 /// # Errors
 /// Says which attribute is wrong, missing, or stands twice. Never panics, whatever the texts are.
