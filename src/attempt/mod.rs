@@ -26,7 +26,7 @@
 //! | `running` | `unknown` (`lease_ended`) | the lease ended, or its process died | `Ledger::expire_leases`, `abandon_leases` |
 //! | `running` | `unknown` (`ambiguous`) | the provider's id is another action's | `Ledger::record` |
 //! | `parked` | `pending` | a newer version of the credential stands | `save_credential`, `Ledger::record` |
-//! | `pending`, `running`, `waiting`, `unknown`, `parked` | `succeeded` (`called_back`) | the provider called back with our id in its URL | `Ledger::settle` |
+//! | `pending`, `running`, `waiting`, `unknown`, `parked` | `succeeded` (`called_back`) | the provider called back with our id in its URL | `Ledger::record_callback` |
 //! | `dead`, `parked`, `suppressed`, `cancelled`, `waiting` | `pending` | a person: retry | `Ledger::retry` |
 //! | `unknown` | `unknown`, due | a person: retry | `Ledger::retry` |
 //! | `pending`, `waiting`, `parked` | `cancelled` | a person: cancel | `Ledger::cancel` |

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     action::{self, Action, Attempt, Detail, FrozenRequest, LookUp, OnUnknown},
-    domain::{ActionKind, ActionState, Cause, Clock, OrgId, Outcome, SecretBytes},
+    domain::{ActionKind, ActionState, Cause, Clock, IntegrationState, OrgId, Outcome, SecretBytes},
     killpoint::{Step, reach},
     oauth::Refresher,
     provider::Providers,
@@ -380,7 +380,7 @@ impl Engine {
     async fn refused(&self, claim: &Claim, on_unknown: OnUnknown, loaded: &Loaded, detail: Detail) -> Record {
         let ended = self.ended(claim, on_unknown, Some(loaded.version));
         let health = CredentialHealth {
-            state: "needs_reconnecting".into(),
+            state: IntegrationState::NeedsReconnecting,
             cause: Some(Cause::CredentialRefused.as_str().into()),
             error: Some(detail.text.to_string()),
             missing: None,

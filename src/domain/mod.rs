@@ -15,6 +15,8 @@ pub use action::{ActionKind, ActionState, Cause, Outcome, Provider};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use event::{DedupeKey, Envelope, EventType, IngressHeader, Source, Subject, VerifiedEvent};
 pub use id::{ActionId, AttemptId, CredentialId, EndpointId, EventId, InvalidId, OrgId, RuleId, SecretId};
-pub use organisation::{Endpoint, Organisation, RouteKey, RouteKind, RouteState};
+pub use organisation::{
+    AssistantRole, Endpoint, IntegrationState, ManagedAssistantState, Organisation, RouteKey, RouteKind, RouteState,
+};
 pub use rule::{Rule, RuleSpec, TypePattern};
 pub use secret::{Fingerprint, KeyId, SealedBytes, SecretBytes};

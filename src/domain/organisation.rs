@@ -51,6 +51,57 @@ closed_text_enum!(
     }
 );
 
+closed_text_enum!(
+    /// What an organisation's own assistant is for; it has at most one of each.
+    AssistantRole: "role" {
+        Inbound = "inbound",
+        Outbound = "outbound",
+    }
+);
+
+closed_text_enum!(
+    /// How a managed assistant at Vapi stands beside its wanted form.
+    ManagedAssistantState: "state of a managed assistant" {
+        /// Vapi was asked to make it and has not answered yet.
+        Making = "making",
+        InStep = "in_step",
+        /// Some fields differ at Vapi.
+        Drifted = "drifted",
+        /// Vapi has no such assistant.
+        Missing = "missing",
+    }
+);
+
+closed_text_enum!(
+    /// Whether an organisation's integration with a provider works.
+    IntegrationState: "state of an integration" {
+        NotConnected = "not_connected",
+        Connected = "connected",
+        /// Works, but lacks a permission that a named feature needs.
+        Limited = "limited",
+        /// The provider could not be asked or could not answer; it is tried again.
+        Failing = "failing",
+        /// The provider refused the credential; only a person can mend that.
+        NeedsReconnecting = "needs_reconnecting",
+        /// The row does not open under any key. Found when it is opened, never stored.
+        Undecryptable = "undecryptable",
+    }
+);
+
+impl IntegrationState {
+    /// Whether actions may still use the credential.
+    #[must_use]
+    pub const fn is_connected(self) -> bool {
+        matches!(self, Self::Connected | Self::Limited | Self::Failing)
+    }
+
+    /// Whether the last check or refresh failed.
+    #[must_use]
+    pub const fn is_failing(self) -> bool {
+        matches!(self, Self::Failing | Self::NeedsReconnecting)
+    }
+}
+
 /// An external id that leads to an organisation. Compared byte for byte.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct RouteKey {

@@ -2,7 +2,7 @@
 
 use super::open;
 use crate::{
-    domain::{Cause, Clock, OrgId, Provider, Timestamp},
+    domain::{Cause, Clock, IntegrationState, OrgId, Provider, Timestamp},
     provider::{
         CallError, Credential, GoogleCredential, Refused,
         google::{GoogleClient, Granted, oauth::Tokens},
@@ -140,13 +140,13 @@ impl Refresher {
                 return Ok(row.version);
             }
             let words = || row.health.error.clone().unwrap_or_default();
-            if row.health.state == "needs_reconnecting" {
+            if row.health.state == IntegrationState::NeedsReconnecting {
                 return Err(NotFresh::NeedsReconnecting { words: words() });
             }
             let now = self.clock.now();
             if let Some(next) = row
                 .refresh_at
-                .filter(|next| row.health.state == "failing" && *next > now)
+                .filter(|next| row.health.state == IntegrationState::Failing && *next > now)
             {
                 return Err(NotFresh::Later {
                     until: next,
@@ -294,11 +294,14 @@ impl Refresher {
             .vault
             .seal(lease.org, Purpose::Credential(PROVIDER), stored.expose_secret())
             .await?;
-        let state = if missing.is_some() { "limited" } else { "connected" };
+        let state = if missing.is_some() {
+            IntegrationState::Limited
+        } else {
+            IntegrationState::Connected
+        };
         let health = CredentialHealth {
-            state: state.to_owned(),
             missing,
-            ..CredentialHealth::default()
+            ..CredentialHealth::of(state)
         };
         Ok(Refresh {
             lease,
@@ -362,7 +365,7 @@ fn is_final(refused: &Refused) -> bool {
 
 fn ended(lease: Lease, row: &StoredCredential, refused: &Refused, now: Timestamp) -> Refresh {
     let health = CredentialHealth {
-        state: "needs_reconnecting".to_owned(),
+        state: IntegrationState::NeedsReconnecting,
         cause: Some(Cause::CredentialRefused.as_str().to_owned()),
         error: Some(format!(
             "Google does not accept the consent any more: {} Connect the calendar again.",
@@ -419,7 +422,7 @@ fn failed(lease: Lease, row: &StoredCredential, error: &CallError, now: Timestam
     let next = now + wait.clamp(RETRY_MIN, RETRY_MAX);
     let next = asked.map_or(next, |asked| next.max(asked.min(now + RETRY_MAX)));
     let health = CredentialHealth {
-        state: "failing".to_owned(),
+        state: IntegrationState::Failing,
         cause: Some(cause.as_str().to_owned()),
         error: Some(words),
         missing: row.health.missing.clone(),

@@ -110,7 +110,7 @@ impl Verifier {
         }
         // Whatever the cause, so that a sender cannot tell one from another by the time that its
         // answer takes.
-        self.routes.look_again().await;
+        self.routes.refresh_now().await;
         let again = self.candidates(place, reading, now);
         // The same secrets say the same again; only where its ids lead can have changed.
         if again.same_as(&candidates) && refused.cause != Cause::ConflictingRoute {

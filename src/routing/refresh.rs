@@ -40,7 +40,7 @@ impl RouteTable {
     /// One shared look at the version for everybody who asks at the same time, at most 10 a second;
     /// loads changes where there are any (invariant 9). `true` when the snapshot is current
     /// afterwards: the look began after the question. Takes 2 s at most. Cancel-safe.
-    pub async fn look_again(&self) -> bool {
+    pub async fn refresh_now(&self) -> bool {
         let asked = self.looks_begun.load(Ordering::SeqCst);
         let look = async {
             let mut looks = self.looks.lock().await;

@@ -1,7 +1,7 @@
 //! Credentials: one row for each organisation, provider and name; ciphertext only.
 
 use super::{StoreError, audit::AuditEntry};
-use crate::domain::{CredentialId, OrgId, Provider, SealedBytes, Timestamp};
+use crate::domain::{CredentialId, IntegrationState, OrgId, Provider, SealedBytes, Timestamp};
 use async_trait::async_trait;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,11 +31,9 @@ pub struct StoredCredential {
 }
 
 /// What is known about whether it works.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialHealth {
-    /// `not_connected`, `connected`, `limited`, `failing`, `needs_reconnecting` (`undecryptable` is
-    /// found when it is opened, never stored).
-    pub state: String,
+    pub state: IntegrationState,
     pub cause: Option<String>,
     /// The provider's words, cut.
     pub error: Option<String>,
@@ -45,6 +43,21 @@ pub struct CredentialHealth {
     pub first_failed_at: Option<Timestamp>,
 }
 
+impl CredentialHealth {
+    /// A state with nothing to say about it.
+    #[must_use]
+    pub const fn of(state: IntegrationState) -> Self {
+        Self {
+            state,
+            cause: None,
+            error: None,
+            missing: None,
+            checked_at: None,
+            first_failed_at: None,
+        }
+    }
+}
+
 /// What a save writes. The caller sealed it.
 #[derive(Clone, Debug)]
 pub struct NewCredential {
@@ -52,7 +65,7 @@ pub struct NewCredential {
     pub provider: Provider,
     pub name: String,
     pub sealed: SealedBytes,
-    pub state: String,
+    pub state: IntegrationState,
     pub missing: Option<String>,
     pub account_id: Option<String>,
     pub account_name: Option<String>,

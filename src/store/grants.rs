@@ -28,7 +28,7 @@ pub struct SecretsChange {
 
 /// A connection: a credential with everything that is written with it.
 #[derive(Clone, Debug)]
-pub struct Connection {
+pub struct IntegrationChange {
     pub credential: NewCredential,
     /// When it is to be refreshed, where it expires.
     pub refresh_at: Option<Timestamp>,
@@ -87,12 +87,12 @@ pub const CONSENTS_PER_ORG_MAX: u32 = 20;
 pub trait Grants: Send + Sync + 'static {
     /// [`save_credential`](super::credentials::Credentials::save_credential) and the change of
     /// secrets, both or neither.
-    async fn connect(&self, connection: Connection) -> Result<StoredCredential, StoreError>;
+    async fn save_integration(&self, change: IntegrationChange) -> Result<StoredCredential, StoreError>;
 
     /// [`erase_credential`](super::credentials::Credentials::erase_credential) and the change of
     /// secrets, both or neither. `false` when there was no active credential; the secrets are
     /// erased all the same.
-    async fn disconnect(
+    async fn erase_integration(
         &self,
         org: OrgId,
         provider: Provider,

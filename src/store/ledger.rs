@@ -143,9 +143,9 @@ pub enum Recorded {
     RefTaken,
 }
 
-/// What a person's lever came to.
+/// What a manual transition, or that of a callback, came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Levered {
+pub enum ManualTransition {
     Done(ActionState),
     /// Not from this state.
     NotFrom(ActionState),
@@ -161,7 +161,7 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Sets an event aside that cannot be planned, with the reason. Again with the same id: nothing
     /// is changed.
-    async fn bury(&self, dead: DeadEvent) -> Result<(), StoreError>;
+    async fn store_dead_event(&self, dead: DeadEvent) -> Result<(), StoreError>;
 
     /// Takes what is due now, turn by turn over organisations, and durably sets it `running` with a
     /// fence and a row of its attempt. Expired ones become `dead: expired` instead, without an
@@ -184,13 +184,13 @@ pub trait Ledger: Send + Sync + 'static {
     /// A provider called back about an action (invariant 2): settles it as succeeded under its id,
     /// whatever non-final state it is in. Not from a final state, and not where another action
     /// holds the id.
-    async fn settle(
+    async fn record_callback(
         &self,
         org: OrgId,
         action: ActionId,
         provider_ref: &str,
         now: Timestamp,
-    ) -> Result<Levered, StoreError>;
+    ) -> Result<ManualTransition, StoreError>;
 
     /// When the next turn is due, so that the worker can sleep until then.
     async fn next_due_at(&self) -> Result<Option<Timestamp>, StoreError>;
@@ -213,10 +213,10 @@ pub trait Ledger: Send + Sync + 'static {
         action: ActionId,
         expires_at: Timestamp,
         now: Timestamp,
-    ) -> Result<Levered, StoreError>;
+    ) -> Result<ManualTransition, StoreError>;
 
     /// A person stops what has not gone out: `pending`, `waiting`, `parked`.
-    async fn cancel(&self, org: OrgId, action: ActionId, now: Timestamp) -> Result<Levered, StoreError>;
+    async fn cancel(&self, org: OrgId, action: ActionId, now: Timestamp) -> Result<ManualTransition, StoreError>;
 
     /// A person says what happened to an `unknown` one: it went out (`Succeeded`), or send it again
     /// (`Pending`, for at least another hour). Any other `to` is refused as a data error.
@@ -226,5 +226,5 @@ pub trait Ledger: Send + Sync + 'static {
         action: ActionId,
         to: ActionState,
         now: Timestamp,
-    ) -> Result<Levered, StoreError>;
+    ) -> Result<ManualTransition, StoreError>;
 }

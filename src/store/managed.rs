@@ -2,14 +2,13 @@
 //! was last seen of it.
 
 use super::{StoreError, audit::AuditEntry, grants::Lease, routes::AssistantClaim};
-use crate::domain::{EndpointId, OrgId, SealedBytes, Timestamp};
+use crate::domain::{AssistantRole, EndpointId, ManagedAssistantState, OrgId, SealedBytes, Timestamp};
 use async_trait::async_trait;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManagedAssistant {
     pub org: OrgId,
-    /// `inbound` or `outbound`.
-    pub role: String,
+    pub role: AssistantRole,
     /// Stands in the assistant's metadata at Vapi.
     pub marker: String,
     /// `None` until Vapi has answered.
@@ -17,8 +16,7 @@ pub struct ManagedAssistant {
     pub endpoint: EndpointId,
     /// What is wanted, with the webhooks' secret.
     pub sealed: SealedBytes,
-    /// `making`, `in_step`, `drifted`, `missing`.
-    pub state: String,
+    pub state: ManagedAssistantState,
     /// Names of the fields that differ at Vapi.
     pub drift: Vec<String>,
     pub error: Option<String>,
@@ -31,7 +29,11 @@ pub struct ManagedAssistant {
 
 #[async_trait]
 pub trait ManagedAssistants: Send + Sync + 'static {
-    async fn find_managed_assistant(&self, org: OrgId, role: &str) -> Result<Option<ManagedAssistant>, StoreError>;
+    async fn find_managed_assistant(
+        &self,
+        org: OrgId,
+        role: AssistantRole,
+    ) -> Result<Option<ManagedAssistant>, StoreError>;
 
     /// Of one organisation, in order of role.
     async fn list_managed_assistants(&self, org: OrgId) -> Result<Vec<ManagedAssistant>, StoreError>;
@@ -41,7 +43,7 @@ pub trait ManagedAssistants: Send + Sync + 'static {
         &self,
         before: Timestamp,
         count_max: u32,
-    ) -> Result<Vec<(OrgId, String)>, StoreError>;
+    ) -> Result<Vec<(OrgId, AssistantRole)>, StoreError>;
 
     /// Writes the row by compare-and-swap on its version and the fence of the lease, and with it
     /// the claim that routes it (`Proof::MadeByUs`) where there is one; a former claim of the same
@@ -60,7 +62,7 @@ pub trait ManagedAssistants: Send + Sync + 'static {
     async fn delete_managed_assistant(
         &self,
         org: OrgId,
-        role: &str,
+        role: AssistantRole,
         lease: &Lease,
         audit: AuditEntry,
     ) -> Result<bool, StoreError>;

@@ -1,7 +1,7 @@
 //! Claims to external ids: assistants and phone numbers (invariant 18).
 
 use super::{StoreError, audit::AuditEntry};
-use crate::domain::{OrgId, RouteState, Timestamp};
+use crate::domain::{AssistantRole, OrgId, RouteState, Timestamp};
 use async_trait::async_trait;
 
 /// Why a claim is believed (invariant 18).
@@ -30,8 +30,7 @@ impl Proof {
 pub struct AssistantClaim {
     pub org: OrgId,
     pub assistant_id: String,
-    /// `inbound`, `outbound` or none.
-    pub role: Option<String>,
+    pub role: Option<AssistantRole>,
     pub name: Option<String>,
     pub state: RouteState,
     pub proof: Option<Proof>,

@@ -406,7 +406,10 @@ impl Planner {
     }
 
     async fn settle(&self, org: OrgId, action: ActionId, provider_ref: &str) -> Result<(), StoreError> {
-        let settled = self.store.settle(org, action, provider_ref, self.clock.now()).await?;
+        let settled = self
+            .store
+            .record_callback(org, action, provider_ref, self.clock.now())
+            .await?;
         debug!(org.id = %org, action.id = %action, ?settled, "A provider called back about action {action}");
         catalogue::EVENTS_PLANNED.count(1, &["callback"]);
         Ok(())
@@ -425,7 +428,7 @@ impl Planner {
                 Err(_) => Vec::new(),
             };
         }
-        self.store.bury(dead).await?;
+        self.store.store_dead_event(dead).await?;
         catalogue::EVENTS_PLANNED.count(1, &["dead"]);
         Ok(())
     }

@@ -127,14 +127,14 @@ async fn a_route_moves_and_its_former_owner_cannot_take_it_out() {
     database
         .configure(&[assistant(a, "x", "released"), assistant(b, "x", "live")])
         .await;
-    assert!(table.look_again().await);
+    assert!(table.refresh_now().await);
     assert_eq!(holds(&table, "x"), Some(b));
     // The released row changes once more: it leads to another now.
     database.configure(&[assistant(a, "x", "released")]).await;
-    assert!(table.look_again().await);
+    assert!(table.refresh_now().await);
     assert_eq!(holds(&table, "x"), Some(b));
     database.configure(&[assistant(b, "x", "released")]).await;
-    assert!(table.look_again().await);
+    assert!(table.refresh_now().await);
     assert_eq!((holds(&table, "x"), table.routes_len()), (None, 0));
     store.close().await;
 }
@@ -173,7 +173,7 @@ async fn a_twilio_account_routes_only_while_one_organisation_claims_it() {
     ];
     for (index, (statement, first, second)) in steps.into_iter().enumerate() {
         database.configure(&[statement]).await;
-        assert!(table.look_again().await);
+        assert!(table.refresh_now().await);
         for (how, table) in [("by changes", &table), ("afresh", &load(&database, &store).await)] {
             let found = ["AC1", "AC2"].map(|account| get(table, RouteKind::TwilioAccount, account));
             assert_eq!(found, [first, second], "step {index} {how}");
@@ -199,7 +199,7 @@ async fn a_number_that_changes_its_account_leaves_no_stale_route() {
             "UPDATE phone_numbers SET account_id = 'AC2', provider_number_id = 'new', changed_version = {VERSION}"
         )])
         .await;
-    assert!(table.look_again().await);
+    assert!(table.refresh_now().await);
     let found = [
         (RouteKind::TwilioNumber, "AC1/+1555"),
         (RouteKind::VapiPhoneNumber, "old"),
@@ -296,7 +296,7 @@ async fn organisations_carry_their_secrets_and_data_keys_newest_first() {
             format!("UPDATE organizations SET is_active = 0, changed_version = {VERSION}"),
         ])
         .await;
-    assert!(table.look_again().await);
+    assert!(table.refresh_now().await);
     let changed = table.org(org).unwrap();
     assert_eq!(
         (ids(&changed), changed.is_active),
@@ -357,7 +357,7 @@ async fn while_the_database_is_away_the_last_good_snapshot_serves_and_grows_old(
         .unwrap();
     let before = table.age();
     assert!(
-        !table.look_again().await,
+        !table.refresh_now().await,
         "a look that failed cannot say that the snapshot is current"
     );
     assert!(table.age() > before);
@@ -368,11 +368,11 @@ async fn while_the_database_is_away_the_last_good_snapshot_serves_and_grows_old(
         .unwrap();
     database.configure(&[assistant(org, "y", "live")]).await;
     let before = table.age();
-    assert!(table.look_again().await);
+    assert!(table.refresh_now().await);
     assert!(table.age() < before);
     assert_eq!((holds(&table, "x"), holds(&table, "y")), (Some(org), Some(org)));
     store.close().await;
-    assert!(!table.look_again().await);
+    assert!(!table.refresh_now().await);
     assert_eq!(holds(&table, "x"), Some(org));
 }
 
@@ -386,7 +386,7 @@ async fn many_who_ask_share_a_look_and_each_learns_what_was_there_when_it_asked(
     for round in 0..5 {
         let name = format!("asst-{round}");
         database.configure(&[assistant(org, &name, "live")]).await;
-        let answers = futures_util::future::join_all((0..200).map(|_| table.look_again())).await;
+        let answers = futures_util::future::join_all((0..200).map(|_| table.refresh_now())).await;
         assert!(answers.into_iter().all(|is_current| is_current));
         assert_eq!(holds(&table, &name), Some(org));
     }
@@ -402,8 +402,8 @@ async fn a_caller_that_goes_away_in_the_middle_of_a_look_leaves_it_to_the_next()
     let org = database.organisation().await;
     let table = load(&database, &store).await;
     database.configure(&[assistant(org, "x", "live")]).await;
-    let mut first = Box::pin(table.look_again());
-    let mut second = Box::pin(table.look_again());
+    let mut first = Box::pin(table.refresh_now());
+    let mut second = Box::pin(table.refresh_now());
     assert!(futures_util::poll!(&mut first).is_pending());
     assert!(futures_util::poll!(&mut second).is_pending());
     drop(first);
@@ -425,7 +425,7 @@ async fn the_databases_clock_is_compared_with_ours() {
     .unwrap();
     assert_eq!(table.clock_offset_micros(), 360_000_000);
     ours.set(NOW);
-    assert!(table.look_again().await);
+    assert!(table.refresh_now().await);
     // Half of what the look took is all that can be off.
     assert!(
         (0..10_000_000).contains(&table.clock_offset_micros()),

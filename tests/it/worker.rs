@@ -317,7 +317,7 @@ impl Rig {
             provider: Provider::Twilio,
             name: String::new(),
             sealed,
-            state: "connected".into(),
+            state: IntegrationState::Connected,
             missing: None,
             account_id: None,
             account_name: None,
@@ -621,7 +621,7 @@ async fn a_missing_or_refused_credential_parks_and_a_newer_one_resumes() {
         .expect("read")
         .expect("there")
         .health;
-    assert_eq!(health.state, "needs_reconnecting");
+    assert_eq!(health.state, IntegrationState::NeedsReconnecting);
     assert_eq!(rig.twilio.count(), (1, 0));
     rig.connect_twilio(&"t1".repeat(16)).await;
     rig.action_in(ActionState::Succeeded).await;

@@ -1,5 +1,5 @@
-//! `/api/actions`: what was planned, what became of it, and a person's levers: retry, cancel,
-//! resolve.
+//! `/api/actions`: what was planned, what became of it, and a person's manual transitions: retry,
+//! cancel, resolve.
 
 use crate::{
     admin::{
@@ -17,7 +17,7 @@ use crate::{
     domain::{ActionId, ActionState, Cause, EventId, Provider},
     store::{
         history::{ActionFilter, StoredAction, StoredAttempt},
-        ledger::Levered,
+        ledger::ManualTransition,
     },
     vault::Purpose,
 };
@@ -208,8 +208,8 @@ pub async fn retry(
         |seconds| Duration::from_secs(seconds.into()),
     );
     let now = state.now();
-    let levered = state.store.retry(member.org, id, now + life, now).await?;
-    levered_answer(&state, &member, id, "retry", levered).await
+    let transition = state.store.retry(member.org, id, now + life, now).await?;
+    transition_answer(&state, &member, id, "retry", transition).await
 }
 
 pub async fn cancel(
@@ -218,8 +218,8 @@ pub async fn cancel(
     Id(id): Id<ActionId>,
     _: NoFields,
 ) -> Answer<Json<ActionDetail>> {
-    let levered = state.store.cancel(member.org, id, state.now()).await?;
-    levered_answer(&state, &member, id, "cancel", levered).await
+    let transition = state.store.cancel(member.org, id, state.now()).await?;
+    transition_answer(&state, &member, id, "cancel", transition).await
 }
 
 #[derive(Deserialize)]
@@ -248,22 +248,22 @@ pub async fn resolve(
         ResolvedAs::Sent => ActionState::Succeeded,
         ResolvedAs::Resend => ActionState::Pending,
     };
-    let levered = state.store.resolve(member.org, id, to, state.now()).await?;
-    levered_answer(&state, &member, id, "resolve", levered).await
+    let transition = state.store.resolve(member.org, id, to, state.now()).await?;
+    transition_answer(&state, &member, id, "resolve", transition).await
 }
 
-async fn levered_answer(
+async fn transition_answer(
     state: &AdminState,
     member: &Member,
     id: ActionId,
     verb: &'static str,
-    levered: Levered,
+    transition: ManualTransition,
 ) -> Answer<Json<ActionDetail>> {
-    match levered {
-        Levered::Absent => Err(Problem::not_found()),
-        Levered::NotFrom(from) => Err(Problem::new(Code::NotFromState)
+    match transition {
+        ManualTransition::Absent => Err(Problem::not_found()),
+        ManualTransition::NotFrom(from) => Err(Problem::new(Code::NotFromState)
             .detail(format!("The action is {from}; {verb} is not possible from there."))),
-        Levered::Done(_) => {
+        ManualTransition::Done(_) => {
             state
                 .store
                 .record_audit(state.audit(member, verb, "action", id, &["state"]))

@@ -15,7 +15,7 @@ use crate::{
             view::Time,
         },
     },
-    domain::{OrgId, Provider, RouteState},
+    domain::{AssistantRole, OrgId, Provider, RouteState},
     provider::{Credential, vapi::VapiAssistant},
     store::routes::{AssistantClaim, Proof},
 };
@@ -35,7 +35,7 @@ const NAME_CHARS_MAX: usize = 100;
 #[derive(Serialize)]
 pub struct AssistantView {
     assistant_id: String,
-    role: Option<String>,
+    role: Option<AssistantRole>,
     name: Option<String>,
     state: RouteState,
     proof: Option<&'static str>,
@@ -92,13 +92,6 @@ pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<String
     ))
 }
 
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum AssistantRole {
-    Inbound,
-    Outbound,
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewAssistant {
@@ -147,10 +140,7 @@ pub async fn create(
     let claim = AssistantClaim {
         org: member.org,
         assistant_id: id.clone(),
-        role: new.role.map(|role| match role {
-            AssistantRole::Inbound => "inbound".to_owned(),
-            AssistantRole::Outbound => "outbound".to_owned(),
-        }),
+        role: new.role,
         name: new.name.or_else(|| shown(assistant.name.as_deref())),
         state: RouteState::Live,
         proof: Some(Proof::ReadAtProvider),

@@ -20,7 +20,7 @@ use crate::{
             view::{Time, last_four},
         },
     },
-    domain::{Provider, SecretBytes},
+    domain::{IntegrationState, Provider, SecretBytes},
     provider::{Credential, HttpCredential},
     store::credentials::{NewCredential, StoredCredential},
     vault::Purpose,
@@ -53,7 +53,7 @@ pub struct DestinationView {
     name: String,
     /// `null` where the row cannot be decrypted.
     url: Option<String>,
-    state: String,
+    state: IntegrationState,
     cause: Option<String>,
     error: Option<String>,
     /// How many secrets sign each post: two while one is rotated.
@@ -73,7 +73,7 @@ impl DestinationView {
         let (url, secrets, state, error) = match opened.credential {
             Ok(Credential::Http(http)) => (Some(http.url), http.secrets.len(), row.health.state, row.health.error),
             Ok(_) => (None, 0, row.health.state, row.health.error),
-            Err(undecryptable) => (None, 0, "undecryptable".to_owned(), Some(undecryptable.words)),
+            Err(undecryptable) => (None, 0, IntegrationState::Undecryptable, Some(undecryptable.words)),
         };
         Self {
             name: row.name,
@@ -224,7 +224,7 @@ async fn save(
             .vault
             .seal(member.org, Purpose::Credential(Provider::Http), stored.expose_secret())
             .await?,
-        state: "connected".to_owned(),
+        state: IntegrationState::Connected,
         missing: None,
         account_id: None,
         account_name: None,

@@ -5,8 +5,8 @@ use super::{ASSISTANT, organisation};
 use crate::{
     config::Settings,
     domain::{
-        Clock, DedupeKey, Envelope, EventId, EventType, OrgId, Provider, Rule, RuleId, RuleSpec, Source, Subject,
-        SystemClock, TypePattern, VerifiedEvent,
+        Clock, DedupeKey, Envelope, EventId, EventType, IntegrationState, OrgId, Provider, Rule, RuleId, RuleSpec,
+        Source, Subject, SystemClock, TypePattern, VerifiedEvent,
     },
     lifecycle::{Lifecycle, Stage},
     provider::Providers,
@@ -206,7 +206,7 @@ async fn twilio_and_rule(store: &Arc<dyn Store>, vault: &Arc<Vault>, org: OrgId)
         sealed: vault
             .seal(org, Purpose::Credential(Provider::Twilio), credential.as_bytes())
             .await?,
-        state: "connected".to_owned(),
+        state: IntegrationState::Connected,
         missing: None,
         account_id: Some(ACCOUNT.to_owned()),
         account_name: None,

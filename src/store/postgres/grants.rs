@@ -116,7 +116,7 @@ async fn release(connection: &mut PgConnection, lease: &Lease) -> Result<(), Sto
 
 #[async_trait]
 impl Grants for PostgresStore {
-    async fn connect(&self, new: Connection) -> Result<StoredCredential, StoreError> {
+    async fn save_integration(&self, new: IntegrationChange) -> Result<StoredCredential, StoreError> {
         let now = self.now();
         self.configure(
             new.credential.org,
@@ -133,7 +133,7 @@ impl Grants for PostgresStore {
         .await
     }
 
-    async fn disconnect(
+    async fn erase_integration(
         &self,
         org: OrgId,
         provider: Provider,

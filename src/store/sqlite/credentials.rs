@@ -106,7 +106,7 @@ pub(super) fn credential(row: &SqliteRow) -> Result<StoredCredential, StoreError
         sealed: row.get::<Option<Box<[u8]>>>("sealed")?.map(SealedBytes),
         version: row.get("version")?,
         health: CredentialHealth {
-            state: row.get("state")?,
+            state: row.parse("state", |text| text.parse().ok())?,
             cause: row.get("cause")?,
             error: row.get("error")?,
             missing: row.get("missing")?,

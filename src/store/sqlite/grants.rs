@@ -116,7 +116,7 @@ async fn release(connection: &mut SqliteConnection, lease: &Lease) -> Result<(),
 
 #[async_trait]
 impl Grants for SqliteStore {
-    async fn connect(&self, new: Connection) -> Result<StoredCredential, StoreError> {
+    async fn save_integration(&self, new: IntegrationChange) -> Result<StoredCredential, StoreError> {
         let now = self.now();
         self.configure("connect the integration", move |connection, version| {
             Box::pin(async move {
@@ -129,7 +129,7 @@ impl Grants for SqliteStore {
         .await
     }
 
-    async fn disconnect(
+    async fn erase_integration(
         &self,
         org: OrgId,
         provider: Provider,

@@ -3,7 +3,7 @@
 
 use super::{SqliteStore, StoreError, audit, failed, grants::holds, routes::prove, rows::Fields};
 use crate::{
-    domain::{EndpointId, OrgId, SealedBytes, Timestamp},
+    domain::{AssistantRole, EndpointId, OrgId, SealedBytes, Timestamp},
     store::{audit::AuditEntry, grants::Lease, managed::*, routes::AssistantClaim},
 };
 use async_trait::async_trait;
@@ -53,12 +53,12 @@ fn managed(row: &SqliteRow) -> Result<ManagedAssistant, StoreError> {
     let row = Fields::of(row, "managed_assistants");
     Ok(ManagedAssistant {
         org: row.id("org_id", OrgId::from_uuid)?,
-        role: row.get("role")?,
+        role: row.parse("role", |text| text.parse().ok())?,
         marker: row.get("marker")?,
         assistant_id: row.get("assistant_id")?,
         endpoint: row.id("endpoint_id", EndpointId::from_uuid)?,
         sealed: SealedBytes(row.get("sealed")?),
-        state: row.get("state")?,
+        state: row.parse("state", |text| text.parse().ok())?,
         drift: row.json("drift")?,
         error: row.get("error")?,
         checked_at: row.time_opt("checked_at")?,
@@ -70,10 +70,14 @@ fn managed(row: &SqliteRow) -> Result<ManagedAssistant, StoreError> {
 
 #[async_trait]
 impl ManagedAssistants for SqliteStore {
-    async fn find_managed_assistant(&self, org: OrgId, role: &str) -> Result<Option<ManagedAssistant>, StoreError> {
+    async fn find_managed_assistant(
+        &self,
+        org: OrgId,
+        role: AssistantRole,
+    ) -> Result<Option<ManagedAssistant>, StoreError> {
         let found = sqlx::query(FIND)
             .bind(org.as_bytes().as_slice())
-            .bind(role)
+            .bind(role.as_str())
             .fetch_optional(self.readers())
             .await;
         found
@@ -98,7 +102,7 @@ impl ManagedAssistants for SqliteStore {
         &self,
         before: Timestamp,
         count_max: u32,
-    ) -> Result<Vec<(OrgId, String)>, StoreError> {
+    ) -> Result<Vec<(OrgId, AssistantRole)>, StoreError> {
         let rows = sqlx::query(TO_CHECK)
             .bind(before.as_micros())
             .bind(count_max)
@@ -106,7 +110,10 @@ impl ManagedAssistants for SqliteStore {
             .await;
         let due = |row: &SqliteRow| {
             let row = Fields::of(row, "managed_assistants");
-            Ok((row.id("org_id", OrgId::from_uuid)?, row.get("role")?))
+            Ok((
+                row.id("org_id", OrgId::from_uuid)?,
+                row.parse("role", |text| text.parse().ok())?,
+            ))
         };
         rows.map_err(failed("list assistants to check"))?
             .iter()
@@ -182,12 +189,12 @@ impl ManagedAssistants for SqliteStore {
     async fn delete_managed_assistant(
         &self,
         org: OrgId,
-        role: &str,
+        role: AssistantRole,
         lease: &Lease,
         audit: AuditEntry,
     ) -> Result<bool, StoreError> {
         const DOING: &str = "delete the managed assistant";
-        let (role, now, lease) = (role.to_owned(), self.now(), lease.clone());
+        let (now, lease) = (self.now(), lease.clone());
         self.configure_if(DOING, move |connection, version| {
             Box::pin(async move {
                 if !holds(connection, &lease).await? {

@@ -83,13 +83,16 @@ impl SqliteStore {
                 source: sqlx::Error::Io(e),
             })?;
         }
-        let lock = lock_beside(path).map_err(|e| match e {
-            None => ConnectError::InUse { path: shown.clone() },
-            Some(e) => ConnectError::Open {
-                path: shown.clone(),
-                source: sqlx::Error::Io(e),
-            },
-        })?;
+        let lock = match lock_beside(path) {
+            FileLock::Taken(lock) => lock,
+            FileLock::HeldElsewhere => return Err(ConnectError::InUse { path: shown }),
+            FileLock::Failed(e) => {
+                return Err(ConnectError::Open {
+                    path: shown,
+                    source: sqlx::Error::Io(e),
+                });
+            }
+        };
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -106,10 +109,9 @@ impl SqliteStore {
             source,
         };
         let mut connection = SqliteConnection::connect_with(&options).await.map_err(open_failed)?;
-        check_version(&mut connection)
-            .await
-            .map_err(open_failed)?
-            .map_err(|version| ConnectError::TooOld { version })?;
+        if let LinkedSqlite::TooOld { version } = linked_sqlite(&mut connection).await.map_err(open_failed)? {
+            return Err(ConnectError::TooOld { version });
+        }
         for (pragma, expected) in [("journal_mode", "wal"), ("synchronous", "2")] {
             let row = sqlx::query(AssertSqlSafe(format!("PRAGMA {pragma}")))
                 .fetch_one(&mut connection)
@@ -303,29 +305,48 @@ fn is_about_data(extended_code: Option<&str>) -> bool {
     matches!(primary, Some(ERROR | TOOBIG | CONSTRAINT | MISMATCH | RANGE))
 }
 
-fn lock_beside(path: &Path) -> Result<std::fs::File, Option<std::io::Error>> {
+/// What became of the lock on a database file.
+enum FileLock {
+    Taken(std::fs::File),
+    /// Another process has the database open.
+    HeldElsewhere,
+    Failed(std::io::Error),
+}
+
+fn lock_beside(path: &Path) -> FileLock {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
-    let file = std::fs::OpenOptions::new()
+    let opened = std::fs::OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
-        .open(beside)
-        .map_err(Some)?;
+        .open(beside);
+    let file = match opened {
+        Ok(file) => file,
+        Err(e) => return FileLock::Failed(e),
+    };
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(None),
-        Err(std::fs::TryLockError::Error(e)) => Err(Some(e)),
+        Ok(()) => FileLock::Taken(file),
+        Err(std::fs::TryLockError::WouldBlock) => FileLock::HeldElsewhere,
+        Err(std::fs::TryLockError::Error(e)) => FileLock::Failed(e),
     }
 }
 
-/// `Ok(Err(version))` when the linked SQLite can lose committed writes (its WAL-reset bug was
-/// mended in 3.51.3).
-async fn check_version(connection: &mut SqliteConnection) -> Result<Result<(), String>, sqlx::Error> {
+/// Whether the linked SQLite keeps committed writes: its WAL-reset bug was mended in 3.51.3.
+enum LinkedSqlite {
+    Usable,
+    TooOld { version: String },
+}
+
+async fn linked_sqlite(connection: &mut SqliteConnection) -> Result<LinkedSqlite, sqlx::Error> {
     let version: String = sqlx::query_scalar("SELECT sqlite_version()")
         .fetch_one(connection)
         .await?;
-    Ok(if is_too_old(&version) { Err(version) } else { Ok(()) })
+    Ok(if is_too_old(&version) {
+        LinkedSqlite::TooOld { version }
+    } else {
+        LinkedSqlite::Usable
+    })
 }
 
 fn is_too_old(version: &str) -> bool {

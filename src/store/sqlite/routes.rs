@@ -3,7 +3,7 @@
 
 use super::{SqliteStore, StoreError, audit, failed, rows::Fields};
 use crate::{
-    domain::{OrgId, Provider, RouteState, Timestamp},
+    domain::{AssistantRole, OrgId, Provider, RouteState, Timestamp},
     store::{
         audit::{ACTOR_SYSTEM, AuditEntry},
         routes::*,
@@ -120,7 +120,7 @@ fn assistant(row: &SqliteRow) -> Result<AssistantClaim, StoreError> {
     Ok(AssistantClaim {
         org: row.id("org_id", OrgId::from_uuid)?,
         assistant_id: row.get("assistant_id")?,
-        role: row.get("role")?,
+        role: row.parse_opt("role", |text| text.parse().ok())?,
         name: row.get("name")?,
         state: row.parse("state", |text| text.parse::<RouteState>().ok())?,
         proof: row.parse_opt("proof", proof)?,
@@ -189,7 +189,7 @@ pub(super) async fn prove(
         .bind(Uuid::now_v7().as_bytes().as_slice())
         .bind(claim.org.as_bytes().as_slice())
         .bind(claim.assistant_id.as_str())
-        .bind(claim.role.as_deref())
+        .bind(claim.role.map(AssistantRole::as_str))
         .bind(claim.name.as_deref())
         .bind(claim.proof.map(Proof::as_str))
         .bind(claim.proven_at.unwrap_or(now).as_micros())

@@ -1,7 +1,7 @@
 //! Integrations while a provider is away, and what never comes out again.
 
 use super::Api;
-use hookswitch::domain::Source;
+use hookswitch::domain::{IntegrationState, Source};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -345,7 +345,7 @@ async fn a_row_that_does_not_open_says_so() {
         provider: row.provider,
         name: row.name,
         sealed: row.sealed.unwrap(),
-        state: "connected".into(),
+        state: IntegrationState::Connected,
         missing: None,
         account_id: None,
         account_name: None,

@@ -227,7 +227,7 @@ async fn an_event_is_shown_to_its_own_with_secrets_masked() {
 }
 
 #[tokio::test]
-async fn a_persons_levers_move_what_they_may() {
+async fn manual_transitions_move_what_they_may() {
     let api = Api::start().await;
     let (_, action) = plan(&api, api.a, ActionState::Pending).await;
     let path = |verb: &str| format!("/api/actions/{action}/{verb}");

@@ -171,7 +171,7 @@ impl Bench {
             ActionState::Cancelled => {
                 assert_eq!(
                     self.store.cancel(org, id, self.now()).await.expect("cancelled"),
-                    Levered::Done(state)
+                    ManualTransition::Done(state)
                 );
                 return (org, id, 0);
             }
@@ -436,7 +436,7 @@ pub async fn what_has_expired_is_dead_without_an_attempt(b: &Bench) {
             .retry(org, expired_id, b.now() + LEASE, b.now())
             .await
             .expect("retried"),
-        Levered::Done(ActionState::Pending)
+        ManualTransition::Done(ActionState::Pending)
     );
     b.finish(org, expired_id).await;
 }
@@ -565,17 +565,17 @@ pub async fn an_id_that_another_action_holds_is_ambiguous(b: &Bench) {
     );
     assert_eq!(
         b.store
-            .settle(org, claims[1].action, "SM1", b.now())
+            .record_callback(org, claims[1].action, "SM1", b.now())
             .await
             .expect("answered"),
-        Levered::NotFrom(ActionState::Unknown)
+        ManualTransition::NotFrom(ActionState::Unknown)
     );
     assert_eq!(
         b.store
-            .settle(org, claims[1].action, "SM3", b.now())
+            .record_callback(org, claims[1].action, "SM3", b.now())
             .await
             .expect("answered"),
-        Levered::Done(ActionState::Succeeded)
+        ManualTransition::Done(ActionState::Succeeded)
     );
 }
 
@@ -587,7 +587,7 @@ pub async fn parked_actions_go_on_with_a_newer_credential_whichever_comes_first(
             provider: Provider::Twilio,
             name: String::new(),
             sealed: SealedBytes(Box::from(*b"sealed")),
-            state: "connected".into(),
+            state: IntegrationState::Connected,
             missing: None,
             account_id: None,
             account_name: None,
@@ -698,7 +698,7 @@ pub async fn every_state_meets_every_operation(b: &Bench) {
     const OPERATIONS: [&str; 7] = [
         "claim",
         "record",
-        "settle",
+        "record_callback",
         "retry",
         "cancel",
         "it went out",
@@ -708,7 +708,7 @@ pub async fn every_state_meets_every_operation(b: &Bench) {
         for operation in OPERATIONS {
             let (org, id, fence) = b.in_state(*state).await;
             let now = b.now();
-            let levered = match operation {
+            let transition = match operation {
                 "claim" => {
                     b.claim(10).await;
                     None
@@ -726,7 +726,7 @@ pub async fn every_state_meets_every_operation(b: &Bench) {
                     assert_eq!(result == [Recorded::Done], *state == Running, "{state} record");
                     None
                 }
-                "settle" => Some(b.store.settle(org, id, &format!("SM{id}"), now).await),
+                "record_callback" => Some(b.store.record_callback(org, id, &format!("SM{id}"), now).await),
                 "retry" => Some(b.store.retry(org, id, now + LEASE, now).await),
                 "cancel" => Some(b.store.cancel(org, id, now).await),
                 "it went out" => Some(b.store.resolve(org, id, Succeeded, now).await),
@@ -735,20 +735,22 @@ pub async fn every_state_meets_every_operation(b: &Bench) {
             let expected = match (operation, *state) {
                 ("claim", Pending | Waiting | Unknown) => Running,
                 ("record", Running) => Suppressed,
-                ("settle", Pending | Running | Waiting | Unknown | Parked) | ("it went out", Unknown) => Succeeded,
+                ("record_callback", Pending | Running | Waiting | Unknown | Parked) | ("it went out", Unknown) => {
+                    Succeeded
+                }
                 ("retry", Dead | Parked | Suppressed | Cancelled | Waiting) | ("send again", Unknown) => Pending,
                 ("cancel", Pending | Waiting | Parked) => Cancelled,
                 (_, state) => state,
             };
             assert_eq!(b.state(org, id).await, expected, "{state}, {operation}");
             let moved = expected != *state || (operation, *state) == ("retry", Unknown);
-            if let Some(levered) = levered {
+            if let Some(transition) = transition {
                 assert_eq!(
-                    levered.expect("answered"),
+                    transition.expect("answered"),
                     if moved {
-                        Levered::Done(expected)
+                        ManualTransition::Done(expected)
                     } else {
-                        Levered::NotFrom(*state)
+                        ManualTransition::NotFrom(*state)
                     },
                     "{state}, {operation}"
                 );
@@ -756,7 +758,7 @@ pub async fn every_state_meets_every_operation(b: &Bench) {
             let stranger = b.organisation().await;
             assert_eq!(
                 b.store.cancel(stranger, id, now).await.expect("answered"),
-                Levered::Absent,
+                ManualTransition::Absent,
                 "another organisation's"
             );
             b.finish(org, id).await;
@@ -778,7 +780,7 @@ pub async fn an_action_without_a_request_cannot_be_retried(b: &Bench) {
             .retry(org, dead.id, b.now() + LEASE, b.now())
             .await
             .expect("answered"),
-        Levered::NotFrom(ActionState::Dead)
+        ManualTransition::NotFrom(ActionState::Dead)
     );
 }
 

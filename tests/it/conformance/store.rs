@@ -3,8 +3,8 @@
 
 use hookswitch::{
     domain::{
-        Endpoint, EndpointId, ManualClock, OrgId, Provider, Rule, RuleId, RuleSpec, SealedBytes, SecretId, Source,
-        Timestamp,
+        Endpoint, EndpointId, IntegrationState, ManualClock, OrgId, Provider, Rule, RuleId, RuleSpec, SealedBytes,
+        SecretId, Source, Timestamp,
     },
     store::{
         Store, StoreError,
@@ -93,7 +93,7 @@ pub fn credential(org: OrgId, provider: Provider, name: &str, sealed_text: &str)
         provider,
         name: name.into(),
         sealed: sealed(sealed_text),
-        state: "connected".into(),
+        state: IntegrationState::Connected,
         missing: None,
         account_id: Some("AC1".into()),
         account_name: Some("Büro".into()),
@@ -197,10 +197,9 @@ pub async fn a_save_keeps_the_integration_and_counts_up(store: &Arc<dyn Store>, 
     let used = Timestamp::from_seconds(9);
     store.touch_credential(org, first.id, used).await.expect("noted");
     let failing = CredentialHealth {
-        state: "failing".into(),
         cause: Some("credential_refused".into()),
         first_failed_at: Some(used),
-        ..CredentialHealth::default()
+        ..CredentialHealth::of(IntegrationState::Failing)
     };
     assert!(
         store
@@ -225,13 +224,7 @@ pub async fn a_save_keeps_the_integration_and_counts_up(store: &Arc<dyn Store>, 
         (second.sealed.clone(), second.last_used_at, second.last_verified_at),
         (Some(sealed("two")), Some(used), None)
     );
-    assert_eq!(
-        second.health,
-        CredentialHealth {
-            state: "connected".into(),
-            ..CredentialHealth::default()
-        }
-    );
+    assert_eq!(second.health, CredentialHealth::of(IntegrationState::Connected));
     assert!(second.updated_at > first.updated_at);
     assert_eq!(
         store.find_credential(org, Provider::Twilio, "").await.expect("a look"),
@@ -280,13 +273,10 @@ pub async fn an_erased_credential_keeps_its_row_only(store: &Arc<dyn Store>, _: 
         (saved.id, false, &None, &None)
     );
     assert_eq!(
-        (row.health.state.as_str(), row.account_fingerprint.as_deref()),
-        ("not_connected", Some("f00d"))
+        (row.health.state, row.account_fingerprint.as_deref()),
+        (IntegrationState::NotConnected, Some("f00d"))
     );
-    let late = CredentialHealth {
-        state: "failing".into(),
-        ..CredentialHealth::default()
-    };
+    let late = CredentialHealth::of(IntegrationState::Failing);
     assert!(
         !store
             .record_credential_health(org, saved.id, saved.version, late, None)
@@ -326,7 +316,7 @@ pub async fn health_is_compare_and_swap_on_the_version(store: &Arc<dyn Store>, _
         .expect("saved");
     let at = Some(Timestamp::from_seconds(50));
     let failing = CredentialHealth {
-        state: "needs_reconnecting".into(),
+        state: IntegrationState::NeedsReconnecting,
         cause: Some("credential_refused".into()),
         error: Some("Authenticate".into()),
         missing: None,
@@ -348,7 +338,7 @@ pub async fn health_is_compare_and_swap_on_the_version(store: &Arc<dyn Store>, _
             .expect("there")
             .health
             .state,
-        "connected"
+        IntegrationState::Connected
     );
     assert!(
         store
@@ -366,9 +356,8 @@ pub async fn health_is_compare_and_swap_on_the_version(store: &Arc<dyn Store>, _
         (failing, Some(Timestamp::from_seconds(7)))
     );
     let good = CredentialHealth {
-        state: "connected".into(),
         checked_at: at,
-        ..CredentialHealth::default()
+        ..CredentialHealth::of(IntegrationState::Connected)
     };
     assert!(
         store
@@ -924,7 +913,7 @@ pub async fn another_organisation_sees_nothing(store: &Arc<dyn Store>, _: &Manua
     );
     assert!(
         !store
-            .record_credential_health(b, saved.id, 1, CredentialHealth::default(), None)
+            .record_credential_health(b, saved.id, 1, CredentialHealth::of(IntegrationState::Connected), None)
             .await
             .expect("a look")
     );

@@ -5,11 +5,14 @@ use super::{
     store_ledger::{planned, state},
 };
 use hookswitch::{
-    domain::{ActionState, Cause, EndpointId, ManualClock, OrgId, Provider, RouteState, Source, Timestamp},
+    domain::{
+        ActionState, AssistantRole, Cause, EndpointId, IntegrationState, ManagedAssistantState, ManualClock, OrgId,
+        Provider, RouteState, Source, Timestamp,
+    },
     store::{
         Store,
         credentials::{CredentialHealth, StoredCredential},
-        grants::{CONSENTS_PER_ORG_MAX, Connection, Consent, Lease, Refresh, SecretsChange},
+        grants::{CONSENTS_PER_ORG_MAX, Consent, IntegrationChange, Lease, Refresh, SecretsChange},
         managed::ManagedAssistant,
         routes::{AssistantClaim, Proof},
     },
@@ -23,14 +26,14 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_seconds(seconds)
 }
 
-fn connection(owner: OrgId, secrets_of: Option<OrgId>) -> Connection {
+fn connection(owner: OrgId, secrets_of: Option<OrgId>) -> IntegrationChange {
     let change = secrets_of.map(|org| SecretsChange {
         source: Source::Vapi,
         secrets: vec![secret(org, None), secret(org, None)],
         others_not_after: None,
         audit: entry(owner, "rotate"),
     });
-    Connection {
+    IntegrationChange {
         credential: credential(owner, Provider::Vapi, "", "one"),
         refresh_at: None,
         secrets: change,
@@ -51,7 +54,7 @@ pub async fn a_connection_is_written_whole_or_not_at_all(store: &Arc<dyn Store>,
     let version = store.config_version().await.expect("a version");
     // A secret of another owner breaks the change: the credential is not written either, nor an
     // entry.
-    assert!(store.connect(connection(a, Some(b))).await.is_err());
+    assert!(store.save_integration(connection(a, Some(b))).await.is_err());
     assert_eq!(
         store.find_credential(a, Provider::Vapi, "").await.expect("a look"),
         None
@@ -63,7 +66,7 @@ pub async fn a_connection_is_written_whole_or_not_at_all(store: &Arc<dyn Store>,
     );
     assert_eq!(store.config_version().await.expect("a version"), version);
 
-    let saved = store.connect(connection(a, Some(a))).await.expect("connected");
+    let saved = store.save_integration(connection(a, Some(a))).await.expect("connected");
     assert_eq!((saved.version, saved.refresh_at), (1, None));
     assert_eq!(
         store.list_secrets(a, Source::Vapi, None).await.expect("a list").len(),
@@ -82,14 +85,14 @@ pub async fn a_connection_is_written_whole_or_not_at_all(store: &Arc<dyn Store>,
     };
     assert!(
         store
-            .disconnect(a, Provider::Vapi, "", Some(erase(entry(b, "erase"))), entry(a, "erase"))
+            .erase_integration(a, Provider::Vapi, "", Some(erase(entry(b, "erase"))), entry(a, "erase"))
             .await
             .is_err()
     );
     assert!(found(store, a, Provider::Vapi).await.is_active, "neither");
     assert!(
         store
-            .disconnect(a, Provider::Vapi, "", Some(erase(entry(a, "erase"))), entry(a, "erase"))
+            .erase_integration(a, Provider::Vapi, "", Some(erase(entry(a, "erase"))), entry(a, "erase"))
             .await
             .expect("erased")
     );
@@ -119,7 +122,7 @@ pub async fn a_connection_is_written_whole_or_not_at_all(store: &Arc<dyn Store>,
     );
     assert!(
         !store
-            .disconnect(a, Provider::Vapi, "", None, entry(a, "erase"))
+            .erase_integration(a, Provider::Vapi, "", None, entry(a, "erase"))
             .await
             .expect("a second time")
     );
@@ -155,7 +158,7 @@ const EXPIRING: Provider = Provider::Twilio;
 async fn expiring(store: &Arc<dyn Store>, owner: OrgId) -> StoredCredential {
     let credential = credential(owner, EXPIRING, "", "tokens");
     store
-        .connect(Connection {
+        .save_integration(IntegrationChange {
             credential,
             refresh_at: Some(at(2_000_000)),
             secrets: None,
@@ -167,14 +170,13 @@ async fn expiring(store: &Arc<dyn Store>, owner: OrgId) -> StoredCredential {
 
 fn refresh(lease: Lease, row: &StoredCredential, tokens: Option<&str>, next: Option<Timestamp>) -> Refresh {
     let state = match (tokens, next) {
-        (Some(_), _) => "connected",
-        (None, Some(_)) => "failing",
-        (None, None) => "needs_reconnecting",
+        (Some(_), _) => IntegrationState::Connected,
+        (None, Some(_)) => IntegrationState::Failing,
+        (None, None) => IntegrationState::NeedsReconnecting,
     };
     let health = CredentialHealth {
-        state: state.into(),
         first_failed_at: tokens.is_none().then_some(at(9)),
-        ..CredentialHealth::default()
+        ..CredentialHealth::of(state)
     };
     Refresh {
         lease,
@@ -252,7 +254,7 @@ pub async fn a_refresh_is_compare_and_swap_under_its_lease(store: &Arc<dyn Store
     );
     assert_eq!(found(store, a, EXPIRING).await.sealed, Some(sealed("new")));
     store
-        .disconnect(a, EXPIRING, "", None, entry(a, "erase"))
+        .erase_integration(a, EXPIRING, "", None, entry(a, "erase"))
         .await
         .expect("erased");
     let lease = store
@@ -320,7 +322,10 @@ pub async fn a_refresh_that_cannot_recover_parks_and_a_new_token_resumes(store: 
         store.config_version().await.expect("a version") > before,
         "every instance hears of the change of state"
     );
-    assert_eq!(found(store, a, EXPIRING).await.health.state, "needs_reconnecting");
+    assert_eq!(
+        found(store, a, EXPIRING).await.health.state,
+        IntegrationState::NeedsReconnecting
+    );
     assert_eq!(
         store
             .record_refresh(refresh(take().await, &row, Some("new"), Some(at(8))))
@@ -338,7 +343,7 @@ pub async fn refreshes_come_due_in_order(store: &Arc<dyn Store>, _: &ManualClock
         let credential = credential(owner, Provider::GoogleCalendar, "", "tokens");
         let refresh_at = (n < 3).then_some(at(3_000_000 - n));
         store
-            .connect(Connection {
+            .save_integration(IntegrationChange {
                 credential,
                 refresh_at,
                 secrets: None,
@@ -361,7 +366,7 @@ pub async fn refreshes_come_due_in_order(store: &Arc<dyn Store>, _: &ManualClock
     assert_eq!(due(2_999_999, 9).await, [owners[2], owners[1]]);
     assert_eq!(due(3_000_000, 2).await, [owners[2], owners[1]]);
     store
-        .disconnect(owners[2], Provider::GoogleCalendar, "", None, entry(owners[2], "erase"))
+        .erase_integration(owners[2], Provider::GoogleCalendar, "", None, entry(owners[2], "erase"))
         .await
         .expect("erased");
     assert_eq!(due(3_000_000, 9).await, [owners[1], owners[0]]);
@@ -427,12 +432,12 @@ pub async fn a_managed_assistant_is_written_under_its_lease(store: &Arc<dyn Stor
         .expect("free");
     let row = ManagedAssistant {
         org: a,
-        role: "inbound".into(),
+        role: AssistantRole::Inbound,
         marker: "m".into(),
         assistant_id: None,
         endpoint: EndpointId::generate(),
         sealed: sealed("wanted"),
-        state: "making".into(),
+        state: ManagedAssistantState::Making,
         drift: vec![],
         error: None,
         checked_at: Some(at(1_000_000)),
@@ -457,7 +462,7 @@ pub async fn a_managed_assistant_is_written_under_its_lease(store: &Arc<dyn Stor
     let claim = |id: &str| AssistantClaim {
         org: a,
         assistant_id: id.into(),
-        role: Some("inbound".into()),
+        role: Some(AssistantRole::Inbound),
         name: None,
         state: RouteState::Live,
         proof: Some(Proof::MadeByUs),
@@ -467,7 +472,7 @@ pub async fn a_managed_assistant_is_written_under_its_lease(store: &Arc<dyn Stor
     };
     let made = ManagedAssistant {
         assistant_id: Some("one".into()),
-        state: "in_step".into(),
+        state: ManagedAssistantState::InStep,
         drift: vec!["name".into()],
         ..saved
     };
@@ -477,7 +482,10 @@ pub async fn a_managed_assistant_is_written_under_its_lease(store: &Arc<dyn Stor
         .expect("a try")
         .expect("written");
     assert_eq!(
-        store.find_managed_assistant(a, "inbound").await.expect("a look"),
+        store
+            .find_managed_assistant(a, AssistantRole::Inbound)
+            .await
+            .expect("a look"),
         Some(made.clone())
     );
     assert_eq!(store.find_assistant_holder("one").await.expect("a look"), Some(a));
@@ -497,7 +505,7 @@ pub async fn a_managed_assistant_is_written_under_its_lease(store: &Arc<dyn Stor
     );
     assert_eq!(
         store.list_assistants_to_check(at(1_000_000), 9).await.expect("a list"),
-        [(a, "inbound".to_owned())]
+        [(a, AssistantRole::Inbound)]
     );
     assert_eq!(
         store.list_assistants_to_check(at(999_999), 9).await.expect("a list"),
@@ -520,13 +528,13 @@ pub async fn a_managed_assistant_is_written_under_its_lease(store: &Arc<dyn Stor
     );
     assert!(
         !store
-            .delete_managed_assistant(a, "inbound", &lease, entry(a, "delete"))
+            .delete_managed_assistant(a, AssistantRole::Inbound, &lease, entry(a, "delete"))
             .await
             .expect("a try")
     );
     assert!(
         store
-            .delete_managed_assistant(a, "inbound", &other, entry(a, "delete"))
+            .delete_managed_assistant(a, AssistantRole::Inbound, &other, entry(a, "delete"))
             .await
             .expect("a try")
     );

@@ -2,7 +2,7 @@
 
 use super::store::{entry, org};
 use hookswitch::{
-    domain::{ManualClock, OrgId, Provider, RouteState, Timestamp},
+    domain::{AssistantRole, ManualClock, OrgId, Provider, RouteState, Timestamp},
     store::{
         Store,
         audit::ACTOR_SYSTEM,
@@ -15,7 +15,7 @@ fn assistant(org: OrgId, id: &str) -> AssistantClaim {
     AssistantClaim {
         org,
         assistant_id: id.into(),
-        role: Some("inbound".into()),
+        role: Some(AssistantRole::Inbound),
         name: Some("Front desk".into()),
         state: RouteState::Live,
         proof: Some(Proof::ReadAtProvider),

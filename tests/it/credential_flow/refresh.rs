@@ -4,7 +4,7 @@
 use super::*;
 use hookswitch::{
     config::ProviderSettings,
-    domain::{Clock, Provider},
+    domain::{Clock, IntegrationState, Provider},
     oauth::{NotFresh, Refresher, Want},
     provider::Providers,
     sandbox::{Drop as Dropped, Fault},
@@ -73,7 +73,7 @@ async fn the_refresher_renews_before_the_end_and_nobody_else_has_to() {
     stop.cancel();
     task.join_all().await;
     let after = row(&house).await;
-    assert!(after.refresh_at > Some(refresh_at) && after.health.state == "connected");
+    assert!(after.refresh_at > Some(refresh_at) && after.health.state == IntegrationState::Connected);
     assert_eq!(house.providers.token_refreshes(), 1);
 }
 

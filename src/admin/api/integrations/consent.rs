@@ -22,7 +22,7 @@ use crate::{
     provider::Credential,
     store::{
         credentials::NewCredential,
-        grants::{Connection, Consent},
+        grants::{Consent, IntegrationChange},
     },
     vault::Purpose,
 };
@@ -212,7 +212,7 @@ async fn finish(state: &AdminState, consent: &Consent, code: &str) -> Answer<Int
             .vault
             .seal(consent.org, Purpose::Credential(PROVIDER), stored.expose_secret())
             .await?,
-        state: good.state().to_owned(),
+        state: good.state(),
         account_fingerprint: good
             .account
             .as_ref()
@@ -226,7 +226,7 @@ async fn finish(state: &AdminState, consent: &Consent, code: &str) -> Answer<Int
     let audit = state.audit(&member, "connect", "credential", PROVIDER, &["credential"]);
     let saved = state
         .store
-        .connect(Connection {
+        .save_integration(IntegrationChange {
             credential: new,
             refresh_at: Some(refresh_at),
             secrets: None,

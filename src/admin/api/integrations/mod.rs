@@ -23,12 +23,12 @@ use crate::{
             view::Time,
         },
     },
-    domain::{Fingerprint, OrgId, Provider, Source, Timestamp},
+    domain::{Fingerprint, IntegrationState, OrgId, Provider, Source, Timestamp},
     oauth::{NotFresh, Want},
     provider::{CallError, Credential, Refused, Verified, google::Granted},
     store::{
         credentials::{CredentialHealth, NewCredential, StoredCredential},
-        grants::{Connection, SecretsChange},
+        grants::{IntegrationChange, SecretsChange},
     },
     vault::Purpose,
 };
@@ -72,7 +72,7 @@ pub struct IntegrationView {
     provider: Provider,
     /// It works, or may work again by itself: `connected`, `limited` or `failing`.
     connected: bool,
-    state: String,
+    state: IntegrationState,
     cause: Option<String>,
     /// The provider's words, or which key is missing.
     error: Option<String>,
@@ -96,7 +96,7 @@ impl IntegrationView {
             id: None,
             provider,
             connected: false,
-            state: String::new(),
+            state: IntegrationState::NotConnected,
             cause: None,
             error: None,
             missing: None,
@@ -114,23 +114,19 @@ impl IntegrationView {
     /// `undecryptable`: why the row does not open, found now and never stored.
     fn new(provider: Provider, row: Option<StoredCredential>, undecryptable: Option<String>) -> Self {
         let Some(row) = row else {
-            return Self {
-                state: "not_connected".to_owned(),
-                ..Self::absent(provider)
-            };
+            return Self::absent(provider);
         };
         let id = Some(row.id.to_string());
         if !row.is_active {
             return Self {
                 id,
-                state: "not_connected".to_owned(),
                 ..Self::absent(provider)
             };
         }
         let health = row.health;
         let (state, cause, error) = match undecryptable {
             Some(words) => (
-                "undecryptable".to_owned(),
+                IntegrationState::Undecryptable,
                 Some("undecryptable".to_owned()),
                 Some(words),
             ),
@@ -139,8 +135,8 @@ impl IntegrationView {
         Self {
             id,
             provider,
-            connected: matches!(state.as_str(), "connected" | "limited" | "failing"),
-            next_try_at: row.refresh_at.filter(|_| state == "failing").map(Time),
+            connected: state.is_connected(),
+            next_try_at: row.refresh_at.filter(|_| state == IntegrationState::Failing).map(Time),
             state,
             cause,
             error,
@@ -263,8 +259,12 @@ impl Good {
         }
     }
 
-    const fn state(&self) -> &'static str {
-        if self.missing.is_some() { "limited" } else { "connected" }
+    const fn state(&self) -> IntegrationState {
+        if self.missing.is_some() {
+            IntegrationState::Limited
+        } else {
+            IntegrationState::Connected
+        }
     }
 }
 
@@ -416,7 +416,7 @@ async fn save(
         provider,
         name: String::new(),
         sealed,
-        state: good.state().to_owned(),
+        state: good.state(),
         account_fingerprint: good
             .account
             .as_ref()
@@ -431,7 +431,7 @@ async fn save(
     let audit = state.audit(member, "connect", "credential", provider, &["credential"]);
     Ok(state
         .store
-        .connect(Connection {
+        .save_integration(IntegrationChange {
             credential: new,
             refresh_at: None,
             secrets,
@@ -456,7 +456,7 @@ fn fingerprinted(provider: Provider, account: &str) -> String {
 pub struct Tested {
     provider: Provider,
     /// `connected` or `limited`: what it would be stored as.
-    state: &'static str,
+    state: IntegrationState,
     missing: Option<String>,
     account: Option<AccountView>,
 }
@@ -506,7 +506,7 @@ pub async fn verify(
         opened = credentials::find(&state, member.org, provider, "")
             .await?
             .ok_or_else(not_connected)?;
-        if matches!(opened.row.health.state.as_str(), "failing" | "needs_reconnecting") {
+        if opened.row.health.state.is_failing() {
             return Ok(Json(IntegrationView::opened(opened)));
         }
     }
@@ -518,17 +518,17 @@ pub async fn verify(
         .map_err(|error| Problem::unreachable(&error))?;
     let now = state.now();
     let row = opened.row;
-    let was_failing = matches!(row.health.state.as_str(), "failing" | "needs_reconnecting");
+    let was_failing = row.health.state.is_failing();
     match Good::of(verified, now) {
         // What was parked waits for a newer version: the same secret under the next one lets it go
         // on (invariant 6).
         Ok(good) if was_failing && row.sealed.is_some() => resume(&state, &member, row, good).await?,
         Ok(good) => {
+            let checked = good.state();
             let health = CredentialHealth {
-                state: good.state().to_owned(),
                 missing: good.missing,
                 checked_at: Some(now),
-                ..CredentialHealth::default()
+                ..CredentialHealth::of(checked)
             };
             state
                 .store
@@ -537,7 +537,7 @@ pub async fn verify(
         }
         Err(refused) => {
             let health = CredentialHealth {
-                state: "needs_reconnecting".to_owned(),
+                state: IntegrationState::NeedsReconnecting,
                 cause: Some("credential_refused".to_owned()),
                 error: Some(words(&refused)),
                 missing: None,
@@ -569,7 +569,7 @@ async fn resume(state: &AdminState, member: &Member, row: StoredCredential, good
         provider: row.provider,
         name: row.name,
         sealed,
-        state: good.state().to_owned(),
+        state: good.state(),
         missing: good.missing,
         account_id: row.account_id,
         account_name: row.account_name,
@@ -580,7 +580,7 @@ async fn resume(state: &AdminState, member: &Member, row: StoredCredential, good
     let audit = state.audit(member, "update", "credential", row.provider, &["state"]);
     state
         .store
-        .connect(Connection {
+        .save_integration(IntegrationChange {
             credential: new,
             refresh_at: row.refresh_at,
             secrets: None,
@@ -608,7 +608,10 @@ pub async fn erase(State(state): Admin, Manager(member): Manager, Id(provider): 
     }
     let secrets = wish::source_of(provider).map(|source| erased(&state, &member, source));
     let audit = state.audit(&member, "erase", "credential", provider, &fields);
-    state.store.disconnect(member.org, provider, "", secrets, audit).await?;
+    state
+        .store
+        .erase_integration(member.org, provider, "", secrets, audit)
+        .await?;
     state.forget(member.org);
     Ok(StatusCode::NO_CONTENT)
 }

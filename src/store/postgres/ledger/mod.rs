@@ -1,5 +1,5 @@
-//! The ledger in Postgres: plans, claims, records, levers. Statements are counted by the batch,
-//! never by the row.
+//! The ledger in Postgres: plans, claims, records, manual transitions. Statements are counted by
+//! the batch, never by the row.
 //!
 //! **Invariant:** a row leaves `running` only under its fence, and an action that can be claimed
 //! has a turn that is due no later than it needs. Whoever makes an action claimable writes its turn
@@ -7,7 +7,7 @@
 //! lost between the two. A claim waits for nobody: what others hold it passes over.
 
 mod claim;
-mod levers;
+mod manual;
 mod plan;
 mod record;
 
@@ -16,7 +16,7 @@ pub(super) use record::LOCK_CREDENTIAL;
 use super::{PostgresStore, Scope, StoreError, failed, in_savepoint, rows::Fields};
 use crate::{
     domain::{ActionId, ActionState, OrgId, Provider, Source, Timestamp},
-    store::ledger::{Claim, ClaimLimits, DeadEvent, Ledger, Levered, Planned, PlannedEvent, Record, Recorded},
+    store::ledger::{Claim, ClaimLimits, DeadEvent, Ledger, ManualTransition, Planned, PlannedEvent, Record, Recorded},
 };
 use async_trait::async_trait;
 use sqlx::{PgConnection, postgres::PgRow};
@@ -34,8 +34,8 @@ use claimable;
 /// For the tests: every statement of the ledger.
 #[cfg(test)]
 pub(super) fn statements() -> Vec<&'static str> {
-    let own: &[&str] = &[ADD_TURNS, BURY, NEXT_DUE_AT, IS_REF_TAKEN];
-    [own, claim::STATEMENTS, levers::STATEMENTS, record::STATEMENTS]
+    let own: &[&str] = &[ADD_TURNS, STORE_DEAD_EVENT, NEXT_DUE_AT, IS_REF_TAKEN];
+    [own, claim::STATEMENTS, manual::STATEMENTS, record::STATEMENTS]
         .concat()
         .into_iter()
         .chain(plan::statements())
@@ -88,7 +88,7 @@ fn clean(text: &str) -> std::borrow::Cow<'_, str> {
     }
 }
 
-const BURY: &str = "INSERT INTO dead_events (id, org_id, source, event_type, received_at, dead_at, reason, envelope) \
+const STORE_DEAD_EVENT: &str = "INSERT INTO dead_events (id, org_id, source, event_type, received_at, dead_at, reason, envelope) \
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
     ON CONFLICT (id) DO NOTHING";
 const NEXT_DUE_AT: &str = "SELECT min(due_at) FROM turns";
@@ -108,11 +108,11 @@ impl Ledger for PostgresStore {
         .await
     }
 
-    async fn bury(&self, dead: DeadEvent) -> Result<(), StoreError> {
+    async fn store_dead_event(&self, dead: DeadEvent) -> Result<(), StoreError> {
         let now = self.now();
         self.write(Scope::Worker, "set an event aside", move |connection| {
             Box::pin(async move {
-                sqlx::query(BURY)
+                sqlx::query(STORE_DEAD_EVENT)
                     .bind(*dead.id.as_uuid())
                     .bind(dead.org.map(|org| *org.as_uuid()))
                     .bind(dead.source.map_or("", Source::as_str))
@@ -163,16 +163,16 @@ impl Ledger for PostgresStore {
         .await
     }
 
-    async fn settle(
+    async fn record_callback(
         &self,
         org: OrgId,
         action: ActionId,
         provider_ref: &str,
         now: Timestamp,
-    ) -> Result<Levered, StoreError> {
+    ) -> Result<ManualTransition, StoreError> {
         let provider_ref = clean(provider_ref).into_owned();
         self.write(org, "settle an action", move |connection| {
-            Box::pin(levers::settle(connection, org, action, provider_ref, now))
+            Box::pin(manual::record_callback(connection, org, action, provider_ref, now))
         })
         .await
     }
@@ -210,16 +210,16 @@ impl Ledger for PostgresStore {
         action: ActionId,
         expires_at: Timestamp,
         now: Timestamp,
-    ) -> Result<Levered, StoreError> {
+    ) -> Result<ManualTransition, StoreError> {
         self.write(org, "retry an action", move |connection| {
-            Box::pin(levers::retry(connection, org, action, expires_at, now))
+            Box::pin(manual::retry(connection, org, action, expires_at, now))
         })
         .await
     }
 
-    async fn cancel(&self, org: OrgId, action: ActionId, now: Timestamp) -> Result<Levered, StoreError> {
+    async fn cancel(&self, org: OrgId, action: ActionId, now: Timestamp) -> Result<ManualTransition, StoreError> {
         self.write(org, "cancel an action", move |connection| {
-            Box::pin(levers::cancel(connection, org, action, now))
+            Box::pin(manual::cancel(connection, org, action, now))
         })
         .await
     }
@@ -230,7 +230,7 @@ impl Ledger for PostgresStore {
         action: ActionId,
         to: ActionState,
         now: Timestamp,
-    ) -> Result<Levered, StoreError> {
+    ) -> Result<ManualTransition, StoreError> {
         if !matches!(to, ActionState::Succeeded | ActionState::Pending) {
             return Err(StoreError::Data {
                 doing: "resolve an action",
@@ -238,7 +238,7 @@ impl Ledger for PostgresStore {
             });
         }
         self.write(org, "resolve an action", move |connection| {
-            Box::pin(levers::resolve(connection, org, action, to, now))
+            Box::pin(manual::resolve(connection, org, action, to, now))
         })
         .await
     }

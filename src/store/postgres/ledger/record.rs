@@ -320,7 +320,7 @@ fn ended(action: ActionId, fence: i64, outcome: &str, cause: &str, now: Timestam
     json!({"id": action.as_uuid(), "number": fence, "ended_at": now.as_micros(), "outcome": outcome, "cause": cause})
 }
 
-/// Ends the attempt that a lever overtook, if it still runs.
+/// Ends the attempt that a manual transition overtook, if it still runs.
 pub(super) async fn end_attempt(
     connection: &mut PgConnection,
     action: ActionId,

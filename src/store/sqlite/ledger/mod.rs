@@ -1,12 +1,12 @@
-//! The ledger in SQLite: plans, claims, records, levers. Statements are counted by the batch, never
-//! by the row: one costs more than a row.
+//! The ledger in SQLite: plans, claims, records, manual transitions. Statements are counted by the
+//! batch, never by the row: one costs more than a row.
 //!
 //! Lists go in as one JSON text and come out by `json_each`; ids travel in it as hex.
 //! **Invariant:** a row leaves `running` only under its fence, and an action that can be claimed
 //! has a turn that is due no later than it needs.
 
 mod claim;
-mod levers;
+mod manual;
 mod plan;
 mod record;
 #[cfg(test)]
@@ -15,7 +15,7 @@ mod tests;
 use super::{Lane, SqliteStore, StoreError, failed, rows};
 use crate::{
     domain::{ActionId, ActionState, OrgId, Provider, Source, Timestamp},
-    store::ledger::{Claim, ClaimLimits, DeadEvent, Ledger, Levered, Planned, PlannedEvent, Record, Recorded},
+    store::ledger::{Claim, ClaimLimits, DeadEvent, Ledger, ManualTransition, Planned, PlannedEvent, Record, Recorded},
 };
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -75,7 +75,7 @@ fn cut(text: &str) -> String {
     text.chars().take(DETAIL_CHARACTERS_MAX).collect()
 }
 
-const BURY: &str = "INSERT INTO dead_events (id, org_id, source, event_type, received_at, dead_at, reason, envelope) \
+const STORE_DEAD_EVENT: &str = "INSERT INTO dead_events (id, org_id, source, event_type, received_at, dead_at, reason, envelope) \
     VALUES (?, ?, ?, ?, ?, ?, ?, ?) \
     ON CONFLICT (id) DO NOTHING";
 const NEXT_DUE_AT: &str = "SELECT min(due_at) FROM turns";
@@ -95,11 +95,11 @@ impl Ledger for SqliteStore {
         .await
     }
 
-    async fn bury(&self, dead: DeadEvent) -> Result<(), StoreError> {
+    async fn store_dead_event(&self, dead: DeadEvent) -> Result<(), StoreError> {
         let now = self.now();
         self.write(Lane::Bulk, "set an event aside", move |connection| {
             Box::pin(async move {
-                sqlx::query(BURY)
+                sqlx::query(STORE_DEAD_EVENT)
                     .bind(dead.id.as_bytes().as_slice())
                     .bind(dead.org.as_ref().map(|org| org.as_bytes().as_slice()))
                     .bind(dead.source.map_or("", Source::as_str))
@@ -150,16 +150,16 @@ impl Ledger for SqliteStore {
         .await
     }
 
-    async fn settle(
+    async fn record_callback(
         &self,
         org: OrgId,
         action: ActionId,
         provider_ref: &str,
         now: Timestamp,
-    ) -> Result<Levered, StoreError> {
+    ) -> Result<ManualTransition, StoreError> {
         let provider_ref = provider_ref.to_owned();
         self.write(Lane::Urgent, "settle an action", move |connection| {
-            Box::pin(levers::settle(connection, org, action, provider_ref, now))
+            Box::pin(manual::record_callback(connection, org, action, provider_ref, now))
         })
         .await
     }
@@ -195,16 +195,16 @@ impl Ledger for SqliteStore {
         action: ActionId,
         expires_at: Timestamp,
         now: Timestamp,
-    ) -> Result<Levered, StoreError> {
+    ) -> Result<ManualTransition, StoreError> {
         self.write(Lane::Urgent, "retry an action", move |connection| {
-            Box::pin(levers::retry(connection, org, action, expires_at, now))
+            Box::pin(manual::retry(connection, org, action, expires_at, now))
         })
         .await
     }
 
-    async fn cancel(&self, org: OrgId, action: ActionId, now: Timestamp) -> Result<Levered, StoreError> {
+    async fn cancel(&self, org: OrgId, action: ActionId, now: Timestamp) -> Result<ManualTransition, StoreError> {
         self.write(Lane::Urgent, "cancel an action", move |connection| {
-            Box::pin(levers::cancel(connection, org, action, now))
+            Box::pin(manual::cancel(connection, org, action, now))
         })
         .await
     }
@@ -215,7 +215,7 @@ impl Ledger for SqliteStore {
         action: ActionId,
         to: ActionState,
         now: Timestamp,
-    ) -> Result<Levered, StoreError> {
+    ) -> Result<ManualTransition, StoreError> {
         if !matches!(to, ActionState::Succeeded | ActionState::Pending) {
             return Err(StoreError::Data {
                 doing: "resolve an action",
@@ -223,7 +223,7 @@ impl Ledger for SqliteStore {
             });
         }
         self.write(Lane::Urgent, "resolve an action", move |connection| {
-            Box::pin(levers::resolve(connection, org, action, to, now))
+            Box::pin(manual::resolve(connection, org, action, to, now))
         })
         .await
     }

@@ -265,7 +265,7 @@ pub(super) async fn end_leases(
     Ok(changed.len() as u64)
 }
 
-/// Ends the attempt that a lever overtook, if it still runs.
+/// Ends the attempt that a manual transition overtook, if it still runs.
 pub(super) async fn end_attempt(
     connection: &mut SqliteConnection,
     action: ActionId,

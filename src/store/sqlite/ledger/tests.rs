@@ -43,13 +43,13 @@ async fn plan_of(connection: &mut SqliteConnection, statement: &str) -> Vec<Stri
 async fn every_statement_prepares() {
     let directory = Directory::new();
     let mut connection = connection(&directory).await;
-    let own = [ADD_TURNS, BURY, NEXT_DUE_AT, IS_REF_TAKEN];
+    let own = [ADD_TURNS, STORE_DEAD_EVENT, NEXT_DUE_AT, IS_REF_TAKEN];
     for statement in own
         .into_iter()
         .chain(plan::statements())
         .chain(claim::statements())
         .chain(record::statements())
-        .chain(levers::statements())
+        .chain(manual::statements())
     {
         plan_of(&mut connection, statement).await;
     }
@@ -64,7 +64,7 @@ async fn claims_and_records_never_scan_the_ledger() {
     for statement in claim::statements()
         .into_iter()
         .chain(record::statements())
-        .chain(levers::statements())
+        .chain(manual::statements())
         .chain([ADD_TURNS, NEXT_DUE_AT, IS_REF_TAKEN])
     {
         for line in plan_of(&mut connection, statement).await {

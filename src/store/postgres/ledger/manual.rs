@@ -1,35 +1,35 @@
-//! Levers: what a callback or a person does to an action. Each names the states that it takes it
-//! from.
+//! Manual transitions: what a callback or a person does to an action. Each names the states that it
+//! takes it from.
 
-use super::{add_turns, failed, record::end_attempt, rows, state};
+use super::{add_turns, failed, in_savepoint, of_actions, provider, record::end_attempt, state};
 use crate::{
     domain::{ActionId, ActionState, Cause, OrgId, Provider, Timestamp},
-    store::{StoreError, ledger::Levered},
+    store::{StoreError, ledger::ManualTransition},
 };
-use sqlx::SqliteConnection;
+use sqlx::PgConnection;
 use std::time::Duration;
 
-const READ: &str =
-    "SELECT state, provider, fence, request_sealed IS NOT NULL AS has_request FROM actions WHERE id = ? AND org_id = ?";
+const READ: &str = "SELECT state, provider, fence, request_sealed IS NOT NULL AS has_request FROM actions WHERE id = \
+    $1 AND org_id = $2";
 
-const SETTLE: &str = "UPDATE actions SET state = 'succeeded', cause = 'called_back', detail = NULL, provider_ref = ?4, \
-    lease_until = NULL, updated_at = ?5 \
-    WHERE id = ?1 AND org_id = ?2 AND state = ?3 AND state IN ('pending', 'running', 'waiting', 'unknown', 'parked')";
+const SETTLE: &str = "UPDATE actions SET state = 'succeeded', cause = 'called_back', detail = NULL, provider_ref = $4, \
+    lease_until = NULL, updated_at = $5 \
+    WHERE id = $1 AND org_id = $2 AND state = $3 AND state IN ('pending', 'running', 'waiting', 'unknown', 'parked')";
 const RETRY: &str = "UPDATE actions SET state = 'pending', cause = NULL, detail = NULL, http_status = NULL, \
-    provider_code = NULL, due_at = ?5, expires_at = ?4, \
-    attempts = 0, absences = 0, updated_at = ?5 \
-    WHERE id = ?1 AND org_id = ?2 AND state = ?3 AND state IN ('dead', 'parked', 'suppressed', 'cancelled', 'waiting') \
+    provider_code = NULL, due_at = $5, expires_at = $4, \
+    attempts = 0, absences = 0, updated_at = $5 \
+    WHERE id = $1 AND org_id = $2 AND state = $3 AND state IN ('dead', 'parked', 'suppressed', 'cancelled', 'waiting') \
     AND request_sealed IS NOT NULL";
-const LOOK_NOW: &str = "UPDATE actions SET due_at = ?5, expires_at = ?4, updated_at = ?5 WHERE id = ?1 AND org_id = ?2 \
-    AND state = ?3 AND state = 'unknown'";
-const CANCEL: &str = "UPDATE actions SET state = 'cancelled', cause = NULL, detail = NULL, updated_at = ?4 \
-    WHERE id = ?1 AND org_id = ?2 AND state = ?3 AND state IN ('pending', 'waiting', 'parked')";
+const LOOK_NOW: &str = "UPDATE actions SET due_at = $5, expires_at = $4, updated_at = $5 WHERE id = $1 AND org_id = $2 \
+    AND state = $3 AND state = 'unknown'";
+const CANCEL: &str = "UPDATE actions SET state = 'cancelled', cause = NULL, detail = NULL, updated_at = $4 \
+    WHERE id = $1 AND org_id = $2 AND state = $3 AND state IN ('pending', 'waiting', 'parked')";
 const IT_WENT_OUT: &str = "UPDATE actions SET state = 'succeeded', cause = 'resolved_by_hand', detail = NULL, \
-    updated_at = ?4 \
-    WHERE id = ?1 AND org_id = ?2 AND state = ?3 AND state = 'unknown'";
+    updated_at = $4 \
+    WHERE id = $1 AND org_id = $2 AND state = $3 AND state = 'unknown'";
 const SEND_AGAIN: &str = "UPDATE actions SET state = 'pending', cause = 'resolved_by_hand', detail = NULL, due_at = \
-    ?4, expires_at = max(expires_at, ?5), \
-    attempts = 0, absences = 0, first_sent_at = NULL, updated_at = ?4 WHERE id = ?1 AND org_id = ?2 AND state = ?3 AND \
+    $4, expires_at = greatest(expires_at, $5), \
+    attempts = 0, absences = 0, first_sent_at = NULL, updated_at = $4 WHERE id = $1 AND org_id = $2 AND state = $3 AND \
     state = 'unknown'";
 
 /// How long an action that a person sends again may still start, whatever its rule says.
@@ -42,19 +42,19 @@ struct Found {
     has_request: bool,
 }
 
-async fn read(connection: &mut SqliteConnection, org: OrgId, action: ActionId) -> Result<Option<Found>, StoreError> {
+async fn read(connection: &mut PgConnection, org: OrgId, action: ActionId) -> Result<Option<Found>, StoreError> {
     let row = sqlx::query(READ)
-        .bind(action.as_bytes().as_slice())
-        .bind(org.as_bytes().as_slice())
+        .bind(*action.as_uuid())
+        .bind(*org.as_uuid())
         .fetch_optional(connection)
         .await
         .map_err(failed("read an action"))?;
     row.map(|row| {
         Ok(Found {
             state: state(&row)?,
-            provider: rows::parse(&row, "actions", "provider", |text| text.parse().ok())?,
-            fence: rows::get(&row, "fence")?,
-            has_request: rows::get(&row, "has_request")?,
+            provider: provider(&row)?,
+            fence: of_actions(&row).get("fence")?,
+            has_request: of_actions(&row).get("has_request")?,
         })
     })
     .transpose()
@@ -63,8 +63,8 @@ async fn read(connection: &mut SqliteConnection, org: OrgId, action: ActionId) -
 macro_rules! transition {
     ($connection:expr, $statement:expr, $org:expr, $action:expr, $from:expr $(, $value:expr)*) => {
         sqlx::query($statement)
-            .bind($action.as_bytes().as_slice())
-            .bind($org.as_bytes().as_slice())
+            .bind(*$action.as_uuid())
+            .bind(*$org.as_uuid())
             .bind($from.as_str())
             $(.bind($value))*
             .execute(&mut *$connection)
@@ -74,25 +74,21 @@ macro_rules! transition {
     };
 }
 
-pub(super) async fn settle(
-    connection: &mut SqliteConnection,
+pub(super) async fn record_callback(
+    connection: &mut PgConnection,
     org: OrgId,
     action: ActionId,
     provider_ref: String,
     now: Timestamp,
-) -> Result<Levered, StoreError> {
+) -> Result<ManualTransition, StoreError> {
     let Some(found) = read(connection, org, action).await? else {
-        return Ok(Levered::Absent);
+        return Ok(ManualTransition::Absent);
     };
-    match transition!(
-        connection,
-        SETTLE,
-        org,
-        action,
-        found.state,
-        provider_ref,
-        now.as_micros()
-    ) {
+    let from = found.state;
+    let settled = in_savepoint(connection, "settle an action", |connection| {
+        Box::pin(async move { transition!(connection, SETTLE, org, action, from, provider_ref, now.as_micros()) })
+    });
+    match settled.await {
         Ok(true) => {
             if found.state == ActionState::Running {
                 end_attempt(
@@ -105,23 +101,23 @@ pub(super) async fn settle(
                 )
                 .await?;
             }
-            Ok(Levered::Done(ActionState::Succeeded))
+            Ok(ManualTransition::Done(ActionState::Succeeded))
         }
         // The id is another action's: that one keeps it, and this one is looked up as before.
-        Ok(false) | Err(StoreError::Conflict { .. }) => Ok(Levered::NotFrom(found.state)),
+        Ok(false) | Err(StoreError::Conflict { .. }) => Ok(ManualTransition::NotFrom(found.state)),
         Err(error) => Err(error),
     }
 }
 
 pub(super) async fn retry(
-    connection: &mut SqliteConnection,
+    connection: &mut PgConnection,
     org: OrgId,
     action: ActionId,
     expires_at: Timestamp,
     now: Timestamp,
-) -> Result<Levered, StoreError> {
+) -> Result<ManualTransition, StoreError> {
     let Some(found) = read(connection, org, action).await? else {
-        return Ok(Levered::Absent);
+        return Ok(ManualTransition::Absent);
     };
     let (statement, to) = if found.state == ActionState::Unknown {
         (LOOK_NOW, ActionState::Unknown)
@@ -139,38 +135,38 @@ pub(super) async fn retry(
             now.as_micros()
         )?
     {
-        return Ok(Levered::NotFrom(found.state));
+        return Ok(ManualTransition::NotFrom(found.state));
     }
     add_turns(connection, [(org, found.provider, now)]).await?;
-    Ok(Levered::Done(to))
+    Ok(ManualTransition::Done(to))
 }
 
 pub(super) async fn cancel(
-    connection: &mut SqliteConnection,
+    connection: &mut PgConnection,
     org: OrgId,
     action: ActionId,
     now: Timestamp,
-) -> Result<Levered, StoreError> {
+) -> Result<ManualTransition, StoreError> {
     let Some(found) = read(connection, org, action).await? else {
-        return Ok(Levered::Absent);
+        return Ok(ManualTransition::Absent);
     };
     let done = transition!(connection, CANCEL, org, action, found.state, now.as_micros())?;
     Ok(if done {
-        Levered::Done(ActionState::Cancelled)
+        ManualTransition::Done(ActionState::Cancelled)
     } else {
-        Levered::NotFrom(found.state)
+        ManualTransition::NotFrom(found.state)
     })
 }
 
 pub(super) async fn resolve(
-    connection: &mut SqliteConnection,
+    connection: &mut PgConnection,
     org: OrgId,
     action: ActionId,
     to: ActionState,
     now: Timestamp,
-) -> Result<Levered, StoreError> {
+) -> Result<ManualTransition, StoreError> {
     let Some(found) = read(connection, org, action).await? else {
-        return Ok(Levered::Absent);
+        return Ok(ManualTransition::Absent);
     };
     let done = if to == ActionState::Succeeded {
         transition!(connection, IT_WENT_OUT, org, action, found.state, now.as_micros())?
@@ -186,16 +182,14 @@ pub(super) async fn resolve(
         )?
     };
     if !done {
-        return Ok(Levered::NotFrom(found.state));
+        return Ok(ManualTransition::NotFrom(found.state));
     }
     if to == ActionState::Pending {
         add_turns(connection, [(org, found.provider, now)]).await?;
     }
-    Ok(Levered::Done(to))
+    Ok(ManualTransition::Done(to))
 }
 
 /// For the tests: every statement of this file.
 #[cfg(test)]
-pub(super) fn statements() -> Vec<&'static str> {
-    vec![READ, SETTLE, RETRY, LOOK_NOW, CANCEL, IT_WENT_OUT, SEND_AGAIN]
-}
+pub(crate) const STATEMENTS: &[&str] = &[READ, SETTLE, RETRY, LOOK_NOW, CANCEL, IT_WENT_OUT, SEND_AGAIN];
