@@ -88,8 +88,9 @@ fn clean(text: &str) -> std::borrow::Cow<'_, str> {
     }
 }
 
-const STORE_DEAD_EVENT: &str = "INSERT INTO dead_events (id, org_id, source, event_type, received_at, dead_at, reason, envelope) \
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
+const STORE_DEAD_EVENT: &str = "
+    INSERT INTO dead_events (id, org_id, source, event_type, received_at, dead_at, reason, envelope)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
     ON CONFLICT (id) DO NOTHING";
 const NEXT_DUE_AT: &str = "SELECT min(due_at) FROM turns";
 const IS_REF_TAKEN: &str =

@@ -75,8 +75,9 @@ fn cut(text: &str) -> String {
     text.chars().take(DETAIL_CHARACTERS_MAX).collect()
 }
 
-const STORE_DEAD_EVENT: &str = "INSERT INTO dead_events (id, org_id, source, event_type, received_at, dead_at, reason, envelope) \
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?) \
+const STORE_DEAD_EVENT: &str = "
+    INSERT INTO dead_events (id, org_id, source, event_type, received_at, dead_at, reason, envelope)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (id) DO NOTHING";
 const NEXT_DUE_AT: &str = "SELECT min(due_at) FROM turns";
 const IS_REF_TAKEN: &str =
