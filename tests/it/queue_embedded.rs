@@ -35,7 +35,7 @@ impl Scratch {
         let copy = Self::new();
         for entry in fs::read_dir(&self.0).unwrap() {
             let entry = entry.unwrap();
-            // The keeper may take a file away in between.
+            // Maintenance may delete a file in between.
             match fs::copy(entry.path(), copy.0.join(entry.file_name())) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 other => drop(other.unwrap()),

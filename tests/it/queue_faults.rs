@@ -215,7 +215,7 @@ async fn intake_stops_before_the_disk_is_full() {
     .await;
     let org = OrgId::generate();
     disk.free_bytes.store(1000, Ordering::SeqCst);
-    until("the keeper to look", || async {
+    until("maintenance to check the space", || async {
         (queue.state().disk_free_bytes == Some(1000)).then_some(())
     })
     .await;

@@ -5,7 +5,7 @@ use super::{
     disk::write_all_at,
     format::SegmentHeader,
     segment::{Active, AppendError, Spare},
-    shared::{Group, Shared, lock},
+    shared::{Group, LowSpace, Shared, lock},
 };
 use crate::{
     killpoint::{Step, reach},
@@ -18,22 +18,22 @@ use std::{
 };
 use tracing::warn;
 
-/// A buffer that grew over this in a burst is given back.
-const BUFFER_KEPT_BYTES: usize = 8 << 20;
+/// A buffer that grew over this size in a burst is shrunk, so that idle memory stays small.
+const BUFFER_IDLE_BYTES_MAX: usize = 8 << 20;
 
-/// Room of a segment that is begun while no spare is ready: small, so that the next one is soon a
-/// prepared one.
-pub(super) const HURRIED_ROOM: u64 = 8 << 20;
+/// Room of a segment that is begun while no spare is ready. It is small, so that a prepared segment
+/// follows soon.
+pub(super) const GROWING_ROOM: u64 = 8 << 20;
 
 pub(super) struct Appender {
     pub shared: Arc<Shared>,
     pub active: Active,
 }
 
-/// Tells those who wait when the thread ends by a panic: without it they would wait for ever.
-struct Watch(Arc<Shared>);
+/// Fails the log when the appender's thread panics, because publishers would wait for ever.
+struct PanicGuard(Arc<Shared>);
 
-impl Drop for Watch {
+impl Drop for PanicGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.fail("the appender panicked");
@@ -41,7 +41,8 @@ impl Drop for Watch {
     }
 }
 
-struct Filled {
+/// A group that takes no more events, with its records.
+struct SealedGroup {
     bytes: Vec<u8>,
     base: u64,
     events: u32,
@@ -51,20 +52,20 @@ struct Filled {
 impl Appender {
     /// Runs until the queue is closed and everything taken is written, or until the log failed.
     pub fn run(mut self) {
-        let _watch = Watch(self.shared.clone());
+        let _watch = PanicGuard(self.shared.clone());
         let mut empty = Vec::new();
-        while let Some(filled) = self.next(empty) {
-            let group = filled.group.clone();
-            match self.append(&filled.bytes, filled.base) {
+        while let Some(sealed) = self.next(empty) {
+            let group = sealed.group.clone();
+            match self.append(&sealed.bytes, sealed.base) {
                 Ok(()) => {
                     self.shared
                         .durable
-                        .store(filled.base + filled.bytes.len() as u64, Ordering::Release);
+                        .store(sealed.base + sealed.bytes.len() as u64, Ordering::Release);
                     group.finish(Ok(()));
                     self.shared.more.notify_one();
-                    catalogue::GROUP_EVENTS.observe(f64::from(filled.events), &[]);
+                    catalogue::GROUP_EVENTS.observe(f64::from(sealed.events), &[]);
                 }
-                Err(AppendError::NoSpace(source)) => self.refuse(&filled, &source),
+                Err(AppendError::NoSpace(source)) => self.refuse(&sealed, &source),
                 Err(AppendError::Final { doing, source }) => {
                     let reason = self.shared.fail(&format!(
                         "cannot {doing} {}: {source}",
@@ -73,14 +74,14 @@ impl Appender {
                     group.finish(Err(PublishError::Failed { reason }));
                 }
             }
-            empty = filled.bytes;
+            empty = sealed.bytes;
             empty.clear();
-            empty.shrink_to(BUFFER_KEPT_BYTES);
+            empty.shrink_to(BUFFER_IDLE_BYTES_MAX);
         }
     }
 
     /// Waits for a group that has events, and puts an empty one in its place.
-    fn next(&self, empty: Vec<u8>) -> Option<Filled> {
+    fn next(&self, empty: Vec<u8>) -> Option<SealedGroup> {
         let mut intake = lock(&self.shared.intake);
         loop {
             if intake.failed.is_some() {
@@ -95,7 +96,7 @@ impl Appender {
             intake.appender_waits = true;
             intake = self
                 .shared
-                .appender
+                .wake_appender
                 .wait(intake)
                 .unwrap_or_else(PoisonError::into_inner);
         }
@@ -104,7 +105,7 @@ impl Appender {
         intake.group_base += bytes.len() as u64;
         let events = std::mem::take(&mut intake.buffer_events);
         let group = std::mem::take(&mut intake.group);
-        Some(Filled {
+        Some(SealedGroup {
             bytes,
             base,
             events,
@@ -129,20 +130,20 @@ impl Appender {
         reach(Step::Fsynced);
         catalogue::FSYNC_SECONDS.observe(began.elapsed().as_secs_f64(), &[]);
         if (end - active.segment.base) * 2 > active.room {
-            self.want_spare();
+            self.request_spare();
         }
         Ok(())
     }
 
-    fn want_spare(&self) {
-        let mut keeper = lock(&self.shared.keeper);
-        if keeper.spare.is_none() && !keeper.spare_wanted {
-            keeper.spare_wanted = true;
-            self.shared.keep.notify_one();
+    fn request_spare(&self) {
+        let mut requests = lock(&self.shared.requests);
+        if requests.spare.is_none() && !requests.spare_wanted {
+            requests.spare_wanted = true;
+            self.shared.wake_maintenance.notify_one();
         }
     }
 
-    /// Goes on in a fresh segment, whose first position is `base`.
+    /// Begins a fresh segment, whose first position is `base`.
     fn roll(&mut self, base: u64) -> Result<(), AppendError> {
         let shared = &self.shared;
         let header = SegmentHeader {
@@ -150,10 +151,10 @@ impl Appender {
             base,
             previous_base: self.active.segment.base,
         };
-        let ready = lock(&shared.keeper).spare.take();
+        let ready = lock(&shared.requests).spare.take();
         let spare = match ready {
             Some(spare) => spare,
-            None => Spare::hurry(&shared.directory, HURRIED_ROOM.min(shared.settings.segment_bytes))
+            None => Spare::create_growing(&shared.directory, GROWING_ROOM.min(shared.settings.segment_bytes))
                 .map_err(AppendError::of_write("create a segment in"))?,
         };
         let active = spare.begin(&*shared.disk, &shared.directory, header)?;
@@ -163,15 +164,16 @@ impl Appender {
         Ok(())
     }
 
-    /// The disk has no room: this group and the one that fills behind it are refused, and intake
-    /// stops until the keeper sees room.
-    fn refuse(&mut self, filled: &Filled, source: &std::io::Error) {
+    /// Refuses this group and the one that fills behind it, because the disk has no room. Intake
+    /// stops until maintenance finds room.
+    fn refuse(&mut self, sealed: &SealedGroup, source: &std::io::Error) {
         let shared = self.shared.clone();
         let segment = &self.active.segment;
-        warn!(segment = %segment.path.display(), error = %source, events = filled.events, "The disk is full: intake \
+        warn!(segment = %segment.path.display(), error = %source, events = sealed.events, "The disk is full: intake \
             stops until there is room");
-        // What was written of the group must not stand behind the end of the log.
-        let cut = segment.offset(filled.base.max(segment.base));
+        // A part of the group may be written: cut it off, so that nothing stands behind the log's
+        // end.
+        let cut = segment.offset(sealed.base.max(segment.base));
         if let Err(source) = self
             .active
             .file
@@ -182,15 +184,18 @@ impl Appender {
                 "cannot cut off a group that did not fit in {}: {source}",
                 segment.path.display()
             ));
-            return filled.group.finish(Err(PublishError::Failed { reason }));
+            return sealed.group.finish(Err(PublishError::Failed { reason }));
         }
         let space = shared.disk.space(&shared.directory).ok();
         let free_bytes = space.map_or(0, |space| space.free_bytes);
         let (outcome, waiting) = {
             let mut intake = lock(&shared.intake);
             let free_bytes_min = shared.settings.free_bytes_min(space).max(free_bytes.saturating_add(1));
-            intake.refusal = Some((free_bytes, free_bytes_min));
-            intake.take_back(shared.log, &filled.bytes, filled.base);
+            intake.low_space = Some(LowSpace {
+                free_bytes,
+                free_bytes_min,
+            });
+            intake.roll_back(shared.log, &sealed.bytes, sealed.base);
             (
                 PublishError::DiskNearlyFull {
                     free_bytes,
@@ -199,7 +204,7 @@ impl Appender {
                 std::mem::take(&mut intake.group),
             )
         };
-        filled.group.finish(Err(outcome.clone()));
+        sealed.group.finish(Err(outcome.clone()));
         waiting.finish(Err(outcome));
     }
 }

@@ -1,22 +1,14 @@
-//! The one consumer: reads durable records in log order, and keeps count of what is handed out and
-//! not acked.
-//!
-//! No interval set is needed: everything before `delivered` that does not stand in `outstanding` is
-//! acked, so the watermark is the first that stands there.
+//! The one consumer: reads durable records in log order and hands them out.
 
 use super::{
     format::{RECORD_HEADER, RecordHeader, SEGMENT_HEADER},
     segment::Segment,
     shared::{Shared, lock},
 };
-use crate::{
-    domain::OrgId,
-    queue::{ConsumeError, Deliveries, Delivery, DeliveryTag, envelope},
-};
+use crate::queue::{ConsumeError, Deliveries, Delivery, DeliveryTag, envelope};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::{
-    collections::BTreeMap,
     fs::File,
     io,
     os::unix::fs::FileExt,
@@ -25,36 +17,6 @@ use std::{
 
 /// Read ahead by so much; an event that is larger is read by itself.
 const CHUNK_BYTES: u64 = 512 << 10;
-
-#[derive(Debug, Default)]
-pub(super) struct Consumed {
-    pub held: bool,
-    /// Everything from here on was never handed out by this process.
-    delivered: u64,
-    /// Handed out, not acked: by position, with organisation and bytes.
-    outstanding: BTreeMap<u64, (OrgId, u64)>,
-}
-
-impl Consumed {
-    pub fn starting_at(position: u64) -> Self {
-        Self {
-            delivered: position,
-            ..Self::default()
-        }
-    }
-
-    /// Everything before is acked.
-    pub fn acked(&self) -> u64 {
-        self.outstanding
-            .first_key_value()
-            .map_or(self.delivered, |(position, _)| *position)
-    }
-
-    /// Whether the record at `position` was acked already.
-    fn is_acked(&self, position: u64) -> bool {
-        position < self.delivered && !self.outstanding.contains_key(&position)
-    }
-}
 
 pub(super) struct LogDeliveries {
     shared: Arc<Shared>,
@@ -248,9 +210,9 @@ impl Deliveries for LogDeliveries {
         };
         let mut intake = lock(&self.shared.intake);
         for (org, bytes) in released {
-            intake.ledger.release(org, bytes);
+            intake.usage.release(org, bytes);
         }
-        intake.ledger.advance(acked);
+        intake.usage.advance(acked);
         Ok(())
     }
 }

@@ -30,7 +30,7 @@ fn sixteen_at(bytes: &[u8], at: usize) -> [u8; 16] {
     bytes[at..at + 16].try_into().expect("sixteen bytes")
 }
 
-/// Tells this log's files from another's, and seeds the checksums of its records.
+/// Tells the files of this log from another log's, and seeds the checksums of its records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct LogId(pub [u8; 16]);
 
@@ -136,12 +136,12 @@ fn header_checksum(log: LogId, position: u64, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&place), &bytes[..60])
 }
 
-/// How far the log is acked and how far it is known to be durable; kept lazily, in two slots by
-/// turns.
+/// How far the log is acked and known to be durable. Saved lazily, in two slots that alternate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Mark {
     pub log: LogId,
-    pub turn: u64,
+    /// Grows by one with each mark: of two slots the higher one counts.
+    pub sequence: u64,
     /// Everything before is acked.
     pub acked: u64,
     /// Everything before was fsynced: damage before it is no torn tail.
@@ -155,7 +155,7 @@ impl Mark {
         let mut bytes = [0; MARK_BYTES];
         bytes[..8].copy_from_slice(&MARK_MAGIC);
         bytes[8..24].copy_from_slice(&self.log.0);
-        bytes[24..32].copy_from_slice(&self.turn.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.sequence.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.acked.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.durable.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.active_base.to_le_bytes());
@@ -171,7 +171,7 @@ impl Mark {
         }
         Some(Self {
             log: LogId(sixteen_at(bytes, 8)),
-            turn: u64_at(bytes, 24),
+            sequence: u64_at(bytes, 24),
             acked: u64_at(bytes, 32),
             durable: u64_at(bytes, 40),
             active_base: u64_at(bytes, 48),

@@ -5,14 +5,15 @@
 //! group returned well. Invariant 24; why so: `docs/decisions/0001-embedded-queue.md`.
 
 mod append;
+mod consumed;
 mod deliver;
 mod disk;
 mod format;
-mod keep;
-mod ledger;
+mod maintenance;
 mod recover;
 mod segment;
 mod shared;
+mod usage;
 
 use disk::is_no_space;
 pub use disk::{Disk, DiskSpace, RealDisk};
@@ -25,14 +26,15 @@ use crate::{
     domain::{Clock, EventId, OrgId, Timestamp, VerifiedEvent},
     telemetry::catalogue,
 };
-use append::{Appender, HURRIED_ROOM};
+use append::{Appender, GROWING_ROOM};
 use async_trait::async_trait;
-use deliver::{Consumed, LogDeliveries};
+use consumed::Consumed;
+use deliver::LogDeliveries;
 use format::SegmentHeader;
-use keep::Keep;
-use recover::{MARKS, io_error, recover};
-use segment::{AppendError, Spare};
-use shared::{Group, Heading, Intake, Keeper, Shared, lock};
+use maintenance::Maintenance;
+use recover::{MARKS, Recovered, io_error, recover};
+use segment::{Active, AppendError, Spare};
+use shared::{Group, Heading, Intake, LowSpace, MaintenanceRequests, Offer, Shared, lock};
 use std::{
     fs::{self, File, TryLockError},
     io,
@@ -91,12 +93,12 @@ impl LogSettings {
     }
 }
 
-/// A log that is open. Dropping it writes what was taken and waits for that; [`EventQueue::close`]
-/// does the same without holding up the runtime.
+/// An open log. Dropping it writes the events that were taken and waits for that;
+/// [`EventQueue::close`] does the same without holding up the runtime.
 pub struct LogQueue {
     shared: Arc<Shared>,
     ended: watch::Receiver<bool>,
-    keeper: Option<JoinHandle<()>>,
+    maintenance: Option<JoinHandle<()>>,
 }
 
 impl std::fmt::Debug for LogQueue {
@@ -108,9 +110,9 @@ impl std::fmt::Debug for LogQueue {
 }
 
 impl LogQueue {
-    /// Opens the log in `directory`, which is created if it is missing, and recovers what the
-    /// process before left. Every backend is given the clock; the log needs none, its events bring
-    /// their times.
+    /// Opens the log in `directory`, which is created if it is missing, and recovers the events
+    /// that an earlier process left. Every backend is given the clock; the log needs none, because
+    /// its events bring their times.
     ///
     /// # Errors
     /// Another process holds the directory, a segment is damaged, or the disk cannot be written to.
@@ -158,18 +160,18 @@ impl LogQueue {
     ) -> Result<(), PublishError> {
         loop {
             match self.shared.offer(heading, encode)? {
-                Ok(group) => return group.wait().await,
-                // A group that is refused does not speak for this event: it was never in it.
-                Err(full) => drop(full.wait().await),
+                Offer::Joined(group) => return group.wait().await,
+                // The outcome of the full group says nothing of this event, which was never in it.
+                Offer::GroupFull(full) => drop(full.wait().await),
             }
         }
     }
 
     fn begin_close(&self) {
         lock(&self.shared.intake).closing = true;
-        self.shared.appender.notify_all();
-        lock(&self.shared.keeper).closing = true;
-        self.shared.keep.notify_all();
+        self.shared.wake_appender.notify_all();
+        lock(&self.shared.requests).closing = true;
+        self.shared.wake_maintenance.notify_all();
         self.shared.more.notify_one();
     }
 }
@@ -179,81 +181,111 @@ fn open(disk: Arc<dyn Disk>, directory: &Path, mut settings: LogSettings) -> Res
     settings.event_bytes_max = settings.event_bytes_max.min(1 << 30);
     fs::create_dir_all(directory).map_err(io_error("create", directory))?;
     let lock = take_lock(directory)?;
-    let recovered = recover(&*disk, directory)?;
+    let mut recovered = recover(&*disk, directory)?;
     if let Some(parent) = directory.canonicalize().ok().as_deref().and_then(Path::parent) {
-        // The directory's own entry has to survive too; a parent that may not be read was there
-        // before us.
+        // The directory's own entry has to survive too. A parent that may not be read existed
+        // before this process.
         let _ = segment::sync_directory(&*disk, parent);
     }
+    let marks = open_marks(directory)?;
+    let active = begin_first_segment(&*disk, directory, &settings, &recovered)?;
+    recovered.segments.insert(active.segment.base, active.segment.clone());
+    let sequence = recovered.sequence;
+    let shared = Arc::new(share(disk, directory, settings, recovered));
+    start_threads(shared, active, marks, sequence, lock)
+}
 
-    let marks_path = directory.join(MARKS);
-    let marks = File::options()
+fn open_marks(directory: &Path) -> Result<File, ConnectError> {
+    let path = directory.join(MARKS);
+    File::options()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
-        .open(&marks_path)
-        .map_err(io_error("open", &marks_path))?;
-    // What a process left is never appended to: it ends where it ends, and this one begins a
-    // segment of its own.
+        .open(&path)
+        .map_err(io_error("open", &path))
+}
+
+/// Begins a segment of this process's own: a segment that another process left is never appended
+/// to.
+fn begin_first_segment(
+    disk: &dyn Disk,
+    directory: &Path,
+    settings: &LogSettings,
+    recovered: &Recovered,
+) -> Result<Active, ConnectError> {
     let header = SegmentHeader {
         log: recovered.log,
         base: recovered.end,
         previous_base: recovered.previous_base,
     };
-    let first_room = HURRIED_ROOM.min(settings.segment_bytes);
-    let first = match Spare::make(&*disk, directory, first_room) {
-        // On a full disk what is there has to be worked off, and that needs an open queue.
-        Err(error) if is_no_space(&error) => Spare::hurry(directory, first_room),
-        made => made,
+    let room = GROWING_ROOM.min(settings.segment_bytes);
+    let first = match Spare::create_filled(disk, directory, room) {
+        // Even on a full disk the events that are there have to be worked off, and that needs an
+        // open queue.
+        Err(error) if is_no_space(&error) => Spare::create_growing(directory, room),
+        created => created,
     };
-    let active = first
+    let begun = first
         .map_err(io_error("create a segment in", directory))?
-        .begin(&*disk, directory, header);
-    let active = active.map_err(|error| match error {
+        .begin(disk, directory, header);
+    begun.map_err(|error| match error {
         AppendError::NoSpace(source) => io_error("create a segment in", directory)(source),
         AppendError::Final { doing, source } => io_error(doing, directory)(source),
-    })?;
+    })
+}
 
-    let mut segments = recovered.segments;
-    segments.insert(active.segment.base, active.segment.clone());
+fn share(disk: Arc<dyn Disk>, directory: &Path, settings: LogSettings, recovered: Recovered) -> Shared {
     let space = disk.space(directory).ok();
     let free_bytes_min = settings.free_bytes_min(space);
-    let acked = recovered.ledger.start();
-    let shared = Arc::new(Shared {
+    let low_space = space
+        .filter(|space| space.free_bytes < free_bytes_min)
+        .map(|space| LowSpace {
+            free_bytes: space.free_bytes,
+            free_bytes_min,
+        });
+    Shared {
         directory: directory.to_owned(),
         disk,
         log: recovered.log,
+        consumed: Mutex::new(Consumed::starting_at(recovered.usage.start())),
         intake: Mutex::new(Intake {
             buffer: Vec::new(),
             buffer_events: 0,
             group: Arc::new(Group::default()),
             group_base: recovered.end,
-            ledger: recovered.ledger,
+            usage: recovered.usage,
             space,
-            refusal: space
-                .filter(|space| space.free_bytes < free_bytes_min)
-                .map(|space| (space.free_bytes, free_bytes_min)),
+            low_space,
             closing: false,
             failed: None,
             appender_waits: false,
         }),
-        appender: Condvar::new(),
-        keeper: Mutex::new(Keeper::default()),
-        keep: Condvar::new(),
-        segments: Mutex::new(segments),
-        consumed: Mutex::new(Consumed::starting_at(acked)),
+        wake_appender: Condvar::new(),
+        requests: Mutex::new(MaintenanceRequests::default()),
+        wake_maintenance: Condvar::new(),
+        segments: Mutex::new(recovered.segments),
         durable: AtomicU64::new(recovered.end),
         more: Notify::new(),
         failed: watch::Sender::new(None),
         damaged: AtomicBool::new(false),
         settings,
-    });
+    }
+}
+
+fn start_threads(
+    shared: Arc<Shared>,
+    active: Active,
+    marks: File,
+    sequence: u64,
+    lock: File,
+) -> Result<LogQueue, ConnectError> {
+    let directory = shared.directory.clone();
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
         thread::Builder::new()
             .name(name.into())
             .spawn(run)
-            .map_err(io_error("start the threads of", directory))
+            .map_err(io_error("start the threads of", &directory))
     };
     let appender = Appender {
         shared: shared.clone(),
@@ -261,21 +293,21 @@ fn open(disk: Arc<dyn Disk>, directory: &Path, mut settings: LogSettings) -> Res
     };
     let appender = spawn("queue-appender", Box::new(move || appender.run()))?;
     let (ended, has_ended) = watch::channel(false);
-    let keep = Keep {
+    let maintenance = Maintenance {
         shared: shared.clone(),
         appender,
         marks,
-        turn: recovered.turn,
-        kept: None,
-        kept_at: Instant::now(),
+        sequence,
+        saved_mark: None,
+        saved_at: Instant::now(),
         lock,
         ended,
     };
-    let keeper = spawn("queue-keeper", Box::new(move || keep.run()))?;
+    let maintenance = spawn("queue-maintenance", Box::new(move || maintenance.run()))?;
     Ok(LogQueue {
         shared,
         ended: has_ended,
-        keeper: Some(keeper),
+        maintenance: Some(maintenance),
     })
 }
 
@@ -329,16 +361,16 @@ impl EventQueue for LogQueue {
         let bytes_max = self.shared.settings.bytes_max;
         let health = if intake.failed.is_some() || self.shared.damaged.load(Ordering::Relaxed) {
             QueueHealth::Failed
-        } else if intake.refusal.is_some() || intake.ledger.held() >= bytes_max {
+        } else if intake.low_space.is_some() || intake.usage.held() >= bytes_max {
             QueueHealth::Refusing
         } else {
             QueueHealth::Ready
         };
         QueueState {
-            events: intake.ledger.events(),
-            bytes: intake.ledger.held(),
+            events: intake.usage.events(),
+            bytes: intake.usage.held(),
             bytes_max,
-            oldest_received_at: intake.ledger.oldest_received_at(),
+            oldest_received_at: intake.usage.oldest_received_at(),
             disk_free_bytes: intake.space.map(|space| space.free_bytes),
             health,
         }
@@ -358,7 +390,7 @@ impl EventQueue for LogQueue {
 
     async fn close(&self) {
         self.begin_close();
-        // An error means that the keeper is gone, and with it what there was to wait for.
+        // An error means that the maintenance thread has ended already.
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
     }
 }
@@ -366,8 +398,8 @@ impl EventQueue for LogQueue {
 impl Drop for LogQueue {
     fn drop(&mut self) {
         self.begin_close();
-        if let Some(keeper) = self.keeper.take() {
-            let _ = keeper.join();
+        if let Some(maintenance) = self.maintenance.take() {
+            let _ = maintenance.join();
         }
     }
 }

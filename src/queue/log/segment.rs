@@ -1,4 +1,4 @@
-//! The log's files: names, creation, the spare that stands ready for the next roll.
+//! The log's files: their names, their creation, and the spare that waits for the next roll.
 
 use super::{
     disk::{Disk, is_no_space, write_all_at},
@@ -14,20 +14,19 @@ use std::{
     },
 };
 
-/// Where the keeper makes a segment ready, and where the appender does when it cannot wait. A
-/// segment gets its name when it is complete, so that whatever has a segment's name has a segment's
+/// Names of unfinished files: maintenance prepares the first, the appender creates the second when
+/// it cannot wait. A complete file is renamed, so that every file with a segment's name has a
 /// header.
 pub(super) const SPARE: &str = "spare.tmp";
-pub(super) const HURRIED: &str = "hurried.tmp";
+pub(super) const GROWING: &str = "growing.tmp";
 const FILL: usize = 1 << 20;
 
-/// What a failed append means for those who wait.
+/// What a failed append means for the publishers that wait.
 #[derive(Debug)]
 pub(super) enum AppendError {
-    /// No room on the disk: this group is lost, the next may fit.
+    /// The disk has no room: this group is refused, the next may fit.
     NoSpace(io::Error),
-    /// Nothing is known about the disk any more: the log takes nothing until the process starts
-    /// again.
+    /// The state of the disk is unknown: the log takes nothing until the process starts again.
     Final { doing: &'static str, source: io::Error },
 }
 
@@ -109,9 +108,9 @@ pub(super) struct Spare {
 }
 
 impl Spare {
-    /// A file for `room` bytes of records, full of zeros: to write over what is there changes no
-    /// metadata, which halves the time of a small group's fsync.
-    pub fn make(disk: &dyn Disk, directory: &Path, room: u64) -> io::Result<Self> {
+    /// Creates a file of zeros for `room` bytes of records. Overwriting zeros changes no metadata,
+    /// which halves the time of a small group's fsync.
+    pub fn create_filled(disk: &dyn Disk, directory: &Path, room: u64) -> io::Result<Self> {
         let path = directory.join(SPARE);
         let file = create(&path)?;
         let zeros = vec![0; FILL];
@@ -126,9 +125,9 @@ impl Spare {
         Ok(Self { path, file, room })
     }
 
-    /// An empty file that grows as it is written to: slower, but there at once.
-    pub fn hurry(directory: &Path, room: u64) -> io::Result<Self> {
-        let path = directory.join(HURRIED);
+    /// Creates an empty file that grows with each write: slower, but ready at once.
+    pub fn create_growing(directory: &Path, room: u64) -> io::Result<Self> {
+        let path = directory.join(GROWING);
         Ok(Self {
             file: create(&path)?,
             path,
@@ -136,7 +135,7 @@ impl Spare {
         })
     }
 
-    /// Gives it a header and its name. On return both stand on the disk.
+    /// Gives the file its header and its name. On return both stand on the disk.
     pub fn begin(self, disk: &dyn Disk, directory: &Path, header: SegmentHeader) -> Result<Active, AppendError> {
         write_all_at(disk, &self.file, &self.path, &header.to_bytes(), 0)
             .map_err(AppendError::of_write("write the header of a segment in"))?;
@@ -162,9 +161,9 @@ fn create(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Removes what a process that died left unfinished.
+/// Removes the unfinished files of a process that died.
 pub(super) fn remove_spares(directory: &Path) -> io::Result<()> {
-    for name in [SPARE, HURRIED] {
+    for name in [SPARE, GROWING] {
         match fs::remove_file(directory.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -1,12 +1,12 @@
-//! What the queue's handle, its two threads and its consumer share.
+//! The state that the queue's handle, its two threads and its consumer share.
 
 use super::{
     LogSettings,
-    deliver::Consumed,
+    consumed::Consumed,
     disk::{Disk, DiskSpace},
     format::{LogId, RECORD_HEADER, RecordHeader},
-    ledger::Ledger,
     segment::{Segment, Spare},
+    usage::Usage,
 };
 use crate::{
     domain::{EventId, OrgId, Timestamp},
@@ -23,8 +23,8 @@ use std::{
 use tokio::sync::{Notify, watch};
 use tracing::error;
 
-/// A group that is filling takes no more than this (and one record); who comes then waits for the
-/// next. Bounds memory while an fsync hangs.
+/// A filling group takes this many bytes and one record at most; a later publisher waits for the
+/// next group. The limit bounds memory while an fsync hangs.
 const GROUP_BYTES_MAX: usize = 16 << 20;
 
 pub(super) struct Shared {
@@ -34,10 +34,10 @@ pub(super) struct Shared {
     pub log: LogId,
     pub intake: Mutex<Intake>,
     /// Wakes the appender.
-    pub appender: Condvar,
-    pub keeper: Mutex<Keeper>,
-    /// Wakes the keeper.
-    pub keep: Condvar,
+    pub wake_appender: Condvar,
+    pub requests: Mutex<MaintenanceRequests>,
+    /// Wakes the maintenance thread.
+    pub wake_maintenance: Condvar,
     pub segments: Mutex<BTreeMap<u64, Arc<Segment>>>,
     pub consumed: Mutex<Consumed>,
     /// Everything before is on the disk. Consumers see nothing behind it.
@@ -49,15 +49,16 @@ pub(super) struct Shared {
     pub damaged: AtomicBool,
 }
 
-/// What the keeper is asked to do, and what it has ready.
+/// Requests to the maintenance thread, and the spare segment that it has ready.
 #[derive(Default)]
-pub(super) struct Keeper {
+pub(super) struct MaintenanceRequests {
     pub closing: bool,
     pub spare_wanted: bool,
     pub spare: Option<Spare>,
 }
 
-/// Where publishers and the appender meet. Held for as long as it takes to copy one event.
+/// The place where publishers and the appender meet. A publisher holds the lock while it copies one
+/// event.
 pub(super) struct Intake {
     /// Records of the group that is filling.
     pub buffer: Vec<u8>,
@@ -65,16 +66,23 @@ pub(super) struct Intake {
     pub group: Arc<Group>,
     /// Position at which the filling group begins.
     pub group_base: u64,
-    pub ledger: Ledger,
+    pub usage: Usage,
     pub space: Option<DiskSpace>,
-    /// Set while the disk has no room: free bytes, and how many there have to be.
-    pub refusal: Option<(u64, u64)>,
+    /// Set while the disk has no room.
+    pub low_space: Option<LowSpace>,
     pub closing: bool,
     pub failed: Option<Arc<str>>,
     pub appender_waits: bool,
 }
 
-/// The events that one fsync makes durable, and those who wait for it.
+/// Free space of the disk below which intake stops.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct LowSpace {
+    pub free_bytes: u64,
+    pub free_bytes_min: u64,
+}
+
+/// The events that one fsync makes durable, and the publishers that wait for it.
 #[derive(Default)]
 pub(super) struct Group {
     outcome: OnceLock<Result<(), PublishError>>,
@@ -100,7 +108,15 @@ impl Group {
     }
 }
 
-/// What the record's header says of an event.
+/// The outcome of offering a record to the filling group.
+pub(super) enum Offer {
+    /// The record is in the group: its outcome is the record's.
+    Joined(Arc<Group>),
+    /// The group took nothing: offer the record again when the group is done.
+    GroupFull(Arc<Group>),
+}
+
+/// The fields of an event that its record's header carries.
 pub(super) struct Heading {
     pub id: EventId,
     pub org: OrgId,
@@ -109,20 +125,19 @@ pub(super) struct Heading {
     pub bytes: usize,
 }
 
-/// A panic while a lock is held ends in `failed`; whoever comes later still has to see that, not a
-/// second panic.
+/// Locks through the poison of a panic: the panic ends in `failed`, and a later caller has to see
+/// that in place of a second panic.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
-    /// Puts a record into the filling group. `Err(group)`: that group is full, try again when it is
-    /// done.
+    /// Puts a record into the filling group.
     pub fn offer(
         &self,
         heading: &Heading,
         encode: &mut (dyn FnMut(&mut Vec<u8>) + Send),
-    ) -> Result<Result<Arc<Group>, Arc<Group>>, PublishError> {
+    ) -> Result<Offer, PublishError> {
         if heading.bytes > self.settings.event_bytes_max {
             return Err(PublishError::TooLarge {
                 bytes: heading.bytes,
@@ -132,12 +147,10 @@ impl Shared {
         let record_bytes = (RECORD_HEADER + heading.bytes) as u64;
         let mut guard = lock(&self.intake);
         let intake = &mut *guard;
-        intake.refuse()?;
-        intake
-            .ledger
-            .admit(heading.org, record_bytes, self.settings.bytes_max)?;
+        intake.check_takes_events()?;
+        intake.usage.admit(heading.org, record_bytes, self.settings.bytes_max)?;
         if intake.buffer.len() >= GROUP_BYTES_MAX {
-            return Ok(Err(intake.group.clone()));
+            return Ok(Offer::GroupFull(intake.group.clone()));
         }
 
         let start = intake.buffer.len();
@@ -154,23 +167,23 @@ impl Shared {
         };
         let position = intake.group_base + start as u64;
         intake.buffer[start..start + RECORD_HEADER].copy_from_slice(&header.to_bytes(self.log, position));
-        intake.ledger.add(&header);
+        intake.usage.add(&header);
         intake.buffer_events += 1;
         let group = intake.group.clone();
         let wake = std::mem::take(&mut intake.appender_waits);
         drop(guard);
         if wake {
-            self.appender.notify_one();
+            self.wake_appender.notify_one();
         }
-        Ok(Ok(group))
+        Ok(Offer::Joined(group))
     }
 
     pub fn durable(&self) -> u64 {
         self.durable.load(Ordering::Acquire)
     }
 
-    /// The log takes nothing any more, and everyone who waits is told. The first reason stands, and
-    /// is returned.
+    /// Ends intake for good and tells every waiting publisher. Returns the first reason, which
+    /// stands.
     pub fn fail(&self, reason: &str) -> Arc<str> {
         let (reason, waiting) = {
             let mut intake = lock(&self.intake);
@@ -186,20 +199,24 @@ impl Shared {
             error!(directory = %self.directory.display(), %reason, "The log failed and takes nothing until the process \
                 is started again");
         }
-        self.appender.notify_all();
+        self.wake_appender.notify_all();
         reason
     }
 }
 
 impl Intake {
-    fn refuse(&self) -> Result<(), PublishError> {
+    fn check_takes_events(&self) -> Result<(), PublishError> {
         if let Some(reason) = &self.failed {
             return Err(PublishError::Failed { reason: reason.clone() });
         }
         if self.closing {
             return Err(PublishError::Closed);
         }
-        if let Some((free_bytes, free_bytes_min)) = self.refusal {
+        if let Some(LowSpace {
+            free_bytes,
+            free_bytes_min,
+        }) = self.low_space
+        {
             return Err(PublishError::DiskNearlyFull {
                 free_bytes,
                 free_bytes_min,
@@ -208,11 +225,12 @@ impl Intake {
         Ok(())
     }
 
-    /// Takes back all records of `buffers`, which were not written, the last ones first.
-    pub fn take_back(&mut self, log: LogId, written: &[u8], written_base: u64) {
+    /// Takes all records of the filling group and of `written` out of the count: the disk refused
+    /// them.
+    pub fn roll_back(&mut self, log: LogId, written: &[u8], written_base: u64) {
         let filling = std::mem::take(&mut self.buffer);
-        self.ledger.cut(records(&filling, log, self.group_base));
-        self.ledger.cut(records(written, log, written_base));
+        self.usage.remove_last(records(&filling, log, self.group_base));
+        self.usage.remove_last(records(written, log, written_base));
         self.buffer = filling;
         self.buffer.clear();
         self.buffer_events = 0;

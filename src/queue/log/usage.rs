@@ -1,4 +1,4 @@
-//! What the log holds, counted in memory: for the limits, for the gauges.
+//! The bytes and events that the log holds, counted in memory: limits and gauges read them.
 
 use super::format::RecordHeader;
 use crate::domain::{OrgId, Timestamp};
@@ -8,13 +8,14 @@ use std::{
     time::Duration,
 };
 
-/// A place in the timeline is kept for so many bytes, or so much time, whichever comes first.
+/// The timeline gets an entry after this many bytes, or after this much time, whichever comes
+/// first.
 const TIMELINE_BYTES: u64 = 64 << 10;
 const TIMELINE_SPAN: Duration = Duration::from_secs(1);
 
 /// Counts from the oldest event that is not acked to the end of what was taken, written or not.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct Usage {
     start: u64,
     end: u64,
     events: u64,
@@ -24,7 +25,7 @@ pub(super) struct Ledger {
     timeline: VecDeque<(u64, Timestamp)>,
 }
 
-impl Ledger {
+impl Usage {
     pub fn starting_at(start: u64) -> Self {
         Self {
             start,
@@ -41,8 +42,8 @@ impl Ledger {
         self.events
     }
 
-    /// Bytes of the log from the oldest event that is not acked on. One that stays unacked holds
-    /// all behind it, as it does on the disk.
+    /// Bytes of the log from the oldest unacked event on. An event that stays unacked holds
+    /// everything behind it, as it does on the disk.
     pub fn held(&self) -> u64 {
         self.end - self.start
     }
@@ -72,10 +73,10 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes a record at the end.
+    /// Counts a record at the end.
     pub fn add(&mut self, record: &RecordHeader) {
         let bytes = record.record_bytes();
-        let place = (self.end, record.received_at);
+        let entry = (self.end, record.received_at);
         let wanted = self.timeline.back().is_none_or(|(position, received_at)| {
             self.end - position >= TIMELINE_BYTES
                 || record
@@ -85,15 +86,15 @@ impl Ledger {
                     >= TIMELINE_SPAN
         });
         if wanted {
-            self.timeline.push_back(place);
+            self.timeline.push_back(entry);
         }
         self.end += bytes;
         self.events += 1;
         *self.by_org.entry(record.org).or_default() += bytes;
     }
 
-    /// Gives back the last records, which were not written.
-    pub fn cut(&mut self, records: impl Iterator<Item = (OrgId, u64)>) {
+    /// Takes the last records out of the count: they were not written.
+    pub fn remove_last(&mut self, records: impl Iterator<Item = (OrgId, u64)>) {
         for (org, bytes) in records {
             self.end -= bytes;
             self.release(org, bytes);
@@ -129,7 +130,7 @@ impl Ledger {
         }
     }
 
-    /// A hole, left by a segment that was moved away.
+    /// Passes over a hole that a segment left when it was moved away.
     pub fn skip_to(&mut self, end: u64) {
         if self.events == 0 {
             self.start = end;
@@ -161,20 +162,20 @@ mod tests {
         }
     }
 
-    fn filled(records: &[(u128, u64)]) -> Ledger {
-        let mut ledger = Ledger::starting_at(1_000);
+    fn filled(records: &[(u128, u64)]) -> Usage {
+        let mut usage = Usage::starting_at(1_000);
         for (n, bytes) in records {
-            ledger.add(&record(*n, *bytes, 0));
+            usage.add(&record(*n, *bytes, 0));
         }
-        ledger
+        usage
     }
 
     #[test]
     fn the_limit_is_exact() {
-        let ledger = filled(&[(1, 9_000), (2, 40_000)]);
-        assert!(ledger.admit(org(3), 51_000, BYTES_MAX).is_ok());
+        let usage = filled(&[(1, 9_000), (2, 40_000)]);
+        assert!(usage.admit(org(3), 51_000, BYTES_MAX).is_ok());
         assert!(matches!(
-            ledger.admit(org(3), 51_001, BYTES_MAX),
+            usage.admit(org(3), 51_001, BYTES_MAX),
             Err(PublishError::Full { bytes: 49_000, .. })
         ));
     }
@@ -190,59 +191,54 @@ mod tests {
             (10_001, 39_999, true),
             (10_001, 40_000, false),
         ] {
-            let ledger = filled(&if others == 0 {
+            let usage = filled(&if others == 0 {
                 vec![(1, first)]
             } else {
                 vec![(1, first), (2, others)]
             });
             assert_eq!(
-                ledger.admit(org(1), 100, BYTES_MAX).is_ok(),
+                usage.admit(org(1), 100, BYTES_MAX).is_ok(),
                 taken,
                 "{first} and {others}"
             );
-            assert!(ledger.admit(org(3), 100, BYTES_MAX).is_ok(), "others go on");
+            assert!(usage.admit(org(3), 100, BYTES_MAX).is_ok(), "others go on");
         }
     }
 
     #[test]
     fn what_is_taken_back_leaves_no_trace() {
-        let mut ledger = filled(&[(1, 9_000)]);
+        let mut usage = filled(&[(1, 9_000)]);
         for n in 0..5 {
-            ledger.add(&record(2, 1_000, n * 10));
+            usage.add(&record(2, 1_000, n * 10));
         }
-        ledger.cut(std::iter::repeat_n((org(2), 1_000), 5));
+        usage.remove_last(std::iter::repeat_n((org(2), 1_000), 5));
         assert_eq!(
-            (
-                ledger.held(),
-                ledger.events(),
-                ledger.by_org.len(),
-                ledger.timeline.len()
-            ),
+            (usage.held(), usage.events(), usage.by_org.len(), usage.timeline.len()),
             (9_000, 1, 1, 1)
         );
     }
 
     #[test]
     fn the_timeline_is_sparse_and_ends_with_the_events() {
-        let mut ledger = Ledger::starting_at(0);
+        let mut usage = Usage::starting_at(0);
         for _ in 0..1_000 {
-            ledger.add(&record(1, 1_000, 5));
+            usage.add(&record(1, 1_000, 5));
         }
         assert!(
-            ledger.timeline.len() <= 16,
+            usage.timeline.len() <= 16,
             "{} places for a megabyte",
-            ledger.timeline.len()
+            usage.timeline.len()
         );
         for _ in 0..1_000 {
-            ledger.release(org(1), 1_000);
+            usage.release(org(1), 1_000);
         }
-        ledger.advance(1_000_000);
+        usage.advance(1_000_000);
         assert_eq!(
             (
-                ledger.oldest_received_at(),
-                ledger.timeline.len(),
-                ledger.by_org.len(),
-                ledger.held()
+                usage.oldest_received_at(),
+                usage.timeline.len(),
+                usage.by_org.len(),
+                usage.held()
             ),
             (None, 0, 0, 0)
         );
