@@ -100,7 +100,6 @@ const LONGER: &[(&str, usize, &str)] = &[
     ("tests/it/hostile.rs", 920, "one table of inputs"),
     ("tests/it/ingress.rs", 640, "one way in"),
     ("tests/it/providers.rs", 850, "one table of answers"),
-    ("tests/it/sandbox.rs", 680, "one sandbox"),
     ("tests/it/worker.rs", 710, "one room"),
 ];
 

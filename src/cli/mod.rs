@@ -6,6 +6,7 @@
 mod app;
 mod bench;
 pub mod dev;
+pub mod dev_state;
 pub mod keys;
 mod migrate;
 pub mod samples;

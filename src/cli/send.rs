@@ -5,7 +5,7 @@
 //! nothing that is sent is a duplicate.
 
 use super::{
-    dev::DevState,
+    dev_state::DevState,
     samples::{Body, Places, SAMPLES, Sample},
 };
 use crate::{

@@ -71,7 +71,7 @@ async fn post_all(state: &SandboxState, client: &mut Client, job: &CallbackJob) 
     let signer = TwilioSigner::auth_token(&SecretBytes::from(job.auth_token.clone()));
     for status in STATUSES {
         if status != "queued" {
-            lock(&state.0.twilio).advance(&job.place, status, state.now());
+            lock(&state.0.twilio).advance(&job.position, status, state.now());
         }
         let mut form = vec![
             ("AccountSid", message.account_sid.as_str()),

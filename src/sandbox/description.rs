@@ -176,16 +176,7 @@ impl Description {
             faults.extend(tries.min_by_key(Vec::len).unwrap_or_default());
             return;
         }
-        let is_type = match schema["type"].as_str() {
-            Some("string") => value.is_string(),
-            Some("integer") => value.is_i64() || value.is_u64(),
-            Some("number") => value.is_number(),
-            Some("boolean") => value.is_boolean(),
-            Some("array") => value.is_array(),
-            Some("object") => value.is_object(),
-            _ => true,
-        };
-        if !is_type {
+        if !is_of_type(schema, value) {
             faults.push(format!("{at}: not of type {}", schema["type"]));
             return;
         }
@@ -197,41 +188,60 @@ impl Description {
         }
         match value {
             Value::String(text) => check_text(schema, text, at, faults),
-            Value::Number(number) => {
-                let number = number.as_f64().unwrap_or_default();
-                if schema["minimum"].as_f64().is_some_and(|least| number < least)
-                    || schema["maximum"].as_f64().is_some_and(|most| number > most)
-                {
-                    faults.push(format!("{at}: outside of its bounds"));
-                }
-            }
+            Value::Number(number) => check_bounds(schema, number, at, faults),
             Value::Array(items) => {
                 for (index, item) in items.iter().enumerate() {
                     self.check(&schema["items"], item, &format!("{at}[{index}]"), faults);
                 }
             }
-            Value::Object(fields) => {
-                for name in schema["required"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(Value::as_str)
-                {
-                    if !fields.contains_key(name) {
-                        faults.push(format!("{at}.{name}: missing"));
-                    }
-                }
-                if let Some(known) = schema["properties"].as_object() {
-                    for (name, field) in fields {
-                        match known.get(name) {
-                            Some(schema) => self.check(schema, field, &format!("{at}.{name}"), faults),
-                            None => faults.push(format!("{at}.{name}: not in the description")),
-                        }
-                    }
-                }
-            }
+            Value::Object(fields) => self.check_object(schema, fields, at, faults),
             Value::Null | Value::Bool(_) => {}
         }
+    }
+
+    fn check_object(
+        &self,
+        schema: &Value,
+        fields: &serde_json::Map<String, Value>,
+        at: &str,
+        faults: &mut Vec<String>,
+    ) {
+        let required = schema["required"].as_array().into_iter().flatten();
+        for name in required.filter_map(Value::as_str) {
+            if !fields.contains_key(name) {
+                faults.push(format!("{at}.{name}: missing"));
+            }
+        }
+        let Some(known) = schema["properties"].as_object() else {
+            return;
+        };
+        for (name, field) in fields {
+            match known.get(name) {
+                Some(schema) => self.check(schema, field, &format!("{at}.{name}"), faults),
+                None => faults.push(format!("{at}.{name}: not in the description")),
+            }
+        }
+    }
+}
+
+fn is_of_type(schema: &Value, value: &Value) -> bool {
+    match schema["type"].as_str() {
+        Some("string") => value.is_string(),
+        Some("integer") => value.is_i64() || value.is_u64(),
+        Some("number") => value.is_number(),
+        Some("boolean") => value.is_boolean(),
+        Some("array") => value.is_array(),
+        Some("object") => value.is_object(),
+        _ => true,
+    }
+}
+
+fn check_bounds(schema: &Value, number: &serde_json::Number, at: &str, faults: &mut Vec<String>) {
+    let number = number.as_f64().unwrap_or_default();
+    if schema["minimum"].as_f64().is_some_and(|least| number < least)
+        || schema["maximum"].as_f64().is_some_and(|most| number > most)
+    {
+        faults.push(format!("{at}: outside of its bounds"));
     }
 }
 

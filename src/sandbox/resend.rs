@@ -37,6 +37,13 @@ impl Emails {
     pub(super) fn clear(&mut self) {
         self.sent.clear();
     }
+
+    /// The e-mail that was sent before with this idempotency key; an empty key is none.
+    fn with_key(&self, known: &ResendKey, key: &str) -> Option<&SandboxEmail> {
+        self.sent.iter().find(|email| {
+            !key.is_empty() && email.api_key == known.api_key && email.idempotency_key.as_deref() == Some(key)
+        })
+    }
 }
 
 pub(super) fn answer(state: &SandboxState, call: &Call<'_>) -> Reply {
@@ -108,41 +115,20 @@ fn send(state: &SandboxState, call: &Call<'_>, known: &ResendKey) -> Reply {
     if !faults.is_empty() {
         return error(422, "validation_error", &faults.join("; "));
     }
-    let from = body["from"].as_str().unwrap_or_default();
-    let domain = from.rsplit('@').next().unwrap_or_default().trim_end_matches('>');
-    if !from.contains('@') {
-        return error(
-            422,
-            "invalid_from_address",
-            "Invalid `from` field. The email address needs to follow the `email@example.com` or `Name \
-            <email@example.com>` format",
-        );
-    }
-    if !known.domains.iter().any(|verified| verified == domain) {
-        return error(
-            403,
-            "validation_error",
-            &format!("The {domain} domain is not verified. Please, add and verify your domain"),
-        );
-    }
-    if body["text"].is_null() && body["html"].is_null() {
-        return error(422, "validation_error", "Missing `html` or `text` field.");
+    if let Some(refused) = refused(&body, known) {
+        return refused;
     }
     let mut emails = lock(&state.0.emails);
-    if !key.is_empty()
-        && let Some(earlier) = emails
-            .sent
-            .iter()
-            .find(|email| email.api_key == known.api_key && email.idempotency_key.as_deref() == Some(key.as_str()))
-    {
-        if earlier.body != body {
-            return error(
+    if let Some(earlier) = emails.with_key(known, &key) {
+        return if earlier.body == body {
+            Reply::json(200, &json!({"id": earlier.id}))
+        } else {
+            error(
                 409,
                 "invalid_idempotent_request",
                 "Same idempotency key used with a different request payload",
-            );
-        }
-        return Reply::json(200, &json!({"id": earlier.id}));
+            )
+        };
     }
     if emails.sent.len() == EMAILS_MAX {
         emails.sent.pop_front();
@@ -157,6 +143,26 @@ fn send(state: &SandboxState, call: &Call<'_>, known: &ResendKey) -> Reply {
         at: super::record::rfc3339(state.now()),
     });
     Reply::json(200, &json!({"id": id}))
+}
+
+/// Why an e-mail is refused that is as the description says.
+fn refused(body: &Value, known: &ResendKey) -> Option<Reply> {
+    let from = body["from"].as_str().unwrap_or_default();
+    let domain = from.rsplit('@').next().unwrap_or_default().trim_end_matches('>');
+    if !from.contains('@') {
+        return Some(error(
+            422,
+            "invalid_from_address",
+            "Invalid `from` field. The email address needs to follow the `email@example.com` or `Name \
+            <email@example.com>` format",
+        ));
+    }
+    if !known.domains.iter().any(|verified| verified == domain) {
+        let message = format!("The {domain} domain is not verified. Please, add and verify your domain");
+        return Some(error(403, "validation_error", &message));
+    }
+    (body["text"].is_null() && body["html"].is_null())
+        .then(|| error(422, "validation_error", "Missing `html` or `text` field."))
 }
 
 fn email_json(email: &SandboxEmail) -> Value {

@@ -41,52 +41,44 @@ pub(super) fn answer(state: &SandboxState, call: &Call<'_>) -> Reply {
         state.note(call, operation, &faults);
         return error(400, &json!(faults));
     }
-    let Some(id) = id else {
-        let limit = form::get(&query, "limit")
+    match id {
+        None => list(&organisation, root, &query),
+        Some(id) => find(&organisation, root, id),
+    }
+}
+
+fn list(organisation: &VapiOrganisation, root: &str, query: &[(String, String)]) -> Reply {
+    // Everything was created at one moment, so a page of what was created before it is empty.
+    let limit = if form::get(query, "createdAtLt").is_some_and(|before| before <= CREATED_AT) {
+        0
+    } else {
+        form::get(query, "limit")
             .and_then(|text| text.parse().ok())
-            .unwrap_or(100);
-        // Everything was created at one moment, so a page of what was created before it is empty.
-        let limit = if form::get(&query, "createdAtLt").is_some_and(|before| before <= CREATED_AT) {
-            0
-        } else {
-            limit
-        };
-        let rows: Vec<Value> = if root == "assistant" {
-            organisation.assistants.iter().map(assistant_json).take(limit).collect()
-        } else {
-            organisation.phone_numbers.iter().map(number_json).take(limit).collect()
-        };
-        return Reply::json(200, &Value::Array(rows));
+            .unwrap_or(100)
     };
+    let rows: Vec<Value> = if root == "assistant" {
+        organisation.assistants.iter().map(assistant_json).take(limit).collect()
+    } else {
+        organisation.phone_numbers.iter().map(number_json).take(limit).collect()
+    };
+    Reply::json(200, &Value::Array(rows))
+}
+
+fn find(organisation: &VapiOrganisation, root: &str, id: &str) -> Reply {
     if id.parse::<uuid::Uuid>().is_err() {
         return error(400, &json!("id must be a UUID"));
     }
-    let found = if root == "assistant" {
-        organisation
-            .assistants
-            .iter()
-            .find(|assistant| assistant.id == id)
-            .map(assistant_json)
+    let (found, kind) = if root == "assistant" {
+        let mut assistants = organisation.assistants.iter();
+        let found = assistants.find(|assistant| assistant.id == id).map(assistant_json);
+        (found, "Assistant")
     } else {
-        organisation
-            .phone_numbers
-            .iter()
-            .find(|number| number.id == id)
-            .map(number_json)
+        let mut numbers = organisation.phone_numbers.iter();
+        (numbers.find(|number| number.id == id).map(number_json), "Phone Number")
     };
     match found {
         Some(body) => Reply::json(200, &body),
-        None => error(
-            404,
-            &json!(format!(
-                "Couldn't Get {}. Does Not Exist.",
-                if root == "assistant" {
-                    "Assistant"
-                } else {
-                    "Phone Number"
-                }
-            )),
-        ),
+        None => error(404, &json!(format!("Couldn't Get {kind}. Does Not Exist."))),
     }
 }
 

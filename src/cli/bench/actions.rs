@@ -10,7 +10,7 @@ use crate::{
     },
     lifecycle::{Lifecycle, Stage},
     provider::Providers,
-    queue,
+    queue::{self, EventQueue},
     sandbox::{Accounts, Sandbox, SandboxConfig, SandboxState, TwilioAccount},
     store::{Store, audit::AuditEntry, credentials::NewCredential},
     telemetry::Recorder,
@@ -142,14 +142,7 @@ async fn whole_way(args: &ActionsArgs, directory: &Path, base: &str, sandbox: &S
         clock.clone(),
     )
     .await?;
-    let events: Vec<VerifiedEvent> = (0..args.count).map(|n| event(org, n)).collect();
-    let mut publishes = futures_util::stream::iter(&events)
-        .map(|event| queue.publish(event))
-        .buffer_unordered(256);
-    while let Some(published) = publishes.next().await {
-        published.context("cannot fill the queue")?;
-    }
-    drop(publishes);
+    fill(&*queue, org, args.count).await?;
     let before = sandbox.message_count();
     let worker = Worker {
         store: store.clone(),
@@ -185,6 +178,17 @@ async fn whole_way(args: &ActionsArgs, directory: &Path, base: &str, sandbox: &S
         args.count
     );
     Ok(args.count as f64 / elapsed.as_secs_f64())
+}
+
+async fn fill(queue: &dyn EventQueue, org: OrgId, count: usize) -> anyhow::Result<()> {
+    let events: Vec<VerifiedEvent> = (0..count).map(|n| event(org, n)).collect();
+    let mut publishes = futures_util::stream::iter(&events)
+        .map(|event| queue.publish(event))
+        .buffer_unordered(256);
+    while let Some(published) = publishes.next().await {
+        published.context("cannot fill the queue")?;
+    }
+    Ok(())
 }
 
 async fn twilio_and_rule(store: &Arc<dyn Store>, vault: &Arc<Vault>, org: OrgId) -> anyhow::Result<()> {

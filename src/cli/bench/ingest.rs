@@ -2,7 +2,7 @@
 
 use super::{ASSISTANT, SECRET, load, organisation, sinks};
 use crate::{
-    cli::dev::DevState,
+    cli::dev_state::DevState,
     config::{ReceiverSettings, Settings},
     domain::{Clock, SystemClock},
     lifecycle::{Lifecycle, Stage},

@@ -9,7 +9,7 @@ mod refusals;
 mod sinks;
 
 use crate::{
-    domain::{Clock, Endpoint, EndpointId, OrgId, RouteState, SecretId, Source, SystemClock},
+    domain::{Clock, Endpoint, EndpointId, OrgId, RouteState, SecretId, Source, SystemClock, Timestamp},
     store::{
         self, Store,
         audit::AuditEntry,
@@ -125,18 +125,27 @@ async fn organisation(directory: &Path, clock: &Arc<dyn Clock>) -> anyhow::Resul
     let vault = Arc::new(Vault::new(key, store.clone()));
     let org = OrgId::generate();
     let now = SystemClock.now();
-    let audit = |verb, target_kind| AuditEntry {
+    store
+        .create_organisation(org, "Measured", audit(org, now, "create", "organisation"))
+        .await?;
+    create_endpoint(&store, &vault, org, now).await?;
+    prove_assistant(&store, org, now).await?;
+    Ok((store, vault, org))
+}
+
+fn audit(org: OrgId, at: Timestamp, verb: &'static str, target_kind: &'static str) -> AuditEntry {
+    AuditEntry {
         org,
-        at: now,
+        at,
         actor: "bench".to_owned(),
         verb,
         target_kind,
         target_id: String::new(),
         fields: Vec::new(),
-    };
-    store
-        .create_organisation(org, "Measured", audit("create", "organisation"))
-        .await?;
+    }
+}
+
+async fn create_endpoint(store: &Arc<dyn Store>, vault: &Vault, org: OrgId, now: Timestamp) -> anyhow::Result<()> {
     let endpoint = EndpointId::generate();
     let secret = NewSecret {
         id: SecretId::generate(),
@@ -160,8 +169,12 @@ async fn organisation(directory: &Path, clock: &Arc<dyn Clock>) -> anyhow::Resul
         created_at: now,
     };
     store
-        .create_endpoint(endpoint, vec![secret], audit("create", "endpoint"))
+        .create_endpoint(endpoint, vec![secret], audit(org, now, "create", "endpoint"))
         .await?;
+    Ok(())
+}
+
+async fn prove_assistant(store: &Arc<dyn Store>, org: OrgId, now: Timestamp) -> anyhow::Result<()> {
     let claim = AssistantClaim {
         org,
         assistant_id: ASSISTANT.to_owned(),
@@ -173,6 +186,8 @@ async fn organisation(directory: &Path, clock: &Arc<dyn Clock>) -> anyhow::Resul
         version: 1,
         created_at: now,
     };
-    store.prove_assistant(claim, audit("prove", "assistant")).await?;
-    Ok((store, vault, org))
+    store
+        .prove_assistant(claim, audit(org, now, "prove", "assistant"))
+        .await?;
+    Ok(())
 }

@@ -68,11 +68,23 @@ pub(super) async fn run(args: OverloadArgs, scratch: &Path) -> anyhow::Result<Ex
         ..load.clone()
     };
     let during = load::run(flood).await?;
+    report(&during, reached * args.times, args.connections);
+    let after = load::run(load).await?;
+    println!("after     {:>8.0}/s   {} MiB", after.good_per_second(), mib());
+    println!("  goodput ÷ reached   {:>6.2}", during.good_per_second() / reached);
+    println!("  after ÷ before      {:>6.2}", after.good_per_second() / reached);
+    server.stop().await;
+    Ok(if during.rude == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn report(during: &load::Report, offered: f64, connections: usize) {
     println!(
-        "overload  {:>8.0}/s offered over {} connections, of which {} were not sent: every connection of theirs was \
-        still waiting",
-        reached * args.times,
-        args.connections,
+        "overload  {offered:>8.0}/s offered over {connections} connections, of which {} were not sent: every connection \
+        of theirs was still waiting",
         during.missed
     );
     for (status, count) in &during.by_status {
@@ -88,16 +100,6 @@ pub(super) async fn run(args: OverloadArgs, scratch: &Path) -> anyhow::Result<Ex
     );
     println!("  memory of server and load together   {} MiB", mib());
     println!("  refusals other than 503 or 429 with Retry-After   {}", during.rude);
-    let after = load::run(load).await?;
-    println!("after     {:>8.0}/s   {} MiB", after.good_per_second(), mib());
-    println!("  goodput ÷ reached   {:>6.2}", during.good_per_second() / reached);
-    println!("  after ÷ before      {:>6.2}", after.good_per_second() / reached);
-    server.stop().await;
-    Ok(if during.rude == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
 }
 
 fn mib() -> u64 {

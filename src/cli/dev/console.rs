@@ -1,7 +1,7 @@
 //! The dev console: one line for each event, action and rejection of the demo organisation as it
 //! changes.
 
-use super::DevState;
+use crate::cli::dev_state::DevState;
 use crate::{
     domain::{ActionId, ActionKind, ActionState, EventId, OrgId},
     store::{

@@ -3,15 +3,12 @@
 
 mod console;
 mod seed;
-mod state;
 
 pub use seed::seed;
-pub use state::DevState;
-
-use state::random_hex;
 
 use super::{
     app::{App, Listeners, Options},
+    dev_state::{DevState, random_hex},
     samples::Sample,
     sandbox,
     send::Sender,
@@ -137,22 +134,8 @@ pub fn demo_settings(
 }
 
 pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
-    std::fs::create_dir_all(&args.data_dir)
-        .with_context(|| format!("cannot make the data directory {}", args.data_dir.display()))?;
-    let mut state = match DevState::load(&args.data_dir)? {
-        Some(state) => state,
-        None => fresh_state()?,
-    };
-    let url = |offset: u16| format!("http://127.0.0.1:{}", args.port_base + offset);
-    state.ingress = url(0);
-    state.admin = url(1);
-    state.operations = url(2);
-    state.sandbox = args
-        .sandbox_url
-        .as_deref()
-        .map_or_else(|| url(3), |given| given.trim_end_matches('/').to_owned());
+    let mut state = load_state(&args)?;
     state.save(&args.data_dir)?;
-
     let environment = demo_settings(
         &Environment::from_process(),
         &args.data_dir,
@@ -162,22 +145,7 @@ pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     );
     let settings = Settings::load(&environment)?;
     telemetry::start_logs(&settings.telemetry)?;
-    let keyring = Keyring::dev(&args.data_dir.join("dev.key"))?;
-    let listeners = Listeners::bind(&settings).await?;
-    let own_sandbox = match &args.sandbox_url {
-        None => Some(
-            sandbox::Own::bind(args.port_base + 3)
-                .await
-                .context("--port-base chooses the ports")?,
-        ),
-        Some(_) => None,
-    };
-    store::migrate(&settings.store.database_url, std::sync::Arc::new(SystemClock)).await?;
-    let app = App::start(settings, keyring, listeners, Options::default()).await?;
-    if let Some(sandbox) = own_sandbox {
-        app.lifecycle()
-            .start(Stage::Upkeep, sandbox.serve(app.lifecycle().soft(Stage::Upkeep)));
-    }
+    let app = start(&args, settings).await?;
     sandbox::register(&state.sandbox, &accounts(&state)).await?;
     if !state.is_seeded {
         seed(&state, app.store(), app.vault()).await?;
@@ -201,6 +169,46 @@ pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         }
     }
     serve::until_stopped(app).await
+}
+
+/// The directory's state, or a fresh one, with the URLs of this start.
+fn load_state(args: &DevArgs) -> anyhow::Result<DevState> {
+    std::fs::create_dir_all(&args.data_dir)
+        .with_context(|| format!("cannot make the data directory {}", args.data_dir.display()))?;
+    let mut state = match DevState::load(&args.data_dir)? {
+        Some(state) => state,
+        None => fresh_state()?,
+    };
+    let url = |offset: u16| format!("http://127.0.0.1:{}", args.port_base + offset);
+    state.ingress = url(0);
+    state.admin = url(1);
+    state.operations = url(2);
+    state.sandbox = args
+        .sandbox_url
+        .as_deref()
+        .map_or_else(|| url(3), |given| given.trim_end_matches('/').to_owned());
+    Ok(state)
+}
+
+/// Starts the process, and a sandbox of its own where no running one is named.
+async fn start(args: &DevArgs, settings: Settings) -> anyhow::Result<App> {
+    let keyring = Keyring::dev(&args.data_dir.join("dev.key"))?;
+    let listeners = Listeners::bind(&settings).await?;
+    let own_sandbox = match &args.sandbox_url {
+        None => Some(
+            sandbox::Own::bind(args.port_base + 3)
+                .await
+                .context("--port-base chooses the ports")?,
+        ),
+        Some(_) => None,
+    };
+    store::migrate(&settings.store.database_url, std::sync::Arc::new(SystemClock)).await?;
+    let app = App::start(settings, keyring, listeners, Options::default()).await?;
+    if let Some(sandbox) = own_sandbox {
+        app.lifecycle()
+            .start(Stage::Upkeep, sandbox.serve(app.lifecycle().soft(Stage::Upkeep)));
+    }
+    Ok(app)
 }
 
 /// What the stand-ins have to know of the demo.

@@ -1,7 +1,7 @@
 //! The demo organisation, made through the public admin API like anyone's, so that a first start
 //! proves it.
 
-use super::DevState;
+use crate::cli::dev_state::DevState;
 use crate::{
     domain::{Endpoint, EndpointId, SecretId, Source},
     store::{Store, audit::AuditEntry, endpoints::NewSecret},

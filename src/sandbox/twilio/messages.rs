@@ -32,13 +32,13 @@ pub struct SandboxMessage {
 pub(in crate::sandbox) struct CallbackJob {
     pub url: String,
     pub auth_token: String,
-    pub place: Place,
+    pub position: MessagePosition,
     pub message: SandboxMessage,
 }
 
-/// Where a message lies: valid as long as it is in the ring.
+/// A message's position; it finds the message as long as that is in the ring.
 #[derive(Clone)]
-pub(in crate::sandbox) struct Place {
+pub(in crate::sandbox) struct MessagePosition {
     account_sid: String,
     number: u64,
 }
@@ -115,11 +115,11 @@ impl Accounts {
     }
 
     /// Sets a message's status, if it is still there.
-    pub(in crate::sandbox) fn advance(&mut self, place: &Place, status: &'static str, at: Timestamp) {
-        let Some(mailbox) = self.mailboxes.get_mut(&place.account_sid) else {
+    pub(in crate::sandbox) fn advance(&mut self, position: &MessagePosition, status: &'static str, at: Timestamp) {
+        let Some(mailbox) = self.mailboxes.get_mut(&position.account_sid) else {
             return;
         };
-        let index = place
+        let index = position
             .number
             .checked_sub(mailbox.first)
             .and_then(|index| usize::try_from(index).ok());
@@ -129,9 +129,9 @@ impl Accounts {
         }
     }
 
-    fn add(&mut self, message: SandboxMessage) -> Option<Place> {
+    fn add(&mut self, message: SandboxMessage) -> Option<MessagePosition> {
         let mailbox = self.mailboxes.get_mut(&message.account_sid)?;
-        let place = Place {
+        let position = MessagePosition {
             account_sid: message.account_sid.clone(),
             number: mailbox.first + mailbox.ring.len() as u64,
         };
@@ -141,7 +141,7 @@ impl Accounts {
             mailbox.first += 1;
         }
         self.count += 1;
-        Some(place)
+        Some(position)
     }
 }
 
@@ -180,48 +180,53 @@ pub(super) fn create(state: &SandboxState, call: &Call<'_>, account: &TwilioAcco
     ) {
         return error(400, code, &message);
     }
-    let now = state.now();
-    let status_callback = field("StatusCallback").map(str::to_owned);
-    let is_called_back = state.0.config.is_calling_back && status_callback.is_some();
-    let accepted = if service.is_some() { "accepted" } else { "queued" };
     let message = SandboxMessage {
-        sid: format!(
-            "{}{}",
-            if media_count > 0 { "MM" } else { "SM" },
-            uuid::Uuid::now_v7().as_simple()
-        ),
+        sid: new_sid(media_count > 0),
         account_sid: account.sid.clone(),
         to: to.to_owned(),
         from: from.map(str::to_owned),
         messaging_service_sid: service.map(str::to_owned),
         body: body.unwrap_or_default().to_owned(),
         media_count,
-        status: accepted,
-        status_callback,
-        created_at: now,
+        status: if service.is_some() { "accepted" } else { "queued" },
+        status_callback: field("StatusCallback").map(str::to_owned),
+        created_at: state.now(),
         sent_at: None,
     };
     let reply = Reply::json(201, &message_json(&message));
-    // The answer says `queued`; without callbacks to follow it is delivered at once.
-    let kept = if is_called_back {
-        message.clone()
-    } else {
-        SandboxMessage {
+    take(state, account, message);
+    reply
+}
+
+fn new_sid(has_media: bool) -> String {
+    let kind = if has_media { "MM" } else { "SM" };
+    format!("{kind}{}", uuid::Uuid::now_v7().as_simple())
+}
+
+/// Puts a message into the ring, and begins its status callbacks. The answer says `queued`; without
+/// callbacks to follow, the message is delivered at once.
+fn take(state: &SandboxState, account: &TwilioAccount, message: SandboxMessage) {
+    let callback = message
+        .status_callback
+        .clone()
+        .filter(|_| state.0.config.is_calling_back);
+    let Some(url) = callback else {
+        let delivered = SandboxMessage {
             status: "delivered",
-            sent_at: Some(now),
-            ..message.clone()
-        }
+            sent_at: Some(message.created_at),
+            ..message
+        };
+        lock(&state.0.twilio).add(delivered);
+        return;
     };
-    let place = lock(&state.0.twilio).add(kept);
-    if let (true, Some(place), Some(url)) = (is_called_back, place, message.status_callback.clone()) {
+    if let Some(position) = lock(&state.0.twilio).add(message.clone()) {
         state.0.callbacks.push(CallbackJob {
             url,
             auth_token: account.auth_token.clone(),
-            place,
+            position,
             message,
         });
     }
-    reply
 }
 
 /// Why a message is refused, in the order in which Twilio's answers show.
@@ -240,32 +245,42 @@ fn refusal(
     if !is_number || bare == "+15005550001" || from == Some(to) {
         return Some((21211, format!("The 'To' number {to} is not a valid phone number.")));
     }
+    refused_sender(account, from, service)
+        .or_else(|| refused_body(body, has_content))
+        .or_else(|| refused_recipient(account, to, bare))
+}
+
+fn refused_sender(account: &TwilioAccount, from: Option<&str>, service: Option<&str>) -> Option<(u32, String)> {
     match (from, service) {
-        (None, None) => return Some((21603, "A 'From' phone number is required.".to_owned())),
+        (None, None) => Some((21603, "A 'From' phone number is required.".to_owned())),
         (_, Some(service)) if !account.messaging_services.iter().any(|known| known == service) => {
-            return Some((21701, format!("The Messaging Service {service} does not exist.")));
+            Some((21701, format!("The Messaging Service {service} does not exist.")))
         }
-        (Some(from), None) if !account.numbers.iter().any(|number| number == from) => {
-            return Some((
-                21606,
-                format!(
-                    "The 'From' phone number {from} is not a valid, SMS-capable inbound phone number or short code for \
-                    your account."
-                ),
-            ));
-        }
-        _ => {}
+        (Some(from), None) if !account.numbers.iter().any(|number| number == from) => Some((
+            21606,
+            format!(
+                "The 'From' phone number {from} is not a valid, SMS-capable inbound phone number or short code for \
+                your account."
+            ),
+        )),
+        _ => None,
     }
+}
+
+fn refused_body(body: Option<&str>, has_content: bool) -> Option<(u32, String)> {
     match body {
-        None if !has_content => return Some((21602, "Message body is required.".to_owned())),
-        Some(body) if body.chars().count() > CHARACTERS_MAX => {
-            return Some((
-                21617,
-                "The concatenated message body exceeds the 1600 character limit.".to_owned(),
-            ));
-        }
-        _ => {}
+        None if !has_content => Some((21602, "Message body is required.".to_owned())),
+        Some(body) if body.chars().count() > CHARACTERS_MAX => Some((
+            21617,
+            "The concatenated message body exceeds the 1600 character limit.".to_owned(),
+        )),
+        _ => None,
     }
+}
+
+/// `bare` is the number without its channel. Some numbers stand for a refusal, as Twilio's magic
+/// numbers do.
+fn refused_recipient(account: &TwilioAccount, to: &str, bare: &str) -> Option<(u32, String)> {
     if account.kind == AccountKind::Trial && !account.verified.iter().any(|verified| verified == to) {
         return Some((
             21608,
@@ -336,19 +351,7 @@ pub(super) fn list(state: &SandboxState, call: &Call<'_>, account: &TwilioAccoun
     let has_more = found.len() > size;
     found.truncate(size);
     let path = call.parts.uri.path();
-    let link = |page: u64, token: Option<u64>| {
-        let filters: Vec<(&str, &str)> = query
-            .iter()
-            .filter(|(name, _)| !matches!(name.as_str(), "Page" | "PageToken" | "PageSize"))
-            .map(|(a, b)| (&**a, &**b))
-            .collect();
-        let mut out = format!("{path}?{}", crate::source::sign::form_body(&filters));
-        if !filters.is_empty() {
-            out.push('&');
-        }
-        let token = token.map(|token| format!("&PageToken=PASM{token}")).unwrap_or_default();
-        out + &format!("PageSize={size}&Page={page}{token}")
-    };
+    let link = |page, token| page_link(path, &query, size, page, token);
     let next = found
         .last()
         .filter(|_| has_more)
@@ -364,6 +367,19 @@ pub(super) fn list(state: &SandboxState, call: &Call<'_>, account: &TwilioAccoun
             "messages": found.into_iter().map(|(message, _)| message_json(message)).collect::<Vec<_>>(),
         }),
     )
+}
+
+/// The link to a page with the same filters.
+fn page_link(path: &str, query: &[(String, String)], size: usize, page: u64, token: Option<u64>) -> String {
+    let filters: Vec<(&str, &str)> = query
+        .iter()
+        .filter(|(name, _)| !matches!(name.as_str(), "Page" | "PageToken" | "PageSize"))
+        .map(|(name, value)| (&**name, &**value))
+        .collect();
+    let separator = if filters.is_empty() { "" } else { "&" };
+    let token = token.map(|token| format!("&PageToken=PASM{token}")).unwrap_or_default();
+    let filters = crate::source::sign::form_body(&filters);
+    format!("{path}?{filters}{separator}PageSize={size}&Page={page}{token}")
 }
 
 /// `DateSent` filters go by day in GMT; what was not sent yet has no date and matches none.

@@ -2,9 +2,9 @@
 //! was answered against what happened at the providers.
 //!
 //! Each case is generic over queue and store: it gets a [`Backend`] and a seed, makes a [`World`]
-//! on it, and returns its counts. [`CASES`] is the table of the forty faults; what cannot be run
-//! here stands in [`NOT_RUN`] with the reason. A quick choice runs as tests; `scripts/faults` runs
-//! all of it over many seeds and prints the table.
+//! on it, and returns its counts. [`CASES`] is the table of the forty faults; a fault that
+//! cannot be run here stands in [`NOT_RUN`] with the reason. A quick choice runs as tests;
+//! `scripts/faults` runs all of it over many seeds and prints the table.
 
 #![expect(
     clippy::disallowed_methods,
@@ -105,14 +105,38 @@ pub const NOT_RUN: &[(u8, &str, &str)] = &[
     (
         7,
         "rolling upgrade",
-        "there is one released version, and embedded backends belong to one process",
+        "one binary is under test, and an upgrade needs two",
     ),
-    (8, "broker restart", "no broker among the backends at hand"),
-    (9, "broker blackhole", "no broker among the backends at hand"),
-    (10, "confirm lost", "no broker among the backends at hand"),
-    (11, "broker alarm, queue full", "no broker among the backends at hand"),
-    (12, "queue or topic deleted", "no broker among the backends at hand"),
-    (13, "rebalance storm", "no broker among the backends at hand"),
+    (
+        8,
+        "broker restart",
+        "this suite runs over the embedded queue, which has no broker",
+    ),
+    (
+        9,
+        "broker blackhole",
+        "this suite runs over the embedded queue, which has no broker",
+    ),
+    (
+        10,
+        "confirm lost",
+        "this suite runs over the embedded queue, which has no broker",
+    ),
+    (
+        11,
+        "broker alarm, queue full",
+        "this suite runs over the embedded queue, which has no broker",
+    ),
+    (
+        12,
+        "queue or topic deleted",
+        "this suite runs over the embedded queue, which has no broker",
+    ),
+    (
+        13,
+        "rebalance storm",
+        "this suite runs over the embedded queue, which has no broker",
+    ),
     (
         14,
         "spool drain interrupted",
@@ -121,14 +145,18 @@ pub const NOT_RUN: &[(u8, &str, &str)] = &[
     (
         15,
         "Postgres restart, failover",
-        "no Postgres among the backends at hand",
+        "this suite runs over the embedded backends; `tests/it/postgres_connections.rs` restarts the database",
     ),
     (
         16,
         "COMMIT's reply lost",
-        "no Postgres among the backends at hand; SQLite has no wire",
+        "this suite runs over the embedded backends, and SQLite has no connection that could lose a reply",
     ),
-    (38, "OAuth refresh race", "no action uses OAuth yet"),
+    (
+        38,
+        "OAuth refresh race",
+        "`tests/it/credential_flow/refresh.rs` runs the race itself: one refresh over many instances",
+    ),
 ];
 
 /// Runs a case of the table by its number, in its short form, with a seed of this run.
@@ -165,19 +193,19 @@ macro_rules! quick {
 }
 
 quick! {
-    b01_killed_at_random: 1,
-    b03_killed_at_each_step: 3,
-    b04_frozen_past_its_leases: 4,
-    b06_sigterm_in_full_load: 6,
-    b18_disk_full: 18,
-    b19_failing_fsync: 19,
-    b20_power_loss: 20,
-    b21_damaged_files: 21,
-    b23_the_provider_takes_it_and_says_nothing: 23,
-    b24_rate_limited: 24,
-    b25_credential_refused: 25,
-    b34_the_sender_vanishes: 34,
-    b36_no_descriptors_left: 36,
+    killed_at_random: 1,
+    killed_at_each_step: 3,
+    frozen_past_its_leases: 4,
+    sigterm_in_full_load: 6,
+    disk_full: 18,
+    failing_fsync: 19,
+    power_loss: 20,
+    damaged_files: 21,
+    the_provider_takes_it_and_says_nothing: 23,
+    rate_limited: 24,
+    credential_refused: 25,
+    the_sender_vanishes: 34,
+    no_descriptors_left: 36,
 }
 
 #[test]

@@ -9,7 +9,7 @@ use axum::{
 };
 use hookswitch::{
     cli::{
-        dev::DevState,
+        dev_state::DevState,
         samples::{SAMPLES, Sample},
         send::Sender,
     },
