@@ -83,8 +83,8 @@ pub(super) async fn run(args: OverloadArgs, scratch: &Path) -> anyhow::Result<Ex
 
 fn report(during: &load::Report, offered: f64, connections: usize) {
     println!(
-        "overload  {offered:>8.0}/s offered over {connections} connections, of which {} were not sent: every connection \
-        of theirs was still waiting",
+        "overload  {offered:>8.0}/s offered over {connections} connections, of which {} were not sent: every \
+        connection of theirs was still waiting",
         during.missed
     );
     for (status, count) in &during.by_status {
