@@ -97,8 +97,6 @@ const LONGER: &[(&str, usize, &str)] = &[
     ("tests/it/conformance/store.rs", 1040, "one contract"),
     ("tests/it/conformance/store_ledger.rs", 630, "one contract"),
     ("tests/it/credential_flow/keys.rs", 740, "one table of keys"),
-    ("tests/it/hostile.rs", 920, "one table of inputs"),
-    ("tests/it/ingress.rs", 640, "one way in"),
     ("tests/it/providers.rs", 850, "one table of answers"),
     ("tests/it/worker.rs", 710, "one room"),
 ];

@@ -20,7 +20,10 @@
 //! `webhook-signature` are of the try.
 
 use super::*;
-use crate::{domain::SecretBytes, provider::masked};
+use crate::{
+    domain::{HOPS_HEADER, SecretBytes},
+    provider::masked,
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use http::{
@@ -232,7 +235,7 @@ fn signed_headers(
         ("webhook-id", Some(&id)),
         ("webhook-timestamp", Some(&timestamp)),
         ("webhook-signature", Some(&signatures)),
-        ("hookswitch-hops", attempt.hops_header.as_ref()),
+        (HOPS_HEADER, attempt.hops_header.as_ref()),
     ];
     for (name, text) in texts {
         if let Some(value) = text.and_then(|text| HeaderValue::from_str(text).ok()) {

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     action::{self, Action, Attempt, Detail, FrozenRequest, LookUp, OnUnknown},
-    domain::{ActionKind, ActionState, Cause, Clock, IntegrationState, OrgId, Outcome, SecretBytes},
+    domain::{ActionKind, ActionState, Cause, Clock, IntegrationState, OrgId, Outcome, SecretBytes, sign_hops},
     killpoint::{Step, reach},
     oauth::Refresher,
     provider::Providers,
@@ -348,13 +348,7 @@ impl Engine {
 
     /// How many posts of ours led to this one, signed so that nobody else can count (invariant 5).
     fn hops_header(&self, hops: u8) -> String {
-        let hops = hops.saturating_add(1);
-        format!(
-            "{hops}.{}",
-            self.vault
-                .fingerprint(OrgId::from_uuid(uuid::Uuid::nil()), format!("hops:{hops}").as_bytes())
-                .0
-        )
+        sign_hops(hops.saturating_add(1), |text| self.vault.tag_hops(text))
     }
 
     /// Drops what other actions hold (invariant 2).

@@ -6,6 +6,7 @@
 mod action;
 mod clock;
 mod event;
+mod hops;
 mod id;
 mod organisation;
 mod rule;
@@ -14,6 +15,7 @@ mod secret;
 pub use action::{ActionKind, ActionState, Cause, Outcome, Provider};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use event::{DedupeKey, Envelope, EventType, IngressHeader, Source, Subject, VerifiedEvent};
+pub use hops::{HOPS_HEADER, read_hops, sign_hops};
 pub use id::{ActionId, AttemptId, CredentialId, EndpointId, EventId, InvalidId, OrgId, RuleId, SecretId};
 pub use organisation::{
     AssistantRole, Endpoint, IntegrationState, ManagedAssistantState, Organisation, RouteKey, RouteKind, RouteState,

@@ -1,4 +1,4 @@
-//! The status table: what a sender is told, and what it never is.
+//! The status table: the answers that a sender gets.
 
 use crate::{
     domain::Source,
@@ -72,7 +72,7 @@ impl Cause {
         }
     }
 
-    /// One status, and so one answer, for everything that is not vouched for.
+    /// Every request that no secret verifies gets one status, and so one answer.
     pub(super) const fn status(self) -> StatusCode {
         match self {
             Self::BadSignature | Self::TooOld | Self::UnknownRoute | Self::ConflictingRoute | Self::HopLimit => {
@@ -92,12 +92,12 @@ impl Cause {
     }
 }
 
-/// Statuses of answers, as the histogram's label and its place in [`super::meters`].
+/// Statuses of answers, as labels of the histogram in the order of [`Meters`].
 pub(super) const STATUSES: [&str; 12] = [
     "200", "400", "401", "404", "405", "408", "413", "414", "415", "429", "431", "503",
 ];
 
-/// The words of a refusal: the same bytes each time but for the request's id, without a word of the
+/// The text of a refusal: the same bytes each time except for the request's id, and nothing of the
 /// request.
 const fn problem(status: StatusCode) -> &'static str {
     match status.as_u16() {
@@ -163,7 +163,7 @@ pub(super) fn refused(cause: Cause, request_id: Uuid) -> Response {
         Cause::Unavailable => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
         }
-        // What is left of the body would be read as the next request.
+        // The rest of the body would be read as the next request.
         Cause::Timeout | Cause::TooLarge => {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -173,7 +173,7 @@ pub(super) fn refused(cause: Cause, request_id: Uuid) -> Response {
 }
 
 /// A 200 as the source expects it.
-pub(super) fn taken(kind: AnswerKind, body: &[u8]) -> Response {
+pub(super) fn accepted(kind: AnswerKind, body: &[u8]) -> Response {
     let (content_type, answer) = match kind {
         AnswerKind::VapiAck => ("application/json", Bytes::from_static(b"{}")),
         AnswerKind::VapiQuestion(question) => {
@@ -190,7 +190,7 @@ pub(super) fn taken(kind: AnswerKind, body: &[u8]) -> Response {
     response
 }
 
-/// Handles of the metrics that each request touches: finding them anew would cost more than
+/// Handles of the metrics that each request touches: a look-up for each would cost more than
 /// recording.
 pub(super) struct Meters {
     receive: [[metrics::Histogram; STATUSES.len()]; 3],
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_vouched_for_gets_one_answer() {
+    fn a_request_that_no_secret_verifies_gets_one_answer() {
         let answers: Vec<_> = [
             Cause::BadSignature,
             Cause::TooOld,

@@ -1,6 +1,6 @@
-//! What travels beside a verified body.
+//! The envelope of a verified request: its body and the facts that travel beside it.
 
-use super::{limits::Place, verify::Signer};
+use super::{limits::WebhookPath, verify::Signer};
 use crate::{
     domain::{Envelope, EventId, IngressHeader, Timestamp, VerifiedEvent},
     source::Reading,
@@ -9,17 +9,16 @@ use bytes::Bytes;
 use http::{HeaderMap, header, request};
 use std::time::Duration;
 
-/// Headers that rules may read. Never a signature, `Authorization` or a secret: only what is listed
-/// travels.
+/// Headers that rules may read. Only these travel: never a signature, `Authorization` or a secret.
 const HEADERS: [&str; 2] = ["user-agent", "i-twilio-idempotency-token"];
 const HEADER_BYTES_MAX: usize = 256;
 /// A sender's clock may be this far ahead; beyond it, its time is taken for a mistake.
 const AHEAD_MAX: Duration = Duration::from_mins(5);
 
-/// Vouches for a request whose signature matched. The only place that does.
-pub(super) fn vouch(
+/// Makes the event of a request whose signature matched. No other function at ingress makes one.
+pub(super) fn verified_event(
     signer: Signer,
-    place: Place,
+    path: WebhookPath,
     reading: Reading,
     head: &request::Parts,
     body: Bytes,
@@ -28,7 +27,7 @@ pub(super) fn vouch(
 ) -> VerifiedEvent {
     VerifiedEvent::vouch(Envelope {
         id: EventId::generate(),
-        source: place.source,
+        source: path.source,
         event_type: reading.event_type,
         time: reading
             .time
@@ -50,14 +49,14 @@ pub(super) fn vouch(
         query: head.uri.query().unwrap_or_default().into(),
         headers: HEADERS
             .iter()
-            .filter_map(|name| travelling(&head.headers, name))
+            .filter_map(|name| header_to_carry(&head.headers, name))
             .collect(),
         hops,
         body,
     })
 }
 
-fn travelling(headers: &HeaderMap, name: &'static str) -> Option<IngressHeader> {
+fn header_to_carry(headers: &HeaderMap, name: &'static str) -> Option<IngressHeader> {
     let value = headers.get(name)?.to_str().ok()?;
     // Visible ASCII, so that any byte is a boundary.
     Some((name.into(), value[..value.len().min(HEADER_BYTES_MAX)].into()))

@@ -1,7 +1,7 @@
-//! What is refused before a body is believed: path, method, head, size, time. Nothing is
-//! normalised.
+//! The limits that a request meets before its body is believed: path, method, head, size, time.
+//! Nothing is normalised.
 
-use super::{answer::Cause, strangers::peer_ip};
+use super::{answer::Cause, unknown_ids::peer_ip};
 use crate::{
     domain::{EndpointId, Source},
     listener::{Networks, Peer},
@@ -16,15 +16,15 @@ use std::{
     time::Duration,
 };
 
-/// Where a request came to.
+/// The path that a request came to, parsed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Place {
+pub(super) struct WebhookPath {
     pub source: Source,
     pub endpoint: Option<EndpointId>,
 }
 
 /// Exactly `/webhooks/{source}` or `/webhooks/{source}/{endpoint}`, byte for byte.
-pub(super) fn place(path: &str) -> Option<Place> {
+fn webhook_path(path: &str) -> Option<WebhookPath> {
     let rest = path.strip_prefix("/webhooks/")?;
     let (source, endpoint) = rest
         .split_once('/')
@@ -35,27 +35,27 @@ pub(super) fn place(path: &str) -> Option<Place> {
         _ => return None,
     };
     let endpoint = endpoint.map(str::parse).transpose().ok()?;
-    Some(Place { source, endpoint })
+    Some(WebhookPath { source, endpoint })
 }
 
-/// Everything that a head alone decides, in the order of the answers' table.
+/// Checks everything that the head alone decides, in the order of the answers' table.
 pub(super) fn check_head(
     head: &request::Parts,
     path_bytes_max: usize,
     body_bytes_max: usize,
-) -> Result<Place, (Cause, Option<Place>)> {
+) -> Result<WebhookPath, (Cause, Option<WebhookPath>)> {
     let target = head.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
     if target.len() > path_bytes_max {
         return Err((Cause::PathTooLong, None));
     }
-    // Only the origin form: a proxy's absolute form would be a second opinion about the host.
-    let place = if head.uri.scheme().is_none() && head.uri.authority().is_none() {
-        place(head.uri.path())
+    // Only the origin form is accepted: an absolute form would name a second host.
+    let path = if head.uri.scheme().is_none() && head.uri.authority().is_none() {
+        webhook_path(head.uri.path())
     } else {
         None
     };
-    let place = place.ok_or((Cause::NotFound, None))?;
-    let refuse = |cause| Err((cause, Some(place)));
+    let path = path.ok_or((Cause::NotFound, None))?;
+    let refuse = |cause| Err((cause, Some(path)));
     if head.method != Method::POST {
         return refuse(Cause::MethodNotAllowed);
     }
@@ -66,13 +66,13 @@ pub(super) fn check_head(
     if head.headers.get_all(header::CONTENT_TYPE).iter().nth(1).is_some() {
         return refuse(Cause::NotTheFormat);
     }
-    if !is_content_type_taken(place.source, &head.headers) || is_encoded(&head.headers) {
+    if !is_content_type_accepted(path.source, &head.headers) || is_encoded(&head.headers) {
         return refuse(Cause::UnsupportedMediaType);
     }
     if content_length(&head.headers).is_some_and(|length| length > body_bytes_max as u64) {
         return refuse(Cause::TooLarge);
     }
-    Ok(place)
+    Ok(path)
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
@@ -88,7 +88,7 @@ fn is_encoded(headers: &HeaderMap) -> bool {
 }
 
 /// The media types that the source documents, with no parameter but `charset=utf-8`.
-fn is_content_type_taken(source: Source, headers: &HeaderMap) -> bool {
+fn is_content_type_accepted(source: Source, headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
         return false;
     };
@@ -110,15 +110,15 @@ fn is_utf8_charset(parameter: &str) -> bool {
         && (value.eq_ignore_ascii_case("utf-8") || value.eq_ignore_ascii_case("utf8"))
 }
 
-/// Bytes of bodies held by all requests together, so that many large ones at once cannot take all
+/// Limits the bytes of all bodies in memory together, so that many large ones cannot take all
 /// memory.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct BodyMemory {
     bytes: AtomicUsize,
     bytes_max: usize,
 }
 
-impl Held {
+impl BodyMemory {
     pub(super) const fn new(bytes_max: usize) -> Self {
         Self {
             bytes: AtomicUsize::new(0),
@@ -126,23 +126,23 @@ impl Held {
         }
     }
 
-    const fn begin(&self) -> Holding<'_> {
-        Holding { held: self, bytes: 0 }
+    const fn reserve(&self) -> BodyReservation<'_> {
+        BodyReservation { memory: self, bytes: 0 }
     }
 }
 
-/// One request's part; given back when dropped.
+/// One request's part of the memory; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Holding<'h> {
-    held: &'h Held,
+pub(super) struct BodyReservation<'h> {
+    memory: &'h BodyMemory,
     bytes: usize,
 }
 
-impl Holding<'_> {
-    fn take(&mut self, bytes: usize) -> Result<(), Cause> {
-        let before = self.held.bytes.fetch_add(bytes, Ordering::Relaxed);
+impl BodyReservation<'_> {
+    fn grow(&mut self, bytes: usize) -> Result<(), Cause> {
+        let before = self.memory.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;
-        if before + bytes > self.held.bytes_max {
+        if before + bytes > self.memory.bytes_max {
             Err(Cause::Unavailable)
         } else {
             Ok(())
@@ -150,9 +150,9 @@ impl Holding<'_> {
     }
 }
 
-impl Drop for Holding<'_> {
+impl Drop for BodyReservation<'_> {
     fn drop(&mut self) {
-        self.held.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.memory.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -166,28 +166,28 @@ pub(super) async fn collect<'h>(
     bytes_max: usize,
     seconds_max: Duration,
     peer: &Peer,
-    held: &'h Held,
-) -> Result<(Bytes, Holding<'h>), Cause> {
-    let mut holding = held.begin();
+    memory: &'h BodyMemory,
+) -> Result<(Bytes, BodyReservation<'h>), Cause> {
+    let mut reservation = memory.reserve();
     let stopped = async {
         peer.stopping.cancelled().await;
         tokio::time::sleep(STOP_SECONDS).await;
     };
     let bytes = tokio::select! {
         biased;
-        bytes = pieces(body, bytes_max, &mut holding) => bytes?,
+        bytes = pieces(body, bytes_max, &mut reservation) => bytes?,
         () = tokio::time::sleep(seconds_max) => return Err(Cause::Timeout),
         () = stopped => return Err(Cause::Unavailable),
     };
-    Ok((bytes, holding))
+    Ok((bytes, reservation))
 }
 
-async fn pieces(mut body: Body, bytes_max: usize, holding: &mut Holding<'_>) -> Result<Bytes, Cause> {
+async fn pieces(mut body: Body, bytes_max: usize, reservation: &mut BodyReservation<'_>) -> Result<Bytes, Cause> {
     let mut first = Bytes::new();
     let mut rest: Option<BytesMut> = None;
     let mut length = 0;
     while let Some(frame) = body.frame().await {
-        // Trailers are read and forgotten: they never count as headers.
+        // Trailers are read and dropped: they never count as headers.
         let Ok(data) = frame.map_err(|_| Cause::NotTheFormat)?.into_data() else {
             continue;
         };
@@ -195,7 +195,7 @@ async fn pieces(mut body: Body, bytes_max: usize, holding: &mut Holding<'_>) -> 
         if length > bytes_max {
             return Err(Cause::TooLarge);
         }
-        holding.take(data.len())?;
+        reservation.grow(data.len())?;
         match &mut rest {
             None if first.is_empty() => {
                 first = data;
@@ -222,13 +222,13 @@ pub(super) fn public_url(setting: Option<&str>, trusted: &Networks, peer: &Peer,
     if let Some(base) = setting {
         return [base, target].concat();
     }
-    let forwarded = trusted.contain(peer_ip(peer));
-    let told = |name: &HeaderName| {
-        let value = head.headers.get(name).filter(|_| forwarded)?.to_str().ok()?;
-        // The first is what the first proxy saw.
+    let is_from_proxy = trusted.contain(peer_ip(peer));
+    let from_proxy = |name: &HeaderName| {
+        let value = head.headers.get(name).filter(|_| is_from_proxy)?.to_str().ok()?;
+        // The first value is the one that the outermost proxy saw.
         value.split(',').next().map(str::trim).filter(|value| !value.is_empty())
     };
-    let scheme = told(&X_FORWARDED_PROTO)
+    let scheme = from_proxy(&X_FORWARDED_PROTO)
         .filter(|scheme| matches!(*scheme, "http" | "https"))
         .unwrap_or("http");
     let own = head
@@ -236,7 +236,7 @@ pub(super) fn public_url(setting: Option<&str>, trusted: &Networks, peer: &Peer,
         .get(header::HOST)
         .and_then(|host| host.to_str().ok())
         .unwrap_or_default();
-    let host = told(&X_FORWARDED_HOST).unwrap_or(own);
+    let host = from_proxy(&X_FORWARDED_HOST).unwrap_or(own);
     [scheme, "://", host, target].concat()
 }
 
@@ -252,20 +252,20 @@ mod tests {
     fn only_the_two_forms_of_a_path_lead_anywhere() {
         let id = "0190a6e2-5b4c-7c3a-9d11-2f5a6b7c8d9e";
         assert_eq!(
-            place("/webhooks/vapi"),
-            Some(Place {
+            webhook_path("/webhooks/vapi"),
+            Some(WebhookPath {
                 source: Source::Vapi,
                 endpoint: None
             })
         );
         assert_eq!(
-            place(&format!("/webhooks/twilio/{id}")),
-            Some(Place {
+            webhook_path(&format!("/webhooks/twilio/{id}")),
+            Some(WebhookPath {
                 source: Source::Twilio,
                 endpoint: Some(id.parse().unwrap())
             })
         );
-        for path in [
+        for text in [
             "",
             "/",
             "*",
@@ -289,7 +289,7 @@ mod tests {
             "/webhooks/vapi/0190a6e2%2D5b4c-7c3a-9d11-2f5a6b7c8d9",
             "/webhooks/vapi/x",
         ] {
-            assert_eq!(place(path), None, "{path}");
+            assert_eq!(webhook_path(text), None, "{text}");
         }
     }
 
@@ -298,7 +298,7 @@ mod tests {
         let check = |source, value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_TYPE, value.parse().unwrap());
-            is_content_type_taken(source, &headers)
+            is_content_type_accepted(source, &headers)
         };
         for (source, value, taken) in [
             (Source::Vapi, "application/json", true),
@@ -316,7 +316,7 @@ mod tests {
         ] {
             assert_eq!(check(source, value), taken, "{source} {value}");
         }
-        assert!(!is_content_type_taken(Source::Vapi, &HeaderMap::new()));
+        assert!(!is_content_type_accepted(Source::Vapi, &HeaderMap::new()));
     }
 
     #[test]
@@ -333,7 +333,7 @@ mod tests {
             stopping: tokio_util::sync::CancellationToken::new(),
         };
         let trusted = Networks::parse(&["10.0.0.0/8".to_owned()]).unwrap();
-        let told = [
+        let forwarded = [
             ("host", "inner"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "hooks.example, inner"),
@@ -342,17 +342,27 @@ mod tests {
             (
                 Some("https://set.example"),
                 "10.0.0.1",
-                &told[..],
+                &forwarded[..],
                 "https://set.example/webhooks/twilio?b=2&a=%2F",
             ),
             (
                 None,
                 "10.0.0.1",
-                &told[..],
+                &forwarded[..],
                 "https://hooks.example/webhooks/twilio?b=2&a=%2F",
             ),
-            (None, "203.0.113.1", &told[..], "http://inner/webhooks/twilio?b=2&a=%2F"),
-            (None, "10.0.0.1", &told[..1], "http://inner/webhooks/twilio?b=2&a=%2F"),
+            (
+                None,
+                "203.0.113.1",
+                &forwarded[..],
+                "http://inner/webhooks/twilio?b=2&a=%2F",
+            ),
+            (
+                None,
+                "10.0.0.1",
+                &forwarded[..1],
+                "http://inner/webhooks/twilio?b=2&a=%2F",
+            ),
             (
                 None,
                 "10.0.0.1",
@@ -370,15 +380,15 @@ mod tests {
 
     #[test]
     fn bodies_in_memory_have_one_limit_together() {
-        let held = Held::new(10);
-        let mut first = held.begin();
-        assert_eq!(first.take(6), Ok(()));
-        let mut second = held.begin();
-        assert_eq!(second.take(4), Ok(()), "at the limit");
-        assert_eq!(second.take(1), Err(Cause::Unavailable), "one over it");
+        let memory = BodyMemory::new(10);
+        let mut first = memory.reserve();
+        assert_eq!(first.grow(6), Ok(()));
+        let mut second = memory.reserve();
+        assert_eq!(second.grow(4), Ok(()), "at the limit");
+        assert_eq!(second.grow(1), Err(Cause::Unavailable), "one over it");
         drop(first);
-        assert_eq!(second.take(1), Ok(()));
+        assert_eq!(second.grow(1), Ok(()));
         drop(second);
-        assert_eq!(held.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(memory.bytes.load(Ordering::Relaxed), 0);
     }
 }

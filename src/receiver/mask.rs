@@ -1,5 +1,5 @@
-//! The first bytes of what was refused, without what must not be kept: secrets, numbers, addresses.
-//! Masks too much rather than too little.
+//! The first bytes of a refused body, without secrets, numbers and addresses. In doubt a byte is
+//! masked.
 
 /// Text in which runs of digits, long tokens, addresses, and the values of keys that sound secret
 /// are masked; control characters become spaces.

@@ -1,60 +1,57 @@
-//! Ingress: a request becomes a durable event, or is refused and seen.
+//! Ingress: a request becomes a durable event, or is refused and kept for people to see.
 //!
 //! `cli` and tests enter: they build a [`Receiver`] and serve its router. Order: limits → ids →
 //! route table → candidate secrets → constant-time verification over the raw bytes → durable
-//! publish → 200. **Invariant:** a 200 is said only after the event is durable, and only of what a
-//! secret vouches for.
+//! publish → 200. **Invariant:** a 200 is said only after the event is durable, and only of an
+//! event that a secret verified.
 
 mod answer;
 mod envelope;
-mod hops;
 mod limits;
 mod mask;
 mod publish;
 mod rejection;
-mod strangers;
+mod unknown_ids;
 mod verify;
-
-pub use hops::HOPS_HEADER;
 
 use crate::{
     config::ReceiverSettings,
-    domain::{Clock, OrgId, RouteKey},
+    domain::{Clock, HOPS_HEADER, OrgId, Timestamp, read_hops},
     killpoint::{Step, reach},
     listener::{InvalidNetwork, Limits, ListenerState, Networks, Peer, Refused as HeadRefused},
     queue::EventQueue,
     routing::RouteTable,
-    source::{self, Request},
+    source::{self, Reading, Request},
     store::Store,
     telemetry::{Finding, catalogue},
     vault::Vault,
 };
 use answer::{Cause, Meters, label};
 use axum::{Router, body::Body, extract::State, response::Response};
-use http::request;
-use limits::{Held, Place};
-use publish::Turns;
-use rejection::{Refused, Ring};
+use http::{HeaderMap, request};
+use limits::{BodyMemory, WebhookPath};
+use publish::PublishPermits;
+use rejection::{Refusal, RejectionRing};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use strangers::Strangers;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
+use unknown_ids::UnknownIdLimiter;
 use uuid::Uuid;
-use verify::{Unverified, Verifier};
+use verify::{Signer, Unverified, Verifier};
 
 /// Our clock may be this far from the database's before "too old" might be our own mistake
 /// (invariant 16).
 const CLOCK_OFFSET_MAX: Duration = Duration::from_mins(1);
 
-/// What a receiver is built from.
-pub struct Parts {
+/// The parts that a receiver is built from.
+pub struct ReceiverParts {
     pub routes: Arc<RouteTable>,
     pub vault: Arc<Vault>,
     pub queue: Arc<dyn EventQueue>,
-    /// For rejections only: nothing on the way of an event reads or writes it.
+    /// For rejections only: the way of an event neither reads nor writes it.
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
     pub settings: ReceiverSettings,
@@ -82,10 +79,10 @@ struct Inner {
     public_url: Option<String>,
     trusted: Networks,
     verifier: Verifier,
-    strangers: Strangers,
-    held: Held,
-    turns: Turns,
-    ring: Ring,
+    unknown_ids: UnknownIdLimiter,
+    body_memory: BodyMemory,
+    permits: PublishPermits,
+    ring: RejectionRing,
     publishes: TaskTracker,
     meters: Meters,
     listener: Arc<ListenerState>,
@@ -96,8 +93,8 @@ impl Receiver {
     ///
     /// # Errors
     /// Which setting cannot be used.
-    pub fn new(parts: Parts) -> Result<Self, ReceiverError> {
-        let Parts {
+    pub fn new(parts: ReceiverParts) -> Result<Self, ReceiverError> {
+        let ReceiverParts {
             routes,
             vault,
             queue,
@@ -112,11 +109,11 @@ impl Receiver {
                 Arc::clone(&vault),
                 settings.signing_keys_cached_max,
             ),
-            strangers: Strangers::new(settings.unknown_per_second_max),
-            held: Held::new(settings.requests_max.max(1).saturating_mul(settings.body_bytes_max)),
-            turns: Turns::new(settings.requests_max, settings.turn_seconds_max),
+            unknown_ids: UnknownIdLimiter::new(settings.unknown_per_second_max),
+            body_memory: BodyMemory::new(settings.requests_max.max(1).saturating_mul(settings.body_bytes_max)),
+            permits: PublishPermits::new(settings.requests_max, settings.turn_seconds_max),
             trusted: Networks::parse(&settings.trusted_proxies)?,
-            ring: Ring::new(),
+            ring: RejectionRing::new(),
             publishes: TaskTracker::new(),
             meters: Meters::new(),
             listener: Arc::default(),
@@ -135,7 +132,7 @@ impl Receiver {
         Router::new().fallback(receive).with_state(Arc::clone(&self.0))
     }
 
-    /// What the ingress listener allows.
+    /// The limits of the ingress listener.
     #[must_use]
     pub fn limits(&self) -> Limits {
         let settings = &self.0.settings;
@@ -153,7 +150,7 @@ impl Receiver {
         }
     }
 
-    /// Sets the gauges of what is held in memory; called at each scrape.
+    /// Sets the gauges of connections and cached keys; called at each scrape.
     pub fn gather_gauges(&self) {
         catalogue::CONNECTIONS.set(self.0.listener.open() as f64, &[]);
         self.0.verifier.gather_gauges();
@@ -222,59 +219,61 @@ fn count_refused(refused: HeadRefused) {
 async fn receive(State(inner): State<Arc<Inner>>, request: http::Request<Body>) -> Response {
     let (head, body) = request.into_parts();
     let begun = Instant::now();
-    let place = match limits::check_head(&head, inner.settings.path_bytes_max, inner.settings.body_bytes_max) {
-        Ok(place) => place,
-        Err((cause, place)) => return inner.refuse_head(cause, place, begun),
+    let path = match limits::check_head(&head, inner.settings.path_bytes_max, inner.settings.body_bytes_max) {
+        Ok(path) => path,
+        Err((cause, path)) => return inner.refuse_head(cause, path, begun),
     };
     let span = tracing::debug_span!(
         "webhook.receive",
-        source = place.source.as_str(),
+        source = path.source.as_str(),
         org.id = tracing::field::Empty,
         event.id = tracing::field::Empty
     );
-    inner.receive(place, head, body).instrument(span).await
+    inner.receive(path, head, body).instrument(span).await
 }
 
 impl Inner {
-    /// Refused by its head: no body was read, and only what came to a known path is worth a line
-    /// for people.
-    fn refuse_head(&self, cause: Cause, place: Option<Place>, begun: Instant) -> Response {
-        let response = if let Some(place) = place {
-            self.refuse(place, cause, None, &[], &[], 0)
+    /// Refuses a request by its head: no body was read. Only a request to a known path is kept for
+    /// people to see.
+    fn refuse_head(&self, cause: Cause, path: Option<WebhookPath>, begun: Instant) -> Response {
+        let response = if let Some(path) = path {
+            self.refuse(&Refusal::unread(path, cause))
         } else {
             catalogue::REJECTIONS.count(1, &[label(None), cause.as_str()]);
             answer::refused(cause, Uuid::now_v7())
         };
         self.meters.received(
-            place.map(|place| place.source),
+            path.map(|path| path.source),
             cause.status(),
             begun.elapsed().as_secs_f64(),
         );
         response
     }
 
-    async fn receive(&self, place: Place, head: request::Parts, body: Body) -> Response {
+    async fn receive(&self, path: WebhookPath, head: request::Parts, body: Body) -> Response {
         let Some(peer) = head.extensions.get::<Peer>() else {
             tracing::error!("The receiver's router is not served by the listener, which tells it who is asking");
             return answer::refused(Cause::Unavailable, Uuid::now_v7());
         };
         let (body_bytes_max, body_seconds_max) = (self.settings.body_bytes_max, self.settings.body_seconds_max);
-        let (body, _holding) = match limits::collect(body, body_bytes_max, body_seconds_max, peer, &self.held).await {
+        let collected = limits::collect(body, body_bytes_max, body_seconds_max, peer, &self.body_memory).await;
+        let (body, _reservation) = match collected {
             Ok(collected) => collected,
             Err(cause) => {
-                self.meters.received(Some(place.source), cause.status(), 0.0);
-                return self.refuse(place, cause, None, &[], &[], 0);
+                self.meters.received(Some(path.source), cause.status(), 0.0);
+                return self.refuse(&Refusal::unread(path, cause));
             }
         };
         reach(Step::BytesRead);
         let begun = Instant::now();
-        let response = self.decide(place, &head, peer, body).await;
+        let response = self.decide(path, &head, peer, body).await;
         self.meters
-            .received(Some(place.source), response.status(), begun.elapsed().as_secs_f64());
+            .received(Some(path.source), response.status(), begun.elapsed().as_secs_f64());
         response
     }
 
-    async fn decide(&self, place: Place, head: &request::Parts, peer: &Peer, body: bytes::Bytes) -> Response {
+    /// Verifies a request and makes its event durable.
+    async fn decide(&self, path: WebhookPath, head: &request::Parts, peer: &Peer, body: bytes::Bytes) -> Response {
         let now = self.clock.now();
         let url = limits::public_url(self.public_url.as_deref(), &self.trusted, peer, head);
         let request = Request {
@@ -283,72 +282,107 @@ impl Inner {
             headers: &head.headers,
             body: &body,
         };
-        let mut reading = match source::read(place.source, &request) {
+        // Read the ids, the kind and the dedupe key, without believing any of them.
+        let mut reading = match source::read(path.source, &request) {
             Ok(reading) => reading,
             Err(error) => {
                 tracing::debug!(error = %error, "Refused");
-                let org = place
-                    .endpoint
-                    .and_then(|id| self.routes.endpoint(id))
-                    .map(|endpoint| endpoint.org);
-                return self.refuse(place, Cause::NotTheFormat, org, &[], &body, body.len());
+                return self.refuse(&Refusal {
+                    org: self.owner_of_endpoint(path),
+                    body: &body,
+                    bytes: body.len(),
+                    ..Refusal::unread(path, Cause::NotTheFormat)
+                });
             }
         };
-        let stranger = || {
-            self.strangers
-                .may(strangers::caller(peer, &head.headers, &self.trusted), Instant::now())
-        };
-        let verified = self
-            .verifier
-            .verify(place, &reading, &request, now, stranger)
-            .await
-            .and_then(|signer| {
-                let hops = hops::hops(&head.headers, &self.vault);
-                if u32::from(hops) > self.settings.hops_max {
-                    return Err(Unverified {
-                        cause: Cause::HopLimit,
-                        org: Some(signer.org),
-                    });
-                }
-                Ok((signer, hops))
-            });
-        let (signer, hops) = match verified {
+        // Find the secret that verifies the request: its owner is the organisation.
+        let (signer, hops) = match self.verify(path, &reading, &request, head, peer, now).await {
             Ok(verified) => verified,
             Err(Unverified { cause, org }) => {
-                let cause = self.or_unavailable(cause);
-                return self.refuse(place, cause, org, &reading.routes, &body, body.len());
+                return self.refuse(&Refusal {
+                    org,
+                    ids: &reading.routes,
+                    body: &body,
+                    bytes: body.len(),
+                    ..Refusal::unread(path, self.or_unavailable(cause))
+                });
             }
         };
+        // Answer a kind that the endpoint ignores without storing it.
         let answer = reading.answer;
-        if self.is_ignored(place, &signer, reading.event_type.kind()) {
-            catalogue::EVENTS_IGNORED.count(1, &[place.source.as_str()]);
-            return answer::taken(answer, &body);
+        if self.is_ignored(path, &signer, reading.event_type.kind()) {
+            catalogue::EVENTS_IGNORED.count(1, &[path.source.as_str()]);
+            return answer::accepted(answer, &body);
         }
+        // Make the event.
         let ids = std::mem::take(&mut reading.routes);
-        let event = envelope::vouch(signer, place, reading, head, body.clone(), hops, now);
+        let event = envelope::verified_event(signer, path, reading, head, body.clone(), hops, now);
         tracing::Span::current()
             .record("org.id", tracing::field::display(signer.org))
             .record("event.id", tracing::field::display(event.envelope().id));
         reach(Step::Verified);
-        match publish::publish(
-            &self.queue,
-            &self.turns,
-            &self.publishes,
-            event,
-            self.settings.publish_seconds_max,
-        )
-        .await
-        {
+        // Make it durable before the sender hears of it.
+        let seconds_max = self.settings.publish_seconds_max;
+        match publish::publish(&self.queue, &self.permits, &self.publishes, event, seconds_max).await {
             Ok(()) => {
                 reach(Step::Confirmed);
-                answer::taken(answer, &body)
+                answer::accepted(answer, &body)
             }
-            Err(cause) => self.refuse(place, cause, Some(signer.org), &ids, &[], body.len()),
+            Err(cause) => self.refuse(&Refusal {
+                org: Some(signer.org),
+                ids: &ids,
+                bytes: body.len(),
+                ..Refusal::unread(path, cause)
+            }),
         }
     }
 
-    /// What would be 401 is 503 while it might be our own mistake: stale routes (invariant 9), or a
-    /// clock that is off (invariant 16).
+    /// The signer of a request, and how many of our own posts led to it.
+    async fn verify(
+        &self,
+        path: WebhookPath,
+        reading: &Reading,
+        request: &Request<'_>,
+        head: &request::Parts,
+        peer: &Peer,
+        now: Timestamp,
+    ) -> Result<(Signer, u8), Unverified> {
+        let try_take_token = || {
+            let caller = unknown_ids::caller(peer, &head.headers, &self.trusted);
+            self.unknown_ids.try_take(caller, Instant::now())
+        };
+        let signer = self
+            .verifier
+            .verify(path, reading, request, now, try_take_token)
+            .await?;
+        let hops = self.hops(&head.headers);
+        if u32::from(hops) > self.settings.hops_max {
+            return Err(Unverified {
+                cause: Cause::HopLimit,
+                org: Some(signer.org),
+            });
+        }
+        Ok((signer, hops))
+    }
+
+    /// Hops by the signed header. A missing or unverified header counts as 0, because anyone may
+    /// send one.
+    fn hops(&self, headers: &HeaderMap) -> u8 {
+        let values = headers.get_all(HOPS_HEADER).iter();
+        values
+            .filter_map(|value| read_hops(value.to_str().ok()?, |text| self.vault.tag_hops(text)))
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn owner_of_endpoint(&self, path: WebhookPath) -> Option<OrgId> {
+        path.endpoint
+            .and_then(|id| self.routes.endpoint(id))
+            .map(|endpoint| endpoint.org)
+    }
+
+    /// Turns a 401 into a 503 while the fault may be ours: stale routes (invariant 9), or a clock
+    /// that is off (invariant 16).
     fn or_unavailable(&self, cause: Cause) -> Cause {
         let is_unsure = match cause {
             Cause::BadSignature | Cause::UnknownRoute | Cause::ConflictingRoute => {
@@ -364,41 +398,24 @@ impl Inner {
         if is_unsure { Cause::Unavailable } else { cause }
     }
 
-    /// The endpoint that it came to, or whose secret verified it, does not want this kind
-    /// (invariant 22).
-    fn is_ignored(&self, place: Place, signer: &verify::Signer, kind: &str) -> bool {
-        let endpoint = place
+    /// Whether the endpoint ignores this kind: the endpoint of the path, or else the one whose
+    /// secret verified the request (invariant 22).
+    fn is_ignored(&self, path: WebhookPath, signer: &Signer, kind: &str) -> bool {
+        let endpoint = path
             .endpoint
             .or(signer.endpoint)
             .and_then(|id| self.routes.endpoint(id));
         endpoint.is_some_and(|endpoint| endpoint.ignored_types.iter().any(|ignored| ignored == kind))
     }
 
-    /// Counts, keeps for people to see, and answers. A flood of strangers is counted only: it would
-    /// push out what somebody looks for.
-    fn refuse(
-        &self,
-        place: Place,
-        cause: Cause,
-        org: Option<OrgId>,
-        ids: &[RouteKey],
-        body: &[u8],
-        bytes: usize,
-    ) -> Response {
+    /// Counts a refusal, keeps it for people to see, and answers. A flood of unknown ids is counted
+    /// only, because it would push other rejections out of the ring.
+    fn refuse(&self, refusal: &Refusal<'_>) -> Response {
         let id = Uuid::now_v7();
-        catalogue::REJECTIONS.count(1, &[label(Some(place.source)), cause.as_str()]);
-        if cause != Cause::RateLimited {
-            self.ring.keep(&Refused {
-                id,
-                at: self.clock.now(),
-                place,
-                cause,
-                org,
-                bytes: bytes as u64,
-                ids,
-                body,
-            });
+        catalogue::REJECTIONS.count(1, &[label(Some(refusal.path.source)), refusal.cause.as_str()]);
+        if refusal.cause != Cause::RateLimited {
+            self.ring.keep(id, self.clock.now(), refusal);
         }
-        answer::refused(cause, id)
+        answer::refused(refusal.cause, id)
     }
 }

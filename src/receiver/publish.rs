@@ -9,49 +9,49 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-/// How many events are being made durable at once, and how long the next one waits for a place:
-/// what a disk cannot take in time is refused while its sender still listens, rather than kept in
-/// ever more memory.
-pub(super) struct Turns {
-    places: Arc<Semaphore>,
+/// Permits to publish, one for each event that is being made durable. An event that gets no permit
+/// in time is refused while its sender still listens, so that a slow disk does not fill memory.
+pub(super) struct PublishPermits {
+    permits: Arc<Semaphore>,
     seconds_max: Duration,
 }
 
-impl Turns {
+impl PublishPermits {
     pub(super) fn new(count: usize, seconds_max: Duration) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(count.max(1))),
+            permits: Arc::new(Semaphore::new(count.max(1))),
             seconds_max,
         }
     }
 
-    async fn take(&self) -> Result<OwnedSemaphorePermit, Cause> {
-        if let Ok(turn) = Arc::clone(&self.places).try_acquire_owned() {
-            return Ok(turn);
+    async fn acquire(&self) -> Result<OwnedSemaphorePermit, Cause> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Ok(permit);
         }
-        match tokio::time::timeout(self.seconds_max, Arc::clone(&self.places).acquire_owned()).await {
-            Ok(turn) => Ok(turn.expect("the semaphore is never closed")),
+        match tokio::time::timeout(self.seconds_max, Arc::clone(&self.permits).acquire_owned()).await {
+            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
             Err(_) => Err(Cause::Unavailable),
         }
     }
 }
 
-/// Publishes in a task of its own: a sender that hangs up cancels nothing. What is not confirmed
-/// within `seconds_max` is unknown, which a sender is told as 503: what it sends again is absorbed
-/// by the dedupe key. Only verified events take turns, so that strangers never stand before them.
+/// Publishes in a task of its own, so that a sender that hangs up cancels nothing. The outcome of
+/// an event that is not confirmed within `seconds_max` is unknown, and its sender gets 503: the
+/// dedupe key absorbs the second copy. Only verified events take permits, so that unverified
+/// requests never delay them.
 pub(super) async fn publish(
     queue: &Arc<dyn EventQueue>,
-    turns: &Turns,
+    permits: &PublishPermits,
     tasks: &TaskTracker,
     event: VerifiedEvent,
     seconds_max: Duration,
 ) -> Result<(), Cause> {
     let queue = Arc::clone(queue);
-    let turn = turns.take().await?;
+    let permit = permits.acquire().await?;
     let publishing = tasks.spawn(async move {
-        // Held until the outcome is known, also past the sender's patience: what hangs in the queue
-        // is never more than there are turns.
-        let _turn = turn;
+        // The permit is held until the outcome is known, even after the sender was answered: no
+        // more events than permits hang in the queue.
+        let _permit = permit;
         let outcome = queue.publish(&event).await;
         if let Err(error @ PublishError::Failed { .. }) = &outcome {
             // The queue says once what failed; this line says which event was not taken.

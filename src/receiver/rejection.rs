@@ -1,9 +1,9 @@
-//! What was refused, for people to see: a ring in memory, flushed in batches to a bounded table.
+//! Refused requests for people to see: a ring in memory, flushed in batches to a bounded table.
 
 use super::answer::Cause;
 use crate::{
     domain::{OrgId, RouteKey, Timestamp},
-    receiver::limits::Place,
+    receiver::limits::WebhookPath,
     store::{Store, rejections::Rejection},
 };
 use std::{
@@ -15,55 +15,69 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Entries held in memory at most; the oldest go first, as in the table. Also the most that a
-/// second writes to the database.
-const HELD_MAX: usize = 1_024;
+/// Entries in memory at most, and so the most that a second writes to the database. The oldest go
+/// first, as in the table.
+const ENTRIES_MAX: usize = 1_024;
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of a body that are kept, masked.
 const HEAD_BYTES_MAX: usize = 256;
 
-pub(super) struct Ring {
-    held: Mutex<VecDeque<Rejection>>,
+pub(super) struct RejectionRing {
+    entries: Mutex<VecDeque<Rejection>>,
     wanted: Notify,
 }
 
-/// One refusal as the receiver knows it.
-pub(super) struct Refused<'r> {
-    /// Told to the sender as the request's id.
-    pub id: Uuid,
-    pub at: Timestamp,
-    pub place: Place,
+/// A refused request as the receiver knows it.
+pub(super) struct Refusal<'r> {
+    pub path: WebhookPath,
     pub cause: Cause,
+    /// The organisation that its ids or its endpoint lead to.
     pub org: Option<OrgId>,
-    pub bytes: u64,
     pub ids: &'r [RouteKey],
+    /// Empty where nobody may see the body.
     pub body: &'r [u8],
+    pub bytes: usize,
 }
 
-impl Ring {
+impl Refusal<'_> {
+    /// A refusal before anything of the body was read.
+    pub(super) const fn unread(path: WebhookPath, cause: Cause) -> Self {
+        Self {
+            path,
+            cause,
+            org: None,
+            ids: &[],
+            body: &[],
+            bytes: 0,
+        }
+    }
+}
+
+impl RejectionRing {
     pub(super) fn new() -> Self {
         Self {
-            held: Mutex::default(),
+            entries: Mutex::default(),
             wanted: Notify::new(),
         }
     }
 
-    pub(super) fn keep(&self, refused: &Refused<'_>) {
+    /// Keeps a refusal. Its sender was told `id`.
+    pub(super) fn keep(&self, id: Uuid, at: Timestamp, refused: &Refusal<'_>) {
         let rejection = Rejection {
-            id: refused.id,
-            at: refused.at,
-            source: refused.place.source,
-            endpoint: refused.place.endpoint,
+            id,
+            at,
+            source: refused.path.source,
+            endpoint: refused.path.endpoint,
             org: refused.org,
-            is_claimed: refused.place.endpoint.is_none() && refused.org.is_some(),
+            is_claimed: refused.path.endpoint.is_none() && refused.org.is_some(),
             cause: refused.cause.as_str().to_owned(),
             status: refused.cause.status().as_u16(),
-            bytes: refused.bytes,
+            bytes: refused.bytes as u64,
             ids: refused.ids.to_vec(),
             head: super::mask::masked(&refused.body[..refused.body.len().min(HEAD_BYTES_MAX)]),
         };
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        push(&mut held, rejection);
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        push(&mut entries, rejection);
     }
 
     /// Flushes now rather than with the period; for tests and the end.
@@ -71,7 +85,7 @@ impl Ring {
         self.wanted.notify_one();
     }
 
-    /// Writes what is held every second, and once more at the end. While the database is away the
+    /// Writes all entries every second, and once more at the end. While the database is away the
     /// ring keeps the newest.
     pub(super) async fn run(&self, store: Arc<dyn Store>, kept_max: u32, stop: CancellationToken) {
         let mut every = tokio::time::interval(FLUSH_EVERY);
@@ -90,26 +104,26 @@ impl Ring {
     }
 
     async fn flush(&self, store: &dyn Store, kept_max: u32) {
-        let batch: Vec<_> = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner)).into();
+        let batch: Vec<_> = std::mem::take(&mut *self.entries.lock().unwrap_or_else(PoisonError::into_inner)).into();
         if batch.is_empty() {
             return;
         }
         if let Err(error) = store.record_rejections(batch.clone(), kept_max).await {
             tracing::warn!(error = %error, "{} rejections wait for the database", batch.len());
-            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            let newer = std::mem::replace(&mut *held, batch.into());
+            let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            let newer = std::mem::replace(&mut *entries, batch.into());
             for rejection in newer {
-                push(&mut held, rejection);
+                push(&mut entries, rejection);
             }
         }
     }
 }
 
-fn push(held: &mut VecDeque<Rejection>, rejection: Rejection) {
-    if held.len() >= HELD_MAX {
-        held.pop_front();
+fn push(entries: &mut VecDeque<Rejection>, rejection: Rejection) {
+    if entries.len() >= ENTRIES_MAX {
+        entries.pop_front();
     }
-    held.push_back(rejection);
+    entries.push_back(rejection);
 }
 
 #[cfg(test)]
@@ -119,26 +133,24 @@ mod tests {
 
     #[test]
     fn the_ring_keeps_the_newest_up_to_its_limit_and_says_what_is_only_claimed() {
-        let ring = Ring::new();
+        let ring = RejectionRing::new();
         let org = OrgId::generate();
-        for n in 0..=HELD_MAX as u64 {
-            ring.keep(&Refused {
-                id: Uuid::now_v7(),
-                at: Timestamp::from_seconds(1),
-                place: Place {
-                    source: Source::Vapi,
-                    endpoint: None,
-                },
-                cause: Cause::BadSignature,
+        for n in 0..=ENTRIES_MAX {
+            let path = WebhookPath {
+                source: Source::Vapi,
+                endpoint: None,
+            };
+            let refusal = Refusal {
                 org: Some(org),
-                bytes: n,
-                ids: &[],
                 body: b"{\"secret\":\"hunter2\"}",
-            });
+                bytes: n,
+                ..Refusal::unread(path, Cause::BadSignature)
+            };
+            ring.keep(Uuid::now_v7(), Timestamp::from_seconds(1), &refusal);
         }
-        let held = ring.held.lock().unwrap();
-        assert_eq!((held.len(), held[0].bytes), (HELD_MAX, 1));
-        let last = held.back().unwrap();
+        let entries = ring.entries.lock().unwrap();
+        assert_eq!((entries.len(), entries[0].bytes), (ENTRIES_MAX, 1));
+        let last = entries.back().unwrap();
         assert!(
             last.is_claimed && last.status == 401 && last.cause == "bad_signature" && !last.head.contains("hunter2"),
             "{last:?}"

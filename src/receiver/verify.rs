@@ -1,7 +1,7 @@
-//! Whose webhook it is: ids choose which secrets to try, and the owner of the one that verifies is
-//! the organisation (invariant 17).
+//! Finds the organisation of a webhook: ids choose the secrets to try, and the owner of the secret
+//! that verifies is the organisation (invariant 17).
 
-use super::{answer::Cause, limits::Place};
+use super::{answer::Cause, limits::WebhookPath};
 use crate::{
     domain::{EndpointId, OrgId, SecretBytes, SecretId, Source, Timestamp},
     routing::{OrgEntry, RouteTable, SigningSecret},
@@ -17,7 +17,7 @@ use std::{
 const CANDIDATES_MAX: usize = 16;
 const KEYS_TIME_TO_LIVE: Duration = Duration::from_mins(10);
 
-/// Who signed it.
+/// The owner of the secret that verified.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Signer {
     pub org: OrgId,
@@ -25,7 +25,7 @@ pub(super) struct Signer {
     pub endpoint: Option<EndpointId>,
 }
 
-/// Why nobody vouches for it, and whose it claims to be.
+/// Why no secret verified the request, and the organisation that its ids lead to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Unverified {
     pub cause: Cause,
@@ -36,12 +36,13 @@ pub(super) struct Verifier {
     routes: Arc<RouteTable>,
     vault: Arc<Vault>,
     keys: SecretCache<SecretId, SigningKey>,
-    /// Keys that verify nothing: a request that leads nowhere takes as long as one that does.
-    nobodys: [(Source, SigningKey); 2],
+    /// Keys that verify nothing. A request whose ids lead nowhere tries one, so that its answer
+    /// takes as long as another's.
+    decoy_keys: [(Source, SigningKey); 2],
     warned_at: Mutex<Option<Instant>>,
 }
 
-/// Secrets that may vouch for a request, with the organisation that each belongs to.
+/// Secrets that may verify a request, with the organisation that each belongs to.
 struct Candidates {
     /// The first organisation that the ids or the endpoint lead to.
     claimed: Option<OrgId>,
@@ -65,19 +66,19 @@ impl Candidates {
 impl Verifier {
     /// `keys_max` keys are held ready, one a secret.
     pub(super) fn new(routes: Arc<RouteTable>, vault: Arc<Vault>, keys_max: usize) -> Self {
-        let nobody = SecretBytes::new(vec![0x5a; 32]);
-        let nobodys = [Source::Vapi, Source::Twilio].map(|source| {
+        let decoy = SecretBytes::new(vec![0x5a; 32]);
+        let decoy_keys = [Source::Vapi, Source::Twilio].map(|source| {
             let plan = source::plan_default(source).expect("both sources have a default plan");
             (
                 source,
-                SigningKey::new(&plan, &nobody).expect("32 bytes are a key of every default plan"),
+                SigningKey::new(&plan, &decoy).expect("32 bytes are a key of every default plan"),
             )
         });
         Self {
             routes,
             vault,
             keys: SecretCache::new("signing_keys", keys_max, KEYS_TIME_TO_LIVE),
-            nobodys,
+            decoy_keys,
             warned_at: Mutex::new(None),
         }
     }
@@ -86,49 +87,49 @@ impl Verifier {
         self.keys.gather_gauges();
     }
 
-    /// Memory only, unless nobody vouches: then one shared look whether the snapshot has moved on,
-    /// and a second try where it has (invariant 9). `stranger` is asked once when the ids lead
-    /// nowhere, and says whether the caller may go on.
+    /// Works in memory only, unless no secret verifies: then it refreshes the snapshot once, and
+    /// tries again where that changed anything (invariant 9). `try_take_token` is called once when
+    /// the ids lead nowhere; `false` ends the request.
     pub(super) async fn verify(
         &self,
-        place: Place,
+        path: WebhookPath,
         reading: &Reading,
         request: &Request<'_>,
         now: Timestamp,
-        stranger: impl FnOnce() -> bool,
+        try_take_token: impl FnOnce() -> bool,
     ) -> Result<Signer, Unverified> {
-        let candidates = self.candidates(place, reading, now);
-        let refused = match self.try_all(&candidates, place.source, reading, request, now) {
+        let candidates = self.candidates(path, reading, now);
+        let refused = match self.try_all(&candidates, path.source, reading, request, now) {
             Ok(signer) => return Ok(signer),
             Err(refused) => refused,
         };
-        if candidates.claimed.is_none() && !stranger() {
+        if candidates.claimed.is_none() && !try_take_token() {
             return Err(Unverified {
                 cause: Cause::RateLimited,
                 org: None,
             });
         }
-        // Whatever the cause, so that a sender cannot tell one from another by the time that its
-        // answer takes.
+        // Every cause waits for this, so that a sender cannot tell causes apart by the time of an
+        // answer.
         self.routes.refresh_now().await;
-        let again = self.candidates(place, reading, now);
-        // The same secrets say the same again; only where its ids lead can have changed.
+        let again = self.candidates(path, reading, now);
+        // The same secrets give the same result; only the routes of its ids can have changed.
         if again.same_as(&candidates) && refused.cause != Cause::ConflictingRoute {
             return Err(refused);
         }
-        self.try_all(&again, place.source, reading, request, now)
+        self.try_all(&again, path.source, reading, request, now)
     }
 
-    fn candidates(&self, place: Place, reading: &Reading, now: Timestamp) -> Candidates {
+    fn candidates(&self, path: WebhookPath, reading: &Reading, now: Timestamp) -> Candidates {
         let mut candidates = Candidates {
             claimed: None,
             secrets: Vec::new(),
         };
-        if let Some(id) = place.endpoint {
+        if let Some(id) = path.endpoint {
             let Some(endpoint) = self
                 .routes
                 .endpoint(id)
-                .filter(|endpoint| endpoint.source == place.source)
+                .filter(|endpoint| endpoint.source == path.source)
             else {
                 return candidates;
             };
@@ -137,11 +138,11 @@ impl Verifier {
             };
             candidates.claimed = Some(org.org);
             candidates.add(&org, now, |secret| {
-                secret.source == place.source && secret.endpoint == Some(id)
+                secret.source == path.source && secret.endpoint == Some(id)
             });
             if candidates.secrets.is_empty() {
                 candidates.add(&org, now, |secret| {
-                    secret.source == place.source && secret.endpoint.is_none()
+                    secret.source == path.source && secret.endpoint.is_none()
                 });
             }
             return candidates;
@@ -157,7 +158,7 @@ impl Verifier {
             seen = Some(org);
             let Some(org) = self.active(org) else { continue };
             candidates.claimed.get_or_insert(org.org);
-            candidates.add(&org, now, |secret| secret.source == place.source);
+            candidates.add(&org, now, |secret| secret.source == path.source);
         }
         candidates
     }
@@ -185,7 +186,7 @@ impl Verifier {
             let key = match self.key(owner, secret) {
                 Ok(key) => key,
                 Err(NoKey::Unusable) => continue,
-                // Ours to mend, so never the sender's fault: it may come back.
+                // The fault is ours, so the sender may try again.
                 Err(NoKey::Sealed(error)) => {
                     self.warn(&error);
                     cause = Cause::Unavailable;
@@ -214,7 +215,7 @@ impl Verifier {
                 Err(_) => {}
             }
         }
-        if !is_tried && let Some((_, key)) = self.nobodys.iter().find(|(of, _)| *of == source) {
+        if !is_tried && let Some((_, key)) = self.decoy_keys.iter().find(|(of, _)| *of == source) {
             std::hint::black_box(key.verify(request, now).is_ok());
         }
         Err(Unverified { cause, org })
@@ -233,7 +234,7 @@ impl Verifier {
         })
     }
 
-    /// At most once in a while: every webhook of that organisation would say it again.
+    /// Warns at most every 10 seconds, because every webhook of that organisation meets the fault.
     fn warn(&self, error: &VaultError) {
         const EVERY: Duration = Duration::from_secs(10);
         let mut warned_at = self.warned_at.lock().unwrap_or_else(PoisonError::into_inner);

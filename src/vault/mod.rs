@@ -215,6 +215,12 @@ impl Vault {
         Fingerprint(hex::encode(self.keyring.newest().fingerprint(org.as_bytes(), bytes)).into())
     }
 
+    /// The keyed hash of the hop header, which belongs to no organisation.
+    #[must_use]
+    pub fn tag_hops(&self, text: &[u8]) -> Box<str> {
+        self.fingerprint(OrgId::from_uuid(uuid::Uuid::nil()), text).0
+    }
+
     /// Whether any key of the ring makes this fingerprint of these bytes. In constant time for each
     /// key.
     #[must_use]

@@ -8,7 +8,7 @@ use crate::{
     lifecycle::{Lifecycle, Stage},
     provider::Providers,
     queue::{self, EventQueue},
-    receiver::{Parts, Receiver},
+    receiver::{Receiver, ReceiverParts},
     routing::RouteTable,
     store::{self, Store},
     vault::{Keyring, Vault},
@@ -55,7 +55,7 @@ impl Rooms {
     }
 
     pub fn receiver(&self, settings: &Settings) -> anyhow::Result<Receiver> {
-        Ok(Receiver::new(Parts {
+        Ok(Receiver::new(ReceiverParts {
             routes: self.routes.clone(),
             vault: self.vault.clone(),
             queue: self.queue.clone(),

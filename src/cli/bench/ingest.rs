@@ -8,7 +8,7 @@ use crate::{
     lifecycle::{Lifecycle, Stage},
     listener,
     queue::{self, Disk, EventQueue, LogQueue, LogSettings, RealDisk},
-    receiver::{Parts, Receiver},
+    receiver::{Receiver, ReceiverParts},
     routing::RouteTable,
     store::Store,
     telemetry::Recorder,
@@ -266,7 +266,7 @@ impl Server {
         clock: &Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
         let routes = RouteTable::load(store.clone(), clock.clone()).await?;
-        let parts = Parts {
+        let parts = ReceiverParts {
             routes: routes.clone(),
             vault: vault.clone(),
             queue: queue.clone(),

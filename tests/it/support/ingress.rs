@@ -11,7 +11,7 @@ use hookswitch::{
     },
     listener,
     queue::{ConsumeError, Deliveries, EventQueue, PublishError, QueueState},
-    receiver::{Parts, Receiver},
+    receiver::{Receiver, ReceiverParts},
     routing::RouteTable,
     source::{
         Plan, VapiPlan,
@@ -175,7 +175,7 @@ impl Ingress {
         .await
         .unwrap();
         let queue = Outbox::new(through);
-        let receiver = Receiver::new(Parts {
+        let receiver = Receiver::new(ReceiverParts {
             routes,
             vault: Arc::clone(&vault),
             queue: Arc::clone(&queue) as Arc<dyn EventQueue>,

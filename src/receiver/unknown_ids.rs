@@ -1,5 +1,5 @@
-//! Callers whose ids lead nowhere: a bucket of tokens for each address, bounded in number. Nobody
-//! whose ids match a route ever meets it (invariant 21).
+//! Limits requests whose ids lead nowhere: a bucket of tokens for each address, bounded in number.
+//! A request whose ids match a route never takes a token (invariant 21).
 
 use crate::listener::{Networks, Peer, network_of};
 use http::HeaderMap;
@@ -11,11 +11,11 @@ use std::{
     time::Instant,
 };
 
-/// Addresses remembered. One that was forgotten begins anew with a full bucket, which costs some
+/// Addresses in memory. A forgotten address begins again with a full bucket, which costs some
 /// look-ups in memory.
 const ADDRESSES_MAX: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 
-pub(super) struct Strangers {
+pub(super) struct UnknownIdLimiter {
     per_second: f64,
     buckets: Mutex<LruCache<IpAddr, Bucket>>,
 }
@@ -26,7 +26,7 @@ struct Bucket {
     at: Instant,
 }
 
-impl Strangers {
+impl UnknownIdLimiter {
     pub(super) fn new(per_second: u32) -> Self {
         Self {
             per_second: f64::from(per_second.max(1)),
@@ -35,7 +35,7 @@ impl Strangers {
     }
 
     /// Takes a token of the address; `false` when it has none left.
-    pub(super) fn may(&self, ip: IpAddr, now: Instant) -> bool {
+    pub(super) fn try_take(&self, ip: IpAddr, now: Instant) -> bool {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let bucket = buckets.get_or_insert_mut(ip, || Bucket {
             tokens: self.per_second,
@@ -56,20 +56,21 @@ pub(super) fn peer_ip(peer: &Peer) -> IpAddr {
     peer.address.ip().to_canonical()
 }
 
-/// Whose bucket a request takes from: the peer's, or behind trusted proxies that of the last
-/// address that is none of them.
+/// The address whose bucket a request takes from: the peer's, or behind trusted proxies the last
+/// forwarded address that is no trusted proxy.
 pub(super) fn caller(peer: &Peer, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
     let peer = peer_ip(peer);
     if !trusted.contain(peer) {
         return network_of(peer);
     }
-    let told = headers
+    let forwarded = headers
         .get_all("x-forwarded-for")
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','));
-    let told: Vec<IpAddr> = told.map_while(|address| address.trim().parse().ok()).collect();
-    network_of(told.into_iter().rev().find(|ip| !trusted.contain(*ip)).unwrap_or(peer))
+    let forwarded: Vec<IpAddr> = forwarded.map_while(|address| address.trim().parse().ok()).collect();
+    let last = forwarded.into_iter().rev().find(|ip| !trusted.contain(*ip));
+    network_of(last.unwrap_or(peer))
 }
 
 #[cfg(test)]
@@ -79,7 +80,7 @@ mod tests {
 
     #[test]
     fn an_address_spends_a_second_of_tokens_and_gets_them_back_with_time() {
-        let strangers = Strangers::new(3);
+        let limiter = UnknownIdLimiter::new(3);
         let (one, other) = (
             IpAddr::V4(Ipv4Addr::LOCALHOST),
             IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)),
@@ -87,23 +88,23 @@ mod tests {
         let now = Instant::now();
         assert_eq!(
             [true, true, true, false],
-            std::array::from_fn(|_| strangers.may(one, now))
+            std::array::from_fn(|_| limiter.try_take(one, now))
         );
-        assert!(strangers.may(other, now), "another address has a bucket of its own");
+        assert!(limiter.try_take(other, now), "another address has a bucket of its own");
         let later = now + Duration::from_millis(400);
-        assert_eq!([true, false], std::array::from_fn(|_| strangers.may(one, later)));
+        assert_eq!([true, false], std::array::from_fn(|_| limiter.try_take(one, later)));
         assert_eq!(
             [true, true, true, false],
-            std::array::from_fn(|_| strangers.may(one, later + Duration::from_mins(1)))
+            std::array::from_fn(|_| limiter.try_take(one, later + Duration::from_mins(1)))
         );
     }
 
     #[test]
-    fn behind_a_trusted_proxy_the_caller_is_the_last_stranger_in_the_chain() {
+    fn behind_a_trusted_proxy_the_caller_is_the_last_untrusted_address() {
         let trusted = Networks::parse(&["10.0.0.0/8".to_owned()]).unwrap();
-        let caller = |from: &str, told: &str| {
+        let caller = |from: &str, forwarded: &str| {
             let mut headers = HeaderMap::new();
-            headers.insert("x-forwarded-for", told.parse().unwrap());
+            headers.insert("x-forwarded-for", forwarded.parse().unwrap());
             let peer = Peer {
                 address: format!("{from}:9").parse().unwrap(),
                 stopping: tokio_util::sync::CancellationToken::new(),
@@ -115,17 +116,17 @@ mod tests {
         assert_eq!(
             caller("192.0.2.1", "203.0.113.9"),
             "192.0.2.1",
-            "a stranger's header is its own word"
+            "an untrusted peer can write any header"
         );
     }
 
     #[test]
     fn addresses_are_remembered_up_to_a_limit() {
-        let strangers = Strangers::new(1);
+        let limiter = UnknownIdLimiter::new(1);
         let now = Instant::now();
         for n in 0..20_000 {
-            strangers.may(IpAddr::V4(Ipv4Addr::from_bits(n)), now);
+            limiter.try_take(IpAddr::V4(Ipv4Addr::from_bits(n)), now);
         }
-        assert_eq!(strangers.buckets.lock().unwrap().len(), ADDRESSES_MAX.get());
+        assert_eq!(limiter.buckets.lock().unwrap().len(), ADDRESSES_MAX.get());
     }
 }
