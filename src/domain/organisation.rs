@@ -40,6 +40,18 @@ closed_text_enum!(
     }
 );
 
+impl RouteKind {
+    /// Whether the provider gives each id to one account only. A plain number is not such an id: it
+    /// moves between accounts, and an account can type any number as its own.
+    #[must_use]
+    pub const fn is_unique_at_provider(self) -> bool {
+        match self {
+            Self::VapiAssistant | Self::VapiPhoneNumber | Self::TwilioNumber | Self::TwilioAccount => true,
+            Self::VapiNumber => false,
+        }
+    }
+}
+
 closed_text_enum!(
     /// Whether a route counts (invariant 18).
     RouteState: "route state" {

@@ -149,6 +149,11 @@ impl Verifier {
         }
         let mut seen: Option<OrgId> = None;
         for key in &reading.routes {
+            // A plain number chooses secrets only where no unique id does (invariant 18). It stands
+            // behind the unique ids.
+            if !key.kind.is_unique_at_provider() && candidates.claimed.is_some() {
+                continue;
+            }
             let Some(org) = self.routes.get(key) else { continue };
             // Ids of one request nearly always lead to one organisation: comparing with the last
             // one found is enough to add each once.
@@ -196,10 +201,11 @@ impl Verifier {
             is_tried = true;
             match key.verify(request, now) {
                 Ok(()) => {
-                    let leads_elsewhere = reading
-                        .routes
-                        .iter()
-                        .any(|key| self.routes.get(key).is_some_and(|org| org != owner.org));
+                    // Only a unique id can contradict the secret. A plain number leads to the last
+                    // organisation that proved it, which may have lost or merely typed it.
+                    let leads_elsewhere = reading.routes.iter().any(|key| {
+                        key.kind.is_unique_at_provider() && self.routes.get(key).is_some_and(|org| org != owner.org)
+                    });
                     if leads_elsewhere {
                         return Err(Unverified {
                             cause: Cause::ConflictingRoute,

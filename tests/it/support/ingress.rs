@@ -289,6 +289,23 @@ impl Ingress {
         );
     }
 
+    /// Proves a number at Vapi for a tenant, as its own credential would.
+    pub async fn prove_vapi_number(&self, tenant: &Tenant, number: &str, id: &str) {
+        let claim = NumberClaim {
+            org: tenant.org,
+            number: number.to_owned(),
+            provider: Provider::Vapi,
+            account_id: None,
+            provider_number_id: Some(id.to_owned()),
+            state: RouteState::Live,
+            proof: Some(Proof::ReadAtProvider),
+            proven_at: Some(NOW),
+            version: 1,
+            created_at: NOW,
+        };
+        self.store.prove_number(claim, audit(tenant.org)).await.unwrap();
+    }
+
     pub async fn prove(&self, tenant: &Tenant, assistant: &str) {
         prove(&self.store, tenant.org, assistant).await;
     }
