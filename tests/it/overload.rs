@@ -48,8 +48,9 @@ impl Disk for Hanging {
 const TURNS: usize = 8;
 const SENDERS: usize = 200;
 
+/// Fault 40 of `tests/it/faults`: overload.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b40_what_a_slow_disk_cannot_take_is_503_soon_and_what_was_taken_is_answered_when_it_is_back() {
+async fn events_that_a_slow_disk_cannot_take_are_503_soon_and_the_others_are_answered_when_it_is_back() {
     let (disk, place) = (Arc::new(Hanging::default()), Scratch::new());
     let log = Arc::new(
         LogQueue::open_on(Arc::clone(&disk) as _, &place.0, log_settings(), Arc::new(SystemClock))

@@ -1,4 +1,4 @@
-//! The embedded queue's files, damaged (faults A32, B20, B21): a torn tail is cut, everything else
+//! The embedded queue's files, damaged: a torn tail is cut, everything else
 //! is refused and named, and nothing is skipped in silence.
 
 use crate::queue_embedded::{Scratch, held, open, publish, segments, settings};

@@ -1,4 +1,4 @@
-//! The embedded queue on a disk that fails: fsync, full, slow, short (faults A31, B18, B19, B22).
+//! The embedded queue on a disk that fails: fsync, full, slow, short.
 
 use crate::{
     conformance::queue::{event, id_of, take, within},

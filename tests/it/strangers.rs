@@ -89,8 +89,9 @@ async fn stranger(dev: &Dev, ingress: SocketAddr, n: usize) -> (Wire, Option<u16
     (wire, status)
 }
 
+/// Faults 35 and 37 of `tests/it/faults`: idle connections, and a flood of unknown ids.
 #[tokio::test]
-async fn b35_b37_ten_thousand_strangers_cost_bounded_memory_and_no_database_reads_and_keep_nobody_out() {
+async fn ten_thousand_unknown_callers_cost_bounded_memory_and_no_database_reads_and_keep_nobody_out() {
     let limit = hookswitch::listener::raise_file_limit();
     assert!(
         limit > CONNECTIONS as u64 + 1_000,
@@ -170,8 +171,9 @@ async fn b35_b37_ten_thousand_strangers_cost_bounded_memory_and_no_database_read
 /// refused, in its bounded ring.
 const KIB_A_STRANGER_MAX: u64 = 32;
 
+/// Fault 35 of `tests/it/faults`: idle connections.
 #[tokio::test]
-async fn b35_more_strangers_than_places_do_not_keep_a_known_route_out() {
+async fn more_unknown_callers_than_connections_do_not_keep_a_known_route_out() {
     let patience = Duration::from_millis(300);
     let settings = ReceiverSettings {
         connections_max: 256,

@@ -156,7 +156,7 @@ fn documents_are_taken_where_serde_json_takes_them() {
     );
 }
 
-/// C11: bounded in time and stack; the thread's stack is a tenth of a usual one.
+/// Bounded in time and stack; the thread's stack is a tenth of a usual one.
 #[test]
 fn hostile_documents_are_bounded_in_time_and_stack() {
     let many_keys = format!(

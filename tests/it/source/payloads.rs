@@ -155,8 +155,9 @@ const SAME: [&[&str]; 4] = [
     ],
 ];
 
+/// Invariant 8.
 #[test]
-fn rule_8_a_redelivery_is_equal_and_every_sibling_is_distinct() {
+fn a_redelivery_is_equal_and_every_sibling_is_distinct() {
     let mut groups: HashMap<DedupeKey, Vec<String>> = HashMap::new();
     for source in [Source::Vapi, Source::Twilio] {
         for (name, body) in payloads(source) {
@@ -187,8 +188,9 @@ fn rule_8_a_redelivery_is_equal_and_every_sibling_is_distinct() {
     assert_eq!(shared, expected);
 }
 
+/// Invariant 8.
 #[test]
-fn rule_8_what_a_redelivery_may_change_has_no_part_in_a_vapi_key() {
+fn what_a_redelivery_may_change_has_no_part_in_a_vapi_key() {
     for (name, body) in payloads(Source::Vapi) {
         let file = name.trim_end_matches(".json");
         let again = vapi(file, |message| {
@@ -202,8 +204,9 @@ fn rule_8_what_a_redelivery_may_change_has_no_part_in_a_vapi_key() {
     }
 }
 
+/// Invariant 8.
 #[test]
-fn rule_8_vapi_once_a_call_are_four_kinds_and_no_others() {
+fn vapi_once_a_call_are_four_kinds_and_no_others() {
     let later = |file| vapi(file, |message| message["timestamp"] = 1_799_999_999_999_u64.into());
     for file in [
         "end-of-call-report.full",
@@ -245,8 +248,9 @@ fn rule_8_vapi_once_a_call_are_four_kinds_and_no_others() {
     );
 }
 
+/// Invariant 8.
 #[test]
-fn rule_8_vapi_siblings_of_one_moment_are_told_apart_by_their_own_fields() {
+fn vapi_siblings_of_one_moment_are_told_apart_by_their_own_fields() {
     let cases: [(&str, Change); 7] = [
         ("tool-calls.single", |message| {
             message["toolCallList"][0]["function"]["arguments"] = "{\"service\":\"other\"}".into();
@@ -271,8 +275,9 @@ fn rule_8_vapi_siblings_of_one_moment_are_told_apart_by_their_own_fields() {
     }
 }
 
+/// Invariant 8.
 #[test]
-fn rule_8_a_vapi_key_with_an_absent_part_is_the_hash_of_the_body() {
+fn a_vapi_key_with_an_absent_part_is_the_hash_of_the_body() {
     let cases: [(&str, Change); 4] = [
         ("end-of-call-report.full", |message| message["call"]["id"] = Value::Null),
         ("hang", |message| message["timestamp"] = Value::Null),
@@ -298,8 +303,9 @@ fn rule_8_a_vapi_key_with_an_absent_part_is_the_hash_of_the_body() {
     }
 }
 
+/// Invariant 8.
 #[test]
-fn rule_8_twilio_siblings_are_distinct_and_redeliveries_equal() {
+fn twilio_siblings_are_distinct_and_redeliveries_equal() {
     for (file, name, value, distinct) in [
         ("voice.gather", "Digits", "3", true),
         ("voice.inbound", "CallStatus", "in-progress", true),
