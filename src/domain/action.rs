@@ -143,6 +143,9 @@ closed_text_enum!(
         RedirectNotFollowed = "redirect_not_followed",
         TemplateFailed = "template_failed",
         TemplateLimit = "template_limit",
+        /// The event's body cannot be read, so that its secrets cannot be masked: none of it is
+        /// sent on (invariant 19).
+        UnreadableBody = "unreadable_body",
         Expired = "expired",
         AttemptsUsedUp = "attempts_used_up",
         Ambiguous = "ambiguous",

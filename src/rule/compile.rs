@@ -2,7 +2,7 @@
 
 use super::{
     Budget, Context, FieldProblem, PARAMETERS_BYTES_MAX, RENDERED_BYTES_MAX, RuleError, TEMPLATE_BYTES_MAX,
-    TEXT_BYTES_MAX, context::NAMES, environment::environment,
+    TEXT_BYTES_MAX, UnreadableBody, context::NAMES, environment::environment,
 };
 use crate::{
     action::{self, EVENT_KEY, FrozenRequest},
@@ -97,7 +97,10 @@ impl Compiled {
             rendered.insert(name.clone(), self.render_part(part, context, budget, &mut bytes_left)?);
         }
         if self.kind == ActionKind::HttpPost {
-            rendered.insert(EVENT_KEY.to_owned(), context.payload(!rendered.contains_key("body")));
+            let event = context
+                .payload(!rendered.contains_key("body"))
+                .map_err(|error| unreadable(error, None))?;
+            rendered.insert(EVENT_KEY.to_owned(), event);
         }
         let credential_name = match self.kind {
             ActionKind::HttpPost => rendered
@@ -197,12 +200,25 @@ impl Compiled {
             }
             Err(error) => {
                 budget.spend_failure();
+                if let Some(body) = context.unreadable()
+                    && error.kind() == ErrorKind::UndefinedError
+                {
+                    return Err(unreadable(body, Some(field)));
+                }
                 Err(RuleError {
                     cause: Cause::TemplateFailed,
                     detail: format!("{}: {}{}", place(field, &error), error.kind(), blamed(field, &error)),
                 })
             }
         }
+    }
+}
+
+/// The event's body is absent: `field` asked for it, or the whole of it was to be posted.
+fn unreadable(error: UnreadableBody, field: Option<&str>) -> RuleError {
+    RuleError {
+        cause: Cause::UnreadableBody,
+        detail: field.map_or_else(|| error.to_string(), |field| format!("{field}: {error}")),
     }
 }
 

@@ -1,15 +1,12 @@
 //! What expressions and templates may see of an event.
 
-use super::mask;
+use super::{UnreadableBody, body::form, masked_body};
 use crate::domain::{EndpointId, Envelope, EventId, EventType, IngressHeader, Source, Timestamp};
 use minijinja::Value as Template;
 use serde_json::{Map, Value, json};
 
 /// The names at the top. `message` is there for Vapi's events, `params` for Twilio's.
 pub(super) const NAMES: [&str; 6] = ["event", "message", "params", "body", "headers", "query"];
-
-/// Names and values in a form or a query, at most.
-const PAIRS_MAX: usize = 1_000;
 
 /// An event, stored or made up, as far as rules can see it.
 #[derive(Clone, Copy, Debug)]
@@ -46,17 +43,20 @@ impl<'a> From<&'a Envelope> for Sample<'a> {
 }
 
 /// The context, made once an event and shared by all of its rules. Known places of secrets are
-/// masked (invariant 19).
+/// masked (invariant 19). A body that cannot be masked is absent.
 #[derive(Clone, Debug)]
-pub struct Context(Template);
+pub struct Context {
+    names: Template,
+    unreadable: Option<UnreadableBody>,
+}
 
 impl Context {
     #[must_use]
     pub fn new(sample: &Sample<'_>) -> Self {
-        let mut body = parse_body(sample.content_type, sample.body);
-        mask(sample.source, &mut body);
-        let is_object = body.is_object();
-        let body = convert(body);
+        let body = masked_body(sample.source, sample.content_type, sample.body);
+        let unreadable = body.as_ref().err().copied();
+        let is_object = body.as_ref().is_ok_and(Value::is_object);
+        let body = body.map_or(Template::UNDEFINED, convert);
         let mut names = Vec::with_capacity(NAMES.len());
         names.push((
             "event",
@@ -80,7 +80,9 @@ impl Context {
             Source::Twilio if is_object => names.push(("params", body.clone())),
             _ => {}
         }
-        names.push(("body", body));
+        if !body.is_undefined() {
+            names.push(("body", body));
+        }
         let mut headers = Map::new();
         for (name, value) in sample.headers {
             headers
@@ -89,14 +91,28 @@ impl Context {
         }
         names.push(("headers", convert(Value::Object(headers))));
         names.push(("query", convert(Value::Object(form(sample.query.as_bytes())))));
-        Self(Template::from_pairs(names))
+        Self {
+            names: Template::from_pairs(names),
+            unreadable,
+        }
+    }
+
+    /// Why `message`, `params` and `body` are absent.
+    pub(super) const fn unreadable(&self) -> Option<UnreadableBody> {
+        self.unreadable
     }
 
     /// The event as Standard Webhooks has it: `type`, `timestamp`, and the (masked) body as `data`
     /// where a rule words none of its own.
-    pub(super) fn payload(&self, with_data: bool) -> Value {
+    ///
+    /// # Errors
+    /// The body is wanted and cannot be masked.
+    pub(super) fn payload(&self, with_data: bool) -> Result<Value, UnreadableBody> {
+        if let Some(error) = self.unreadable.filter(|_| with_data) {
+            return Err(error);
+        }
         let get = |value: &Template, name: &str| value.get_attr(name).ok().filter(|value| !value.is_undefined());
-        let event = get(&self.0, "event").unwrap_or_default();
+        let event = get(&self.names, "event").unwrap_or_default();
         let mut payload = Map::new();
         let mut put = |name: &str, value: Option<Template>| {
             if let Some(value) = value.and_then(|value| serde_json::to_value(value).ok()) {
@@ -105,12 +121,12 @@ impl Context {
         };
         put("type", get(&event, "type"));
         put("timestamp", get(&event, "time"));
-        put("data", with_data.then(|| get(&self.0, "body")).flatten());
-        Value::Object(payload)
+        put("data", with_data.then(|| get(&self.names, "body")).flatten());
+        Ok(Value::Object(payload))
     }
 
     pub(super) const fn value(&self) -> &Template {
-        &self.0
+        &self.names
     }
 }
 
@@ -132,106 +148,4 @@ fn convert(value: Value) -> Template {
 
 fn rfc3339(at: Timestamp) -> String {
     jiff::Timestamp::from_microsecond(at.as_micros()).map_or_else(|_| String::new(), |at| at.to_string())
-}
-
-/// JSON as it is, a form as an object, anything else as text.
-fn parse_body(content_type: &str, body: &[u8]) -> Value {
-    let is_form = content_type
-        .trim_start()
-        .to_ascii_lowercase()
-        .starts_with("application/x-www-form-urlencoded");
-    if is_form {
-        return Value::Object(form(body));
-    }
-    let parsed = serde_json::from_slice(body).or_else(|error| match std::str::from_utf8(body) {
-        Ok(text) if text.contains("\\u") => serde_json::from_str(&whole_surrogates(text)),
-        _ => Err(error),
-    });
-    parsed.unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned()))
-}
-
-/// JSON text with each half of a surrogate pair replaced by U+FFFD: senders cut texts within an
-/// emoji, and the rest of the event is as good as ever.
-fn whole_surrogates(text: &str) -> String {
-    let unit = |at: usize| {
-        text.get(at..at + 6)
-            .filter(|escape| escape.starts_with("\\u"))
-            .and_then(|escape| u16::from_str_radix(&escape[2..], 16).ok())
-    };
-    let mut mended = String::with_capacity(text.len());
-    let mut rest = 0;
-    while let Some(found) = text[rest..].find('\\') {
-        let at = rest + found;
-        mended.push_str(&text[rest..at]);
-        // An escape is two bytes, `\uXXXX` six, and a pair of them twelve.
-        let (taken, escape) = match unit(at) {
-            Some(0xd800..=0xdbff) if unit(at + 6).is_some_and(|low| matches!(low, 0xdc00..=0xdfff)) => (12, None),
-            Some(0xd800..=0xdfff) => (6, Some("\\ufffd")),
-            Some(_) => (6, None),
-            None => (2, None),
-        };
-        let end = (at + taken).min(text.len());
-        mended.push_str(escape.unwrap_or_else(|| text.get(at..end).unwrap_or("\\")));
-        rest = if text.is_char_boundary(end) { end } else { at + 1 };
-    }
-    mended.push_str(&text[rest..]);
-    mended
-}
-
-/// Names and values, decoded. The first value of a name counts.
-pub(super) fn form(bytes: &[u8]) -> Map<String, Value> {
-    let mut pairs = Map::new();
-    for pair in bytes
-        .split(|&byte| byte == b'&')
-        .filter(|pair| !pair.is_empty())
-        .take(PAIRS_MAX)
-    {
-        let split = pair.iter().position(|&byte| byte == b'=');
-        let (name, value) = split.map_or((pair, &b""[..]), |at| (&pair[..at], &pair[at + 1..]));
-        pairs
-            .entry(decode(name))
-            .or_insert_with(|| Value::String(decode(value)));
-    }
-    pairs
-}
-
-fn decode(bytes: &[u8]) -> String {
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        match byte {
-            b'+' => decoded.push(b' '),
-            b'%' => match after
-                .get(..2)
-                .and_then(|digits| std::str::from_utf8(digits).ok())
-                .and_then(|digits| u8::from_str_radix(digits, 16).ok())
-            {
-                Some(value) if after[0] != b'+' => {
-                    decoded.push(value);
-                    rest = &after[2..];
-                }
-                _ => decoded.push(b'%'),
-            },
-            _ => decoded.push(byte),
-        }
-    }
-    String::from_utf8(decoded).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_text_cut_within_an_emoji_leaves_the_rest_readable() {
-        let body = parse_body(
-            "application/json",
-            br#"{"message":{"transcript":"bye \ud83d","other":"\ud83d\ude0a \\ud83d \udc00\u00e9","customer":{"number":"+15550100"}}}"#,
-        );
-        assert_eq!(body["message"]["transcript"], "bye \u{fffd}");
-        assert_eq!(body["message"]["other"], "\u{1f60a} \\ud83d \u{fffd}\u{e9}");
-        assert_eq!(body["message"]["customer"]["number"], "+15550100");
-        assert_eq!(parse_body("application/json", b"{\"a\":\"\\"), "{\"a\":\"\\");
-    }
 }

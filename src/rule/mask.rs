@@ -4,11 +4,11 @@ use crate::domain::Source;
 use serde_json::Value;
 
 /// What stands where a secret was.
-pub const MASKED: &str = "[masked]";
+pub(super) const MASKED: &str = "[masked]";
 
 /// Keys whose value is masked wherever Vapi's own objects (assistant, call, phone number, tools,
-/// squad) hold them.
-const KEYS: [&str; 12] = [
+/// squad) hold them. The names are those of Vapi's published API description.
+const KEYS: [&str; 25] = [
     "server",
     "serverUrl",
     "serverUrlSecret",
@@ -21,6 +21,19 @@ const KEYS: [&str; 12] = [
     "authenticationPlan",
     "password",
     "webhookSecret",
+    "webhookUrl",
+    "slackWebhookUrl",
+    "apiSecret",
+    "authPassword",
+    "accessToken",
+    "refreshToken",
+    "sessionToken",
+    "callToken",
+    "clientSecret",
+    "secretKey",
+    "secretAccessKey",
+    "hmacSecret",
+    "privateKey",
 ];
 
 /// Places whose keys are the caller's or the organisation's own words: a tool's argument may well
@@ -38,7 +51,7 @@ const OWN_WORDS: [&str; 9] = [
 ];
 
 /// Takes the secrets that a source is known to put into its payloads out of `body`.
-pub fn mask(source: Source, body: &mut Value) {
+pub(super) fn mask(source: Source, body: &mut Value) {
     if source == Source::Vapi {
         mask_vapi(body);
     }
@@ -47,8 +60,11 @@ pub fn mask(source: Source, body: &mut Value) {
 fn mask_vapi(value: &mut Value) {
     match value {
         Value::Object(object) => {
+            // A model or a tool that calls a URL of the organisation's sends these with it.
+            let has_url = object.contains_key("url");
             for (key, value) in object {
-                if KEYS.contains(&key.as_str()) || key.starts_with("twilio") {
+                let is_secret = KEYS.contains(&key.as_str()) || key.starts_with("twilio");
+                if is_secret || (has_url && key == "headers") {
                     if !value.is_null() {
                         *value = Value::String(MASKED.into());
                     }

@@ -5,14 +5,16 @@
 //! Pure: no I/O, no clock. **Invariant:** a template sees the context and nothing else, text that
 //! was rendered is never evaluated again, and no failure carries text of the event.
 
+mod body;
 mod compile;
 mod context;
 mod environment;
 mod mask;
 
+pub use body::shown_body;
+use body::{UnreadableBody, masked_body};
 pub use compile::{Compiled, Rendered};
 pub use context::{Context, Sample};
-pub use mask::{MASKED, mask};
 
 use crate::{
     action,
@@ -32,7 +34,7 @@ pub struct FieldProblem {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{detail}")]
 pub struct RuleError {
-    /// `template_failed`, `template_limit`, or what the action says of its parameters.
+    /// `template_failed`, `template_limit`, `unreadable_body`, or what the action says of its parameters.
     pub cause: Cause,
     /// Names the field and the problem, in the rule's words; never text of the event.
     pub detail: String,

@@ -128,8 +128,6 @@ fn templates_see_the_documented_names() {
         render("{{ query.a }}{{ query.b }}", &form, &mut budget).as_deref(),
         Ok("1x y")
     );
-    let broken = context(Source::Vapi, "application/json", "", b"{\"message\": \xff");
-    assert!(render("{{ body }}", &broken, &mut budget).is_ok_and(|text| text.starts_with("{\"message\"")));
 }
 
 /// C34: what a sender writes is text, whatever it looks like.
@@ -256,17 +254,51 @@ fn unknown_names_and_broken_texts_are_found_on_save_with_their_fields() {
 #[test]
 fn known_places_of_secrets_are_masked_and_own_words_are_not() {
     let body = json!({"message": {
-        "assistant": {"name": "A", "server": {"url": "u", "secret": "s1"}, "credentials": [{"apiKey": "s2"}], "model": {"tools": [{"type": "function", "server": {"headers": {"x": "s3"}}}]}},
+        "assistant": {"name": "A", "server": {"url": "u", "secret": "s1"}, "credentials": [{"apiKey": "s2"}], "model": {"tools": [{"type": "function", "server": {"headers": {"x": "s3"}}}], "url": "u", "headers": {"x": "s7"}}},
         "phoneNumber": {"number": "+1", "twilioAccountSid": "AC1", "twilioAuthToken": "s4"},
-        "call": {"assistant": {"serverUrlSecret": "s5"}, "squad": {"members": [{"assistant": {"server": {"secret": "s6"}}}]}},
+        "call": {"assistant": {"serverUrlSecret": "s5"}, "transport": {"callToken": "s8", "headers": {"x": "seen"}}, "squad": {"members": [{"assistant": {"server": {"secret": "s6"}}}]}},
         "toolCalls": [{"function": {"name": "book", "arguments": {"server": "Anna", "secret": "none"}}}],
     }});
     let shown = text("{{ body | tojson }}", &body).expect("renders");
-    for secret in ["s1", "s2", "s3", "s4", "s5", "s6", "AC1"] {
+    for secret in ["s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "AC1"] {
         assert!(!shown.contains(&format!("\"{secret}\"")), "{secret} in {shown}");
     }
     assert!(
-        shown.contains("\"server\":\"Anna\"") && shown.contains("\"number\":\"+1\""),
+        shown.contains("\"server\":\"Anna\"") && shown.contains("\"seen\"") && shown.contains("\"number\":\"+1\""),
         "{shown}"
     );
+}
+
+#[test]
+fn an_unreadable_body_is_neither_posted_nor_seen_by_a_template() {
+    let context = context(Source::Vapi, "application/json", "", br#"{"message":{"secret":"S"}"#);
+    let run = |when: Option<&str>, parameters: Value| {
+        let rule = Compiled::new(&spec(when, parameters)).expect("compiles");
+        let mut budget = Budget::new(100_000);
+        rule.matches(&context, &mut budget)?;
+        rule.render(&context, &mut budget)
+    };
+    for (when, parameters, place) in [
+        (None, json!({"destination": "crm"}), ""),
+        (
+            Some("message.a == 1"),
+            json!({"destination": "crm", "body": {}}),
+            "when: ",
+        ),
+        (
+            None,
+            json!({"destination": "crm", "body": "{{ body }}"}),
+            "parameters.body: ",
+        ),
+    ] {
+        let error = run(when, parameters).expect_err("nothing is sent");
+        assert_eq!(error.cause, Cause::UnreadableBody);
+        assert_eq!(error.detail, format!("{place}{UnreadableBody}"));
+    }
+    let told = run(
+        None,
+        json!({"destination": "crm", "body": {"call": "{{ event.subject }}"}}),
+    )
+    .expect("a request");
+    assert_eq!(told.request.0["payload"]["data"], json!({"call": "call-1"}));
 }

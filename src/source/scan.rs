@@ -194,7 +194,8 @@ impl<'a> Scan<'a> {
 
     fn scalar(&mut self) -> Scanned<Option<Cow<'a, str>>> {
         match self.byte() {
-            Some(b'"') => self.string().map(Some),
+            // A text that does not decode is no id of anything that we know.
+            Some(b'"') => self.string(),
             Some(b'{' | b'[' | b'n') => self.skip().map(|()| None),
             _ => self.raw().map(|raw| Some(Cow::Borrowed(raw))),
         }
@@ -255,7 +256,10 @@ impl<'a> Scan<'a> {
     }
 
     fn key(&mut self) -> Scanned<Cow<'a, str>> {
-        let key = self.string()?;
+        let from = self.at;
+        // What does not decode is the name of nothing that is read: it stands for itself, with its
+        // escape in it.
+        let key = self.string()?.unwrap_or(Cow::Borrowed(&self.text[from..self.at]));
         self.colon()?;
         Ok(key)
     }
@@ -272,16 +276,15 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    fn string(&mut self) -> Scanned<Cow<'a, str>> {
+    /// `None`: half a surrogate pair stands in it.
+    fn string(&mut self) -> Scanned<Option<Cow<'a, str>>> {
         let from = self.at;
         let escaped = self.skip_string()?;
         if escaped {
             // Rare: ids and names have no escapes.
-            return serde_json::from_str(&self.text[from..self.at])
-                .map(Cow::Owned)
-                .map_err(|_| UNEXPECTED);
+            return Ok(serde_json::from_str(&self.text[from..self.at]).ok().map(Cow::Owned));
         }
-        Ok(Cow::Borrowed(&self.text[from + 1..self.at - 1]))
+        Ok(Some(Cow::Borrowed(&self.text[from + 1..self.at - 1])))
     }
 
     /// Over a string; whether it holds escapes.
@@ -314,8 +317,8 @@ impl<'a> Scan<'a> {
             }
             Some(b'u') => {
                 // Half a surrogate pair is let through: a transcript that was cut within an emoji
-                // is an authentic event, and its sender does not come back. A field that is read is
-                // decoded, and refused there.
+                // is an authentic event, and its sender does not come back. A field that is read
+                // counts as absent then.
                 self.at += 1;
                 self.hex4().map(drop)
             }

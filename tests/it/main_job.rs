@@ -134,6 +134,55 @@ async fn a_rule_whose_template_fails_is_dead_with_a_reason_and_the_others_go_on(
     );
 }
 
+/// A number beyond all floats and half a surrogate pair, where no rule reads them: every rule runs,
+/// and the secrets beside them stay masked.
+#[tokio::test]
+async fn an_odd_value_costs_itself_and_unmasks_nothing() {
+    let directory = Directory::new();
+    let dev = Dev::start(directory.path(), port_base(), &[]).await;
+    let rule = json!({
+        "name": "The whole event", "source": "vapi", "event_type": "*", "action": "http.post",
+        "parameters": { "destination": "demo" },
+    });
+    let (status, answer) = dev.admin_post("/api/rules", &rule).await;
+    assert_eq!(status, 201, "{answer}");
+    let more = json!({
+        "endedReason": "customer-ended-call",
+        "customer": { "number": "+15552010188" },
+        "assistant": { "server": { "url": "https://a.example", "secret": "CANARY-ONE" } },
+        "phoneNumber": { "twilioAuthToken": "CANARY-TWO" },
+        "transcript": "bye CUT",
+        "costBreakdown": { "total": "HUGE" },
+    });
+    let call = hooks::call_id();
+    let body = hooks::vapi("end-of-call-report", &call, &dev.get("assistant_id"), &more);
+    let body = String::from_utf8(body)
+        .expect("UTF-8")
+        .replace("bye CUT", "bye \\ud83d")
+        .replace("\"HUGE\"", "1e400");
+    assert!(body.contains("1e400") && body.contains("\\ud83d\""), "{body}");
+    assert_eq!(hooks::post(&dev, body.into_bytes()).await, 200);
+    dev.wait_for_sms(1).await;
+    let post = until("the post of the whole event", || async {
+        let posts = dev.requests("http").await;
+        posts
+            .into_iter()
+            .find(|post| post["json"]["data"].get("call_id").is_none())
+    })
+    .await;
+    let event = dev.admin("/api/events").await["data"][0]["id"].clone();
+    let event = dev
+        .admin(&format!("/api/events/{}", event.as_str().expect("an id")))
+        .await;
+    for shown in [&post["json"]["data"], &event["body"]] {
+        assert!(!shown.to_string().contains("CANARY"), "{shown}");
+        assert_eq!(shown["message"]["call"]["id"], call, "{shown}");
+        assert_eq!(shown["message"]["transcript"], "bye \u{fffd}");
+        assert_eq!(shown["message"]["costBreakdown"]["total"].as_f64(), Some(f64::MAX));
+        assert_eq!(shown["message"]["phoneNumber"]["twilioAuthToken"], "[masked]");
+    }
+}
+
 #[tokio::test]
 async fn what_dev_prints_is_the_same_after_a_restart_and_sigterm_drains() {
     let directory = Directory::new();

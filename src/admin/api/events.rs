@@ -174,19 +174,7 @@ pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<EventI
 
 async fn open_body(state: &AdminState, row: &StoredEvent) -> Answer<Option<Value>> {
     let Some(sealed) = &row.body else { return Ok(None) };
-    let source = row.source;
-    let read = move |plain: &crate::domain::SecretBytes| shown(source, plain.expose_secret());
+    let (source, content_type) = (row.source, row.content_type.clone());
+    let read = move |plain: &crate::domain::SecretBytes| rule::shown_body(source, &content_type, plain.expose_secret());
     Ok(Some(state.vault.open(row.org, Purpose::Payload, sealed, read).await?))
-}
-
-/// What cannot be masked because it is not JSON where the source writes JSON is not shown.
-fn shown(source: Source, bytes: &[u8]) -> Value {
-    match serde_json::from_slice::<Value>(bytes) {
-        Ok(mut body) => {
-            rule::mask(source, &mut body);
-            body
-        }
-        Err(_) if source == Source::Vapi => Value::String(rule::MASKED.into()),
-        Err(_) => Value::String(String::from_utf8_lossy(bytes).into_owned()),
-    }
 }

@@ -40,6 +40,7 @@ fn ids_are_text_however_they_are_written() {
         ("1e3", Some("1e3")),
         ("true", Some("true")),
         ("null", None),
+        (r#""cut \ud83d""#, None),
         (r#""""#, None),
         ("{}", None),
         (r#"["x"]"#, None),
@@ -67,6 +68,11 @@ fn a_field_that_is_read_occurs_once_however_its_name_is_written() {
     assert!(
         ids(br#"{"message":{"x":1,"x":2,"y":{"type":1,"type":2}}}"#).is_ok(),
         "a field that nobody reads may repeat"
+    );
+    assert_eq!(
+        ids(br#"{"\ud83d":1,"message":{"typ\ud83de":0,"\udc00":{},"call":{"id":"a"},"type":"b"}}"#),
+        Ok([Some("a".to_owned()), Some("b".to_owned())]),
+        "a name that does not decode is the name of nothing that is read"
     );
 }
 
