@@ -34,7 +34,8 @@ pub struct FieldProblem {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{detail}")]
 pub struct RuleError {
-    /// `template_failed`, `template_limit`, `unreadable_body`, or what the action says of its parameters.
+    /// `template_failed`, `template_limit`, `unreadable_body`, or what the action says of its
+    /// parameters.
     pub cause: Cause,
     /// Names the field and the problem, in the rule's words; never text of the event.
     pub detail: String,
