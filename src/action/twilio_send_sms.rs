@@ -8,7 +8,7 @@
 
 use super::*;
 use crate::provider::{
-    Refused, TwilioAuth, TwilioCredential, is_e164, is_sid,
+    ProviderRefusal, TwilioAuth, TwilioCredential, is_e164, is_sid,
     twilio::{self, ListedMessage, NewMessage},
 };
 
@@ -250,14 +250,14 @@ fn cause_of_failed_look_up(error: &CallError, credential: &TwilioCredential) -> 
         CallError::NotSent { .. } => Cause::ConnectFailed,
         // Keys may be allowed to send and not to list; of an auth token the same answer says that
         // it is wrong.
-        CallError::Refused(Refused {
+        CallError::Refused(ProviderRefusal {
             http_status: 401 | 403, ..
         }) if matches!(credential.auth, TwilioAuth::ApiKey { .. }) => Cause::LookUpForbidden,
-        CallError::Refused(Refused {
+        CallError::Refused(ProviderRefusal {
             http_status: 401 | 403, ..
         }) => Cause::CredentialRefused,
-        CallError::Refused(Refused { http_status: 429, .. }) => Cause::RateLimited,
-        CallError::Refused(Refused { http_status: 500.., .. }) => Cause::ProviderUnavailable,
+        CallError::Refused(ProviderRefusal { http_status: 429, .. }) => Cause::RateLimited,
+        CallError::Refused(ProviderRefusal { http_status: 500.., .. }) => Cause::ProviderUnavailable,
         _ => Cause::NoAnswer,
     }
 }

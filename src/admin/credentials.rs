@@ -1,7 +1,7 @@
-//! An organisation's credential, opened for one call to its provider.
+//! The credential of an organisation, decrypted for one call to its provider.
 //!
-//! **Invariant:** what is opened here is dropped at the end of the request that asked the provider;
-//! no answer is made from it.
+//! **Invariant:** a decrypted credential is dropped at the end of its request, and no answer shows
+//! a secret of it.
 
 use crate::{
     admin::{
@@ -14,19 +14,19 @@ use crate::{
     vault::{Purpose, VaultError},
 };
 
-/// A stored credential, and what came of opening it.
+/// A stored credential, and the result of decrypting it.
 pub struct Opened {
     pub row: StoredCredential,
     pub credential: Result<Credential, Undecryptable>,
 }
 
-/// It is there and this installation cannot use it: says which key is missing, or that the row was
-/// moved or changed. Never "not connected".
+/// Why this installation cannot decrypt a row: which key is missing, or that the row was moved or
+/// changed. It is never told as "not connected".
 pub struct Undecryptable {
     pub words: String,
 }
 
-/// Finds and opens an active credential. `None`: there is none.
+/// Finds and decrypts an active credential. `None`: the organisation has none.
 pub async fn find(state: &AdminState, org: OrgId, provider: Provider, name: &str) -> Answer<Option<Opened>> {
     match state.store.find_credential(org, provider, name).await? {
         Some(row) if row.is_active => open(state, row).await,
@@ -34,7 +34,7 @@ pub async fn find(state: &AdminState, org: OrgId, provider: Provider, name: &str
     }
 }
 
-/// Opens a row. `None`: it is erased.
+/// Decrypts a row. `None`: the row is erased.
 pub async fn open(state: &AdminState, row: StoredCredential) -> Answer<Option<Opened>> {
     let Some(sealed) = row.sealed.as_ref().filter(|_| row.is_active) else {
         return Ok(None);
@@ -61,7 +61,7 @@ pub async fn open(state: &AdminState, row: StoredCredential) -> Answer<Option<Op
 
 impl Opened {
     /// # Errors
-    /// It cannot be opened: 500, with the reason in the status of the integration.
+    /// It cannot be decrypted: 500. The status of the integration shows the reason.
     pub fn usable(self) -> Answer<(StoredCredential, Credential)> {
         match self.credential {
             Ok(credential) => Ok((self.row, credential)),

@@ -2,8 +2,10 @@
 //! bearer tokens.
 //!
 //! `cli` builds the state and serves the router; people enter by HTTP. **Invariant:** every store
-//! call is bound to the organisation of the token, what belongs to someone else is answered like
-//! what is not there, and a secret comes out once at most: when we made it.
+//! call is bound to the organisation of the token. A thing of another organisation is answered like
+//! a thing that does not exist. A secret is shown once at most: when Hookswitch made it.
+//!
+//! `web` knows HTTP and no resource; `api` holds a page a resource.
 //!
 //! | who | may |
 //! |---|---|
@@ -33,8 +35,8 @@ use web::respond;
 
 type Admin = axum::extract::State<Arc<AdminState>>;
 
-/// All routes. The listener brings limits of connections and heads; bodies, deadlines and tokens
-/// are this room's.
+/// All routes. The listener limits connections and heads; this room limits bodies and time, and
+/// checks tokens.
 pub fn router(state: Arc<AdminState>) -> Router {
     api::routes()
         .fallback(respond::nothing_here)

@@ -1,4 +1,4 @@
-//! Signing secrets and the ways in which they sign: read from what a person wrote, tried, sealed.
+//! Signing secrets and their plans: reading them from a request, checking them, sealing them.
 
 use crate::{
     admin::{
@@ -21,8 +21,8 @@ use serde_json::Value;
 
 const SECRET_BYTES_MAX: usize = 512;
 
-/// Every way in which Vapi uses one secret: its default plan, HMAC-SHA256 over the body alone in
-/// `x-vapi-signature`, `X-Vapi-Secret` as it stands, and `Authorization: Bearer`.
+/// Every plan by which Vapi uses one secret: its default plan, HMAC-SHA256 over the body alone in
+/// `x-vapi-signature`, the plain secret in `X-Vapi-Secret`, and `Authorization: Bearer`.
 pub fn of_vapi() -> Vec<Plan> {
     let hmac = HmacPlanText {
         signature_header: Some("x-vapi-signature".into()),
@@ -47,8 +47,8 @@ pub fn of_vapi() -> Vec<Plan> {
     ]
 }
 
-/// The plans of an endpoint's secret: the one that a person wrote, or those by which the source
-/// signs over the body without being told otherwise.
+/// The plans of an endpoint's secret: the plan of the request, or the default plans of the source
+/// that sign over the body.
 ///
 /// # Errors
 /// The source is not served, or a field of the plan is wrong: which one.
@@ -93,10 +93,10 @@ fn read_vapi(plan: Value) -> Answer<VapiPlan> {
     }
 }
 
-/// Seals a signing secret after it was tried: what cannot verify anything is not kept.
+/// Seals a signing secret, after a check that the plan can verify with it.
 ///
 /// # Errors
-/// Names `secret`, and what is wrong with it.
+/// The problem of the field `secret`.
 pub async fn seal(
     state: &AdminState,
     org: OrgId,

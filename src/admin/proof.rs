@@ -1,4 +1,5 @@
-//! What proving a claim at the provider can come to (invariant 18).
+//! Proving a claim to an assistant or a number: the claimer's own credential reads it at the
+//! provider (invariant 18).
 
 use crate::{
     admin::web::problem::{Code, Problem},
@@ -6,27 +7,29 @@ use crate::{
 };
 use std::time::Duration;
 
-/// Time for one reading. Two fit below the deadline of a request: the claimer's and the holder's.
+/// Time for one reading. Two readings fit below the deadline of a request: the reading of the
+/// claimer and that of the holder.
 pub const READ_MAX: Duration = Duration::from_secs(4);
 
 /// Whether a credential reads a thing now.
-pub enum Reads<T> {
+pub enum Readable<T> {
     Yes(T),
-    /// The provider was asked and said no, or there is no credential to ask with.
+    /// The provider answered that the credential does not have it, or there is no credential.
     No,
-    /// It could not be asked: says nothing about the claim.
+    /// The provider could not be asked. That says nothing about the claim.
     Unknown(Problem),
 }
 
-/// A key that the provider refuses reads nothing; anything else that went wrong leaves it open.
-pub fn refused_or_unknown<T>(error: &CallError) -> Reads<T> {
+/// A credential that the provider refuses reads nothing. After any other error nobody knows.
+pub fn refused_or_unknown<T>(error: &CallError) -> Readable<T> {
     match error {
-        CallError::Refused(refused) if matches!(refused.http_status, 401 | 403) => Reads::No,
-        error => Reads::Unknown(Problem::unreachable(error)),
+        CallError::Refused(refused) if matches!(refused.http_status, 401 | 403) => Readable::No,
+        error => Readable::Unknown(Problem::unreachable(error)),
     }
 }
 
-/// One answer, whoever else holds it, and whether a credential is there or not.
+/// The same answer whether or not another organisation holds it, so that the answer reveals
+/// nothing.
 pub fn not_readable() -> Problem {
     Problem::new(Code::NotReadable).detail(
         "Your organisation's own credential cannot read it at the provider. Check the id, and that the \
@@ -34,7 +37,7 @@ pub fn not_readable() -> Problem {
     )
 }
 
-/// Says nothing of who.
+/// Does not name the other organisation.
 pub fn held_elsewhere() -> Problem {
     Problem::new(Code::HeldElsewhere).detail(
         "Another organisation holds it, and its own credential still reads it at \

@@ -1,4 +1,4 @@
-//! What the handlers share.
+//! The state that all handlers share.
 
 use crate::{
     admin::web::{
@@ -17,7 +17,7 @@ use crate::{
 use std::{fmt::Display, sync::Arc};
 use tokio_util::task::TaskTracker;
 
-/// What the admin API is built from.
+/// The parts that the admin API is built from.
 pub struct AdminNeeds {
     pub store: Arc<dyn Store>,
     pub vault: Arc<Vault>,
@@ -25,18 +25,17 @@ pub struct AdminNeeds {
     pub clock: Arc<dyn Clock>,
     /// Scheme and host of ingress, as the settings or `dev` say; endpoints' URLs begin with it.
     pub public_url: Option<String>,
-    /// Drops what is cached of an organisation's credentials in this process.
+    /// Drops the decrypted credentials of an organisation that this process has cached.
     pub drop_credentials: Arc<dyn Fn(OrgId) + Send + Sync>,
-    /// Where writes finish although the caller has gone: the lifecycle's.
+    /// Tasks in which writes finish after their caller has gone. `lifecycle` waits for them.
     pub tasks: TaskTracker,
-    /// In place of HTTP, where the keys of RS256 and ES256 tokens come from. `None` outside of
-    /// tests.
+    /// A source of the keys of RS256 and ES256 tokens in the place of HTTP, for tests.
     pub jwks: Option<Arc<dyn FetchKeys>>,
-    /// What keeps tokens fresh in this process; `None`: one of its own.
+    /// Refreshes OAuth tokens in this process. `None`: the state makes its own.
     pub refresher: Option<Arc<Refresher>>,
 }
 
-/// What the handlers share. Built once a process.
+/// Built once in a process.
 pub struct AdminState {
     pub(super) store: Arc<dyn Store>,
     pub(super) vault: Arc<Vault>,
@@ -47,7 +46,8 @@ pub struct AdminState {
     pub(super) tokens: Tokens,
     pub(super) known_orgs: KnownOrgs,
     pub(super) template_fuel: u64,
-    /// Rules are counted before one is added: one writer at a time.
+    /// Held from the counting of rules to the adding of one, so that no limit is passed by two
+    /// writers.
     pub(super) rule_writes: tokio::sync::Mutex<()>,
     pub(super) refresher: Arc<Refresher>,
     pub(super) consents: Consents,
@@ -56,7 +56,7 @@ pub struct AdminState {
 
 impl AdminState {
     /// # Errors
-    /// Every setting of tokens that cannot be used.
+    /// All settings of tokens that cannot be used.
     pub fn new(settings: &Settings, needs: AdminNeeds) -> Result<Arc<Self>, ConfigError> {
         let own = settings.admin.jwt_jwks_url.clone().map(|url| {
             let source: Arc<dyn FetchKeys> = Arc::new(HttpKeys {
@@ -122,13 +122,12 @@ impl AdminState {
         }
     }
 
-    /// Drops what this process keeps of an organisation: decrypted credentials, and whether it is
-    /// active.
+    /// Drops the decrypted credentials of an organisation and its cached state (active or not).
     pub(super) fn forget(&self, org: OrgId) {
         (self.drop_credentials)(org);
         self.known_orgs.forget(org);
     }
 }
 
-/// What handlers answer.
+/// The result of a handler.
 pub(super) type Answer<T> = Result<T, Problem>;

@@ -4,7 +4,7 @@ use super::open;
 use crate::{
     domain::{Cause, Clock, IntegrationState, OrgId, Provider, Timestamp},
     provider::{
-        CallError, Credential, GoogleCredential, Refused,
+        CallError, Credential, GoogleCredential, ProviderRefusal,
         google::{GoogleClient, Granted, oauth::Tokens},
     },
     store::{
@@ -359,11 +359,11 @@ impl Refresher {
 
 /// What no later try mends (RFC 6749, section 5.2; Google: revoked, unused for six months, password
 /// changed, time-limited consent over).
-fn is_final(refused: &Refused) -> bool {
+fn is_final(refused: &ProviderRefusal) -> bool {
     refused.http_status == 400 && refused.code.as_deref() == Some("invalid_grant")
 }
 
-fn ended(lease: Lease, row: &StoredCredential, refused: &Refused, now: Timestamp) -> Refresh {
+fn ended(lease: Lease, row: &StoredCredential, refused: &ProviderRefusal, now: Timestamp) -> Refresh {
     let health = CredentialHealth {
         state: IntegrationState::NeedsReconnecting,
         cause: Some(Cause::CredentialRefused.as_str().to_owned()),

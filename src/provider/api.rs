@@ -2,7 +2,7 @@
 //! of providers have in common.
 
 use super::{
-    CallError, Refused,
+    CallError, ProviderRefusal,
     http::{Answer, HttpClient},
     masked,
 };
@@ -81,7 +81,7 @@ impl Api {
             400.. => {
                 // The status stands whatever became of the body.
                 let (code, message) = body.map_or((None, String::new()), |body| (self.problem)(&body));
-                Err(CallError::Refused(Refused {
+                Err(CallError::Refused(ProviderRefusal {
                     http_status: status,
                     code,
                     message: masked(&message),

@@ -1,12 +1,12 @@
-//! ElevenLabs' API: whether a key works, and what it may. Read in elevenlabs-python 2.78.0 and on
-//! elevenlabs.io/docs.
+//! ElevenLabs' API: whether a key works, and its permissions. Read in elevenlabs-python 2.78.0 and
+//! on elevenlabs.io/docs.
 //!
 //! **Invariant:** no answer of `/v1/user` is kept: it carries `xi_api_key`, so bodies are zeroed
 //! and only named fields are read. And a 401 may be a wrong key, a missing permission or an empty
 //! account: `detail.status` says which.
 
 use super::{
-    Account, CallError, ElevenLabsCredential, Refused, Verified,
+    Account, CallError, ElevenLabsCredential, ProviderRefusal, Verified,
     api::Api,
     http::HttpClient,
     table::{Form, Probe},
@@ -63,8 +63,8 @@ fn problem(body: &[u8]) -> (Option<Box<str>>, String) {
     }
 }
 
-/// What one probe says of a key.
-enum Says {
+/// The answer to one probe of a key.
+enum ProbeAnswer {
     Allowed(Option<Account>),
     Lacks(String),
 }
@@ -86,8 +86,8 @@ impl ElevenLabsClient {
         for probe in Form::of(Provider::ElevenLabs).expect("it is in the table").probes {
             let left = until.saturating_duration_since(tokio::time::Instant::now());
             match self.probe(credential, probe, left).await {
-                Ok(Says::Allowed(found)) => account = account.or(found),
-                Ok(Says::Lacks(what)) => missing.push(what),
+                Ok(ProbeAnswer::Allowed(found)) => account = account.or(found),
+                Ok(ProbeAnswer::Lacks(what)) => missing.push(what),
                 Err(CallError::Refused(refused)) if matches!(refused.http_status, 401 | 403) => {
                     return Ok(Verified::Refused(refused));
                 }
@@ -109,7 +109,7 @@ impl ElevenLabsClient {
         credential: &ElevenLabsCredential,
         probe: &Probe,
         deadline: Duration,
-    ) -> Result<Says, CallError> {
+    ) -> Result<ProbeAnswer, CallError> {
         #[derive(Deserialize)]
         struct User {
             user_id: Option<String>,
@@ -119,16 +119,16 @@ impl ElevenLabsClient {
             .0
             .request(Method::GET, probe.path, API_KEY, "", credential.api_key.expose_secret());
         match self.0.call::<User>(request, deadline).await {
-            Ok(user) => Ok(Says::Allowed(user.user_id.map(|id| Account {
+            Ok(user) => Ok(ProbeAnswer::Allowed(user.user_id.map(|id| Account {
                 id,
                 name: user.first_name,
             }))),
-            Err(CallError::Refused(Refused { code: Some(code), .. })) if &*code == "missing_permissions" => {
-                Ok(Says::Lacks(probe.feature.to_owned()))
+            Err(CallError::Refused(ProviderRefusal { code: Some(code), .. })) if &*code == "missing_permissions" => {
+                Ok(ProbeAnswer::Lacks(probe.feature.to_owned()))
             }
-            Err(CallError::Refused(Refused { code: Some(code), .. })) if &*code == "quota_exceeded" => Ok(Says::Lacks(
-                "anything that costs credits: the account's are used up".to_owned(),
-            )),
+            Err(CallError::Refused(ProviderRefusal { code: Some(code), .. })) if &*code == "quota_exceeded" => Ok(
+                ProbeAnswer::Lacks("anything that costs credits: the account's are used up".to_owned()),
+            ),
             Err(error) => Err(error),
         }
     }

@@ -41,10 +41,10 @@ use std::time::Duration;
 /// Time for a call that checks something while a person waits.
 pub const VERIFY_MAX: Duration = Duration::from_secs(10);
 
-/// What a provider said to a call, in our words. The caller (an action, or admin's verify) decides
-/// what follows.
+/// A provider's refusal of a call. The caller (an action, or a check in `admin`) decides the next
+/// step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct ProviderRefusal {
     pub http_status: u16,
     /// The provider's own code, such as `20003`.
     pub code: Option<Box<str>>,
@@ -71,10 +71,10 @@ pub enum CallError {
     Redirect { host: String, status: u16 },
     /// A whole answer that is not 2xx.
     #[error("refused with {}: {}", .0.http_status, .0.message)]
-    Refused(Refused),
+    Refused(ProviderRefusal),
 }
 
-/// What verifying a credential came to: three results, not two.
+/// The three results of checking a credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verified {
     Good {
@@ -85,7 +85,7 @@ pub enum Verified {
         account: Option<Account>,
         missing: String,
     },
-    Refused(Refused),
+    Refused(ProviderRefusal),
 }
 
 /// The account that a credential opens, for people to recognise and for reconnects to compare.
@@ -166,7 +166,7 @@ impl Providers {
     }
 }
 
-/// Who we are to Google: all three settings, or none.
+/// This installation's registration at Google: all three settings, or none.
 fn google_app(settings: &ProviderSettings, faults: &mut Vec<Fault>) -> Option<google::GoogleApp> {
     match (
         &settings.google_client_id,

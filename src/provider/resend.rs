@@ -4,7 +4,7 @@
 //! **Invariant:** it is the error's `name` that says what is wrong, never the status alone: the 401
 //! of a key that may only send is a good key's, and a wrong key gets 403.
 
-use super::{CallError, Refused, ResendCredential, Verified, api::Api, http::HttpClient, table::Form};
+use super::{CallError, ProviderRefusal, ResendCredential, Verified, api::Api, http::HttpClient, table::Form};
 use crate::domain::{Cause, Outcome, Provider, Timestamp};
 use reqwest::{
     Method,
@@ -20,7 +20,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 #[derive(Clone, Debug)]
 pub struct ResendClient(Api);
 
-/// What Resend says of an e-mail that it took.
+/// Resend's answer to an e-mail that it accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct SentEmail {
     pub id: Box<str>,
@@ -105,7 +105,7 @@ impl ResendClient {
     }
 }
 
-/// What a POST of an e-mail that was not accepted comes to.
+/// The outcome of posting an e-mail that Resend did not accept.
 ///
 /// | name (status) | what follows |
 /// |---|---|
@@ -139,7 +139,7 @@ pub fn outcome(error: &CallError, now: Timestamp) -> Outcome {
         }
         CallError::Refused(refused) => refused,
     };
-    let Refused {
+    let ProviderRefusal {
         http_status,
         code,
         retry_after,
@@ -204,7 +204,7 @@ mod tests {
             (500, "application_error", "unknown", Cause::ProviderUnavailable),
             (503, "", "unknown", Cause::ProviderUnavailable),
         ] {
-            let error = CallError::Refused(Refused {
+            let error = CallError::Refused(ProviderRefusal {
                 http_status: status,
                 code: Some(name.into()),
                 message: "".into(),
@@ -213,7 +213,7 @@ mod tests {
             let outcome = outcome(&error, now);
             assert_eq!((outcome.label(), outcome.cause()), (label, cause), "{status} {name}");
         }
-        let quota = CallError::Refused(Refused {
+        let quota = CallError::Refused(ProviderRefusal {
             http_status: 429,
             code: Some("daily_quota_exceeded".into()),
             message: "".into(),

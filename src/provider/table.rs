@@ -1,4 +1,4 @@
-//! What differs between providers, as data: fields with their shapes, examples and help, the ways
+//! The differences between providers as data: fields with shapes, examples and help, the ways
 //! to authenticate, and the requests that verify.
 //!
 //! `GET /api/providers` serves it, the forms of the dashboard are drawn from it, what people type
@@ -27,7 +27,7 @@ pub struct Form {
 /// How a provider is connected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum How {
-    /// By what a person types.
+    /// By a form.
     Fields,
     /// By the provider's own consent page.
     Oauth,
@@ -40,12 +40,12 @@ pub struct Field {
     pub is_required: bool,
     pub shape: Shape,
     pub example: &'static str,
-    /// What it is and where to find it.
+    /// The meaning of the field and where to find its value.
     pub help: &'static str,
     pub help_url: &'static str,
 }
 
-/// What a field's text looks like, after blanks at its ends were cut off.
+/// The form of a field's text, after blanks at its ends were cut off.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Shape {
     /// These letters and 32 hexadecimal digits.
@@ -54,7 +54,7 @@ pub enum Shape {
     E164,
     /// A key: visible characters, beginning with this.
     Key(&'static str),
-    /// What signs webhooks: visible characters, 16 at least.
+    /// A secret that signs webhooks: at least 16 visible characters.
     SigningSecret,
     /// `Name <mail@example.com>` or the address alone.
     Mailbox,
@@ -105,7 +105,7 @@ impl Shape {
         }
     }
 
-    /// What is expected, for whoever typed something else.
+    /// The expected form in words, for a person who typed a wrong text.
     #[must_use]
     pub fn expected(self) -> &'static str {
         match self {

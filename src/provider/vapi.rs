@@ -1,10 +1,11 @@
-//! Vapi's REST API: what proves an assistant or a number (invariant 18), and that a key works.
+//! Vapi's REST API: reading an assistant or a number as proof of a claim (invariant 18), and
+//! checking an API key.
 //!
 //! **Invariant:** a phone number's answer carries other providers' secrets (`twilioAuthToken`):
 //! only named fields are read, and the body is zeroed.
 
 use super::{
-    CallError, Refused, VapiCredential, Verified,
+    CallError, ProviderRefusal, VapiCredential, Verified,
     http::{Answer, HttpClient},
     masked,
 };
@@ -24,14 +25,14 @@ pub struct VapiClient {
     http: HttpClient,
 }
 
-/// What is read of an assistant.
+/// The fields of an assistant that are read.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct VapiAssistant {
     pub id: String,
     pub name: Option<String>,
 }
 
-/// What is read of a phone number.
+/// The fields of a phone number that are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VapiNumber {
     pub id: String,
@@ -112,8 +113,8 @@ impl VapiClient {
         for _ in 0..PAGES_MAX {
             let left = until.saturating_duration_since(tokio::time::Instant::now());
             let rows: Vec<Row> = self.get(credential, &path, left).await?;
-            // There is no cursor: the next page is what was created before the oldest of this one.
-            // The time is Vapi's text and goes into a query.
+            // There is no cursor: the next page holds the numbers that were created before the
+            // oldest number of this page. The time is Vapi's text and goes into a query.
             let is_time = |text: &&String| {
                 text.bytes()
                     .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b':' | b'.'))
@@ -164,7 +165,7 @@ impl VapiClient {
             200..300 => serde_json::from_slice(&body.map_err(no_answer)?)
                 .map_err(|_| no_answer("the answer is not Vapi's JSON")),
             300..400 => Err(CallError::Redirect { host: host(), status }),
-            400.. => Err(CallError::Refused(Refused {
+            400.. => Err(CallError::Refused(ProviderRefusal {
                 http_status: status,
                 code: None,
                 message: body.map_or_else(|_| "".into(), |body| words(&body)),

@@ -1,5 +1,5 @@
-//! `/api/actions`: what was planned, what became of it, and a person's manual transitions: retry,
-//! cancel, resolve.
+//! `/api/actions`: planned actions, their outcomes, and the manual transitions retry, cancel and
+//! resolve.
 
 use crate::{
     admin::{
@@ -59,7 +59,7 @@ pub struct ActionView {
     series: u32,
     attempts: u32,
     look_ups: u32,
-    /// When it is tried or looked up next; `null` where nothing happens by itself.
+    /// When the action is tried or looked up next. `null` where only a person moves it.
     due_at: Option<Time>,
     expires_at: Time,
     created_at: Time,
@@ -132,8 +132,7 @@ impl From<StoredAttempt> for AttemptView {
 pub struct ActionDetail {
     #[serde(flatten)]
     action: ActionView,
-    /// The request as it was rendered when it was planned (invariant 4); `null` where it could not
-    /// be rendered.
+    /// The request that was rendered at planning (invariant 4). `null` where rendering failed.
     request: Option<Value>,
     attempts_made: Vec<AttemptView>,
 }
@@ -185,8 +184,8 @@ async fn detail(state: &AdminState, member: &Member, id: ActionId) -> Answer<Jso
     }))
 }
 
-/// Tries again what stopped; an unknown outcome keeps its key and is looked up first (invariant 4).
-/// It may start as long as its rule says, from now.
+/// Tries a stopped action again. An action of unknown outcome keeps its key and is looked up first
+/// (invariant 4). The lifetime of the action begins anew, as its rule says.
 pub async fn retry(
     State(state): Admin,
     Editor(member): Editor,
@@ -231,13 +230,13 @@ pub struct Resolution {
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum ResolvedAs {
-    /// It went out.
+    /// The provider carried it out.
     Sent,
-    /// It did not: send it again.
+    /// The provider did not carry it out: send it again.
     Resend,
 }
 
-/// A person says what happened to an action whose outcome nobody knows (invariant 2).
+/// A person decides the outcome of an action whose outcome is unknown (invariant 2).
 pub async fn resolve(
     State(state): Admin,
     Editor(member): Editor,

@@ -4,7 +4,7 @@
 use crate::{
     admin::{
         Admin, AdminState, credentials,
-        proof::{self, Reads, refused_or_unknown},
+        proof::{self, Readable, refused_or_unknown},
         state::Answer,
         web::{
             auth::{Manager, Reader},
@@ -106,42 +106,20 @@ pub async fn create(
     Manager(member): Manager,
     body::Json(new): body::Json<NewAssistant>,
 ) -> Answer<impl IntoResponse> {
+    new.check()?;
     let id = new.assistant_id;
-    let is_id = (1..=64).contains(&id.len())
-        && id
-            .bytes()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'));
-    if !is_id {
-        return Err(Problem::field(
-            Code::InvalidField,
-            "assistant_id",
-            "expected an assistant's id as Vapi writes it",
-        ));
-    }
-    if let Some(name) = &new.name {
-        check_text("name", name, NAME_CHARS_MAX)?;
-    }
     let assistant = match read(&state, member.org, &id).await? {
-        Reads::Yes(assistant) => assistant,
-        Reads::No => return Err(proof::not_readable()),
-        Reads::Unknown(problem) => return Err(problem),
+        Readable::Yes(assistant) => assistant,
+        Readable::No => return Err(proof::not_readable()),
+        Readable::Unknown(problem) => return Err(problem),
     };
-    if let Some(holder) = state.store.find_assistant_holder(&id).await?
-        && holder != member.org
-    {
-        // Only whoever can still read it holds it; a claim that outlived its key is moved.
-        match read(&state, holder, &id).await? {
-            Reads::Yes(_) => return Err(proof::held_elsewhere()),
-            Reads::No => {}
-            Reads::Unknown(problem) => return Err(problem),
-        }
-    }
+    check_holder(&state, member.org, &id).await?;
     let now = state.now();
     let claim = AssistantClaim {
         org: member.org,
         assistant_id: id.clone(),
         role: new.role,
-        name: new.name.or_else(|| shown(assistant.name.as_deref())),
+        name: new.name.or_else(|| shown_name(assistant.name.as_deref())),
         state: RouteState::Live,
         proof: Some(Proof::ReadAtProvider),
         proven_at: Some(now),
@@ -163,24 +141,62 @@ pub async fn create(
     ))
 }
 
-/// A name as Vapi has it, cut to what is kept.
-fn shown(name: Option<&str>) -> Option<String> {
+impl NewAssistant {
+    fn check(&self) -> Answer<()> {
+        let id = &self.assistant_id;
+        let is_id = (1..=64).contains(&id.len())
+            && id
+                .bytes()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'));
+        if !is_id {
+            return Err(Problem::field(
+                Code::InvalidField,
+                "assistant_id",
+                "expected an assistant's id as Vapi writes it",
+            ));
+        }
+        self.name
+            .as_ref()
+            .map_or(Ok(()), |name| check_text("name", name, NAME_CHARS_MAX))
+    }
+}
+
+/// Refuses while the credential of another organisation still reads the assistant. A claim that
+/// outlived its credential moves.
+async fn check_holder(state: &AdminState, org: OrgId, id: &str) -> Answer<()> {
+    let Some(holder) = state
+        .store
+        .find_assistant_holder(id)
+        .await?
+        .filter(|holder| *holder != org)
+    else {
+        return Ok(());
+    };
+    match read(state, holder, id).await? {
+        Readable::Yes(_) => Err(proof::held_elsewhere()),
+        Readable::No => Ok(()),
+        Readable::Unknown(problem) => Err(problem),
+    }
+}
+
+/// The name that Vapi has, without control characters and cut to the limit.
+fn shown_name(name: Option<&str>) -> Option<String> {
     let name: String = name?.chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect();
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 /// Whether an organisation's own key reads the assistant now.
-async fn read(state: &AdminState, org: OrgId, id: &str) -> Answer<Reads<VapiAssistant>> {
+async fn read(state: &AdminState, org: OrgId, id: &str) -> Answer<Readable<VapiAssistant>> {
     let Some(opened) = credentials::find(state, org, Provider::Vapi, "").await? else {
-        return Ok(Reads::No);
+        return Ok(Readable::No);
     };
     let (_, Credential::Vapi(vapi)) = opened.usable()? else {
-        return Ok(Reads::No);
+        return Ok(Readable::No);
     };
     Ok(
         match state.providers.vapi.get_assistant(&vapi, id, proof::READ_MAX).await {
-            Ok(Some(assistant)) => Reads::Yes(assistant),
-            Ok(None) => Reads::No,
+            Ok(Some(assistant)) => Readable::Yes(assistant),
+            Ok(None) => Readable::No,
             Err(error) => refused_or_unknown(&error),
         },
     )

@@ -1,7 +1,7 @@
 //! `/api/destinations`: where `http.post` may post to. Each is a credential of provider `http` with
 //! signing secrets that we made.
 //!
-//! **Invariant:** a `whsec_` stands in the answer that made it and in no other, and no URL is kept
+//! **Invariant:** a `whsec_` stands only in the answer that made it, and no URL is kept
 //! that leads to a private address.
 
 use crate::{
@@ -45,7 +45,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
 
 /// Active destinations of one organisation.
 const DESTINATIONS_MAX: usize = 50;
-/// Secrets that sign at once: the newest and the one before it.
+/// Secrets that sign at the same time: the newest one and its predecessor.
 const SECRETS_MAX: usize = 2;
 
 #[derive(Serialize)]
@@ -275,7 +275,8 @@ fn make_secret() -> Answer<String> {
     Ok(format!("whsec_{}", STANDARD.encode(plans::random_bytes()?)))
 }
 
-/// Erases URL and secrets, and parks what waits for them. The row stays; a second time is as good.
+/// Erases URL and secrets, and parks the actions that wait for them. The row stays; to delete it a
+/// second time is 204 as well.
 pub async fn delete(
     State(state): Admin,
     Manager(member): Manager,

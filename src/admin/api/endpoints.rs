@@ -48,7 +48,7 @@ pub struct EndpointView {
     id: String,
     source: Source,
     name: String,
-    /// What to give to the sender; `null` until `HOOKSWITCH_PUBLIC_URL` is set.
+    /// The address to enter at the sender; `null` until `HOOKSWITCH_PUBLIC_URL` is set.
     url: Option<String>,
     path: String,
     ignored_types: Vec<String>,
@@ -77,7 +77,7 @@ pub struct SecretView {
     id: String,
     plan: Value,
     last_four: Option<String>,
-    /// Until when it is valid, once it was rotated.
+    /// The end of its validity, once another secret has taken its place.
     not_after: Option<Time>,
     created_at: Time,
 }
@@ -236,7 +236,7 @@ pub async fn delete(
 #[serde(deny_unknown_fields)]
 pub struct Rotation {
     secret: Option<SecretString>,
-    /// That of the newest secret where it is not given.
+    /// The plan of the newest secret where it is not given.
     plan: Option<Value>,
     /// How long the former secrets stay valid. Default a day.
     overlap_seconds: Option<u32>,
@@ -247,7 +247,7 @@ pub async fn rotate(
     Manager(member): Manager,
     Id(id): Id<EndpointId>,
     headers: HeaderMap,
-    body::Json(wish): body::Json<Rotation>,
+    body::Json(request): body::Json<Rotation>,
 ) -> Answer<impl IntoResponse> {
     let row = state
         .store
@@ -255,7 +255,7 @@ pub async fn rotate(
         .await?
         .ok_or(Problem::not_found())?;
     etag::check(&headers, &tag_text(&state, &row))?;
-    let overlap = wish.overlap_seconds.unwrap_or(OVERLAP_SECONDS_DEFAULT);
+    let overlap = request.overlap_seconds.unwrap_or(OVERLAP_SECONDS_DEFAULT);
     if overlap > OVERLAP_SECONDS_MAX {
         return Err(Problem::field(
             Code::InvalidField,
@@ -263,11 +263,11 @@ pub async fn rotate(
             format!("expected 0 to {OVERLAP_SECONDS_MAX}"),
         ));
     }
-    let plans = match wish.plan {
+    let plans = match request.plan {
         Some(plan) => plans::read(row.source, Some(plan))?,
         None => current_plans(&state, member.org, &row).await?,
     };
-    let (secret, made) = match (wish.secret, row.source) {
+    let (secret, made) = match (request.secret, row.source) {
         (Some(secret), _) => (secret, None),
         (None, Source::Twilio) => {
             return Err(Problem::field(
@@ -282,7 +282,8 @@ pub async fn rotate(
         }
     };
     let others_not_after = state.now() + Duration::from_secs(overlap.into());
-    // The first one sets the end of the former ones; its siblings leave it alone.
+    // The first secret sets the end of the former secrets; the other new ones leave that end as it
+    // is.
     let mut ends_others = Some(others_not_after);
     for sealed in seal_all(&state, member.org, id, row.source, &plans, &secret).await? {
         let audit = state.audit(&member, "rotate", "secret", id, &["secret", "plan"]);
@@ -293,7 +294,7 @@ pub async fn rotate(
     Ok((StatusCode::CREATED, detail(&state, member.org, id, made).await?))
 }
 
-/// How the endpoint's lasting secrets sign, or the source's own ways where it has none.
+/// The plans of the endpoint's secrets without an end, or the default plans of its source.
 async fn current_plans(state: &AdminState, org: OrgId, row: &Endpoint) -> Answer<Vec<Plan>> {
     let secrets = state.store.list_secrets(org, row.source, Some(row.id)).await?;
     let mut plans: Vec<Plan> = Vec::new();

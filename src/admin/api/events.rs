@@ -71,7 +71,8 @@ pub struct EventDetail {
     query: String,
     headers: Vec<HeaderView>,
     hops: u8,
-    /// JSON as it was sent, with secrets masked; other formats as text; `null` once forgotten.
+    /// The JSON that was sent, with secrets masked; a text for other formats; `null` once the body
+    /// was deleted.
     body: Option<Value>,
     actions: Vec<EventAction>,
 }

@@ -1,5 +1,5 @@
-//! `/operator/…` and `/api/debug/…`: the installation, never an organisation's secrets or events.
-//! To an organisation's token these paths do not exist.
+//! `/operator/…` and `/api/debug/…`: the installation, never the secrets or events of an
+//! organisation. A token of an organisation gets 404 here.
 
 use crate::{
     admin::{
@@ -74,7 +74,7 @@ pub async fn list_organisations(State(state): Admin, _: Operator, uri: Uri) -> A
 #[serde(deny_unknown_fields)]
 pub struct NewOrganisation {
     name: String,
-    /// Where the organisation has an id elsewhere already.
+    /// For an organisation that has an id in another system already.
     id: Option<String>,
 }
 
@@ -117,7 +117,7 @@ pub async fn rejections(State(state): Admin, _: Operator, uri: Uri) -> Answer<Js
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Invalidate {
-    /// `orgId` is how the system before wrote it.
+    /// The API before this one wrote `orgId`.
     #[serde(alias = "orgId")]
     org_id: String,
 }
@@ -127,14 +127,14 @@ pub struct Invalidated {
     org_id: String,
 }
 
-/// Drops what this process has cached of one organisation. Nothing is lost: it is loaded again when
-/// it is needed.
+/// Drops all that this process has cached of one organisation. It is loaded again when it is
+/// needed.
 pub async fn invalidate_cache(
     State(state): Admin,
     Operator(subject): Operator,
-    body::Json(wish): body::Json<Invalidate>,
+    body::Json(request): body::Json<Invalidate>,
 ) -> Answer<Json<Invalidated>> {
-    let org = parse_org("org_id", &wish.org_id)?;
+    let org = parse_org("org_id", &request.org_id)?;
     state.forget(org);
     tracing::info!(org.id = %org, operator = %subject, "Dropped what was cached of an organisation");
     Ok(Json(Invalidated {

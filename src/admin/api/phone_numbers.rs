@@ -4,7 +4,7 @@
 use crate::{
     admin::{
         Admin, AdminState, credentials,
-        proof::{READ_MAX, Reads, held_elsewhere, not_readable, refused_or_unknown},
+        proof::{READ_MAX, Readable, held_elsewhere, not_readable, refused_or_unknown},
         state::Answer,
         web::{
             auth::{Manager, Reader},
@@ -105,7 +105,7 @@ pub async fn show(State(state): Admin, Reader(member): Reader, Id(number): Id<St
 #[serde(deny_unknown_fields)]
 pub struct NewNumber {
     number: String,
-    /// Whose number it is. Default `twilio`.
+    /// The provider that has the number. Default `twilio`.
     #[serde(default)]
     provider: NumberProvider,
 }
@@ -118,9 +118,9 @@ enum NumberProvider {
     Vapi,
 }
 
-/// What the provider says of a number: the account that it belongs to, where that is part of the
-/// route, and its id there.
-struct Read {
+/// A number as its provider has it.
+struct NumberAtProvider {
+    /// The account that holds it, where the account is a part of the route.
     account_id: Option<String>,
     provider_number_id: String,
 }
@@ -141,38 +141,19 @@ pub async fn create(
         NumberProvider::Twilio => Provider::Twilio,
         NumberProvider::Vapi => Provider::Vapi,
     };
-    let read_now = match read(&state, member.org, provider, &new.number).await? {
-        Reads::Yes(read) => read,
-        Reads::No => return Err(not_readable()),
-        Reads::Unknown(problem) => return Err(problem),
+    let at_provider = match read(&state, member.org, provider, &new.number).await? {
+        Readable::Yes(found) => found,
+        Readable::No => return Err(not_readable()),
+        Readable::Unknown(problem) => return Err(problem),
     };
-    let holder = state
-        .store
-        .find_number_holder(
-            provider,
-            &new.number,
-            read_now.account_id.as_deref(),
-            Some(&read_now.provider_number_id),
-        )
-        .await?;
-    if let Some(holder) = holder
-        && holder != member.org
-    {
-        match read(&state, holder, provider, &new.number).await? {
-            // The holder has moved to another account: its route is another one, and this one is
-            // stale.
-            Reads::Yes(theirs) if theirs.account_id == read_now.account_id => return Err(held_elsewhere()),
-            Reads::Yes(_) | Reads::No => {}
-            Reads::Unknown(problem) => return Err(problem),
-        }
-    }
+    check_holder(&state, member.org, provider, &new.number, &at_provider).await?;
     let now = state.now();
     let claim = NumberClaim {
         org: member.org,
         number: new.number.clone(),
         provider,
-        account_id: read_now.account_id,
-        provider_number_id: Some(read_now.provider_number_id),
+        account_id: at_provider.account_id,
+        provider_number_id: Some(at_provider.provider_number_id),
         state: RouteState::Live,
         proof: Some(Proof::ReadAtProvider),
         proven_at: Some(now),
@@ -194,10 +175,39 @@ pub async fn create(
     ))
 }
 
+/// Refuses while the credential of another organisation still reads the same route.
+async fn check_holder(
+    state: &AdminState,
+    org: OrgId,
+    provider: Provider,
+    number: &str,
+    at_provider: &NumberAtProvider,
+) -> Answer<()> {
+    let holder = state
+        .store
+        .find_number_holder(
+            provider,
+            number,
+            at_provider.account_id.as_deref(),
+            Some(&at_provider.provider_number_id),
+        )
+        .await?;
+    let Some(holder) = holder.filter(|holder| *holder != org) else {
+        return Ok(());
+    };
+    match read(state, holder, provider, number).await? {
+        Readable::Yes(theirs) if theirs.account_id == at_provider.account_id => Err(held_elsewhere()),
+        // A holder that reads the number in another account has another route now, so its claim to
+        // this one is stale.
+        Readable::Yes(_) | Readable::No => Ok(()),
+        Readable::Unknown(problem) => Err(problem),
+    }
+}
+
 /// Whether an organisation's own credential holds the number now.
-async fn read(state: &AdminState, org: OrgId, provider: Provider, number: &str) -> Answer<Reads<Read>> {
+async fn read(state: &AdminState, org: OrgId, provider: Provider, number: &str) -> Answer<Readable<NumberAtProvider>> {
     let Some(opened) = credentials::find(state, org, provider, "").await? else {
-        return Ok(Reads::No);
+        return Ok(Readable::No);
     };
     let (_, credential) = opened.usable()?;
     let found = match &credential {
@@ -207,7 +217,7 @@ async fn read(state: &AdminState, org: OrgId, provider: Provider, number: &str) 
             .find_number(twilio, number, READ_MAX)
             .await
             .map(|found| {
-                found.map(|found| Read {
+                found.map(|found| NumberAtProvider {
                     account_id: Some(twilio.account_sid.clone()),
                     provider_number_id: found.sid,
                 })
@@ -218,16 +228,16 @@ async fn read(state: &AdminState, org: OrgId, provider: Provider, number: &str) 
             .find_phone_number(vapi, number, READ_MAX)
             .await
             .map(|found| {
-                found.map(|found| Read {
+                found.map(|found| NumberAtProvider {
                     account_id: None,
                     provider_number_id: found.id,
                 })
             }),
-        _ => return Ok(Reads::No),
+        _ => return Ok(Readable::No),
     };
     Ok(match found {
-        Ok(Some(read)) => Reads::Yes(read),
-        Ok(None) => Reads::No,
+        Ok(Some(found)) => Readable::Yes(found),
+        Ok(None) => Readable::No,
         Err(error) => refused_or_unknown(&error),
     })
 }

@@ -36,18 +36,19 @@ pub struct RejectionView {
     endpoint_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     org_id: Option<String>,
-    /// It came to the shared URL and only carried this organisation's ids: anyone can have sent it.
+    /// The request came to the shared URL and only named ids of this organisation: anybody can have
+    /// sent it.
     claimed: bool,
     cause: String,
     status: u16,
     bytes: u64,
     ids: Vec<IdView>,
-    /// `null` where it is withheld.
+    /// The head of the request; `null` where it is withheld.
     head: Option<String>,
 }
 
 impl RejectionView {
-    /// As the organisation sees it: without the head of what was only claimed to be its own.
+    /// As the organisation sees it: without the head of a request that only named its ids.
     fn for_organisation(row: Rejection) -> Self {
         let head = (!row.is_claimed).then(|| row.head.clone());
         Self {

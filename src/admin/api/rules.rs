@@ -252,23 +252,23 @@ fn globs_meet(a: &[u8], b: &[u8]) -> bool {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DryRunWish {
+pub struct DryRunRequest {
     spec: RuleSpec,
     event_id: Option<String>,
-    sample: Option<SampleWish>,
+    sample: Option<SampleEvent>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct StoredDryRunWish {
+pub struct StoredDryRunRequest {
     event_id: Option<String>,
-    sample: Option<SampleWish>,
+    sample: Option<SampleEvent>,
 }
 
-/// An event that somebody made up.
+/// A made-up event to try a rule on.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SampleWish {
+pub struct SampleEvent {
     /// The kind, such as `end-of-call-report`.
     event_type: String,
     /// As the sender would write it: JSON, or a form as a text.
@@ -293,24 +293,24 @@ pub enum DryRunView {
 pub async fn dry_run(
     State(state): Admin,
     Editor(member): Editor,
-    body::Json(wish): body::Json<DryRunWish>,
+    body::Json(request): body::Json<DryRunRequest>,
 ) -> Answer<Json<DryRunView>> {
-    check(&wish.spec)?;
-    run(&state, member.org, &wish.spec, wish.event_id, wish.sample).await
+    check(&request.spec)?;
+    run(&state, member.org, &request.spec, request.event_id, request.sample).await
 }
 
 pub async fn dry_run_stored(
     State(state): Admin,
     Editor(member): Editor,
     Id(id): Id<RuleId>,
-    body::Json(wish): body::Json<StoredDryRunWish>,
+    body::Json(request): body::Json<StoredDryRunRequest>,
 ) -> Answer<Json<DryRunView>> {
     let rule = state
         .store
         .find_rule(member.org, id)
         .await?
         .ok_or(Problem::not_found())?;
-    run(&state, member.org, &rule.spec, wish.event_id, wish.sample).await
+    run(&state, member.org, &rule.spec, request.event_id, request.sample).await
 }
 
 async fn run(
@@ -318,7 +318,7 @@ async fn run(
     org: OrgId,
     spec: &RuleSpec,
     event_id: Option<String>,
-    sample: Option<SampleWish>,
+    sample: Option<SampleEvent>,
 ) -> Answer<Json<DryRunView>> {
     let ran = match (event_id, sample) {
         (Some(id), None) => on_stored(state, org, spec, &id).await?,
@@ -378,7 +378,7 @@ async fn on_stored(state: &AdminState, org: OrgId, spec: &RuleSpec, id: &str) ->
     Ok(state.vault.open(org, Purpose::Payload, sealed, apply).await?)
 }
 
-fn on_sample(state: &AdminState, spec: &RuleSpec, sample: &SampleWish) -> Answer<Ran> {
+fn on_sample(state: &AdminState, spec: &RuleSpec, sample: &SampleEvent) -> Answer<Ran> {
     let mut headers = Vec::with_capacity(sample.headers.len());
     for (name, value) in &sample.headers {
         let value = value

@@ -1,14 +1,14 @@
-//! Who asks. Bearer tokens only: a cookie opens nothing, so no other site can make a browser act
-//! here.
+//! Authentication by bearer tokens alone. Cookies open nothing, so that no other site can make a
+//! browser act here.
 //!
 //! **Invariant:** the organisation of every request comes from its token; a token of an
 //! organisation that is unknown or inactive is 401, and while that cannot be looked up the answer
 //! is 503, never 401.
 
 use super::{
-    jwks::{Found, Jwks},
+    jwks::{Jwks, KeyLookup},
     problem::{Code, Problem},
-    token::{self, Expected, Key, Member, Parts, Refused, Role},
+    token::{self, Expected, Key, Member, Role, TokenError, UnverifiedToken},
 };
 use crate::{
     admin::AdminState,
@@ -29,7 +29,7 @@ use std::{
 
 pub const SECRET_BYTES_MIN: usize = 32;
 
-/// Where the keys of organisations' tokens come from.
+/// The source of the keys that sign the tokens of organisations.
 enum OrgKeys {
     Secret(Key),
     Jwks(Jwks),
@@ -44,15 +44,15 @@ pub struct Tokens {
     clock: Arc<dyn Clock>,
 }
 
-/// Who a bearer token belongs to.
+/// The owner of a bearer token.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Bearer {
     Member(Member),
     Operator(String),
 }
 
-/// What cannot be used of the settings of tokens: no key or two, secrets under 32 bytes, one secret
-/// or audience for both kinds.
+/// The faults in the settings of tokens: no key or two keys, secrets under 32 bytes, and one secret
+/// or audience for both kinds of token.
 #[must_use]
 pub fn check_settings(settings: &AdminSettings) -> Vec<Fault> {
     let mut faults = Vec::new();
@@ -133,49 +133,49 @@ impl Tokens {
         }
     }
 
-    /// Whose token it is: an organisation's member or an operator, each by a key of its own.
+    /// The owner of a token: a member of an organisation or an operator. Each kind has its own key.
     async fn bearer(&self, token: &str) -> Result<Bearer, Problem> {
-        let refused = |refused: Refused| Problem::new(Code::Unauthenticated).detail(sentence(refused));
+        let refused = |refused: TokenError| Problem::new(Code::Unauthenticated).detail(sentence(refused));
         let now = self.clock.now();
-        let parts = token::parts(token).map_err(refused)?;
+        let token = token::parse(token).map_err(refused)?;
         if let Some(key) = &self.operator_key
-            && parts.is_signed_by(key)
+            && token.is_signed_by(key)
         {
-            return token::operator(&parts, &self.operator_expected, now)
+            return token::operator(&token, &self.operator_expected, now)
                 .map(Bearer::Operator)
                 .map_err(refused);
         }
-        if !self.is_an_organisations(&parts).await? {
-            return Err(refused(Refused::NotValid));
+        if !self.is_signed_for_an_organisation(&token).await? {
+            return Err(refused(TokenError::NotValid));
         }
-        token::member(&parts, &self.org_expected, now)
+        token::member(&token, &self.org_expected, now)
             .map(Bearer::Member)
             .map_err(refused)
     }
 
-    async fn is_an_organisations(&self, parts: &Parts<'_>) -> Result<bool, Problem> {
+    async fn is_signed_for_an_organisation(&self, token: &UnverifiedToken<'_>) -> Result<bool, Problem> {
         match &self.org_keys {
-            OrgKeys::Secret(key) => Ok(parts.is_signed_by(key)),
-            OrgKeys::Jwks(jwks) => match &parts.key_id {
+            OrgKeys::Secret(key) => Ok(token.is_signed_by(key)),
+            OrgKeys::Jwks(jwks) => match &token.key_id {
                 None => Ok(false),
                 Some(key_id) => match jwks.find(key_id).await {
-                    Found::Key(key) => Ok(parts.is_signed_by(&key)),
-                    Found::Unknown => Ok(false),
-                    Found::Unavailable => Err(Problem::new(Code::TokenKeysUnavailable)),
+                    KeyLookup::Key(key) => Ok(token.is_signed_by(&key)),
+                    KeyLookup::Unknown => Ok(false),
+                    KeyLookup::Unavailable => Err(Problem::new(Code::TokenKeysUnavailable)),
                 },
             },
         }
     }
 }
 
-fn sentence(refused: Refused) -> String {
+fn sentence(refused: TokenError) -> String {
     let text = refused.to_string();
     let (first, rest) = text.split_at(1);
     format!("{}{rest}.", first.to_uppercase())
 }
 
-/// Organisations that were found active. Looked at again when the configuration moved and every few
-/// seconds.
+/// Organisations and whether they are active. Loaded again after each change of the configuration
+/// and every few seconds.
 pub struct KnownOrgs {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
@@ -186,7 +186,7 @@ pub struct KnownOrgs {
 struct Known {
     is_active: bool,
     at: Timestamp,
-    /// The store's version when it was looked at.
+    /// The version of the configuration at that time.
     version: i64,
 }
 
@@ -203,7 +203,7 @@ impl KnownOrgs {
         }
     }
 
-    /// Forgets what is known, so that the next request looks.
+    /// Forgets an organisation, so that the next request loads it.
     pub fn forget(&self, org: OrgId) {
         self.lock().pop(&org);
     }
@@ -212,8 +212,8 @@ impl KnownOrgs {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the organisation exists and is active. While the database is away, what was known
-    /// last holds.
+    /// Whether the organisation exists and is active. While the database is away, the last known
+    /// answer stays valid.
     async fn is_active(&self, org: OrgId) -> Result<bool, StoreError> {
         let version = *self.store.config_changes().borrow();
         let now = self.clock.now();
@@ -268,20 +268,20 @@ async fn bearer(headers: &HeaderMap, state: &AdminState) -> Result<Bearer, Probl
     Ok(bearer)
 }
 
-/// Anyone of an organisation: reads.
+/// Any role of an organisation: may read.
 pub struct Reader(pub Member);
 
-/// Owner, admin and member: rules, actions, events.
+/// Owner, admin or member: may change rules, actions and events.
 pub struct Editor(pub Member);
 
-/// Owner and admin: everything else.
+/// Owner or admin: may change everything of the organisation.
 pub struct Manager(pub Member);
 
-/// Who runs the installation; holds the name for the audit. An organisation's token finds nothing
+/// An operator of the installation, by the name for the audit. A token of an organisation gets 404
 /// at these paths.
 pub struct Operator(pub String);
 
-/// The member whose bearer token a request carries, for routes that take another proof as well.
+/// The member whose bearer token a request carries, for a route that accepts another proof as well.
 pub async fn member_of(parts: &request::Parts, state: &AdminState, roles: &[Role]) -> Result<Member, Problem> {
     member(parts, state, roles).await
 }

@@ -1,6 +1,6 @@
-//! What a request carries: a JSON body with known fields only, and ids in the path.
+//! The body of a request, JSON with known fields only, and ids in its path.
 //!
-//! **Invariant:** a refusal names the field and what is expected, and never repeats a value.
+//! **Invariant:** a refusal names the field and the expected form, and never repeats a value.
 
 use super::problem::{Code, Problem};
 use axum::{
@@ -16,7 +16,7 @@ use std::str::FromStr;
 pub const BODY_BYTES_MAX: usize = 256 << 10;
 const NAME_CHARS_MAX: usize = 64;
 
-/// A JSON body. Unknown fields are the types' business: every one of them denies them.
+/// A JSON body. Every type that is read from one denies unknown fields.
 pub struct Json<T>(pub T);
 
 /// A POST that takes no fields: no body, or `{}`.
@@ -103,7 +103,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     Ok(value)
 }
 
-/// Reads a part of a body that was taken as it stood.
+/// Reads a part of a body that was kept as a JSON value.
 ///
 /// # Errors
 /// As for a body; fields begin with `field`.
@@ -186,7 +186,7 @@ pub fn shown_name(name: &str) -> String {
         .collect()
 }
 
-/// The path's only parameter. What does not parse is answered like what is not there.
+/// The only parameter of the path. A text that does not parse is answered like an unknown id.
 pub struct Id<T>(pub T);
 
 impl<S: Send + Sync, T: FromStr> FromRequestParts<S> for Id<T> {

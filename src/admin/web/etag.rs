@@ -1,7 +1,7 @@
-//! Versions of a resource as entity tags. A PUT without one is 428, with an old one 412.
+//! Versions of a resource as entity tags. A PUT without a tag is 428, a PUT with an old tag is 412.
 //!
-//! **Invariant:** a tag names the organisation and the resource beside the version, so that one
-//! that was read elsewhere never matches.
+//! **Invariant:** a tag is made over the organisation, the resource and the version, so that the
+//! tag of one resource never matches another.
 
 use super::problem::{Code, Problem};
 use crate::{domain::OrgId, vault::Vault};
@@ -22,17 +22,17 @@ pub fn header_value(tag: &str) -> HeaderValue {
     HeaderValue::from_str(tag).expect("a tag is digits and hex in quotes")
 }
 
-/// Holds `If-Match` against the current tag. Absent is fine here; see [`require`].
+/// Compares `If-Match` with the current tag. An absent header passes here; see [`require`].
 ///
 /// # Errors
-/// 400 where it is not quoted, 412 where it is not the current tag: a list, `*` and a weak one
+/// 400 where the tag has no quotes. 412 where it is not the current tag; lists, `*` and weak tags
 /// never are.
 pub fn check(headers: &HeaderMap, current: &str) -> Result<(), Problem> {
     let values: Vec<_> = headers.get_all(header::IF_MATCH).iter().collect();
     let text = match values[..] {
         [] => return Ok(()),
         [one] => one.to_str().map_err(|_| Problem::new(Code::IfMatchInvalid))?.trim(),
-        // Several lines are one list.
+        // Several lines of the header are one list.
         _ => return Err(stale()),
     };
     if text == current {
@@ -52,7 +52,7 @@ pub fn check(headers: &HeaderMap, current: &str) -> Result<(), Problem> {
 /// As [`check`], for methods that must carry it.
 ///
 /// # Errors
-/// 428 where it is missing; else as [`check`].
+/// 428 where the header is missing; else as [`check`].
 pub fn require(headers: &HeaderMap, current: &str) -> Result<(), Problem> {
     if headers.contains_key(header::IF_MATCH) {
         check(headers, current)
@@ -61,7 +61,7 @@ pub fn require(headers: &HeaderMap, current: &str) -> Result<(), Problem> {
     }
 }
 
-/// What a version that moved meanwhile is answered with.
+/// The answer to a change of a version that is no longer the current one.
 #[must_use]
 pub fn stale() -> Problem {
     Problem::new(Code::PreconditionFailed)

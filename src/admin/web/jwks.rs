@@ -1,7 +1,7 @@
 //! Public keys of an identity provider, for RS256 and ES256 tokens.
 //!
-//! **Invariant:** nothing that a token says makes us fetch more than once in ten seconds, and a
-//! fetch that fails never takes away keys that we have.
+//! **Invariant:** no token can cause more than one fetch in ten seconds, and a failed fetch never
+//! removes known keys.
 
 use super::token::Key;
 use crate::{
@@ -24,14 +24,14 @@ const FRESH: Duration = Duration::from_mins(5);
 /// Age up to which keys serve while no fetch succeeds.
 const STALE_MAX: Duration = Duration::from_hours(24);
 const KEYS_MAX: usize = 64;
-/// Time for one fetch: requests wait for it.
+/// Time for one fetch, because requests wait for its result.
 const FETCH_MAX: Duration = Duration::from_secs(5);
 
 /// Gets the document. HTTP in production; tests count the fetches.
 #[async_trait]
 pub trait FetchKeys: Send + Sync + 'static {
     /// # Errors
-    /// What went wrong, for the log.
+    /// The cause, for the log.
     async fn fetch(&self) -> Result<Vec<u8>, String>;
 }
 
@@ -57,9 +57,9 @@ impl FetchKeys for HttpKeys {
     }
 }
 
-/// What is known about a key id.
+/// The result of looking up a key id.
 #[derive(Debug)]
-pub enum Found {
+pub enum KeyLookup {
     Key(Key),
     /// The identity provider does not have it.
     Unknown,
@@ -70,7 +70,7 @@ pub enum Found {
 pub struct Jwks {
     source: Arc<dyn FetchKeys>,
     clock: Arc<dyn Clock>,
-    /// One fetch at a time; who waits for it sees what it brought.
+    /// One fetch runs at a time. Requests that wait for the lock use its result.
     state: Mutex<State>,
 }
 
@@ -84,7 +84,7 @@ struct State {
 
 #[derive(Deserialize)]
 struct Document {
-    /// Each read by itself, so that a key of a kind that nobody knows does not hide the others.
+    /// Each key is parsed alone, so that a key of an unknown kind does not hide the others.
     keys: Vec<serde_json::Value>,
 }
 
@@ -98,8 +98,8 @@ impl Jwks {
         }
     }
 
-    /// The key of an id. Fetches when it is unknown or old, at most once in ten seconds.
-    pub async fn find(&self, key_id: &str) -> Found {
+    /// The key of an id. Fetches when the key is unknown or old, at most once in ten seconds.
+    pub async fn find(&self, key_id: &str) -> KeyLookup {
         let mut state = self.state.lock().await;
         let now = self.clock.now();
         let age = |at: Option<Timestamp>| at.map_or(Duration::MAX, |at| now.since(at));
@@ -119,9 +119,9 @@ impl Jwks {
             }
         }
         match state.keys.get(key_id) {
-            Some(key) if age(state.fetched_at) <= STALE_MAX => Found::Key(key.clone()),
-            None if !state.last_try_failed => Found::Unknown,
-            _ => Found::Unavailable,
+            Some(key) if age(state.fetched_at) <= STALE_MAX => KeyLookup::Key(key.clone()),
+            None if !state.last_try_failed => KeyLookup::Unknown,
+            _ => KeyLookup::Unavailable,
         }
     }
 }
@@ -139,7 +139,7 @@ fn read(document: &[u8]) -> Result<HashMap<String, Key>, String> {
         .collect())
 }
 
-/// The kind of key decides the algorithm; a key that names another one is not used.
+/// The kind of the key decides the algorithm. A key that names another algorithm is not used.
 fn usable(jwk: &Jwk) -> Option<Key> {
     let (algorithm, named) = match &jwk.algorithm {
         // 2,048 bits in base64url are 342 characters.

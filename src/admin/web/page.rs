@@ -1,8 +1,8 @@
-//! Lists in pages: `limit`, and a cursor that nobody can read, change or carry to another list.
+//! Lists in pages: `limit`, and a cursor that callers can neither change nor use for another list.
 //!
-//! **Invariant:** a cursor is a position with a MAC over (organisation, list, filters, position);
-//! one that was made for anything else is `cursor_invalid`. The MAC's key comes from the keyring,
-//! so that it survives restarts and new keys, and every instance takes every other's.
+//! **Invariant:** a cursor is a position with a MAC over (organisation, list, filters, position).
+//! A cursor of another list is `cursor_invalid`. The key of the MAC comes from the keyring, so that
+//! cursors stay valid after restarts and new keys, and at every instance.
 
 use super::problem::{Code, Problem};
 use crate::{
@@ -18,7 +18,7 @@ pub const LIMIT_MAX: u32 = 200;
 const LIMIT_DEFAULT: u32 = 50;
 const CURSOR_BYTES_MAX: usize = 1024;
 
-/// The query of a request, each name once. What nobody took is an error that names it.
+/// The query of a request, each name once. A parameter that no handler took is an error.
 pub struct Params {
     pairs: Vec<(String, String)>,
 }
@@ -140,13 +140,13 @@ impl<P: FromStr + Display> Page<P> {
         Ok(page)
     }
 
-    /// How many rows to load: one more than is shown tells whether there is a next page.
+    /// How many rows to load. One row more than the page shows that there is a next page.
     #[must_use]
     pub const fn count(&self) -> u32 {
         self.limit + 1
     }
 
-    /// What to answer with. `position` is what the next page starts after.
+    /// The answer. The next page starts after the `position` of the last row.
     #[must_use]
     pub fn answer<R, T>(
         &self,
@@ -164,8 +164,8 @@ impl<P: FromStr + Display> Page<P> {
         }
     }
 
-    /// As [`Page::answer`] for lists whose position several rows may share: what shares the last
-    /// one's position is shown with it.
+    /// As [`Page::answer`], for lists in which two rows may share a position: both stand on the
+    /// same page.
     #[must_use]
     pub fn answer_whole<R, T>(
         &self,
@@ -208,7 +208,7 @@ impl<P: FromStr + Display> Page<P> {
         }
     }
 
-    /// What the MAC is over.
+    /// The text that the MAC is made over.
     fn bound(&self, position: &str) -> (OrgId, String) {
         let org = self.org.unwrap_or(OrgId::from_uuid(uuid::Uuid::nil()));
         // Lengths in front: no two different (list, filters, position) make the same text.

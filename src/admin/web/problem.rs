@@ -1,11 +1,11 @@
-//! What a refusal looks like: RFC 9457 `application/problem+json` with a stable `code`.
+//! The form of a refusal: RFC 9457 `application/problem+json` with a stable `code`.
 //!
 //! 4xx say what is wrong and name the field; 5xx say a code and the request's id and nothing else.
 //! **Invariant:** no text of a request, a row or an inner error ever stands in one; what is shown
 //! is written here or was cut by `provider`.
 
 use crate::{
-    provider::{CallError, Refused},
+    provider::{CallError, ProviderRefusal},
     store::StoreError,
     vault::VaultError,
 };
@@ -194,7 +194,7 @@ impl Problem {
 
     /// The provider's own words, as `provider` cut them.
     #[must_use]
-    pub fn from_refused(refused: &Refused) -> Self {
+    pub fn from_refused(refused: &ProviderRefusal) -> Self {
         let code = refused
             .code
             .as_deref()

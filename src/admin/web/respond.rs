@@ -1,5 +1,5 @@
-//! What all answers have in common: an id, headers that keep them out of caches, a deadline, one
-//! form of refusal, a count.
+//! The common form of all answers: an id, headers against caching, a deadline, one form of refusal,
+//! and a count.
 
 use super::problem::{Code, Problem};
 use crate::{admin::Admin, telemetry::catalogue};
@@ -18,7 +18,8 @@ use uuid::Uuid;
 const DEADLINE: Duration = Duration::from_secs(10);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Wraps every request. The id is always ours: a caller's would stand in our logs.
+/// Wraps every request. The id is always made here, because an id of the caller would stand in our
+/// logs.
 pub async fn respond(State(state): Admin, request: Request, next: Next) -> Response {
     let id = Uuid::now_v7().to_string();
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -27,7 +28,7 @@ pub async fn respond(State(state): Admin, request: Request, next: Next) -> Respo
     let answered = if is_read {
         tokio::time::timeout(DEADLINE, work).await.map_err(|_| Code::Timeout)
     } else {
-        // A write is finished whether its caller stays or not.
+        // A write goes on when its caller disconnects.
         let handle = state.tasks.spawn(work);
         match tokio::time::timeout(DEADLINE, handle).await {
             Ok(Ok(response)) => Ok(response),
@@ -65,7 +66,7 @@ pub async fn other_methods() -> Problem {
     Problem::new(Code::MethodNotAllowed)
 }
 
-/// From a closed list: a label is never made from a number that someone else chose.
+/// Statuses from a closed list, so that the number of labels is bounded.
 fn label(status: StatusCode) -> &'static str {
     match status.as_u16() {
         200 => "200",

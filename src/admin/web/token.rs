@@ -1,8 +1,8 @@
-//! Bearer tokens: what is accepted, and what a claim must look like. Pure: keys and the time are
+//! Which bearer tokens are accepted, and the form of their claims. Pure: keys and the time are
 //! arguments.
 //!
-//! **Invariant:** the algorithm comes from our own key, never from the token; a claim of the wrong
-//! type is a refusal, never an absent claim.
+//! **Invariant:** the algorithm comes from our own key, never from the token. A claim of the wrong
+//! type is refused; it never counts as an absent claim.
 
 use crate::domain::{OrgId, Timestamp};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -15,10 +15,10 @@ const KID_BYTES_MAX: usize = 200;
 const SUBJECT_CHARS_MAX: usize = 200;
 /// How far the issuer's clock may be from ours.
 const LEEWAY: Duration = Duration::from_mins(1);
-/// The last second of the year 9999: what lies beyond is no time.
+/// The last second of the year 9999. A later number is refused as a mistake.
 const SECONDS_MAX: u64 = 253_402_300_799;
 
-/// What a token of an organisation may do.
+/// The rights of a token within its organisation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Role {
     Owner,
@@ -28,7 +28,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// What a person writes on the command line, and what the claim holds.
+    /// The names that the command line and the claim take.
     pub const ALL: [Self; 4] = [Self::Owner, Self::Admin, Self::Member, Self::Viewer];
 
     #[must_use]
@@ -48,7 +48,7 @@ impl Role {
     }
 }
 
-/// Who asks, for an organisation.
+/// A person or a program of an organisation, as its token says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Member {
     pub org: OrgId,
@@ -56,10 +56,9 @@ pub struct Member {
     pub subject: String,
 }
 
-/// Why a token is not accepted. Said to callers only as far as it tells them nothing that they do
-/// not hold already.
+/// Why a token is not accepted. Callers see it, so it reveals nothing beyond their own token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Refused {
+pub enum TokenError {
     #[error("the token is not valid here")]
     NotValid,
     #[error("the token has expired")]
@@ -72,9 +71,9 @@ pub enum Refused {
     Claims,
 }
 
-/// A token taken apart, nothing of it believed yet.
+/// A parsed token whose signature is not checked yet.
 #[derive(Debug)]
-pub struct Parts<'a> {
+pub struct UnverifiedToken<'a> {
     message: &'a str,
     claims: &'a str,
     signature: &'a str,
@@ -82,8 +81,7 @@ pub struct Parts<'a> {
     pub key_id: Option<String>,
 }
 
-/// Fields that would make us fetch, unpack or trust something that the token brings along are
-/// refused, not ignored.
+/// Fields that ask us to fetch, unpack or trust a part of the token are refused, not ignored.
 #[derive(Deserialize)]
 struct Header {
     alg: Algorithm,
@@ -138,20 +136,21 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Field<T> {
     }
 }
 
-/// Takes a token apart.
+/// Parses a token.
 ///
 /// # Errors
-/// It is not a signed JWT of three parts, or its header wants something that is not done here.
-pub fn parts(token: &str) -> Result<Parts<'_>, Refused> {
+/// The text is not a signed JWT of three parts, or its header asks for a feature that is not
+/// supported.
+pub fn parse(token: &str) -> Result<UnverifiedToken<'_>, TokenError> {
     if token.len() > TOKEN_BYTES_MAX {
-        return Err(Refused::NotValid);
+        return Err(TokenError::NotValid);
     }
-    let (message, signature) = token.rsplit_once('.').ok_or(Refused::NotValid)?;
+    let (message, signature) = token.rsplit_once('.').ok_or(TokenError::NotValid)?;
     let (header, claims) = message
         .split_once('.')
         .filter(|(_, claims)| !claims.contains('.'))
-        .ok_or(Refused::NotValid)?;
-    let header: Header = decoded(header).ok_or(Refused::NotValid)?;
+        .ok_or(TokenError::NotValid)?;
+    let header: Header = decoded(header).ok_or(TokenError::NotValid)?;
     let unwanted = [
         &header.crit,
         &header.jku,
@@ -164,23 +163,23 @@ pub fn parts(token: &str) -> Result<Parts<'_>, Refused> {
         &header.cty,
     ];
     if unwanted.into_iter().any(|field| !field.is_absent()) {
-        return Err(Refused::NotValid);
+        return Err(TokenError::NotValid);
     }
     if header
         .typ
         .into_option()
         .is_some_and(|typ| !typ.eq_ignore_ascii_case("jwt") && !typ.eq_ignore_ascii_case("at+jwt"))
     {
-        return Err(Refused::NotValid);
+        return Err(TokenError::NotValid);
     }
     let key_id = header.kid.into_option();
     if key_id
         .as_ref()
         .is_some_and(|kid| kid.is_empty() || kid.len() > KID_BYTES_MAX)
     {
-        return Err(Refused::NotValid);
+        return Err(TokenError::NotValid);
     }
-    Ok(Parts {
+    Ok(UnverifiedToken {
         message,
         claims,
         signature,
@@ -195,7 +194,7 @@ fn decoded<T: serde::de::DeserializeOwned>(part: &str) -> Option<T> {
         .map(|object| object.0)
 }
 
-/// An object and nothing else: serde would take a struct's fields from a list, by position.
+/// Accepts an object alone: serde would also read the fields of a struct from a list, by position.
 #[derive(Default)]
 struct Object<T>(T);
 
@@ -219,7 +218,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// One of our keys, with the only algorithm that it is used with.
+/// A key, with the only algorithm that it is used for.
 #[derive(Clone)]
 pub struct Key {
     pub algorithm: Algorithm,
@@ -232,7 +231,7 @@ impl std::fmt::Debug for Key {
     }
 }
 
-impl Parts<'_> {
+impl UnverifiedToken<'_> {
     /// Whether this key signed it, with this key's algorithm.
     #[must_use]
     pub fn is_signed_by(&self, key: &Key) -> bool {
@@ -243,7 +242,7 @@ impl Parts<'_> {
 }
 
 #[derive(Deserialize)]
-struct Spec {
+struct RegisteredClaims {
     exp: u64,
     #[serde(default)]
     nbf: Field<u64>,
@@ -277,7 +276,7 @@ struct OperatorClaims {
     hookswitch_role: String,
 }
 
-/// What a token must have been made for.
+/// The issuer and the audience that a token must name.
 #[derive(Clone, Debug)]
 pub struct Expected {
     pub issuer: String,
@@ -286,30 +285,34 @@ pub struct Expected {
 
 /// `exp`, `iss`, `aud`, `sub` are needed; numbers are whole numbers of seconds; the audience is one
 /// text, ours.
-fn check_spec(parts: &Parts<'_>, expected: &Expected, now: Timestamp) -> Result<String, Refused> {
-    let spec: Spec = decoded(parts.claims).ok_or(Refused::Claims)?;
-    let (nbf, iat) = (spec.nbf.into_option(), spec.iat.into_option());
-    if [Some(spec.exp), nbf, iat]
+fn check_registered(token: &UnverifiedToken<'_>, expected: &Expected, now: Timestamp) -> Result<String, TokenError> {
+    let claims: RegisteredClaims = decoded(token.claims).ok_or(TokenError::Claims)?;
+    let (nbf, iat) = (claims.nbf.into_option(), claims.iat.into_option());
+    if [Some(claims.exp), nbf, iat]
         .into_iter()
         .flatten()
         .any(|seconds| seconds > SECONDS_MAX)
     {
-        return Err(Refused::Claims);
+        return Err(TokenError::Claims);
     }
-    if spec.iss != expected.issuer || spec.aud != expected.audience {
-        return Err(Refused::NotForUs);
+    if claims.iss != expected.issuer || claims.aud != expected.audience {
+        return Err(TokenError::NotForUs);
     }
     let at = |seconds: u64| Timestamp::from_seconds(i64::try_from(seconds).unwrap_or(i64::MAX));
-    if at(spec.exp) + LEEWAY <= now {
-        return Err(Refused::Expired);
+    if at(claims.exp) + LEEWAY <= now {
+        return Err(TokenError::Expired);
     }
     if nbf.is_some_and(|nbf| at(nbf) > now + LEEWAY) {
-        return Err(Refused::TooEarly);
+        return Err(TokenError::TooEarly);
     }
-    let is_plain = !spec.sub.is_empty()
-        && spec.sub.chars().count() <= SUBJECT_CHARS_MAX
-        && !spec.sub.chars().any(char::is_control);
-    if is_plain { Ok(spec.sub) } else { Err(Refused::Claims) }
+    let is_plain = !claims.sub.is_empty()
+        && claims.sub.chars().count() <= SUBJECT_CHARS_MAX
+        && !claims.sub.chars().any(char::is_control);
+    if is_plain {
+        Ok(claims.sub)
+    } else {
+        Err(TokenError::Claims)
+    }
 }
 
 /// Reads the claims of an organisation's token whose signature was found good.
@@ -319,27 +322,27 @@ fn check_spec(parts: &Parts<'_>, expected: &Expected, now: Timestamp) -> Result<
 ///
 /// # Errors
 /// Which kind of claim is wrong.
-pub fn member(parts: &Parts<'_>, expected: &Expected, now: Timestamp) -> Result<Member, Refused> {
-    let subject = check_spec(parts, expected, now)?;
-    let claims: OrgClaims = decoded(parts.claims).ok_or(Refused::Claims)?;
+pub fn member(token: &UnverifiedToken<'_>, expected: &Expected, now: Timestamp) -> Result<Member, TokenError> {
+    let subject = check_registered(token, expected, now)?;
+    let claims: OrgClaims = decoded(token.claims).ok_or(TokenError::Claims)?;
     let Object(app) = claims.app_metadata.into_option().unwrap_or_default();
     let id = |field: Field<String>| {
         field
             .into_option()
-            .map(|text| text.parse::<OrgId>().map_err(|_| Refused::Claims))
+            .map(|text| text.parse::<OrgId>().map_err(|_| TokenError::Claims))
             .transpose()
     };
     let org = match (id(app.org_id)?, id(claims.org_id)?) {
-        (Some(one), Some(other)) if one != other => return Err(Refused::Claims),
+        (Some(one), Some(other)) if one != other => return Err(TokenError::Claims),
         (Some(org), _) | (None, Some(org)) => org,
-        (None, None) => return Err(Refused::Claims),
+        (None, None) => return Err(TokenError::Claims),
     };
     let role = app.role.into_option().or(claims.role.into_option());
     let role = role
         .as_ref()
         .and_then(serde_json::Value::as_str)
         .and_then(Role::find)
-        .ok_or(Refused::Claims)?;
+        .ok_or(TokenError::Claims)?;
     Ok(Member { org, role, subject })
 }
 
@@ -347,12 +350,12 @@ pub fn member(parts: &Parts<'_>, expected: &Expected, now: Timestamp) -> Result<
 ///
 /// # Errors
 /// Which kind of claim is wrong.
-pub fn operator(parts: &Parts<'_>, expected: &Expected, now: Timestamp) -> Result<String, Refused> {
-    let subject = check_spec(parts, expected, now)?;
-    let claims: OperatorClaims = decoded(parts.claims).ok_or(Refused::Claims)?;
+pub fn operator(token: &UnverifiedToken<'_>, expected: &Expected, now: Timestamp) -> Result<String, TokenError> {
+    let subject = check_registered(token, expected, now)?;
+    let claims: OperatorClaims = decoded(token.claims).ok_or(TokenError::Claims)?;
     if claims.hookswitch_role == "operator" {
         Ok(subject)
     } else {
-        Err(Refused::Claims)
+        Err(TokenError::Claims)
     }
 }

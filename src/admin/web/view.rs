@@ -1,4 +1,4 @@
-//! How values look in answers.
+//! How single values look in answers.
 
 use crate::domain::Timestamp;
 use serde::{Serialize, Serializer};
@@ -23,7 +23,7 @@ impl Serialize for Time {
     }
 }
 
-/// The last four characters of a secret, where it is long enough to give them away.
+/// The last four characters of a secret. `None` for a short secret, which they would give away.
 #[must_use]
 pub fn last_four(secret: &str) -> Option<String> {
     const LONG: usize = 16;

@@ -109,7 +109,7 @@ impl GoogleClient {
             .await
         {
             Ok(event) => Ok(Some(event)),
-            Err(CallError::Refused(Refused {
+            Err(CallError::Refused(ProviderRefusal {
                 http_status: 404 | 410, ..
             })) => Ok(None),
             Err(error) => Err(error),
@@ -161,8 +161,8 @@ impl GoogleClient {
     }
 }
 
-/// What an insert that was not accepted comes to (docs:workspace/calendar/api/guides/errors). A 409
-/// is the caller's: the event is there already.
+/// The outcome of an insert that was not accepted (docs:workspace/calendar/api/guides/errors). A
+/// 409 is the caller's: the event is there already.
 ///
 /// | status, reason | what follows |
 /// |---|---|
@@ -246,7 +246,7 @@ mod tests {
             let (code, message) = problem(body.to_string().as_bytes());
             assert_eq!((code.as_deref(), message.as_str()), (Some(reason), "m"));
             let outcome = outcome(
-                &CallError::Refused(Refused {
+                &CallError::Refused(ProviderRefusal {
                     http_status: status,
                     code,
                     message: "".into(),

@@ -5,7 +5,7 @@
 pub mod calendar;
 pub mod oauth;
 
-use super::{CallError, Refused, api::Api, http::HttpClient};
+use super::{CallError, ProviderRefusal, api::Api, http::HttpClient};
 use crate::domain::SecretBytes;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -15,10 +15,10 @@ use std::time::Duration;
 pub const SCOPE_EVENTS: &str = "https://www.googleapis.com/auth/calendar.events.owned";
 /// Seeing when they are free.
 pub const SCOPE_FREE_BUSY: &str = "https://www.googleapis.com/auth/calendar.freebusy";
-/// Who it is: a number that stays the same, and nothing else of the person.
+/// The scope that gives a lasting number of the account, and no other data of the person.
 const SCOPE_IDENTITY: &str = "openid";
 
-/// Who this installation is to Google.
+/// The registration of this installation at Google.
 #[derive(Clone)]
 pub struct GoogleApp {
     pub client_id: String,
@@ -44,7 +44,7 @@ impl GoogleApp {
 
 #[derive(Clone, Debug)]
 pub struct GoogleClient {
-    /// `None`: whoever runs the installation has not set it up.
+    /// `None`: the operator has not set it up.
     app: Option<GoogleApp>,
     consent_url: String,
     tokens: Api,
@@ -78,14 +78,14 @@ impl GoogleClient {
         self.refresh_before
     }
 
-    /// Who we are to Google, where that is set up.
+    /// Our registration at Google, where it is set up.
     #[must_use]
     pub const fn app(&self) -> Option<&GoogleApp> {
         self.app.as_ref()
     }
 }
 
-/// What was granted, of what is asked for.
+/// The granted part of the scopes that were asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Granted {
     pub events: bool,

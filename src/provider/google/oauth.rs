@@ -7,16 +7,16 @@ use reqwest::Method;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-/// What a token endpoint answered.
+/// The answer of a token endpoint.
 #[derive(Debug)]
 pub struct Tokens {
     pub access_token: SecretBytes,
     /// Absent in the answer to a refresh: the former one stays.
     pub refresh_token: Option<SecretBytes>,
     pub expires_in: Duration,
-    /// What was granted; absent where nothing changed.
+    /// The granted scopes; absent where they did not change.
     pub scope: Option<String>,
-    /// Who granted it: Google's own number of the account. In the answer to a code only.
+    /// Google's own number of the account that granted it. Only the answer to a code has it.
     pub subject: Option<String>,
 }
 
@@ -123,7 +123,7 @@ impl GoogleClient {
             .await
         {
             Ok(_) => Ok(()),
-            Err(CallError::Refused(Refused {
+            Err(CallError::Refused(ProviderRefusal {
                 http_status: 400,
                 code: Some(code),
                 ..

@@ -156,7 +156,8 @@ impl Lookup for SystemLookup {
     }
 }
 
-/// The guard of one installation: what is allowed beside the public Internet, and what is our own.
+/// The guard of one installation: networks that are allowed beside the public Internet, and our own
+/// hosts.
 #[derive(Clone)]
 pub(crate) struct Guard(Arc<Inner>);
 

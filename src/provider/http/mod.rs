@@ -1,13 +1,13 @@
 //! The one HTTP client: deadlines, bounded answers, no redirects, no proxies, no retries.
 //!
-//! It has two faces. The *trusted* one calls the providers' base URLs: settings, so that the
-//! operator vouches for them, loopback included (`dev` points them at the sandbox). The *guarded*
-//! one calls what organisations type: [`guard`] decides which URLs and which resolved addresses.
-//! The exemption of loopback never reaches it (invariant 23).
+//! There are two clients. The *trusted* client calls the base URLs of providers: they are settings
+//! of the operator, loopback included (`dev` points them at the sandbox). The *guarded* client
+//! calls URLs of organisations: [`guard`] decides which URLs and which resolved addresses it may
+//! call. The exemption of loopback never reaches it (invariant 23).
 //!
 //! **Invariant:** an error says whether anything was sent. [`CallError::NotSent`] only for what
 //! failed before the request had a connection; whatever fails later is [`CallError::NoAnswer`],
-//! because a peer that closes an idle connection as we write may have read the request (fault A33).
+//! because a peer that closes an idle connection as we write may have read the request.
 
 mod guard;
 mod retry_after;
@@ -31,7 +31,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Longest silence between two reads of an answer.
 const READ_MAX: Duration = Duration::from_secs(15);
 /// How long an idle connection is kept: below the 5 s that is the shortest common keep-alive of
-/// servers, so that we close first (fault A33).
+/// servers, so that we close first.
 const IDLE_MAX: Duration = Duration::from_secs(4);
 /// Idle connections kept to one host.
 const IDLE_PER_HOST_MAX: usize = 256;
@@ -54,7 +54,7 @@ impl std::fmt::Debug for HttpClient {
     }
 }
 
-/// A whole answer, or its head with what became of its body.
+/// An answer: its head, and its body or why the body could not be read.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -163,7 +163,7 @@ impl HttpClient {
         self.execute(request, deadline).await
     }
 
-    /// One GET of a URL that whoever runs the installation set: public keys of tokens.
+    /// One GET of a URL from the settings of the installation: the public keys of tokens.
     ///
     /// # Errors
     /// What [`CallError`] says; never `Refused`: the status is in the answer.
@@ -238,7 +238,7 @@ async fn read_body(mut response: reqwest::Response) -> Result<Zeroizing<Vec<u8>>
     }
 }
 
-/// What failed, from the chain below reqwest's error. The URL is taken out: it may carry ids.
+/// The cause below reqwest's error. The URL is left out, because it may carry ids.
 fn classify(host: String, error: reqwest::Error) -> CallError {
     let error = error.without_url();
     let mut source = error.source();

@@ -4,8 +4,8 @@ use crate::domain::Timestamp;
 use jiff::{civil, fmt::rfc2822, tz::TimeZone};
 use std::time::Duration;
 
-/// When to come back. `None` for what is neither form, which includes negative numbers and
-/// fractions. Nothing is capped here: who waits caps.
+/// When to try again. `None` for a text of neither form, such as a negative number or a fraction.
+/// The caller limits the wait.
 pub(super) fn parse(value: &[u8], now: Timestamp) -> Option<Timestamp> {
     let text = std::str::from_utf8(value).ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {

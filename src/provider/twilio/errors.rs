@@ -1,13 +1,13 @@
-//! Twilio's errors as data: what each code means for an action. Read on twilio.com/docs/api/errors
-//! and in Twilio's own skills repository; what is not confirmed there says so.
+//! Twilio's errors as data: the meaning of each code for an action. Read on
+//! twilio.com/docs/api/errors and in Twilio's own skills repository; unconfirmed codes are marked.
 
 use crate::{
     domain::{Cause, Outcome, Timestamp},
-    provider::{CallError, Refused},
+    provider::{CallError, ProviderRefusal},
 };
 use std::time::Duration;
 
-/// What an action does after a code.
+/// The next step of an action after a code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Class {
     /// Certainly not done; again after a backoff, or when Twilio says.
@@ -84,7 +84,7 @@ pub fn class_of(code: u32) -> Option<Class> {
 
 /// The class of a refusal: by its status where that alone decides (429 never processed, 5xx never
 /// certain), then by its code, then by its status.
-fn class_of_refusal(refused: &Refused) -> Class {
+fn class_of_refusal(refused: &ProviderRefusal) -> Class {
     let by_code = refused
         .code
         .as_deref()
@@ -103,7 +103,7 @@ fn class_of_refusal(refused: &Refused) -> Class {
     }
 }
 
-/// What a POST of a message that was not accepted comes to.
+/// The outcome of posting a message that Twilio did not accept.
 #[must_use]
 pub fn outcome(error: &CallError, now: Timestamp) -> Outcome {
     match error {
@@ -142,7 +142,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
 
     fn refused(http_status: u16, code: Option<&str>) -> CallError {
-        CallError::Refused(Refused {
+        CallError::Refused(ProviderRefusal {
             http_status,
             code: code.map(Into::into),
             message: "".into(),
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn a_full_queue_waits_an_hour_or_longer_where_twilio_says_so() {
         let until = |retry_after| {
-            let error = CallError::Refused(Refused {
+            let error = CallError::Refused(ProviderRefusal {
                 http_status: 429,
                 code: Some("21611".into()),
                 message: "".into(),

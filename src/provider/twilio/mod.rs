@@ -8,7 +8,7 @@ mod errors;
 pub use errors::{CODES, Class, class_of, outcome};
 
 use super::{
-    Account, CallError, Refused, TwilioAuth, TwilioCredential, Verified,
+    Account, CallError, ProviderRefusal, TwilioAuth, TwilioCredential, Verified,
     http::{Answer, HttpClient},
     is_e164, masked,
 };
@@ -40,7 +40,7 @@ pub struct NewMessage<'a> {
     pub status_callback: Option<&'a str>,
 }
 
-/// What Twilio says of a message that it took.
+/// Twilio's answer to a message that it accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct SentMessage {
     pub sid: Box<str>,
@@ -56,7 +56,7 @@ pub struct ListedMessage {
     pub from: Option<Box<str>>,
     pub body: Option<Box<str>>,
     pub is_outbound: bool,
-    /// `None` where Twilio gives none that can be read: then it may be any.
+    /// `None` where Twilio gives no readable time: then the message may be of any time.
     pub created_at: Option<Timestamp>,
 }
 
@@ -69,15 +69,15 @@ impl std::fmt::Debug for ListedMessage {
     }
 }
 
-/// What a list gave.
+/// The messages of a list.
 #[derive(Debug)]
 pub struct Listed {
     pub messages: Vec<ListedMessage>,
-    /// `false` where there were more pages than are read: what is absent here may stand there.
+    /// `false` where there were more pages than are read: an absent message may stand on them.
     pub is_complete: bool,
 }
 
-/// What is read of an account. Its `auth_token` is not.
+/// The fields of an account that are read. Its `auth_token` is not one of them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct TwilioAccount {
     pub sid: String,
@@ -142,20 +142,6 @@ impl TwilioClient {
         since: Timestamp,
         deadline: Duration,
     ) -> Result<Listed, CallError> {
-        #[derive(Deserialize)]
-        struct Page {
-            messages: Vec<Row>,
-            next_page_uri: Option<String>,
-        }
-        #[derive(Deserialize)]
-        struct Row {
-            sid: Box<str>,
-            to: Option<Box<str>>,
-            from: Option<Box<str>>,
-            body: Option<Box<str>>,
-            direction: Option<Box<str>>,
-            date_created: Option<Box<str>>,
-        }
         let until = tokio::time::Instant::now() + deadline;
         let path = format!("{}/Messages.json", account_path(credential));
         let mut query = vec![("To", to), ("PageSize", PAGE_SIZE)];
@@ -164,23 +150,11 @@ impl TwilioClient {
         let mut messages = Vec::new();
         for _ in 0..PAGES_MAX {
             let left = until.saturating_duration_since(tokio::time::Instant::now());
-            let page: Page = self.call(self.request(Method::GET, credential, &next), left).await?;
+            let page: MessagePage = self.call(self.request(Method::GET, credential, &next), left).await?;
             let read = messages.len();
-            messages.extend(page.messages.into_iter().map(|row| {
-                ListedMessage {
-                    sid: row.sid,
-                    to: row.to,
-                    from: row.from,
-                    body: row.body,
-                    is_outbound: row
-                        .direction
-                        .as_deref()
-                        .is_none_or(|direction| direction.starts_with("outbound")),
-                    created_at: row.date_created.as_deref().and_then(parse_date),
-                }
-            }));
+            messages.extend(page.messages.into_iter().map(ListedMessage::from));
             let is_older = |message: &ListedMessage| message.created_at.is_some_and(|at| at < since);
-            // The next page is Twilio's text: it may lead to the same list and nowhere else.
+            // The address of the next page is a text of Twilio: it may only lead to the same list.
             match page
                 .next_page_uri
                 .filter(|uri| uri.strip_prefix(&path).is_some_and(|rest| rest.starts_with('?')))
@@ -233,7 +207,7 @@ impl TwilioClient {
             Ok(account) => {
                 if let Some(status @ ("suspended" | "closed")) = account.status.as_deref() {
                     let message = format!("the account is {status}").into();
-                    return Ok(Verified::Refused(Refused {
+                    return Ok(Verified::Refused(ProviderRefusal {
                         http_status: 200,
                         code: None,
                         message,
@@ -311,7 +285,8 @@ impl TwilioClient {
         let page: Page = self
             .call(self.request(Method::GET, credential, &path), deadline)
             .await?;
-        // The filter matches parts of numbers: the whole one is compared here, and its owner.
+        // Twilio's filter matches parts of numbers, so the whole number and its owner are compared
+        // here.
         let row = page.incoming_phone_numbers.into_iter().find(|row| {
             row.phone_number.as_deref() == Some(number)
                 && row
@@ -359,7 +334,7 @@ impl TwilioClient {
                 // The status stands whatever became of the body.
                 let problem: Option<Problem> = body.ok().and_then(|body| serde_json::from_slice(&body).ok());
                 let (code, message) = problem.map_or((None, None), |problem| (problem.code, problem.message));
-                Err(CallError::Refused(Refused {
+                Err(CallError::Refused(ProviderRefusal {
                     http_status: status,
                     code: code.map(|code| code.to_string().into()),
                     message: masked(&message.unwrap_or_default()),
@@ -371,10 +346,42 @@ impl TwilioClient {
     }
 }
 
+#[derive(Deserialize)]
+struct MessagePage {
+    messages: Vec<MessageRow>,
+    next_page_uri: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct MessageRow {
+    sid: Box<str>,
+    to: Option<Box<str>>,
+    from: Option<Box<str>>,
+    body: Option<Box<str>>,
+    direction: Option<Box<str>>,
+    date_created: Option<Box<str>>,
+}
+
+impl From<MessageRow> for ListedMessage {
+    fn from(row: MessageRow) -> Self {
+        Self {
+            sid: row.sid,
+            to: row.to,
+            from: row.from,
+            body: row.body,
+            is_outbound: row
+                .direction
+                .as_deref()
+                .is_none_or(|direction| direction.starts_with("outbound")),
+            created_at: row.date_created.as_deref().and_then(parse_date),
+        }
+    }
+}
+
 const WEBHOOKS_MISSING: &str = "verifying Twilio's webhooks needs the account's auth token, an API key cannot";
 
 /// Whether a refusal speaks of the credential, not of the moment.
-fn is_of_credential(refused: &Refused) -> bool {
+fn is_of_credential(refused: &ProviderRefusal) -> bool {
     matches!(refused.http_status, 401 | 403 | 404)
 }
 

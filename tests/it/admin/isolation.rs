@@ -1,4 +1,4 @@
-//! C29: whatever belongs to A is to B as if it were not there. And events and actions as their own
+//! Things of organisation A do not exist for organisation B. Events and actions as their own
 //! organisation sees them.
 
 use super::{Api, START, rule};

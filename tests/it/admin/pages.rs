@@ -1,4 +1,4 @@
-//! Lists: pages that join without a gap, cursors that open one list only (C23, C24).
+//! Lists: pages that join without a gap, and cursors that open only the list they were made for.
 
 use super::{Api, rule};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};

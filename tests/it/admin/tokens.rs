@@ -1,4 +1,4 @@
-//! Who gets in: C27, C28, and what a role may do.
+//! Which tokens are accepted, and the rights of each role.
 
 use super::{Api, OPERATOR_SECRET, SECRET, START, rule};
 use async_trait::async_trait;

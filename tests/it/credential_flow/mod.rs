@@ -1,10 +1,12 @@
-//! A credential's whole life at each provider, through the admin API and against the stand-ins:
-//! typed, tested, connected, verified, refreshed, refused, disconnected, connected again; and never
-//! near another organisation's.
+//! The life of a credential at each provider, through the admin API and against the stand-ins:
+//! tested, connected, verified, refreshed, refused, disconnected and connected again, and never
+//! visible to another organisation.
 
+mod accounts;
 mod attempts;
 mod consent;
 mod keys;
+mod limited;
 mod refresh;
 mod use_of_them;
 

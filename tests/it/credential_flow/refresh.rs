@@ -1,5 +1,5 @@
-//! Tokens before they end: once over all instances (fault B38), with what comes back written by
-//! compare-and-swap, and death believed only of what stands.
+//! Tokens are refreshed before they end, by one instance at a time. The new tokens are written by
+//! compare-and-swap, and only the refusal of the current token ends a grant.
 
 use super::*;
 use hookswitch::{

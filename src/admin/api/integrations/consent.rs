@@ -1,10 +1,15 @@
 //! Google's consent: `GET …/google_calendar/authorize` says where to go,
 //! `GET …/google_calendar/callback` is where Google sends people back to.
 //!
-//! **Invariant:** what comes back counts once, within ten minutes, and only from the person or the
-//! browser that began it: else whoever sends a link makes someone else's calendar their own.
+//! **Invariant:** a consent counts once, within ten minutes, and only for the person or the browser
+//! that began it. Without that rule, a person who sends a prepared link could connect their own
+//! calendar to another organisation.
 
-use super::{AccountView, Good, IntegrationView, fingerprint, is_same_account};
+use super::{
+    account::{fingerprint, is_same_account},
+    check::VerifiedCredential,
+    view::{AccountView, IntegrationView},
+};
 use crate::{
     admin::{
         Admin,
@@ -21,7 +26,7 @@ use crate::{
     oauth::{ExchangeError, Exchanged},
     provider::Credential,
     store::{
-        credentials::NewCredential,
+        credentials::{NewCredential, StoredCredential},
         grants::{Consent, IntegrationChange},
     },
     vault::Purpose,
@@ -88,8 +93,8 @@ pub async fn authorize(State(state): Admin, Manager(member): Manager, uri: Uri) 
     Ok(([(header::SET_COOKIE, cookie)], body).into_response())
 }
 
-/// A path, absolute and on this host: no scheme, no second slash, no backslash, which browsers take
-/// for one.
+/// An absolute path on this host: it has no scheme, no second slash, and no backslash, which
+/// browsers read as a slash.
 fn is_own_path(path: &str) -> bool {
     let is_plain = path
         .bytes()
@@ -97,7 +102,7 @@ fn is_own_path(path: &str) -> bool {
     path.len() <= RETURN_TO_BYTES_MAX && path.starts_with('/') && !path.starts_with("//") && is_plain
 }
 
-/// One answer for a state that was made up, used, of another person, or too late.
+/// The same answer for a state that is forged, used, too old, or of another person.
 fn not_ours() -> Problem {
     Problem::new(Code::ConsentInvalid).detail(
         "This consent was not begun here by you, was used already, or took longer than ten minutes. Begin again.",
@@ -110,7 +115,7 @@ pub async fn callback(State(state): Admin, request: Request) -> Answer<Response>
     let mut params = Params::of(&parts.uri)?;
     let shown = params.take("state");
     let (code, error) = (params.take("code"), params.take("error"));
-    // Google adds what it likes (scope, authuser, prompt, hd): nothing of it is read.
+    // Google adds parameters of its own (scope, authuser, prompt, hd): none of them is read.
     let id = shown
         .as_deref()
         .and_then(|shown| state.consents.read_state(shown))
@@ -140,12 +145,12 @@ pub async fn callback(State(state): Admin, request: Request) -> Answer<Response>
     let Some(path) = consent.return_to else {
         return outcome.map(|view| Json(view).into_response());
     };
-    // A person in a browser reads a page, not JSON: the page is told by a word.
-    let word = outcome.map_or_else(
+    // A person in a browser reads a page, not JSON: the page learns the result from a parameter.
+    let result = outcome.map_or_else(
         |problem| format!("error={}", problem.code.as_str()),
         |_| "connected=google_calendar".to_owned(),
     );
-    let to = format!("{path}{}{word}", if path.contains('?') { '&' } else { '?' });
+    let to = format!("{path}{}{result}", if path.contains('?') { '&' } else { '?' });
     let to = HeaderValue::from_str(&to).map_err(|_| Problem::new(Code::Internal))?;
     Ok((StatusCode::SEE_OTHER, [(header::LOCATION, to)]).into_response())
 }
@@ -163,47 +168,47 @@ fn cookie_of(headers: &HeaderMap) -> Option<&str> {
 }
 
 async fn finish(state: &AdminState, consent: &Consent, code: &str) -> Answer<IntegrationView> {
-    let Exchanged {
-        credential,
-        account,
-        missing,
-    } = state
-        .consents
-        .exchange(consent, code)
-        .await
-        .map_err(|error| match error {
-            ExchangeError::Refused { words } => {
-                Problem::new(Code::ConsentRefused).detail(format!("Google refuses the code: {words}. Begin again."))
-            }
-            ExchangeError::Unusable { words } => Problem::new(Code::ConsentRefused).detail(words),
-            ExchangeError::Unreachable(error) => Problem::unreachable(&error),
-            ExchangeError::Vault(error) => error.into(),
-        })?;
-    let member = Member {
-        org: consent.org,
-        subject: consent.subject.clone(),
-        role: Role::Admin,
-    };
+    let exchanged = state.consents.exchange(consent, code).await.map_err(exchange_problem)?;
     let existing = state.store.find_credential(consent.org, PROVIDER, "").await?;
-    let account = AccountView {
-        id: account,
-        name: None,
-    };
-    if !consent.may_replace && !is_same_account(state, existing.as_ref(), PROVIDER, consent.org, &account.id) {
-        state.consents.give_back(&credential.refresh_token).await;
+    if !consent.may_replace && !is_same_account(state, existing.as_ref(), PROVIDER, consent.org, &exchanged.account) {
+        state.consents.give_back(&exchanged.credential.refresh_token).await;
         return Err(Problem::new(Code::AccountDiffers).detail(
             "This is another Google account than the one that was connected. Begin again with \
                 ?replace_account=true to change the account.",
         ));
     }
-    let now = state.now();
-    let good = Good {
-        account: Some(account),
-        missing: missing.map(str::to_owned),
-        verified_at: Some(now),
+    let saved = save(state, consent, exchanged).await?;
+    state.forget(consent.org);
+    Ok(IntegrationView::new(PROVIDER, Some(saved), None))
+}
+
+fn exchange_problem(error: ExchangeError) -> Problem {
+    match error {
+        ExchangeError::Refused { words } => {
+            Problem::new(Code::ConsentRefused).detail(format!("Google refuses the code: {words}. Begin again."))
+        }
+        ExchangeError::Unusable { words } => Problem::new(Code::ConsentRefused).detail(words),
+        ExchangeError::Unreachable(error) => Problem::unreachable(&error),
+        ExchangeError::Vault(error) => error.into(),
+    }
+}
+
+async fn save(state: &AdminState, consent: &Consent, exchanged: Exchanged) -> Answer<StoredCredential> {
+    let member = Member {
+        org: consent.org,
+        subject: consent.subject.clone(),
+        role: Role::Admin,
     };
-    let refresh_at = state.refresher.refresh_at(credential.expires_at);
-    let stored = Credential::Google(credential).to_stored();
+    let verified = VerifiedCredential {
+        account: Some(AccountView {
+            id: exchanged.account,
+            name: None,
+        }),
+        missing: exchanged.missing.map(str::to_owned),
+        verified_at: Some(state.now()),
+    };
+    let refresh_at = state.refresher.refresh_at(exchanged.credential.expires_at);
+    let stored = Credential::Google(exchanged.credential).to_stored();
     let new = NewCredential {
         org: consent.org,
         provider: PROVIDER,
@@ -212,29 +217,25 @@ async fn finish(state: &AdminState, consent: &Consent, code: &str) -> Answer<Int
             .vault
             .seal(consent.org, Purpose::Credential(PROVIDER), stored.expose_secret())
             .await?,
-        state: good.state(),
-        account_fingerprint: good
+        state: verified.state(),
+        account_fingerprint: verified
             .account
             .as_ref()
             .map(|account| fingerprint(state, consent.org, PROVIDER, &account.id)),
-        account_id: good.account.as_ref().map(|account| account.id.clone()),
+        account_id: verified.account.map(|account| account.id),
         account_name: None,
-        missing: good.missing,
-        verified_at: good.verified_at,
+        missing: verified.missing,
+        verified_at: verified.verified_at,
         last_four: None,
     };
     let audit = state.audit(&member, "connect", "credential", PROVIDER, &["credential"]);
-    let saved = state
-        .store
-        .save_integration(IntegrationChange {
-            credential: new,
-            refresh_at: Some(refresh_at),
-            secrets: None,
-            audit,
-        })
-        .await?;
-    state.forget(consent.org);
-    Ok(IntegrationView::new(PROVIDER, Some(saved), None))
+    let change = IntegrationChange {
+        credential: new,
+        refresh_at: Some(refresh_at),
+        secrets: None,
+        audit,
+    };
+    Ok(state.store.save_integration(change).await?)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub struct FieldView {
     name: &'static str,
     label: &'static str,
     required: bool,
-    /// It goes in and never comes out.
+    /// The API takes it and never shows it.
     secret: bool,
     /// A regular expression over the whole text, as HTML's `pattern`.
     pattern: String,
@@ -43,12 +43,12 @@ pub struct FormView {
     help_url: &'static str,
     /// `fields` or `oauth`.
     connect: &'static str,
-    /// Whether it can be connected in this installation.
+    /// Whether this installation can connect the provider.
     available: bool,
     fields: Vec<FieldView>,
-    /// Exactly one of these sets of fields is given; empty where there is no choice.
+    /// Exactly one of these sets of fields has to be given. Empty where there is no choice.
     one_of: &'static [&'static [&'static str]],
-    /// What verifying asks.
+    /// The requests that check a credential.
     verify: Vec<ProbeView>,
 }
 
