@@ -219,7 +219,7 @@ fn envelopes(path: &str) {
 /// Up to where the publisher waits for the fsync: the envelope in the filling group, with its
 /// checksums.
 fn append(place: &Path) {
-    let (runtime, event) = (runtime(), VerifiedEvent::vouch(report()));
+    let (runtime, event) = (runtime(), VerifiedEvent::from_verified(report()));
     let settings = LogSettings {
         disk_free_bytes_min: Some(0),
         ..LogSettings::default()

@@ -180,7 +180,7 @@ where
 }
 
 fn event(org: OrgId, body: Bytes) -> VerifiedEvent {
-    VerifiedEvent::vouch(Envelope {
+    VerifiedEvent::from_verified(Envelope {
         id: EventId::generate(),
         source: Source::Vapi,
         event_type: EventType::new(Source::Vapi, "end-of-call-report"),

@@ -28,7 +28,7 @@ macro_rules! steps {
 steps! {
     /// The whole body was read; nothing was decided.
     BytesRead = "bytes_read",
-    /// A secret vouches for it.
+    /// A secret verifies it.
     Verified = "verified",
     /// Its group is written, and not fsynced.
     Appended = "appended",

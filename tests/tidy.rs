@@ -503,3 +503,61 @@ fn cited_invariants_exist() {
     }
     assert!(cited > 0, "no invariant is cited: this test looks for the wrong word");
 }
+
+/// Words of our own for things that have a name in the field, and that name. Checked as whole
+/// words, in any case, over code, tests, benches and pages.
+const BANNED: &[(&str, &str)] = &[
+    ("stranger", "unknown sender, unknown id"),
+    ("strangers", "unknown senders, unknown ids"),
+    ("vouch", "verify; from_verified"),
+    ("vouches", "verifies, covers"),
+    ("vouched", "verified"),
+    ("lever", "manual transition"),
+    ("levers", "manual transitions"),
+    ("levered", "manual transition"),
+    ("hurry", "refresh_now"),
+    ("look_again", "refresh_now"),
+    ("keeper", "maintenance"),
+];
+
+#[test]
+fn words_are_those_of_the_field() {
+    let mut wrong = String::new();
+    let mut texts = pages();
+    for folder in ["src", "tests", "benches"] {
+        texts.extend(files(folder, "rs"));
+    }
+    // Here the banned words themselves stand.
+    texts.remove("tests/tidy.rs");
+    for (file, text) in texts {
+        for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line)) {
+            for word in line.split(|c: char| !c.is_alphanumeric() && c != '_') {
+                if let Some((_, plain)) = BANNED.iter().find(|(banned, _)| word.eq_ignore_ascii_case(banned)) {
+                    writeln!(wrong, "{file}:{number}: `{word}`: say {plain}").expect("to a string");
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+/// A name such as `c7_…`: the number of a fault says nothing to a reader. It stands in the doc
+/// comment.
+#[test]
+fn tests_are_named_for_behaviour() {
+    let mut wrong = String::new();
+    for folder in ["src", "tests"] {
+        for (file, text) in files(folder, "rs") {
+            for (at, _) in text.match_indices("fn ") {
+                let name = &text[at + 3..];
+                let number = name.strip_prefix(['a', 'b', 'c']).unwrap_or_default();
+                let rest = number.trim_start_matches(|c: char| c.is_ascii_digit());
+                if rest.len() < number.len() && rest.starts_with('_') {
+                    let name: String = name.chars().take_while(|c| *c != '(').collect();
+                    writeln!(wrong, "{file}: `{name}` begins with a fault's number").expect("to a string");
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}

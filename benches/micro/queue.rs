@@ -9,7 +9,7 @@ use hookswitch::{
 };
 use serde_json::json;
 
-/// An end-of-call report of 2 kB, as a receiver would have vouched for it.
+/// An end-of-call report of 2 kB, as a receiver would have verified it.
 pub fn report() -> Envelope {
     let call = "7420f27a-30fd-4f49-a995-5549ae7cc00d";
     let transcript = "The caller asks for an appointment next week. ".repeat(38);

@@ -176,7 +176,7 @@ pub struct VerifiedEvent(Envelope);
 impl VerifiedEvent {
     /// For `receiver::verify`, after the signature matched; for tests and benches of the queue.
     #[must_use]
-    pub const fn vouch(envelope: Envelope) -> Self {
+    pub const fn from_verified(envelope: Envelope) -> Self {
         Self(envelope)
     }
 

@@ -31,7 +31,7 @@ const LEASE: Duration = Duration::from_mins(1);
 /// How long a caller waits for a refresh that someone else is at: longer than that one may take.
 const WAIT_MAX: Duration = Duration::from_secs(20);
 /// Between two looks at a row that another instance refreshes.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const POLL_PERIOD: Duration = Duration::from_millis(100);
 /// Between two looks for what is due: a hint that is lost costs no more than this.
 const PERIOD: Duration = Duration::from_secs(15);
 /// Refreshes at once in one process, and looked at in one turn.
@@ -163,11 +163,11 @@ impl Refresher {
                         return done;
                     }
                 }
-                None => tokio::time::sleep(LOOK_AGAIN).await,
+                None => tokio::time::sleep(POLL_PERIOD).await,
             }
             if Instant::now() > until {
                 return Err(NotFresh::Later {
-                    until: now + LOOK_AGAIN,
+                    until: now + POLL_PERIOD,
                     words: "another instance refreshes it".to_owned(),
                 });
             }
@@ -316,7 +316,7 @@ impl Refresher {
     /// The new refresh token stands before anyone uses the access token: a store that is away for a
     /// moment is waited for.
     async fn write(&self, refresh: Refresh) -> Result<Option<i64>, NotFresh> {
-        let mut pause = LOOK_AGAIN;
+        let mut pause = POLL_PERIOD;
         for _ in 1..WRITES_MAX {
             match self.store.record_refresh(refresh.clone()).await {
                 Err(StoreError::Unavailable { .. }) => tokio::time::sleep(pause).await,

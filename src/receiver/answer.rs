@@ -105,7 +105,7 @@ const fn problem(status: StatusCode) -> &'static str {
             r#"{"type":"about:blank","title":"Bad Request","status":400,"detail":"This is not a webhook of this source.","code":"not_the_format"}"#
         }
         401 => {
-            r#"{"type":"about:blank","title":"Unauthorized","status":401,"detail":"No valid secret vouches for this request.","code":"not_verified"}"#
+            r#"{"type":"about:blank","title":"Unauthorized","status":401,"detail":"No valid secret verifies this request.","code":"not_verified"}"#
         }
         404 => {
             r#"{"type":"about:blank","title":"Not Found","status":404,"detail":"Webhooks go to /webhooks/{source} or /webhooks/{source}/{endpoint_id}.","code":"not_found"}"#

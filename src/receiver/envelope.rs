@@ -25,7 +25,7 @@ pub(super) fn verified_event(
     hops: u8,
     received_at: Timestamp,
 ) -> VerifiedEvent {
-    VerifiedEvent::vouch(Envelope {
+    VerifiedEvent::from_verified(Envelope {
         id: EventId::generate(),
         source: path.source,
         event_type: reading.event_type,

@@ -1,10 +1,11 @@
 //! Whose webhook it is: all routes, endpoints, sealed signing secrets and wrapped data keys in
 //! memory.
 //!
-//! `receiver` and `worker` enter. **Invariant:** a look-up does no I/O, and a stranger's ids cost
-//! no database read: all routes are here, so that what is not here is nobody's. There is nothing to
-//! remember about a miss. Before a refusal the receiver asks [`RouteTable::refresh_now`], which
-//! reads the version at most 10 times a second however many strangers knock.
+//! `receiver` and `worker` enter. **Invariant:** a look-up does no I/O, and an unknown sender's ids
+//! cost no database read: all routes are here, so that what is not here is nobody's. There is
+//! nothing to remember about a miss. Before a refusal the receiver asks
+//! [`RouteTable::refresh_now`], which reads the version at most 10 times a second however many
+//! unknown senders knock.
 
 mod health;
 mod keys;

@@ -1,4 +1,4 @@
-//! Who sends webhooks, how their bytes are vouched for, and what stands in them.
+//! The senders of webhooks: how their bytes are verified, and what stands in them.
 //!
 //! The receiver and `hookswitch verify` enter. Pure: no I/O, no clock of its own. **Invariant:**
 //! ids read before verification choose which secret to try and nothing else.
@@ -80,8 +80,8 @@ pub struct NotTheFormat {
     pub reason: &'static str,
 }
 
-/// Why a secret does not vouch for a request. One answer for senders; the cause is for people who
-/// look.
+/// Why a secret does not verify a request. Senders get one answer for all causes; the cause is for
+/// people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("the header that carries the signature is missing")]
@@ -152,13 +152,13 @@ impl Plan {
         }
     }
 
-    /// Whether the signature vouches for the body: a platform secret must (invariant 19).
+    /// Whether the signature covers the body: a platform secret must (invariant 19).
     #[must_use]
     pub const fn signs_body(&self) -> bool {
         !matches!(self, Self::Vapi(VapiPlan::Bearer(_)))
     }
 
-    /// Whether the signature vouches for the time: without, dedupe keys have to outlive every
+    /// Whether the signature covers the time: without, dedupe keys have to outlive every
     /// replay (invariant 14).
     #[must_use]
     pub fn signs_time(&self) -> bool {
@@ -214,7 +214,7 @@ impl SigningKey {
         }))
     }
 
-    /// Whether this secret vouches for the request, in constant time over the signature. The replay
+    /// Whether this secret verifies the request, in constant time over the signature. The replay
     /// window belongs to the plan; a timestamp is judged only after the signature matched, so
     /// `TooOld` is said of authentic requests only.
     ///

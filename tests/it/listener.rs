@@ -160,11 +160,11 @@ async fn more_connections_than_the_limit_wait_and_are_served_as_others_end() {
         ..limits()
     })
     .await;
-    // Strangers say half a word each and stay; the deadline on heads frees their places, three at a
-    // time.
-    let mut strangers = Vec::new();
+    // Unknown senders say half a word each and stay; the deadline on heads frees their places,
+    // three at a time.
+    let mut unknown = Vec::new();
     for _ in 0..6 {
-        strangers.push(running.send(b"POST").await);
+        unknown.push(running.send(b"POST").await);
     }
     let mut known = running.send(REQUEST).await;
     read_until(&mut known, "2 bytes").await;

@@ -28,7 +28,7 @@ mod source;
 mod ssrf;
 mod store_postgres;
 mod store_sqlite;
-mod strangers;
 mod support;
+mod unknown_senders;
 mod vault;
 mod worker;

@@ -390,7 +390,7 @@ async fn many_who_ask_share_a_look_and_each_learns_what_was_there_when_it_asked(
         assert!(answers.into_iter().all(|is_current| is_current));
         assert_eq!(holds(&table, &name), Some(org));
     }
-    // Five looks, 100 ms apart: strangers cannot have more.
+    // Five looks, 100 ms apart: unknown senders cannot have more.
     assert!(begun.elapsed() >= Duration::from_millis(400));
     store.close().await;
 }

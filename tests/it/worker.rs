@@ -430,7 +430,7 @@ async fn one_event_delivered_again_and_again_sends_one_sms_and_a_failing_rule_co
     let tags: Vec<u64> = (0..50)
         .map(|_| rig.deliver(rig.org, 1, &report("+15550001111")))
         .collect();
-    let stranger = rig.deliver(
+    let unknown = rig.deliver(
         rig.org,
         2,
         &json!({"message": {"type": "x", "endedReason": "customer-busy", "customer": {"number": "+15550002222"}}}),
@@ -438,7 +438,7 @@ async fn one_event_delivered_again_and_again_sends_one_sms_and_a_failing_rule_co
     for tag in tags {
         rig.acked(tag).await;
     }
-    rig.acked(stranger).await;
+    rig.acked(unknown).await;
     let sent = until("the first event's own rule", || async {
         rig.actions()
             .await

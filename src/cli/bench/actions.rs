@@ -241,7 +241,7 @@ async fn twilio_and_rule(store: &Arc<dyn Store>, vault: &Arc<Vault>, org: OrgId)
     Ok(())
 }
 
-/// An end-of-call report of 2 kB, as the receiver would have vouched for it.
+/// An end-of-call report of 2 kB, as the receiver would have verified it.
 fn event(org: OrgId, n: usize) -> VerifiedEvent {
     let call = uuid::Uuid::now_v7().to_string();
     let mut body = json!({ "message": { "type": "end-of-call-report", "call": { "id": call, "assistantId": ASSISTANT }, "customer": { "number": CUSTOMER }, "endedReason": "customer-ended-call", "artifact": { "transcript": "" } } });
@@ -249,7 +249,7 @@ fn event(org: OrgId, n: usize) -> VerifiedEvent {
     let now = SystemClock.now();
     let mut dedupe = [0; 16];
     dedupe[..8].copy_from_slice(&(n as u64).to_be_bytes());
-    VerifiedEvent::vouch(Envelope {
+    VerifiedEvent::from_verified(Envelope {
         id: EventId::generate(),
         source: Source::Vapi,
         event_type: EventType::new(Source::Vapi, "end-of-call-report"),

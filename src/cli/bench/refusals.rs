@@ -1,5 +1,5 @@
-//! Refusals: whether the time of a 401 tells a stranger if an organisation is known. Causes take
-//! turns on each connection, so that what drifts drifts for all.
+//! Refusals: whether the time of a 401 tells an unknown sender if an organisation is known. Causes
+//! take turns on each connection, so that what drifts drifts for all.
 
 use super::{ASSISTANT, ingest, load::read_answer, organisation, sinks};
 use crate::domain::{Clock, EndpointId, SystemClock};

@@ -198,7 +198,7 @@ fn a_hundred_thousand_routes_take_less_than_120_bytes_each_and_all_lead_home() {
             .all(|n| keys.get(&RouteKey::new(RouteKind::VapiAssistant, &format!("assistant-{n}"))) == Some(n % 1000))
     );
     assert!((0..1000).all(|n| {
-        keys.get(&RouteKey::new(RouteKind::VapiAssistant, &format!("stranger-{n}")))
+        keys.get(&RouteKey::new(RouteKind::VapiAssistant, &format!("unknown-{n}")))
             .is_none()
     }));
     let bytes = keys.bytes() / ROUTES as usize;

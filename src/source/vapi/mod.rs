@@ -4,7 +4,7 @@
 //! A plan whose `payloadFormat` names no `{timestamp}`, and every bearer plan, has no replay
 //! window: a timestamp that is not signed could be set anew by whoever replays the request, so its
 //! header is neither wanted nor looked at. What guards such plans is the dedupe key alone. A bearer
-//! secret vouches for nothing in the body; [`super::Plan::signs_body`] says so.
+//! secret proves nothing about the body; [`super::Plan::signs_body`] says so.
 
 mod plan;
 mod read;

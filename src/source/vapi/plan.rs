@@ -153,7 +153,7 @@ impl HmacPlanText {
         if !has(Segment::Body) {
             return Err(fault(
                 "payloadFormat",
-                "it must contain {body}, else nothing vouches for what is sent",
+                "it must contain {body}, else the signature does not cover what is sent",
             ));
         }
         let signs_time = has(Segment::Timestamp);
@@ -274,8 +274,8 @@ fn cut(format: &str) -> Result<Vec<Segment>, PlanFault> {
 }
 
 /// `BearerAuthenticationPlan` of Vapi's API description; the old `server.secret` is
-/// `{"headerName":"X-Vapi-Secret","bearerPrefixEnabled":false}`. A static secret: it vouches
-/// neither for the body nor for the time.
+/// `{"headerName":"X-Vapi-Secret","bearerPrefixEnabled":false}`. A static secret: it covers
+/// neither the body nor the time.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(try_from = "BearerPlanText", into = "BearerPlanText")]
 pub struct BearerPlan {

@@ -266,8 +266,8 @@ async fn roles_hold_on_every_route_that_writes() {
             (403, "forbidden"),
             "viewer, {method} {path}"
         );
-        let stranger = Api::send(api.request(method.clone(), &path).json(&empty)).await;
-        assert_eq!(stranger.status, 401, "nobody, {method} {path}");
+        let unknown = Api::send(api.request(method.clone(), &path).json(&empty)).await;
+        assert_eq!(unknown.status, 401, "nobody, {method} {path}");
         if method != Method::DELETE {
             let member = api
                 .call_as(api.a, Role::Member, method.clone(), &path, Some(&empty))

@@ -755,9 +755,9 @@ pub async fn every_state_meets_every_operation(b: &Bench) {
                     "{state}, {operation}"
                 );
             }
-            let stranger = b.organisation().await;
+            let unknown = b.organisation().await;
             assert_eq!(
-                b.store.cancel(stranger, id, now).await.expect("answered"),
+                b.store.cancel(unknown, id, now).await.expect("answered"),
                 ManualTransition::Absent,
                 "another organisation's"
             );

@@ -88,7 +88,7 @@ where
 
 pub fn event(org: OrgId, subject: &str, body: impl Into<Bytes>) -> VerifiedEvent {
     let received_at = Timestamp::from_seconds(1_780_000_000);
-    VerifiedEvent::vouch(Envelope {
+    VerifiedEvent::from_verified(Envelope {
         id: EventId::generate(),
         source: Source::Vapi,
         event_type: EventType::new(Source::Vapi, "status-update"),
@@ -220,7 +220,10 @@ async fn an_envelope_comes_out_as_it_went_in(backend: &dyn Backend) {
     let mut bare = event(OrgId::generate(), "", Bytes::new()).into_envelope();
     (bare.org, bare.headers) = (None, Vec::new());
     for envelope in [full, bare] {
-        queue.publish(&VerifiedEvent::vouch(envelope.clone())).await.unwrap();
+        queue
+            .publish(&VerifiedEvent::from_verified(envelope.clone()))
+            .await
+            .unwrap();
         let mut deliveries = queue.consume().await.unwrap();
         let got = take(&mut deliveries, 1).await;
         assert_eq!(got[0].event, Ok(envelope));
@@ -483,7 +486,7 @@ async fn the_state_counts_what_is_not_acked(backend: &dyn Backend) {
     for second in [100, 50, 200] {
         let mut envelope = event(OrgId::generate(), "call", "x").into_envelope();
         envelope.received_at = Timestamp::from_seconds(second);
-        queue.publish(&VerifiedEvent::vouch(envelope)).await.unwrap();
+        queue.publish(&VerifiedEvent::from_verified(envelope)).await.unwrap();
     }
     let oldest = |queue: &Arc<dyn EventQueue>| queue.state().oldest_received_at.map(Timestamp::as_seconds);
     assert_eq!((queue.state().events, oldest(&queue)), (3, Some(100)));

@@ -387,14 +387,14 @@ pub async fn descriptors(given: Given) -> Counts {
         .note(format!("served again after {} ms", begun.elapsed().as_millis()))
 }
 
-/// One organisation sends twenty times as much as the others together, and strangers send what
-/// leads nowhere.
+/// One organisation sends twenty times as much as the others together, and unknown senders send
+/// what leads nowhere.
 pub async fn flood(given: Given) -> Counts {
     let world = World::start("floods", &given, Wishes::default()).await;
     let load = &world.load;
     let events: Vec<_> = (0..given.many(2_000, 300)).map(|_| load.wanted_of(0)).collect();
     let few: Vec<_> = (0..30).map(|n| load.wanted_of(1 + n % 2)).collect();
-    let strangers = async {
+    let unknown = async {
         for n in 0..200_u32 {
             let body = format!(
                 "{{\"message\":{{\"type\":\"end-of-call-report\",\
@@ -410,7 +410,7 @@ pub async fn flood(given: Given) -> Counts {
             let status = post.expect("an answer").status().as_u16();
             assert!(
                 matches!(status, 401 | 429 | 503),
-                "{}: a stranger got {status}",
+                "{}: an unknown sender got {status}",
                 world.label()
             );
         }
@@ -442,7 +442,7 @@ pub async fn flood(given: Given) -> Counts {
         }
         slowest
     };
-    let ((), _, slowest) = tokio::join!(strangers, flooding, others);
+    let ((), _, slowest) = tokio::join!(unknown, flooding, others);
     assert!(
         slowest < Duration::from_secs(10),
         "{}: another organisation waited {slowest:?}",

@@ -95,7 +95,7 @@ pub const CASES: &[Case] = cases![
     34: "the sender vanishes" => edges::vanishing_senders,
     35: "slow and idle connections" => edges::slowloris,
     36: "no descriptors left" => edges::descriptors,
-    37: "one organisation floods, strangers flood" => edges::flood,
+    37: "one organisation floods, unknown senders flood" => edges::flood,
     39: "rules that fail, loop, and grow" => edges::poison,
     40: "overload, and no memory left" => edges::overload,
 ];

@@ -75,7 +75,7 @@ async fn twilio_is_verified_over_the_url_that_it_saw_and_gets_twiml() {
         (event.org, event.event_type.as_str()),
         (Some(a.org), "twilio.message-received")
     );
-    // The host is the setting's, whatever the request or a stranger's header says of it.
+    // The host is the setting's, whatever the request or an unknown sender's header says of it.
     let told = String::from_utf8(a.twilio(path, &params))
         .unwrap()
         .replace("host: test", "host: evil.example\r\nx-forwarded-host: evil.example");
@@ -102,7 +102,7 @@ async fn a_request_that_no_secret_verifies_gets_one_answer_and_is_kept_with_its_
     let path = "/webhooks/vapi";
     let body = a.body();
     let tampered = body.replace("ringing", "ringinG");
-    let stranger = vapi_body("asst-nobody");
+    let unknown = vapi_body("asst-nobody");
     let conflicting = body.replace(r#""call":"#, r#""assistant":{"id":"asst-b"},"call":"#);
     let second = Duration::from_secs(1);
     let plain = |headers: &[_], body: &str| request(path, "application/json", headers, body.as_bytes());
@@ -129,12 +129,12 @@ async fn a_request_that_no_secret_verifies_gets_one_answer_and_is_kept_with_its_
             Some(a.org),
         ),
         (
-            plain(&a.sign(path, stranger.as_bytes(), NOW), &stranger),
+            plain(&a.sign(path, unknown.as_bytes(), NOW), &unknown),
             "unknown_route",
             None,
         ),
-        // A signs what names B: A vouches for it, and it is neither A's nor B's event (invariant
-        // 17).
+        // A signs what names B: A's secret verifies it, and it is neither A's nor B's event
+        // (invariant 17).
         (
             plain(&a.sign(path, conflicting.as_bytes(), NOW), &conflicting),
             "conflicting_route",
@@ -166,7 +166,7 @@ async fn a_request_that_no_secret_verifies_gets_one_answer_and_is_kept_with_its_
         "one answer for all: {answers:?}"
     );
     assert!(ingress.queue.events().is_empty());
-    // The organisation sees those that carry its ids, without what a stranger wrote in them;
+    // The organisation sees those that carry its ids, without what an unknown sender wrote in them;
     // another one sees nothing.
     let own = ingress.rejections_of(Some(a.org), 6).await;
     assert!(

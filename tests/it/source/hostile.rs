@@ -350,7 +350,7 @@ fn a_request_that_twilio_did_not_sign_is_refused() {
     }
     let many = b"a=1&".repeat(10_000);
     assert!(key.verify(&request("POST", URL, &many), now()).is_err());
-    // Nothing vouches for a body beside a signed URL.
+    // A signed URL does not cover the body beside it.
     let url_signed: HeaderMap = sign::TwilioSigner::auth_token(&secret())
         .sign_form::<&str, &str>(URL, &[])
         .into_iter()

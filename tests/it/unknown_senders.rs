@@ -1,5 +1,6 @@
-//! Ten thousand connections of strangers, all held at once, against the real binary in a process of
-//! its own: its descriptors, memory and database reads are told apart from those of the senders.
+//! Ten thousand connections of unknown senders, all held at once, against the real binary in a
+//! process of its own: its descriptors, memory and database reads are told apart from those of the
+//! senders.
 
 use crate::support::{
     dev::{Dev, Directory, port_base},
@@ -12,9 +13,9 @@ use serde_json::json;
 use std::{net::SocketAddr, time::Duration, time::Instant};
 use tokio::net::TcpSocket;
 
-/// What a stranger does with its connection, in turn.
+/// What an unknown sender does with its connection, in turn.
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Stranger {
+enum Behaviour {
     Silent,
     HalfAHead,
     Unsigned,
@@ -22,16 +23,16 @@ enum Stranger {
     UnknownIds,
 }
 
-const KINDS: [Stranger; 5] = [
-    Stranger::Silent,
-    Stranger::HalfAHead,
-    Stranger::Unsigned,
-    Stranger::WronglySigned,
-    Stranger::UnknownIds,
+const KINDS: [Behaviour; 5] = [
+    Behaviour::Silent,
+    Behaviour::HalfAHead,
+    Behaviour::Unsigned,
+    Behaviour::WronglySigned,
+    Behaviour::UnknownIds,
 ];
 const CONNECTIONS: usize = 10_000;
 
-impl Stranger {
+impl Behaviour {
     fn bytes(self, dev: &Dev) -> Vec<u8> {
         let of = |assistant: &str, signature: Option<&str>| {
             let body = hooks::vapi("status-update", &hooks::call_id(), assistant, &json!({}));
@@ -64,7 +65,7 @@ impl Stranger {
 }
 
 /// Connects from one of eight addresses, does what its kind does, and stays.
-async fn stranger(dev: &Dev, ingress: SocketAddr, n: usize) -> (Wire, Option<u16>) {
+async fn unknown(dev: &Dev, ingress: SocketAddr, n: usize) -> (Wire, Option<u16>) {
     let kind = KINDS[n % KINDS.len()];
     let socket = TcpSocket::new_v4().expect("a descriptor");
     socket
@@ -125,7 +126,7 @@ async fn ten_thousand_unknown_callers_cost_bounded_memory_and_no_database_reads_
     );
 
     let mut arriving = futures_util::stream::iter(0..CONNECTIONS)
-        .map(|n| stranger(&dev, ingress, n))
+        .map(|n| unknown(&dev, ingress, n))
         .buffer_unordered(256);
     let (mut held, mut refused, mut limited, mut slowest) = (Vec::with_capacity(CONNECTIONS), 0, 0, Duration::ZERO);
     while let Some((wire, status)) = arriving.next().await {
@@ -133,7 +134,7 @@ async fn ten_thousand_unknown_callers_cost_bounded_memory_and_no_database_reads_
             Some(401) => refused += 1,
             Some(429) => limited += 1,
             None => {}
-            other => panic!("a stranger was told {other:?}"),
+            other => panic!("an unknown sender was told {other:?}"),
         }
         held.push(wire);
         if held.len() % 500 == 0 {
@@ -155,14 +156,14 @@ async fn ten_thousand_unknown_callers_cost_bounded_memory_and_no_database_reads_
     assert!(open >= CONNECTIONS as f64, "{open} are held");
     assert_eq!(refused + limited, CONNECTIONS / KINDS.len() * 3);
     // Ten a second for all who ask together, one a second of its own accord; nothing for each
-    // stranger.
+    // unknown sender.
     assert!(
         looks <= 11.0 * seconds + 5.0,
         "{looks} looks at the database in {seconds} s"
     );
     assert!(
         grown_kib / (CONNECTIONS as u64) < KIB_A_STRANGER_MAX,
-        "{grown_kib} KiB for {CONNECTIONS} strangers"
+        "{grown_kib} KiB for {CONNECTIONS} unknown senders"
     );
     assert!(slowest < Duration::from_secs(10), "a real sender waited {slowest:?}");
 }
@@ -184,7 +185,7 @@ async fn more_unknown_callers_than_connections_do_not_keep_a_known_route_out() {
     let (ingress, [a, _]) = Ingress::start(settings).await;
     // 2,000 connections that say half a word and stay, 256 of which fit at a time; they come from
     // eight addresses.
-    let mut strangers = Vec::new();
+    let mut unknown = Vec::new();
     for n in 0..2_000 {
         let socket = TcpSocket::new_v4().unwrap();
         socket
@@ -195,12 +196,12 @@ async fn more_unknown_callers_than_connections_do_not_keep_a_known_route_out() {
             continue;
         };
         let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"POST /web").await;
-        strangers.push(stream);
+        unknown.push(stream);
         if n % 500 == 250 {
             assert_eq!(
                 ingress.exchange(&a.request("/webhooks/vapi", &a.body())).await.status,
                 200,
-                "after {n} strangers"
+                "after {n} unknown senders"
             );
         }
     }
@@ -209,6 +210,6 @@ async fn more_unknown_callers_than_connections_do_not_keep_a_known_route_out() {
         ingress.exchange(&a.request("/webhooks/vapi", &a.body())).await.status,
         200
     );
-    drop(strangers);
+    drop(unknown);
     assert_eq!(ingress.queue.events().len(), 5);
 }
