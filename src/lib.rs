@@ -1,7 +1,7 @@
 //! Hookswitch: webhooks of voice and telephony providers in, each organisation's provider actions
 //! out, once in effect.
 //!
-//! The way of the data: `receiver → queue → worker → attempt → action → provider`. It runs one way;
+//! Data takes one way: `receiver → queue → worker → attempt → action → provider`. It runs one way;
 //! a lower floor never imports an upper one. `tests/tidy.rs` holds the table of floors below.
 //!
 //! | floor | rooms |
