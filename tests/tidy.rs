@@ -355,6 +355,7 @@ fn plaintext_is_exposed_in_few_places() {
             "src/admin/",
             "takes secrets in to seal them, and keys of its own tokens",
         ),
+        ("src/queue/kafka/url.rs", "hands the broker's password to its client"),
         ("src/cli/", "hands keys and the demo's secrets in"),
         ("src/config/", "reads the environment"),
     ];

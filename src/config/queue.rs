@@ -1,9 +1,12 @@
 //! Settings of the queue.
 
+use secrecy::SecretString;
+use std::time::Duration;
+
 section! {
     /// The queue between receivers and workers.
     QueueSettings {
-        /// Which queue: embedded:DIRECTORY.
+        /// Which queue: embedded:DIRECTORY or kafka://host:port,host:port.
         queue_url: String = "embedded:.hookswitch/queue".into(), "HOOKSWITCH_QUEUE_URL";
         /// Bytes of events held at most until they are planned. Above it senders get 503.
         queue_bytes_max: u64 = 4 << 30, "HOOKSWITCH_QUEUE_BYTES_MAX";
@@ -12,5 +15,28 @@ section! {
         /// Free bytes of the queue's disk below which intake stops with 503. Not set: 512 MiB or 5%
         /// of the disk, whichever is more.
         disk_free_bytes_min: Option<u64> = None, "HOOKSWITCH_DISK_FREE_BYTES_MIN";
+        /// How long a broker may take to confirm an event. Later its fate counts as unknown.
+        confirm_seconds_max: Duration = Duration::from_millis(1500), "HOOKSWITCH_QUEUE_CONFIRM_SECONDS_MAX";
+        /// Kafka: the topic. It is created where it is missing.
+        kafka_topic: String = "hookswitch-events".into(), "HOOKSWITCH_KAFKA_TOPIC";
+        /// Kafka: the consumer group, one for all workers.
+        kafka_group: String = "hookswitch".into(), "HOOKSWITCH_KAFKA_GROUP";
+        /// Kafka: partitions of a topic that is created here. As many workers can share it at most.
+        kafka_partitions: u16 = 12, "HOOKSWITCH_KAFKA_PARTITIONS";
+        /// Kafka: replicas of a topic that is created here. Not set: 3, or as many as there are
+        /// brokers.
+        kafka_replicas: Option<u16> = None, "HOOKSWITCH_KAFKA_REPLICAS";
+        /// Kafka: how long a topic that is created here keeps events, read or not.
+        kafka_retention: Duration = Duration::from_hours(7 * 24), "HOOKSWITCH_KAFKA_RETENTION_SECONDS";
+        /// Kafka: whether connections use TLS. Needs a build with the feature kafka-tls.
+        kafka_tls: bool = false, "HOOKSWITCH_KAFKA_TLS";
+        /// Kafka: certificates of the authorities to trust, as PEM. Not set: those of the system.
+        kafka_tls_ca_file: Option<String> = None, "HOOKSWITCH_KAFKA_TLS_CA_FILE";
+        /// Kafka: how to log in: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512. Not set: no login.
+        kafka_sasl_mechanism: Option<String> = None, "HOOKSWITCH_KAFKA_SASL_MECHANISM";
+        /// Kafka: the name to log in with.
+        kafka_sasl_username: Option<String> = None, "HOOKSWITCH_KAFKA_SASL_USERNAME";
+        /// Kafka: the password to log in with.
+        kafka_sasl_password: Option<SecretString> = None, "HOOKSWITCH_KAFKA_SASL_PASSWORD";
     }
 }

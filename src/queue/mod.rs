@@ -6,9 +6,13 @@
 
 mod envelope;
 mod health;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod log;
 
 pub use envelope::{EnvelopeError, attributes, decode, encode, encoded_bytes_max, from_attributes};
+#[cfg(feature = "kafka")]
+pub use kafka::{KafkaQueue, KafkaSettings};
 #[doc(hidden)]
 pub use log::{Disk, DiskSpace, RealDisk};
 pub use log::{LogQueue, LogSettings};
@@ -148,8 +152,8 @@ pub enum ConsumeError {
     Unreadable { place: Arc<str>, reason: Arc<str> },
 }
 
-/// Opens the queue that a URL names: `embedded:DIRECTORY`. Each backend reads the settings that
-/// concern it; `event_bytes_max` limits one event with its attributes.
+/// Opens the queue that a URL names: `embedded:DIRECTORY` or `kafka://host:port,…`. Each backend
+/// reads the settings that concern it; `event_bytes_max` limits one event with its attributes.
 ///
 /// # Errors
 /// Says which setting is wrong, or what stands in the way (another process holds the directory, a
@@ -165,14 +169,23 @@ pub async fn connect(
             let settings = LogSettings::new(settings, event_bytes_max);
             Ok(Arc::new(LogQueue::open(directory.as_ref(), settings, clock).await?))
         }
+        #[cfg(feature = "kafka")]
+        Some(("kafka", _)) => {
+            let settings = KafkaSettings::new(settings, event_bytes_max);
+            Ok(Arc::new(KafkaQueue::open(url, settings).await?))
+        }
         _ => Err(ConnectError::UnknownUrl),
     }
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    #[error("HOOKSWITCH_QUEUE_URL is not understood: expected embedded:DIRECTORY")]
+    #[error("HOOKSWITCH_QUEUE_URL is not understood: expected embedded:DIRECTORY or kafka://host:port,host:port")]
     UnknownUrl,
+    #[error("{setting}: {problem}")]
+    Setting { setting: &'static str, problem: String },
+    #[error("cannot {doing}: {reason}")]
+    Broker { doing: &'static str, reason: String },
     #[error("{directory} is in use by another hookswitch process; stop it, or give this one its own directory")]
     InUse { directory: String },
     #[error(

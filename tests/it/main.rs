@@ -22,6 +22,8 @@ mod providers;
 mod queue_damage;
 mod queue_embedded;
 mod queue_faults;
+#[cfg(feature = "kafka")]
+mod queue_kafka;
 mod routing;
 mod sandbox;
 mod source;

@@ -3,6 +3,8 @@
 pub mod db;
 pub mod dev;
 pub mod hooks;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 
 use std::{future::Future, time::Duration};
 

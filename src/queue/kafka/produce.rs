@@ -1,0 +1,253 @@
+//! The producer: idempotent, acks=all, replaced when librdkafka calls it fatally failed.
+//!
+//! **Invariant:** each publish ends in a confirm or in an error. Only an event that never came into
+//! the producer's queue is called not stored; each other failure is unknown, since librdkafka may
+//! have sent the event before it gave up.
+
+use super::{HEADROOM_BYTES, Shared, message};
+use crate::{
+    domain::{Envelope, Timestamp},
+    queue::{ConnectError, PublishError},
+};
+use rdkafka::{
+    ClientConfig, ClientContext,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{DeliveryResult, Message},
+    producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
+};
+use std::{
+    sync::{
+        Arc, PoisonError, RwLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+use tokio::sync::oneshot;
+
+/// Events that wait in the producer at most; the next one is refused.
+const QUEUED_EVENTS_MAX: &str = "100000";
+const QUEUED_KBYTES_MAX: &str = "262144";
+
+/// A batch waits so long for company. Measured: `docs/benchmarks.md`.
+const LINGER_MS: &str = "1";
+
+/// Largest batch that is filled on purpose. Topics take about 1 MB unless they are told otherwise,
+/// and a batch above the topic's limit would cost all that is in it.
+const BATCH_BYTES_MAX: usize = 900_000;
+
+/// Between two tries to make a producer.
+const REPLACE_PAUSE: Duration = Duration::from_secs(1);
+
+type Producer = ThreadedProducer<Context>;
+
+/// Who waits for a confirm.
+pub(super) struct Waiter {
+    received_at: Timestamp,
+    told: oneshot::Sender<Result<(), PublishError>>,
+}
+
+pub(super) struct Context {
+    shared: Arc<Shared>,
+    publisher: Weak<Publisher>,
+    has_failed: AtomicBool,
+}
+
+impl Context {
+    /// Called on the producer's own thread, which cannot end itself.
+    fn fail(&self, reason: &str) {
+        if self.has_failed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        tracing::warn!("The Kafka producer failed for good and is replaced: {reason}");
+        if let Some(publisher) = self.publisher.upgrade() {
+            on_a_thread("kafka-replace", move || publisher.replace());
+        }
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!("librdkafka: {facility} {message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::Fatal) => self.fail(reason),
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.shared.wake.call(),
+            _ => tracing::debug!(%error, "librdkafka: {reason}"),
+        }
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = Box<Waiter>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, waiter: Box<Waiter>) {
+        let outcome = match result {
+            Ok(message) => {
+                let mut state = self.shared.state();
+                state
+                    .ledger
+                    .published(message.partition(), message.offset(), waiter.received_at);
+                Ok(())
+            }
+            Err((error, message)) => {
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+                    self.fail("a publish met a fatal error");
+                }
+                Err(self.refusal(error, message.payload_len()))
+            }
+        };
+        // Nobody may wait any more: the deadline has passed, or the publish was dropped.
+        let _ = waiter.told.send(outcome);
+    }
+}
+
+impl Context {
+    fn refusal(&self, error: &KafkaError, bytes: usize) -> PublishError {
+        let bytes_max = self.shared.event_bytes_max.load(Ordering::Relaxed);
+        match error.rdkafka_error_code() {
+            // A batch that is too large would say so of each event in it; the small ones are sound.
+            Some(RDKafkaErrorCode::MessageSizeTooLarge) if bytes > BATCH_BYTES_MAX => {
+                PublishError::TooLarge { bytes, bytes_max }
+            }
+            _ => PublishError::Unknown {
+                reason: error.to_string().into(),
+            },
+        }
+    }
+}
+
+pub(super) struct Publisher {
+    shared: Arc<Shared>,
+    /// `None` once the queue is closed.
+    producer: RwLock<Option<Producer>>,
+}
+
+impl Publisher {
+    /// Waits for no broker, but starts threads and reads certificates: not on the runtime's.
+    pub fn start(shared: Arc<Shared>) -> Result<Arc<Self>, ConnectError> {
+        let publisher = Arc::new(Self {
+            shared,
+            producer: RwLock::new(None),
+        });
+        let producer = publisher.make().map_err(|error| ConnectError::Broker {
+            doing: "make a Kafka producer",
+            reason: error.to_string(),
+        })?;
+        *publisher.producer.write().unwrap_or_else(PoisonError::into_inner) = Some(producer);
+        Ok(publisher)
+    }
+
+    fn make(self: &Arc<Self>) -> Result<Producer, KafkaError> {
+        let context = Context {
+            shared: self.shared.clone(),
+            publisher: Arc::downgrade(self),
+            has_failed: AtomicBool::new(false),
+        };
+        Producer::from_config_and_context(&self.config(), context)
+    }
+
+    fn config(&self) -> ClientConfig {
+        let settings = &self.shared.settings;
+        let confirm_ms = settings.confirm_max.as_millis().clamp(10, 900_000).to_string();
+        let message_bytes_max = settings.event_bytes_max + HEADROOM_BYTES;
+        let mut config = self.shared.config.clone();
+        config
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            // As the Java client's, so that producers of both put a subject into one partition. An
+            // empty subject is a key like any other.
+            .set("partitioner", "murmur2")
+            .set("compression.type", "lz4")
+            .set("linger.ms", LINGER_MS)
+            .set("batch.size", BATCH_BYTES_MAX.min(message_bytes_max).to_string())
+            .set("message.max.bytes", message_bytes_max.to_string())
+            .set("message.timeout.ms", &confirm_ms)
+            .set("request.timeout.ms", &confirm_ms)
+            .set("queue.buffering.max.messages", QUEUED_EVENTS_MAX)
+            .set("queue.buffering.max.kbytes", QUEUED_KBYTES_MAX);
+        config
+    }
+
+    /// Hands the event to the producer, without waiting. The receiver resolves with its confirm.
+    pub fn send(&self, envelope: &Envelope) -> Result<oneshot::Receiver<Result<(), PublishError>>, PublishError> {
+        let (told, confirm) = oneshot::channel();
+        let waiter = Box::new(Waiter {
+            received_at: envelope.received_at,
+            told,
+        });
+        let record = BaseRecord::with_opaque_to(&self.shared.settings.topic, waiter)
+            .key(&*envelope.subject.0)
+            .payload(&*envelope.body)
+            .headers(message::headers(envelope));
+        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
+        let producer = producer.as_ref().ok_or(PublishError::Closed)?;
+        match producer.send(record) {
+            Ok(()) => Ok(confirm),
+            Err((error, _)) => Err(PublishError::Unavailable {
+                reason: error.to_string().into(),
+            }),
+        }
+    }
+
+    /// Puts a producer in the place of one that failed for good. What was in flight ends with the
+    /// old one, as unknown.
+    fn replace(self: Arc<Self>) {
+        let made = loop {
+            let seen = self.shared.wake.seen();
+            match self.make() {
+                Ok(made) => break made,
+                Err(error) => tracing::error!(%error, "The failed Kafka producer cannot be replaced yet"),
+            }
+            if self.shared.is_closed() {
+                return;
+            }
+            self.shared.wake.wait(seen, REPLACE_PAUSE);
+        };
+        let old = {
+            let mut producer = self.producer.write().unwrap_or_else(PoisonError::into_inner);
+            if self.shared.is_closed() {
+                Some(made)
+            } else {
+                producer.replace(made)
+            }
+        };
+        drop(old);
+    }
+
+    /// Waits for confirms under way, then ends the producer.
+    pub async fn close(self: &Arc<Self>) {
+        let publisher = self.clone();
+        let closing = tokio::task::spawn_blocking(move || {
+            let producer = publisher.take();
+            if let Some(producer) = &producer {
+                // What is not confirmed by then is told to its publisher as unknown.
+                let _ = producer.flush(super::CLOSE_PATIENCE);
+            }
+        });
+        // A runtime that shuts down gives up what it has not begun.
+        let _ = closing.await;
+    }
+
+    /// As [`Publisher::close`], for a drop, which may not wait.
+    pub fn discard(&self) {
+        if let Some(producer) = self.take() {
+            on_a_thread("kafka-discard", move || drop(producer));
+        }
+    }
+
+    fn take(&self) -> Option<Producer> {
+        self.producer.write().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Ends of librdkafka's clients can wait for their threads, and for a broker.
+pub(super) fn on_a_thread(name: &str, work: impl FnOnce() + Send + 'static) {
+    // Without a thread the work is dropped here: the machine has worse trouble than a late end.
+    if let Err(error) = thread::Builder::new().name(name.into()).spawn(work) {
+        tracing::error!(%error, "Cannot start the thread {name}");
+    }
+}

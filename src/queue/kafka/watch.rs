@@ -1,0 +1,279 @@
+//! The periodic look at the broker: is it there, does the topic exist, where does each partition
+//! end, what has the group committed, how old is the oldest event.
+//!
+//! A thread and a client of its own. **Invariant:** nothing else asks the broker for state, so that
+//! [`super::KafkaQueue::state`] reads memory only.
+
+use super::{
+    MARGIN_BYTES, Shared,
+    ledger::Looked,
+    message,
+    produce::on_a_thread,
+    topic::{self, CreateError, TopicFacts},
+};
+use crate::queue::ConnectError;
+use rdkafka::{
+    ClientContext, Offset, TopicPartitionList,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::Message,
+    metadata::{Metadata, MetadataPartition},
+};
+use std::{
+    sync::{Arc, Mutex, atomic::Ordering},
+    time::{Duration, Instant},
+};
+use tokio::sync::oneshot;
+
+const PERIOD: Duration = Duration::from_secs(5);
+const PERIOD_AWAY: Duration = Duration::from_secs(1);
+
+/// Between a topic's creation and the look that finds it.
+const PERIOD_CREATED: Duration = Duration::from_millis(50);
+
+/// One request.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Shorter than that, events of a long weekend would be deleted unread.
+const RETENTION_MIN: Duration = Duration::from_hours(7 * 24);
+
+type FirstLook = oneshot::Sender<Result<(), ConnectError>>;
+
+struct Context {
+    /// Why the broker does not let this client in: a wrong password, a certificate.
+    refusal: Mutex<Option<String>>,
+}
+
+impl ClientContext for Context {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!("librdkafka: {facility} {message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code();
+        if matches!(code, Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)) {
+            *super::lock(&self.refusal) = Some(reason.to_owned());
+        }
+    }
+}
+
+impl ConsumerContext for Context {}
+
+enum Look {
+    Done,
+    /// The topic was created a moment ago.
+    Created,
+    Away(String),
+    /// Another try comes to the same, until somebody changes something.
+    Refused(String),
+}
+
+pub(super) struct Watch {
+    shared: Arc<Shared>,
+    consumer: BaseConsumer<Context>,
+    facts: Option<TopicFacts>,
+    /// Said once until it changes.
+    trouble: Option<String>,
+}
+
+impl Watch {
+    /// The receiver resolves with the first look that found the topic, or a refusal.
+    pub fn start(shared: Arc<Shared>) -> Result<oneshot::Receiver<Result<(), ConnectError>>, ConnectError> {
+        let mut config = shared.config.clone();
+        config
+            // It only asks for the group's offsets, and never joins.
+            .set("group.id", &shared.settings.group)
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("queued.min.messages", "1")
+            .set("queued.max.messages.kbytes", "64")
+            .set("fetch.message.max.bytes", "65536");
+        let context = Context {
+            refusal: Mutex::default(),
+        };
+        let consumer =
+            BaseConsumer::from_config_and_context(&config, context).map_err(|error| ConnectError::Broker {
+                doing: "make a Kafka client",
+                reason: error.to_string(),
+            })?;
+        let (told, first_look) = oneshot::channel();
+        let watch = Self {
+            shared,
+            consumer,
+            facts: None,
+            trouble: None,
+        };
+        on_a_thread("kafka-watch", move || watch.run(told));
+        Ok(first_look)
+    }
+
+    fn run(mut self, told: FirstLook) {
+        let mut told = Some(told);
+        while !self.shared.is_closed() {
+            let seen = self.shared.wake.seen();
+            let look = self.look().unwrap_or_else(|error| self.failure(&error));
+            let is_reachable = matches!(look, Look::Done);
+            self.shared.is_reachable.store(is_reachable, Ordering::Relaxed);
+            let (trouble, period) = match look {
+                Look::Done => (None, PERIOD),
+                Look::Created => (None, PERIOD_CREATED),
+                Look::Away(reason) => (Some(reason), PERIOD_AWAY),
+                Look::Refused(reason) => {
+                    if let Some(told) = told.take() {
+                        let _ = told.send(Err(ConnectError::Broker {
+                            doing: "use the Kafka topic",
+                            reason: reason.clone(),
+                        }));
+                    }
+                    (Some(reason), PERIOD_AWAY)
+                }
+            };
+            if is_reachable && let Some(told) = told.take() {
+                let _ = told.send(Ok(()));
+            }
+            self.say(trouble);
+            self.shared.wake.wait(seen, period);
+        }
+    }
+
+    fn say(&mut self, trouble: Option<String>) {
+        if trouble != self.trouble {
+            if let Some(reason) = &trouble {
+                tracing::warn!("Kafka takes no events: {reason}");
+            } else {
+                tracing::info!("Kafka takes events again");
+            }
+            self.trouble = trouble;
+        }
+    }
+
+    fn failure(&self, error: &KafkaError) -> Look {
+        // Errors that explain it are events of the client, which only a poll reads.
+        let until = Instant::now() + Duration::from_millis(100);
+        while Instant::now() < until && self.consumer.poll(Duration::from_millis(10)).is_some() {}
+        match super::lock(&self.consumer.context().refusal).take() {
+            Some(reason) => Look::Refused(reason),
+            None => Look::Away(error.to_string()),
+        }
+    }
+
+    fn look(&mut self) -> Result<Look, KafkaError> {
+        let shared = self.shared.clone();
+        let topic = &shared.settings.topic;
+        let metadata = self.consumer.fetch_metadata(Some(topic), PATIENCE)?;
+        let Some(partitions) = partitions_of(&metadata, topic)? else {
+            return Ok(
+                match topic::create(&shared.config, &shared.settings, metadata.brokers().len()) {
+                    Ok(()) => Look::Created,
+                    Err(CreateError::Refused(reason)) => Look::Refused(reason),
+                    Err(CreateError::Later(reason)) => Look::Away(reason),
+                },
+            );
+        };
+        if self.facts.is_none() {
+            self.read_facts();
+        }
+        self.look_at(topic, &partitions)?;
+        self.look_at_heads(topic);
+        Ok(Look::Done)
+    }
+
+    fn look_at(&self, topic: &str, partitions: &[i32]) -> Result<(), KafkaError> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition(topic, *partition);
+        }
+        let committed = self.consumer.committed_offsets(list, PATIENCE)?;
+        for partition in partitions {
+            let (start, end) = self.consumer.fetch_watermarks(topic, *partition, PATIENCE)?;
+            let committed = committed
+                .find_partition(topic, *partition)
+                .map(|element| element.offset());
+            let committed = match committed {
+                Some(Offset::Offset(offset)) => Some(offset),
+                _ => None,
+            };
+            let looked = Looked { start, end, committed };
+            self.shared.state().ledger.looked(*partition, looked);
+        }
+        Ok(())
+    }
+
+    /// Reads the first event that is not acked of each partition, for its age.
+    fn look_at_heads(&self, topic: &str) {
+        let wanted = self.shared.state().ledger.heads_wanted();
+        if wanted.is_empty() {
+            return;
+        }
+        let mut list = TopicPartitionList::with_capacity(wanted.len());
+        let listed = wanted
+            .iter()
+            .try_for_each(|(partition, offset)| list.add_partition_offset(topic, *partition, Offset::Offset(*offset)));
+        if let Err(error) = listed.and_then(|()| self.consumer.assign(&list)) {
+            tracing::debug!(%error, "The age of the oldest event cannot be read");
+            return;
+        }
+        let mut missing = wanted;
+        let until = Instant::now() + PATIENCE;
+        while !missing.is_empty() && Instant::now() < until && !self.shared.is_closed() {
+            let Some(Ok(message)) = self.consumer.poll(Duration::from_millis(50)) else {
+                continue;
+            };
+            let Some(index) = missing
+                .iter()
+                .position(|(partition, _)| *partition == message.partition())
+            else {
+                continue;
+            };
+            let (partition, position) = missing.swap_remove(index);
+            let received_at = message::received_at(&message);
+            self.shared.state().ledger.set_head(partition, position, received_at);
+        }
+        let _ = self.consumer.unassign();
+    }
+
+    /// Compares the topic with what the design relies on. A broker that does not tell is left
+    /// alone: it may lack the permission only.
+    fn read_facts(&mut self) {
+        let settings = &self.shared.settings;
+        let facts = match topic::describe(&self.shared.config, &settings.topic) {
+            Ok(facts) => facts,
+            Err(error) => {
+                tracing::debug!(%error, "The settings of the Kafka topic cannot be read");
+                TopicFacts::default()
+            }
+        };
+        if facts.retention.is_some_and(|retention| retention < RETENTION_MIN) || facts.retention_bytes.is_some() {
+            tracing::warn!(
+                "The Kafka topic {} deletes events after less than 7 days, or by size: unread events may be lost",
+                settings.topic
+            );
+        }
+        if let Some(message_bytes_max) = facts.message_bytes_max {
+            let fitting = message_bytes_max.saturating_sub(MARGIN_BYTES);
+            if fitting < settings.event_bytes_max {
+                tracing::warn!(
+                    "The Kafka topic {} takes messages of {message_bytes_max} bytes: larger events are refused",
+                    settings.topic
+                );
+                self.shared.event_bytes_max.store(fitting, Ordering::Relaxed);
+            }
+        }
+        self.facts = Some(facts);
+    }
+}
+
+/// `None`: there is no such topic.
+fn partitions_of(metadata: &Metadata, topic: &str) -> Result<Option<Vec<i32>>, KafkaError> {
+    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
+        return Ok(None);
+    };
+    match found.error().map(RDKafkaErrorCode::from) {
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => return Ok(None),
+        Some(code) => return Err(KafkaError::MetadataFetch(code)),
+        None => {}
+    }
+    let partitions: Vec<i32> = found.partitions().iter().map(MetadataPartition::id).collect();
+    Ok((!partitions.is_empty()).then_some(partitions))
+}
