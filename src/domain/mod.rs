@@ -18,7 +18,8 @@ pub use event::{DedupeKey, Envelope, EventType, IngressHeader, Source, Subject, 
 pub use hops::{HOPS_HEADER, read_hops, sign_hops};
 pub use id::{ActionId, AttemptId, CredentialId, EndpointId, EventId, InvalidId, OrgId, RuleId, SecretId};
 pub use organisation::{
-    AssistantRole, Endpoint, IntegrationState, ManagedAssistantState, Organisation, RouteKey, RouteKind, RouteState,
+    AssistantRole, Endpoint, IntegrationState, ManagedAssistantState, Organisation, Proof, RouteKey, RouteKind,
+    RouteState,
 };
 pub use rule::{Rule, RuleSpec, TypePattern};
 pub use secret::{Fingerprint, KeyId, SealedBytes, SecretBytes};

@@ -114,6 +114,16 @@ impl IntegrationState {
     }
 }
 
+closed_text_enum!(
+    /// Why a claim is believed (invariant 18).
+    Proof: "proof" {
+        /// The organisation's own credential reads it at the provider.
+        ReadAtProvider = "read_at_provider",
+        MadeByUs = "made_by_us",
+        ApprovedByOperator = "approved_by_operator",
+    }
+);
+
 /// An external id that leads to an organisation. Compared byte for byte.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct RouteKey {

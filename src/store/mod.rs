@@ -21,6 +21,7 @@ pub mod rejections;
 pub mod routes;
 pub mod rules;
 pub mod snapshot;
+mod sql;
 mod sqlite;
 
 #[cfg(feature = "postgres")]

@@ -1,30 +1,9 @@
 //! Claims to external ids: assistants and phone numbers (invariant 18).
 
 use super::{StoreError, audit::AuditEntry};
+pub use crate::domain::Proof;
 use crate::domain::{AssistantRole, OrgId, RouteState, Timestamp};
 use async_trait::async_trait;
-
-/// Why a claim is believed (invariant 18).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
-    /// The organisation's own credential reads it at the provider.
-    ReadAtProvider,
-    MadeByUs,
-    ApprovedByOperator,
-}
-
-impl Proof {
-    pub const ALL: [Self; 3] = [Self::ReadAtProvider, Self::MadeByUs, Self::ApprovedByOperator];
-
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ReadAtProvider => "read_at_provider",
-            Self::MadeByUs => "made_by_us",
-            Self::ApprovedByOperator => "approved_by_operator",
-        }
-    }
-}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AssistantClaim {

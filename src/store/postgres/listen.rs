@@ -1,7 +1,7 @@
 //! Changes of configuration made by other processes: a notification is a hint, the version is the
 //! truth.
 
-use super::{READ_VERSION, tell};
+use super::{READ_VERSION, raise};
 use sqlx::{PgPool, postgres::PgListener};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -42,10 +42,10 @@ async fn listen(pool: &PgPool, changes: &watch::Sender<i64>, backoff: &mut Durat
     listener.listen(CHANNEL).await?;
     loop {
         let version: i64 = sqlx::query_scalar(READ_VERSION).fetch_one(&mut listener).await?;
-        tell(changes, Some(version));
+        raise(changes, Some(version));
         *backoff = BACKOFF_FIRST;
         while let Some(notification) = listener.try_recv().await? {
-            tell(changes, notification.payload().parse().ok());
+            raise(changes, notification.payload().parse().ok());
         }
         // It has connected itself again: what was told meanwhile is read.
         info!("The connection that tells changes of configuration was lost and is there again");

@@ -24,25 +24,13 @@ fn only_what_is_about_data_is_called_data() {
 }
 
 fn statements() -> Vec<&'static str> {
-    [
-        &[READ_VERSION, LOCK_VERSION, WRITE_VERSION],
-        audit::STATEMENTS,
-        credentials::STATEMENTS,
-        endpoints::STATEMENTS,
-        grants::STATEMENTS,
-        history::STATEMENTS,
-        keys::STATEMENTS,
-        managed::STATEMENTS,
-        organisations::STATEMENTS,
-        rejections::STATEMENTS,
-        routes::STATEMENTS,
-        rules::STATEMENTS,
-        snapshot::STATEMENTS,
-    ]
-    .concat()
-    .into_iter()
-    .chain(ledger::statements())
-    .collect()
+    let shared = sql::STATEMENTS
+        .iter()
+        .flat_map(|(_, statements)| statements.iter().map(|sql| sql.postgres));
+    shared
+        .filter(|text| !text.is_empty())
+        .chain(ledger::statements())
+        .collect()
 }
 
 #[tokio::test]

@@ -3,37 +3,26 @@
 //! **Invariant:** every change goes through [`SqliteStore::write`]; a command is a savepoint,
 //! answered after the commit that made it durable.
 
-mod audit;
-mod credentials;
-mod endpoints;
-mod grants;
-mod history;
-mod keys;
 mod ledger;
-mod managed;
-mod organisations;
-mod rejections;
-mod routes;
 mod rows;
-mod rules;
-mod snapshot;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-pub(super) use writer::Lane;
-
-use super::{Base, ConnectError, MigrationStatus, StoreError};
+use super::{
+    Base, ConnectError, MigrationStatus, StoreError,
+    sql::{self, Access, Lane, READ_VERSION, Reader, SqlStore, Transaction, failed as failed_on},
+};
 use crate::domain::Clock;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use sqlx::{
-    AssertSqlSafe, Connection, Row, SqliteConnection, SqlitePool,
+    AssertSqlSafe, Connection, Row, Sqlite, SqliteConnection, SqlitePool,
     migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use std::{borrow::Cow, path::Path, sync::Arc, time::Duration};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use writer::Writer;
 
 /// Readers. SQLite reads from memory-mapped pages of its own cache; more connections than cores
@@ -162,71 +151,13 @@ impl SqliteStore {
         })
     }
 
-    /// Runs a command in the writer's next transaction and returns after its commit. An error
-    /// undoes this command alone.
+    /// Old.
     pub(super) async fn write<T, F>(&self, lane: Lane, doing: &'static str, command: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
     {
         self.writer.run(lane, doing, command, |_| ()).await
-    }
-
-    /// Like [`SqliteStore::write`] for a change of configuration: counts the version up, hands it
-    /// to the command (which stamps its rows with it), and wakes whoever refreshes.
-    pub(super) async fn configure<T, F>(&self, doing: &'static str, command: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection, i64) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
-    {
-        self.configure_if(doing, move |connection, version| {
-            Box::pin(async move { Ok((command(connection, version).await?, true)) })
-        })
-        .await
-    }
-
-    /// Like [`SqliteStore::configure`] for a command that finds out by itself whether there is a
-    /// change: the version counts up only where it says `true`.
-    pub(super) async fn configure_if<T, F>(&self, doing: &'static str, command: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection, i64) -> BoxFuture<'c, Result<(T, bool), StoreError>>
-            + Send
-            + 'static,
-    {
-        let changes = self.changes.clone();
-        let (value, _) = self
-            .writer
-            .run(
-                Lane::Urgent,
-                doing,
-                move |connection| {
-                    Box::pin(async move {
-                        let version = read_version(connection)
-                            .await
-                            .map_err(failed("read the configuration version"))?
-                            + 1;
-                        let (value, is_change) = command(connection, version).await?;
-                        if is_change {
-                            sqlx::query(WRITE_VERSION)
-                                .bind(version)
-                                .execute(connection)
-                                .await
-                                .map_err(failed("count the configuration version up"))?;
-                        }
-                        Ok((value, is_change.then_some(version)))
-                    })
-                },
-                move |(_, version)| {
-                    changes.send_if_modified(|known| {
-                        let newer = version.is_some_and(|version| version > *known);
-                        *known = version.unwrap_or(*known).max(*known);
-                        newer
-                    });
-                },
-            )
-            .await?;
-        Ok(value)
     }
 
     pub(super) const fn readers(&self) -> &SqlitePool {
@@ -270,30 +201,15 @@ pub(super) async fn migration_status(path: &Path) -> Result<MigrationStatus, Con
 const HAS_MIGRATIONS: &str = "SELECT count(*) FROM sqlite_master WHERE name = '_sqlx_migrations'";
 const APPLIED_MIGRATIONS: &str = "SELECT version FROM _sqlx_migrations WHERE success";
 
-/// Maps a database error, with what was being done. For `map_err`.
+/// Maps a database error, with the statement's purpose. For `map_err`.
 pub(super) fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
-    move |error| match error {
-        sqlx::Error::Database(e) if e.is_unique_violation() => StoreError::Conflict { what: doing },
-        sqlx::Error::Database(e) if is_about_data(e.code().as_deref()) => StoreError::Data {
-            doing,
-            reason: e.message().into(),
-        },
-        sqlx::Error::ColumnDecode { .. }
-        | sqlx::Error::Decode(_)
-        | sqlx::Error::Encode(_)
-        | sqlx::Error::TypeNotFound { .. }
-        | sqlx::Error::ColumnNotFound(_) => StoreError::Data {
-            doing,
-            reason: "a column does not have the expected type".into(),
-        },
-        _ => StoreError::Unavailable { doing },
-    }
+    failed_on::<Sqlite>(doing)
 }
 
 /// Whether the statement failed on what it was given, so that it fails again. All else (full disk,
 /// I/O, busy, a damaged or read-only file) is the database's own trouble: whoever took that for bad
 /// data would set good events aside.
-fn is_about_data(extended_code: Option<&str>) -> bool {
+pub(super) fn is_about_data(extended_code: Option<&str>) -> bool {
     const ERROR: i32 = 1; // also what SQL functions raise over their arguments
     const TOOBIG: i32 = 18;
     const CONSTRAINT: i32 = 19;
@@ -359,20 +275,58 @@ fn is_too_old(version: &str) -> bool {
     found < (3, 51, 3)
 }
 
-const READ_VERSION: &str = "SELECT version FROM config_version WHERE id = 1";
-const WRITE_VERSION: &str = "UPDATE config_version SET version = ?1 WHERE id = 1";
-
 async fn read_version(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(READ_VERSION).fetch_one(connection).await
+}
+
+impl SqlStore for SqliteStore {
+    type Db = Sqlite;
+
+    async fn read(&self, _: impl Into<Access> + Send) -> Result<Reader<Sqlite>, StoreError> {
+        let acquired = self.readers.acquire().await.map_err(failed("begin reading"))?;
+        Ok(Reader::Connection(acquired))
+    }
+
+    async fn read_moment(&self, _: impl Into<Access> + Send) -> Result<Reader<Sqlite>, StoreError> {
+        let begun = self.readers.begin().await.map_err(failed("begin reading"))?;
+        Ok(Reader::Transaction(begun))
+    }
+
+    async fn run<T, F, C>(&self, access: Access, doing: &'static str, command: F, committed: C) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(Transaction<'c, Sqlite>) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
+        C: FnOnce(&T) + Send + 'static,
+    {
+        let now = self.clock.now();
+        self.writer
+            .run(
+                access.lane,
+                doing,
+                move |connection| command(Transaction { connection, now }),
+                committed,
+            )
+            .await
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    fn known_version(&self) -> &watch::Sender<i64> {
+        &self.changes
+    }
+
+    /// The writer is one already.
+    fn configuring(&self) -> Option<&Mutex<()>> {
+        None
+    }
 }
 
 #[async_trait]
 impl Base for SqliteStore {
     async fn config_version(&self) -> Result<i64, StoreError> {
-        sqlx::query_scalar(READ_VERSION)
-            .fetch_one(&self.readers)
-            .await
-            .map_err(failed("read the configuration version"))
+        sql::read_version(self).await
     }
 
     fn config_changes(&self) -> watch::Receiver<i64> {

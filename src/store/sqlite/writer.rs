@@ -4,7 +4,7 @@
 //! **Invariant:** a command that fails, panics or whose caller went away never undoes another's,
 //! and nobody is answered before the commit.
 
-use super::StoreError;
+use super::{Lane, StoreError};
 use futures_util::future::BoxFuture;
 use sqlx::{Connection, SqliteConnection};
 use std::{
@@ -15,14 +15,6 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-
-/// Which commands go first. Claims, replies, records and configuration are urgent; plans and bulk
-/// work are not.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Lane {
-    Urgent,
-    Bulk,
-}
 
 /// Commands in one transaction at most, and how long one may stay open for more of them to join.
 const COMMANDS_MAX: usize = 256;

@@ -11,9 +11,7 @@ mod manual;
 mod plan;
 mod record;
 
-pub(super) use record::LOCK_CREDENTIAL;
-
-use super::{PostgresStore, Scope, StoreError, failed, in_savepoint, rows::Fields};
+use super::{Access, PostgresStore, StoreError, failed, in_savepoint, rows::Fields};
 use crate::{
     domain::{ActionId, ActionState, OrgId, Provider, Source, Timestamp},
     store::ledger::{Claim, ClaimLimits, DeadEvent, Ledger, ManualTransition, Planned, PlannedEvent, Record, Recorded},
@@ -102,16 +100,16 @@ impl Ledger for PostgresStore {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        let now = self.now();
-        self.write(Scope::Worker, "plan events", move |connection| {
+        let now = self.clock.now();
+        self.write(Access::ALL_ORGS, "plan events", move |connection| {
             Box::pin(plan::plan(connection, events, now))
         })
         .await
     }
 
     async fn store_dead_event(&self, dead: DeadEvent) -> Result<(), StoreError> {
-        let now = self.now();
-        self.write(Scope::Worker, "set an event aside", move |connection| {
+        let now = self.clock.now();
+        self.write(Access::ALL_ORGS, "set an event aside", move |connection| {
             Box::pin(async move {
                 sqlx::query(STORE_DEAD_EVENT)
                     .bind(*dead.id.as_uuid())
@@ -132,7 +130,7 @@ impl Ledger for PostgresStore {
     }
 
     async fn claim(&self, limits: ClaimLimits, now: Timestamp) -> Result<Vec<Claim>, StoreError> {
-        self.write(Scope::Worker, "claim actions", move |connection| {
+        self.write(Access::ALL_ORGS, "claim actions", move |connection| {
             Box::pin(claim::claim(connection, limits, now))
         })
         .await
@@ -142,14 +140,14 @@ impl Ledger for PostgresStore {
         if records.is_empty() {
             return Ok(Vec::new());
         }
-        self.write(Scope::Worker, "record attempts", move |connection| {
+        self.write(Access::ALL_ORGS, "record attempts", move |connection| {
             Box::pin(record::record(connection, records))
         })
         .await
     }
 
     async fn expire_leases(&self, now: Timestamp, settle: Duration, count_max: u32) -> Result<u64, StoreError> {
-        self.write(Scope::Worker, "end leases", move |connection| {
+        self.write(Access::ALL_ORGS, "end leases", move |connection| {
             Box::pin(record::end_leases(connection, Some(now), now, settle, count_max))
         })
         .await
@@ -157,7 +155,7 @@ impl Ledger for PostgresStore {
 
     async fn abandon_leases(&self, now: Timestamp, settle: Duration) -> Result<u64, StoreError> {
         self.write(
-            Scope::Worker,
+            Access::ALL_ORGS,
             "end the leases of a process that died",
             move |connection| Box::pin(record::end_leases(connection, None, now, settle, u32::MAX)),
         )
@@ -179,7 +177,7 @@ impl Ledger for PostgresStore {
     }
 
     async fn next_due_at(&self) -> Result<Option<Timestamp>, StoreError> {
-        let mut reader = self.reader(Scope::Worker).await?;
+        let mut reader = self.reader(Access::ALL_ORGS).await?;
         let due_at: Option<i64> = sqlx::query_scalar(NEXT_DUE_AT)
             .fetch_one(&mut *reader)
             .await

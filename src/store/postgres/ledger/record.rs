@@ -56,18 +56,13 @@ const END_LEASES: &str = "UPDATE actions SET state = 'unknown', cause = 'lease_e
     AND state = 'running' RETURNING actions.id, actions.org_id, actions.provider, actions.state, actions.due_at, \
     actions.fence";
 
-/// Whoever parks for a credential and whoever saves it go one after the other, also where there is
-/// no row yet: else each misses what the other has not committed, and the action stays parked under
-/// a version that is no longer the newest (invariant 6). Shared among those who park.
+/// The key of `sql::credentials::LOCK`, shared among attempts that park: they wait for a save and
+/// not for each other.
 const LOCK_SHARED: &str = "SELECT pg_advisory_xact_lock_shared(key) FROM (SELECT DISTINCT \
     hashtextextended(concat(r.org_id, '/', a.provider, '/', a.credential_name), 0) AS key \
     FROM unnest($1::uuid[], $2::uuid[]) AS r (id, org_id) JOIN actions AS a ON a.id = r.id ORDER BY key) AS keys";
-/// The same key, alone.
-pub(in crate::store::postgres) const LOCK_CREDENTIAL: &str =
-    "SELECT pg_advisory_xact_lock(hashtextextended(concat($1::uuid, '/', $2::text, '/', $3::text), 0))";
-
 #[cfg(test)]
-pub(crate) const STATEMENTS: &[&str] = &[RECORD, END_ATTEMPTS, UNPARK, END_LEASES, LOCK_SHARED, LOCK_CREDENTIAL];
+pub(crate) const STATEMENTS: &[&str] = &[RECORD, END_ATTEMPTS, UNPARK, END_LEASES, LOCK_SHARED];
 
 pub(super) async fn record(
     connection: &mut PgConnection,

@@ -89,7 +89,7 @@ impl Ledger for SqliteStore {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        let now = self.now();
+        let now = self.clock.now();
         self.write(Lane::Bulk, "plan events", move |connection| {
             Box::pin(plan::plan(connection, events, now))
         })
@@ -97,7 +97,7 @@ impl Ledger for SqliteStore {
     }
 
     async fn store_dead_event(&self, dead: DeadEvent) -> Result<(), StoreError> {
-        let now = self.now();
+        let now = self.clock.now();
         self.write(Lane::Bulk, "set an event aside", move |connection| {
             Box::pin(async move {
                 sqlx::query(STORE_DEAD_EVENT)

@@ -4,21 +4,6 @@ use super::*;
 use crate::{domain::OrgId, store::snapshot::Snapshots};
 use sqlx::{Executor, SqlSafeStr, SqlStr, Statement};
 
-const ROOMS: &[(&str, &[&str])] = &[
-    ("audit", audit::STATEMENTS),
-    ("credentials", credentials::STATEMENTS),
-    ("endpoints", endpoints::STATEMENTS),
-    ("grants", grants::STATEMENTS),
-    ("history", history::STATEMENTS),
-    ("keys", keys::STATEMENTS),
-    ("managed", managed::STATEMENTS),
-    ("organisations", organisations::STATEMENTS),
-    ("rejections", rejections::STATEMENTS),
-    ("routes", routes::STATEMENTS),
-    ("rules", rules::STATEMENTS),
-    ("snapshot", snapshot::STATEMENTS),
-];
-
 #[tokio::test]
 async fn every_statement_prepares_binds_its_organisation_and_scans_no_ledger() {
     // Over all organisations on purpose: operators, gauges, refreshes of memory, the ring, and the
@@ -28,17 +13,18 @@ async fn every_statement_prepares_binds_its_organisation_and_scans_no_ledger() {
         "INTO organizations",
         "rejections",
         "config_version",
-        "changed_version > ?1",
+        "changed_version > $1",
         "SELECT org_id FROM assistant_org_mapping",
         "FROM turns t",
         "SELECT state, count(*)",
         "SELECT min(first_sent_at)",
-        "FROM oauth_consents WHERE id = ?1",
+        "FROM oauth_consents
+    WHERE id = $1",
     ];
     let scratch = Scratch::new();
     let store = scratch.open().await;
-    for (room, statements) in ROOMS {
-        for statement in *statements {
+    for (room, statements) in sql::STATEMENTS {
+        for statement in statements.iter().map(|sql| sql.sqlite).filter(|text| !text.is_empty()) {
             let prepared = (&mut *store.readers().acquire().await.expect("a reader"))
                 .prepare(SqlStr::from_static(statement))
                 .await;
@@ -59,7 +45,7 @@ async fn every_statement_prepares_binds_its_organisation_and_scans_no_ledger() {
                     && !statement.contains(" NOT INDEXED ") // the whole snapshot, on purpose
                     && !step.contains(" USING ")
                     && !step.contains("(subquery")
-                    && !["turns", "config_version", "t"].iter().any(|t| step.ends_with(t));
+                    && !["turns", "config_version", "t", "settled", "oldest"].iter().any(|t| step.ends_with(t));
                 assert!(!walks_a_table, "{room}: {step}\n{statement}");
             }
         }
@@ -68,13 +54,20 @@ async fn every_statement_prepares_binds_its_organisation_and_scans_no_ledger() {
 
 #[test]
 fn every_file_of_statements_lists_them() {
-    for (room, statements) in ROOMS {
-        let text = std::fs::read_to_string(format!("{}/src/store/sqlite/{room}.rs", env!("CARGO_MANIFEST_DIR")))
+    for (room, statements) in sql::STATEMENTS {
+        let text = std::fs::read_to_string(format!("{}/src/store/sql/{room}.rs", env!("CARGO_MANIFEST_DIR")))
             .expect("the file");
-        let written = text
-            .lines()
-            .filter(|line| line.starts_with("const ") && line.contains(": &str ="))
-            .count();
+        let named = |kind: &str| {
+            let is_one = |line: &&str| {
+                line.trim_start_matches("pub ")
+                    .trim_start_matches("pub(super) ")
+                    .starts_with("const ")
+                    && line.contains(kind)
+            };
+            text.lines().filter(is_one).count()
+        };
+        // A constant of `Rows` is two statements; `DOING` is none.
+        let written = named(": &str =") + named(": Sql =") + 2 * named(": Rows =") - named(" DOING: &str =");
         assert_eq!(
             written,
             statements.len(),
@@ -121,7 +114,7 @@ async fn statements_of_every_file_prepare() {
             let is_sql = |text: &String| {
                 ["SELECT ", "INSERT ", "UPDATE ", "DELETE ", "WITH "]
                     .iter()
-                    .any(|verb| text.starts_with(verb))
+                    .any(|verb| text.trim_start().starts_with(verb))
             };
             // The first lines of statements that continue in a macro are no statements.
             for statement in literals(&text).into_iter().filter(is_sql) {
@@ -136,7 +129,7 @@ async fn statements_of_every_file_prepare() {
         }
     }
     assert!(
-        prepared > 60,
+        prepared > 15,
         "only {prepared} were found: has the way they are written changed?"
     );
     store.close().await;

@@ -221,7 +221,9 @@ async fn a_change_is_told_though_its_caller_went_away() {
     let mut told = store.config_changes();
     let before = *told.borrow_and_update();
     let (has_started, go, held) = hold(&store);
-    let mut gone = Box::pin(store.configure("change", |_, _| Box::pin(async { Ok(()) })));
+    let mut gone = Box::pin(SqlStore::configure(&store, Access::ALL_ORGS, "change", |_, _| {
+        Box::pin(async { Ok(()) })
+    }));
     let let_go = async {
         has_started.await.expect("held");
         assert!(futures_util::poll!(&mut gone).is_pending());

@@ -1,0 +1,401 @@
+//! Endpoints and signing secrets. What is deleted or has ended keeps its row without ciphertext, so
+//! that a refresh by version takes it out of memory.
+
+#[cfg(test)]
+use super::Sql;
+use super::{Dialect, Row, SqlStore, Statement, Transaction, audit};
+use crate::{
+    domain::{Endpoint, EndpointId, OrgId, Source, Timestamp},
+    store::{StoreError, audit::AuditEntry, endpoints::*, grants::SecretsChange},
+};
+use async_trait::async_trait;
+use uuid::Uuid;
+
+#[cfg(test)]
+pub const STATEMENTS: &[Sql] = &[
+    Sql::both(INSERT),
+    Sql::both(FIND),
+    Sql::both(LIST),
+    Sql::both(DELETE),
+    Sql::both(ERASE_OF_ENDPOINT),
+    Sql::both(IS_THERE),
+    Sql::both(INSERT_SECRET),
+    Sql::both(LIST_SECRETS),
+    Sql::both(COUNT_SECRETS),
+    Sql::both(END_SECRETS),
+    Sql::both(ERASE_ENDED),
+    Sql::both(ERASE_SECRETS),
+];
+
+const INSERT: &str = "
+    INSERT INTO endpoints
+        (id, org_id, source, name, ignored_types, is_active, version, created_at, updated_at, changed_version)
+    VALUES ($1, $2, $3, $4, $5, true, 1, $6, $6, $7)";
+const FIND: &str = "
+    SELECT id, org_id, source, name, ignored_types, is_active, version, created_at
+    FROM endpoints
+    WHERE org_id = $1 AND id = $2 AND is_active = true";
+const LIST: &str = "
+    SELECT id, org_id, source, name, ignored_types, is_active, version, created_at
+    FROM endpoints
+    WHERE org_id = $1 AND id > $2 AND is_active = true
+    ORDER BY id
+    LIMIT $3";
+const DELETE: &str = "
+    UPDATE endpoints
+    SET is_active = false, version = version + 1, updated_at = $3, changed_version = $4
+    WHERE org_id = $1 AND id = $2 AND is_active = true
+    RETURNING source";
+const ERASE_OF_ENDPOINT: &str = "
+    UPDATE endpoint_secrets
+    SET is_active = false, sealed = NULL, last_four = NULL, changed_version = $4
+    WHERE org_id = $1 AND source = $2 AND endpoint_id = $3 AND is_active = true";
+const IS_THERE: &str = "
+    SELECT count(*) AS count FROM endpoints
+    WHERE org_id = $1 AND id = $2 AND source = $3 AND is_active = true";
+
+const INSERT_SECRET: &str = "
+    INSERT INTO endpoint_secrets
+        (id, org_id, endpoint_id, source, plan, sealed, last_four, is_active, created_at, changed_version)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, true, $8, $9)";
+const LIST_SECRETS: &str = "
+    SELECT id, org_id, endpoint_id, source, plan, last_four, not_after, created_at
+    FROM endpoint_secrets
+    WHERE org_id = $1 AND source = $2 AND endpoint_id IS NOT DISTINCT FROM $3 AND is_active = true
+    AND (not_after IS NULL OR not_after > $4)
+    ORDER BY created_at DESC, id DESC";
+const COUNT_SECRETS: &str = "
+    SELECT count(*) AS count FROM endpoint_secrets
+    WHERE org_id = $1 AND source = $2 AND endpoint_id IS NOT DISTINCT FROM $3 AND is_active = true
+    AND (not_after IS NULL OR not_after > $4)";
+/// Never lengthens: one that ends earlier already keeps its end.
+const END_SECRETS: &str = "
+    UPDATE endpoint_secrets
+    SET not_after = $4, changed_version = $5
+    WHERE org_id = $1 AND source = $2 AND endpoint_id IS NOT DISTINCT FROM $3 AND is_active = true
+    AND (not_after IS NULL OR not_after > $4)";
+const ERASE_ENDED: &str = "
+    UPDATE endpoint_secrets
+    SET is_active = false, sealed = NULL, last_four = NULL, changed_version = $5
+    WHERE org_id = $1 AND source = $2 AND endpoint_id IS NOT DISTINCT FROM $3 AND is_active = true
+    AND not_after <= $4";
+const ERASE_SECRETS: &str = "
+    UPDATE endpoint_secrets
+    SET is_active = false, sealed = NULL, last_four = NULL, changed_version = $4
+    WHERE org_id = $1 AND source = $2 AND endpoint_id IS NOT DISTINCT FROM $3 AND is_active = true";
+
+fn endpoint<D: Dialect>(row: Row<'_, D>) -> Result<Endpoint, StoreError> {
+    let row = row.table("endpoints");
+    Ok(Endpoint {
+        id: row.id("id")?,
+        org: row.id("org_id")?,
+        source: row.parse("source")?,
+        name: row.string("name")?,
+        is_active: row.flag("is_active")?,
+        ignored_types: row.json("ignored_types")?,
+        version: row.number("version")?,
+        created_at: row.time("created_at")?,
+    })
+}
+
+fn secret<D: Dialect>(row: Row<'_, D>) -> Result<StoredSecret, StoreError> {
+    let row = row.table("endpoint_secrets");
+    Ok(StoredSecret {
+        id: row.id("id")?,
+        org: row.id("org_id")?,
+        endpoint: row.id_opt("endpoint_id")?,
+        source: row.parse("source")?,
+        plan: row.string("plan")?,
+        last_four: row.string_opt("last_four")?,
+        not_after: row.time_opt("not_after")?,
+        created_at: row.time("created_at")?,
+    })
+}
+
+/// Whose secrets: an endpoint's, or the organisation's own for a source.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Owner {
+    org: OrgId,
+    source: Source,
+    endpoint: Option<EndpointId>,
+}
+
+impl Owner {
+    const fn of(secret: &NewSecret) -> Self {
+        Self {
+            org: secret.org,
+            source: secret.source,
+            endpoint: secret.endpoint,
+        }
+    }
+
+    /// A statement that begins with the owner's three columns.
+    fn statement<D: Dialect>(self, doing: &'static str, sql: &'static str) -> Statement<D> {
+        Statement::new(doing, sql)
+            .id(self.org)
+            .text(self.source.as_str())
+            .id_opt(self.endpoint)
+    }
+
+    /// Ends the valid secrets at `end`, where they do not end earlier.
+    async fn end<D: Dialect>(
+        self,
+        tx: &mut Transaction<'_, D>,
+        version: i64,
+        end: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.statement("end secrets", END_SECRETS)
+            .time(end)
+            .number(version)
+            .execute(tx)
+            .await
+            .map(drop)
+    }
+
+    /// Erases those that have ended.
+    async fn erase_ended<D: Dialect>(self, tx: &mut Transaction<'_, D>, version: i64) -> Result<(), StoreError> {
+        self.statement("erase secrets that have ended", ERASE_ENDED)
+            .time(tx.now)
+            .number(version)
+            .execute(tx)
+            .await
+            .map(drop)
+    }
+
+    /// Adds one, within the limit of valid ones.
+    async fn insert<D: Dialect>(
+        self,
+        tx: &mut Transaction<'_, D>,
+        version: i64,
+        new: &NewSecret,
+    ) -> Result<(), StoreError> {
+        const DOING: &str = "write the secret";
+        if Self::of(new) != self {
+            return Err(StoreError::Data {
+                doing: DOING,
+                reason: "the secret names another owner".into(),
+            });
+        }
+        Statement::new(DOING, INSERT_SECRET)
+            .id(new.id)
+            .id(self.org)
+            .id_opt(self.endpoint)
+            .text(self.source.as_str())
+            .text(&new.plan)
+            .bytes(&new.sealed.0)
+            .text_opt(new.last_four.as_deref())
+            .time(tx.now)
+            .number(version)
+            .execute(tx)
+            .await?;
+        let valid: u32 = self
+            .statement(DOING, COUNT_SECRETS)
+            .time(tx.now)
+            .one(tx, |row| row.table("endpoint_secrets").number("count"))
+            .await?;
+        if valid > SECRETS_PER_OWNER_MAX {
+            return Err(StoreError::Conflict {
+                what: "the limit of valid secrets of one owner",
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Replaces the organisation's own secrets of a source within a transaction.
+pub async fn replace<D: Dialect>(
+    tx: &mut Transaction<'_, D>,
+    version: i64,
+    org: OrgId,
+    change: &SecretsChange,
+) -> Result<(), StoreError> {
+    let owner = Owner {
+        org,
+        source: change.source,
+        endpoint: None,
+    };
+    match change.others_not_after.filter(|_| !change.secrets.is_empty()) {
+        Some(end) => {
+            owner.end(tx, version, end).await?;
+            owner.erase_ended(tx, version).await?;
+        }
+        None => {
+            owner
+                .statement("erase secrets", ERASE_SECRETS)
+                .number(version)
+                .execute(tx)
+                .await?;
+        }
+    }
+    for new in &change.secrets {
+        owner.insert(tx, version, new).await?;
+    }
+    audit::insert(tx, org, &change.audit).await
+}
+
+/// Adds a secret beside the others. `false` where the endpoint is not there.
+async fn add<D: Dialect>(
+    tx: &mut Transaction<'_, D>,
+    version: i64,
+    new: &NewSecret,
+    others_not_after: Option<Timestamp>,
+    audit: &AuditEntry,
+) -> Result<bool, StoreError> {
+    let owner = Owner::of(new);
+    if let Some(endpoint) = owner.endpoint {
+        let count: i64 = Statement::new("find the endpoint", IS_THERE)
+            .id(owner.org)
+            .id(endpoint)
+            .text(owner.source.as_str())
+            .one(tx, |row| row.table("endpoints").number("count"))
+            .await?;
+        if count == 0 {
+            return Ok(false);
+        }
+    }
+    if let Some(end) = others_not_after {
+        owner.end(tx, version, end).await?;
+    }
+    owner.erase_ended(tx, version).await?;
+    owner.insert(tx, version, new).await?;
+    audit::insert(tx, owner.org, audit).await?;
+    Ok(true)
+}
+
+#[async_trait]
+impl<S: SqlStore> Endpoints for S {
+    async fn create_endpoint(
+        &self,
+        endpoint: Endpoint,
+        secrets: Vec<NewSecret>,
+        audit: AuditEntry,
+    ) -> Result<(), StoreError> {
+        const DOING: &str = "create the endpoint";
+        self.configure(endpoint.org, DOING, move |mut tx, version| {
+            Box::pin(async move {
+                Statement::new(DOING, INSERT)
+                    .id(endpoint.id)
+                    .id(endpoint.org)
+                    .text(endpoint.source.as_str())
+                    .text(&endpoint.name)
+                    .json(&endpoint.ignored_types)?
+                    .time(endpoint.created_at)
+                    .number(version)
+                    .execute(&mut tx)
+                    .await?;
+                let owner = Owner {
+                    org: endpoint.org,
+                    source: endpoint.source,
+                    endpoint: Some(endpoint.id),
+                };
+                for new in &secrets {
+                    owner.insert(&mut tx, version, new).await?;
+                }
+                audit::insert(&mut tx, endpoint.org, &audit).await
+            })
+        })
+        .await
+    }
+
+    async fn find_endpoint(&self, org: OrgId, id: EndpointId) -> Result<Option<Endpoint>, StoreError> {
+        let mut reader = self.read(org).await?;
+        Statement::new("find the endpoint", FIND)
+            .id(org)
+            .id(id)
+            .optional(&mut reader, endpoint)
+            .await
+    }
+
+    async fn list_endpoints(
+        &self,
+        org: OrgId,
+        after: Option<EndpointId>,
+        count_max: u32,
+    ) -> Result<Vec<Endpoint>, StoreError> {
+        let mut reader = self.read(org).await?;
+        Statement::new("list endpoints", LIST)
+            .id(org)
+            .id(after.map_or(Uuid::nil(), Uuid::from))
+            .number(count_max)
+            .all(&mut reader, endpoint)
+            .await
+    }
+
+    async fn delete_endpoint(&self, org: OrgId, id: EndpointId, audit: AuditEntry) -> Result<bool, StoreError> {
+        const DOING: &str = "delete the endpoint";
+        self.configure_if(org, DOING, move |mut tx, version| {
+            Box::pin(async move {
+                let source = Statement::new(DOING, DELETE)
+                    .id(org)
+                    .id(id)
+                    .time(tx.now)
+                    .number(version)
+                    .optional(&mut tx, |row| row.table("endpoints").string("source"))
+                    .await?;
+                let Some(source) = source else {
+                    return Ok((false, false));
+                };
+                Statement::new("erase the endpoint's secrets", ERASE_OF_ENDPOINT)
+                    .id(org)
+                    .text(&source)
+                    .id(id)
+                    .number(version)
+                    .execute(&mut tx)
+                    .await?;
+                audit::insert(&mut tx, org, &audit).await?;
+                Ok((true, true))
+            })
+        })
+        .await
+    }
+
+    async fn add_secret(
+        &self,
+        new: NewSecret,
+        others_not_after: Option<Timestamp>,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError> {
+        self.configure_if(new.org, "add the secret", move |mut tx, version| {
+            Box::pin(async move {
+                let is_added = add(&mut tx, version, &new, others_not_after, &audit).await?;
+                Ok((is_added, is_added))
+            })
+        })
+        .await
+    }
+
+    async fn replace_org_secrets(
+        &self,
+        org: OrgId,
+        source: Source,
+        secrets: Vec<NewSecret>,
+        others_not_after: Option<Timestamp>,
+        audit: AuditEntry,
+    ) -> Result<(), StoreError> {
+        let change = SecretsChange {
+            source,
+            secrets,
+            others_not_after,
+            audit,
+        };
+        self.configure(org, "replace the organisation's secrets", move |mut tx, version| {
+            Box::pin(async move { replace(&mut tx, version, org, &change).await })
+        })
+        .await
+    }
+
+    async fn list_secrets(
+        &self,
+        org: OrgId,
+        source: Source,
+        endpoint: Option<EndpointId>,
+    ) -> Result<Vec<StoredSecret>, StoreError> {
+        let mut reader = self.read(org).await?;
+        let owner = Owner { org, source, endpoint };
+        owner
+            .statement("list secrets", LIST_SECRETS)
+            .time(self.clock().now())
+            .all(&mut reader, secret)
+            .await
+    }
+}

@@ -1,0 +1,344 @@
+//! Events, actions and attempts, read only. Pages go by id, so each costs what it shows.
+
+use super::{Access, Dialect, Row, Sql, SqlStore, Statement};
+use crate::{
+    domain::{ActionId, ActionState, EventId, EventType, OrgId, Provider, SealedBytes, Source},
+    store::{StoreError, history::*},
+};
+use async_trait::async_trait;
+use uuid::Uuid;
+
+#[cfg(test)]
+pub const STATEMENTS: &[Sql] = &[
+    Sql::both(LIST_EVENTS),
+    Sql::both(LIST_EVENTS_OF_SUBJECT),
+    Sql::both(FIND_EVENT),
+    LIST_ACTIONS,
+    LIST_ACTIONS_OF_EVENT,
+    LIST_ACTIONS_SETTLED,
+    LIST_ACTIONS_CLAIMABLE,
+    LIST_ACTIONS_RUNNING,
+    Sql::both(FIND_ACTION),
+    Sql::both(LIST_ATTEMPTS),
+    COUNT_STATES,
+    Sql::both(OLDEST_DUE),
+    Sql::both(OLDEST_UNKNOWN),
+];
+
+macro_rules! event_columns {
+    () => {
+        "id, org_id, source, event_type, subject, endpoint_id, time, received_at, content_type, path, query, headers,
+        hops, body_sealed, body_bytes, dead_reason"
+    };
+}
+const LIST_EVENTS: &str = concat!(
+    "SELECT ",
+    event_columns!(),
+    "
+    FROM events
+    WHERE org_id = $1 AND id < $2
+    AND (CAST($4 AS text) IS NULL OR source = $4) AND (CAST($5 AS text) IS NULL OR event_type = $5)
+    ORDER BY id DESC
+    LIMIT $3"
+);
+const LIST_EVENTS_OF_SUBJECT: &str = concat!(
+    "SELECT ",
+    event_columns!(),
+    "
+    FROM events
+    WHERE org_id = $1 AND subject = $6 AND id < $2
+    AND (CAST($4 AS text) IS NULL OR source = $4) AND (CAST($5 AS text) IS NULL OR event_type = $5)
+    ORDER BY id DESC
+    LIMIT $3"
+);
+const FIND_EVENT: &str = concat!(
+    "SELECT ",
+    event_columns!(),
+    "
+    FROM events
+    WHERE org_id = $1 AND id = $2"
+);
+
+macro_rules! action_columns {
+    () => {
+        "id, org_id, event_id, rule_id, rule_name, kind, provider, credential_name, state, cause, detail,
+        http_status, provider_code, request_sealed, series, due_at, expires_at, attempts, look_ups, provider_ref,
+        created_at, updated_at"
+    };
+}
+macro_rules! list_actions {
+    (@text $index:literal, $where:literal) => {
+        concat!(
+            "SELECT ",
+            action_columns!(),
+            "
+    FROM actions",
+            $index,
+            "
+    WHERE org_id = $1 AND id < $2
+    AND (CAST($4 AS text) IS NULL OR state = $4) AND (CAST($5 AS text) IS NULL OR provider = $5)",
+            $where,
+            "
+    ORDER BY id DESC
+    LIMIT $3"
+        )
+    };
+    ($index:literal, $where:literal) => {
+        Sql {
+            sqlite: list_actions!(@text $index, $where),
+            postgres: list_actions!(@text "", $where),
+        }
+    };
+}
+const LIST_ACTIONS: Sql = list_actions!("", "");
+const LIST_ACTIONS_OF_EVENT: Sql = list_actions!(" INDEXED BY actions_event", " AND event_id = $6");
+// Few rows are in these states, and partial indexes hold them: their own terms have to stand here
+// in their words. All other rows would have to be passed over by way of the ids. SQLite is told
+// which index to take; Postgres finds it by its statistics.
+const LIST_ACTIONS_SETTLED: Sql = list_actions!(
+    " INDEXED BY actions_state",
+    " AND state = $4 AND state IN ('unknown', 'parked', 'suppressed', 'cancelled', 'dead')"
+);
+const LIST_ACTIONS_CLAIMABLE: Sql = list_actions!(
+    " INDEXED BY actions_due",
+    " AND state IN ('pending', 'waiting', 'unknown')"
+);
+const LIST_ACTIONS_RUNNING: Sql = list_actions!(" INDEXED BY actions_leases", " AND state = 'running'");
+const FIND_ACTION: &str = concat!(
+    "SELECT ",
+    action_columns!(),
+    "
+    FROM actions
+    WHERE org_id = $1 AND id = $2"
+);
+
+const LIST_ATTEMPTS: &str = "
+    SELECT number, is_look_up, started_at, ended_at, outcome, cause, http_status, provider_code, detail,
+        credential_version
+    FROM attempts
+    WHERE org_id = $1 AND action_id = $2
+    ORDER BY number DESC
+    LIMIT $3";
+
+// Gauges, over all organisations.
+macro_rules! count_states {
+    ($index:literal) => {
+        concat!(
+            "
+    SELECT state, count(*) AS count
+    FROM (
+        SELECT state FROM actions",
+            $index,
+            "
+        WHERE state IN ('unknown', 'parked', 'suppressed', 'cancelled', 'dead')
+        LIMIT $1
+    ) AS settled
+    GROUP BY state"
+        )
+    };
+}
+const COUNT_STATES: Sql = Sql {
+    sqlite: count_states!(" INDEXED BY actions_state"),
+    postgres: count_states!(""),
+};
+/// By the rows themselves: a turn's own time may have been moved by a limit or a breaker.
+const OLDEST_DUE: &str = "
+    SELECT provider, min(due_at) AS due_at
+    FROM (
+        SELECT t.provider, (
+            SELECT a.due_at FROM actions a
+            WHERE a.org_id = t.org_id AND a.provider = t.provider AND a.state IN ('pending', 'waiting', 'unknown')
+            ORDER BY a.due_at, a.id
+            LIMIT 1
+        ) AS due_at
+        FROM turns t
+    ) AS oldest
+    WHERE due_at IS NOT NULL
+    GROUP BY provider
+    ORDER BY provider";
+const OLDEST_UNKNOWN: &str = "
+    SELECT min(first_sent_at) AS first_sent_at FROM actions
+    WHERE state = 'unknown' AND first_sent_at IS NOT NULL";
+
+fn event<D: Dialect>(row: Row<'_, D>) -> Result<StoredEvent, StoreError> {
+    let row = row.table("events");
+    Ok(StoredEvent {
+        id: row.id("id")?,
+        org: row.id("org_id")?,
+        source: row.parse("source")?,
+        event_type: EventType::from_stored(row.text("event_type")?),
+        subject: row.string("subject")?,
+        endpoint: row.id_opt("endpoint_id")?,
+        time: row.time("time")?,
+        received_at: row.time("received_at")?,
+        content_type: row.string("content_type")?,
+        path: row.string("path")?,
+        query: row.string("query")?,
+        headers: row.json("headers")?,
+        hops: row.number("hops")?,
+        body: row.bytes_opt("body_sealed")?.map(|sealed| SealedBytes(sealed.into())),
+        body_bytes: row.number("body_bytes")?,
+        dead_reason: row.string_opt("dead_reason")?,
+    })
+}
+
+fn action<D: Dialect>(row: Row<'_, D>) -> Result<StoredAction, StoreError> {
+    let row = row.table("actions");
+    Ok(StoredAction {
+        id: row.id("id")?,
+        org: row.id("org_id")?,
+        event: row.id("event_id")?,
+        rule: row.id("rule_id")?,
+        rule_name: row.string("rule_name")?,
+        kind: row.parse("kind")?,
+        provider: row.parse("provider")?,
+        credential_name: row.string("credential_name")?,
+        state: row.parse("state")?,
+        cause: row.parse_opt("cause")?,
+        detail: row.string_opt("detail")?,
+        http_status: row.number_opt("http_status")?,
+        provider_code: row.string_opt("provider_code")?,
+        request: row
+            .bytes_opt("request_sealed")?
+            .map(|sealed| SealedBytes(sealed.into())),
+        series: row.number("series")?,
+        due_at: row.time("due_at")?,
+        expires_at: row.time("expires_at")?,
+        attempts: row.number("attempts")?,
+        look_ups: row.number("look_ups")?,
+        provider_ref: row.string_opt("provider_ref")?,
+        created_at: row.time("created_at")?,
+        updated_at: row.time("updated_at")?,
+    })
+}
+
+fn attempt<D: Dialect>(row: Row<'_, D>) -> Result<StoredAttempt, StoreError> {
+    let row = row.table("attempts");
+    Ok(StoredAttempt {
+        number: row.number("number")?,
+        is_look_up: row.flag("is_look_up")?,
+        started_at: row.time("started_at")?,
+        ended_at: row.time_opt("ended_at")?,
+        outcome: row.string_opt("outcome")?,
+        cause: row.string_opt("cause")?,
+        http_status: row.number_opt("http_status")?,
+        provider_code: row.string_opt("provider_code")?,
+        detail: row.string_opt("detail")?,
+        credential_version: row.number_opt("credential_version")?,
+    })
+}
+
+#[async_trait]
+impl<S: SqlStore> History for S {
+    async fn list_events(
+        &self,
+        org: OrgId,
+        filter: EventFilter,
+        before: Option<EventId>,
+        count_max: u32,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        const DOING: &str = "list events";
+        let page = |sql: &'static str| {
+            Statement::new(DOING, sql)
+                .id(org)
+                .id(before.map_or(Uuid::max(), Uuid::from))
+                .number(count_max)
+                .text_opt(filter.source.map(Source::as_str))
+                .text_opt(filter.event_type.as_deref())
+        };
+        let list = match filter.subject.as_deref() {
+            Some(subject) => page(LIST_EVENTS_OF_SUBJECT).text(subject),
+            None => page(LIST_EVENTS),
+        };
+        let mut reader = self.read(org).await?;
+        list.all(&mut reader, event).await
+    }
+
+    async fn find_event(&self, org: OrgId, id: EventId) -> Result<Option<StoredEvent>, StoreError> {
+        let mut reader = self.read(org).await?;
+        Statement::new("find the event", FIND_EVENT)
+            .id(org)
+            .id(id)
+            .optional(&mut reader, event)
+            .await
+    }
+
+    async fn list_actions(
+        &self,
+        org: OrgId,
+        filter: ActionFilter,
+        before: Option<ActionId>,
+        count_max: u32,
+    ) -> Result<Vec<StoredAction>, StoreError> {
+        use ActionState::{Cancelled, Dead, Parked, Pending, Running, Succeeded, Suppressed, Unknown, Waiting};
+        const DOING: &str = "list actions";
+        let page = |sql: Sql| {
+            Statement::new(DOING, sql)
+                .id(org)
+                .id(before.map_or(Uuid::max(), Uuid::from))
+                .number(count_max)
+                .text_opt(filter.state.map(ActionState::as_str))
+                .text_opt(filter.provider.map(Provider::as_str))
+        };
+        let list = match (filter.event, filter.state) {
+            (Some(event), _) => page(LIST_ACTIONS_OF_EVENT).id(event),
+            (None, Some(Unknown | Parked | Suppressed | Cancelled | Dead)) => page(LIST_ACTIONS_SETTLED),
+            (None, Some(Pending | Waiting)) => page(LIST_ACTIONS_CLAIMABLE),
+            (None, Some(Running)) => page(LIST_ACTIONS_RUNNING),
+            (None, None | Some(Succeeded)) => page(LIST_ACTIONS),
+        };
+        let mut reader = self.read(org).await?;
+        list.all(&mut reader, action).await
+    }
+
+    async fn find_action(&self, org: OrgId, id: ActionId) -> Result<Option<StoredAction>, StoreError> {
+        let mut reader = self.read(org).await?;
+        Statement::new("find the action", FIND_ACTION)
+            .id(org)
+            .id(id)
+            .optional(&mut reader, action)
+            .await
+    }
+
+    async fn list_attempts(&self, org: OrgId, id: ActionId) -> Result<Vec<StoredAttempt>, StoreError> {
+        let mut reader = self.read(org).await?;
+        let mut attempts = Statement::new("list attempts", LIST_ATTEMPTS)
+            .id(org)
+            .id(id)
+            .number(ATTEMPTS_LISTED_MAX)
+            .all(&mut reader, attempt)
+            .await?;
+        attempts.reverse();
+        Ok(attempts)
+    }
+
+    async fn ledger_state(&self) -> Result<LedgerState, StoreError> {
+        const DOING: &str = "read the ledger's state";
+        let mut state = LedgerState::default();
+        let mut reader = self.read(Access::ALL_ORGS).await?;
+        Statement::new(DOING, COUNT_STATES)
+            .number(LEDGER_COUNT_MAX)
+            .each(&mut reader, |row| {
+                let row = row.table("actions");
+                let count = row.number("count")?;
+                match row.parse("state")? {
+                    ActionState::Parked => state.parked = count,
+                    ActionState::Unknown => state.unknown = count,
+                    ActionState::Dead => state.dead = count,
+                    _ => {}
+                }
+                Ok(())
+            })
+            .await?;
+        state.oldest_due_at = Statement::new(DOING, OLDEST_DUE)
+            .all(&mut reader, |row| {
+                let row = row.table("actions");
+                Ok((row.parse("provider")?, row.time("due_at")?))
+            })
+            .await?;
+        state.oldest_unknown_at = Statement::new(DOING, OLDEST_UNKNOWN)
+            .one(&mut reader, |row| row.table("actions").time_opt("first_sent_at"))
+            .await?;
+        Ok(state)
+    }
+}

@@ -1,0 +1,395 @@
+//! Claims to external ids. Proof releases the organisation that held the id live, in the same
+//! transaction, so the unique live indexes are a net that is never hit.
+
+use super::{Access, Dialect, Row, Sql, SqlStore, Statement, Transaction, audit, can_be_stored};
+use crate::{
+    domain::{AssistantRole, OrgId, Provider},
+    store::{
+        StoreError,
+        audit::{ACTOR_SYSTEM, AuditEntry},
+        routes::*,
+    },
+};
+use async_trait::async_trait;
+use uuid::Uuid;
+
+#[cfg(test)]
+pub const STATEMENTS: &[Sql] = &[
+    Sql::both(DISPLACE_ASSISTANT),
+    Sql::both(SAVE_ASSISTANT),
+    Sql::both(LIST_ASSISTANTS),
+    Sql::both(FIND_ASSISTANT),
+    Sql::both(FIND_ASSISTANT_HOLDER),
+    Sql::both(RELEASE_ASSISTANT),
+    Sql::both(DISPLACE_NUMBER),
+    SAVE_NUMBER,
+    Sql::both(LIST_NUMBERS),
+    Sql::both(FIND_NUMBER),
+    Sql::both(FIND_NUMBER_HOLDER),
+    Sql::both(RELEASE_NUMBER),
+];
+
+/// Touches other organisations' rows on purpose: a live claim of the same id, which the proof has
+/// shown to be stale (invariant 18).
+const DISPLACE_ASSISTANT: &str = "
+    UPDATE assistant_org_mapping
+    SET state = 'released', version = version + 1, updated_at = $3, changed_version = $4
+    WHERE assistant_id = $2 AND state = 'live' AND org_id <> $1
+    RETURNING org_id";
+const SAVE_ASSISTANT: &str = "
+    INSERT INTO assistant_org_mapping
+        (id, org_id, assistant_id, role, name, state, proof, proven_at, version, created_at, updated_at,
+         changed_version)
+    VALUES ($1, $2, $3, $4, $5, 'live', $6, $7, 1, $8, $9, $10)
+    ON CONFLICT (org_id, assistant_id) DO UPDATE
+    SET role = excluded.role, name = excluded.name, state = 'live', proof = excluded.proof,
+        proven_at = excluded.proven_at, version = assistant_org_mapping.version + 1,
+        updated_at = excluded.updated_at, changed_version = excluded.changed_version";
+const LIST_ASSISTANTS: &str = "
+    SELECT org_id, assistant_id, role, name, state, proof, proven_at, version, created_at
+    FROM assistant_org_mapping
+    WHERE org_id = $1 AND assistant_id > $2 AND state IN ('live', 'pending')
+    ORDER BY assistant_id
+    LIMIT $3";
+const FIND_ASSISTANT: &str = "
+    SELECT org_id, assistant_id, role, name, state, proof, proven_at, version, created_at
+    FROM assistant_org_mapping
+    WHERE org_id = $1 AND assistant_id = $2 AND state IN ('live', 'pending')";
+/// Over all organisations: who holds it.
+const FIND_ASSISTANT_HOLDER: &str = "
+    SELECT org_id FROM assistant_org_mapping
+    WHERE assistant_id = $1 AND state = 'live'";
+const RELEASE_ASSISTANT: &str = "
+    UPDATE assistant_org_mapping
+    SET state = 'released', version = version + 1, updated_at = $3, changed_version = $4
+    WHERE org_id = $1 AND assistant_id = $2 AND state IN ('live', 'pending')";
+
+/// Live rows whose route the proven claim takes: of the same number and provider, for Twilio only
+/// of the same account; for Vapi also those of the same id there. Other rows of the organisation's
+/// own for that number (an account it has left) go as well. The row that is about to be saved
+/// stays.
+const DISPLACE_NUMBER: &str = "
+    UPDATE phone_numbers
+    SET state = 'released', version = version + 1, updated_at = $6, changed_version = $7
+    WHERE provider = $3 AND state = 'live'
+    AND NOT (org_id = $1 AND number = $2
+        AND (provider <> 'twilio' OR coalesce(account_id, '') = coalesce($4, '')))
+    AND ((number = $2
+            AND (provider <> 'twilio' OR org_id = $1 OR coalesce(account_id, '') = coalesce($4, '')))
+        OR (provider <> 'twilio' AND provider_number_id = $5))
+    RETURNING org_id, number";
+macro_rules! save_number {
+    ($coalesce:literal) => {
+        concat!(
+            "
+    INSERT INTO phone_numbers
+        (id, org_id, number, provider, account_id, provider_number_id, state, proof, proven_at, version, created_at,
+         updated_at, changed_version)
+    VALUES ($1, $2, $3, $4, $5, $6, 'live', $7, $8, 1, $9, $10, $11)
+    ON CONFLICT (org_id, number, provider, (CASE provider WHEN 'twilio' THEN ",
+            $coalesce,
+            "(account_id, '') ELSE '' END))
+    DO UPDATE
+    SET account_id = excluded.account_id, provider_number_id = excluded.provider_number_id, state = 'live',
+        proof = excluded.proof, proven_at = excluded.proven_at, version = phone_numbers.version + 1,
+        updated_at = excluded.updated_at, changed_version = excluded.changed_version"
+        )
+    };
+}
+/// The conflict is named in the words of each database's own index.
+const SAVE_NUMBER: Sql = Sql {
+    sqlite: save_number!("ifnull"),
+    postgres: save_number!("coalesce"),
+};
+const LIST_NUMBERS: &str = "
+    SELECT org_id, number, provider, account_id, provider_number_id, state, proof, proven_at, version, created_at
+    FROM phone_numbers
+    WHERE org_id = $1 AND number > $2 AND state IN ('live', 'pending')
+    ORDER BY number, provider
+    LIMIT $3";
+const FIND_NUMBER: &str = "
+    SELECT org_id, number, provider, account_id, provider_number_id, state, proof, proven_at, version, created_at
+    FROM phone_numbers
+    WHERE org_id = $1 AND number = $2 AND state IN ('live', 'pending')
+    ORDER BY (state = 'live') DESC, provider
+    LIMIT 1";
+/// Over all organisations: who holds it. The account tells Twilio's apart, the id at Vapi is one by
+/// itself.
+const FIND_NUMBER_HOLDER: &str = "
+    SELECT org_id FROM phone_numbers
+    WHERE provider = $1 AND state = 'live'
+    AND ((number = $2 AND (provider <> 'twilio' OR coalesce(account_id, '') = coalesce($3, '')))
+        OR (provider <> 'twilio' AND provider_number_id = $4))
+    LIMIT 1";
+const RELEASE_NUMBER: &str = "
+    UPDATE phone_numbers
+    SET state = 'released', version = version + 1, updated_at = $3, changed_version = $4
+    WHERE org_id = $1 AND number = $2 AND state IN ('live', 'pending')";
+
+fn assistant<D: Dialect>(row: Row<'_, D>) -> Result<AssistantClaim, StoreError> {
+    let row = row.table("assistant_org_mapping");
+    Ok(AssistantClaim {
+        org: row.id("org_id")?,
+        assistant_id: row.string("assistant_id")?,
+        role: row.parse_opt("role")?,
+        name: row.string_opt("name")?,
+        state: row.parse("state")?,
+        proof: row.parse_opt("proof")?,
+        proven_at: row.time_opt("proven_at")?,
+        version: row.number("version")?,
+        created_at: row.time("created_at")?,
+    })
+}
+
+fn number<D: Dialect>(row: Row<'_, D>) -> Result<NumberClaim, StoreError> {
+    let row = row.table("phone_numbers");
+    Ok(NumberClaim {
+        org: row.id("org_id")?,
+        number: row.string("number")?,
+        provider: row.parse("provider")?,
+        account_id: row.string_opt("account_id")?,
+        provider_number_id: row.string_opt("provider_number_id")?,
+        state: row.parse("state")?,
+        proof: row.parse_opt("proof")?,
+        proven_at: row.time_opt("proven_at")?,
+        version: row.number("version")?,
+        created_at: row.time("created_at")?,
+    })
+}
+
+/// Tells the organisation that held it that it is gone, without who has it now.
+async fn audit_displaced<D: Dialect>(
+    tx: &mut Transaction<'_, D>,
+    from: OrgId,
+    target_id: String,
+    entry: &AuditEntry,
+) -> Result<(), StoreError> {
+    let released = AuditEntry {
+        org: from,
+        actor: ACTOR_SYSTEM.to_owned(),
+        verb: "release",
+        target_id,
+        fields: vec!["state"],
+        ..entry.clone()
+    };
+    audit::insert(tx, from, &released).await
+}
+
+/// Writes a proven claim as live within a transaction, and tells the organisation that held the id.
+pub async fn prove<D: Dialect>(
+    tx: &mut Transaction<'_, D>,
+    version: i64,
+    claim: AssistantClaim,
+    audit: &AuditEntry,
+) -> Result<Option<OrgId>, StoreError> {
+    const DOING: &str = "prove the assistant";
+    let holder = Statement::new(DOING, DISPLACE_ASSISTANT)
+        .id(claim.org)
+        .text(&claim.assistant_id)
+        .time(tx.now)
+        .number(version)
+        .optional(tx, |row| row.table("assistant_org_mapping").id("org_id"))
+        .await?;
+    Statement::new(DOING, SAVE_ASSISTANT)
+        .id(Uuid::now_v7())
+        .id(claim.org)
+        .text(&claim.assistant_id)
+        .text_opt(claim.role.map(AssistantRole::as_str))
+        .text_opt(claim.name.as_deref())
+        .text_opt(claim.proof.map(Proof::as_str))
+        .time(claim.proven_at.unwrap_or(tx.now))
+        .time(claim.created_at)
+        .time(tx.now)
+        .number(version)
+        .execute(tx)
+        .await?;
+    if let Some(holder) = holder {
+        audit_displaced(tx, holder, claim.assistant_id, audit).await?;
+    }
+    audit::insert(tx, claim.org, audit).await?;
+    Ok(holder)
+}
+
+async fn prove_number<D: Dialect>(
+    tx: &mut Transaction<'_, D>,
+    version: i64,
+    claim: NumberClaim,
+    audit: &AuditEntry,
+) -> Result<Option<OrgId>, StoreError> {
+    const DOING: &str = "prove the number";
+    let displaced: Vec<(OrgId, String)> = Statement::new(DOING, DISPLACE_NUMBER)
+        .id(claim.org)
+        .text(&claim.number)
+        .text(claim.provider.as_str())
+        .text_opt(claim.account_id.as_deref())
+        .text_opt(claim.provider_number_id.as_deref())
+        .time(tx.now)
+        .number(version)
+        .all(tx, |row| {
+            let row = row.table("phone_numbers");
+            Ok((row.id("org_id")?, row.string("number")?))
+        })
+        .await?;
+    Statement::new(DOING, SAVE_NUMBER)
+        .id(Uuid::now_v7())
+        .id(claim.org)
+        .text(&claim.number)
+        .text(claim.provider.as_str())
+        .text_opt(claim.account_id.as_deref())
+        .text_opt(claim.provider_number_id.as_deref())
+        .text_opt(claim.proof.map(Proof::as_str))
+        .time(claim.proven_at.unwrap_or(tx.now))
+        .time(claim.created_at)
+        .time(tx.now)
+        .number(version)
+        .execute(tx)
+        .await?;
+    let mut holder = None;
+    for (from, number) in displaced {
+        if from != claim.org {
+            audit_displaced(tx, from, number, audit).await?;
+            holder.get_or_insert(from);
+        }
+    }
+    audit::insert(tx, claim.org, audit).await?;
+    Ok(holder)
+}
+
+async fn release<S: SqlStore>(
+    store: &S,
+    statement: &'static str,
+    org: OrgId,
+    external_id: &str,
+    audit: AuditEntry,
+) -> Result<bool, StoreError> {
+    const DOING: &str = "release the claim";
+    let external_id = external_id.to_owned();
+    store
+        .configure_if(org, DOING, move |mut tx, version| {
+            Box::pin(async move {
+                let released = Statement::new(DOING, statement)
+                    .id(org)
+                    .text(&external_id)
+                    .time(tx.now)
+                    .number(version)
+                    .execute(&mut tx)
+                    .await?;
+                if released == 0 {
+                    return Ok((false, false));
+                }
+                audit::insert(&mut tx, org, &audit).await?;
+                Ok((true, true))
+            })
+        })
+        .await
+}
+
+#[async_trait]
+impl<S: SqlStore> Routes for S {
+    async fn prove_assistant(&self, claim: AssistantClaim, audit: AuditEntry) -> Result<Option<OrgId>, StoreError> {
+        self.configure(Access::ALL_ORGS, "prove the assistant", move |mut tx, version| {
+            Box::pin(async move { prove(&mut tx, version, claim, &audit).await })
+        })
+        .await
+    }
+
+    async fn list_assistants(
+        &self,
+        org: OrgId,
+        after: Option<&str>,
+        count_max: u32,
+    ) -> Result<Vec<AssistantClaim>, StoreError> {
+        let mut reader = self.read(org).await?;
+        Statement::new("list assistants", LIST_ASSISTANTS)
+            .id(org)
+            .text(after.unwrap_or_default())
+            .number(count_max)
+            .all(&mut reader, assistant)
+            .await
+    }
+
+    async fn find_assistant(&self, org: OrgId, assistant_id: &str) -> Result<Option<AssistantClaim>, StoreError> {
+        if !can_be_stored(assistant_id) {
+            return Ok(None);
+        }
+        let mut reader = self.read(org).await?;
+        Statement::new("find the assistant", FIND_ASSISTANT)
+            .id(org)
+            .text(assistant_id)
+            .optional(&mut reader, assistant)
+            .await
+    }
+
+    async fn find_assistant_holder(&self, assistant_id: &str) -> Result<Option<OrgId>, StoreError> {
+        if !can_be_stored(assistant_id) {
+            return Ok(None);
+        }
+        let mut reader = self.read(Access::ALL_ORGS).await?;
+        Statement::new("find the assistant's holder", FIND_ASSISTANT_HOLDER)
+            .text(assistant_id)
+            .optional(&mut reader, |row| row.table("assistant_org_mapping").id("org_id"))
+            .await
+    }
+
+    async fn release_assistant(&self, org: OrgId, assistant_id: &str, audit: AuditEntry) -> Result<bool, StoreError> {
+        release(self, RELEASE_ASSISTANT, org, assistant_id, audit).await
+    }
+
+    async fn prove_number(&self, claim: NumberClaim, audit: AuditEntry) -> Result<Option<OrgId>, StoreError> {
+        self.configure(Access::ALL_ORGS, "prove the number", move |mut tx, version| {
+            Box::pin(async move { prove_number(&mut tx, version, claim, &audit).await })
+        })
+        .await
+    }
+
+    async fn list_numbers(
+        &self,
+        org: OrgId,
+        after: Option<&str>,
+        count_max: u32,
+    ) -> Result<Vec<NumberClaim>, StoreError> {
+        let mut reader = self.read(org).await?;
+        Statement::new("list numbers", LIST_NUMBERS)
+            .id(org)
+            .text(after.unwrap_or_default())
+            .number(count_max)
+            .all(&mut reader, number)
+            .await
+    }
+
+    async fn find_number(&self, org: OrgId, wanted: &str) -> Result<Option<NumberClaim>, StoreError> {
+        if !can_be_stored(wanted) {
+            return Ok(None);
+        }
+        let mut reader = self.read(org).await?;
+        Statement::new("find the number", FIND_NUMBER)
+            .id(org)
+            .text(wanted)
+            .optional(&mut reader, number)
+            .await
+    }
+
+    async fn find_number_holder(
+        &self,
+        provider: Provider,
+        number: &str,
+        account_id: Option<&str>,
+        provider_number_id: Option<&str>,
+    ) -> Result<Option<OrgId>, StoreError> {
+        if !can_be_stored(number) {
+            return Ok(None);
+        }
+        let mut reader = self.read(Access::ALL_ORGS).await?;
+        Statement::new("find the number's holder", FIND_NUMBER_HOLDER)
+            .text(provider.as_str())
+            .text(number)
+            .text_opt(account_id)
+            .text_opt(provider_number_id)
+            .optional(&mut reader, |row| row.table("phone_numbers").id("org_id"))
+            .await
+    }
+
+    async fn release_number(&self, org: OrgId, number: &str, audit: AuditEntry) -> Result<bool, StoreError> {
+        release(self, RELEASE_NUMBER, org, number, audit).await
+    }
+}
