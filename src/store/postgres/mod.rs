@@ -9,7 +9,6 @@
 mod connect;
 mod ledger;
 mod listen;
-mod rows;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +21,7 @@ use super::{
 use crate::domain::Clock;
 use async_trait::async_trait;
 use futures_util::{FutureExt, future::BoxFuture};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
 use std::{panic::AssertUnwindSafe, sync::Arc};
 use tokio::sync::{Mutex, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -83,36 +82,6 @@ fn is_dead_connection(error: &sqlx::Error) -> bool {
         sqlx::Error::Io(_) => true,
         sqlx::Error::Database(e) => matches!(e.code().as_deref(), Some("57P01")),
         _ => false,
-    }
-}
-
-impl PostgresStore {
-    /// Old.
-    pub(super) async fn reader(
-        &self,
-        access: impl Into<Access> + Send,
-    ) -> Result<Transaction<'static, Postgres>, StoreError> {
-        begin(
-            &self.tenant,
-            &self.worker,
-            access.into().scope,
-            READING,
-            "begin reading",
-        )
-        .await
-    }
-
-    pub(super) async fn write<T, F>(
-        &self,
-        access: impl Into<Access> + Send,
-        doing: &'static str,
-        command: F,
-    ) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
-    {
-        SqlStore::write(self, access, doing, move |tx| command(tx.connection)).await
     }
 }
 
@@ -177,23 +146,6 @@ impl SqlStore for PostgresStore {
     /// Changes of configuration lock one row: readers need the connections that would wait for it.
     fn configuring(&self) -> Option<&Mutex<()>> {
         Some(&self.configuring)
-    }
-}
-
-/// Runs a part of a transaction that may fail and be undone alone.
-pub(super) async fn in_savepoint<T>(
-    connection: &mut PgConnection,
-    doing: &'static str,
-    part: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    let mut savepoint = connection.begin().await.map_err(failed(doing))?;
-    let done = part(&mut savepoint).await;
-    match done {
-        Ok(value) => savepoint.commit().await.map_err(failed(doing)).map(|()| value),
-        Err(error) => {
-            savepoint.rollback().await.map_err(failed(doing))?;
-            Err(error)
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Statements prepare on a real server, and errors are sorted by what their caller does next.
 
 use super::*;
-use sqlx::{Executor, SqlSafeStr};
+use sqlx::{Connection, Executor, PgConnection, SqlSafeStr};
 use std::io::Write;
 
 #[test]

@@ -1,7 +1,7 @@
 //! Credentials. Saving and erasing also move the ledger's parked actions, in the same transaction
 //! (invariant 6).
 
-use super::{Access, Dialect, Row, Sql, SqlStore, Statement, Transaction, audit, can_be_stored};
+use super::{Access, Dialect, Row, Sql, SqlStore, Statement, Transaction, audit, can_be_stored, ledger::make_due};
 use crate::{
     domain::{CredentialId, OrgId, Provider, SealedBytes, Timestamp},
     store::{StoreError, audit::AuditEntry, credentials::*},
@@ -17,7 +17,6 @@ pub const STATEMENTS: &[Sql] = &[
     Sql::both(SAVE),
     Sql::both(COUNT),
     Sql::both(RESUME),
-    Sql::both(DUE_NOW),
     Sql::both(ERASE),
     Sql::both(PARK),
     Sql::both(RECORD_HEALTH),
@@ -52,7 +51,7 @@ const LIST: &str = concat!(
 /// A save and an attempt that parks its action for this credential go one after the other, also
 /// where there is no row yet. Else each misses what the other has not committed, and the action
 /// stays parked under a version that is no longer the newest (invariant 6).
-pub const LOCK: Sql = Sql::postgres_lock(
+const LOCK: Sql = Sql::postgres_only(
     "SELECT pg_advisory_xact_lock(hashtextextended(concat($1::uuid, '/', $2::text, '/', $3::text), 0))",
 );
 
@@ -87,12 +86,6 @@ const RESUME: &str = "
     SET state = 'pending', cause = NULL, detail = NULL, due_at = $5, updated_at = $5
     WHERE org_id = $1 AND provider = $2 AND credential_name = $3 AND state = 'parked'
     AND (credential_version IS NULL OR credential_version < $4)";
-const DUE_NOW: &str = "
-    INSERT INTO turns (org_id, provider, due_at)
-    VALUES ($1, $2, $3)
-    ON CONFLICT (org_id, provider) DO UPDATE
-    SET due_at = CASE WHEN turns.due_at < excluded.due_at THEN turns.due_at ELSE excluded.due_at END";
-
 const ERASE: &str = "
     UPDATE org_credentials
     SET is_active = false, sealed = NULL, last_four = NULL, state = 'not_connected', cause = NULL, error = NULL,
@@ -163,12 +156,7 @@ pub async fn resume<D: Dialect>(tx: &mut Transaction<'_, D>, saved: &StoredCrede
         .execute(tx)
         .await?;
     if resumed > 0 {
-        Statement::new(DOING, DUE_NOW)
-            .id(saved.org)
-            .text(saved.provider.as_str())
-            .time(tx.now)
-            .execute(tx)
-            .await?;
+        make_due(tx, saved.org, saved.provider, tx.now).await?;
     }
     Ok(())
 }

@@ -29,8 +29,9 @@ impl Sql {
         }
     }
 
-    /// A lock that SQLite does not need: it has one writer. There the statement does nothing.
-    pub const fn postgres_lock(text: &'static str) -> Self {
+    /// A lock or a savepoint that SQLite does not need: it has one writer, and a failed statement
+    /// there undoes itself alone.
+    pub const fn postgres_only(text: &'static str) -> Self {
         Self {
             sqlite: "",
             postgres: text,

@@ -11,6 +11,7 @@ mod endpoints;
 mod grants;
 mod history;
 mod keys;
+pub(super) mod ledger;
 mod managed;
 mod organisations;
 mod rejections;
@@ -26,7 +27,7 @@ use super::StoreError;
 use crate::domain::{Clock, OrgId, Timestamp};
 use futures_util::future::BoxFuture;
 use sqlx::{Database, pool::PoolConnection};
-use std::{future::Future, ops::DerefMut};
+use std::future::Future;
 use tokio::sync::{Mutex, watch};
 
 /// The statements of each concern, for the tests that prepare every one and look at its plan.
@@ -126,8 +127,8 @@ impl<D: Dialect> Connected for Reader<D> {
     type Db = D;
     fn connection(&mut self) -> &mut D::Connection {
         match self {
-            Self::Connection(connection) => connection.deref_mut(),
-            Self::Transaction(transaction) => transaction.deref_mut(),
+            Self::Connection(connection) => &mut *connection,
+            Self::Transaction(transaction) => &mut *transaction,
         }
     }
 }

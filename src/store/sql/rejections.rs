@@ -25,7 +25,7 @@ pub const STATEMENTS: &[Sql] = &[
 const DROPPED_MAX: i64 = 1_000;
 
 /// One batch after the other: `seq` has no gaps.
-const LOCK: Sql = Sql::postgres_lock("SELECT pg_advisory_xact_lock(hashtextextended('hookswitch rejections', 0))");
+const LOCK: Sql = Sql::postgres_only("SELECT pg_advisory_xact_lock(hashtextextended('hookswitch rejections', 0))");
 const INSERT: &str = "
     INSERT INTO rejections
         (id, seq, at, source, endpoint_id, org_id, is_claimed, cause, status, bytes, ids, head)

@@ -4,7 +4,6 @@
 //! answered after the commit that made it durable.
 
 mod ledger;
-mod rows;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -149,23 +148,6 @@ impl SqliteStore {
             changes,
             clock,
         })
-    }
-
-    /// Old.
-    pub(super) async fn write<T, F>(&self, lane: Lane, doing: &'static str, command: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
-    {
-        self.writer.run(lane, doing, command, |_| ()).await
-    }
-
-    pub(super) const fn readers(&self) -> &SqlitePool {
-        &self.readers
-    }
-
-    pub(super) fn now(&self) -> crate::domain::Timestamp {
-        self.clock.now()
     }
 }
 

@@ -42,10 +42,10 @@ impl Drop for Scratch {
 /// Runs one statement as a command of the writer.
 async fn execute(store: &SqliteStore, statement: &'static str) -> Result<u64, StoreError> {
     store
-        .write(Lane::Urgent, "test", move |connection| {
+        .write(Access::ALL_ORGS, "test", move |tx| {
             Box::pin(async move {
                 Ok(sqlx::query(statement)
-                    .execute(connection)
+                    .execute(tx.connection)
                     .await
                     .map_err(failed("test"))?
                     .rows_affected())
@@ -56,7 +56,7 @@ async fn execute(store: &SqliteStore, statement: &'static str) -> Result<u64, St
 
 async fn count(store: &SqliteStore, statement: &'static str) -> i64 {
     sqlx::query_scalar(statement)
-        .fetch_one(store.readers())
+        .fetch_one(&store.readers)
         .await
         .expect("a count")
 }

@@ -1,17 +1,20 @@
 //! Claims: turns, the rows of each, `running` with a fence and the attempt's row, in one
 //! transaction. What another claim holds is passed over.
 
-use super::{claimable, failed, of_actions, provider, state};
+use super::{failed, of_actions};
 use crate::{
-    domain::{ActionId, ActionState, EventId, OrgId, Provider, SealedBytes, Timestamp},
+    domain::{ActionState, OrgId, Provider, Timestamp},
     killpoint::{Step, reach},
     store::{
         StoreError,
         ledger::{Claim, ClaimLimits},
-        postgres::rows::Fields,
+        sql::{
+            Row,
+            ledger::{claim_of, claimable},
+        },
     },
 };
-use sqlx::{PgConnection, postgres::PgRow};
+use sqlx::{PgConnection, Postgres, postgres::PgRow};
 use uuid::Uuid;
 
 #[cfg(test)]
@@ -145,11 +148,8 @@ async fn round(
     let mut turns = Vec::new();
     let mut looked_at = Turns::default();
     for row in &due {
-        let fields = Fields::of(row, "turns");
-        let (org, provider) = (
-            fields.id("org_id", OrgId::from_uuid)?,
-            fields.parse("provider", |text| text.parse::<Provider>().ok())?,
-        );
+        let fields = Row::<Postgres>::of(row).table("turns");
+        let (org, provider) = (fields.id("org_id")?, fields.parse::<Provider>("provider")?);
         let allowance = limits
             .allowances
             .iter()
@@ -184,12 +184,12 @@ async fn round(
                 break;
             }
             let row = found.next().unwrap_or_else(|| unreachable!("it was peeked at"));
-            let is_look_up = state(row)? == ActionState::Unknown;
+            let is_look_up = of_actions(row).parse::<ActionState>("state")? == ActionState::Unknown;
             if !is_look_up && of_actions(row).time("expires_at")? <= now {
-                expired.push(of_actions(row).id("id", |id| id)?);
+                expired.push(of_actions(row).id::<Uuid>("id")?);
             } else if left > 0 && claims.len() < limits.count_max as usize {
                 left -= 1;
-                claims.push(claim_of(row, org, provider, is_look_up, now, now + limits.lease)?);
+                claims.push(claim_of(of_actions(row), is_look_up, now, now + limits.lease)?);
             }
         }
         taken.push(org, provider);
@@ -238,45 +238,6 @@ async fn round(
 }
 
 fn owner(row: &PgRow) -> Result<(OrgId, Provider), StoreError> {
-    Ok((of_actions(row).id("org_id", OrgId::from_uuid)?, provider(row)?))
-}
-
-fn claim_of(
-    row: &PgRow,
-    org: OrgId,
-    provider: Provider,
-    is_look_up: bool,
-    now: Timestamp,
-    lease_until: Timestamp,
-) -> Result<Claim, StoreError> {
     let row = of_actions(row);
-    let first_sent_at = row.time_opt("first_sent_at")?;
-    Ok(Claim {
-        action: row.id("id", ActionId::from_uuid)?,
-        org,
-        event: row.id("event_id", EventId::from_uuid)?,
-        kind: row.parse("kind", |text| text.parse().ok())?,
-        provider,
-        credential_name: row.get("credential_name")?,
-        request: row
-            .get::<Option<&[u8]>>("request_sealed")?
-            .map(|sealed| SealedBytes(sealed.into()))
-            .ok_or(row.corrupt("request_sealed"))?,
-        idempotency_key: row.get("idempotency_key")?,
-        is_look_up,
-        fence: row.get::<i64>("fence")? + 1,
-        lease_until,
-        attempts: row.number("attempts")?,
-        look_ups: row.number("look_ups")?,
-        absences: row.number("absences")?,
-        first_sent_at: if is_look_up {
-            first_sent_at
-        } else {
-            first_sent_at.or(Some(now))
-        },
-        expires_at: row.time("expires_at")?,
-        planned_at: row.time("created_at")?,
-        claimed_at: now,
-        hops: row.number("hops")?,
-    })
+    Ok((row.id("org_id")?, row.parse("provider")?))
 }

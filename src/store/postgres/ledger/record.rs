@@ -1,17 +1,18 @@
 //! Records: transitions out of `running` under the fence, and the end of leases.
 
-use super::{add_turns, clean, cut, failed, of_actions, provider, state};
+use super::{add_turns, failed, of_actions};
 use crate::{
     domain::{ActionId, ActionState, OrgId, Timestamp},
     killpoint::{Step, reach},
     store::{
         StoreError,
         ledger::{Record, Recorded},
+        sql::ledger::{clean, cut, make_ambiguous, mark_written},
     },
 };
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, postgres::PgRow};
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// One entry a record, by position. The fence and the state stand in the WHERE: who was overtaken
@@ -71,7 +72,7 @@ pub(super) async fn record(
     let mut results = vec![Recorded::Superseded; records.len()];
     lock_credentials(connection, &records).await?;
     match write_apart(connection, &records).await {
-        Ok(done) => mark(&records, &done, &mut results, Recorded::Done),
+        Ok(done) => mark_written(&records, &done, &mut results),
         // One of them brings an id of the provider's that another action holds. One by one, to know
         // which.
         Err(StoreError::Conflict { .. }) => {
@@ -104,26 +105,6 @@ pub(super) async fn record(
     end_attempts(connection, &ended).await?;
     reach(Step::RecordWritten);
     Ok(results)
-}
-
-/// What another action holds says nothing about this one (invariant 2).
-fn make_ambiguous(record: &mut Record) {
-    record.to = ActionState::Unknown;
-    record.cause = crate::domain::Cause::Ambiguous;
-    record.outcome = "unknown";
-    record.provider_ref = None;
-    record.is_unsent = false;
-    // A long time: only a person, a callback or another look changes it.
-    record.due_at = Some(record.due_at.unwrap_or(record.ended_at + Duration::from_hours(1)));
-}
-
-fn mark(records: &[Record], done: &[(ActionId, OrgId)], results: &mut [Recorded], as_what: Recorded) {
-    let mut left: HashSet<(ActionId, OrgId)> = done.iter().copied().collect();
-    for (record, result) in records.iter().zip(results) {
-        if left.remove(&(record.action, record.org)) {
-            *result = as_what;
-        }
-    }
 }
 
 /// Where an id of the provider's may be another's, what fails is undone alone: a failed statement
@@ -200,12 +181,7 @@ async fn write(connection: &mut PgConnection, records: &[Record]) -> Result<Vec<
     bring_turns_forward(connection, &changed).await?;
     changed
         .iter()
-        .map(|row| {
-            Ok((
-                of_actions(row).id("id", ActionId::from_uuid)?,
-                of_actions(row).id("org_id", OrgId::from_uuid)?,
-            ))
-        })
+        .map(|row| Ok((of_actions(row).id("id")?, of_actions(row).id("org_id")?)))
         .collect()
 }
 
@@ -232,12 +208,12 @@ async fn bring_turns_forward(connection: &mut PgConnection, changed: &[PgRow]) -
     let mut due = Vec::new();
     for row in changed {
         if matches!(
-            state(row)?,
+            of_actions(row).parse("state")?,
             ActionState::Pending | ActionState::Waiting | ActionState::Unknown
         ) {
             due.push((
-                of_actions(row).id("org_id", OrgId::from_uuid)?,
-                provider(row)?,
+                of_actions(row).id("org_id")?,
+                of_actions(row).parse("provider")?,
                 of_actions(row).time("due_at")?,
             ));
         }
@@ -294,8 +270,8 @@ pub(super) async fn end_leases(
     for row in &changed {
         let row = of_actions(row);
         list.push(ended(
-            row.id("id", ActionId::from_uuid)?,
-            row.get("fence")?,
+            row.id::<ActionId>("id")?,
+            row.number("fence")?,
             "unknown",
             "lease_ended",
             now,
@@ -313,22 +289,4 @@ pub(super) async fn end_leases(
 
 fn ended(action: ActionId, fence: i64, outcome: &str, cause: &str, now: Timestamp) -> Value {
     json!({"id": action.as_uuid(), "number": fence, "ended_at": now.as_micros(), "outcome": outcome, "cause": cause})
-}
-
-/// Ends the attempt that a manual transition overtook, if it still runs.
-pub(super) async fn end_attempt(
-    connection: &mut PgConnection,
-    action: ActionId,
-    fence: i64,
-    outcome: &str,
-    cause: &str,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let list = vec![ended(action, fence, outcome, cause, now)];
-    sqlx::query(END_ATTEMPTS)
-        .bind(Value::Array(list).to_string())
-        .execute(connection)
-        .await
-        .map(drop)
-        .map_err(failed("end an attempt"))
 }

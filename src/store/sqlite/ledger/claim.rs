@@ -1,17 +1,21 @@
 //! Claims: turns, the rows of each, `running` with a fence and the attempt's row, in one
 //! transaction.
 
-use super::{claimable, failed, hex, rows, state, text};
+use super::{failed, hex, of_actions, text};
 use crate::{
-    domain::{ActionId, ActionState, EventId, OrgId, Provider, SealedBytes, Timestamp},
+    domain::{ActionId, ActionState, OrgId, Provider, Timestamp},
     killpoint::{Step, reach},
     store::{
         StoreError,
         ledger::{Claim, ClaimLimits},
+        sql::{
+            Row,
+            ledger::{claim_of, claimable},
+        },
     },
 };
 use serde_json::{Value, json};
-use sqlx::{SqliteConnection, sqlite::SqliteRow};
+use sqlx::{Sqlite, SqliteConnection, sqlite::SqliteRow};
 use std::sync::LazyLock;
 
 /// `$0` organisation, `$1` provider, `$2` until. Never brings a turn forward.
@@ -130,8 +134,9 @@ async fn round(
         .map_err(failed("read turns"))?;
     let mut turns = Vec::new();
     for row in &due {
-        let org = rows::id(row, "turns", "org_id", OrgId::from_slice)?;
-        let provider: Provider = rows::parse(row, "turns", "provider", |text| text.parse().ok())?;
+        let turn = Row::<Sqlite>::of(row).table("turns");
+        let org = turn.id("org_id")?;
+        let provider: Provider = turn.parse("provider")?;
         let allowance = limits
             .allowances
             .iter()
@@ -169,14 +174,12 @@ async fn round(
                 break;
             }
             let row = found.next().unwrap_or_else(|| unreachable!("it was peeked at"));
-            let is_look_up = state(row)? == ActionState::Unknown;
-            if !is_look_up && rows::time(row, "expires_at")? <= now {
-                expired.push(json!(hex(
-                    rows::id(row, "actions", "id", ActionId::from_slice)?.as_bytes()
-                )));
+            let is_look_up = of_actions(row).parse::<ActionState>("state")? == ActionState::Unknown;
+            if !is_look_up && of_actions(row).time("expires_at")? <= now {
+                expired.push(json!(hex(of_actions(row).id::<ActionId>("id")?.as_bytes())));
             } else if left > 0 && claims.len() < limits.count_max as usize {
                 left -= 1;
-                claims.push(claim_of(row, org, provider, is_look_up, now, now + limits.lease)?);
+                claims.push(claim_of(of_actions(row), is_look_up, now, now + limits.lease)?);
             }
         }
         taken.push(json!([hex(org.as_bytes()), provider.as_str()]));
@@ -215,52 +218,8 @@ async fn round(
 }
 
 fn owner(row: &SqliteRow) -> Result<(OrgId, Provider), StoreError> {
-    Ok((
-        rows::id(row, "actions", "org_id", OrgId::from_slice)?,
-        rows::parse(row, "actions", "provider", |text| text.parse().ok())?,
-    ))
-}
-
-fn claim_of(
-    row: &SqliteRow,
-    org: OrgId,
-    provider: Provider,
-    is_look_up: bool,
-    now: Timestamp,
-    lease_until: Timestamp,
-) -> Result<Claim, StoreError> {
-    let count = |column| rows::get::<i64>(row, column).map(|count| u32::try_from(count).unwrap_or(u32::MAX));
-    let first_sent_at = rows::time_opt(row, "first_sent_at")?;
-    Ok(Claim {
-        action: rows::id(row, "actions", "id", ActionId::from_slice)?,
-        org,
-        event: rows::id(row, "actions", "event_id", EventId::from_slice)?,
-        kind: rows::parse(row, "actions", "kind", |text| text.parse().ok())?,
-        provider,
-        credential_name: rows::get(row, "credential_name")?,
-        request: rows::get::<Option<&[u8]>>(row, "request_sealed")?
-            .map(|sealed| SealedBytes(sealed.into()))
-            .ok_or(StoreError::Corrupt {
-                table: "actions",
-                column: "request_sealed",
-            })?,
-        idempotency_key: rows::get(row, "idempotency_key")?,
-        is_look_up,
-        fence: rows::get::<i64>(row, "fence")? + 1,
-        lease_until,
-        attempts: count("attempts")?,
-        look_ups: count("look_ups")?,
-        absences: count("absences")?,
-        first_sent_at: if is_look_up {
-            first_sent_at
-        } else {
-            first_sent_at.or(Some(now))
-        },
-        expires_at: rows::time(row, "expires_at")?,
-        planned_at: rows::time(row, "created_at")?,
-        claimed_at: now,
-        hops: rows::get::<u8>(row, "hops")?,
-    })
+    let row = of_actions(row);
+    Ok((row.id("org_id")?, row.parse("provider")?))
 }
 
 /// For the tests: every statement of this file.

@@ -1,17 +1,18 @@
 //! Records: transitions out of `running` under the fence, and the end of leases.
 
-use super::{add_turns, cut, failed, hex, rows, text};
+use super::{add_turns, failed, hex, of_actions, text};
 use crate::{
     domain::{ActionId, ActionState, OrgId, Provider, Timestamp},
     killpoint::{Step, reach},
     store::{
         StoreError,
         ledger::{Record, Recorded},
+        sql::ledger::{cut, make_ambiguous, mark_written},
     },
 };
 use serde_json::{Value, json};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 /// One entry a record, by position. The fence and the state stand in the WHERE: who was overtaken
 /// changes nothing.
@@ -63,7 +64,7 @@ pub(super) async fn record(
 ) -> Result<Vec<Recorded>, StoreError> {
     let mut results = vec![Recorded::Superseded; records.len()];
     match write(connection, &records).await {
-        Ok(done) => mark(&records, &done, &mut results, Recorded::Done),
+        Ok(done) => mark_written(&records, &done, &mut results),
         // One of them brings an id of the provider's that another action holds. One by one, to know
         // which.
         Err(StoreError::Conflict { .. }) => {
@@ -98,26 +99,6 @@ pub(super) async fn record(
     Ok(results)
 }
 
-/// What another action holds says nothing about this one (invariant 2).
-fn make_ambiguous(record: &mut Record) {
-    record.to = ActionState::Unknown;
-    record.cause = crate::domain::Cause::Ambiguous;
-    record.outcome = "unknown";
-    record.provider_ref = None;
-    record.is_unsent = false;
-    // A long time: only a person, a callback or another look changes it.
-    record.due_at = Some(record.due_at.unwrap_or(record.ended_at + Duration::from_hours(1)));
-}
-
-fn mark(records: &[Record], done: &[(ActionId, OrgId)], results: &mut [Recorded], as_what: Recorded) {
-    let mut left: HashSet<(ActionId, OrgId)> = done.iter().copied().collect();
-    for (record, result) in records.iter().zip(results) {
-        if left.remove(&(record.action, record.org)) {
-            *result = as_what;
-        }
-    }
-}
-
 async fn write(connection: &mut SqliteConnection, records: &[Record]) -> Result<Vec<(ActionId, OrgId)>, StoreError> {
     let list: Vec<Value> = records
         .iter()
@@ -150,12 +131,7 @@ async fn write(connection: &mut SqliteConnection, records: &[Record]) -> Result<
     bring_turns_forward(connection, &changed).await?;
     changed
         .iter()
-        .map(|row| {
-            Ok((
-                rows::id(row, "actions", "id", ActionId::from_slice)?,
-                rows::id(row, "actions", "org_id", OrgId::from_slice)?,
-            ))
-        })
+        .map(|row| Ok((of_actions(row).id("id")?, of_actions(row).id("org_id")?)))
         .collect()
 }
 
@@ -185,15 +161,11 @@ async fn bring_turns_forward(connection: &mut SqliteConnection, changed: &[Sqlit
     let mut due = Vec::new();
     for row in changed {
         if matches!(
-            super::state(row)?,
+            of_actions(row).parse("state")?,
             ActionState::Pending | ActionState::Waiting | ActionState::Unknown
         ) {
-            let provider: Provider = rows::parse(row, "actions", "provider", |text| text.parse().ok())?;
-            due.push((
-                rows::id(row, "actions", "org_id", OrgId::from_slice)?,
-                provider,
-                rows::time(row, "due_at")?,
-            ));
+            let provider: Provider = of_actions(row).parse("provider")?;
+            due.push((of_actions(row).id("org_id")?, provider, of_actions(row).time("due_at")?));
         }
     }
     add_turns(connection, due).await
@@ -246,10 +218,10 @@ pub(super) async fn end_leases(
     bring_turns_forward(connection, &changed).await?;
     let mut list = Vec::with_capacity(changed.len());
     for row in &changed {
-        let id = rows::id(row, "actions", "id", ActionId::from_slice)?;
+        let id: ActionId = of_actions(row).id("id")?;
         list.push(json!([
             hex(id.as_bytes()),
-            rows::get::<i64>(row, "fence")?,
+            of_actions(row).number::<i64>("fence")?,
             now.as_micros(),
             "unknown",
             "lease_ended"
@@ -263,24 +235,6 @@ pub(super) async fn end_leases(
             .map_err(failed("end attempts"))?;
     }
     Ok(changed.len() as u64)
-}
-
-/// Ends the attempt that a manual transition overtook, if it still runs.
-pub(super) async fn end_attempt(
-    connection: &mut SqliteConnection,
-    action: ActionId,
-    fence: i64,
-    outcome: &str,
-    cause: &str,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let list = vec![json!([hex(action.as_bytes()), fence, now.as_micros(), outcome, cause])];
-    sqlx::query(END_ATTEMPTS)
-        .bind(text(list))
-        .execute(connection)
-        .await
-        .map(drop)
-        .map_err(failed("end an attempt"))
 }
 
 /// For the tests: every statement of this file.

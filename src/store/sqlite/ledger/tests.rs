@@ -43,14 +43,9 @@ async fn plan_of(connection: &mut SqliteConnection, statement: &str) -> Vec<Stri
 async fn every_statement_prepares() {
     let directory = Directory::new();
     let mut connection = connection(&directory).await;
-    let own = [ADD_TURNS, STORE_DEAD_EVENT, NEXT_DUE_AT, IS_REF_TAKEN];
-    for statement in own
-        .into_iter()
-        .chain(plan::statements())
-        .chain(claim::statements())
-        .chain(record::statements())
-        .chain(manual::statements())
-    {
+    let shared = crate::store::sql::ledger::statements();
+    let shared = shared.iter().map(|sql| sql.sqlite).filter(|text| !text.is_empty());
+    for statement in statements().into_iter().chain(shared) {
         plan_of(&mut connection, statement).await;
     }
 }
@@ -61,12 +56,9 @@ async fn every_statement_prepares() {
 async fn claims_and_records_never_scan_the_ledger() {
     let directory = Directory::new();
     let mut connection = connection(&directory).await;
-    for statement in claim::statements()
-        .into_iter()
-        .chain(record::statements())
-        .chain(manual::statements())
-        .chain([ADD_TURNS, NEXT_DUE_AT, IS_REF_TAKEN])
-    {
+    let shared = crate::store::sql::ledger::statements();
+    let shared = shared.iter().map(|sql| sql.sqlite).filter(|text| !text.is_empty());
+    for statement in statements().into_iter().chain(shared) {
         for line in plan_of(&mut connection, statement).await {
             let scans =
                 line.starts_with("SCAN") && ["actions", "attempts", " a"].iter().any(|table| line.contains(table));

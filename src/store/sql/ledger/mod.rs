@@ -1,0 +1,340 @@
+//! The ledger: what is equal on both databases. Claims and records stand in the folders of the
+//! databases on purpose: they take whole batches into one statement (`json_each` there, `unnest`
+//! here) and lock rows in each database's own way. [`LedgerSql`] is the wall between.
+//!
+//! **Invariant:** a row leaves `running` only under its fence, and an action that can be claimed
+//! has a turn that is due no later than it needs.
+
+mod manual;
+mod plan;
+
+#[cfg(test)]
+use super::Sql;
+use super::{Access, Dialect, Row, SqlStore, Statement, Transaction};
+use crate::{
+    domain::{ActionId, ActionState, OrgId, Provider, SealedBytes, Source, Timestamp},
+    store::{
+        StoreError,
+        ledger::{Claim, ClaimLimits, DeadEvent, Ledger, ManualTransition, Planned, PlannedEvent, Record, Recorded},
+    },
+};
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
+
+/// Every statement of this folder, for the tests.
+#[cfg(test)]
+pub fn statements() -> Vec<Sql> {
+    let own = [STORE_DEAD_EVENT, NEXT_DUE_AT, IS_REF_TAKEN, BRING_TURN_FORWARD].map(Sql::both);
+    own.into_iter()
+        .chain(manual::STATEMENTS.iter().copied())
+        .chain(plan::statements())
+        .collect()
+}
+
+/// What can be claimed, as the partial index `actions_due` has it: statements repeat it word for
+/// word, or the index is not used.
+macro_rules! claimable {
+    () => {
+        "state IN ('pending', 'waiting', 'unknown')"
+    };
+}
+pub(in crate::store) use claimable;
+
+/// A dedupe key or an idempotency key, within its organisation.
+pub type Key = (OrgId, [u8; 16]);
+
+/// Whose keys are marked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeysOf {
+    Events,
+    Actions,
+}
+
+/// What each database does with a whole batch in one statement.
+pub trait LedgerSql: Dialect {
+    /// Writes keys that come sorted and returns those that were not there yet.
+    fn mark(
+        on: &mut Self::Connection,
+        keys_of: KeysOf,
+        sorted: Vec<Key>,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<HashSet<Key>, StoreError>>;
+
+    /// Brings turns forward to when something becomes due.
+    fn add_turns(
+        on: &mut Self::Connection,
+        due: Vec<(OrgId, Provider, Timestamp)>,
+    ) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// See [`Ledger::claim`].
+    fn claim(
+        on: &mut Self::Connection,
+        limits: ClaimLimits,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<Vec<Claim>, StoreError>>;
+
+    /// See [`Ledger::record`].
+    fn record(on: &mut Self::Connection, records: Vec<Record>) -> BoxFuture<'_, Result<Vec<Recorded>, StoreError>>;
+
+    /// Makes `running` rows `unknown` whose lease ends until `until`, due `settle` after its end.
+    /// `None` where no other process can hold a lease: then all have ended.
+    fn end_leases(
+        on: &mut Self::Connection,
+        until: Option<Timestamp>,
+        now: Timestamp,
+        settle: Duration,
+        count_max: u32,
+    ) -> BoxFuture<'_, Result<u64, StoreError>>;
+}
+
+/// The longest detail that is kept, in characters.
+const DETAIL_CHARACTERS_MAX: usize = 500;
+
+pub fn cut(text: &str) -> String {
+    clean(text).chars().take(DETAIL_CHARACTERS_MAX).collect()
+}
+
+/// Postgres has no NUL in a text; a provider's words may.
+pub fn clean(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') {
+        text.replace('\0', "\u{fffd}").into()
+    } else {
+        text.into()
+    }
+}
+
+const STORE_DEAD_EVENT: &str = "
+    INSERT INTO dead_events (id, org_id, source, event_type, received_at, dead_at, reason, envelope)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    ON CONFLICT (id) DO NOTHING";
+const NEXT_DUE_AT: &str = "SELECT min(due_at) AS due_at FROM turns";
+const IS_REF_TAKEN: &str = "
+    SELECT count(*) AS count FROM actions
+    WHERE org_id = $1 AND provider = $2 AND provider_ref = $3 AND id <> $4";
+const BRING_TURN_FORWARD: &str = "
+    INSERT INTO turns (org_id, provider, due_at)
+    VALUES ($1, $2, $3)
+    ON CONFLICT (org_id, provider) DO UPDATE
+    SET due_at = CASE WHEN turns.due_at < excluded.due_at THEN turns.due_at ELSE excluded.due_at END";
+
+/// Brings one turn forward to now.
+pub async fn make_due<D: Dialect>(
+    tx: &mut Transaction<'_, D>,
+    org: OrgId,
+    provider: Provider,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    Statement::new("bring a turn forward", BRING_TURN_FORWARD)
+        .id(org)
+        .text(provider.as_str())
+        .time(now)
+        .execute(tx)
+        .await
+        .map(drop)
+}
+
+/// Reads a row that is being claimed.
+pub fn claim_of<D: Dialect>(
+    row: Row<'_, D>,
+    is_look_up: bool,
+    now: Timestamp,
+    lease_until: Timestamp,
+) -> Result<Claim, StoreError> {
+    let first_sent_at = row.time_opt("first_sent_at")?;
+    Ok(Claim {
+        action: row.id("id")?,
+        org: row.id("org_id")?,
+        event: row.id("event_id")?,
+        kind: row.parse("kind")?,
+        provider: row.parse("provider")?,
+        credential_name: row.string("credential_name")?,
+        request: SealedBytes(row.bytes("request_sealed")?.into()),
+        idempotency_key: row.string("idempotency_key")?,
+        is_look_up,
+        fence: row.number::<i64>("fence")? + 1,
+        lease_until,
+        attempts: row.number("attempts")?,
+        look_ups: row.number("look_ups")?,
+        absences: row.number("absences")?,
+        first_sent_at: if is_look_up {
+            first_sent_at
+        } else {
+            first_sent_at.or(Some(now))
+        },
+        expires_at: row.time("expires_at")?,
+        planned_at: row.time("created_at")?,
+        claimed_at: now,
+        hops: row.number("hops")?,
+    })
+}
+
+/// What another action holds says nothing about this one (invariant 2).
+pub fn make_ambiguous(record: &mut Record) {
+    record.to = ActionState::Unknown;
+    record.cause = crate::domain::Cause::Ambiguous;
+    record.outcome = "unknown";
+    record.provider_ref = None;
+    record.is_unsent = false;
+    // A long time: only a person, a callback or another look changes it.
+    record.due_at = Some(record.due_at.unwrap_or(record.ended_at + Duration::from_hours(1)));
+}
+
+/// Sets the result of the records whose rows were written.
+pub fn mark_written(records: &[Record], written: &[(ActionId, OrgId)], results: &mut [Recorded]) {
+    let mut left: HashSet<(ActionId, OrgId)> = written.iter().copied().collect();
+    for (record, result) in records.iter().zip(results) {
+        if left.remove(&(record.action, record.org)) {
+            *result = Recorded::Done;
+        }
+    }
+}
+
+#[async_trait]
+impl<S> Ledger for S
+where
+    S: SqlStore,
+    S::Db: LedgerSql,
+{
+    async fn plan(&self, events: Arc<[PlannedEvent]>) -> Result<Vec<Planned>, StoreError> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write(Access::ALL_ORGS.in_bulk(), "plan events", move |mut tx| {
+            Box::pin(async move { plan::plan(&mut tx, events).await })
+        })
+        .await
+    }
+
+    async fn store_dead_event(&self, dead: DeadEvent) -> Result<(), StoreError> {
+        const DOING: &str = "set an event aside";
+        self.write(Access::ALL_ORGS.in_bulk(), DOING, move |mut tx| {
+            Box::pin(async move {
+                Statement::new(DOING, STORE_DEAD_EVENT)
+                    .id(dead.id)
+                    .id_opt(dead.org)
+                    .text(dead.source.map_or("", Source::as_str))
+                    .text(&clean(dead.event_type.as_ref().map_or("", |kind| kind.as_str())))
+                    .time(dead.received_at)
+                    .time(tx.now)
+                    .text(&cut(&dead.reason))
+                    .bytes(&dead.envelope)
+                    .execute(&mut tx)
+                    .await
+                    .map(drop)
+            })
+        })
+        .await
+    }
+
+    async fn claim(&self, limits: ClaimLimits, now: Timestamp) -> Result<Vec<Claim>, StoreError> {
+        self.write(Access::ALL_ORGS, "claim actions", move |tx| {
+            <S::Db as LedgerSql>::claim(tx.connection, limits, now)
+        })
+        .await
+    }
+
+    async fn record(&self, records: Vec<Record>) -> Result<Vec<Recorded>, StoreError> {
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write(Access::ALL_ORGS, "record attempts", move |tx| {
+            <S::Db as LedgerSql>::record(tx.connection, records)
+        })
+        .await
+    }
+
+    async fn expire_leases(&self, now: Timestamp, settle: Duration, count_max: u32) -> Result<u64, StoreError> {
+        self.write(Access::ALL_ORGS, "end leases", move |tx| {
+            S::Db::end_leases(tx.connection, Some(now), now, settle, count_max)
+        })
+        .await
+    }
+
+    async fn abandon_leases(&self, now: Timestamp, settle: Duration) -> Result<u64, StoreError> {
+        const DOING: &str = "end the leases of a process that died";
+        self.write(Access::ALL_ORGS, DOING, move |tx| {
+            S::Db::end_leases(tx.connection, None, now, settle, u32::MAX)
+        })
+        .await
+    }
+
+    async fn record_callback(
+        &self,
+        org: OrgId,
+        action: ActionId,
+        provider_ref: &str,
+        now: Timestamp,
+    ) -> Result<ManualTransition, StoreError> {
+        let provider_ref = clean(provider_ref).into_owned();
+        self.write(org, "record a callback", move |mut tx| {
+            Box::pin(async move { manual::record_callback(&mut tx, org, action, &provider_ref, now).await })
+        })
+        .await
+    }
+
+    async fn next_due_at(&self) -> Result<Option<Timestamp>, StoreError> {
+        let mut reader = self.read(Access::ALL_ORGS).await?;
+        Statement::new("read when the next turn is due", NEXT_DUE_AT)
+            .one(&mut reader, |row| row.table("turns").time_opt("due_at"))
+            .await
+    }
+
+    async fn is_ref_taken(
+        &self,
+        org: OrgId,
+        provider: Provider,
+        provider_ref: &str,
+        by_other_than: ActionId,
+    ) -> Result<bool, StoreError> {
+        let mut reader = self.read(org).await?;
+        let holders: i64 = Statement::new("look for the holder of a provider's id", IS_REF_TAKEN)
+            .id(org)
+            .text(provider.as_str())
+            .text(&clean(provider_ref))
+            .id(by_other_than)
+            .one(&mut reader, |row| row.table("actions").number("count"))
+            .await?;
+        Ok(holders > 0)
+    }
+
+    async fn retry(
+        &self,
+        org: OrgId,
+        action: ActionId,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<ManualTransition, StoreError> {
+        self.write(org, "retry an action", move |mut tx| {
+            Box::pin(async move { manual::retry(&mut tx, org, action, expires_at, now).await })
+        })
+        .await
+    }
+
+    async fn cancel(&self, org: OrgId, action: ActionId, now: Timestamp) -> Result<ManualTransition, StoreError> {
+        self.write(org, "cancel an action", move |mut tx| {
+            Box::pin(async move { manual::cancel(&mut tx, org, action, now).await })
+        })
+        .await
+    }
+
+    async fn resolve(
+        &self,
+        org: OrgId,
+        action: ActionId,
+        to: ActionState,
+        now: Timestamp,
+    ) -> Result<ManualTransition, StoreError> {
+        const DOING: &str = "resolve an action";
+        if !matches!(to, ActionState::Succeeded | ActionState::Pending) {
+            return Err(StoreError::Data {
+                doing: DOING,
+                reason: "an unknown outcome is resolved to succeeded or pending".into(),
+            });
+        }
+        self.write(org, DOING, move |mut tx| {
+            Box::pin(async move { manual::resolve(&mut tx, org, action, to, now).await })
+        })
+        .await
+    }
+}

@@ -1,0 +1,251 @@
+//! Plans: dedupe keys, events, idempotency keys, actions and turns, in one transaction.
+
+use super::{Key, KeysOf, LedgerSql, cut};
+use crate::{
+    domain::{ActionState, Cause},
+    killpoint::{Step, reach},
+    store::{
+        StoreError,
+        ledger::{Planned, PlannedAction, PlannedEvent},
+        sql::{Dialect, Sql, Statement, Transaction},
+    },
+};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::HashSet,
+    sync::{Arc, LazyLock},
+};
+
+type Hash = [u8; 16];
+
+/// Rows of an INSERT: few sizes, so that few statements are prepared.
+const CHUNKS: [usize; 3] = [32, 8, 1];
+
+/// One INSERT of many rows, for each size and each database.
+struct Inserts([(String, String); 3]);
+
+static INSERT_EVENTS: LazyLock<Inserts> = LazyLock::new(|| {
+    // A replay comes with the event that is there already.
+    Inserts::of(
+        "events (id, org_id, source, event_type, subject, endpoint_id, time, received_at, content_type, path, query,
+            headers, traceparent, hops, body_sealed, body_bytes)",
+        16,
+        "ON CONFLICT (id) DO NOTHING",
+    )
+});
+
+static INSERT_ACTIONS: LazyLock<Inserts> = LazyLock::new(|| {
+    Inserts::of(
+        "actions (id, org_id, event_id, rule_id, rule_name, kind, provider, credential_name, state, cause, detail,
+            request_sealed, idempotency_key, series, due_at, expires_at, hops, created_at, updated_at)",
+        19,
+        "",
+    )
+});
+
+impl Inserts {
+    fn of(into: &str, columns: usize, end: &str) -> Self {
+        // SQLite looks a numbered placeholder up in a list each time, which costs the square of
+        // their number; Postgres knows no others.
+        let text = |count: usize, placeholder: &dyn Fn(usize) -> String| {
+            let row = |row: usize| {
+                let values: Vec<String> = (1..=columns).map(|n| placeholder(row * columns + n)).collect();
+                format!("({})", values.join(", "))
+            };
+            let rows: Vec<String> = (0..count).map(row).collect();
+            format!("INSERT INTO {into} VALUES {} {end}", rows.join(", "))
+        };
+        Self(CHUNKS.map(|count| (text(count, &|_| "?".to_owned()), text(count, &|n| format!("${n}")))))
+    }
+
+    fn text(&'static self, at: usize) -> Sql {
+        let (sqlite, postgres) = &self.0[at];
+        Sql { sqlite, postgres }
+    }
+
+    /// Cuts rows into the sizes that there are statements for.
+    fn chunks<'r, T>(&'static self, rows: &'r [T]) -> impl Iterator<Item = (Sql, &'r [T])> {
+        let mut rest = rows;
+        std::iter::from_fn(move || {
+            let at = CHUNKS.iter().position(|&size| size <= rest.len())?;
+            let (chunk, after) = rest.split_at(CHUNKS[at]);
+            rest = after;
+            Some((self.text(at), chunk))
+        })
+    }
+}
+
+pub async fn plan<D: LedgerSql>(
+    tx: &mut Transaction<'_, D>,
+    events: Arc<[PlannedEvent]>,
+) -> Result<Vec<Planned>, StoreError> {
+    let hashes: Vec<Key> = events.iter().map(|event| (event.org, dedupe_hash(event))).collect();
+    let mut fresh = mark(tx, KeysOf::Events, &hashes).await?;
+    // The first of equal ones in a batch is the new one.
+    let planned: Vec<Planned> = hashes
+        .iter()
+        .map(|key| {
+            if fresh.remove(key) {
+                Planned::New
+            } else {
+                Planned::Duplicate
+            }
+        })
+        .collect();
+    let new: Vec<(&PlannedEvent, Hash)> = events
+        .iter()
+        .zip(&hashes)
+        .zip(&planned)
+        .filter(|(_, planned)| **planned == Planned::New)
+        .map(|((event, key), _)| (event, key.1))
+        .collect();
+    for (statement, chunk) in INSERT_EVENTS.chunks(&new) {
+        insert_events(tx, statement, chunk).await?;
+    }
+
+    let keys: Vec<Key> = new
+        .iter()
+        .flat_map(|(event, hash)| {
+            event
+                .actions
+                .iter()
+                .map(|action| (event.org, idempotency_hash(hash, action)))
+        })
+        .collect();
+    let mut fresh = mark(tx, KeysOf::Actions, &keys).await?;
+    let actions: Vec<(&PlannedEvent, &PlannedAction, Hash)> = new
+        .iter()
+        .flat_map(|(event, _)| event.actions.iter().map(move |action| (*event, action)))
+        .zip(&keys)
+        .filter(|(_, key)| fresh.remove(key))
+        .map(|((event, action), key)| (event, action, key.1))
+        .collect();
+    for (statement, chunk) in INSERT_ACTIONS.chunks(&actions) {
+        insert_actions(tx, statement, chunk).await?;
+    }
+    let due = actions
+        .iter()
+        .filter(|(_, action, _)| action.state == ActionState::Pending)
+        .map(|(event, action, _)| (event.org, action.kind.provider(), tx.now))
+        .collect();
+    D::add_turns(tx.connection, due).await?;
+    reach(Step::PlanWritten);
+    Ok(planned)
+}
+
+/// Keys go in sorted: two batches with the same keys never wait for each other crosswise.
+async fn mark<D: LedgerSql>(
+    tx: &mut Transaction<'_, D>,
+    keys_of: KeysOf,
+    keys: &[Key],
+) -> Result<HashSet<Key>, StoreError> {
+    if keys.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let mut sorted = keys.to_vec();
+    sorted.sort_unstable();
+    D::mark(tx.connection, keys_of, sorted, tx.now).await
+}
+
+async fn insert_events<D: Dialect>(
+    tx: &mut Transaction<'_, D>,
+    statement: Sql,
+    chunk: &[(&PlannedEvent, Hash)],
+) -> Result<(), StoreError> {
+    let mut insert = Statement::new("insert events", statement);
+    for (event, _) in chunk {
+        let envelope = &event.envelope;
+        let headers: Vec<(&str, &str)> = envelope
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_ref(), value.as_ref()))
+            .collect();
+        insert = insert
+            .id(envelope.id)
+            .id(event.org)
+            .text(envelope.source.as_str())
+            .text(envelope.event_type.as_str())
+            .text(&envelope.subject.0)
+            .id_opt(envelope.endpoint)
+            .time(envelope.time)
+            .time(envelope.received_at)
+            .text(&envelope.content_type)
+            .text(&envelope.path)
+            .text(&envelope.query)
+            .json(&headers)?
+            .text_opt(envelope.traceparent.as_deref())
+            .number(envelope.hops)
+            .bytes(&event.body.0)
+            .count(envelope.body.len() as u64);
+    }
+    insert.execute(tx).await.map(drop)
+}
+
+async fn insert_actions<D: Dialect>(
+    tx: &mut Transaction<'_, D>,
+    statement: Sql,
+    chunk: &[(&PlannedEvent, &PlannedAction, Hash)],
+) -> Result<(), StoreError> {
+    let mut insert = Statement::new("insert actions", statement);
+    for (event, action, hash) in chunk {
+        insert = insert
+            .id(action.id)
+            .id(event.org)
+            .id(event.envelope.id)
+            .id(action.rule)
+            .text(&action.rule_name)
+            .text(action.kind.as_str())
+            .text(action.kind.provider().as_str())
+            .text(&action.credential_name)
+            .text(action.state.as_str())
+            .text_opt(action.cause.map(Cause::as_str))
+            .text_opt(action.detail.as_deref().map(cut).as_deref())
+            .bytes_opt(action.request.as_ref().map(|request| request.0.as_ref()))
+            .text(&format!("{}:{}", event.org, hex::encode(hash)))
+            .number(event.series)
+            .time(tx.now)
+            .time(action.expires_at)
+            .number(event.envelope.hops)
+            .time(tx.now)
+            .time(tx.now);
+    }
+    insert.execute(tx).await.map(drop)
+}
+
+/// Unique together with the organisation (invariant 20): source, endpoint or none, and the source's
+/// own key; a replay's series makes it another one.
+fn dedupe_hash(event: &PlannedEvent) -> Hash {
+    let mut hash = Sha256::new();
+    hash.update(event.envelope.source.as_str().as_bytes());
+    hash.update([0]);
+    hash.update(
+        event
+            .envelope
+            .endpoint
+            .as_ref()
+            .map_or([0; 16], |endpoint| *endpoint.as_bytes()),
+    );
+    hash.update(event.envelope.dedupe_key.0);
+    hash.update(event.series.to_be_bytes());
+    first_half(&hash.finalize())
+}
+
+/// Keyed by the event's hash and the rule, so that a replayed plan meets its own actions.
+fn idempotency_hash(dedupe: &Hash, action: &PlannedAction) -> Hash {
+    let mut hash = Sha256::new();
+    hash.update(dedupe);
+    hash.update(action.rule.as_bytes());
+    first_half(&hash.finalize())
+}
+
+fn first_half(digest: &[u8]) -> Hash {
+    let mut half = [0; 16];
+    half.copy_from_slice(&digest[..16]);
+    half
+}
+
+/// For the tests: every statement of this file.
+#[cfg(test)]
+pub fn statements() -> impl Iterator<Item = Sql> {
+    (0..CHUNKS.len()).flat_map(|at| [INSERT_EVENTS.text(at), INSERT_ACTIONS.text(at)])
+}
