@@ -6,7 +6,8 @@ use std::time::Duration;
 section! {
     /// The queue between receivers and workers.
     QueueSettings {
-        /// Which queue: embedded:DIRECTORY or kafka://host:port,host:port.
+        /// Which queue: embedded:DIRECTORY; kafka://host:port,host:port; or RabbitMQ as
+        /// amqp://USER:PASSWORD@HOST:PORT,HOST:PORT/VHOST, amqps:// with TLS.
         queue_url: String = "embedded:.hookswitch/queue".into(), "HOOKSWITCH_QUEUE_URL";
         /// Bytes of events held at most until they are planned. Above it senders get 503.
         queue_bytes_max: u64 = 4 << 30, "HOOKSWITCH_QUEUE_BYTES_MAX";
@@ -38,5 +39,15 @@ section! {
         kafka_sasl_username: Option<String> = None, "HOOKSWITCH_KAFKA_SASL_USERNAME";
         /// Kafka: the password to log in with.
         kafka_sasl_password: Option<SecretString> = None, "HOOKSWITCH_KAFKA_SASL_PASSWORD";
+        /// RabbitMQ: what the names of all queues begin with.
+        amqp_prefix: String = "hookswitch".into(), "HOOKSWITCH_AMQP_PREFIX";
+        /// RabbitMQ: queues over which subjects are spread, from 1 to 256; as many workers can
+        /// consume at once. The same in every process. After a change events of one subject may
+        /// overtake each other, until those from before are worked off.
+        amqp_queues: u16 = 8, "HOOKSWITCH_AMQP_QUEUES";
+        /// RabbitMQ: unacked events that a worker holds at most of each queue.
+        amqp_prefetch: u16 = 512, "HOOKSWITCH_AMQP_PREFETCH";
+        /// RabbitMQ: certificates of the authorities to trust beside the public ones, as PEM.
+        amqp_ca_file: Option<String> = None, "HOOKSWITCH_AMQP_CA_FILE";
     }
 }

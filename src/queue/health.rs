@@ -13,6 +13,7 @@ impl QueueState {
         match self.health {
             QueueHealth::Ready => Finding::ok(),
             QueueHealth::Refusing => Finding::degraded("the queue or its disk is full: senders get 503"),
+            QueueHealth::Away => Finding::degraded("the broker is away or blocks publishing: it takes no events"),
             QueueHealth::Failed => Finding::failed("the log failed; the process has to be started again"),
         }
     }

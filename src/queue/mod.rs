@@ -4,12 +4,16 @@
 //! Receivers publish, workers consume. **Invariant:** what was confirmed comes out until it is
 //! acked, whatever dies in between.
 
+#[cfg(feature = "rabbitmq")]
+mod amqp;
 mod envelope;
 mod health;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod log;
 
+#[cfg(feature = "rabbitmq")]
+pub use amqp::{AmqpQueue, AmqpSettings};
 pub use envelope::{EnvelopeError, attributes, decode, encode, encoded_bytes_max, from_attributes};
 #[cfg(feature = "kafka")]
 pub use kafka::{KafkaQueue, KafkaSettings};
@@ -92,6 +96,8 @@ pub enum QueueHealth {
     Ready,
     /// Takes no events for now: full, or the disk is.
     Refusing,
+    /// The broker is away or blocks publishing. It is tried again for as long as the process lives.
+    Away,
     /// An fsync failed or the log is damaged: final for this process.
     Failed,
 }
@@ -150,10 +156,13 @@ pub enum ConsumeError {
     AlreadyConsumed,
     #[error("the log at {place} cannot be read: {reason}")]
     Unreadable { place: Arc<str>, reason: Arc<str> },
+    #[error("the broker's events cannot be consumed: {reason}")]
+    Broker { reason: Arc<str> },
 }
 
-/// Opens the queue that a URL names: `embedded:DIRECTORY` or `kafka://host:port,…`. Each backend
-/// reads the settings that concern it; `event_bytes_max` limits one event with its attributes.
+/// Opens the queue that a URL names: `embedded:DIRECTORY`, `amqp://…`, `amqps://…` or
+/// `kafka://host:port,…`. Each backend reads the settings that concern it; `event_bytes_max` limits
+/// one event with its attributes.
 ///
 /// # Errors
 /// Says which setting is wrong, or what stands in the way (another process holds the directory, a
@@ -174,13 +183,18 @@ pub async fn connect(
             let settings = KafkaSettings::new(settings, event_bytes_max);
             Ok(Arc::new(KafkaQueue::open(url, settings).await?))
         }
+        #[cfg(feature = "rabbitmq")]
+        Some(("amqp" | "amqps", _)) => {
+            let settings = AmqpSettings::load(settings, event_bytes_max).await?;
+            Ok(Arc::new(AmqpQueue::open(url, settings).await?))
+        }
         _ => Err(ConnectError::UnknownUrl),
     }
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    #[error("HOOKSWITCH_QUEUE_URL is not understood: expected embedded:DIRECTORY or kafka://host:port,host:port")]
+    #[error("HOOKSWITCH_QUEUE_URL is not understood: expected embedded:DIRECTORY, amqp(s)://… or kafka://…")]
     UnknownUrl,
     #[error("{setting}: {problem}")]
     Setting { setting: &'static str, problem: String },

@@ -68,11 +68,13 @@ fn levels(text: &str) -> Result<Targets, LogError> {
     // `Targets` alone would take `loud` for a target and turn everything else off.
     let is_level =
         |part: &str| part.contains('=') || !part.trim().is_empty() && part.trim().parse::<LevelFilter>().is_ok();
-    if text.split(',').all(is_level) {
-        text.parse().map_err(|_| LogError::Level)
-    } else {
-        Err(LogError::Level)
+    if !text.split(',').all(is_level) {
+        return Err(LogError::Level);
     }
+    let levels: Targets = text.parse().map_err(|_| LogError::Level)?;
+    // lapin writes a message that the broker returns into its log, with the body. What it has to
+    // say stands in our own lines.
+    Ok(levels.with_target("lapin", LevelFilter::OFF))
 }
 
 /// Control characters inside an event are written as escapes: the human format would let a sender's

@@ -19,6 +19,10 @@ mod overload;
 mod postgres_connections;
 mod postgres_isolation;
 mod providers;
+#[cfg(feature = "rabbitmq")]
+mod queue_amqp;
+#[cfg(feature = "rabbitmq")]
+mod queue_amqp_faults;
 mod queue_damage;
 mod queue_embedded;
 mod queue_faults;

@@ -42,6 +42,21 @@ pub trait Backend: Send + Sync {
     fn limits_bytes(&self) -> bool {
         true
     }
+    /// Whether a delivery has the same tag after a restart. A broker counts anew on each
+    /// connection.
+    fn keeps_tags(&self) -> bool {
+        true
+    }
+    /// Whether the state is right at once. A broker is asked now and then, and tells an age only of
+    /// events that it has delivered.
+    fn counts_at_once(&self) -> bool {
+        true
+    }
+    /// Whether events of all subjects come in one order. Several queues or partitions keep the
+    /// order within a subject alone.
+    fn is_in_one_order(&self) -> bool {
+        true
+    }
 }
 
 /// Runs every check, each on a place of its own.
@@ -84,6 +99,28 @@ where
     } else {
         println!("conformance: left out: the limits of bytes, which this backend does not have");
     }
+}
+
+/// The ids are those, in the order that the backend promises.
+fn assert_ids(backend: &dyn Backend, mut got: Vec<EventId>, mut expected: Vec<EventId>) {
+    if !backend.is_in_one_order() {
+        got.sort();
+        expected.sort();
+    }
+    assert_eq!(got, expected);
+}
+
+/// So many events are in the queue: at once, or after a while where the backend has to ask.
+async fn assert_events(backend: &dyn Backend, queue: &Arc<dyn EventQueue>, expected: u64) {
+    if !backend.counts_at_once() {
+        let counted = async {
+            while queue.state().events != expected {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let _ = tokio::time::timeout(DEADLINE / 2, counted).await;
+    }
+    assert_eq!(queue.state().events, expected);
 }
 
 pub fn event(org: OrgId, subject: &str, body: impl Into<Bytes>) -> VerifiedEvent {
@@ -158,7 +195,7 @@ async fn a_confirmed_event_survives_a_crash_at_once(backend: &dyn Backend) {
     let crashed = backend.crashed_now().await;
     let reopened = crashed.open(Limits::default()).await;
     let mut deliveries = reopened.consume().await.unwrap();
-    assert_eq!(ids(&take(&mut deliveries, 5).await), published);
+    assert_ids(backend, ids(&take(&mut deliveries, 5).await), published);
 }
 
 async fn concurrent_publishes_are_all_delivered_once(backend: &dyn Backend) {
@@ -239,8 +276,9 @@ async fn unacked_events_come_back_to_the_next_consumer(backend: &dyn Backend) {
     first.ack(&[got[1].tag, got[3].tag]).await.unwrap();
     drop(first);
     let mut second = queue.consume().await.unwrap();
-    let expected = [published[0], published[2], published[4], published[5]];
-    assert_eq!(ids(&take(&mut second, 4).await), expected);
+    let acked = [delivered(&got[1]).id, delivered(&got[3]).id];
+    let expected = published.into_iter().filter(|id| !acked.contains(id)).collect();
+    assert_ids(backend, ids(&take(&mut second, 4).await), expected);
 }
 
 async fn unacked_events_come_back_after_a_reopening(backend: &dyn Backend) {
@@ -253,12 +291,14 @@ async fn unacked_events_come_back_after_a_reopening(backend: &dyn Backend) {
     let queue = backend.open(Limits::default()).await;
     let mut deliveries = queue.consume().await.unwrap();
     let again = take(&mut deliveries, 4).await;
-    assert_eq!(ids(&again), published[2..]);
-    assert_eq!(
-        tags(&again),
-        tags(&got[2..]),
-        "tags are the backend's names, the same after a restart"
-    );
+    let acked = ids(&got[..2]);
+    let expected = published.into_iter().filter(|id| !acked.contains(id)).collect();
+    assert_ids(backend, ids(&again), expected);
+    if backend.keeps_tags() {
+        assert_eq!(tags(&again), tags(&got[2..]));
+    } else {
+        println!("conformance: left out: tags that stay the same after a restart");
+    }
 }
 
 async fn acks_come_in_any_order_and_twice(backend: &dyn Backend) {
@@ -268,10 +308,11 @@ async fn acks_come_in_any_order_and_twice(backend: &dyn Backend) {
     let tags = tags(&take(&mut deliveries, 8).await);
     deliveries.ack(&[tags[7], tags[0], tags[7]]).await.unwrap();
     deliveries.ack(&[]).await.unwrap();
-    assert_eq!(queue.state().events, 6);
+    assert_events(backend, &queue, 6).await;
     deliveries.ack(&tags).await.unwrap();
     deliveries.ack(&tags).await.unwrap();
-    assert_eq!((queue.state().events, queue.state().bytes), (0, 0));
+    assert_events(backend, &queue, 0).await;
+    assert_eq!(queue.state().bytes, 0);
 }
 
 async fn acked_events_stay_acked_after_closing(backend: &dyn Backend) {
@@ -282,7 +323,7 @@ async fn acked_events_stay_acked_after_closing(backend: &dyn Backend) {
     deliveries.ack(&tags(&got)).await.unwrap();
     queue.close().await;
     let queue = backend.open(Limits::default()).await;
-    assert_eq!(queue.state().events, 0);
+    assert_events(backend, &queue, 0).await;
     let next = publish_some(&queue, 1).await;
     let mut deliveries = queue.consume().await.unwrap();
     assert_eq!(ids(&take(&mut deliveries, 1).await), next);
@@ -319,7 +360,7 @@ async fn a_dropped_wait_for_a_batch_loses_nothing(backend: &dyn Backend) {
     }
     let rest = take(&mut deliveries, published.len() - got.len()).await;
     got.extend(ids(&rest));
-    assert_eq!(got, published);
+    assert_ids(backend, got, published);
 }
 
 async fn a_second_consumer_is_an_error_while_the_first_is_held(backend: &dyn Backend) {
@@ -338,7 +379,7 @@ async fn a_batch_is_no_larger_than_asked_for(backend: &dyn Backend) {
     assert!((1..=3).contains(&first.len()));
     let mut got = ids(&first);
     got.extend(ids(&take(&mut deliveries, 10 - first.len()).await));
-    assert_eq!(got, published);
+    assert_ids(backend, got, published);
 }
 
 async fn a_full_queue_refuses_and_goes_on_when_acked(backend: &dyn Backend) {
@@ -439,7 +480,7 @@ async fn the_largest_event_fits_and_one_byte_more_does_not(backend: &dyn Backend
     );
     let mut deliveries = queue.consume().await.unwrap();
     assert_eq!(take(&mut deliveries, 1).await[0].event.as_ref(), Ok(largest.envelope()));
-    assert_eq!(queue.state().events, 1);
+    assert_events(backend, &queue, 1).await;
 }
 
 async fn a_closed_queue_refuses_and_ends_its_consumer(backend: &dyn Backend) {
@@ -462,15 +503,16 @@ async fn what_cannot_be_decoded_costs_only_itself(backend: &dyn Backend) {
     published.extend(publish_some(&queue, 2).await);
     let mut deliveries = queue.consume().await.unwrap();
     let got = take(&mut deliveries, 5).await;
-    assert!(got[2].event.is_err());
+    assert!(!backend.is_in_one_order() || got[2].event.is_err());
+    assert_eq!(got.iter().filter(|delivery| delivery.event.is_err()).count(), 1);
     let sound: Vec<_> = got
         .iter()
         .filter_map(|delivery| delivery.event.as_ref().ok())
         .map(|event| event.id)
         .collect();
-    assert_eq!(sound, published);
+    assert_ids(backend, sound, published);
     deliveries.ack(&tags(&got)).await.unwrap();
-    assert_eq!(queue.state().events, 0);
+    assert_events(backend, &queue, 0).await;
 }
 
 async fn the_state_counts_what_is_not_acked(backend: &dyn Backend) {
@@ -489,19 +531,23 @@ async fn the_state_counts_what_is_not_acked(backend: &dyn Backend) {
         queue.publish(&VerifiedEvent::from_verified(envelope)).await.unwrap();
     }
     let oldest = |queue: &Arc<dyn EventQueue>| queue.state().oldest_received_at.map(Timestamp::as_seconds);
-    assert_eq!((queue.state().events, oldest(&queue)), (3, Some(100)));
+    assert_events(backend, &queue, 3).await;
+    if backend.counts_at_once() {
+        assert_eq!(oldest(&queue), Some(100));
+    }
     let mut deliveries = queue.consume().await.unwrap();
     let got = take(&mut deliveries, 3).await;
     deliveries.ack(&[got[0].tag]).await.unwrap();
-    assert_eq!((queue.state().events, oldest(&queue)), (2, Some(50)));
+    assert_events(backend, &queue, 2).await;
+    assert_eq!(oldest(&queue), Some(50));
     let bytes = queue.state().bytes;
     drop(deliveries);
     queue.close().await;
     let queue = backend.open(Limits::default()).await;
-    assert_eq!(
-        (queue.state().events, queue.state().bytes, oldest(&queue)),
-        (2, bytes, Some(50))
-    );
+    assert_events(backend, &queue, 2).await;
+    if backend.counts_at_once() {
+        assert_eq!((queue.state().bytes, oldest(&queue)), (bytes, Some(50)));
+    }
 }
 
 async fn ten_thousand_events_go_through(backend: &dyn Backend) {
@@ -529,5 +575,6 @@ async fn ten_thousand_events_go_through(backend: &dyn Backend) {
         }
     };
     tokio::join!(async { drop(publishing.await) }, consuming);
-    assert_eq!((queue.state().events, queue.state().bytes), (0, 0));
+    assert_events(backend, &queue, 0).await;
+    assert_eq!(queue.state().bytes, 0);
 }

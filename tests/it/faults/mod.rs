@@ -18,7 +18,7 @@ mod kills;
 mod leaks;
 mod load;
 mod providers;
-mod proxy;
+pub mod proxy;
 mod shim;
 mod world;
 

@@ -1,5 +1,7 @@
 //! What tests share: the real binary as a process, signed webhooks, waiting for conditions.
 
+#[cfg(feature = "rabbitmq")]
+pub mod amqp;
 pub mod db;
 pub mod dev;
 pub mod hooks;

@@ -1,0 +1,216 @@
+//! One connection, its events, and a hard way to end it.
+//!
+//! lapin drives each connection on a thread of its own, which ends only when the socket does: a
+//! broker that answers nothing would keep that thread for ever. So the socket stands beside the
+//! connection, and dropping a [`Link`] shuts it down.
+
+use super::{AmqpSettings, url::Address};
+use futures_util::{StreamExt, future::ready, stream::BoxStream};
+use lapin::{
+    AsyncTcpStream, Channel, Connection, ConnectionProperties, ErrorKind, Event,
+    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
+    tcp::OwnedTLSConfig,
+};
+use std::{
+    fmt, io,
+    net::{Shutdown, SocketAddr, TcpStream},
+    os::fd::AsFd,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// Time for a connection to stand, over name, TCP, TLS and handshake.
+const CONNECT_SECONDS: Duration = Duration::from_secs(5);
+/// Time for one question to the broker: a channel, a declaration.
+const ANSWER_SECONDS: Duration = Duration::from_secs(10);
+/// Time for a farewell; then the socket is shut.
+const CLOSE_SECONDS: Duration = Duration::from_secs(1);
+
+/// Why there is no connection, or why it ended.
+#[derive(Clone, Debug)]
+pub(super) struct LinkError {
+    pub reason: Arc<str>,
+    pub fault: Fault,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fault {
+    /// May be gone at the next try.
+    Passing,
+    /// What was asked for does not exist.
+    Missing,
+    /// Trying again cannot help: the broker refuses the user, the virtual host or a declaration.
+    Final,
+}
+
+impl fmt::Display for LinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl LinkError {
+    pub fn new(reason: impl Into<Arc<str>>) -> Self {
+        Self {
+            reason: reason.into(),
+            fault: Fault::Passing,
+        }
+    }
+}
+
+impl From<lapin::Error> for LinkError {
+    fn from(error: lapin::Error) -> Self {
+        let fault = match error.kind() {
+            ErrorKind::ProtocolError(error) => match error.kind() {
+                AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Fault::Missing,
+                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED | AMQPSoftError::PRECONDITIONFAILED)
+                | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => Fault::Final,
+                _ => Fault::Passing,
+            },
+            _ => Fault::Passing,
+        };
+        Self {
+            reason: error.to_string().into(),
+            fault,
+        }
+    }
+}
+
+pub(super) struct Link {
+    connection: Connection,
+    plug: Plug,
+}
+
+/// What the broker tells of a connection: blocked, unblocked, failed. An error of one channel is
+/// not among them, because whoever uses the channel gets it.
+pub(super) type Events = BoxStream<'static, Event>;
+
+impl Link {
+    /// Connects to the address within the time that a connection may take.
+    pub async fn open(address: &Address, settings: &AmqpSettings, name: &str) -> Result<(Self, Events), LinkError> {
+        let plug = Plug::default();
+        let opening = Self::connect(address, settings, name, plug.clone());
+        match tokio::time::timeout(CONNECT_SECONDS, opening).await {
+            Ok(Ok(connection)) => {
+                let is_of_a_channel =
+                    |event: &Event| matches!(event, Event::Error(error) if error.is_amqp_soft_error());
+                let events = connection.events_listener();
+                let events = events.filter(move |event| ready(!is_of_a_channel(event))).boxed();
+                Ok((Self { connection, plug }, events))
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                plug.pull();
+                Err(LinkError::new(format!(
+                    "{address} did not answer within {CONNECT_SECONDS:?}"
+                )))
+            }
+        }
+    }
+
+    async fn connect(
+        address: &Address,
+        settings: &AmqpSettings,
+        name: &str,
+        plug: Plug,
+    ) -> Result<Connection, LinkError> {
+        let Address(uri) = address;
+        let host = uri.authority.host.clone();
+        let found: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), uri.authority.port))
+            .await
+            .map_err(|error| LinkError::new(format!("{address} cannot be found: {error}")))?
+            .collect();
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let encryption = address.is_encrypted().then(|| OwnedTLSConfig {
+            identity: None,
+            cert_chain: settings.ca_certificates.as_deref().map(str::to_owned),
+        });
+        let runtime = lapin::runtime::default_runtime()?;
+        let reactor = runtime.clone();
+        let connect = async move |_, _| {
+            let stream = AsyncTcpStream::connect(&reactor, found.clone()).await?;
+            if let AsyncTcpStream::Plain(stream) = &stream {
+                let stream = stream.get_ref();
+                stream.set_nodelay(true)?;
+                plug.hold(stream)?;
+            }
+            match &encryption {
+                None => Ok(stream),
+                Some(encryption) => Ok(stream.into_tls(&host, encryption.as_ref()).await?),
+            }
+        };
+        Connection::connector(uri.clone(), runtime, connect, properties)
+            .await
+            .map_err(|error| {
+                let LinkError { reason, fault } = error.into();
+                LinkError {
+                    reason: format!("{address}: {reason}").into(),
+                    fault,
+                }
+            })
+    }
+
+    pub async fn channel(&self) -> Result<Channel, LinkError> {
+        answered("open a channel", self.connection.create_channel()).await
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.connection.status().connected()
+    }
+
+    pub fn is_blocked(&self) -> bool {
+        self.connection.status().blocked()
+    }
+
+    /// Says goodbye, so that the broker gives back at once what this connection holds.
+    pub async fn close(self) {
+        let _ = tokio::time::timeout(CLOSE_SECONDS, self.connection.close(200, "closed".into())).await;
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.plug.pull();
+    }
+}
+
+/// The answer to one question, or an error when it does not come.
+pub(super) async fn answered<T>(doing: &str, answer: impl Future<Output = lapin::Result<T>>) -> Result<T, LinkError> {
+    match tokio::time::timeout(ANSWER_SECONDS, answer).await {
+        Ok(answer) => answer.map_err(LinkError::from),
+        Err(_) => Err(LinkError::new(format!(
+            "no answer within {ANSWER_SECONDS:?} to: {doing}"
+        ))),
+    }
+}
+
+/// A second handle of a connection's socket.
+#[derive(Clone, Default)]
+struct Plug(Arc<Mutex<Held>>);
+
+#[derive(Default)]
+struct Held {
+    socket: Option<TcpStream>,
+    is_pulled: bool,
+}
+
+impl Plug {
+    fn hold(&self, stream: &tokio::net::TcpStream) -> io::Result<()> {
+        let socket = TcpStream::from(stream.as_fd().try_clone_to_owned()?);
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.is_pulled {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        held.socket = Some(socket);
+        Ok(())
+    }
+
+    fn pull(&self) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.is_pulled = true;
+        if let Some(socket) = held.socket.take() {
+            // An error means that it is shut already.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! An envelope as a message: `CloudEvents` 1.0 in binary mode. Each attribute is a header with the
+//! prefix `cloudEvents:`, `datacontenttype` is the content type, the body is the provider's bytes.
+
+use crate::{
+    domain::{Envelope, EventId},
+    queue::{EnvelopeError, attributes, from_attributes},
+};
+use bytes::Bytes;
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable, ShortString},
+};
+
+const PREFIX: &str = "cloudEvents:";
+const CONTENT_TYPE: &str = "datacontenttype";
+/// Written to the disks of the queue before it is confirmed.
+const PERSISTENT: u8 = 2;
+
+pub(super) fn properties(envelope: &Envelope) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    let mut properties = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_message_id(envelope.id.to_string().into());
+    for (name, text) in attributes(envelope) {
+        // A property holds 255 bytes; a longer content type stands among the headers.
+        if name == CONTENT_TYPE
+            && let Ok(text) = ShortString::try_new(&*text)
+        {
+            properties = properties.with_content_type(text);
+        } else {
+            headers.insert(
+                format!("{PREFIX}{name}").into(),
+                AMQPValue::LongString(text.as_bytes().into()),
+            );
+        }
+    }
+    properties.with_headers(headers)
+}
+
+/// The id of the event that a message carries, to match what the broker returns.
+pub(super) fn id(properties: &BasicProperties) -> Option<EventId> {
+    properties.message_id().as_ref()?.as_str().parse().ok()
+}
+
+/// # Errors
+/// The message is no envelope.
+pub(super) fn envelope(properties: &BasicProperties, body: Vec<u8>) -> Result<Envelope, EnvelopeError> {
+    let content_type = properties.content_type().as_ref();
+    let content_type = content_type.map(|text| (CONTENT_TYPE, text.as_str()));
+    let headers = properties.headers().as_ref();
+    let headers = headers.into_iter().flat_map(FieldTable::inner);
+    let attributes = headers.filter_map(|(name, value)| {
+        let name = name.as_str().strip_prefix(PREFIX)?;
+        match value {
+            AMQPValue::LongString(text) => Some((name, std::str::from_utf8(text.as_bytes()).ok()?)),
+            AMQPValue::ShortString(text) => Some((name, text.as_str())),
+            _ => None,
+        }
+    });
+    from_attributes(content_type.into_iter().chain(attributes), Bytes::from(body))
+}

@@ -1,0 +1,220 @@
+//! RabbitMQ as the queue, by lapin: durable when a quorum queue has confirmed it.
+//!
+//! `queue::connect` enters. A fixed number of quorum queues holds the events. A hash of the subject
+//! picks one, so that a call's events stay in order while calls run in parallel. Each queue has one
+//! active consumer. **Invariant:** an event is confirmed only after the broker's own confirm of it,
+//! and no wait is longer than the deadline of a publish. Why so: `docs/decisions/0009-rabbitmq.md`.
+
+mod backoff;
+mod connection;
+mod consumer;
+mod depths;
+mod lane;
+mod message;
+mod publisher;
+mod topology;
+mod unacked;
+mod url;
+
+use super::{
+    ConnectError, ConsumeError, Deliveries, EventQueue, PublishError, QueueHealth, QueueState, encoded_bytes_max,
+    outcome_label,
+};
+use crate::{config::QueueSettings, domain::VerifiedEvent, telemetry::catalogue};
+use async_trait::async_trait;
+use connection::Fault;
+use consumer::{Consumer, Consumption};
+use depths::Depths;
+use publisher::Publisher;
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use topology::Topology;
+use tracing::warn;
+use url::Address;
+
+/// Time for the first connection. A broker that is away does not keep a process from starting.
+const FIRST_SECONDS: Duration = Duration::from_secs(10);
+/// Time for the tasks to end at a close.
+const CLOSE_SECONDS: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Debug)]
+pub struct AmqpSettings {
+    /// The names of all queues begin with it.
+    pub prefix: String,
+    pub queues: u16,
+    /// Unacked deliveries of each queue at most.
+    pub prefetch: u16,
+    /// The deadline of a publish.
+    pub confirm_seconds_max: Duration,
+    pub event_bytes_max: usize,
+    /// Certificates in PEM that sign the broker's; without them those of the public authorities.
+    pub ca_certificates: Option<Arc<str>>,
+    /// Redeliveries after which the broker sets an event aside. So high that only a person's error
+    /// reaches it: the worker counts for itself which event is poison.
+    pub delivery_limit: u32,
+    /// Deliveries that nobody acks and after which nobody asks for this long go back to the broker,
+    /// so that another process gets them.
+    pub idle_seconds_max: Duration,
+    /// How often the events in the queues are counted.
+    pub count_period: Duration,
+}
+
+impl Default for AmqpSettings {
+    fn default() -> Self {
+        Self::of(&QueueSettings::default(), 2 << 20, None)
+    }
+}
+
+impl AmqpSettings {
+    fn of(settings: &QueueSettings, event_bytes_max: usize, ca_certificates: Option<Arc<str>>) -> Self {
+        Self {
+            prefix: settings.amqp_prefix.clone(),
+            queues: settings.amqp_queues,
+            prefetch: settings.amqp_prefetch.max(1),
+            confirm_seconds_max: settings.confirm_seconds_max,
+            event_bytes_max,
+            ca_certificates,
+            delivery_limit: 1_000_000,
+            idle_seconds_max: Duration::from_secs(30),
+            count_period: Duration::from_secs(2),
+        }
+    }
+
+    /// The settings of the section, with the file of certificates read.
+    ///
+    /// # Errors
+    /// That file cannot be read.
+    pub async fn load(settings: &QueueSettings, event_bytes_max: usize) -> Result<Self, ConnectError> {
+        let certificates = match &settings.amqp_ca_file {
+            None => None,
+            Some(path) => {
+                let text = tokio::fs::read_to_string(path).await;
+                Some(text.map_err(|source| ConnectError::Io {
+                    doing: "read the certificates of HOOKSWITCH_AMQP_CA_FILE,",
+                    path: path.clone(),
+                    source,
+                })?)
+            }
+        };
+        Ok(Self::of(settings, event_bytes_max, certificates.map(Into::into)))
+    }
+}
+
+/// The queues of one broker, open for publishing. Dropping it ends its connections at once;
+/// [`EventQueue::close`] says goodbye first.
+pub struct AmqpQueue {
+    settings: Arc<AmqpSettings>,
+    addresses: Vec<Address>,
+    topology: Arc<Topology>,
+    publisher: Arc<Publisher>,
+    depths: Arc<Depths>,
+    consumption: Arc<Consumption>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl AmqpQueue {
+    /// Connects and declares the queues. A broker that is away is no error: publishes say so, and
+    /// the connection is tried again for as long as the queue is open.
+    ///
+    /// # Errors
+    /// The URL cannot be read, or the broker answers and refuses: user, virtual host, or a queue of
+    /// the same name that was made otherwise.
+    pub async fn open(url: &str, settings: AmqpSettings) -> Result<Self, ConnectError> {
+        let addresses = url::addresses(url)?;
+        let settings = Arc::new(settings);
+        let topology = Arc::new(Topology::new(&settings));
+        let publisher = Arc::new(Publisher::new(topology.clone(), settings.clone()));
+        let this = Self {
+            addresses,
+            topology,
+            publisher,
+            depths: Arc::new(Depths::new(settings.count_period)),
+            consumption: Arc::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            settings,
+        };
+        this.tasks.spawn({
+            let (publisher, addresses) = (this.publisher.clone(), this.addresses.clone());
+            let (depths, stop) = (this.depths.clone(), this.stop.clone());
+            async move { publisher.run(addresses, depths, stop).await }
+        });
+        match tokio::time::timeout(FIRST_SECONDS, this.publisher.first_outcome()).await {
+            Ok(Err(error)) if error.fault == Fault::Final => Err(ConnectError::Broker {
+                doing: "use RabbitMQ",
+                reason: error.to_string(),
+            }),
+            Ok(Ok(())) => Ok(this),
+            Ok(Err(_)) | Err(_) => {
+                warn!("RabbitMQ does not answer yet: events are not published there until it does");
+                Ok(this)
+            }
+        }
+    }
+
+    async fn offer(&self, event: &VerifiedEvent) -> Result<(), PublishError> {
+        if self.stop.is_cancelled() {
+            return Err(PublishError::Closed);
+        }
+        let bytes = encoded_bytes_max(event.envelope());
+        let bytes_max = self.settings.event_bytes_max;
+        if bytes > bytes_max {
+            return Err(PublishError::TooLarge { bytes, bytes_max });
+        }
+        self.publisher.publish(event.envelope()).await
+    }
+}
+
+impl Drop for AmqpQueue {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+#[async_trait]
+impl EventQueue for AmqpQueue {
+    async fn publish(&self, event: &VerifiedEvent) -> Result<(), PublishError> {
+        let began = Instant::now();
+        let outcome = self.offer(event).await;
+        catalogue::PUBLISH_SECONDS.observe(began.elapsed().as_secs_f64(), &[outcome_label(&outcome)]);
+        outcome
+    }
+
+    async fn consume(&self) -> Result<Box<dyn Deliveries>, ConsumeError> {
+        if self.consumption.is_held.swap(true, Ordering::AcqRel) {
+            return Err(ConsumeError::AlreadyConsumed);
+        }
+        let (consumer, deliveries) = Consumer::new(
+            self.consumption.clone(),
+            self.topology.clone(),
+            self.settings.clone(),
+            self.depths.clone(),
+            self.stop.clone(),
+        );
+        self.tasks.spawn(consumer.run(self.addresses.clone()));
+        Ok(Box::new(deliveries))
+    }
+
+    fn state(&self) -> QueueState {
+        QueueState {
+            events: self.depths.ready() + self.consumption.unacked.len(),
+            oldest_received_at: self.consumption.unacked.oldest_received_at(),
+            health: if self.publisher.is_open() {
+                QueueHealth::Ready
+            } else {
+                QueueHealth::Away
+            },
+            ..QueueState::default()
+        }
+    }
+
+    async fn close(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        let _ = tokio::time::timeout(CLOSE_SECONDS, self.tasks.wait()).await;
+    }
+}

@@ -1,0 +1,292 @@
+//! Publishes events, and keeps the connection for it alive.
+//!
+//! The supervisor rebuilds everything after any error: connection, topology, channels. Nothing of
+//! a connection that failed is used again.
+
+use super::{
+    AmqpSettings,
+    backoff::Backoff,
+    connection::{Events, Fault, Link, LinkError, answered},
+    depths::Depths,
+    lane::{Job, Lane, Signals, Ticket},
+    message,
+    topology::Topology,
+    url::Address,
+};
+use crate::{domain::Envelope, queue::PublishError};
+use futures_util::StreamExt;
+use lapin::{Event, options::ConfirmSelectOptions};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, mpsc, oneshot, watch},
+    task::JoinSet,
+    time::MissedTickBehavior,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Channels that publish side by side. Events of one queue go over one of them.
+const LANES: usize = 4;
+/// How often the connection's own state is looked at, in case that an event was missed.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+
+/// Where publishers find the channels, or why there are none.
+enum Way {
+    Open(Lanes),
+    Away(Arc<str>),
+}
+
+type Lanes = Arc<[mpsc::UnboundedSender<Job>]>;
+
+pub(super) struct Publisher {
+    way: RwLock<Way>,
+    topology: Arc<Topology>,
+    signals: Arc<Signals>,
+    settings: Arc<AmqpSettings>,
+    /// How the first tries to connect went, for whoever opens the queue.
+    first: watch::Sender<Option<Result<(), LinkError>>>,
+}
+
+impl Publisher {
+    pub fn new(topology: Arc<Topology>, settings: Arc<AmqpSettings>) -> Self {
+        Self {
+            way: RwLock::new(Way::Away("the first connection is not made yet".into())),
+            topology,
+            signals: Arc::default(),
+            settings,
+            first: watch::Sender::new(None),
+        }
+    }
+
+    /// Waits for the confirm, at most for the time that the settings allow.
+    pub async fn publish(&self, envelope: &Envelope) -> Result<(), PublishError> {
+        let number = self.topology.queue_of(&envelope.subject);
+        let (answer, wait) = oneshot::channel();
+        let ticket = Arc::new(Ticket::default());
+        let job = Job {
+            id: envelope.id,
+            queue: self.topology.queues[number].clone(),
+            properties: message::properties(envelope),
+            body: envelope.body.clone(),
+            ticket: ticket.clone(),
+            answer,
+        };
+        let away = |reason: &Arc<str>| Err(PublishError::Unavailable { reason: reason.clone() });
+        match &*self.way.read().unwrap_or_else(PoisonError::into_inner) {
+            Way::Away(reason) => return away(reason),
+            Way::Open(lanes) => {
+                if lanes[number % lanes.len()].send(job).is_err() {
+                    return away(&"the connection is being rebuilt".into());
+                }
+            }
+        }
+        let time = self.settings.confirm_seconds_max;
+        match tokio::time::timeout(time, wait).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(PublishError::Unknown {
+                reason: "the connection ended before the confirm".into(),
+            }),
+            Err(_) => {
+                self.signals.is_late.notify_one();
+                let reason: Arc<str> = format!("no confirm within {time:?}").into();
+                if ticket.abandon() {
+                    away(&reason)
+                } else {
+                    Err(PublishError::Unknown { reason })
+                }
+            }
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        matches!(&*self.way.read().unwrap_or_else(PoisonError::into_inner), Way::Open(_))
+    }
+
+    /// Waits for the outcome of the first tries to connect.
+    pub async fn first_outcome(&self) -> Result<(), LinkError> {
+        let mut first = self.first.subscribe();
+        let outcome = first.wait_for(Option::is_some).await;
+        outcome.map_or_else(
+            |_| Err(LinkError::new("the queue was closed")),
+            |outcome| outcome.clone().unwrap_or(Ok(())),
+        )
+    }
+
+    fn set(&self, way: Way) {
+        *self.way.write().unwrap_or_else(PoisonError::into_inner) = way;
+    }
+
+    /// Keeps a connection until the stop, whatever happens to it.
+    pub async fn run(&self, addresses: Vec<Address>, depths: Arc<Depths>, stop: CancellationToken) {
+        let mut backoff = Backoff::new(addresses.len());
+        loop {
+            let address = &addresses[backoff.address()];
+            let opened = tokio::select! {
+                () = stop.cancelled() => break,
+                opened = self.open(address) => opened,
+            };
+            let error = match opened {
+                Ok(session) => {
+                    info!("Publishing through RabbitMQ at {address}");
+                    backoff.reset();
+                    let error = self.serve(session, &depths, &stop).await;
+                    if stop.is_cancelled() {
+                        break;
+                    }
+                    error
+                }
+                Err(error) => error,
+            };
+            warn!(%error, "No event can be published through RabbitMQ at {address}; it is tried again");
+            self.set(Way::Away(error.reason.clone()));
+            if backoff.has_tried_all() || error.fault == Fault::Final {
+                self.first.send_if_modified(|first| {
+                    let is_first = first.is_none();
+                    first.get_or_insert(Err(error.clone()));
+                    is_first
+                });
+            }
+            if backoff.wait_or(&stop).await {
+                break;
+            }
+        }
+        self.set(Way::Away("the queue was closed".into()));
+    }
+
+    async fn open(&self, address: &Address) -> Result<Session, LinkError> {
+        let (link, events) = Link::open(address, &self.settings, "hookswitch publishes").await?;
+        self.topology.declare(&link).await?;
+        let give_up: Vec<Arc<Notify>> = (0..LANES).map(|_| Arc::default()).collect();
+        let mut session = Session {
+            link,
+            events,
+            senders: Vec::new(),
+            give_up,
+            lanes: JoinSet::new(),
+            stop_lanes: CancellationToken::new(),
+        };
+        for give_up in &session.give_up {
+            let channel = session.link.channel().await?;
+            answered(
+                "confirm publishes",
+                channel.confirm_select(ConfirmSelectOptions::default()),
+            )
+            .await?;
+            let (jobs, fresh) = mpsc::unbounded_channel();
+            let lane = Lane::new(channel, self.signals.clone());
+            session
+                .lanes
+                .spawn(lane.run(fresh, give_up.clone(), session.stop_lanes.clone()));
+            session.senders.push(jobs);
+        }
+        Ok(session)
+    }
+
+    /// Opens the way and watches over it. Returns why it had to be closed again.
+    async fn serve(&self, session: Session, depths: &Depths, stop: &CancellationToken) -> LinkError {
+        let Session {
+            link,
+            mut events,
+            senders,
+            give_up,
+            mut lanes,
+            stop_lanes,
+        } = session;
+        let way: Arc<[_]> = senders.into();
+        self.set(Way::Open(way.clone()));
+        self.first.send_replace(Some(Ok(())));
+        let error = tokio::select! {
+            () = stop.cancelled() => LinkError::new("the queue was closed"),
+            error = self.watch(&link, &mut events, &mut lanes, (&way, &give_up)) => error,
+            error = depths.keep_for_publisher(&link, &self.topology) => error,
+        };
+        self.set(Way::Away(error.reason.clone()));
+        drop(way);
+        if stop.is_cancelled() {
+            // Events that were taken still go out, within the time that a publish has.
+            let ending = async { while lanes.join_next().await.is_some() {} };
+            let _ = tokio::time::timeout(self.settings.confirm_seconds_max, ending).await;
+            link.close().await;
+            return error;
+        }
+        stop_lanes.cancel();
+        while lanes.join_next().await.is_some() {}
+        error
+    }
+
+    async fn watch(
+        &self,
+        link: &Link,
+        events: &mut Events,
+        lanes: &mut JoinSet<Arc<str>>,
+        (way, give_up): (&Lanes, &[Arc<Notify>]),
+    ) -> LinkError {
+        let mut look = tokio::time::interval(LOOK_PERIOD);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_blocked = false;
+        let mut confirms_when_late = None;
+        loop {
+            let mut blocked_now = is_blocked;
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Event::ConnectionBlocked(reason)) => {
+                        warn!(%reason, "RabbitMQ takes no events for now: an alarm stands");
+                        blocked_now = true;
+                    }
+                    Some(Event::ConnectionUnblocked) => blocked_now = false,
+                    Some(Event::Error(error)) => return error.into(),
+                    Some(_) => {}
+                    None => return LinkError::new("the connection ended"),
+                },
+                Some(ended) = lanes.join_next() => {
+                    return LinkError::new(ended.unwrap_or_else(|error| error.to_string().into()));
+                }
+                () = self.signals.is_unroutable.notified() => {
+                    warn!("A queue is missing at RabbitMQ: the queues are declared again");
+                    if let Err(error) = self.topology.declare(link).await {
+                        return error;
+                    }
+                }
+                () = self.signals.is_late.notified(), if !is_blocked => {
+                    // Slow is not dead: only a connection that confirmed nothing since the last
+                    // time is given up.
+                    let confirms = self.signals.confirms();
+                    if confirms_when_late.replace(confirms) == Some(confirms) {
+                        return LinkError::new("it confirms nothing any more");
+                    }
+                }
+                _ = look.tick() => {
+                    if !link.is_connected() {
+                        return LinkError::new("the connection ended");
+                    }
+                    blocked_now = link.is_blocked();
+                }
+            }
+            if blocked_now != is_blocked {
+                is_blocked = blocked_now;
+                if is_blocked {
+                    self.set(Way::Away("RabbitMQ blocks publishing: an alarm stands".into()));
+                    for lane in give_up {
+                        lane.notify_one();
+                    }
+                } else {
+                    info!("RabbitMQ takes events again");
+                    self.set(Way::Open(way.clone()));
+                }
+            }
+        }
+    }
+}
+
+/// What stands while one connection does.
+struct Session {
+    link: Link,
+    events: Events,
+    senders: Vec<mpsc::UnboundedSender<Job>>,
+    give_up: Vec<Arc<Notify>>,
+    lanes: JoinSet<Arc<str>>,
+    stop_lanes: CancellationToken,
+}

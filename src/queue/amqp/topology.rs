@@ -1,0 +1,133 @@
+//! The queues: their names, their arguments, and which of them an event goes to.
+//!
+//! Events go through the default exchange, whose routing key is a queue's name: there is no binding
+//! that can be lost, and an event can only be in the queue that it was meant for or be returned.
+
+use super::{
+    AmqpSettings,
+    connection::{Fault, Link, LinkError, answered},
+};
+use crate::domain::Subject;
+use lapin::{
+    Channel,
+    options::QueueDeclareOptions,
+    types::{AMQPValue, FieldTable, ShortString},
+};
+
+/// Queues of an earlier, larger number are looked for up to here.
+const QUEUES_MAX: u16 = 256;
+
+#[derive(Clone, Debug)]
+pub(super) struct Topology {
+    /// By number. An event's subject chooses one.
+    pub queues: Vec<ShortString>,
+    prefix: String,
+    dead: ShortString,
+    delivery_limit: u32,
+}
+
+impl Topology {
+    pub fn new(settings: &AmqpSettings) -> Self {
+        let mut this = Self {
+            queues: Vec::new(),
+            prefix: settings.prefix.clone(),
+            dead: format!("{}.dead", settings.prefix).into(),
+            delivery_limit: settings.delivery_limit,
+        };
+        this.queues = (0..settings.queues.clamp(1, QUEUES_MAX))
+            .map(|n| this.name(n))
+            .collect();
+        this
+    }
+
+    fn name(&self, number: u16) -> ShortString {
+        format!("{}.events.{number}", self.prefix).into()
+    }
+
+    /// The queue of a subject: the same in every process and every version.
+    pub fn queue_of(&self, subject: &Subject) -> usize {
+        crc32c::crc32c(subject.0.as_bytes()) as usize % self.queues.len()
+    }
+
+    /// Declares what is missing. What stands with other arguments is an error that stays one.
+    pub async fn declare(&self, link: &Link) -> Result<(), LinkError> {
+        let channel = link.channel().await?;
+        self.declare_on(&channel, &self.dead, Self::dead_arguments()).await?;
+        for queue in &self.queues {
+            self.declare_on(&channel, queue, self.arguments()).await?;
+        }
+        Ok(())
+    }
+
+    async fn declare_on(&self, channel: &Channel, queue: &ShortString, arguments: FieldTable) -> Result<(), LinkError> {
+        let declared = channel.queue_declare(queue.clone(), QueueDeclareOptions::durable(), arguments);
+        answered("declare a queue", declared)
+            .await
+            .map(drop)
+            .map_err(|error| LinkError {
+                reason: format!("the queue {queue} cannot be declared: {error}").into(),
+                ..error
+            })
+    }
+
+    /// Dead letters of the broker go to the default exchange under the name of their queue. They
+    /// stay where they are while that queue is missing. No argument is left to the broker's
+    /// default, because defaults differ between its versions.
+    fn arguments(&self) -> FieldTable {
+        table(&[
+            ("x-queue-type", text("quorum")),
+            ("x-single-active-consumer", AMQPValue::Boolean(true)),
+            ("x-delivery-limit", AMQPValue::LongLongInt(self.delivery_limit.into())),
+            ("x-dead-letter-exchange", text("")),
+            ("x-dead-letter-routing-key", text(self.dead.as_str())),
+            ("x-dead-letter-strategy", text("at-least-once")),
+            ("x-overflow", text("reject-publish")),
+        ])
+    }
+
+    fn dead_arguments() -> FieldTable {
+        table(&[
+            ("x-queue-type", text("quorum")),
+            ("x-delivery-limit", AMQPValue::LongLongInt(i32::MAX.into())),
+        ])
+    }
+
+    /// Queues of a larger number that was set before: they are still worked off.
+    pub async fn surplus(&self, link: &Link) -> Result<Vec<ShortString>, LinkError> {
+        let mut surplus = Vec::new();
+        let channel = link.channel().await?;
+        for number in u16::try_from(self.queues.len()).unwrap_or(QUEUES_MAX)..QUEUES_MAX {
+            let name = self.name(number);
+            match count(&channel, &name).await {
+                Ok(_) => surplus.push(name),
+                Err(error) if error.fault == Fault::Missing => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(surplus)
+    }
+}
+
+/// Events that are ready in a queue. Where it does not exist the broker closes the channel.
+pub(super) async fn count(channel: &Channel, queue: &ShortString) -> Result<u64, LinkError> {
+    let options = QueueDeclareOptions {
+        passive: true,
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    let declared = channel.queue_declare(queue.clone(), options, FieldTable::default());
+    let queue = answered("count a queue", declared).await?;
+    Ok(queue.message_count().into())
+}
+
+fn table(arguments: &[(&'static str, AMQPValue)]) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in arguments {
+        table.insert((*name).into(), value.clone());
+    }
+    table
+}
+
+fn text(text: &str) -> AMQPValue {
+    AMQPValue::LongString(text.into())
+}

@@ -1,0 +1,239 @@
+//! RabbitMQ that goes away, answers nothing, or blocks: behind the breakable proxy, and a broker of
+//! the test's own that is killed.
+
+use crate::{
+    conformance::queue::{delivered, event, id_of, take, within},
+    faults::proxy::{Mode, Proxy},
+    support::{amqp::AmqpPlace, until},
+};
+use hookswitch::{
+    domain::{EventId, OrgId},
+    queue::{AmqpQueue, AmqpSettings, EventQueue, PublishError, QueueHealth},
+};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// A queue of which everything goes through a proxy.
+struct Breakable {
+    place: AmqpPlace,
+    proxy: Proxy,
+    queue: Arc<AmqpQueue>,
+    _stop: DropGuard,
+}
+
+impl Breakable {
+    async fn start(queues: u16) -> Option<Self> {
+        let place = AmqpPlace::new(queues)?;
+        let stop = CancellationToken::new();
+        let proxy = Proxy::start(place.server_address(), stop.clone()).await;
+        let settings = AmqpSettings {
+            confirm_seconds_max: Duration::from_secs(1),
+            ..place.settings()
+        };
+        let queue = place.open_at(&place.url_through(proxy.address()), settings).await;
+        Some(Self {
+            place,
+            proxy,
+            queue,
+            _stop: stop.drop_guard(),
+        })
+    }
+
+    async fn publish(&self) -> (EventId, Result<(), PublishError>) {
+        let event = event(OrgId::generate(), "call", "x");
+        (id_of(&event), self.queue.publish(&event).await)
+    }
+
+    async fn recovers(&self) -> EventId {
+        until("a publish to be confirmed again", || async {
+            let (id, outcome) = self.publish().await;
+            outcome.ok().map(|()| id)
+        })
+        .await
+    }
+}
+
+#[tokio::test]
+async fn a_confirm_that_never_comes_is_unknown_within_the_deadline() {
+    let Some(broken) = Breakable::start(1).await else {
+        return;
+    };
+    broken.proxy.set(Mode::DropReplies);
+    let begun = Instant::now();
+    let (_, outcome) = broken.publish().await;
+    assert!(matches!(outcome, Err(PublishError::Unknown { .. })), "{outcome:?}");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    // It is there all the same: that is what "unknown" means.
+    assert_eq!(broken.place.bare().await.count(&broken.place.queue_name(0)).await, 1);
+    broken.proxy.set(Mode::Pass);
+    broken.recovers().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_falls_silent_costs_no_more_than_the_deadline() {
+    let Some(broken) = Breakable::start(2).await else {
+        return;
+    };
+    broken.proxy.set(Mode::Blackhole);
+    let begun = Instant::now();
+    let outcomes = futures_util::future::join_all((0..50).map(|_| broken.publish())).await;
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(outcomes.iter().all(|(_, outcome)| outcome.is_err()));
+    // Soon publishes do not even wait.
+    until("the broker to be known as away", || async {
+        let begun = Instant::now();
+        let (_, outcome) = broken.publish().await;
+        let is_away = matches!(outcome, Err(PublishError::Unavailable { .. }));
+        (is_away && begun.elapsed() < Duration::from_millis(100)).then_some(())
+    })
+    .await;
+    assert_eq!(broken.queue.state().health, QueueHealth::Away);
+    broken.proxy.set(Mode::Pass);
+    broken.recovers().await;
+    assert_eq!(broken.queue.state().health, QueueHealth::Ready);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::disallowed_methods, reason = "both are joined at the end")]
+async fn connections_that_are_reset_under_load_lose_nothing() {
+    let Some(broken) = Breakable::start(4).await else {
+        return;
+    };
+    let broken = Arc::new(broken);
+    let stop = CancellationToken::new();
+    let senders: Vec<_> = (0..8)
+        .map(|sender| {
+            let (broken, stop) = (broken.clone(), stop.clone());
+            tokio::task::spawn(async move {
+                let mut confirmed = Vec::new();
+                while !stop.is_cancelled() {
+                    let event = event(OrgId::generate(), &format!("call-{sender}"), "x");
+                    if broken.queue.publish(&event).await.is_ok() {
+                        confirmed.push(id_of(&event));
+                    }
+                    tokio::task::yield_now().await;
+                }
+                confirmed
+            })
+        })
+        .collect();
+    let mut deliveries = broken.queue.consume().await.unwrap();
+    let consumer = {
+        let stop = stop.clone();
+        tokio::task::spawn(async move {
+            let mut seen = HashSet::new();
+            loop {
+                let batch = tokio::select! {
+                    () = stop.cancelled() => return (deliveries, seen),
+                    batch = deliveries.next_batch(64) => batch.unwrap(),
+                };
+                // An ack may be lost with its connection, and then the event comes again.
+                deliveries
+                    .ack(&batch.iter().map(|one| one.tag).collect::<Vec<_>>())
+                    .await
+                    .unwrap();
+                seen.extend(batch.iter().map(|one| delivered(one).id));
+            }
+        })
+    };
+    for _ in 0..10 {
+        broken.proxy.set(Mode::Reset);
+        until("the loss to be noticed", || async {
+            (broken.queue.state().health == QueueHealth::Away).then_some(())
+        })
+        .await;
+        broken.proxy.set(Mode::Pass);
+        let begun = Instant::now();
+        broken.recovers().await;
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    }
+    stop.cancel();
+    let mut confirmed = Vec::new();
+    for sender in senders {
+        confirmed.extend(sender.await.unwrap());
+    }
+    let (mut deliveries, mut seen) = consumer.await.unwrap();
+    let left = |seen: &HashSet<EventId>| confirmed.iter().filter(|id| !seen.contains(id)).count();
+    while left(&seen) > 0 {
+        let batch = within(deliveries.next_batch(64)).await.unwrap();
+        deliveries
+            .ack(&batch.iter().map(|one| one.tag).collect::<Vec<_>>())
+            .await
+            .unwrap();
+        seen.extend(batch.iter().map(|one| delivered(one).id));
+    }
+    assert!(
+        confirmed.len() > 100,
+        "only {} publishes were confirmed",
+        confirmed.len()
+    );
+}
+
+#[tokio::test]
+async fn a_consumer_that_is_cut_off_gets_again_what_it_had_not_acked() {
+    let Some(broken) = Breakable::start(1).await else {
+        return;
+    };
+    let mut published = Vec::new();
+    for _ in 0..5 {
+        published.push(broken.recovers().await);
+    }
+    let mut deliveries = broken.queue.consume().await.unwrap();
+    let first = take(&mut deliveries, 5).await;
+    deliveries.ack(&[first[0].tag]).await.unwrap();
+    until("the ack to arrive", || async {
+        (broken.queue.state().events == 4).then_some(())
+    })
+    .await;
+    broken.proxy.set(Mode::Reset);
+    until("the loss to be noticed", || async {
+        (broken.queue.state().health == QueueHealth::Away).then_some(())
+    })
+    .await;
+    broken.proxy.set(Mode::Pass);
+    let again = take(&mut deliveries, 4).await;
+    let again: Vec<_> = again.iter().map(|one| delivered(one).id).collect();
+    assert_eq!(again, published[1..]);
+    // Acks of the lost connection's deliveries are no error and ack nothing.
+    deliveries
+        .ack(&first.iter().map(|one| one.tag).collect::<Vec<_>>())
+        .await
+        .unwrap();
+    assert_eq!(broken.queue.state().events, 4);
+}
+
+#[tokio::test]
+async fn a_broker_that_is_away_at_the_start_is_waited_for() {
+    let Some(place) = AmqpPlace::new(1) else { return };
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let proxy = Proxy::start(place.server_address(), stop).await;
+    proxy.set(Mode::Reset);
+    let queue = place
+        .open_at(&place.url_through(proxy.address()), place.settings())
+        .await;
+    let event = event(OrgId::generate(), "call", "x");
+    let begun = Instant::now();
+    let outcome = queue.publish(&event).await;
+    assert!(matches!(outcome, Err(PublishError::Unavailable { .. })), "{outcome:?}");
+    assert!(begun.elapsed() < Duration::from_millis(100));
+    proxy.set(Mode::Pass);
+    until("the broker to be found", || async { queue.publish(&event).await.ok() }).await;
+}
+
+#[tokio::test]
+async fn any_of_several_addresses_will_do() {
+    let Some(place) = AmqpPlace::new(1) else { return };
+    // Port 1 refuses.
+    let nobody: std::net::SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let url = format!("{},{}", place.url_through(nobody), place.url());
+    for _ in 0..4 {
+        let queue = place.open_at(&url, place.settings()).await;
+        queue.publish(&event(OrgId::generate(), "call", "x")).await.unwrap();
+        queue.close().await;
+    }
+}

@@ -1,0 +1,194 @@
+//! Queues of a test's own at the real RabbitMQ, gone with the test.
+
+use hookswitch::{
+    domain::EventId,
+    queue::{AmqpQueue, AmqpSettings},
+};
+use lapin::{
+    BasicProperties, Channel, Connection, ConnectionProperties,
+    options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions},
+    types::FieldTable,
+};
+use std::{
+    io::Write,
+    sync::{Arc, Once},
+    time::Duration,
+};
+
+/// The broker's URL. `None` where there is none: then it is said on the terminal, and in CI it is a
+/// failure.
+pub fn server() -> Option<String> {
+    static SAID: Once = Once::new();
+    let url = std::env::var("HOOKSWITCH_TEST_AMQP_URL")
+        .ok()
+        .filter(|url| !url.is_empty());
+    if url.is_none() {
+        let how = "run scripts/test, or: export $(scripts/services up amqp)";
+        assert!(
+            std::env::var("CI").is_err(),
+            "HOOKSWITCH_TEST_AMQP_URL is not set, so RabbitMQ would not be tested; {how}"
+        );
+        SAID.call_once(|| {
+            // Past the test runner, which keeps what a passing test prints.
+            let _ = writeln!(
+                std::io::stderr(),
+                "\nNOT RUN: the tests over RabbitMQ, because HOOKSWITCH_TEST_AMQP_URL is not set; {how}\n"
+            );
+        });
+    }
+    url
+}
+
+/// Names of queues that no other test has. Clones share them; the last one deletes the queues.
+#[derive(Clone)]
+pub struct AmqpPlace(Arc<Place>);
+
+struct Place {
+    url: String,
+    settings: AmqpSettings,
+}
+
+impl AmqpPlace {
+    /// `None` where there is no broker.
+    pub fn new(queues: u16) -> Option<Self> {
+        let settings = AmqpSettings {
+            prefix: format!("it-{}", EventId::generate()),
+            queues,
+            count_period: Duration::from_millis(50),
+            ..AmqpSettings::default()
+        };
+        Some(Self(Arc::new(Place {
+            url: server()?,
+            settings,
+        })))
+    }
+
+    pub fn url(&self) -> &str {
+        &self.0.url
+    }
+
+    pub fn settings(&self) -> AmqpSettings {
+        self.0.settings.clone()
+    }
+
+    pub fn queue_name(&self, number: u16) -> String {
+        format!("{}.events.{number}", self.0.settings.prefix)
+    }
+
+    pub fn dead_queue_name(&self) -> String {
+        format!("{}.dead", self.0.settings.prefix)
+    }
+
+    pub async fn open(&self) -> Arc<AmqpQueue> {
+        self.open_at(self.url(), self.settings()).await
+    }
+
+    pub async fn open_at(&self, url: &str, settings: AmqpSettings) -> Arc<AmqpQueue> {
+        Arc::new(AmqpQueue::open(url, settings).await.expect("the queue opens"))
+    }
+
+    /// The URL with another host and port: a proxy's.
+    pub fn url_through(&self, address: std::net::SocketAddr) -> String {
+        let (head, tail) = self.url().rsplit_once('@').expect("a URL with a user");
+        let path = tail.find('/').map_or("", |at| &tail[at..]);
+        format!("{head}@{address}{path}")
+    }
+
+    pub fn server_address(&self) -> std::net::SocketAddr {
+        let (_, tail) = self.url().rsplit_once('@').expect("a URL with a user");
+        let host = tail.split('/').next().expect("a host");
+        host.replace("localhost", "127.0.0.1")
+            .parse()
+            .expect("an address and a port")
+    }
+
+    /// A bare connection beside the queue's own.
+    pub async fn bare(&self) -> Bare {
+        Bare::connect(self.url()).await
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let (url, prefix, queues) = (self.url.clone(), self.settings.prefix.clone(), self.settings.queues);
+        // A test that failed may be unwinding inside its runtime: this one has its own.
+        let _ = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async {
+                let deleting = async {
+                    let bare = Bare::connect(&url).await;
+                    for number in 0..queues {
+                        bare.delete(&format!("{prefix}.events.{number}")).await;
+                    }
+                    bare.delete(&format!("{prefix}.dead")).await;
+                };
+                let _ = tokio::time::timeout(Duration::from_secs(20), deleting).await;
+            });
+        })
+        .join();
+    }
+}
+
+/// lapin without anything of ours.
+pub struct Bare {
+    pub channel: Channel,
+    _connection: Connection,
+}
+
+impl Bare {
+    pub async fn connect(url: &str) -> Self {
+        let connection = Connection::connect(url, ConnectionProperties::default())
+            .await
+            .expect("RabbitMQ answers");
+        let channel = connection.create_channel().await.expect("a channel");
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await
+            .expect("confirms");
+        Self {
+            channel,
+            _connection: connection,
+        }
+    }
+
+    pub async fn publish(&self, queue: &str, body: &[u8]) {
+        let options = BasicPublishOptions::default();
+        let properties = BasicProperties::default().with_delivery_mode(2);
+        let confirm = self
+            .channel
+            .basic_publish("".into(), queue.into(), options, body, properties)
+            .await
+            .expect("sent");
+        assert!(confirm.await.expect("an answer").is_ack());
+    }
+
+    pub async fn delete(&self, queue: &str) {
+        self.channel
+            .queue_delete(queue.into(), QueueDeleteOptions::default())
+            .await
+            .expect("deleted");
+    }
+
+    /// Events that are ready in a queue.
+    pub async fn count(&self, queue: &str) -> u32 {
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::durable()
+        };
+        self.channel
+            .queue_declare(queue.into(), options, FieldTable::default())
+            .await
+            .expect("the queue exists")
+            .message_count()
+    }
+
+    /// Takes one message out of a queue.
+    pub async fn take(&self, queue: &str) -> Option<lapin::message::Delivery> {
+        let options = BasicGetOptions { no_ack: true };
+        let got = self.channel.basic_get(queue.into(), options).await.expect("an answer");
+        got.map(|message| message.delivery)
+    }
+}
