@@ -115,5 +115,6 @@ fn planned() -> PlannedEvent {
         envelope,
         actions: vec![action],
         series: 0,
+        is_part: false,
     }
 }

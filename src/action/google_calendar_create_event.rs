@@ -3,22 +3,28 @@
 //! Parameters: `summary`, `start` and `end` (RFC 3339 with an offset, or without one beside
 //! `time_zone`), and optionally `calendar_id` (default `primary`), `time_zone`, `description`,
 //! `location`, `attendees` (an address, or a list), `send_updates` (`all`, `externalOnly`, `none`;
-//! default `all` where there are attendees). The table of errors stands at [`calendar::outcome`].
+//! default `all` where there are attendees).
+//!
+//! An event of whole days has dates: `start_date` and `end_date`, or dates in `start` and `end`. As
+//! at Google the end is exclusive: one day ends on the next one. The table of errors stands at
+//! [`calendar::outcome`].
 //!
 //! **Invariant:** the event's id is made from the action's, so a second insert is a 409 and never a
 //! second event; and an unknown outcome is looked up by that id before anything is inserted again,
 //! since Google does not promise to see every collision.
 
 use super::*;
-use crate::provider::{google::calendar, is_mailbox};
+use crate::provider::{GoogleCredential, ProviderRefusal, google::calendar, is_mailbox};
 use serde_json::json;
 
 pub struct GoogleCalendarCreateEvent;
 
-const TEXTS: [&str; 8] = [
+const TEXTS: [&str; 10] = [
     "summary",
     "start",
     "end",
+    "start_date",
+    "end_date",
     "calendar_id",
     "time_zone",
     "description",
@@ -31,11 +37,32 @@ const DESCRIPTION_CHARACTERS_MAX: usize = 8192;
 const ATTENDEES_MAX: usize = 50;
 const SEND_UPDATES: [&str; 3] = ["all", "externalOnly", "none"];
 
-/// A moment with its offset, or a time of day on a date where a time zone stands beside it.
+/// A moment with its offset, a time of day on a date where a time zone stands beside it, or a whole
+/// day.
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
 enum When {
     Instant(jiff::Timestamp),
     Local(jiff::civil::DateTime),
+    Day(jiff::civil::Date),
+}
+
+impl When {
+    /// Whether this is the end of an event that begins at `start`. An instant and a local time
+    /// cannot be compared here: Google compares them.
+    fn can_end(self, start: Self) -> bool {
+        std::mem::discriminant(&self) != std::mem::discriminant(&start) || start < self
+    }
+}
+
+/// A date as RFC 3339 writes it: jiff reads more forms than Google does.
+fn day(text: &str) -> Option<When> {
+    let is_plain = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    text.parse().ok().filter(|_| is_plain).map(When::Day)
+}
+
+/// The text of `start` or `end`, by either name.
+fn time_text<'a>(request: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+    text_of(request, name).or_else(|| text_of(request, &format!("{name}_date")))
 }
 
 fn when(text: &str, has_zone: bool) -> Option<When> {
@@ -63,13 +90,18 @@ impl Action for GoogleCalendarCreateEvent {
         // By its id: it is there or it is not. Twice, because what was just written may not be seen
         // at once.
         OnUnknown::LookUp {
-            settle: Duration::from_secs(30),
+            delay: Duration::from_secs(30),
             times: 2,
         }
     }
 
     fn check_parameters(&self, parameters: &Map<String, Value>) -> Result<(), ParameterError> {
-        check_names(parameters, &TEXTS, &["attendees"], &["summary", "start", "end"])?;
+        check_names(parameters, &TEXTS, &["attendees"], &["summary"])?;
+        for name in ["start", "end"] {
+            if !parameters.contains_key(name) && !parameters.contains_key(&format!("{name}_date")) {
+                return Err(invalid(name, "missing"));
+            }
+        }
         match parameters.get("attendees") {
             None | Some(Value::String(_)) => Ok(()),
             Some(Value::Array(items)) if items.iter().all(Value::is_string) => Ok(()),
@@ -80,79 +112,11 @@ impl Action for GoogleCalendarCreateEvent {
     fn freeze(&self, mut rendered: Map<String, Value>) -> Result<FrozenRequest, ParameterError> {
         rendered.remove(EVENT_KEY);
         self.check_parameters(&rendered)?;
-        let attendees: Vec<String> = match rendered.remove("attendees") {
-            Some(Value::String(text)) => vec![text],
-            Some(Value::Array(items)) => items
-                .into_iter()
-                .filter_map(|item| item.as_str().map(str::to_owned))
-                .collect(),
-            _ => Vec::new(),
-        };
-        let attendees: Vec<String> = attendees
-            .into_iter()
-            .map(|text| text.trim().to_owned())
-            .filter(|text| !text.is_empty())
-            .collect();
-        if attendees.len() > ATTENDEES_MAX || !attendees.iter().all(|text| is_mailbox(text) && !text.contains('<')) {
-            let problem = format!("expected up to {ATTENDEES_MAX} addresses such as mail@example.com");
-            return Err(ParameterError {
-                field: "parameters.attendees".to_owned(),
-                problem,
-                cause: Cause::InvalidRecipient,
-            });
-        }
+        let attendees = read_attendees(rendered.remove("attendees"))?;
         // An optional parameter that renders to nothing is one that was not given.
         rendered.retain(|_, value| value.as_str().is_none_or(|text| !text.trim().is_empty()));
-        let text = |name: &str| rendered.get(name).and_then(Value::as_str);
-        let limited = |name: &str, characters_max: usize| match text(name) {
-            Some(text) if text.chars().count() > characters_max => {
-                Err(invalid(name, &format!("has over {characters_max} characters")))
-            }
-            _ => Ok(()),
-        };
-        if text("summary").is_none() {
-            return Err(invalid("summary", "is empty"));
-        }
-        limited("summary", SUMMARY_CHARACTERS_MAX)?;
-        limited("location", SUMMARY_CHARACTERS_MAX)?;
-        limited("description", DESCRIPTION_CHARACTERS_MAX)?;
-        let is_zone = |zone: &str| {
-            zone.len() <= 64
-                && zone
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-' | b'+'))
-        };
-        if text("time_zone").is_some_and(|zone| !is_zone(zone)) {
-            return Err(invalid("time_zone", "expected a name such as Europe/Berlin"));
-        }
-        let has_zone = text("time_zone").is_some();
-        let time = |name: &str| {
-            let expected =
-                "expected a time such as 2026-03-01T14:00:00+01:00, or 2026-03-01T14:00:00 beside a time_zone";
-            text(name)
-                .and_then(|text| when(text, has_zone))
-                .ok_or_else(|| invalid(name, expected))
-        };
-        let (start, end) = (time("start")?, time("end")?);
-        // Of two kinds nothing can be said here; Google compares them.
-        if start
-            .partial_cmp(&end)
-            .is_some_and(|order| order != std::cmp::Ordering::Less)
-            && std::mem::discriminant(&start) == std::mem::discriminant(&end)
-        {
-            return Err(invalid("end", "is not after start"));
-        }
-        if text("calendar_id")
-            .is_some_and(|id| id.len() > 256 || id.chars().any(|c| c.is_whitespace() || c.is_control()))
-        {
-            return Err(invalid(
-                "calendar_id",
-                "expected primary, or a calendar's id as Google writes it",
-            ));
-        }
-        if text("send_updates").is_some_and(|value| !SEND_UPDATES.contains(&value)) {
-            return Err(invalid("send_updates", "expected all, externalOnly or none"));
-        }
+        check_texts(&rendered)?;
+        check_times(&rendered)?;
         if !attendees.is_empty() {
             rendered.insert("attendees".to_owned(), attendees.into());
         }
@@ -166,57 +130,27 @@ impl Action for GoogleCalendarCreateEvent {
         };
         let until = tokio::time::Instant::now() + attempt.deadline;
         let request = &attempt.request.0;
-        let text = |name: &str| request.get(name).and_then(Value::as_str);
-        let calendar_id = text("calendar_id").unwrap_or("primary");
-        let send_updates = text("send_updates").unwrap_or(if request.contains_key("attendees") {
+        let calendar_id = calendar_of(request);
+        let send_updates = text_of(request, "send_updates").unwrap_or(if request.contains_key("attendees") {
             "all"
         } else {
             "none"
         });
-        let id = event_id(attempt.action);
-        let body = body_of(request, &id, &attempt.action.to_string());
+        let body = body_of(request, &event_id(attempt.action), &attempt.action.to_string());
         match providers
             .google
             .insert_event(credential, calendar_id, send_updates, &body, attempt.deadline)
             .await
         {
-            Ok(event) => (
-                done(event.id),
-                Detail {
+            Ok(event) => {
+                let detail = Detail {
                     http_status: Some(200),
                     ..Detail::default()
-                },
-            ),
+                };
+                (done(event.id), detail)
+            }
             Err(CallError::Refused(refused)) if refused.http_status == 409 => {
-                // Someone was here with this id: an earlier try of ours, or nobody that we know.
-                let left = until.saturating_duration_since(tokio::time::Instant::now());
-                match providers.google.find_event(credential, calendar_id, &id, left).await {
-                    Ok(Some(event)) if event.is_of(&attempt.action.to_string()) => {
-                        let words = if event.status.as_deref() == Some("cancelled") {
-                            "an earlier try made it, and it was deleted since"
-                        } else {
-                            "an earlier try made it"
-                        };
-                        (
-                            done(event.id),
-                            Detail {
-                                http_status: Some(409),
-                                provider_code: refused.code,
-                                text: words.into(),
-                            },
-                        )
-                    }
-                    _ => (
-                        Outcome::Unknown {
-                            cause: Cause::Ambiguous,
-                        },
-                        Detail {
-                            http_status: Some(409),
-                            provider_code: refused.code,
-                            text: refused.message,
-                        },
-                    ),
-                }
+                id_is_taken(providers, credential, attempt, until, refused).await
             }
             Err(error) => (calendar::outcome(&error, providers.http.now()), detail_of(&error)),
         }
@@ -229,12 +163,7 @@ impl Action for GoogleCalendarCreateEvent {
             let (cause, detail) = wrong_credential();
             return (LookUp::Failed(Outcome::Unknown { cause }), detail);
         };
-        let calendar_id = attempt
-            .request
-            .0
-            .get("calendar_id")
-            .and_then(Value::as_str)
-            .unwrap_or("primary");
+        let calendar_id = calendar_of(&attempt.request.0);
         match providers
             .google
             .find_event(credential, calendar_id, &event_id(attempt.action), attempt.deadline)
@@ -271,6 +200,139 @@ impl Action for GoogleCalendarCreateEvent {
     }
 }
 
+fn text_of<'a>(request: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+    request.get(name).and_then(Value::as_str)
+}
+
+fn calendar_of(request: &Map<String, Value>) -> &str {
+    text_of(request, "calendar_id").unwrap_or("primary")
+}
+
+/// The addresses of a parameter: one text, or a list of texts. Blank ones are left out.
+fn read_attendees(rendered: Option<Value>) -> Result<Vec<String>, ParameterError> {
+    let texts = match rendered {
+        Some(Value::String(text)) => vec![text],
+        Some(Value::Array(items)) => items
+            .into_iter()
+            .filter_map(|item| item.as_str().map(str::to_owned))
+            .collect(),
+        _ => Vec::new(),
+    };
+    let attendees: Vec<String> = texts
+        .into_iter()
+        .map(|text| text.trim().to_owned())
+        .filter(|text| !text.is_empty())
+        .collect();
+    if attendees.len() > ATTENDEES_MAX || !attendees.iter().all(|text| is_mailbox(text) && !text.contains('<')) {
+        return Err(ParameterError {
+            field: "parameters.attendees".to_owned(),
+            problem: format!("expected up to {ATTENDEES_MAX} addresses such as mail@example.com"),
+            cause: Cause::InvalidRecipient,
+        });
+    }
+    Ok(attendees)
+}
+
+fn check_texts(rendered: &Map<String, Value>) -> Result<(), ParameterError> {
+    let text = |name: &str| text_of(rendered, name);
+    if text("summary").is_none() {
+        return Err(invalid("summary", "is empty"));
+    }
+    for (name, characters_max) in [
+        ("summary", SUMMARY_CHARACTERS_MAX),
+        ("location", SUMMARY_CHARACTERS_MAX),
+        ("description", DESCRIPTION_CHARACTERS_MAX),
+    ] {
+        if text(name).is_some_and(|text| text.chars().count() > characters_max) {
+            return Err(invalid(name, &format!("has over {characters_max} characters")));
+        }
+    }
+    let is_calendar = |id: &str| id.len() <= 256 && !id.chars().any(|c| c.is_whitespace() || c.is_control());
+    if text("calendar_id").is_some_and(|id| !is_calendar(id)) {
+        let expected = "expected primary, or a calendar's id as Google writes it";
+        return Err(invalid("calendar_id", expected));
+    }
+    if text("send_updates").is_some_and(|value| !SEND_UPDATES.contains(&value)) {
+        return Err(invalid("send_updates", "expected all, externalOnly or none"));
+    }
+    Ok(())
+}
+
+fn check_times(rendered: &Map<String, Value>) -> Result<(), ParameterError> {
+    let text = |name: &str| text_of(rendered, name);
+    let is_zone = |zone: &str| {
+        zone.len() <= 64
+            && zone
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-' | b'+'))
+    };
+    if text("time_zone").is_some_and(|zone| !is_zone(zone)) {
+        return Err(invalid("time_zone", "expected a name such as Europe/Berlin"));
+    }
+    let has_zone = text("time_zone").is_some();
+    let time = |name: &str| {
+        let date_name = format!("{name}_date");
+        match (text(name), text(&date_name)) {
+            (Some(_), Some(_)) => Err(invalid(&date_name, &format!("stands beside {name}: give one of them"))),
+            (None, Some(date)) => day(date).ok_or_else(|| invalid(&date_name, "expected a date such as 2026-03-01")),
+            (time, None) => time
+                .and_then(|text| day(text).or_else(|| when(text, has_zone)))
+                .ok_or_else(|| {
+                    let expected = "expected a time such as 2026-03-01T14:00:00+01:00, 2026-03-01T14:00:00 beside a \
+                        time_zone, or a date such as 2026-03-01";
+                    invalid(name, expected)
+                }),
+        }
+    };
+    let (start, end) = (time("start")?, time("end")?);
+    if matches!(start, When::Day(_)) != matches!(end, When::Day(_)) {
+        return Err(invalid(
+            "end",
+            "is a date where start is a time, or the other way round",
+        ));
+    }
+    if !end.can_end(start) {
+        let problem = if matches!(end, When::Day(_)) {
+            "is not after start: the end of whole days is exclusive, so that one day ends on the next one"
+        } else {
+            "is not after start"
+        };
+        return Err(invalid("end", problem));
+    }
+    Ok(())
+}
+
+/// An event with our id is there already: an earlier try of ours made it, or we cannot say who did.
+async fn id_is_taken(
+    providers: &Providers,
+    credential: &GoogleCredential,
+    attempt: &Attempt<'_>,
+    until: tokio::time::Instant,
+    refused: ProviderRefusal,
+) -> (Outcome, Detail) {
+    let detail = |text: Box<str>| Detail {
+        http_status: Some(409),
+        provider_code: refused.code.clone(),
+        text,
+    };
+    let left = until.saturating_duration_since(tokio::time::Instant::now());
+    let (calendar_id, id) = (calendar_of(&attempt.request.0), event_id(attempt.action));
+    match providers.google.find_event(credential, calendar_id, &id, left).await {
+        Ok(Some(event)) if event.is_of(&attempt.action.to_string()) => {
+            let text = if event.status.as_deref() == Some("cancelled") {
+                "an earlier try made it, and it was deleted since"
+            } else {
+                "an earlier try made it"
+            };
+            (done(event.id), detail(text.into()))
+        }
+        _ => {
+            let cause = Cause::Ambiguous;
+            (Outcome::Unknown { cause }, detail(refused.message.clone()))
+        }
+    }
+}
+
 /// The action's id without hyphens: hexadecimal digits are a part of base32hex, which Google asks
 /// for.
 fn event_id(action: ActionId) -> String {
@@ -285,9 +347,13 @@ fn done(id: String) -> Outcome {
 }
 
 fn body_of(request: &Map<String, Value>, id: &str, action: &str) -> Value {
-    let text = |name: &str| request.get(name).and_then(Value::as_str);
+    let text = |name: &str| text_of(request, name);
     let time = |name: &str| {
-        let mut time = json!({"dateTime": text(name)});
+        let text_of_time = time_text(request, name);
+        if text_of_time.and_then(day).is_some() {
+            return json!({"date": text_of_time});
+        }
+        let mut time = json!({"dateTime": text_of_time});
         if let Some(zone) = text("time_zone") {
             time["timeZone"] = zone.into();
         }
@@ -354,6 +420,20 @@ mod tests {
     }
 
     #[test]
+    fn whole_days_are_dates_and_end_on_the_next_day() {
+        for parameters in [
+            json!({"summary": "Day off", "start": "2026-11-02", "end": "2026-11-03"}),
+            json!({"summary": "Day off", "start_date": "2026-11-02", "end_date": "2026-11-03"}),
+            json!({"summary": "Day off", "start": " ", "start_date": "2026-11-02", "end": "2026-11-03",
+                "time_zone": "Europe/Berlin"}),
+        ] {
+            let body = body_of(&freeze(parameters).expect("a request").0, "id", "action");
+            assert_eq!(body["start"], json!({"date": "2026-11-02"}));
+            assert_eq!(body["end"], json!({"date": "2026-11-03"}));
+        }
+    }
+
+    #[test]
     fn what_cannot_be_booked_is_found_at_planning() {
         for (value, field) in [
             (
@@ -362,7 +442,29 @@ mod tests {
             ),
             (good(json!({"summary": " "})), "parameters.summary"),
             (good(json!({"start": "tomorrow at two"})), "parameters.start"),
-            (good(json!({"start": "2026-03-01"})), "parameters.start"),
+            (good(json!({"start": "2026-03-01"})), "parameters.end"),
+            (good(json!({"start_date": "2026-03-01"})), "parameters.start_date"),
+            (
+                good(json!({"start": "2026-03-1", "end": "2026-03-02"})),
+                "parameters.start",
+            ),
+            (
+                good(json!({"start": "20260301", "end": "20260302"})),
+                "parameters.start",
+            ),
+            (
+                good(json!({"start": "2026-02-30", "end": "2026-03-02"})),
+                "parameters.start",
+            ),
+            (
+                good(json!({"start": "2026-03-01", "end": "2026-03-01"})),
+                "parameters.end",
+            ),
+            (
+                json!({"summary": "x", "start_date": "2026-03-01", "end_date": "2026-03-01T10:00:00Z"}),
+                "parameters.end_date",
+            ),
+            (json!({"summary": "x", "start_date": "2026-03-01"}), "parameters.end"),
             (good(json!({"start": "2026-03-01T14:00:00"})), "parameters.start"),
             (good(json!({"start": "2026-03-01 14:00:00+01:00"})), "parameters.start"),
             (

@@ -10,7 +10,7 @@ mod resend_send_email;
 mod twilio_send_sms;
 
 use crate::{
-    domain::{ActionId, ActionKind, Cause, EventId, OrgId, Outcome, Timestamp},
+    domain::{ActionId, ActionKind, Cause, Delivery, Envelope, EventId, OrgId, Outcome, Timestamp},
     provider::{CallError, Credential, Providers},
 };
 use async_trait::async_trait;
@@ -55,8 +55,8 @@ pub struct Attempt<'a> {
     pub first_sent_at: Option<Timestamp>,
     /// What is left for the whole exchange. The lease covers it.
     pub deadline: Duration,
-    /// Where a provider can call back about this action, when this installation has a public URL.
-    pub status_callback: Option<String>,
+    /// Scheme and host under which providers reach this installation, where it has any.
+    pub public_url: Option<&'a str>,
     /// Posts that led to this event (invariant 5).
     pub hops: u8,
     /// The value of `hookswitch-hops` for a post from this event: `<hops + 1>.<hex hmac>`. Made by
@@ -64,14 +64,14 @@ pub struct Attempt<'a> {
     pub hops_header: Option<String>,
 }
 
-/// How an action of this kind settles an outcome that nobody knows (invariant 2).
+/// How an action of this kind finds out an unknown outcome (invariant 2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OnUnknown {
     /// Send again with the same key: the other side absorbs it. For this long after the first try.
     SameKeyAgain { window: Duration },
-    /// Ask the provider's list; not before `settle` after the attempt began, and `times` over
-    /// before "absent" is believed.
-    LookUp { settle: Duration, times: u8 },
+    /// Ask the provider's list; not before `delay` after the attempt began. It must be absent
+    /// `times` over before it counts as not sent.
+    LookUp { delay: Duration, times: u8 },
 }
 
 /// The provider's text about an outcome, for the people of that organisation. No secrets, no
@@ -84,6 +84,17 @@ pub struct Detail {
     pub text: Box<str>,
 }
 
+impl Detail {
+    /// A detail of our own, without an answer of the provider.
+    #[must_use]
+    pub fn in_words(text: impl Into<Box<str>>) -> Self {
+        Self {
+            text: text.into(),
+            ..Self::default()
+        }
+    }
+}
+
 /// What a look-up saw.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LookUp {
@@ -91,6 +102,16 @@ pub enum LookUp {
     Matches(Vec<Box<str>>),
     /// It could not be seen: `Unknown` (transient, or forbidden) or `Park`.
     Failed(Outcome),
+}
+
+/// A provider's word about an action of ours (invariant 2).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Callback {
+    pub action: ActionId,
+    /// The provider's id of the thing that the action made.
+    pub provider_ref: String,
+    /// What became of it, where the callback says so.
+    pub delivery: Option<Delivery>,
 }
 
 /// Checks names and kinds of what a person wrote: `text` parameters are texts, `any` ones may be
@@ -182,6 +203,17 @@ pub trait Action: Send + Sync + 'static {
     /// Asks the provider what it has that could be this action, created since the attempt began.
     /// The caller drops what other actions hold and decides (invariant 2).
     async fn look_up(&self, providers: &Providers, attempt: &Attempt<'_>) -> (LookUp, Detail);
+
+    /// Reads a verified event that is a callback of the provider about one of our actions.
+    fn read_callback(&self, _event: &Envelope) -> Option<Callback> {
+        None
+    }
+}
+
+/// The callback that a verified event is, if any action knows it as its own.
+#[must_use]
+pub fn read_callback(event: &Envelope) -> Option<Callback> {
+    ActionKind::ALL.iter().find_map(|kind| get(*kind).read_callback(event))
 }
 
 /// The action of a kind.

@@ -47,6 +47,54 @@ fn mailboxes<'a>(name: &str, value: &'a Value) -> Result<Vec<&'a str>, Parameter
     Ok(all)
 }
 
+/// Whether a parameter rendered to nothing.
+fn is_nothing(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.trim().is_empty()) || value.as_array().is_some_and(Vec::is_empty)
+}
+
+fn check_recipients(rendered: &Map<String, Value>) -> Result<(), ParameterError> {
+    if rendered.get("to").is_none_or(is_nothing) {
+        return Err(ParameterError {
+            field: "parameters.to".to_owned(),
+            problem: "is empty: this event has no address to write to".to_owned(),
+            cause: Cause::InvalidRecipient,
+        });
+    }
+    let mut recipients = 0;
+    for name in MAILBOXES {
+        let Some(value) = rendered.get(name) else { continue };
+        let count = mailboxes(name, value)?.len();
+        recipients += if name == "reply_to" { 0 } else { count };
+    }
+    if recipients > RECIPIENTS_MAX {
+        let problem = format!("with cc and bcc there are {recipients} recipients, {RECIPIENTS_MAX} at most");
+        return Err(invalid("to", &problem));
+    }
+    Ok(())
+}
+
+fn check_texts(rendered: &Map<String, Value>) -> Result<(), ParameterError> {
+    let text = |name: &str| rendered.get(name).and_then(Value::as_str);
+    let subject = text("subject").unwrap_or_default();
+    let is_too_long = subject.chars().count() > SUBJECT_CHARACTERS_MAX;
+    if subject.trim().is_empty() || is_too_long || subject.chars().any(char::is_control) {
+        let problem = format!("expected 1 to {SUBJECT_CHARACTERS_MAX} characters on one line");
+        return Err(invalid("subject", &problem));
+    }
+    if text("from").is_some_and(|from| !is_mailbox(from)) {
+        let expected = "expected an address such as mail@example.com, or Name <mail@example.com>";
+        return Err(invalid("from", expected));
+    }
+    match text("text").unwrap_or_default().len() + text("html").unwrap_or_default().len() {
+        0 => Err(invalid("text", "is empty, and so is html")),
+        bytes if bytes > BODY_BYTES_MAX => {
+            let problem = format!("with html it is {bytes} bytes long, {BODY_BYTES_MAX} at most");
+            Err(invalid("text", &problem))
+        }
+        _ => Ok(()),
+    }
+}
+
 #[async_trait]
 impl Action for ResendSendEmail {
     fn kind(&self) -> ActionKind {
@@ -85,65 +133,9 @@ impl Action for ResendSendEmail {
                 items.retain(|item| item.as_str().is_none_or(|text| !text.trim().is_empty()));
             }
         }
-        let is_nothing = |value: &Value| {
-            value.as_str().is_some_and(|text| text.trim().is_empty()) || value.as_array().is_some_and(Vec::is_empty)
-        };
         rendered.retain(|name, value| name == "to" || name == "subject" || !is_nothing(value));
-        let text = |name: &str| rendered.get(name).and_then(Value::as_str);
-        match rendered.get("to") {
-            Some(to) if !is_nothing(to) => {}
-            _ => {
-                let problem = "is empty: this event has no address to write to".to_owned();
-                return Err(ParameterError {
-                    field: "parameters.to".to_owned(),
-                    problem,
-                    cause: Cause::InvalidRecipient,
-                });
-            }
-        }
-        let mut recipients = 0;
-        for name in MAILBOXES {
-            if let Some(value) = rendered.get(name) {
-                recipients += if name == "reply_to" {
-                    0
-                } else {
-                    mailboxes(name, value)?.len()
-                };
-                mailboxes(name, value)?;
-            }
-        }
-        if recipients > RECIPIENTS_MAX {
-            return Err(invalid(
-                "to",
-                &format!("with cc and bcc there are {recipients} recipients, {RECIPIENTS_MAX} at most"),
-            ));
-        }
-        let subject = text("subject").unwrap_or_default();
-        if subject.trim().is_empty()
-            || subject.chars().count() > SUBJECT_CHARACTERS_MAX
-            || subject.chars().any(char::is_control)
-        {
-            return Err(invalid(
-                "subject",
-                &format!("expected 1 to {SUBJECT_CHARACTERS_MAX} characters on one line"),
-            ));
-        }
-        if text("from").is_some_and(|from| !is_mailbox(from)) {
-            return Err(invalid(
-                "from",
-                "expected an address such as mail@example.com, or Name <mail@example.com>",
-            ));
-        }
-        match text("text").unwrap_or_default().len() + text("html").unwrap_or_default().len() {
-            0 => return Err(invalid("text", "is empty, and so is html")),
-            bytes if bytes > BODY_BYTES_MAX => {
-                return Err(invalid(
-                    "text",
-                    &format!("with html it is {bytes} bytes long, {BODY_BYTES_MAX} at most"),
-                ));
-            }
-            _ => {}
-        }
+        check_recipients(&rendered)?;
+        check_texts(&rendered)?;
         Ok(FrozenRequest(rendered))
     }
 
@@ -158,16 +150,9 @@ impl Action for ResendSendEmail {
             .and_then(Value::as_str)
             .or(credential.from.as_deref())
         else {
-            let text = "no sender: give the integration one, or the rule a from".into();
-            return (
-                Outcome::Park {
-                    cause: Cause::Misconfigured,
-                },
-                Detail {
-                    text,
-                    ..Detail::default()
-                },
-            );
+            let detail = Detail::in_words("no sender: give the integration one, or the rule a from");
+            let cause = Cause::Misconfigured;
+            return (Outcome::Park { cause }, detail);
         };
         match providers
             .resend
@@ -199,16 +184,9 @@ impl Action for ResendSendEmail {
     async fn look_up(&self, _providers: &Providers, _attempt: &Attempt<'_>) -> (LookUp, Detail) {
         // Resend's list has no filter by key, and only the answer that was lost has the id: within
         // the window the same key is sent again.
-        let text = "Resend cannot be asked by our key".into();
-        (
-            LookUp::Failed(Outcome::Unknown {
-                cause: Cause::LookUpForbidden,
-            }),
-            Detail {
-                text,
-                ..Detail::default()
-            },
-        )
+        let cause = Cause::LookUpForbidden;
+        let detail = Detail::in_words("Resend cannot be asked by our key");
+        (LookUp::Failed(Outcome::Unknown { cause }), detail)
     }
 }
 

@@ -7,9 +7,12 @@
 //! account's list before any second send (invariant 2).
 
 use super::*;
-use crate::provider::{
-    ProviderRefusal, TwilioAuth, TwilioCredential, is_e164, is_sid,
-    twilio::{self, ListedMessage, NewMessage},
+use crate::{
+    domain::{DeliveryStatus, Source},
+    provider::{
+        ProviderRefusal, TwilioAuth, TwilioCredential, is_e164, is_sid,
+        twilio::{self, Listed, ListedMessage, NewMessage},
+    },
 };
 
 pub struct TwilioSendSms;
@@ -19,6 +22,8 @@ const BODY_CHARACTERS_MAX: usize = 1600;
 /// Twilio's connection overrides, put on every URL that we give to it: five tries for 5xx and
 /// failed connections, all within its 15 s. Neither sent nor signed.
 const CALLBACK_OVERRIDES: &str = "#rc=5&rp=5xx,ct,rt";
+/// The parameter of the callback's URL that carries the action's id. Twilio signs the URL.
+const CALLBACK_ACTION: &str = "action";
 /// How far Twilio's clock may be behind ours: messages are matched from this long before the first
 /// try. Invariant 16 takes an instance out of service at this offset. What is matched too early is
 /// another action's by its id, or makes the outcome ambiguous; what is missed would be sent twice.
@@ -45,7 +50,7 @@ impl Action for TwilioSendSms {
 
     fn on_unknown(&self) -> OnUnknown {
         OnUnknown::LookUp {
-            settle: Duration::from_mins(1),
+            delay: Duration::from_mins(1),
             times: 2,
         }
     }
@@ -107,44 +112,25 @@ impl Action for TwilioSendSms {
             return (Outcome::Park { cause }, detail);
         };
         let messaging_service_sid = Self::text(attempt.request, "messaging_service_sid");
-        let from = Self::text(attempt.request, "from").or_else(|| {
+        let own_number = || {
             credential
                 .phone_number
                 .as_deref()
                 .filter(|_| messaging_service_sid.is_none())
-        });
+        };
+        let from = Self::text(attempt.request, "from").or_else(own_number);
         if from.is_none() && messaging_service_sid.is_none() {
             let text = "no number to send from: give the integration a phone number, or the rule a from or a \
-                messaging_service_sid"
-                .into();
-            return (
-                Outcome::Park {
-                    cause: Cause::Misconfigured,
-                },
-                Detail {
-                    text,
-                    ..Detail::default()
-                },
-            );
+                messaging_service_sid";
+            let cause = Cause::Misconfigured;
+            return (Outcome::Park { cause }, Detail::in_words(text));
         }
         let (Some(to), Some(body)) = (Self::text(attempt.request, "to"), Self::text(attempt.request, "body")) else {
-            return (
-                Outcome::Dead {
-                    cause: Cause::InvalidRequest,
-                },
-                Detail {
-                    text: "the frozen request has no to or no body".into(),
-                    ..Detail::default()
-                },
-            );
+            let cause = Cause::InvalidRequest;
+            let detail = Detail::in_words("the frozen request has no to or no body");
+            return (Outcome::Dead { cause }, detail);
         };
-        let status_callback = attempt.status_callback.as_ref().map(|url| {
-            if url.contains('#') {
-                url.clone()
-            } else {
-                format!("{url}{CALLBACK_OVERRIDES}")
-            }
-        });
+        let status_callback = attempt.public_url.map(|url| callback_url(url, attempt.action));
         let message = NewMessage {
             to,
             from,
@@ -200,41 +186,7 @@ impl Action for TwilioSendSms {
             .list_messages(credential, to, from, since, attempt.deadline)
             .await
         {
-            Ok(listed) => {
-                let matches = |message: &&ListedMessage| {
-                    message.is_outbound
-                        && message.created_at.is_none_or(|at| at >= since)
-                        && message.to.as_deref().is_none_or(|theirs| theirs == to)
-                        && message.body.as_deref().is_none_or(|theirs| is_same_text(theirs, body))
-                };
-                let ids: Vec<Box<str>> = listed
-                    .messages
-                    .iter()
-                    .filter(matches)
-                    .map(|message| message.sid.clone())
-                    .collect();
-                if ids.is_empty() && !listed.is_complete {
-                    let text = "the recipient has more messages than a look-up reads".into();
-                    return (
-                        LookUp::Failed(Outcome::Unknown {
-                            cause: Cause::Ambiguous,
-                        }),
-                        Detail {
-                            text,
-                            ..Detail::default()
-                        },
-                    );
-                }
-                let text = format!("{} of {} listed messages match", ids.len(), listed.messages.len()).into();
-                (
-                    LookUp::Matches(ids),
-                    Detail {
-                        http_status: Some(200),
-                        provider_code: None,
-                        text,
-                    },
-                )
-            }
+            Ok(listed) => matches_of(&listed, to, body, since),
             Err(error) => (
                 LookUp::Failed(Outcome::Unknown {
                     cause: cause_of_failed_look_up(&error, credential),
@@ -243,6 +195,101 @@ impl Action for TwilioSendSms {
             ),
         }
     }
+
+    /// A status callback of a send of ours: the action's id stands in the URL that we gave with the
+    /// send, under Twilio's signature.
+    fn read_callback(&self, event: &Envelope) -> Option<Callback> {
+        if event.source != Source::Twilio || event.event_type.kind() != "message-status" {
+            return None;
+        }
+        let value_of = |form: &'_ [u8], wanted: &str| {
+            pairs(form)
+                .find(|(name, _)| *name == wanted.as_bytes())
+                .and_then(|(_, value)| String::from_utf8(value.to_vec()).ok())
+        };
+        let action = value_of(event.query.as_bytes(), CALLBACK_ACTION)?.parse().ok()?;
+        // SIDs are plain letters and digits: nothing to decode.
+        let provider_ref = value_of(&event.body, "MessageSid")?;
+        let is_sid = provider_ref.len() == 34 && provider_ref.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let code = value_of(&event.body, "ErrorCode").filter(|code| is_error_code(code));
+        let delivery = value_of(&event.body, "MessageStatus").and_then(|status| delivery_of(&status, code));
+        is_sid.then_some(Callback {
+            action,
+            provider_ref,
+            delivery,
+        })
+    }
+}
+
+fn is_error_code(text: &str) -> bool {
+    (1..=10).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit()) && text != "0"
+}
+
+/// Twilio's status of a message (docs: "Message status values"). `None` for what is no outgoing
+/// message's.
+fn delivery_of(status: &str, code: Option<String>) -> Option<Delivery> {
+    let status = match status {
+        "accepted" | "scheduled" | "queued" | "sending" | "sent" => DeliveryStatus::Sent,
+        "delivered" => DeliveryStatus::Delivered,
+        "read" => DeliveryStatus::Read,
+        "undelivered" => DeliveryStatus::Undelivered,
+        "failed" | "canceled" => DeliveryStatus::Failed,
+        _ => return None,
+    };
+    let detail = code.as_deref().and_then(meaning_of).map(str::to_owned);
+    Some(Delivery { status, code, detail })
+}
+
+/// Error codes of a delivery, in words (docs: "Error and warning dictionary").
+fn meaning_of(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "21610" => "the recipient has opted out of messages from this number",
+        "30001" => "the queue of messages of the account was full",
+        "30002" => "the account is suspended",
+        "30003" => "the handset cannot be reached: switched off, or out of coverage",
+        "30004" => "the recipient blocks the message",
+        "30005" => "the number is unknown or not in service any more",
+        "30006" => "the number is a landline, or its carrier cannot be reached",
+        "30007" => "the carrier filtered the message as unwanted",
+        "30008" => "the carrier gives no reason",
+        "30034" => "the number is not registered for A2P 10DLC",
+        "30036" => "the message was not delivered within its validity period",
+        "30450" => "Twilio blocked the message as probable SMS pumping fraud",
+        _ => return None,
+    })
+}
+
+/// Where Twilio calls back about an action.
+fn callback_url(public_url: &str, action: ActionId) -> String {
+    let public_url = public_url.trim_end_matches('/');
+    format!("{public_url}/webhooks/twilio?{CALLBACK_ACTION}={action}{CALLBACK_OVERRIDES}")
+}
+
+/// The listed messages that could be the one that was sent.
+fn matches_of(listed: &Listed, to: &str, body: &str, since: Timestamp) -> (LookUp, Detail) {
+    let is_match = |message: &&ListedMessage| {
+        message.is_outbound
+            && message.created_at.is_none_or(|at| at >= since)
+            && message.to.as_deref().is_none_or(|theirs| theirs == to)
+            && message.body.as_deref().is_none_or(|theirs| is_same_text(theirs, body))
+    };
+    let ids: Vec<Box<str>> = listed
+        .messages
+        .iter()
+        .filter(is_match)
+        .map(|message| message.sid.clone())
+        .collect();
+    if ids.is_empty() && !listed.is_complete {
+        let cause = Cause::Ambiguous;
+        let detail = Detail::in_words("the recipient has more messages than a look-up reads");
+        return (LookUp::Failed(Outcome::Unknown { cause }), detail);
+    }
+    let detail = Detail {
+        http_status: Some(200),
+        provider_code: None,
+        text: format!("{} of {} listed messages match", ids.len(), listed.messages.len()).into(),
+    };
+    (LookUp::Matches(ids), detail)
 }
 
 fn cause_of_failed_look_up(error: &CallError, credential: &TwilioCredential) -> Cause {
@@ -260,6 +307,13 @@ fn cause_of_failed_look_up(error: &CallError, credential: &TwilioCredential) -> 
         CallError::Refused(ProviderRefusal { http_status: 500.., .. }) => Cause::ProviderUnavailable,
         _ => Cause::NoAnswer,
     }
+}
+
+fn pairs(form: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    form.split(|&byte| byte == b'&').filter_map(|pair| {
+        let at = pair.iter().position(|&byte| byte == b'=')?;
+        Some((&pair[..at], &pair[at + 1..]))
+    })
 }
 
 /// Whether a listed body is ours. Twilio may trim the ends and write line breaks its own way; a
@@ -383,6 +437,67 @@ mod tests {
         }
         assert!(freeze(json!({"to": "+15551234567", "body": "é".repeat(1600)})).is_ok());
         assert!(freeze(json!({"to": "+12345678", "body": "x", "from": "ACME Inc"})).is_ok());
+    }
+
+    fn callback(query: &str, body: &str) -> Option<Callback> {
+        let at = Timestamp::from_seconds(1);
+        TwilioSendSms.read_callback(&Envelope {
+            id: EventId::generate(),
+            source: Source::Twilio,
+            event_type: crate::domain::EventType::new(Source::Twilio, "message-status"),
+            time: at,
+            received_at: at,
+            subject: crate::domain::Subject("SM".into()),
+            org: Some(OrgId::generate()),
+            endpoint: None,
+            dedupe_key: crate::domain::DedupeKey([0; 16]),
+            traceparent: None,
+            content_type: "application/x-www-form-urlencoded".into(),
+            path: "/webhooks/twilio".into(),
+            query: query.into(),
+            headers: Vec::new(),
+            hops: 0,
+            body: body.to_owned().into(),
+        })
+    }
+
+    #[test]
+    fn a_callback_says_which_action_and_what_became_of_it() {
+        let id = ActionId::generate();
+        let url = callback_url("https://hooks.example/", id);
+        assert!(
+            url.starts_with("https://hooks.example/webhooks/twilio?action="),
+            "{url}"
+        );
+        let query = url.split(['?', '#']).nth(1).expect("a query");
+        let sid = "SM0123456789abcdef0123456789abcdef";
+        for (status, code, expected) in [
+            ("sent", "", Some((DeliveryStatus::Sent, None, false))),
+            ("delivered", "", Some((DeliveryStatus::Delivered, None, false))),
+            (
+                "undelivered",
+                "30007",
+                Some((DeliveryStatus::Undelivered, Some("30007"), true)),
+            ),
+            ("failed", "99999", Some((DeliveryStatus::Failed, Some("99999"), false))),
+            ("failed", "x'--", Some((DeliveryStatus::Failed, None, false))),
+            ("received", "", None),
+        ] {
+            let body = format!("MessageSid={sid}&MessageStatus={status}&ErrorCode={code}");
+            let callback = callback(query, &body).expect("a callback");
+            assert_eq!((callback.action, callback.provider_ref.as_str()), (id, sid));
+            let delivery = callback.delivery;
+            let found = delivery
+                .as_ref()
+                .map(|delivery| (delivery.status, delivery.code.as_deref(), delivery.detail.is_some()));
+            assert_eq!(found, expected, "{status} {code}");
+        }
+        assert_eq!(
+            callback("action=1", &format!("MessageSid={sid}&MessageStatus=sent")),
+            None
+        );
+        assert_eq!(callback(query, "MessageSid=SM1&MessageStatus=sent"), None);
+        assert_eq!(callback("", &format!("MessageSid={sid}&MessageStatus=sent")), None);
     }
 
     #[test]

@@ -2,15 +2,16 @@
 //! vault. Never from the environment.
 
 use crate::{
-    domain::{Cause, Clock, CredentialId, OrgId, Provider, Timestamp},
+    domain::{Cause, Clock, CredentialId, IntegrationState, OrgId, Provider, Timestamp},
     oauth::{NotFresh, Refresher, Want},
     provider::Credential,
-    store::{Store, StoreError},
+    store::{Store, StoreError, credentials::account_mark},
     vault::{Purpose, SecretCache, Vault, VaultError},
 };
 use std::{
+    collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -28,6 +29,8 @@ pub(super) struct Loaded {
     pub credential: Credential,
     pub id: CredentialId,
     pub version: i64,
+    /// As [`account_mark`] names it.
+    pub account: Option<String>,
     touched_at: AtomicI64,
 }
 
@@ -72,6 +75,10 @@ pub(super) struct Credentials {
     vault: Arc<Vault>,
     clock: Arc<dyn Clock>,
     pub refresher: Arc<Refresher>,
+    /// Versions that a provider has refused, until their rows say so: attempts that were claimed
+    /// before the first refusal do not ask again. Bounded by the credentials that fail at once,
+    /// because each change of the configuration empties it.
+    refused: Mutex<HashMap<CredentialId, (i64, Box<str>)>>,
 }
 
 impl Credentials {
@@ -89,7 +96,21 @@ impl Credentials {
             vault,
             clock,
             refresher,
+            refused: Mutex::default(),
         }
+    }
+
+    /// A provider has refused this version, in these words.
+    pub fn mark_refused(&self, loaded: &Loaded, words: &str) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.insert(loaded.id, (loaded.version, words.into()));
+    }
+
+    /// The words of a refusal of this version.
+    pub fn refusal_of(&self, loaded: &Loaded) -> Option<Box<str>> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let (version, words) = refused.get(&loaded.id)?;
+        (*version == loaded.version).then(|| words.clone())
     }
 
     pub async fn get(&self, org: OrgId, provider: Provider, name: &str) -> Result<Arc<Loaded>, NoCredential> {
@@ -163,6 +184,7 @@ impl Credentials {
 
     /// Drops what changes of configuration may have made old. Cheap enough to do for all.
     pub fn forget(&self) {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.cache.remove_where(|_| true);
     }
 
@@ -181,6 +203,12 @@ impl Credentials {
         let Some(sealed) = stored.sealed.filter(|_| stored.is_active) else {
             return Err(not_connected(version));
         };
+        // The provider has refused this version: it is not asked again until a person changes it
+        // (invariant 6).
+        if stored.health.state == IntegrationState::NeedsReconnecting {
+            let detail = stored.health.error.unwrap_or_default();
+            return Err(park(Cause::CredentialRefused, detail, version));
+        }
         match self
             .vault
             .open(org, Purpose::Credential(provider), &sealed, |plaintext| {
@@ -192,6 +220,7 @@ impl Credentials {
                 credential,
                 id: stored.id,
                 version: stored.version,
+                account: account_mark(provider, stored.account_fingerprint.as_deref(), stored.version),
                 touched_at: AtomicI64::new(0),
             }),
             Ok(Err(error)) => Err(park(Cause::Misconfigured, error.to_string(), version)),

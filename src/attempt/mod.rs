@@ -21,7 +21,7 @@
 //! | `running` | `dead` | certainly not done and hopeless, or tries used up | [`Outcome::Dead`] |
 //! | `running` | `parked` | the credential is missing, refused or closed | [`Outcome::Park`] |
 //! | `running` | `suppressed` | the recipient opted out | [`Outcome::Suppressed`] |
-//! | `running` | `unknown` | sent without an answer; or a look-up that settles nothing, whatever stopped it | [`Outcome::Unknown`] |
+//! | `running` | `unknown` | sent without an answer; or a look-up without a result, whatever stopped it | [`Outcome::Unknown`] |
 //! | `running` | `pending` | cut off before the first byte, or proved absent by look-ups | [`Outcome::Interrupted`], [`Outcome::ProvedAbsent`] |
 //! | `running` | `unknown` (`lease_ended`) | the lease ended, or its process died | `Ledger::expire_leases`, `abandon_leases` |
 //! | `running` | `unknown` (`ambiguous`) | the provider's id is another action's | `Ledger::record` |

@@ -3,7 +3,7 @@
 use super::Backoff;
 use crate::{
     action::{Detail, LookUp, OnUnknown},
-    domain::{ActionState, Cause, Outcome, Timestamp},
+    domain::{ActionState, AttemptOutcome, Cause, Outcome, Timestamp},
     store::ledger::{Claim, Record},
 };
 use std::time::Duration;
@@ -13,12 +13,26 @@ use std::time::Duration;
 pub struct Policy {
     pub backoff: Backoff,
     pub attempts_max: u32,
-    /// Wait before the first look at an unknown outcome; an action's own is used where it is
-    /// shorter.
-    pub settle: Duration,
+    /// Wait before the first look-up of an unknown outcome. An action's own delay is used where it
+    /// is shorter.
+    pub look_up_delay: Duration,
 }
 
-/// What is known when an exchange has ended.
+/// How an attempt came to its end.
+pub(super) enum Conclusion {
+    /// A send, and the provider's answer to it.
+    Sent(Outcome, Detail),
+    /// A look-up of an earlier send, with only the ids that no other action holds (invariant 2).
+    LookedUp(LookUp, Detail),
+    /// Nothing was begun: the request or the credential cannot be used.
+    Park { cause: Cause, detail: String },
+    /// Nothing was begun: again after the pause. Uses up no try.
+    NotBegun { pause: Duration, why: String },
+    /// An earlier send has an outcome that only a person can find out (invariant 4).
+    AskPerson { cause: Cause, why: &'static str },
+}
+
+/// An attempt that has ended, and the circumstances that its record depends on.
 pub(super) struct Ended<'a> {
     pub claim: &'a Claim,
     pub on_unknown: OnUnknown,
@@ -29,10 +43,20 @@ pub(super) struct Ended<'a> {
 }
 
 impl Policy {
-    fn settle(&self, on_unknown: OnUnknown) -> Duration {
+    fn look_up_delay(&self, on_unknown: OnUnknown) -> Duration {
         match on_unknown {
-            OnUnknown::LookUp { settle, .. } => settle.min(self.settle),
+            OnUnknown::LookUp { delay, .. } => delay.min(self.look_up_delay),
             OnUnknown::SameKeyAgain { .. } => Duration::ZERO,
+        }
+    }
+
+    pub(super) fn record(&self, ended: &Ended<'_>, conclusion: Conclusion) -> Record {
+        match conclusion {
+            Conclusion::Sent(outcome, detail) => self.sent(ended, outcome, detail),
+            Conclusion::LookedUp(seen, detail) => self.looked_up(ended, seen, detail),
+            Conclusion::Park { cause, detail } => self.sent(ended, Outcome::Park { cause }, Detail::in_words(detail)),
+            Conclusion::NotBegun { pause, why } => Self::interrupted(ended, pause, &why),
+            Conclusion::AskPerson { cause, why } => self.left_to_a_person(ended, cause, why),
         }
     }
 
@@ -41,7 +65,7 @@ impl Policy {
     #[expect(clippy::needless_pass_by_value, reason = "an outcome is used up by its record")]
     pub(super) fn sent(&self, ended: &Ended<'_>, outcome: Outcome, detail: Detail) -> Record {
         let Ended { claim, now, random, .. } = *ended;
-        let label = outcome.label();
+        let label = outcome.attempt_outcome();
         let cause = outcome.cause();
         let is_last = claim.attempts + 1 >= self.attempts_max;
         let again_at = |not_before| self.backoff.due_at(now, claim.attempts, not_before, random);
@@ -57,9 +81,10 @@ impl Policy {
             Outcome::Retry { .. } | Outcome::Unknown { .. }
                 if is_last && (was_unknown || !needs_look_up(ended, &outcome)) =>
             {
+                let is_maybe_sent = was_unknown || matches!(outcome, Outcome::Unknown { .. });
                 Record {
                     cause: Cause::AttemptsUsedUp,
-                    detail: used_up(&detail, cause),
+                    detail: used_up(&detail, cause, is_maybe_sent),
                     ..record(ActionState::Dead)
                 }
             }
@@ -72,18 +97,15 @@ impl Policy {
                 is_unsent: Self::is_unsent(ended),
                 ..record(ActionState::Waiting)
             },
-            Outcome::Unknown { .. } => {
-                let due_at = match ended.on_unknown {
+            Outcome::Unknown { .. } => Record {
+                due_at: Some(match ended.on_unknown {
                     OnUnknown::SameKeyAgain { .. } => again_at(None),
-                    OnUnknown::LookUp { .. } => now.max(claim.claimed_at + self.settle(ended.on_unknown)),
-                };
-                Record {
-                    due_at: Some(due_at),
-                    ..record(ActionState::Unknown)
-                }
-            }
+                    OnUnknown::LookUp { .. } => now.max(claim.claimed_at + self.look_up_delay(ended.on_unknown)),
+                }),
+                ..record(ActionState::Unknown)
+            },
             Outcome::Park { .. } if was_unknown => Record {
-                due_at: Some(self.look_later(ended)),
+                due_at: Some(self.next_look_up(ended)),
                 counts: false,
                 ..record(ActionState::Unknown)
             },
@@ -93,6 +115,10 @@ impl Policy {
                 ..record(ActionState::Parked)
             },
             Outcome::Suppressed { .. } => record(ActionState::Suppressed),
+            Outcome::Dead { .. } if was_unknown => Record {
+                detail: format!("{MAYBE_SENT}: the last try was refused: {}", detail.text),
+                ..record(ActionState::Dead)
+            },
             Outcome::Dead { .. } => Record {
                 is_unsent: Self::is_unsent(ended),
                 ..record(ActionState::Dead)
@@ -108,15 +134,12 @@ impl Policy {
         } else {
             ActionState::Pending
         };
-        let detail = Detail {
-            text: why.into(),
-            ..Detail::default()
-        };
+        let detail = Detail::in_words(why);
         Record {
             due_at: Some(ended.now + pause),
             counts: false,
             is_unsent: Self::is_unsent(ended),
-            ..record(ended, to, Cause::Interrupted, Outcome::Interrupted.label(), detail)
+            ..record(ended, to, Cause::Interrupted, AttemptOutcome::Interrupted, detail)
         }
     }
 
@@ -132,67 +155,77 @@ impl Policy {
             LookUp::Matches(mut matches) if matches.len() == 1 => Record {
                 provider_ref: matches.pop().map(String::from),
                 counts: false,
-                ..record(ended, ActionState::Succeeded, Cause::LookedUp, "succeeded", detail)
+                ..record(
+                    ended,
+                    ActionState::Succeeded,
+                    Cause::LookedUp,
+                    AttemptOutcome::Succeeded,
+                    detail,
+                )
             },
-            LookUp::Matches(matches) if matches.is_empty() => {
-                let (times, settle) = match ended.on_unknown {
-                    OnUnknown::LookUp { times, .. } => (u32::from(times), self.settle(ended.on_unknown)),
-                    OnUnknown::SameKeyAgain { .. } => (u32::MAX, Duration::ZERO),
-                };
-                let is_settled = claim.first_sent_at.is_none_or(|sent| now >= sent + settle);
-                if claim.absences + 1 >= times && is_settled {
-                    // Not in the provider's list after all this time: it may go out again, as often
-                    // as it had tries left.
-                    let to = if claim.attempts >= self.attempts_max {
-                        ActionState::Dead
-                    } else {
-                        ActionState::Pending
-                    };
-                    let cause = if to == ActionState::Dead {
-                        Cause::AttemptsUsedUp
-                    } else {
-                        Cause::LookedUp
-                    };
-                    let label = Outcome::ProvedAbsent.label();
-                    return Record {
-                        due_at: Some(now),
-                        counts: false,
-                        is_unsent: true,
-                        ..record(ended, to, cause, label, detail)
-                    };
-                }
-                Record {
-                    is_absence: true,
-                    ..stays(Cause::NoAnswer, now + settle.max(self.backoff.min), "absent")
-                }
-            }
-            LookUp::Matches(_) => stays(Cause::Ambiguous, now + self.backoff.max, "ambiguous"),
+            LookUp::Matches(matches) if matches.is_empty() => self.absent(ended, detail),
+            LookUp::Matches(_) => stays(Cause::Ambiguous, now + self.backoff.max, AttemptOutcome::Ambiguous),
             LookUp::Failed(outcome) => {
                 let due_at = match &outcome {
                     Outcome::Retry { not_before, .. } => self.backoff.due_at(now, claim.look_ups, *not_before, random),
-                    Outcome::Unknown { cause } if *cause != Cause::LookUpForbidden => self.look_later(ended),
+                    Outcome::Unknown { cause } if *cause != Cause::LookUpForbidden => self.next_look_up(ended),
                     Outcome::Interrupted => now,
                     _ => now + self.backoff.max,
                 };
-                stays(outcome.cause(), due_at, "failed")
+                stays(outcome.cause(), due_at, AttemptOutcome::Failed)
             }
         }
     }
 
-    /// An unknown outcome whose way to be settled is over: a person decides (invariant 4).
-    pub(super) fn for_a_person(&self, ended: &Ended<'_>, why: &str) -> Record {
-        let detail = Detail {
-            text: why.into(),
-            ..Detail::default()
+    /// The provider's list has nothing that could be it. After enough look-ups it may go out again,
+    /// as often as it had tries left.
+    fn absent(&self, ended: &Ended<'_>, detail: Detail) -> Record {
+        let Ended { claim, now, .. } = *ended;
+        let (times, delay) = match ended.on_unknown {
+            OnUnknown::LookUp { times, .. } => (u32::from(times), self.look_up_delay(ended.on_unknown)),
+            OnUnknown::SameKeyAgain { .. } => (u32::MAX, Duration::ZERO),
+        };
+        let is_late_enough = claim.first_sent_at.is_none_or(|sent| now >= sent + delay);
+        if claim.absences + 1 < times || !is_late_enough {
+            let again_at = now + delay.max(self.backoff.min);
+            return Record {
+                due_at: Some(again_at),
+                counts: false,
+                is_absence: true,
+                ..record(
+                    ended,
+                    ActionState::Unknown,
+                    Cause::NoAnswer,
+                    AttemptOutcome::Absent,
+                    detail,
+                )
+            };
+        }
+        let (to, cause) = if claim.attempts >= self.attempts_max {
+            (ActionState::Dead, Cause::AttemptsUsedUp)
+        } else {
+            (ActionState::Pending, Cause::LookedUp)
         };
         Record {
-            due_at: Some(ended.now + self.backoff.max),
+            due_at: Some(now),
             counts: false,
-            ..record(ended, ActionState::Unknown, Cause::Ambiguous, "ambiguous", detail)
+            is_unsent: true,
+            ..record(ended, to, cause, AttemptOutcome::ProvedAbsent, detail)
         }
     }
 
-    fn look_later(&self, ended: &Ended<'_>) -> Timestamp {
+    /// An unknown outcome that no look-up and no key can find out any more: a person decides
+    /// (invariant 4).
+    pub(super) fn left_to_a_person(&self, ended: &Ended<'_>, cause: Cause, why: &str) -> Record {
+        let detail = Detail::in_words(why);
+        Record {
+            due_at: Some(ended.now + self.backoff.max),
+            counts: false,
+            ..record(ended, ActionState::Unknown, cause, AttemptOutcome::Ambiguous, detail)
+        }
+    }
+
+    fn next_look_up(&self, ended: &Ended<'_>) -> Timestamp {
         ended.now
             + self
                 .backoff
@@ -214,15 +247,23 @@ fn needs_look_up(ended: &Ended<'_>, outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Unknown { .. }) && matches!(ended.on_unknown, OnUnknown::LookUp { .. })
 }
 
-fn used_up(detail: &Detail, cause: Cause) -> String {
-    if detail.text.is_empty() {
-        format!("the last try ended {cause}")
+/// How the detail of a dead action begins where a person has to know it before a retry.
+const MAYBE_SENT: &str = "it may have gone out";
+
+fn used_up(detail: &Detail, cause: Cause, is_maybe_sent: bool) -> String {
+    let begin = if is_maybe_sent {
+        format!("{MAYBE_SENT}: ")
     } else {
-        format!("the last try ended {cause}: {}", detail.text)
+        String::new()
+    };
+    if detail.text.is_empty() {
+        format!("{begin}the last try ended {cause}")
+    } else {
+        format!("{begin}the last try ended {cause}: {}", detail.text)
     }
 }
 
-fn record(ended: &Ended<'_>, to: ActionState, cause: Cause, outcome: &'static str, detail: Detail) -> Record {
+fn record(ended: &Ended<'_>, to: ActionState, cause: Cause, outcome: AttemptOutcome, detail: Detail) -> Record {
     Record {
         action: ended.claim.action,
         org: ended.claim.org,

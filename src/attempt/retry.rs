@@ -47,7 +47,8 @@ mod tests {
         assert_eq!(BACKOFF.wait(3, 0.0), Duration::ZERO);
     }
 
-    /// B26: no bin of the waits holds more than three times the mean.
+    /// Waits that cluster would bring all clients back at once: no bin of the waits holds more than
+    /// three times the mean.
     #[test]
     fn jitter_is_full() {
         let mut bins = [0_u32; 50];
@@ -59,8 +60,8 @@ mod tests {
         assert!(bins.iter().all(|&count| (100..=600).contains(&count)), "{bins:?}");
     }
 
-    /// B24: seconds, dates and nonsense come as a moment; past ones change nothing and far ones are
-    /// capped.
+    /// A `Retry-After` of seconds, a date or nonsense comes as a moment: a past one changes
+    /// nothing, a far one is capped.
     #[test]
     fn retry_after_is_obeyed_and_capped() {
         let now = Timestamp::from_seconds(1_000_000);

@@ -3,11 +3,13 @@
 use super::{
     Policy,
     credentials::{Credentials, Loaded, NoCredential},
-    outcome::Ended,
+    outcome::{Conclusion, Ended},
 };
 use crate::{
     action::{self, Action, Attempt, Detail, FrozenRequest, LookUp, OnUnknown},
-    domain::{ActionKind, ActionState, Cause, Clock, IntegrationState, OrgId, Outcome, SecretBytes, sign_hops},
+    domain::{
+        ActionKind, ActionState, Cause, Clock, IntegrationState, OrgId, Outcome, SecretBytes, Timestamp, sign_hops,
+    },
     killpoint::{Step, reach},
     oauth::Refresher,
     provider::Providers,
@@ -23,6 +25,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 /// Wait where nothing could be begun because the store was away.
@@ -61,7 +64,51 @@ pub struct Engine {
 pub struct Leased {
     pub claim: Claim,
     pub lease_ends: Instant,
+    /// Once it is cancelled nothing more is sent: an attempt that has not begun its exchange gives
+    /// its claim back.
+    pub stop: CancellationToken,
 }
+
+/// The end of an attempt, with the credential that it used.
+struct Ending {
+    conclusion: Conclusion,
+    credential_version: Option<i64>,
+    /// `None` where no credential was loaded.
+    credential: Option<Arc<Loaded>>,
+}
+
+impl From<Conclusion> for Ending {
+    fn from(conclusion: Conclusion) -> Self {
+        Self {
+            conclusion,
+            credential_version: None,
+            credential: None,
+        }
+    }
+}
+
+impl From<NoCredential> for Ending {
+    fn from(error: NoCredential) -> Self {
+        match error {
+            NoCredential::Park { cause, detail, version } => Self {
+                credential_version: version,
+                ..Conclusion::Park { cause, detail }.into()
+            },
+            NoCredential::Unavailable => store_away().into(),
+            NoCredential::Later { pause, detail } => Conclusion::NotBegun { pause, why: detail }.into(),
+        }
+    }
+}
+
+/// Why a frozen request cannot be read.
+enum OpenError {
+    /// The data keys could not be read: nothing is known.
+    StoreAway,
+    CannotOpen(String),
+}
+
+/// The provider refused the credential. The caller decides whether that counts.
+struct CredentialRefused(Detail);
 
 impl Engine {
     #[must_use]
@@ -132,113 +179,114 @@ impl Engine {
     /// exchange began leaves the row `running`, and its lease makes it `unknown`.
     pub async fn run(&self, leased: &Leased) -> Record {
         let claim = &leased.claim;
-        let action = (self.actions)(claim.kind);
-        let on_unknown = action.on_unknown();
         let begun = Instant::now();
-        let record = self.attempt(leased, action, on_unknown).await;
+        let ending = self.attempt(leased).await;
+        let record = self.record(claim, ending.credential_version, ending.conclusion);
+        if record.to == ActionState::Succeeded
+            && let Some(loaded) = ending.credential
+            && loaded.is_to_touch(record.ended_at)
+        {
+            // Only a note for people: nothing depends on it.
+            let _ = self.store.touch_credential(claim.org, loaded.id, record.ended_at).await;
+        }
         let provider = claim.provider.as_str();
         if claim.is_look_up {
-            catalogue::LOOK_UPS.count(1, &[provider, record.outcome]);
+            catalogue::LOOK_UPS.count(1, &[provider, record.outcome.as_str()]);
         } else {
-            catalogue::ATTEMPTS.count(1, &[provider, record.outcome]);
+            catalogue::ATTEMPTS.count(1, &[provider, record.outcome.as_str()]);
         }
         catalogue::ATTEMPT_SECONDS.observe(begun.elapsed().as_secs_f64(), &[provider]);
         record
     }
 
-    /// The record of a claim that is given back before anything was done with it.
-    pub fn release(&self, claim: &Claim, why: &str) -> Record {
-        let on_unknown = (self.actions)(claim.kind).on_unknown();
-        Policy::interrupted(&self.ended(claim, on_unknown, None), Duration::ZERO, why)
-    }
-
-    /// The record of an attempt that broke inside this process: nobody knows what went out.
+    /// The record of an attempt that broke inside this process: it may have been sent.
     pub fn broken(&self, claim: &Claim) -> Record {
-        let on_unknown = (self.actions)(claim.kind).on_unknown();
-        let detail = Detail {
-            text: "the attempt broke inside Hookswitch".into(),
-            ..Detail::default()
-        };
-        self.settings.policy.sent(
-            &self.ended(claim, on_unknown, None),
-            Outcome::Unknown { cause: Cause::Other },
-            detail,
-        )
+        let outcome = Outcome::Unknown { cause: Cause::Other };
+        let detail = Detail::in_words("the attempt broke inside Hookswitch");
+        self.record(claim, None, Conclusion::Sent(outcome, detail))
     }
 
-    fn ended<'a>(&self, claim: &'a Claim, on_unknown: OnUnknown, credential_version: Option<i64>) -> Ended<'a> {
-        Ended {
+    /// The one place that makes a record.
+    fn record(&self, claim: &Claim, credential_version: Option<i64>, conclusion: Conclusion) -> Record {
+        let ended = Ended {
             claim,
-            on_unknown,
+            on_unknown: (self.actions)(claim.kind).on_unknown(),
             credential_version,
             now: self.clock.now(),
             random: (self.random)(),
-        }
+        };
+        self.settings.policy.record(&ended, conclusion)
     }
 
-    async fn attempt(&self, leased: &Leased, action: &'static dyn Action, on_unknown: OnUnknown) -> Record {
-        let (claim, policy) = (&leased.claim, &self.settings.policy);
-        if claim.is_look_up
-            && let OnUnknown::SameKeyAgain { window } = on_unknown
-        {
-            let ended = self.ended(claim, on_unknown, None);
-            if claim.first_sent_at.is_none_or(|sent| ended.now >= sent + window) {
-                return policy.for_a_person(
-                    &ended,
-                    "the other side may have forgotten the key of the first try: say whether it arrived",
-                );
-            }
+    async fn attempt(&self, leased: &Leased) -> Ending {
+        let claim = &leased.claim;
+        let action = (self.actions)(claim.kind);
+        if is_key_forgotten(claim, action.on_unknown(), self.clock.now()) {
+            let why = "the other side may have forgotten the key of the first try: say whether it arrived";
+            let cause = Cause::Ambiguous;
+            return Conclusion::AskPerson { cause, why }.into();
         }
         let request = match self.open(claim).await {
             Ok(request) => request,
-            Err(Some(detail)) => return self.park(claim, on_unknown, None, Cause::Undecryptable, detail),
-            Err(None) => {
-                return Policy::interrupted(
-                    &self.ended(claim, on_unknown, None),
-                    STORE_AWAY_PAUSE,
-                    "the database was away",
-                );
+            Err(OpenError::StoreAway) => return store_away().into(),
+            Err(OpenError::CannotOpen(detail)) => {
+                let cause = Cause::Undecryptable;
+                return Conclusion::Park { cause, detail }.into();
             }
         };
-        let loaded = match self
-            .credentials
-            .get(claim.org, claim.provider, &claim.credential_name)
-            .await
-        {
+        let name = &claim.credential_name;
+        let loaded = match self.credentials.get(claim.org, claim.provider, name).await {
             Ok(loaded) => loaded,
-            Err(error) => return self.without_credential(claim, on_unknown, error),
+            Err(error) => return error.into(),
         };
-        let record = match self.exchange(leased, action, on_unknown, &request, &loaded).await {
-            Ok(record) => record,
+        let loaded = match self.of_the_claimed_account(claim, loaded).await {
+            Ok(loaded) => loaded,
+            Err(error) => return error.into(),
+        };
+        let (answer, loaded) = match self.exchange(leased, action, &request, &loaded).await {
+            Ok(conclusion) => (Ok(conclusion), loaded),
             // Refused. Under a version that was cached a newer one may stand, or a token can be had
             // anew: that decides (invariant 6).
-            Err(refused) => match self.renewed(claim, &loaded).await {
+            Err(refused) => match self.renew_credential(claim, &loaded).await {
                 Ok(newer) if newer.version > loaded.version => {
-                    match self.exchange(leased, action, on_unknown, &request, &newer).await {
-                        Ok(record) => record,
-                        Err(refused) => self.refused(claim, on_unknown, &newer, refused).await,
-                    }
+                    (self.exchange(leased, action, &request, &newer).await, newer)
                 }
-                Ok(_) | Err(NoCredential::Unavailable) => self.refused(claim, on_unknown, &loaded, refused).await,
-                Err(error) => self.without_credential(claim, on_unknown, error),
+                Ok(_) | Err(NoCredential::Unavailable) => {
+                    self.credentials.mark_refused(&loaded, &refused.0.text);
+                    (Err(refused), loaded)
+                }
+                Err(error) => return error.into(),
             },
         };
-        if record.to == ActionState::Succeeded && loaded.is_to_touch(record.ended_at) {
-            // Only a note for people: nothing depends on it.
-            let _ = self.store.touch_credential(claim.org, loaded.id, record.ended_at).await;
+        let conclusion = match answer {
+            Ok(conclusion) => conclusion,
+            Err(refused) => self.credential_refused(claim, &loaded, refused).await,
+        };
+        Ending {
+            conclusion,
+            credential_version: Some(loaded.version),
+            credential: Some(loaded),
         }
-        record
     }
 
-    async fn renewed(&self, claim: &Claim, loaded: &Loaded) -> Result<Arc<Loaded>, NoCredential> {
+    /// A cached credential may be older than the claim: where it opens another account it is loaded
+    /// again.
+    async fn of_the_claimed_account(&self, claim: &Claim, loaded: Arc<Loaded>) -> Result<Arc<Loaded>, NoCredential> {
+        if claim.account.is_none() || claim.account == loaded.account {
+            return Ok(loaded);
+        }
+        let name = &claim.credential_name;
+        self.credentials.reload(claim.org, claim.provider, name).await
+    }
+
+    async fn renew_credential(&self, claim: &Claim, loaded: &Loaded) -> Result<Arc<Loaded>, NoCredential> {
         self.credentials.renew(claim.org, loaded).await?;
         self.credentials
             .reload(claim.org, claim.provider, &claim.credential_name)
             .await
     }
 
-    /// `Err(None)`: it could not be looked at. `Err(Some)`: it does not open.
-    async fn open(&self, claim: &Claim) -> Result<FrozenRequest, Option<String>> {
+    async fn open(&self, claim: &Claim) -> Result<FrozenRequest, OpenError> {
         let parse = |plaintext: &SecretBytes| serde_json::from_slice::<FrozenRequest>(plaintext.expose_secret());
         match self
             .vault
@@ -246,54 +294,40 @@ impl Engine {
             .await
         {
             Ok(Ok(request)) => Ok(request),
-            Ok(Err(_)) => Err(Some("the stored request is not one".into())),
-            Err(VaultError::Store { .. }) => Err(None),
-            Err(error) => Err(Some(error.to_string())),
+            Ok(Err(_)) => Err(OpenError::CannotOpen("the stored request is not one".into())),
+            Err(VaultError::Store { .. }) => Err(OpenError::StoreAway),
+            Err(error) => Err(OpenError::CannotOpen(error.to_string())),
         }
     }
 
-    fn without_credential(&self, claim: &Claim, on_unknown: OnUnknown, error: NoCredential) -> Record {
-        match error {
-            NoCredential::Park { cause, detail, version } => self.park(claim, on_unknown, version, cause, detail),
-            NoCredential::Unavailable => Policy::interrupted(
-                &self.ended(claim, on_unknown, None),
-                STORE_AWAY_PAUSE,
-                "the database was away",
-            ),
-            NoCredential::Later { pause, detail } => {
-                Policy::interrupted(&self.ended(claim, on_unknown, None), pause, &detail)
-            }
-        }
-    }
-
-    fn park(&self, claim: &Claim, on_unknown: OnUnknown, version: Option<i64>, cause: Cause, detail: String) -> Record {
-        let detail = Detail {
-            text: detail.into(),
-            ..Detail::default()
-        };
-        self.settings
-            .policy
-            .sent(&self.ended(claim, on_unknown, version), Outcome::Park { cause }, detail)
-    }
-
-    /// The exchange itself. `Err` is a credential that was refused: the caller decides whether that
-    /// counts.
+    /// The exchange itself: a look-up of an unknown outcome, or a send.
     async fn exchange(
         &self,
         leased: &Leased,
         action: &'static dyn Action,
-        on_unknown: OnUnknown,
         request: &FrozenRequest,
         loaded: &Loaded,
-    ) -> Result<Record, Detail> {
-        let (claim, policy) = (&leased.claim, &self.settings.policy);
-        let left = leased.lease_ends.saturating_duration_since(Instant::now());
-        if left < self.settings.deadline + self.settings.margin {
-            return Ok(Policy::interrupted(
-                &self.ended(claim, on_unknown, None),
-                Duration::ZERO,
-                "the lease was too short for a whole exchange",
-            ));
+    ) -> Result<Conclusion, CredentialRefused> {
+        let claim = &leased.claim;
+        if claim.account.is_some() && claim.account != loaded.account {
+            return Ok(other_account(claim));
+        }
+        if let Some(words) = self.credentials.refusal_of(loaded) {
+            let cause = Cause::CredentialRefused;
+            return Ok(Conclusion::Park {
+                cause,
+                detail: words.into(),
+            });
+        }
+        let not_begun = |why: &str| Conclusion::NotBegun {
+            pause: Duration::ZERO,
+            why: why.to_owned(),
+        };
+        if leased.stop.is_cancelled() {
+            return Ok(not_begun("the process stopped before it was sent"));
+        }
+        if self.lease_left(leased) < self.settings.deadline + self.settings.margin {
+            return Ok(not_begun("the lease was too short for a whole exchange"));
         }
         let attempt = Attempt {
             action: claim.action,
@@ -305,45 +339,60 @@ impl Engine {
             planned_at: claim.planned_at,
             first_sent_at: claim.first_sent_at,
             deadline: self.settings.deadline,
-            status_callback: self
-                .settings
-                .public_url
-                .as_ref()
-                .map(|url| format!("{}/webhooks/twilio?action={}", url.trim_end_matches('/'), claim.action)),
+            public_url: self.settings.public_url.as_deref(),
             hops: claim.hops,
             hops_header: (claim.kind == ActionKind::HttpPost).then(|| self.hops_header(claim.hops)),
         };
-        // The action keeps the deadline itself; this is the net under it.
-        let net = self.settings.deadline + self.settings.margin / 2;
-        if claim.is_look_up && matches!(on_unknown, OnUnknown::LookUp { .. }) {
-            let (seen, detail) = tokio::time::timeout(net, action.look_up(&self.providers, &attempt))
-                .await
-                .unwrap_or_else(|_| {
-                    (
-                        LookUp::Failed(Outcome::Unknown { cause: Cause::NoAnswer }),
-                        Detail::default(),
-                    )
-                });
-            if matches!(&seen, LookUp::Failed(outcome) if outcome.cause() == Cause::CredentialRefused) {
-                return Err(detail);
-            }
-            let seen = self.without_others(claim, seen).await;
-            return Ok(policy.looked_up(&self.ended(claim, on_unknown, Some(loaded.version)), seen, detail));
+        if claim.is_look_up && matches!(action.on_unknown(), OnUnknown::LookUp { .. }) {
+            self.look_up(action, claim, &attempt).await
+        } else {
+            self.send(action, &attempt).await
         }
+    }
+
+    /// By the clock that jumps least. A monotonic clock stands still while a virtual machine is
+    /// suspended, and the wall clock can be set back.
+    fn lease_left(&self, leased: &Leased) -> Duration {
+        let monotonic = leased.lease_ends.saturating_duration_since(Instant::now());
+        monotonic.min(leased.claim.lease_until.since(self.clock.now()))
+    }
+
+    async fn send(&self, action: &'static dyn Action, attempt: &Attempt<'_>) -> Result<Conclusion, CredentialRefused> {
         reach(Step::SendBegun);
-        let (outcome, detail) = tokio::time::timeout(net, action.send(&self.providers, &attempt))
+        let (outcome, detail) = tokio::time::timeout(self.time_limit(), action.send(&self.providers, attempt))
             .await
             .unwrap_or_else(|_| (Outcome::Unknown { cause: Cause::NoAnswer }, Detail::default()));
         reach(Step::AnswerRead);
-        if matches!(
-            &outcome,
+        match outcome {
             Outcome::Park {
-                cause: Cause::CredentialRefused
-            }
-        ) {
-            return Err(detail);
+                cause: Cause::CredentialRefused,
+            } => Err(CredentialRefused(detail)),
+            outcome => Ok(Conclusion::Sent(outcome, detail)),
         }
-        Ok(policy.sent(&self.ended(claim, on_unknown, Some(loaded.version)), outcome, detail))
+    }
+
+    async fn look_up(
+        &self,
+        action: &'static dyn Action,
+        claim: &Claim,
+        attempt: &Attempt<'_>,
+    ) -> Result<Conclusion, CredentialRefused> {
+        let no_answer = || LookUp::Failed(Outcome::Unknown { cause: Cause::NoAnswer });
+        let (seen, detail) = tokio::time::timeout(self.time_limit(), action.look_up(&self.providers, attempt))
+            .await
+            .unwrap_or_else(|_| (no_answer(), Detail::default()));
+        match seen {
+            LookUp::Failed(outcome) if outcome.cause() == Cause::CredentialRefused => Err(CredentialRefused(detail)),
+            seen => Ok(Conclusion::LookedUp(
+                self.drop_ids_of_other_actions(claim, seen).await,
+                detail,
+            )),
+        }
+    }
+
+    /// The action keeps the deadline itself; this longer limit holds where an action does not.
+    fn time_limit(&self) -> Duration {
+        self.settings.deadline + self.settings.margin / 2
     }
 
     /// How many posts of ours led to this one, signed so that nobody else can count (invariant 5).
@@ -351,8 +400,8 @@ impl Engine {
         sign_hops(hops.saturating_add(1), |text| self.vault.tag_hops(text))
     }
 
-    /// Drops what other actions hold (invariant 2).
-    async fn without_others(&self, claim: &Claim, seen: LookUp) -> LookUp {
+    /// Drops the ids that other actions hold (invariant 2).
+    async fn drop_ids_of_other_actions(&self, claim: &Claim, seen: LookUp) -> LookUp {
         let LookUp::Matches(matches) = seen else { return seen };
         let mut free = Vec::with_capacity(matches.len());
         for provider_ref in matches {
@@ -371,15 +420,20 @@ impl Engine {
 
     /// The refusal counts only if the version that was refused still stands: else the action goes
     /// on at once with the newer one (invariant 6).
-    async fn refused(&self, claim: &Claim, on_unknown: OnUnknown, loaded: &Loaded, detail: Detail) -> Record {
-        let ended = self.ended(claim, on_unknown, Some(loaded.version));
+    async fn credential_refused(
+        &self,
+        claim: &Claim,
+        loaded: &Loaded,
+        CredentialRefused(detail): CredentialRefused,
+    ) -> Conclusion {
+        let now = self.clock.now();
         let health = CredentialHealth {
             state: IntegrationState::NeedsReconnecting,
             cause: Some(Cause::CredentialRefused.as_str().into()),
             error: Some(detail.text.to_string()),
             missing: None,
-            checked_at: Some(ended.now),
-            first_failed_at: Some(ended.now),
+            checked_at: Some(now),
+            first_failed_at: Some(now),
         };
         match self
             .store
@@ -391,21 +445,54 @@ impl Engine {
                     refused: its actions park", claim.org, claim.provider);
             }
             Ok(false) => {
-                return Policy::interrupted(
-                    &ended,
-                    Duration::ZERO,
-                    "a newer version of the credential was saved meanwhile",
-                );
+                return Conclusion::NotBegun {
+                    pause: Duration::ZERO,
+                    why: "a newer version of the credential was saved meanwhile".to_owned(),
+                };
             }
             // The ledger compares versions again when it records the parked state.
             Err(_) => {}
         }
-        self.settings.policy.sent(
-            &ended,
-            Outcome::Park {
-                cause: Cause::CredentialRefused,
-            },
-            detail,
-        )
+        let cause = Cause::CredentialRefused;
+        Conclusion::Sent(Outcome::Park { cause }, detail)
+    }
+}
+
+fn store_away() -> Conclusion {
+    Conclusion::NotBegun {
+        pause: STORE_AWAY_PAUSE,
+        why: "the database was away".to_owned(),
+    }
+}
+
+/// Whether an earlier try of this action may have gone out.
+fn may_have_gone_out(claim: &Claim) -> bool {
+    claim.is_look_up || claim.first_sent_at.is_some_and(|sent| sent < claim.claimed_at)
+}
+
+/// Whether the same request may be an effect of its own now, because the other side keeps its key
+/// only for so long. That holds for a person's retry as well (invariant 4).
+fn is_key_forgotten(claim: &Claim, on_unknown: OnUnknown, now: Timestamp) -> bool {
+    match on_unknown {
+        OnUnknown::SameKeyAgain { window } if may_have_gone_out(claim) => {
+            claim.first_sent_at.is_none_or(|sent| now >= sent + window)
+        }
+        OnUnknown::SameKeyAgain { .. } | OnUnknown::LookUp { .. } => false,
+    }
+}
+
+/// The connected account is not the one of the claim. Another account's list says nothing about an
+/// earlier try, and another account's keys absorb nothing of it.
+fn other_account(claim: &Claim) -> Conclusion {
+    if may_have_gone_out(claim) {
+        Conclusion::AskPerson {
+            cause: Cause::AccountReplaced,
+            why: "it may have gone out by the account that was connected before: look there, and say whether it did",
+        }
+    } else {
+        Conclusion::NotBegun {
+            pause: Duration::ZERO,
+            why: "another account was connected meanwhile".to_owned(),
+        }
     }
 }

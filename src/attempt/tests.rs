@@ -6,7 +6,7 @@ use crate::{
     domain::{
         ActionId, ActionKind,
         ActionState::{self, *},
-        Cause, EventId, OrgId, Outcome, Provider, SealedBytes, Timestamp,
+        AttemptOutcome, Cause, EventId, OrgId, Outcome, Provider, SealedBytes, Timestamp,
     },
     store::ledger::{Claim, Record},
 };
@@ -15,7 +15,7 @@ use std::time::Duration;
 const NOW: Timestamp = Timestamp::from_seconds(10_000);
 const SECOND: Duration = Duration::from_secs(1);
 const LIST: OnUnknown = OnUnknown::LookUp {
-    settle: Duration::from_mins(1),
+    delay: Duration::from_mins(1),
     times: 2,
 };
 const KEY: OnUnknown = OnUnknown::SameKeyAgain {
@@ -27,7 +27,7 @@ const POLICY: Policy = Policy {
         max: Duration::from_hours(1),
     },
     attempts_max: 3,
-    settle: Duration::from_mins(1),
+    look_up_delay: Duration::from_mins(1),
 };
 
 fn claim(is_look_up: bool, attempts: u32) -> Claim {
@@ -47,6 +47,7 @@ fn claim(is_look_up: bool, attempts: u32) -> Claim {
         look_ups: 0,
         absences: 0,
         first_sent_at: Some(NOW - SECOND),
+        account: None,
         expires_at: NOW + SECOND * 1_000,
         planned_at: NOW - SECOND,
         claimed_at: NOW - SECOND,
@@ -129,7 +130,7 @@ fn every_outcome_of_a_send_has_its_state() {
         (LIST, false, 2, Outcome::Interrupted, Pending, Cause::Interrupted, false),
         (KEY, false, 0, unknown(), Unknown, Cause::NoAnswer, true),
         (KEY, false, 2, unknown(), Dead, Cause::AttemptsUsedUp, true),
-        // The same key again: what does not settle the first try leaves it unknown.
+        // The same key again: an answer that says nothing of the first try leaves it unknown.
         (KEY, true, 0, retry(), Unknown, Cause::ProviderUnavailable, true),
         (KEY, true, 0, park(), Unknown, Cause::CredentialRefused, false),
         (KEY, true, 0, Outcome::Interrupted, Unknown, Cause::Interrupted, false),
@@ -149,8 +150,34 @@ fn every_outcome_of_a_send_has_its_state() {
     }
 }
 
+/// A person who retries a dead action has to know that it may have gone out (invariant 4).
 #[test]
-fn an_unknown_outcome_settles_before_it_is_looked_up() {
+fn a_dead_action_says_that_it_may_have_gone_out() {
+    let dead = || Outcome::Dead {
+        cause: Cause::InvalidRequest,
+    };
+    for (is_look_up, outcome, is_maybe_sent) in [
+        (false, unknown(), true),
+        (true, unknown(), true),
+        (true, retry(), true),
+        (true, dead(), true),
+        (false, retry(), false),
+        (false, dead(), false),
+    ] {
+        let case = format!("look-up {is_look_up}, {outcome:?}");
+        let record = sent(KEY, is_look_up, 2, outcome);
+        assert_eq!(record.to, Dead, "{case}");
+        assert_eq!(
+            record.detail.starts_with("it may have gone out"),
+            is_maybe_sent,
+            "{case}"
+        );
+        assert!(!(record.is_unsent && is_maybe_sent), "{case}");
+    }
+}
+
+#[test]
+fn an_unknown_outcome_is_looked_up_after_its_delay() {
     assert_eq!(sent(LIST, false, 0, unknown()).due_at, Some(NOW - SECOND + SECOND * 60));
     assert_eq!(
         sent(KEY, false, 1, unknown()).due_at,
@@ -175,7 +202,7 @@ fn looked_up(on: OnUnknown, change: impl FnOnce(&mut Claim), seen: LookUp) -> Re
 }
 
 #[test]
-fn a_look_up_settles_only_what_it_proves() {
+fn a_look_up_ends_only_what_it_proves() {
     let matches = |ids: &[&str]| LookUp::Matches(ids.iter().map(|id| Box::from(*id)).collect());
     let found = looked_up(LIST, |_| {}, matches(&["SM1"]));
     assert_eq!(
@@ -187,26 +214,30 @@ fn a_look_up_settles_only_what_it_proves() {
         (several.to, several.cause, several.provider_ref),
         (Unknown, Cause::Ambiguous, None)
     );
-    let settled = |claim: &mut Claim, absences| {
+    let sent_long_ago = |claim: &mut Claim, absences| {
         claim.first_sent_at = Some(NOW - SECOND * 60);
         claim.absences = absences;
     };
-    let once = looked_up(LIST, |claim| settled(claim, 0), matches(&[]));
+    let once = looked_up(LIST, |claim| sent_long_ago(claim, 0), matches(&[]));
     assert_eq!(
         (once.to, once.is_absence, once.due_at),
         (Unknown, true, Some(NOW + SECOND * 60))
     );
-    let twice = looked_up(LIST, |claim| settled(claim, 1), matches(&[]));
+    let twice = looked_up(LIST, |claim| sent_long_ago(claim, 1), matches(&[]));
     assert_eq!(
         (twice.to, twice.is_unsent, twice.due_at, twice.outcome),
-        (Pending, true, Some(NOW), "proved_absent")
+        (Pending, true, Some(NOW), AttemptOutcome::ProvedAbsent)
     );
     let too_early = looked_up(LIST, |claim| claim.absences = 5, matches(&[]));
     assert_eq!(
         too_early.to, Unknown,
-        "not before it has settled, however often it was looked for"
+        "not before its delay is over, however often it was looked for"
     );
-    let used_up = looked_up(LIST, |claim| (settled(claim, 1), claim.attempts = 3).1, matches(&[]));
+    let used_up = looked_up(
+        LIST,
+        |claim| (sent_long_ago(claim, 1), claim.attempts = 3).1,
+        matches(&[]),
+    );
     assert_eq!((used_up.to, used_up.cause), (Dead, Cause::AttemptsUsedUp));
     for outcome in [
         unknown(),
@@ -219,7 +250,7 @@ fn a_look_up_settles_only_what_it_proves() {
         },
         Outcome::Interrupted,
     ] {
-        let failed = looked_up(LIST, |claim| settled(claim, 1), LookUp::Failed(outcome.clone()));
+        let failed = looked_up(LIST, |claim| sent_long_ago(claim, 1), LookUp::Failed(outcome.clone()));
         assert_eq!(
             (failed.to, failed.cause, failed.is_unsent),
             (Unknown, outcome.cause(), false),

@@ -11,10 +11,6 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use std::{process::ExitCode, time::Duration};
 
-/// Time for a drain; within the usual 30 seconds between SIGTERM and SIGKILL, and within the 10 of
-/// a person at a keyboard.
-pub(super) const DRAIN: Duration = Duration::from_secs(9);
-
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
     /// Roles of this process; all when none is named. Embedded backends mean one process: they need
@@ -46,6 +42,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         );
     }
     let listeners = Listeners::bind(&settings).await?;
+    let drain = settings.worker.drain_seconds;
     let app = App::start(settings, keyring, listeners, Options::default()).await?;
     tracing::info!(
         ingress = %app.addresses().ingress,
@@ -53,18 +50,19 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         operations = %app.addresses().operations,
         "Hookswitch is ready"
     );
-    until_stopped(app).await
+    until_stopped(app, drain).await
 }
 
-/// Waits for a signal or for a failure that is final, then drains. A second signal stops at once.
-pub(super) async fn until_stopped(app: App) -> anyhow::Result<ExitCode> {
+/// Waits for a signal or for a failure that is final, then drains for so long at most. A second
+/// signal stops at once.
+pub(super) async fn until_stopped(app: App, drain: Duration) -> anyhow::Result<ExitCode> {
     let failure = tokio::select! {
         () = signal() => None,
         reason = app.failed() => Some(reason),
     };
     let hard = app.lifecycle().hard();
     let drained = tokio::select! {
-        drained = app.stop(DRAIN) => drained,
+        drained = app.stop(drain) => drained,
         () = async { signal().await; hard.cancel(); std::future::pending().await } => unreachable!("the second arm \
             never ends"),
     };

@@ -56,6 +56,7 @@ impl Settings {
             telemetry: TelemetrySettings::load(environment, &mut faults),
         };
         environment.check_names(&Self::all(), &mut faults);
+        settings.worker.check(&mut faults);
         if faults.is_empty() {
             Ok(settings)
         } else {

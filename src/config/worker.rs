@@ -1,5 +1,6 @@
 //! Settings of planning and executing.
 
+use super::Fault;
 use std::time::Duration;
 
 section! {
@@ -36,5 +37,30 @@ section! {
         breaker_failures: u32 = 5, "HOOKSWITCH_BREAKER_FAILURES";
         /// How long an open breaker keeps an organisation's actions back before one is tried.
         breaker_seconds: Duration = Duration::from_secs(30), "HOOKSWITCH_BREAKER_SECONDS";
+        /// Time for a stop, from SIGTERM to the exit. Must be longer than an exchange by 2 seconds,
+        /// so that attempts under way end by themselves; the supervisor has to wait longer before
+        /// it kills.
+        drain_seconds: Duration = Duration::from_secs(25), "HOOKSWITCH_DRAIN_SECONDS";
+    }
+}
+
+/// What a stop takes beyond an exchange: its record is written.
+const DRAIN_MARGIN: Duration = Duration::from_secs(2);
+
+impl WorkerSettings {
+    /// Settings that contradict each other.
+    pub(super) fn check(&self, faults: &mut Vec<Fault>) {
+        let drain_min = self.attempt_seconds_max + DRAIN_MARGIN;
+        if self.drain_seconds < drain_min {
+            faults.push(Fault {
+                name: "HOOKSWITCH_DRAIN_SECONDS".into(),
+                problem: format!(
+                    "a stop would cut attempts off: give at least {} seconds, which is \
+                    HOOKSWITCH_ATTEMPT_SECONDS_MAX and {} more",
+                    drain_min.as_secs_f64(),
+                    DRAIN_MARGIN.as_secs()
+                ),
+            });
+        }
     }
 }

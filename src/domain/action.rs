@@ -150,6 +150,8 @@ closed_text_enum!(
         AttemptsUsedUp = "attempts_used_up",
         Ambiguous = "ambiguous",
         LookUpForbidden = "look_up_forbidden",
+        /// It may have gone out by an account that is not connected any more (invariant 2).
+        AccountReplaced = "account_replaced",
         Interrupted = "interrupted",
         HopLimit = "hop_limit",
         /// The organisation's actions of that day were used up when it was planned (invariant 5).
@@ -157,6 +159,66 @@ closed_text_enum!(
         Other = "other",
     }
 );
+
+closed_text_enum!(
+    /// How an attempt or a look-up ended, as its row and the metrics name it.
+    AttemptOutcome: "outcome" {
+        Succeeded = "succeeded",
+        Retry = "retry",
+        Unknown = "unknown",
+        Parked = "parked",
+        Suppressed = "suppressed",
+        Dead = "dead",
+        Interrupted = "interrupted",
+        /// Enough look-ups found nothing.
+        ProvedAbsent = "proved_absent",
+        /// One look-up found nothing.
+        Absent = "absent",
+        /// A look-up found several things that could be it.
+        Ambiguous = "ambiguous",
+        /// A look-up could not be made.
+        Failed = "failed",
+    }
+);
+
+closed_text_enum!(
+    /// What became of a message after the provider had accepted it, by the provider's callbacks.
+    DeliveryStatus: "delivery status" {
+        /// On its way: queued, accepted, sending, sent.
+        Sent = "sent",
+        Delivered = "delivered",
+        /// The recipient has opened it.
+        Read = "read",
+        /// The carrier took it and did not deliver it.
+        Undelivered = "undelivered",
+        /// It never left the provider.
+        Failed = "failed",
+    }
+);
+
+impl DeliveryStatus {
+    /// Callbacks arrive out of order: a status replaces one of a lower rank only.
+    #[must_use]
+    pub const fn rank(self) -> u8 {
+        match self {
+            Self::Sent => 0,
+            Self::Undelivered | Self::Failed => 1,
+            // A handset that has it says so after a carrier that gave up.
+            Self::Delivered => 2,
+            Self::Read => 3,
+        }
+    }
+}
+
+/// A provider's word about the delivery of what an action sent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Delivery {
+    pub status: DeliveryStatus,
+    /// The provider's own code, such as `30007`.
+    pub code: Option<String>,
+    /// What the code means, for people.
+    pub detail: Option<String>,
+}
 
 /// What one attempt or look-up came to. The provider's own file decides it; the worker only obeys.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -200,18 +262,23 @@ impl Outcome {
         }
     }
 
-    /// The closed word for metrics.
+    /// The word for it in the ledger and in metrics.
+    #[must_use]
+    pub const fn attempt_outcome(&self) -> AttemptOutcome {
+        match self {
+            Self::Succeeded { .. } => AttemptOutcome::Succeeded,
+            Self::Retry { .. } => AttemptOutcome::Retry,
+            Self::Unknown { .. } => AttemptOutcome::Unknown,
+            Self::Park { .. } => AttemptOutcome::Parked,
+            Self::Suppressed { .. } => AttemptOutcome::Suppressed,
+            Self::Dead { .. } => AttemptOutcome::Dead,
+            Self::Interrupted => AttemptOutcome::Interrupted,
+            Self::ProvedAbsent => AttemptOutcome::ProvedAbsent,
+        }
+    }
+
     #[must_use]
     pub const fn label(&self) -> &'static str {
-        match self {
-            Self::Succeeded { .. } => "succeeded",
-            Self::Retry { .. } => "retry",
-            Self::Unknown { .. } => "unknown",
-            Self::Park { .. } => "parked",
-            Self::Suppressed { .. } => "suppressed",
-            Self::Dead { .. } => "dead",
-            Self::Interrupted => "interrupted",
-            Self::ProvedAbsent => "proved_absent",
-        }
+        self.attempt_outcome().as_str()
     }
 }

@@ -12,7 +12,7 @@ mod organisation;
 mod rule;
 mod secret;
 
-pub use action::{ActionKind, ActionState, Cause, Outcome, Provider};
+pub use action::{ActionKind, ActionState, AttemptOutcome, Cause, Delivery, DeliveryStatus, Outcome, Provider};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use event::{DedupeKey, Envelope, EventType, IngressHeader, Source, Subject, VerifiedEvent};
 pub use hops::{HOPS_HEADER, read_hops, sign_hops};

@@ -31,9 +31,9 @@ pub struct Consents {
     clock: Arc<dyn Clock>,
 }
 
-/// A consent on its way.
+/// A consent that was begun and is not finished.
 #[derive(Debug)]
-pub struct Begun {
+pub struct StartedConsent {
     /// Where to send the person.
     pub url: String,
     /// What only the browser that began it can show.
@@ -87,13 +87,13 @@ impl Consents {
         subject: &str,
         return_to: Option<String>,
         may_replace: bool,
-    ) -> Result<Option<Begun>, VaultError> {
+    ) -> Result<Option<StartedConsent>, VaultError> {
         let (mut id, mut random) = ([0; 16], zeroize::Zeroizing::new([0; 32]));
         getrandom::fill(&mut id)
             .and_then(|()| getrandom::fill(random.as_mut_slice()))
             .map_err(|_| VaultError::NoRandomness)?;
         let (id, verifier) = (Uuid::from_bytes(id), verifier(&random));
-        let state = format!("{}.{}", id.simple(), self.mark("state", id).0);
+        let state = format!("{}.{}", id.simple(), self.signature("state", id).0);
         let Some(url) = self.google.consent_url(&state, &verifier) else {
             return Ok(None);
         };
@@ -117,9 +117,9 @@ impl Consents {
             .begin_consent(consent)
             .await
             .map_err(|source| VaultError::Store { org, source })?;
-        Ok(Some(Begun {
+        Ok(Some(StartedConsent {
             url,
-            browser: self.mark("browser", id).0.into(),
+            browser: self.signature("browser", id).0.into(),
             expires_at,
         }))
     }
@@ -133,7 +133,7 @@ impl Consents {
             .is_fingerprint_of(
                 &Fingerprint(mark.into()),
                 OrgId::from_uuid(Uuid::nil()),
-                &marked("state", id),
+                &signed_text("state", id),
             )
             .then_some(id)
     }
@@ -144,7 +144,7 @@ impl Consents {
         self.vault.is_fingerprint_of(
             &Fingerprint(shown.into()),
             OrgId::from_uuid(Uuid::nil()),
-            &marked("browser", id),
+            &signed_text("browser", id),
         )
     }
 
@@ -166,6 +166,11 @@ impl Consents {
                 words: "the code is not one".to_owned(),
             });
         }
+        let tokens = self.tokens_of(consent, code).await?;
+        self.granted(tokens).await
+    }
+
+    async fn tokens_of(&self, consent: &Consent, code: &str) -> Result<Tokens, ExchangeError> {
         let read =
             |plain: &SecretBytes| zeroize::Zeroizing::new(String::from_utf8_lossy(plain.expose_secret()).into_owned());
         let verifier = self
@@ -173,52 +178,43 @@ impl Consents {
             .open(consent.org, Purpose::Credential(PROVIDER), &consent.verifier, read)
             .await
             .map_err(ExchangeError::Vault)?;
-        let tokens = self
-            .google
-            .exchange(code, &verifier, EXCHANGE_MAX)
-            .await
-            .map_err(|error| match error {
-                CallError::Refused(refused) if refused.http_status < 500 && refused.http_status != 429 => {
-                    ExchangeError::Refused {
-                        words: format!(
-                            "{} ({})",
-                            refused.message,
-                            refused.code.as_deref().unwrap_or("no reason")
-                        ),
-                    }
-                }
-                error => ExchangeError::Unreachable(error),
-            })?;
+        match self.google.exchange(code, &verifier, EXCHANGE_MAX).await {
+            Ok(tokens) => Ok(tokens),
+            Err(CallError::Refused(refused)) if refused.http_status < 500 && refused.http_status != 429 => {
+                let reason = refused.code.as_deref().unwrap_or("no reason");
+                Err(ExchangeError::Refused {
+                    words: format!("{} ({reason})", refused.message),
+                })
+            }
+            Err(error) => Err(ExchangeError::Unreachable(error)),
+        }
+    }
+
+    /// Tokens to a credential, where they are of use.
+    async fn granted(&self, tokens: Tokens) -> Result<Exchanged, ExchangeError> {
         let granted = Granted::read(tokens.scope.as_deref().unwrap_or_default());
-        let Tokens {
-            access_token,
-            refresh_token,
-            expires_in,
-            scope,
-            subject,
-        } = tokens;
         let unusable = |words| ExchangeError::Unusable { words };
         if !granted.events && !granted.free_busy {
-            self.give_back(&access_token).await;
+            self.revoke_token(&tokens.access_token).await;
             return Err(unusable(
                 "No box was ticked on Google's page, so there is nothing that this connection could do. Connect again \
                 and tick them.",
             ));
         }
-        let Some(refresh_token) = refresh_token else {
+        let Some(refresh_token) = tokens.refresh_token else {
             return Err(unusable(
                 "Google gave no refresh token, so the connection would end within the hour. Remove the access at \
                 Google and connect again.",
             ));
         };
-        let Some(account) = subject else {
+        let Some(account) = tokens.subject else {
             return Err(unusable("Google did not say whose account it is. Connect again."));
         };
         let credential = GoogleCredential {
-            access_token,
+            access_token: tokens.access_token,
             refresh_token,
-            expires_at: self.clock.now() + expires_in,
-            scope: scope.unwrap_or_default(),
+            expires_at: self.clock.now() + tokens.expires_in,
+            scope: tokens.scope.unwrap_or_default(),
         };
         if !credential.is_usable() {
             return Err(unusable("Google's tokens are not in a form that can be kept."));
@@ -234,14 +230,14 @@ impl Consents {
     /// there.
     pub async fn revoke(&self, org: OrgId, sealed: &crate::domain::SealedBytes) -> bool {
         match open(&self.vault, org, PROVIDER, sealed).await {
-            Ok(Some(google)) => self.give_back(&google.refresh_token).await,
+            Ok(Some(google)) => self.revoke_token(&google.refresh_token).await,
             // What cannot be opened cannot be given back.
             Ok(None) | Err(_) => false,
         }
     }
 
     /// Gives a token back that is not kept, as far as Google answers.
-    pub async fn give_back(&self, token: &SecretBytes) -> bool {
+    pub async fn revoke_token(&self, token: &SecretBytes) -> bool {
         match self.google.revoke(token, EXCHANGE_MAX).await {
             Ok(()) => true,
             Err(error) => {
@@ -251,11 +247,12 @@ impl Consents {
         }
     }
 
-    fn mark(&self, what: &str, id: Uuid) -> Fingerprint {
-        self.vault.fingerprint(OrgId::from_uuid(Uuid::nil()), &marked(what, id))
+    fn signature(&self, what: &str, id: Uuid) -> Fingerprint {
+        self.vault
+            .fingerprint(OrgId::from_uuid(Uuid::nil()), &signed_text(what, id))
     }
 }
 
-fn marked(what: &str, id: Uuid) -> Vec<u8> {
+fn signed_text(what: &str, id: Uuid) -> Vec<u8> {
     format!("oauth-{what}:{}", id.simple()).into_bytes()
 }

@@ -8,7 +8,7 @@
 mod consent;
 mod refresh;
 
-pub use consent::{Begun, Consents, ExchangeError, Exchanged};
+pub use consent::{Consents, ExchangeError, Exchanged, StartedConsent};
 pub use refresh::{NotFresh, Refresher, Want};
 
 use crate::{

@@ -182,6 +182,13 @@ impl Compiled {
             Ok(captured) => {
                 budget.spend(captured.state().fuel_levels().map_or(0, |(consumed, _)| consumed));
                 drop(captured);
+                // No provider takes a NUL, and Postgres stores no text with one.
+                if output.bytes.contains(&0) {
+                    return Err(RuleError {
+                        cause: Cause::TemplateFailed,
+                        detail: format!("{field}: the text that came out contains a NUL character"),
+                    });
+                }
                 String::from_utf8(output.bytes)
                     .map_err(|_| limit(format!("{field}: the text that came out is not UTF-8")))
             }
@@ -330,6 +337,10 @@ impl Compiler {
         match value {
             Value::String(text) => {
                 self.bytes += text.len();
+                if text.contains('\0') {
+                    self.wrong(field, "contains a NUL character");
+                    return Part::Literal(Value::Null);
+                }
                 if text.len() > TEMPLATE_BYTES_MAX {
                     self.wrong(field, format!("longer than {TEMPLATE_BYTES_MAX} bytes"));
                     return Part::Literal(Value::Null);

@@ -95,8 +95,11 @@ pub fn check(spec: &RuleSpec) -> Result<(), Vec<FieldProblem>> {
         });
     };
     let name = spec.name.trim();
-    if name.is_empty() || name.chars().count() > NAME_CHARACTERS_MAX {
-        wrong("name", format!("expected 1 to {NAME_CHARACTERS_MAX} characters"));
+    if name.is_empty() || name.chars().count() > NAME_CHARACTERS_MAX || name.contains('\0') {
+        wrong(
+            "name",
+            format!("expected 1 to {NAME_CHARACTERS_MAX} characters without a NUL"),
+        );
     }
     if spec.event_type.0.is_empty() || spec.event_type.0.len() > TYPE_PATTERN_BYTES_MAX {
         wrong(

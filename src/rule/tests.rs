@@ -130,7 +130,7 @@ fn templates_see_the_documented_names() {
     );
 }
 
-/// C34: what a sender writes is text, whatever it looks like.
+/// A sender's text is text, whatever it looks like.
 #[test]
 fn rendered_text_stays_text() {
     let body = json!({"message": {"note": "{{ headers }} {% for x in body %} {# #}", "html": "<b>&\"'"}});
@@ -149,7 +149,7 @@ fn rendered_text_stays_text() {
     );
 }
 
-/// C33: nothing that a rule writes costs more than its budget, in time or in memory.
+/// A rule costs no more than its budget, in time or in memory.
 #[test]
 fn hostile_templates_end_at_the_limits() {
     let body = json!({"message": {"list": vec![0; 400], "text": "x".repeat(60_000)}});
@@ -184,6 +184,26 @@ fn hostile_templates_end_at_the_limits() {
     let deep = format!("{}1{}", "(".repeat(20_000), ")".repeat(20_000));
     assert!(Compiled::new(&spec(Some(&deep), json!({}))).is_err());
     assert!(Compiled::new(&spec(Some(&deep[..4_000]), json!({}))).is_err());
+}
+
+/// Postgres stores no text with a NUL, and no provider takes one.
+#[test]
+fn a_nul_is_refused_when_it_is_rendered_and_on_save() {
+    let body = json!({"message": {"name": "a\u{0}b"}});
+    let error = text("to {{ message.name }}", &body).expect_err("a NUL");
+    assert_eq!(error.cause, Cause::TemplateFailed);
+    assert_eq!(
+        error.detail,
+        "parameters.body: the text that came out contains a NUL character"
+    );
+    assert_eq!(text("{{ message.name | length }}", &body).as_deref(), Ok("3"));
+    let problems = Compiled::new(&spec(None, json!({"destination": "a\u{0}b"}))).expect_err("a literal");
+    assert_eq!(problems[0].field, "parameters.destination");
+    let named = RuleSpec {
+        name: "a\u{0}b".into(),
+        ..spec(None, json!({"destination": "x"}))
+    };
+    assert_eq!(check(&named).expect_err("a name")[0].field, "name");
 }
 
 #[test]

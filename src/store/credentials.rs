@@ -75,6 +75,22 @@ pub struct NewCredential {
     pub verified_at: Option<Timestamp>,
 }
 
+/// Names the account that a credential opens, so that an unknown outcome is looked up and repeated
+/// at the account that the request went to, and nowhere else (invariant 2).
+///
+/// A provider that names no account gets a mark for each saved version: another key may belong to
+/// another account. `None` for destinations of `http.post`, which have no account.
+#[must_use]
+pub fn account_mark(provider: Provider, fingerprint: Option<&str>, version: i64) -> Option<String> {
+    match (provider, fingerprint) {
+        (Provider::Http, _) => None,
+        (_, Some(fingerprint)) => Some(fingerprint.to_owned()),
+        // Each refresh of a token is a version; the account stays.
+        (Provider::GoogleCalendar, None) => Some("unnamed".to_owned()),
+        (_, None) => Some(format!("version-{version}")),
+    }
+}
+
 /// Rows of one organisation at most, erased ones included, so that lists of them are bounded.
 pub const CREDENTIALS_PER_ORG_MAX: u32 = 200;
 

@@ -2,8 +2,8 @@
 
 use super::StoreError;
 use crate::domain::{
-    ActionId, ActionKind, ActionState, Cause, EndpointId, EventId, EventType, OrgId, Provider, RuleId, SealedBytes,
-    Source, Timestamp,
+    ActionId, ActionKind, ActionState, Cause, Delivery, EndpointId, EventId, EventType, OrgId, Provider, RuleId,
+    SealedBytes, Source, Timestamp,
 };
 use async_trait::async_trait;
 
@@ -53,6 +53,8 @@ pub struct StoredAction {
     pub provider_ref: Option<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// What became of it after the provider had accepted it, and when the provider said so.
+    pub delivery: Option<(Delivery, Timestamp)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use super::StoreError;
 use crate::domain::{
-    ActionId, ActionKind, ActionState, Cause, Envelope, EventId, EventType, OrgId, Provider, RuleId, SealedBytes,
-    Source, Timestamp,
+    ActionId, ActionKind, ActionState, AttemptOutcome, Cause, Delivery, Envelope, EventId, EventType, OrgId, Provider,
+    RuleId, SealedBytes, Source, Timestamp,
 };
 use async_trait::async_trait;
 use std::{sync::Arc, time::Duration};
@@ -18,6 +18,10 @@ pub struct PlannedEvent {
     pub actions: Vec<PlannedAction>,
     /// `0` for the first time; counts up for replays, which pass dedupe by it (invariant 4).
     pub series: u32,
+    /// The part of one rule that could not be read when the event was planned. The event may be
+    /// there already, and its other actions with it; an action is planned once all the same, by the
+    /// key of its event and rule.
+    pub is_part: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -59,6 +63,20 @@ pub struct DeadEvent {
     pub envelope: Vec<u8>,
 }
 
+/// An event that waits for one rule, because the rule could not be read when the event was planned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldPart {
+    pub org: OrgId,
+    /// As [`super::rules::UnreadableRule::key`].
+    pub rule_key: Box<[u8]>,
+    pub event: EventId,
+    /// As the queue encodes it, sealed for the organisation.
+    pub envelope: SealedBytes,
+}
+
+/// Parts of one rule that are held at most.
+pub const HELD_PARTS_MAX: u32 = 10_000;
+
 /// Outgoing work that a worker has claimed: the row is durably `running` under `fence` until
 /// `lease_until`.
 #[derive(Clone, Debug)]
@@ -79,6 +97,11 @@ pub struct Claim {
     pub look_ups: u32,
     pub absences: u32,
     pub first_sent_at: Option<Timestamp>,
+    /// The account that the first try went to, as [`account_mark`] names it. Where nothing can have
+    /// gone out yet: the account that is connected now.
+    ///
+    /// [`account_mark`]: super::credentials::account_mark
+    pub account: Option<String>,
     pub expires_at: Timestamp,
     pub planned_at: Timestamp,
     /// When this claim was made: the start of its attempt.
@@ -127,7 +150,7 @@ pub struct Record {
     pub is_unsent: bool,
     /// The attempt was a look-up: `look_ups` counts up.
     pub is_look_up: bool,
-    pub outcome: &'static str,
+    pub outcome: AttemptOutcome,
     pub ended_at: Timestamp,
     pub credential_version: Option<i64>,
 }
@@ -163,14 +186,28 @@ pub trait Ledger: Send + Sync + 'static {
     /// is changed.
     async fn store_dead_event(&self, dead: DeadEvent) -> Result<(), StoreError>;
 
+    /// Keeps a part until its rule can be read. Again with the same event and rule: nothing is
+    /// changed. `false` where [`HELD_PARTS_MAX`] parts of the rule are held already.
+    async fn hold_part(&self, part: HeldPart) -> Result<bool, StoreError>;
+
+    /// Rules that parts are held for, of all organisations.
+    async fn list_held_rules(&self, count_max: u32) -> Result<Vec<(OrgId, Box<[u8]>)>, StoreError>;
+
+    /// Parts of one rule, oldest event first.
+    async fn list_held_parts(&self, org: OrgId, rule_key: &[u8], count_max: u32) -> Result<Vec<HeldPart>, StoreError>;
+
+    /// Forgets parts that were planned.
+    async fn drop_held_parts(&self, parts: Vec<HeldPart>) -> Result<(), StoreError>;
+
     /// Takes what is due now, turn by turn over organisations, and durably sets it `running` with a
     /// fence and a row of its attempt. Expired ones become `dead: expired` instead, without an
     /// attempt; `unknown` ones come as look-ups, expired or not. The first claim to send sets
-    /// `first_sent_at`.
+    /// `first_sent_at` and the account that is connected then.
     async fn claim(&self, limits: ClaimLimits, now: Timestamp) -> Result<Vec<Claim>, StoreError>;
 
-    /// Ends attempts: each record moves its row out of `running` if its fence still stands. One
-    /// answer a record, in order.
+    /// Ends attempts: each record moves its row out of `running` if its fence still stands. A
+    /// success also moves a row whose lease has ended and that nobody has claimed since: the answer
+    /// came late, and it is true. One answer a record, in order.
     async fn record(&self, records: Vec<Record>) -> Result<Vec<Recorded>, StoreError>;
 
     /// `running` whose lease ended becomes `unknown`, due `settle` after the lease's end (invariant
@@ -191,6 +228,18 @@ pub trait Ledger: Send + Sync + 'static {
         provider_ref: &str,
         now: Timestamp,
     ) -> Result<ManualTransition, StoreError>;
+
+    /// Keeps what a provider says of the delivery of what an action sent, beside the action's
+    /// state. Only for the action that holds the provider's id, and only where the status outranks
+    /// the one that stands. `false` where nothing was changed.
+    async fn record_delivery(
+        &self,
+        org: OrgId,
+        action: ActionId,
+        provider_ref: &str,
+        delivery: Delivery,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
 
     /// When the next turn is due, so that the worker can sleep until then.
     async fn next_due_at(&self) -> Result<Option<Timestamp>, StoreError>;

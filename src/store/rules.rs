@@ -1,8 +1,9 @@
 //! Rules: written by the admin API, loaded by the worker.
 
 use super::{StoreError, audit::AuditEntry};
-use crate::domain::{OrgId, Rule, RuleId, RuleSpec};
+use crate::domain::{EventType, OrgId, Rule, RuleId, RuleSpec, Source, TypePattern};
 use async_trait::async_trait;
+use serde::Deserialize as _;
 
 /// What a worker's snapshot of rules is brought up to date with.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +28,58 @@ pub struct UnreadableRule {
     /// The column that does not read.
     pub column: &'static str,
     pub is_deleted: bool,
+    /// What can be read of it.
+    pub scope: RuleScope,
+}
+
+/// Which events a rule is about, read from a spec that cannot be read as a whole: a later release
+/// may know more kinds of action than this one.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Deserialize)]
+pub struct RuleScope {
+    #[serde(default, deserialize_with = "or_default")]
+    pub source: Option<Source>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub event_type: Option<TypePattern>,
+    #[serde(default = "enabled", deserialize_with = "or_enabled")]
+    pub enabled: bool,
+}
+
+impl RuleScope {
+    /// Unknown fields of it stand for all values.
+    #[must_use]
+    pub fn of(spec: &str) -> Self {
+        serde_json::from_str(spec).unwrap_or(Self {
+            source: None,
+            event_type: None,
+            enabled: true,
+        })
+    }
+
+    /// Whether the rule may want an event.
+    #[must_use]
+    pub fn may_want(&self, source: Source, event_type: &EventType) -> bool {
+        self.enabled
+            && self.source.is_none_or(|wanted| wanted == source)
+            && self
+                .event_type
+                .as_ref()
+                .is_none_or(|pattern| pattern.matches(event_type))
+    }
+}
+
+fn or_default<'de, D: serde::Deserializer<'de>, T: serde::de::DeserializeOwned>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    let value = serde_json::Value::deserialize(from)?;
+    Ok(serde_json::from_value(value).ok())
+}
+
+const fn enabled() -> bool {
+    true
+}
+
+fn or_enabled<'de, D: serde::Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    Ok(serde_json::Value::deserialize(from)?.as_bool().unwrap_or(true))
 }
 
 #[async_trait]

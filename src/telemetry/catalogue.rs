@@ -116,9 +116,10 @@ catalogue! {
     DISK_FREE_BYTES: Gauge Bytes "hookswitch_disk_free_bytes" [];
     /// Time to plan one batch: expressions, templates, sealing and the transaction.
     PLAN_SECONDS: Histogram Seconds "hookswitch_plan_seconds" [];
-    /// Events by what planning came to: planned, unwanted, duplicate, recorded, dead.
+    /// Events by what planning came to: planned, unwanted, duplicate, recorded, dead; and parts of
+    /// events that are held for a rule that cannot be read.
     EVENTS_PLANNED: Counter Count "hookswitch_plan_events_total" ["outcome"];
-    /// Stored rules that cannot be read: events of their organisations are set aside.
+    /// Stored rules that cannot be read: their parts of events wait.
     RULES_UNREADABLE: Gauge Count "hookswitch_rules_unreadable" [];
     /// Actions planned, by kind.
     ACTIONS_PLANNED: Counter Count "hookswitch_plan_actions_total" ["action"];
@@ -128,6 +129,9 @@ catalogue! {
     ATTEMPT_SECONDS: Histogram Seconds "hookswitch_attempt_seconds" ["provider"];
     /// Look-ups of outcomes that nobody knew, by provider and what they came to.
     LOOK_UPS: Counter Count "hookswitch_look_ups_total" ["provider", "outcome"];
+    /// What became of what an action sent, after its provider had accepted it, by provider and
+    /// status: sent, delivered, read, undelivered, failed.
+    DELIVERIES: Counter Count "hookswitch_deliveries_total" ["provider", "status"];
     /// Attempts running now.
     ATTEMPTS_RUNNING: Gauge Count "hookswitch_attempts_running" [];
     /// Refreshes of tokens, by provider and what they came to: refreshed, refused, failed.
@@ -203,9 +207,20 @@ pub const ZEROED: &[(Metric, &[&[&str]])] = &[
     (QUEUE_TORN_BYTES, &[]),
     (
         EVENTS_PLANNED,
-        &[&["planned", "unwanted", "duplicate", "recorded", "dead"]],
+        &[&[
+            "planned",
+            "unwanted",
+            "duplicate",
+            "recorded",
+            "dead",
+            "held_for_a_rule",
+        ]],
     ),
     (LEASES_EXPIRED, &[]),
+    (
+        DELIVERIES,
+        &[&["twilio"], &["sent", "delivered", "read", "undelivered", "failed"]],
+    ),
     (ROUTE_LOOKS, &[]),
 ];
 

@@ -1,7 +1,7 @@
 //! A circuit breaker for each organisation and provider: failures in a row keep its actions back,
 //! then one is tried.
 
-use crate::domain::{Cause, OrgId, Provider, Timestamp};
+use crate::domain::{AttemptOutcome, Cause, OrgId, Provider, Timestamp};
 use std::{collections::HashMap, time::Duration};
 
 #[derive(Debug, Default)]
@@ -19,30 +19,29 @@ pub(super) struct Breakers {
     breakers: HashMap<(OrgId, Provider), Breaker>,
 }
 
-/// What a record says about the provider's health.
+/// What an attempt shows of its provider's health.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Said {
-    Well,
+pub(super) enum ProviderHealth {
+    Up,
     Failing,
-    /// Nothing: it was not asked, or the answer is about this one request.
-    Nothing,
+    /// The provider was not asked, or its answer is about this one request.
+    NotShown,
 }
 
-impl Said {
-    pub fn by(outcome: &str, cause: Cause) -> Self {
+impl ProviderHealth {
+    pub const fn of(outcome: AttemptOutcome, cause: Cause) -> Self {
+        use AttemptOutcome as A;
         match outcome {
-            "succeeded" | "absent" | "proved_absent" | "suppressed" | "dead" | "ambiguous" => Self::Well,
+            A::Succeeded | A::Absent | A::ProvedAbsent | A::Suppressed | A::Dead | A::Ambiguous => Self::Up,
             // An authentication error is not an outage (invariant 6); a rate limit says when to
             // come back.
-            "retry" | "unknown" | "failed"
-                if matches!(
-                    cause,
-                    Cause::ProviderUnavailable | Cause::ConnectFailed | Cause::NoAnswer | Cause::AttemptsUsedUp
-                ) =>
-            {
-                Self::Failing
-            }
-            _ => Self::Nothing,
+            A::Retry | A::Unknown | A::Failed => match cause {
+                Cause::ProviderUnavailable | Cause::ConnectFailed | Cause::NoAnswer | Cause::AttemptsUsedUp => {
+                    Self::Failing
+                }
+                _ => Self::NotShown,
+            },
+            A::Parked | A::Interrupted => Self::NotShown,
         }
     }
 }
@@ -56,21 +55,21 @@ impl Breakers {
         }
     }
 
-    pub fn record(&mut self, key: (OrgId, Provider), said: Said, now: Timestamp) {
-        match said {
-            Said::Well => drop(self.breakers.remove(&key)),
-            Said::Failing => {
+    pub fn record(&mut self, key: (OrgId, Provider), health: ProviderHealth, now: Timestamp) {
+        match health {
+            ProviderHealth::Up => drop(self.breakers.remove(&key)),
+            ProviderHealth::Failing => {
                 let breaker = self.breakers.entry(key).or_default();
                 breaker.failures += 1;
                 if breaker.failures >= self.failures_max {
                     breaker.open_until = Some(now + self.open_for);
                 }
             }
-            Said::Nothing => {}
+            ProviderHealth::NotShown => {}
         }
     }
 
-    /// Whose turns are moved.
+    /// Organisations and providers whose turns are moved.
     pub fn open(&self, now: Timestamp) -> impl Iterator<Item = (OrgId, Provider, Timestamp)> + '_ {
         self.breakers.iter().filter_map(move |((org, provider), breaker)| {
             breaker
@@ -80,7 +79,7 @@ impl Breakers {
         })
     }
 
-    /// Who may have one at a time.
+    /// Organisations and providers that may have one attempt at a time.
     pub fn half_open(&self, now: Timestamp) -> impl Iterator<Item = (OrgId, Provider)> + '_ {
         self.breakers
             .iter()
@@ -113,14 +112,14 @@ mod tests {
         let key = (org, Provider::Twilio);
         let mut breakers = Breakers::new(3, Duration::from_secs(30));
         for _ in 0..2 {
-            breakers.record(key, Said::Failing, now);
+            breakers.record(key, ProviderHealth::Failing, now);
         }
-        breakers.record(key, Said::Well, now);
+        breakers.record(key, ProviderHealth::Up, now);
         for _ in 0..2 {
-            breakers.record(key, Said::Failing, now);
+            breakers.record(key, ProviderHealth::Failing, now);
         }
         assert_eq!(breakers.open(now).count(), 0, "not in a row");
-        breakers.record(key, Said::Failing, now);
+        breakers.record(key, ProviderHealth::Failing, now);
         assert_eq!(
             breakers.open(now).collect::<Vec<_>>(),
             [(org, Provider::Twilio, now + Duration::from_secs(30))]
@@ -133,18 +132,33 @@ mod tests {
             ),
             (0, vec![key])
         );
-        breakers.record(key, Said::Failing, later);
+        breakers.record(key, ProviderHealth::Failing, later);
         assert_eq!(breakers.open(later).count(), 1, "one failure opens it again");
-        breakers.record(key, Said::Well, later);
+        breakers.record(key, ProviderHealth::Up, later);
         assert_eq!(breakers.open(later).count() + breakers.half_open(later).count(), 0);
     }
 
     #[test]
     fn a_refused_credential_or_a_rate_limit_is_no_outage() {
-        assert_eq!(Said::by("parked", Cause::CredentialRefused), Said::Nothing);
-        assert_eq!(Said::by("retry", Cause::RateLimited), Said::Nothing);
-        assert_eq!(Said::by("retry", Cause::ProviderUnavailable), Said::Failing);
-        assert_eq!(Said::by("interrupted", Cause::Interrupted), Said::Nothing);
-        assert_eq!(Said::by("dead", Cause::InvalidRecipient), Said::Well);
+        assert_eq!(
+            ProviderHealth::of(AttemptOutcome::Parked, Cause::CredentialRefused),
+            ProviderHealth::NotShown
+        );
+        assert_eq!(
+            ProviderHealth::of(AttemptOutcome::Retry, Cause::RateLimited),
+            ProviderHealth::NotShown
+        );
+        assert_eq!(
+            ProviderHealth::of(AttemptOutcome::Retry, Cause::ProviderUnavailable),
+            ProviderHealth::Failing
+        );
+        assert_eq!(
+            ProviderHealth::of(AttemptOutcome::Interrupted, Cause::Interrupted),
+            ProviderHealth::NotShown
+        );
+        assert_eq!(
+            ProviderHealth::of(AttemptOutcome::Dead, Cause::InvalidRecipient),
+            ProviderHealth::Up
+        );
     }
 }

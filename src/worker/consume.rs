@@ -1,6 +1,6 @@
 //! Takes batches from the queue, has them planned, acks what is done.
 
-use super::{Pause, Worker, plan::Planner, rules::RuleBook};
+use super::{RetryWait, Worker, batch::Commit, plan::Planner, rules::RuleBook};
 use crate::{
     killpoint::{Step, reach},
     queue::{Deliveries, Delivery, DeliveryTag},
@@ -45,13 +45,13 @@ impl Consumer {
     }
 
     pub async fn run(mut self, soft: CancellationToken) {
-        let mut pause = Pause::default();
+        let mut retry = RetryWait::default();
         let mut deliveries = loop {
             match self.worker.queue.consume().await {
                 Ok(deliveries) => break deliveries,
                 Err(error) => {
                     error!(%error, "The worker cannot take events from the queue");
-                    if pause.wait_or(&soft).await {
+                    if retry.wait_or(&soft).await {
                         return;
                     }
                 }
@@ -59,11 +59,15 @@ impl Consumer {
         };
         let mut changes = self.worker.store.config_changes();
         let batch_max = self.worker.settings.plan_batch_max.max(1);
+        // What waited for a rule may have waited for this release.
+        if self.plan(Vec::new(), &soft).await.is_none() {
+            return;
+        }
         while !soft.is_cancelled() {
             let batch = tokio::select! {
                 () = soft.cancelled() => return,
                 // What is held waits for a change of configuration, and for nothing else.
-                changed = changes.changed(), if !self.held.is_empty() && changes.has_changed().is_ok() => {
+                changed = changes.changed(), if changes.has_changed().is_ok() => {
                     let _ = changed;
                     Vec::new()
                 }
@@ -76,7 +80,7 @@ impl Consumer {
                     }
                     Err(error) => {
                         error!(%error, "The worker cannot take events from the queue");
-                        if pause.wait_or(&soft).await {
+                        if retry.wait_or(&soft).await {
                             return;
                         }
                         continue;
@@ -95,50 +99,52 @@ impl Consumer {
 
     /// Plans a batch, waiting as long as it takes. `None` when the stop came first: what is not
     /// acked comes back.
-    async fn plan(&mut self, mut batch: Vec<Delivery>, soft: &CancellationToken) -> Option<Vec<DeliveryTag>> {
+    async fn plan(&mut self, mut deliveries: Vec<Delivery>, soft: &CancellationToken) -> Option<Vec<DeliveryTag>> {
         let begun = Instant::now();
-        let mut pause = Pause::default();
+        let mut retry = RetryWait::default();
         // The version is read after the batch was fetched: only then can "no rule wants it" be
         // believed (invariant 7).
         while let Err(error) = self.book.refresh(&*self.worker.store).await {
-            warn!(%error, "The rules cannot be read: {} events wait", batch.len());
+            warn!(%error, "The rules cannot be read: {} events wait", deliveries.len());
             catalogue::CONSUMER_IDLE_WITH_BACKLOG_SECONDS.set(begun.elapsed().as_secs_f64(), &[]);
-            if pause.wait_or(soft).await {
+            if retry.wait_or(soft).await {
                 return None;
             }
         }
         if self.held_at_version != self.book.version() {
             self.held_at_version = self.book.version();
+            self.planner.plan_held_parts(&self.book).await;
+            self.wake.notify_one();
             // Older ones first.
-            let newer = std::mem::replace(&mut batch, std::mem::take(&mut self.held));
-            batch.extend(newer);
+            let newer = std::mem::replace(&mut deliveries, std::mem::take(&mut self.held));
+            deliveries.extend(newer);
         }
-        if batch.is_empty() {
+        if deliveries.is_empty() {
             return Some(Vec::new());
         }
-        let mut done = Vec::with_capacity(batch.len());
-        let mut prepared = self.planner.prepare(&self.book, batch, &mut done, &mut self.held).await;
-        let mut pause = Pause::default();
-        while !self.planner.commit(&mut prepared, &mut done, &mut self.held).await {
-            warn!("The database is away: {} planned events wait", prepared.len());
+        let mut batch = self.planner.prepare(&self.book, deliveries).await;
+        let mut retry = RetryWait::default();
+        while self.planner.commit(&mut batch).await == Commit::DatabaseAway {
+            warn!("The database is away: {} planned events wait", batch.waiting());
             catalogue::CONSUMER_IDLE_WITH_BACKLOG_SECONDS.set(begun.elapsed().as_secs_f64(), &[]);
-            if pause.wait_or(soft).await {
+            if retry.wait_or(soft).await {
                 return None;
             }
         }
         catalogue::CONSUMER_IDLE_WITH_BACKLOG_SECONDS.set(0.0, &[]);
         catalogue::PLAN_SECONDS.observe(begun.elapsed().as_secs_f64(), &[]);
         self.wake.notify_one();
-        Some(done)
+        self.held.append(&mut batch.held);
+        Some(batch.done)
     }
 }
 
 async fn ack(deliveries: &mut dyn Deliveries, done: &[DeliveryTag], soft: &CancellationToken) -> bool {
-    let mut pause = Pause::default();
+    let mut retry = RetryWait::default();
     while let Err(error) = deliveries.ack(done).await {
         // Planned and not acked: they come back after a restart, and dedupe absorbs them.
         error!(%error, "Planned events cannot be acked");
-        if pause.wait_or(soft).await {
+        if retry.wait_or(soft).await {
             return false;
         }
     }

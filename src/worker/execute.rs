@@ -1,8 +1,9 @@
 //! Claims what can start now, runs it through the engine, records what it came to in batches.
 
 use super::{
-    Pause,
-    breaker::{Breakers, Said},
+    RetryWait,
+    breaker::{Breakers, ProviderHealth},
+    clock::DatabaseClock,
     fairness::Running,
 };
 use crate::{
@@ -33,13 +34,16 @@ const POLL: Duration = Duration::from_secs(1);
 /// Between two looks for leases that ended, and how many are ended at once (invariant 15).
 const LEASES_EVERY: Duration = Duration::from_secs(1);
 const LEASES_MAX: u32 = 1_000;
+/// Furthest that this process's clock may be from the database's while it claims: beyond it the
+/// offset may change as fast, and a lease would end at another time than it says (invariant 16).
+const CLOCK_OFFSET_MAX: Duration = Duration::from_secs(5);
 /// Records in one command.
 const RECORDS_MAX: usize = 256;
 
 pub(super) struct Executor {
     engine: Arc<Engine>,
     store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
+    clock: DatabaseClock,
     settings: WorkerSettings,
     /// Something was planned or recorded.
     wake: Arc<Notify>,
@@ -53,13 +57,15 @@ struct State {
     /// For the attempts that break: whose they are.
     claims: HashMap<Id, Claim>,
     records: mpsc::UnboundedSender<Record>,
+    /// When to look again for actions that are due.
+    next_claim: Instant,
 }
 
 impl Executor {
     pub fn new(
         engine: Arc<Engine>,
         store: Arc<dyn Store>,
-        clock: Arc<dyn Clock>,
+        clock: DatabaseClock,
         settings: WorkerSettings,
         wake: Arc<Notify>,
     ) -> Self {
@@ -77,6 +83,68 @@ impl Executor {
         // those that the database has not taken yet stop claims.
         let (records, received) = mpsc::unbounded_channel();
         let (lag, lagging) = watch::channel(0_usize);
+        let helpers = self.start_helpers(received, lag, &soft, &hard);
+        let mut state = State {
+            running: Running::new(
+                self.settings.attempts_concurrent_max,
+                self.settings.attempts_concurrent_per_org_max,
+            ),
+            breakers: Breakers::new(self.settings.breaker_failures, self.settings.breaker_seconds),
+            attempts: JoinSet::new(),
+            claims: HashMap::new(),
+            records,
+            next_claim: Instant::now(),
+        };
+        let mut changes = self.store.config_changes();
+        changes.mark_unchanged();
+        while !soft.is_cancelled() {
+            // Before the look at the turns, so that what is planned meanwhile wakes the next one.
+            let woken = self.wake.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            if changes.has_changed().unwrap_or(false) {
+                changes.mark_unchanged();
+                self.engine.forget_credentials();
+                state.next_claim = Instant::now();
+            }
+            let may_claim = |state: &State| state.running.free() > 0 && *lagging.borrow() <= RECORDS_MAX * 4;
+            if state.next_claim <= Instant::now() && may_claim(&state) {
+                state.next_claim = self.claim(&mut state, &soft).await;
+            }
+            // Where nothing may be claimed only an end helps, and that looks again.
+            let sleep_until = if may_claim(&state) {
+                state.next_claim
+            } else {
+                Instant::now() + POLL
+            };
+            tokio::select! {
+                biased;
+                Some(ended) = state.attempts.join_next_with_id() => {
+                    self.ended(&mut state, ended);
+                    while let Some(ended) = state.attempts.try_join_next_with_id() {
+                        self.ended(&mut state, ended);
+                    }
+                }
+                () = soft.cancelled() => continue,
+                () = &mut woken => {}
+                changed = changes.changed() => if changed.is_ok() {
+                    self.engine.forget_credentials();
+                },
+                () = tokio::time::sleep_until(sleep_until.into()) => {}
+            }
+            state.next_claim = Instant::now();
+        }
+        self.drain(state, helpers, &hard).await;
+    }
+
+    /// The tasks beside the loop: records are written together, and leases that ended are found.
+    fn start_helpers(
+        &self,
+        received: mpsc::UnboundedReceiver<Record>,
+        lag: watch::Sender<usize>,
+        soft: &CancellationToken,
+        hard: &CancellationToken,
+    ) -> JoinSet<()> {
         let mut helpers = JoinSet::new();
         helpers.spawn(collect(
             self.store.clone(),
@@ -92,65 +160,14 @@ impl Executor {
             self.wake.clone(),
             soft.clone(),
         ));
-        let settings = &self.settings;
-        let mut state = State {
-            running: Running::new(
-                settings.attempts_concurrent_max,
-                settings.attempts_concurrent_per_org_max,
-            ),
-            breakers: Breakers::new(settings.breaker_failures, settings.breaker_seconds),
-            attempts: JoinSet::new(),
-            claims: HashMap::new(),
-            records,
-        };
-        let mut changes = self.store.config_changes();
-        changes.mark_unchanged();
-        let mut look_at = Instant::now();
-        while !soft.is_cancelled() {
-            // Before the look at the turns, so that what is planned meanwhile wakes the next one.
-            let woken = self.wake.notified();
-            tokio::pin!(woken);
-            woken.as_mut().enable();
-            if changes.has_changed().unwrap_or(false) {
-                changes.mark_unchanged();
-                self.engine.forget_credentials();
-                look_at = Instant::now();
-            }
-            let may_claim = |state: &State| state.running.free() > 0 && *lagging.borrow() <= RECORDS_MAX * 4;
-            if look_at <= Instant::now() && may_claim(&state) {
-                look_at = self.claim(&mut state).await;
-            }
-            // Where nothing may be claimed only an end helps, and that looks again.
-            let sleep_until = if may_claim(&state) {
-                look_at
-            } else {
-                Instant::now() + POLL
-            };
-            tokio::select! {
-                biased;
-                Some(ended) = state.attempts.join_next_with_id() => {
-                    self.ended(&mut state, ended);
-                    while let Some(ended) = state.attempts.try_join_next_with_id() {
-                        self.ended(&mut state, ended);
-                    }
-                    look_at = Instant::now();
-                }
-                () = soft.cancelled() => {}
-                () = &mut woken => look_at = Instant::now(),
-                changed = changes.changed() => {
-                    if changed.is_ok() {
-                        self.engine.forget_credentials();
-                    }
-                    look_at = Instant::now();
-                }
-                () = tokio::time::sleep_until(sleep_until.into()) => look_at = Instant::now(),
-            }
-        }
-        self.drain(state, helpers, &hard).await;
+        helpers
     }
 
     /// Claims and starts. Returns when to look again.
-    async fn claim(&self, state: &mut State) -> Instant {
+    async fn claim(&self, state: &mut State, soft: &CancellationToken) -> Instant {
+        if self.clock.offset() > CLOCK_OFFSET_MAX {
+            return Instant::now() + POLL;
+        }
         let now = self.clock.now();
         let lease_ends = Instant::now() + self.settings.lease_seconds;
         let turn_max = self.settings.claim_turn_max.min(state.running.each_max()).max(1);
@@ -180,6 +197,7 @@ impl Executor {
                 Leased {
                     claim: claim.clone(),
                     lease_ends,
+                    stop: soft.clone(),
                 },
             );
             let task = state.attempts.spawn(async move {
@@ -222,9 +240,8 @@ impl Executor {
         };
         let key: (OrgId, Provider) = (claim.org, claim.provider);
         state.running.end(key);
-        state
-            .breakers
-            .record(key, Said::by(record.outcome, record.cause), record.ended_at);
+        let health = ProviderHealth::of(record.outcome, record.cause);
+        state.breakers.record(key, health, record.ended_at);
         catalogue::ATTEMPTS_RUNNING.set(f64::from(state.running.total()), &[]);
         // The collector lives until the sender is dropped.
         let _ = state.records.send(record);
@@ -271,7 +288,7 @@ async fn collect(
 
 /// `false` when the hard stop came first.
 async fn write(store: &dyn Store, records: Vec<Record>, hard: &CancellationToken) -> bool {
-    let mut pause = Pause::default();
+    let mut retry = RetryWait::default();
     let mut waiting = vec![records];
     while let Some(records) = waiting.pop() {
         reach(Step::RecordBegun);
@@ -287,7 +304,7 @@ async fn write(store: &dyn Store, records: Vec<Record>, hard: &CancellationToken
             }
             Err(StoreError::Unavailable { .. }) => {
                 waiting.push(records);
-                if pause.wait_or(hard).await {
+                if retry.wait_or(hard).await {
                     return false;
                 }
             }
@@ -305,13 +322,13 @@ async fn write(store: &dyn Store, records: Vec<Record>, hard: &CancellationToken
 
 async fn end_leases(
     store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
-    settle: Duration,
+    clock: DatabaseClock,
+    look_up_delay: Duration,
     wake: Arc<Notify>,
     soft: CancellationToken,
 ) {
     loop {
-        match store.expire_leases(clock.now(), settle, LEASES_MAX).await {
+        match store.expire_leases(clock.now(), look_up_delay, LEASES_MAX).await {
             Ok(0) | Err(_) => {}
             Ok(count) => {
                 catalogue::LEASES_EXPIRED.count(count, &[]);

@@ -4,12 +4,23 @@
 //! after it was found unwanted by rules that were current when it was fetched (invariant 7); an
 //! action is begun only under a claim.
 
+mod batch;
+mod bisect;
 mod breaker;
+mod budget;
+mod clock;
+mod commit;
 mod consume;
+mod draft;
 mod execute;
+mod failure;
 mod fairness;
+mod parts;
 mod plan;
 mod rules;
+
+pub use clock::ClockOffset;
+pub use failure::Failure;
 
 use crate::{
     attempt::{Backoff, Engine, EngineSettings, Policy},
@@ -20,6 +31,7 @@ use crate::{
     store::Store,
     vault::Vault,
 };
+use clock::DatabaseClock;
 use std::{
     sync::{
         Arc,
@@ -34,8 +46,8 @@ use tracing::{info, warn};
 /// What must be left of a lease beyond an exchange.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 /// Between two tries at something that was not available: doubles from the first to the last.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
+const RETRY_WAIT_MIN: Duration = Duration::from_millis(50);
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Everything that a worker stands on. `run` consumes it.
 pub struct Worker {
@@ -49,6 +61,10 @@ pub struct Worker {
     pub credentials: VaultSettings,
     /// Scheme and host under which providers can call back.
     pub public_url: Option<String>,
+    /// How far the database's clock is from `clock`.
+    pub clock_offset: ClockOffset,
+    /// Where a part of the worker that breaks is reported.
+    pub failure: Failure,
 }
 
 impl Worker {
@@ -64,7 +80,7 @@ impl Worker {
                         max: settings.backoff_seconds_max,
                     },
                     attempts_max: settings.attempts_max,
-                    settle: settings.settle_seconds,
+                    look_up_delay: settings.settle_seconds,
                 },
                 deadline: settings.attempt_seconds_max,
                 margin: LEASE_MARGIN.min(settings.lease_seconds.saturating_sub(settings.attempt_seconds_max) / 2),
@@ -75,9 +91,13 @@ impl Worker {
             self.store.clone(),
             self.vault.clone(),
             self.providers.clone(),
-            self.clock.clone(),
+            Arc::new(self.database_clock()),
             random(),
         )
+    }
+
+    fn database_clock(&self) -> DatabaseClock {
+        DatabaseClock::new(self.clock.clone(), self.clock_offset.clone())
     }
 
     /// Works until `soft` is cancelled, then finishes what runs and flushes its records; `hard`
@@ -89,19 +109,23 @@ impl Worker {
 
     /// The same with an engine of the caller's.
     pub async fn run_with(self, engine: Arc<Engine>, soft: CancellationToken, hard: CancellationToken) {
-        let settle = self.settings.settle_seconds;
-        let mut pause = Pause::default();
+        let look_up_delay = self.settings.settle_seconds;
+        let mut retry = RetryWait::default();
         // Where the store is this process's alone, whoever held these leases is gone. Else another
         // worker may be sending under one: they end by themselves.
         let abandoned = loop {
             if self.store.is_shared() {
                 break 0;
             }
-            match self.store.abandon_leases(self.clock.now(), settle).await {
+            match self
+                .store
+                .abandon_leases(self.database_clock().now(), look_up_delay)
+                .await
+            {
                 Ok(count) => break count,
                 Err(error) => {
                     warn!(%error, "The worker waits for the database");
-                    if pause.wait_or(&soft).await {
+                    if retry.wait_or(&soft).await {
                         return;
                     }
                 }
@@ -117,10 +141,11 @@ impl Worker {
         let executor = execute::Executor::new(
             engine,
             self.store.clone(),
-            self.clock.clone(),
+            self.database_clock(),
             self.settings.clone(),
             wake.clone(),
         );
+        let failure = self.failure.clone();
         let consumer = consume::Consumer::new(self, wake);
         let mut tasks = tokio::task::JoinSet::new();
         // Planning is work for the processor: it runs beside the execution, not between its steps.
@@ -130,8 +155,12 @@ impl Worker {
             tokio::select! {
                 ended = tasks.join_next() => match ended {
                     None => break,
-                    Some(Err(error)) if error.is_panic() => tracing::error!("A part of the worker broke; what it held \
-                        comes back at the next start"),
+                    // The other part goes on until the process has drained.
+                    Some(Err(error)) if error.is_panic() => {
+                        tracing::error!("A part of the worker broke: the process ends, and what the part held comes \
+                            back at the next start");
+                        failure.report("a part of the worker broke inside Hookswitch");
+                    }
                     Some(_) => {}
                 },
                 () = hard.cancelled() => {
@@ -145,16 +174,16 @@ impl Worker {
 
 /// The waits between tries at something that was not available.
 #[derive(Default)]
-struct Pause {
+struct RetryWait {
     tries: u32,
 }
 
-impl Pause {
+impl RetryWait {
     /// `true` when the stop came first.
     async fn wait_or(&mut self, stop: &CancellationToken) -> bool {
-        let wait = PAUSE_MIN
+        let wait = RETRY_WAIT_MIN
             .saturating_mul(2_u32.saturating_pow(self.tries))
-            .min(PAUSE_MAX);
+            .min(RETRY_WAIT_MAX);
         self.tries += 1;
         tokio::select! {
             () = stop.cancelled() => true,

@@ -1,16 +1,16 @@
 //! All rules in memory, brought up to date by version. Compiled when they are first used.
 
 use crate::{
-    domain::{OrgId, Rule, RuleId, RuleSpec},
+    domain::{Envelope, OrgId, Rule, RuleId, RuleSpec},
     rule::{Compiled, FieldProblem},
     store::{
         Store, StoreError,
-        rules::{RuleChanges, UnreadableRule},
+        rules::{RuleChanges, RuleScope, UnreadableRule},
     },
     telemetry::catalogue,
 };
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::{Arc, OnceLock},
 };
 use tracing::error;
@@ -38,14 +38,27 @@ pub(super) struct OrgRules {
     pub is_active: bool,
     /// In the order of their ids. Shared with plans that run.
     pub rules: Vec<Arc<ActiveRule>>,
-    /// Rules that cannot be read. What they would have wanted is unknown, so nothing of this
-    /// organisation is unwanted while there is one (invariant 7).
-    unreadable: BTreeSet<Box<[u8]>>,
+    /// Rules that cannot be read, and which events they are about. What they would have wanted of
+    /// such an event is unknown: that part of it waits (invariant 7).
+    unreadable: BTreeMap<Box<[u8]>, RuleScope>,
 }
 
 impl OrgRules {
-    pub fn are_readable(&self) -> bool {
-        self.unreadable.is_empty()
+    /// Rules that cannot be read and may want an event.
+    pub fn unreadable_for(&self, event: &Envelope) -> impl Iterator<Item = &[u8]> {
+        self.unreadable
+            .iter()
+            .filter(|(_, scope)| scope.may_want(event.source, &event.event_type))
+            .map(|(key, _)| &**key)
+    }
+
+    pub fn is_unreadable(&self, key: &[u8]) -> bool {
+        self.unreadable.contains_key(key)
+    }
+
+    /// The rule of a key, where it can be read and is enabled.
+    pub fn find(&self, key: &[u8]) -> Option<&Arc<ActiveRule>> {
+        self.rules.iter().find(|rule| rule.id.as_bytes().as_slice() == key)
     }
 }
 
@@ -83,7 +96,7 @@ impl RuleBook {
             self.replace(rule, is_deleted);
         }
         for rule in changes.unreadable {
-            self.set_aside(rule);
+            self.mark_unreadable(rule);
         }
         catalogue::RULES_UNREADABLE.set(
             self.organisations
@@ -114,7 +127,7 @@ impl RuleBook {
     }
 
     /// Also forgets the rule as it was: it was changed, and to what is not known.
-    fn set_aside(&mut self, rule: UnreadableRule) {
+    fn mark_unreadable(&mut self, rule: UnreadableRule) {
         let org = self.organisations.entry(rule.org).or_default();
         org.rules.retain(|known| known.id.as_bytes().as_slice() != &*rule.key);
         if rule.is_deleted {
@@ -122,7 +135,7 @@ impl RuleBook {
             return;
         }
         error!(org.id = %rule.org, rule.id = hex::encode(&rule.key), column = rule.column, "A stored rule cannot be \
-            read: events of its organisation are set aside until it is saved again or deleted");
-        org.unreadable.insert(rule.key);
+            read: its part of each event waits until it is saved again or deleted");
+        org.unreadable.insert(rule.key, rule.scope);
     }
 }

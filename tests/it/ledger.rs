@@ -56,6 +56,13 @@ macro_rules! ledger_cases {
             every_state_meets_every_operation,
             an_action_without_a_request_cannot_be_retried,
             many_at_once_are_never_busy,
+            a_delivery_stands_beside_the_state_and_only_rises,
+            parts_are_held_once_for_each_rule_and_event_until_they_are_forgotten,
+            a_part_is_planned_beside_what_its_event_has,
+            a_success_counts_after_its_lease_has_ended,
+            a_success_that_was_overtaken_by_a_claim_changes_nothing,
+            an_action_belongs_to_the_account_of_its_first_try,
+            an_account_without_a_name_is_one_for_each_saved_version,
         );
     };
 }

@@ -1,4 +1,4 @@
-//! `http.post` towards addresses that are not public (C31, C32, B28): a listener on loopback sees
+//! `http.post` towards addresses that are not public: a listener on loopback sees
 //! no connection.
 
 use crate::outside::*;
@@ -141,7 +141,7 @@ async fn post(providers: &Providers, credential: &Credential, id: ActionId) -> (
         planned_at: SystemClock.now(),
         first_sent_at: None,
         deadline: LONG,
-        status_callback: None,
+        public_url: None,
         hops: 0,
         hops_header: Some("1.abcdef".to_owned()),
     };

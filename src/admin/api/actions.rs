@@ -14,7 +14,7 @@ use crate::{
             view::Time,
         },
     },
-    domain::{ActionId, ActionState, Cause, EventId, Provider},
+    domain::{ActionId, ActionState, Cause, DeliveryStatus, EventId, Provider},
     store::{
         history::{ActionFilter, StoredAction, StoredAttempt},
         ledger::ManualTransition,
@@ -64,6 +64,17 @@ pub struct ActionView {
     expires_at: Time,
     created_at: Time,
     updated_at: Time,
+    /// What became of it after the provider had accepted it, by the provider's callbacks; `null`
+    /// while nothing is known.
+    delivery: Option<DeliveryView>,
+}
+
+#[derive(Serialize)]
+pub struct DeliveryView {
+    status: DeliveryStatus,
+    code: Option<String>,
+    detail: Option<String>,
+    at: Time,
 }
 
 impl From<&StoredAction> for ActionView {
@@ -93,6 +104,12 @@ impl From<&StoredAction> for ActionView {
             expires_at: Time(row.expires_at),
             created_at: Time(row.created_at),
             updated_at: Time(row.updated_at),
+            delivery: row.delivery.as_ref().map(|(delivery, at)| DeliveryView {
+                status: delivery.status,
+                code: delivery.code.clone(),
+                detail: delivery.detail.clone(),
+                at: Time(*at),
+            }),
         }
     }
 }

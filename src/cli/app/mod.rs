@@ -21,6 +21,7 @@ use crate::{
     store::Store,
     telemetry::Recorder,
     vault::{Keyring, Vault},
+    worker,
 };
 use rooms::Rooms;
 use std::{sync::Arc, time::Duration};
@@ -49,6 +50,7 @@ pub struct App {
     queue: Arc<dyn EventQueue>,
     vault: Arc<Vault>,
     routes: Arc<RouteTable>,
+    worker_failure: worker::Failure,
 }
 
 impl App {
@@ -71,10 +73,18 @@ impl App {
         let worker = rooms.worker(&settings);
         let engine = Arc::new(worker.engine());
         let admin = rooms.admin(&settings, &engine, &lifecycle)?;
-        let operations = operations::operations(recorder.clone(), &rooms, &receiver, engine.clone());
+        let operations = operations::operations(
+            recorder.clone(),
+            &rooms,
+            &receiver,
+            engine.clone(),
+            worker.failure.clone(),
+        );
+        let worker_failure = worker.failure.clone();
 
         let (soft, hard) = (|stage| lifecycle.soft(stage), lifecycle.hard());
-        lifecycle.start(Stage::Upkeep, engine.refresher().run(soft(Stage::Upkeep)));
+        // Beside the attempts: a refresh that was begun and the attempts share the time of a drain.
+        lifecycle.start(Stage::Work, engine.refresher().run(soft(Stage::Work)));
         lifecycle.start(Stage::Upkeep, recorder.run_upkeep(soft(Stage::Upkeep)));
         lifecycle.start(Stage::Upkeep, rooms.routes.clone().run(soft(Stage::Upkeep)));
         lifecycle.start(Stage::Upkeep, receiver.clone().run_background(soft(Stage::Upkeep)));
@@ -108,6 +118,7 @@ impl App {
             queue,
             vault,
             routes,
+            worker_failure,
         })
     }
 
@@ -143,7 +154,10 @@ impl App {
 
     /// Returns only when this process can take nothing any more, with the reason for people.
     pub async fn failed(&self) -> Arc<str> {
-        self.queue.failed().await
+        tokio::select! {
+            reason = self.queue.failed() => reason,
+            reason = self.worker_failure.wait() => reason,
+        }
     }
 
     /// Drains stage by stage, then closes queue and store.

@@ -12,7 +12,7 @@ use crate::{
     routing::RouteTable,
     store::{self, Store},
     vault::{Keyring, Vault},
-    worker::Worker,
+    worker::{self, Worker},
 };
 use anyhow::Context;
 use std::sync::Arc;
@@ -66,6 +66,7 @@ impl Rooms {
     }
 
     pub fn worker(&self, settings: &Settings) -> Worker {
+        let routes = self.routes.clone();
         Worker {
             store: self.store.clone(),
             queue: self.queue.clone(),
@@ -75,6 +76,8 @@ impl Rooms {
             settings: settings.worker.clone(),
             credentials: settings.vault.clone(),
             public_url: settings.receiver.public_url.clone(),
+            clock_offset: Arc::new(move || routes.clock_offset_micros()),
+            failure: worker::Failure::default(),
         }
     }
 

@@ -153,6 +153,8 @@ async fn whole_way(args: &ActionsArgs, directory: &Path, base: &str, sandbox: &S
         settings: settings.worker,
         credentials: settings.vault,
         public_url: None,
+        clock_offset: Arc::new(|| 0),
+        failure: crate::worker::Failure::default(),
     };
     let lifecycle = Lifecycle::default();
     let begun = Instant::now();

@@ -145,6 +145,7 @@ pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     );
     let settings = Settings::load(&environment)?;
     telemetry::start_logs(&settings.telemetry)?;
+    let drain = settings.worker.drain_seconds;
     let app = start(&args, settings).await?;
     sandbox::register(&state.sandbox, &accounts(&state)).await?;
     if !state.is_seeded {
@@ -168,7 +169,7 @@ pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
             println!("sent    {DEMO_SAMPLE}  {}", answer.status);
         }
     }
-    serve::until_stopped(app).await
+    serve::until_stopped(app, drain).await
 }
 
 /// The directory's state, or a fresh one, with the URLs of this start.

@@ -123,7 +123,8 @@ impl Request<'_> {
         if !is_event_id(&id) {
             return error(400, "invalid", "Invalid resource id value.");
         }
-        if self.body["start"]["dateTime"].is_null() || self.body["end"]["dateTime"].is_null() {
+        let has_time = |name: &str| !self.body[name]["dateTime"].is_null() || !self.body[name]["date"].is_null();
+        if !has_time("start") || !has_time("end") {
             return error(400, "required", "Missing end time.");
         }
         let key = self.key(calendar, &id);

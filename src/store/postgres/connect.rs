@@ -34,11 +34,24 @@ fn migrator() -> Migrator {
             false,
         )
     };
-    Migrator::with_migrations(vec![step(
-        1,
-        "init",
-        include_str!("../../../migrations/postgres/0001_init.sql"),
-    )])
+    Migrator::with_migrations(vec![
+        step(1, "init", include_str!("../../../migrations/postgres/0001_init.sql")),
+        step(
+            2,
+            "account of an action",
+            include_str!("../../../migrations/postgres/0002_account_of_an_action.sql"),
+        ),
+        step(
+            3,
+            "parts that wait for a rule",
+            include_str!("../../../migrations/postgres/0003_parts_that_wait_for_a_rule.sql"),
+        ),
+        step(
+            4,
+            "delivery of an action",
+            include_str!("../../../migrations/postgres/0004_delivery_of_an_action.sql"),
+        ),
+    ])
 }
 
 /// Host and database of a URL, for messages: never its user or password.

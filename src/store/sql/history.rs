@@ -2,7 +2,7 @@
 
 use super::{Access, Dialect, Row, Sql, SqlStore, Statement};
 use crate::{
-    domain::{ActionId, ActionState, EventId, EventType, OrgId, Provider, SealedBytes, Source},
+    domain::{ActionId, ActionState, Delivery, EventId, EventType, OrgId, Provider, SealedBytes, Source},
     store::{StoreError, history::*},
 };
 use async_trait::async_trait;
@@ -63,7 +63,7 @@ macro_rules! action_columns {
     () => {
         "id, org_id, event_id, rule_id, rule_name, kind, provider, credential_name, state, cause, detail,
         http_status, provider_code, request_sealed, series, due_at, expires_at, attempts, look_ups, provider_ref,
-        created_at, updated_at"
+        created_at, updated_at, delivery, delivery_code, delivery_detail, delivery_at"
     };
 }
 macro_rules! list_actions {
@@ -209,6 +209,17 @@ fn action<D: Dialect>(row: Row<'_, D>) -> Result<StoredAction, StoreError> {
         provider_ref: row.string_opt("provider_ref")?,
         created_at: row.time("created_at")?,
         updated_at: row.time("updated_at")?,
+        delivery: match row.parse_opt("delivery")? {
+            None => None,
+            Some(status) => {
+                let delivery = Delivery {
+                    status,
+                    code: row.string_opt("delivery_code")?,
+                    detail: row.string_opt("delivery_detail")?,
+                };
+                Some((delivery, row.time("delivery_at")?))
+            }
+        },
     })
 }
 

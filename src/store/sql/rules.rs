@@ -95,6 +95,7 @@ fn sort<D: Dialect>(row: Row<'_, D>, changes: &mut RuleChanges) -> Result<(), St
             },
             column,
             is_deleted: row.flag("is_deleted").unwrap_or(false),
+            scope: RuleScope::of(row.text("spec").unwrap_or_default()),
         }),
         Err(error) => return Err(error),
     }

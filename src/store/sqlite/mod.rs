@@ -54,6 +54,21 @@ fn migrator() -> Migrator {
             "grants and assistants",
             include_str!("../../../migrations/sqlite/0002_grants_and_assistants.sql"),
         ),
+        step(
+            3,
+            "account of an action",
+            include_str!("../../../migrations/sqlite/0003_account_of_an_action.sql"),
+        ),
+        step(
+            4,
+            "parts that wait for a rule",
+            include_str!("../../../migrations/sqlite/0004_parts_that_wait_for_a_rule.sql"),
+        ),
+        step(
+            5,
+            "delivery of an action",
+            include_str!("../../../migrations/sqlite/0005_delivery_of_an_action.sql"),
+        ),
     ])
 }
 

@@ -68,6 +68,7 @@ pub(super) async fn plan(api: &Api, org: OrgId, state: ActionState) -> (EventId,
                 body: sealed,
                 actions: vec![planned],
                 series: 0,
+                is_part: false,
             }]
             .into(),
         )

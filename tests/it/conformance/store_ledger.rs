@@ -4,8 +4,8 @@
 use super::store::{credential, entry, org, rule, sealed};
 use hookswitch::{
     domain::{
-        ActionId, ActionKind, ActionState, Cause, DedupeKey, Envelope, EventId, EventType, ManualClock, OrgId,
-        Provider, RouteKey, RouteKind, RuleId, Source, Subject, Timestamp,
+        ActionId, ActionKind, ActionState, AttemptOutcome, Cause, DedupeKey, Envelope, EventId, EventType, ManualClock,
+        OrgId, Provider, RouteKey, RouteKind, RuleId, Source, Subject, Timestamp,
     },
     store::{
         Store, StoreError,
@@ -58,6 +58,7 @@ pub(super) fn planned(org: OrgId, subject: &str, kind: &str, actions: usize) -> 
             })
             .collect(),
         series: 0,
+        is_part: false,
     }
 }
 
@@ -91,7 +92,7 @@ fn parked(claim: &Claim, credential_version: Option<i64>) -> Record {
         is_absence: false,
         is_unsent: true,
         is_look_up: false,
-        outcome: "parked",
+        outcome: AttemptOutcome::Parked,
         ended_at: Timestamp::from_seconds(1_000_000),
         credential_version,
     }

@@ -15,6 +15,7 @@ use hookswitch::{
 };
 use serde_json::json;
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 fn engine(house: &House) -> Engine {
     let settings = EngineSettings {
@@ -24,7 +25,7 @@ fn engine(house: &House) -> Engine {
                 max: Duration::from_hours(1),
             },
             attempts_max: 5,
-            settle: Duration::from_mins(1),
+            look_up_delay: Duration::from_mins(1),
         },
         deadline: Duration::from_secs(5),
         margin: Duration::from_secs(1),
@@ -97,6 +98,7 @@ async fn attempt(house: &House, engine: &Engine) -> Record {
                 body,
                 actions: vec![planned],
                 series: 0,
+                is_part: false,
             }]
             .into(),
         )
@@ -114,6 +116,7 @@ async fn attempt(house: &House, engine: &Engine) -> Record {
         .run(&Leased {
             claim,
             lease_ends: Instant::now() + Duration::from_mins(1),
+            stop: CancellationToken::new(),
         })
         .await;
     house.api.store.record(vec![record.clone()]).await.unwrap();

@@ -45,7 +45,7 @@ impl Try {
             planned_at: SystemClock.now(),
             first_sent_at: None,
             deadline: LONG,
-            status_callback: None,
+            public_url: None,
             hops: 0,
             hops_header: None,
         }

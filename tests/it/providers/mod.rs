@@ -21,7 +21,7 @@ struct Try {
     id: ActionId,
     deadline: Duration,
     first_sent_at: Option<Timestamp>,
-    status_callback: Option<String>,
+    public_url: Option<&'static str>,
 }
 
 impl Try {
@@ -37,7 +37,7 @@ impl Try {
             id: ActionId::generate(),
             deadline: LONG,
             first_sent_at: None,
-            status_callback: None,
+            public_url: None,
         }
     }
 
@@ -64,7 +64,7 @@ impl Try {
             planned_at: SystemClock.now(),
             first_sent_at: self.first_sent_at,
             deadline: self.deadline,
-            status_callback: self.status_callback.clone(),
+            public_url: self.public_url,
             hops: 0,
             hops_header: Some("1.abcdef".to_owned()),
         }

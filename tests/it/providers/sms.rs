@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 async fn an_sms_goes_out_as_twilio_wants_it() {
     let sandbox = sandbox().await;
     let mut sms = Try::sms("Grüße, 50% & mehr\n👍");
-    sms.status_callback = Some("http://127.0.0.1:1/webhooks/twilio?action=1".to_owned());
+    sms.public_url = Some("http://127.0.0.1:1/");
     let outcome = sms.send(&sandbox.providers()).await;
     let messages = sandbox.state.messages();
     assert_eq!(
@@ -36,7 +36,10 @@ async fn an_sms_goes_out_as_twilio_wants_it() {
     );
     assert_eq!(
         messages[0].status_callback.as_deref(),
-        Some("http://127.0.0.1:1/webhooks/twilio?action=1#rc=5&rp=5xx,ct,rt")
+        Some(&*format!(
+            "http://127.0.0.1:1/webhooks/twilio?action={}#rc=5&rp=5xx,ct,rt",
+            sms.id
+        ))
     );
     assert_eq!(sandbox.state.violations(), []);
 }

@@ -49,12 +49,26 @@ async fn run(url: &str, statement: String) -> Result<(), sqlx::Error> {
     done
 }
 
+/// All migrations, one after the other.
+fn migrations() -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("the migrations")
+        .map(|file| file.expect("a file").path())
+        .collect();
+    files.sort();
+    files
+        .iter()
+        .map(|file| std::fs::read_to_string(file).expect("a migration"))
+        .collect()
+}
+
 /// The template of this test binary's schema; made by whoever comes first, of all processes.
 async fn template(server: &str) -> String {
     static TEMPLATE: OnceCell<String> = OnceCell::const_new();
     TEMPLATE
         .get_or_init(|| async {
-            let schema: u64 = include_str!("../../../migrations/postgres/0001_init.sql")
+            let schema: u64 = migrations()
                 .bytes()
                 .fold(5381, |hash, byte| hash.wrapping_mul(33) ^ u64::from(byte));
             let name = format!("hookswitch_template_{schema:x}");

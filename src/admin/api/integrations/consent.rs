@@ -171,7 +171,7 @@ async fn finish(state: &AdminState, consent: &Consent, code: &str) -> Answer<Int
     let exchanged = state.consents.exchange(consent, code).await.map_err(exchange_problem)?;
     let existing = state.store.find_credential(consent.org, PROVIDER, "").await?;
     if !consent.may_replace && !is_same_account(state, existing.as_ref(), PROVIDER, consent.org, &exchanged.account) {
-        state.consents.give_back(&exchanged.credential.refresh_token).await;
+        state.consents.revoke_token(&exchanged.credential.refresh_token).await;
         return Err(Problem::new(Code::AccountDiffers).detail(
             "This is another Google account than the one that was connected. Begin again with \
                 ?replace_account=true to change the account.",

@@ -34,19 +34,23 @@ const TURNS: &str =
 /// The rows of many turns at once, each turn's oldest first. `$1`, `$2` turns, `$3` now, `$4` rows
 /// a turn.
 pub(crate) const ROWS: &str = concat!(
-    "SELECT a.* FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS turn (org_id, provider, place) \
+    "SELECT a.*, c.account_fingerprint, c.version \
+     FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS turn (org_id, provider, place) \
      CROSS JOIN LATERAL (SELECT id, org_id, event_id, kind, provider, credential_name, state, request_sealed, \
      idempotency_key, fence, attempts, look_ups, \
-     absences, first_sent_at, expires_at, created_at, hops, due_at FROM actions WHERE org_id = turn.org_id AND \
-     provider = turn.provider AND ",
+     absences, first_sent_at, expires_at, created_at, hops, account, due_at FROM actions \
+     WHERE org_id = turn.org_id AND provider = turn.provider AND ",
     claimable!(),
-    " AND due_at <= $3 ORDER BY due_at, id LIMIT $4 FOR UPDATE SKIP LOCKED) AS a ORDER BY turn.place, a.due_at, a.id"
+    " AND due_at <= $3 ORDER BY due_at, id LIMIT $4 FOR UPDATE SKIP LOCKED) AS a \
+     LEFT JOIN org_credentials AS c ON c.org_id = a.org_id AND c.provider = a.provider AND c.name = a.credential_name \
+     ORDER BY turn.place, a.due_at, a.id"
 );
 
 const RUN: &str = concat!(
     "UPDATE actions SET state = 'running', fence = fence + 1, lease_until = $2, updated_at = $3, \
-     first_sent_at = CASE WHEN state = 'unknown' THEN first_sent_at ELSE coalesce(first_sent_at, $3) END WHERE id = \
-     ANY($1) AND ",
+     first_sent_at = CASE WHEN state = 'unknown' THEN first_sent_at ELSE coalesce(first_sent_at, $3) END, \
+     account = claimed.sent_by FROM unnest($1::uuid[], $4::text[]) AS claimed (claimed_id, sent_by) \
+     WHERE actions.id = claimed.claimed_id AND ",
     claimable!()
 );
 
@@ -209,7 +213,8 @@ async fn round(
         let run = sqlx::query(RUN)
             .bind(&ids)
             .bind((now + limits.lease).as_micros())
-            .bind(now.as_micros());
+            .bind(now.as_micros())
+            .bind(claims.iter().map(|claim| claim.account.clone()).collect::<Vec<_>>());
         run.execute(&mut *connection)
             .await
             .map_err(failed("set actions running"))?;

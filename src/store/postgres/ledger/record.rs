@@ -15,8 +15,9 @@ use sqlx::{Connection, PgConnection, postgres::PgRow};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// One entry a record, by position. The fence and the state stand in the WHERE: who was overtaken
-/// changes nothing.
+/// One entry a record, by position. The fence and the state stand in the WHERE: a record that was
+/// overtaken changes nothing. A success still counts after its lease ended, as long as nobody else
+/// has claimed the row since.
 const RECORD: &str = "UPDATE actions SET state = r.state, cause = r.cause, detail = r.detail, http_status = \
     r.http_status, provider_code = r.provider_code, \
     provider_ref = coalesce(r.provider_ref, actions.provider_ref), due_at = coalesce(r.due_at, actions.due_at), \
@@ -29,7 +30,9 @@ const RECORD: &str = "UPDATE actions SET state = r.state, cause = r.cause, detai
     text, http_status bigint, provider_code text, \
     provider_ref text, due_at bigint, counts bigint, is_absence boolean, is_unsent boolean, ended_at bigint, \
     credential_version bigint, looked_up bigint) \
-    WHERE actions.id = r.id AND actions.org_id = r.org_id AND actions.fence = r.fence AND actions.state = 'running' \
+    WHERE actions.id = r.id AND actions.org_id = r.org_id AND actions.fence = r.fence \
+    AND (actions.state = 'running' \
+        OR (actions.state = 'unknown' AND actions.cause = 'lease_ended' AND r.state = 'succeeded')) \
     RETURNING actions.id, actions.org_id, actions.provider, actions.state, actions.due_at";
 
 const END_ATTEMPTS: &str = "UPDATE attempts SET ended_at = r.ended_at, outcome = r.outcome, cause = r.cause, \
@@ -232,7 +235,7 @@ async fn end_attempts(connection: &mut PgConnection, records: &[&Record]) -> Res
                 "id": r.action.as_uuid(),
                 "number": r.fence,
                 "ended_at": r.ended_at.as_micros(),
-                "outcome": r.outcome,
+                "outcome": r.outcome.as_str(),
                 "cause": r.cause.as_str(),
                 "http_status": r.http_status,
                 "provider_code": r.provider_code.as_deref().map(clean),

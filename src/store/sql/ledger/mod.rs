@@ -5,17 +5,22 @@
 //! **Invariant:** a row leaves `running` only under its fence, and an action that can be claimed
 //! has a turn that is due no later than it needs.
 
+mod delivery;
 mod manual;
+mod parts;
 mod plan;
 
 #[cfg(test)]
 use super::Sql;
 use super::{Access, Dialect, Row, SqlStore, Statement, Transaction};
 use crate::{
-    domain::{ActionId, ActionState, OrgId, Provider, SealedBytes, Source, Timestamp},
+    domain::{ActionId, ActionState, AttemptOutcome, Delivery, OrgId, Provider, SealedBytes, Source, Timestamp},
     store::{
         StoreError,
-        ledger::{Claim, ClaimLimits, DeadEvent, Ledger, ManualTransition, Planned, PlannedEvent, Record, Recorded},
+        credentials::account_mark,
+        ledger::{
+            Claim, ClaimLimits, DeadEvent, HeldPart, Ledger, ManualTransition, Planned, PlannedEvent, Record, Recorded,
+        },
     },
 };
 use async_trait::async_trait;
@@ -28,6 +33,8 @@ pub fn statements() -> Vec<Sql> {
     let own = [STORE_DEAD_EVENT, NEXT_DUE_AT, IS_REF_TAKEN, BRING_TURN_FORWARD].map(Sql::both);
     own.into_iter()
         .chain(manual::STATEMENTS.iter().copied())
+        .chain(parts::STATEMENTS.iter().copied())
+        .chain([delivery::statement()])
         .chain(plan::statements())
         .collect()
 }
@@ -142,12 +149,17 @@ pub fn claim_of<D: Dialect>(
     lease_until: Timestamp,
 ) -> Result<Claim, StoreError> {
     let first_sent_at = row.time_opt("first_sent_at")?;
+    let provider: Provider = row.parse("provider")?;
+    let fingerprint = row.text_opt("account_fingerprint")?;
+    let connected = row
+        .number_opt::<i64>("version")?
+        .and_then(|version| account_mark(provider, fingerprint, version));
     Ok(Claim {
         action: row.id("id")?,
         org: row.id("org_id")?,
         event: row.id("event_id")?,
         kind: row.parse("kind")?,
-        provider: row.parse("provider")?,
+        provider,
         credential_name: row.string("credential_name")?,
         request: SealedBytes(row.bytes("request_sealed")?.into()),
         idempotency_key: row.string("idempotency_key")?,
@@ -162,6 +174,11 @@ pub fn claim_of<D: Dialect>(
         } else {
             first_sent_at.or(Some(now))
         },
+        account: if first_sent_at.is_some() {
+            row.string_opt("account")?
+        } else {
+            connected
+        },
         expires_at: row.time("expires_at")?,
         planned_at: row.time("created_at")?,
         claimed_at: now,
@@ -173,7 +190,7 @@ pub fn claim_of<D: Dialect>(
 pub fn make_ambiguous(record: &mut Record) {
     record.to = ActionState::Unknown;
     record.cause = crate::domain::Cause::Ambiguous;
-    record.outcome = "unknown";
+    record.outcome = AttemptOutcome::Unknown;
     record.provider_ref = None;
     record.is_unsent = false;
     // A long time: only a person, a callback or another look changes it.
@@ -227,6 +244,28 @@ where
         .await
     }
 
+    async fn hold_part(&self, part: HeldPart) -> Result<bool, StoreError> {
+        self.write(Access::ALL_ORGS.in_bulk(), "hold a part of an event", move |mut tx| {
+            Box::pin(async move { parts::hold(&mut tx, part).await })
+        })
+        .await
+    }
+
+    async fn list_held_rules(&self, count_max: u32) -> Result<Vec<(OrgId, Box<[u8]>)>, StoreError> {
+        parts::rules(&mut self.read(Access::ALL_ORGS).await?, count_max).await
+    }
+
+    async fn list_held_parts(&self, org: OrgId, rule_key: &[u8], count_max: u32) -> Result<Vec<HeldPart>, StoreError> {
+        parts::list(&mut self.read(Access::ALL_ORGS).await?, org, rule_key, count_max).await
+    }
+
+    async fn drop_held_parts(&self, parts: Vec<HeldPart>) -> Result<(), StoreError> {
+        self.write(Access::ALL_ORGS.in_bulk(), "forget parts of events", move |mut tx| {
+            Box::pin(async move { parts::forget(&mut tx, parts).await })
+        })
+        .await
+    }
+
     async fn claim(&self, limits: ClaimLimits, now: Timestamp) -> Result<Vec<Claim>, StoreError> {
         self.write(Access::ALL_ORGS, "claim actions", move |tx| {
             <S::Db as LedgerSql>::claim(tx.connection, limits, now)
@@ -269,6 +308,21 @@ where
         let provider_ref = clean(provider_ref).into_owned();
         self.write(org, "record a callback", move |mut tx| {
             Box::pin(async move { manual::record_callback(&mut tx, org, action, &provider_ref, now).await })
+        })
+        .await
+    }
+
+    async fn record_delivery(
+        &self,
+        org: OrgId,
+        action: ActionId,
+        provider_ref: &str,
+        delivery: Delivery,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let provider_ref = clean(provider_ref).into_owned();
+        self.write(org, "record a delivery", move |mut tx| {
+            Box::pin(async move { delivery::record(&mut tx, org, action, &provider_ref, delivery, now).await })
         })
         .await
     }

@@ -103,7 +103,15 @@ pub async fn plan<D: LedgerSql>(
         insert_events(tx, statement, chunk).await?;
     }
 
-    let keys: Vec<Key> = new
+    // The event of a part may be there already; its actions have keys of their own.
+    let acting: Vec<(&PlannedEvent, Hash)> = events
+        .iter()
+        .zip(&hashes)
+        .zip(&planned)
+        .filter(|((event, _), planned)| event.is_part || **planned == Planned::New)
+        .map(|((event, key), _)| (event, key.1))
+        .collect();
+    let keys: Vec<Key> = acting
         .iter()
         .flat_map(|(event, hash)| {
             event
@@ -113,7 +121,7 @@ pub async fn plan<D: LedgerSql>(
         })
         .collect();
     let mut fresh = mark(tx, KeysOf::Actions, &keys).await?;
-    let actions: Vec<(&PlannedEvent, &PlannedAction, Hash)> = new
+    let actions: Vec<(&PlannedEvent, &PlannedAction, Hash)> = acting
         .iter()
         .flat_map(|(event, _)| event.actions.iter().map(move |action| (*event, action)))
         .zip(&keys)

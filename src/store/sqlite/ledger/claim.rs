@@ -30,22 +30,26 @@ const TURNS: &str = "SELECT org_id, provider FROM turns WHERE due_at <= ?1 ORDER
 pub(super) const ROWS: &str = concat!(
     "SELECT a.id, a.org_id, a.event_id, a.kind, a.provider, a.credential_name, a.state, a.request_sealed, \
     a.idempotency_key, a.fence, a.attempts, a.look_ups, \
-     a.absences, a.first_sent_at, a.expires_at, a.created_at, a.hops \
+     a.absences, a.first_sent_at, a.expires_at, a.created_at, a.hops, a.account, c.account_fingerprint, c.version \
      FROM (SELECT key, unhex(value ->> 0) AS org_id, value ->> 1 AS provider FROM json_each(?1)) AS turn \
      CROSS JOIN actions AS a ON a.id IN (SELECT id FROM actions INDEXED BY actions_due WHERE org_id = turn.org_id AND \
      provider = turn.provider AND ",
     claimable!(),
-    " AND due_at <= ?2 ORDER BY due_at, id LIMIT ?3) ORDER BY turn.key, a.due_at, a.id"
+    " AND due_at <= ?2 ORDER BY due_at, id LIMIT ?3) \
+     LEFT JOIN org_credentials AS c ON c.org_id = a.org_id AND c.provider = a.provider AND c.name = a.credential_name \
+     ORDER BY turn.key, a.due_at, a.id"
 );
 
 /// What follows a choice reads it from one document, so that all of it is one hand-over to the
-/// database: `now`, `lease_until`, `claims` (action, fence, organisation, whether it is a look-up),
-/// `expired` (actions), `turns` (organisation, provider).
+/// database: `now`, `lease_until`, `claims` (action, fence, organisation, whether it is a look-up,
+/// account), `expired` (actions), `turns` (organisation, provider).
 const RUN: &str = concat!(
     "UPDATE actions SET state = 'running', fence = fence + 1, lease_until = ?1 ->> '$.lease_until', updated_at = ?1 \
     ->> '$.now', \
-     first_sent_at = CASE WHEN state = 'unknown' THEN first_sent_at ELSE coalesce(first_sent_at, ?1 ->> '$.now') END \
-     WHERE id IN (SELECT unhex(value ->> 0) FROM json_each(?1, '$.claims')) AND ",
+     first_sent_at = CASE WHEN state = 'unknown' THEN first_sent_at ELSE coalesce(first_sent_at, ?1 ->> '$.now') END, \
+     account = claimed.sent_by \
+     FROM (SELECT unhex(value ->> 0) AS claimed_id, value ->> 4 AS sent_by FROM json_each(?1, '$.claims')) AS claimed \
+     WHERE actions.id = claimed.claimed_id AND ",
     claimable!()
 );
 
@@ -193,7 +197,8 @@ async fn round(
                 hex(claim.action.as_bytes()),
                 claim.fence,
                 hex(claim.org.as_bytes()),
-                u8::from(claim.is_look_up)
+                u8::from(claim.is_look_up),
+                claim.account
             ])
         })
         .collect();

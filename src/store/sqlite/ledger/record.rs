@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 use std::time::Duration;
 
-/// One entry a record, by position. The fence and the state stand in the WHERE: who was overtaken
-/// changes nothing.
+/// One entry a record, by position. The fence and the state stand in the WHERE: a record that was
+/// overtaken changes nothing. A success still counts after its lease ended, as long as nobody else
+/// has claimed the row since.
 const RECORD: &str = "UPDATE actions SET state = r.state, cause = r.cause, detail = r.detail, http_status = \
     r.http_status, provider_code = r.provider_code, \
     provider_ref = coalesce(r.provider_ref, actions.provider_ref), due_at = coalesce(r.due_at, actions.due_at), \
@@ -30,7 +31,9 @@ const RECORD: &str = "UPDATE actions SET state = r.state, cause = r.cause, detai
     value ->> 10 AS counts, value ->> 11 AS is_absence, \
     value ->> 12 AS is_unsent, value ->> 13 AS ended_at, value ->> 14 AS credential_version, value ->> 15 AS looked_up \
     FROM json_each(?1)) AS r \
-    WHERE actions.id = r.id AND actions.org_id = r.org_id AND actions.fence = r.fence AND actions.state = 'running' \
+    WHERE actions.id = r.id AND actions.org_id = r.org_id AND actions.fence = r.fence \
+    AND (actions.state = 'running' \
+        OR (actions.state = 'unknown' AND actions.cause = 'lease_ended' AND r.state = 'succeeded')) \
     RETURNING id, org_id, provider, state, due_at";
 
 const END_ATTEMPTS: &str = "UPDATE attempts SET ended_at = r.ended_at, outcome = r.outcome, cause = r.cause, \
@@ -182,7 +185,7 @@ async fn end_attempts(connection: &mut SqliteConnection, records: &[&Record]) ->
                 hex(r.action.as_bytes()),
                 r.fence,
                 r.ended_at.as_micros(),
-                r.outcome,
+                r.outcome.as_str(),
                 r.cause.as_str(),
                 r.http_status,
                 r.provider_code,

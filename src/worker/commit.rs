@@ -1,0 +1,232 @@
+//! A prepared batch to rows: callbacks, events with their actions in one transaction, dead events.
+
+use super::{
+    batch::{Batch, Commit, Part},
+    bisect::Parts,
+    plan::{Planner, dead_event, pending},
+};
+use crate::{
+    action::Callback,
+    domain::OrgId,
+    killpoint::{Step, reach},
+    queue::{self, DeliveryTag},
+    store::{
+        StoreError,
+        ledger::{DeadEvent, HeldPart, Planned, PlannedEvent},
+    },
+    telemetry::catalogue,
+    vault::{Purpose, VaultError},
+};
+use std::sync::Arc;
+use tracing::{debug, error};
+
+impl Planner {
+    /// Stores a prepared batch. After [`Commit::DatabaseAway`] the same batch can be given again:
+    /// the lists hold what is still to be done.
+    pub async fn commit(&mut self, batch: &mut Batch) -> Commit {
+        for (tag, unsealed) in std::mem::take(&mut batch.unsealed) {
+            self.seal(batch, tag, unsealed).await;
+        }
+        let mut commit = self.record_callbacks(batch).await;
+        if commit == Commit::Complete {
+            commit = self.hold_parts(batch).await;
+        }
+        if commit == Commit::Complete {
+            commit = self.store_events(batch).await;
+        }
+        if commit == Commit::Complete {
+            commit = self.store_dead_events(batch).await;
+        }
+        if batch.unsealed.is_empty() {
+            commit
+        } else {
+            Commit::DatabaseAway
+        }
+    }
+
+    async fn record_callbacks(&self, batch: &mut Batch) -> Commit {
+        while let Some((org, callback)) = batch.callbacks.last() {
+            match self.record_callback(*org, callback).await {
+                Ok(()) => catalogue::EVENTS_PLANNED.count(1, &["callback"]),
+                Err(StoreError::Unavailable { .. }) => return Commit::DatabaseAway,
+                Err(error) => {
+                    let action = callback.action;
+                    error!(org.id = %org, action.id = %action, %error, "The callback about action {action} cannot be \
+                        recorded and is dropped");
+                }
+            }
+            batch.callbacks.pop();
+        }
+        Commit::Complete
+    }
+
+    /// The action's state first: then it holds the provider's id, by which its delivery is known.
+    async fn record_callback(&self, org: OrgId, callback: &Callback) -> Result<(), StoreError> {
+        let (action, now) = (callback.action, self.clock.now());
+        let change = self
+            .store
+            .record_callback(org, action, &callback.provider_ref, now)
+            .await?;
+        debug!(org.id = %org, action.id = %action, ?change, "A provider called back about action {action}");
+        let Some(delivery) = callback.delivery.clone() else {
+            return Ok(());
+        };
+        let status = delivery.status;
+        let provider_ref = &callback.provider_ref;
+        if self
+            .store
+            .record_delivery(org, action, provider_ref, delivery, now)
+            .await?
+        {
+            catalogue::DELIVERIES.count(1, &["twilio", status.as_str()]);
+        }
+        Ok(())
+    }
+
+    /// Before the events, so that an event that is done has its parts kept.
+    async fn hold_parts(&self, batch: &mut Batch) -> Commit {
+        while let Some(part) = batch.parts.last() {
+            match self.hold_part(part).await {
+                Ok(true) => catalogue::EVENTS_PLANNED.count(1, &["held_for_a_rule"]),
+                Ok(false) => {
+                    let reason = "a rule of its organisation cannot be read, and too many events wait for it already";
+                    let dead = dead_event(&part.envelope, Some(part.org), reason);
+                    if let Err(StoreError::Unavailable { .. }) = self.store_dead_event(dead).await {
+                        return Commit::DatabaseAway;
+                    }
+                }
+                Err(StoreError::Unavailable { .. }) => return Commit::DatabaseAway,
+                Err(error) => {
+                    let id = part.envelope.id;
+                    error!(event.id = %id, org.id = %part.org, %error, "The part of event {id} for a rule that cannot \
+                        be read is dropped");
+                }
+            }
+            batch.parts.pop();
+        }
+        Commit::Complete
+    }
+
+    async fn hold_part(&self, part: &Part) -> Result<bool, StoreError> {
+        let mut encoded = Vec::new();
+        queue::encode(&part.envelope, &mut encoded);
+        let doing = "seal a part of an event";
+        let envelope = match self.vault.seal(part.org, Purpose::Payload, &encoded).await {
+            Ok(sealed) => sealed,
+            Err(VaultError::Store { .. }) => return Err(StoreError::Unavailable { doing }),
+            Err(error) => {
+                let reason = error.to_string().into();
+                return Err(StoreError::Data { doing, reason });
+            }
+        };
+        let held = HeldPart {
+            org: part.org,
+            rule_key: part.rule_key.clone(),
+            event: part.envelope.id,
+            envelope,
+        };
+        self.store.hold_part(held).await
+    }
+
+    /// Stores all events in one transaction. An error in the data of one event fails the whole
+    /// transaction: then each half is stored by itself, until the event to blame stands alone and
+    /// is stored as dead (invariant 15).
+    async fn store_events(&mut self, batch: &mut Batch) -> Commit {
+        let mut parts = Parts::of(std::mem::take(&mut batch.events));
+        while let Some(mut part) = parts.next() {
+            match self.store_part(&mut part).await {
+                Ok(tags) => batch.done.extend(tags),
+                Err(StoreError::Unavailable { .. }) => {
+                    batch.events.append(&mut part);
+                    batch.events.append(&mut parts.into_rest());
+                    return Commit::DatabaseAway;
+                }
+                Err(error) => {
+                    debug!(%error, "A part of {} events cannot be stored together", part.len());
+                    if let Some((tag, event)) = parts.split(part) {
+                        let id = event.envelope.id;
+                        self.day.give_back(event.org, pending(&event.actions));
+                        error!(event.id = %id, org.id = %event.org, %error, "Event {id} cannot be stored; it is \
+                            stored as dead");
+                        let dead = dead_event(&event.envelope, Some(event.org), &error.to_string());
+                        batch.dead.push((tag, dead));
+                    }
+                }
+            }
+        }
+        Commit::Complete
+    }
+
+    /// One transaction. Takes the events out of `part`, and puts them back after an error.
+    async fn store_part(
+        &mut self,
+        part: &mut Vec<(DeliveryTag, PlannedEvent)>,
+    ) -> Result<Vec<DeliveryTag>, StoreError> {
+        let (tags, events): (Vec<DeliveryTag>, Vec<PlannedEvent>) = part.drain(..).unzip();
+        let events: Arc<[PlannedEvent]> = events.into();
+        match self.store.plan(events.clone()).await {
+            Ok(results) => {
+                reach(Step::Planned);
+                self.count(&events, &results);
+                Ok(tags)
+            }
+            Err(error) => {
+                part.extend(tags.into_iter().zip(events.iter().cloned()));
+                Err(error)
+            }
+        }
+    }
+
+    fn count(&mut self, events: &[PlannedEvent], results: &[Planned]) {
+        for (event, result) in events.iter().zip(results) {
+            let outcome = match result {
+                Planned::Duplicate => "duplicate",
+                Planned::New if event.actions.is_empty() => "recorded",
+                Planned::New => "planned",
+            };
+            catalogue::EVENTS_PLANNED.count(1, &[outcome]);
+            match result {
+                Planned::New => {
+                    for action in &event.actions {
+                        catalogue::ACTIONS_PLANNED.count(1, &[action.kind.as_str()]);
+                    }
+                }
+                Planned::Duplicate => self.day.give_back(event.org, pending(&event.actions)),
+            }
+        }
+    }
+
+    async fn store_dead_events(&self, batch: &mut Batch) -> Commit {
+        while let Some((tag, dead)) = batch.dead.last() {
+            match self.store_dead_event(dead.clone()).await {
+                Ok(()) => {}
+                Err(StoreError::Unavailable { .. }) => return Commit::DatabaseAway,
+                Err(error) => {
+                    // The dead event itself cannot be stored: drop it, so that it blocks nothing.
+                    error!(event.id = %dead.id, %error, "A dead event cannot be stored and is dropped");
+                }
+            }
+            batch.done.push(*tag);
+            batch.dead.pop();
+        }
+        Commit::Complete
+    }
+
+    async fn store_dead_event(&self, mut dead: DeadEvent) -> Result<(), StoreError> {
+        if let Some(org) = dead.org {
+            // A body that cannot be sealed is not kept in the clear.
+            dead.envelope = match self.vault.seal(org, Purpose::Payload, &dead.envelope).await {
+                Ok(sealed) => sealed.0.into_vec(),
+                Err(VaultError::Store { .. }) => {
+                    return Err(StoreError::Unavailable {
+                        doing: "seal a dead event",
+                    });
+                }
+                Err(_) => Vec::new(),
+            };
+        }
+        self.store.store_dead_event(dead).await?;
+        catalogue::EVENTS_PLANNED.count(1, &["dead"]);
+        Ok(())
+    }
+}

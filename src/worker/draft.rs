@@ -1,0 +1,67 @@
+//! One event and the rules of its organisation, to the requests that they want.
+
+use super::rules::{ActiveRule, RULES_PER_TYPE_MAX};
+use crate::{
+    domain::{Cause, Envelope},
+    rule::{Budget, Context, FieldProblem, Rendered, RuleError, Sample},
+};
+use std::sync::Arc;
+
+/// A rule that wants an action for an event, and the action's request or why there is none.
+pub(super) struct Drafted {
+    pub rule: Arc<ActiveRule>,
+    pub result: Result<Rendered, RuleError>,
+}
+
+/// Applies one rule to an event, for the part of it that has waited for the rule.
+pub(super) fn draft_one(rule: &Arc<ActiveRule>, envelope: &Envelope, fuel: u64) -> Option<Drafted> {
+    let is_meant = rule.spec.source == envelope.source && rule.spec.event_type.matches(&envelope.event_type);
+    is_meant
+        .then(|| draft(std::slice::from_ref(rule), envelope, fuel))?
+        .pop()
+}
+
+/// Applies all rules of an organisation to one event, under one budget. A rule that fails costs its
+/// own action only.
+pub(super) fn draft(rules: &[Arc<ActiveRule>], envelope: &Envelope, fuel: u64) -> Vec<Drafted> {
+    let mut drafted = Vec::new();
+    let mut context = None;
+    let mut budget = Budget::new(fuel);
+    let meant = rules
+        .iter()
+        .filter(|rule| rule.spec.source == envelope.source && rule.spec.event_type.matches(&envelope.event_type));
+    for rule in meant.take(RULES_PER_TYPE_MAX) {
+        let compiled = match rule.compiled() {
+            Ok(compiled) => compiled,
+            Err(problems) => {
+                drafted.push(Drafted {
+                    rule: rule.clone(),
+                    result: Err(does_not_compile(problems)),
+                });
+                continue;
+            }
+        };
+        // Made when a rule first needs it.
+        let context = context.get_or_insert_with(|| Context::new(&Sample::from(envelope)));
+        let result = match compiled.matches(context, &mut budget) {
+            Ok(false) => continue,
+            Ok(true) => compiled.render(context, &mut budget),
+            Err(error) => Err(error),
+        };
+        drafted.push(Drafted {
+            rule: rule.clone(),
+            result,
+        });
+    }
+    drafted
+}
+
+fn does_not_compile(problems: &[FieldProblem]) -> RuleError {
+    let detail = problems.first().map_or_else(String::new, |first| {
+        format!("the rule does not compile: {}: {}", first.field, first.problem)
+    });
+    RuleError {
+        cause: Cause::TemplateFailed,
+        detail,
+    }
+}

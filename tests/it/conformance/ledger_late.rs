@@ -1,0 +1,45 @@
+//! Answers that come after their lease has ended.
+
+use super::*;
+
+/// A running action whose lease has ended: its claim.
+async fn ended(b: &Bench) -> (OrgId, Claim) {
+    let org = b.organisation().await;
+    b.due(org, 1).await;
+    let claim = b.claim_one().await;
+    b.clock.advance(LEASE + SECOND);
+    assert_eq!(b.store.expire_leases(b.now(), SETTLE, 10).await.expect("ended"), 1);
+    assert_eq!(b.state(org, claim.action).await, ActionState::Unknown);
+    (org, claim)
+}
+
+/// The database was away while the provider answered: nobody took over, so the answer stands.
+pub async fn a_success_counts_after_its_lease_has_ended(b: &Bench) {
+    let (org, claim) = ended(b).await;
+    let late = Record {
+        provider_ref: Some("SM-late".into()),
+        ..record(&claim, ActionState::Succeeded, b.now())
+    };
+    assert_eq!(b.store.record(vec![late]).await.expect("recorded"), [Recorded::Done]);
+    let stored = b.action(org, claim.action).await;
+    assert_eq!(
+        (stored.state, stored.provider_ref.as_deref()),
+        (ActionState::Succeeded, Some("SM-late"))
+    );
+    b.clock.advance(SETTLE);
+    assert_eq!(b.claim(10).await.len(), 0, "nothing is looked up");
+}
+
+pub async fn a_success_that_was_overtaken_by_a_claim_changes_nothing(b: &Bench) {
+    let (org, claim) = ended(b).await;
+    b.clock.advance(SETTLE);
+    let look_up = b.claim_one().await;
+    assert!(look_up.is_look_up && look_up.fence > claim.fence);
+    let late = record(&claim, ActionState::Succeeded, b.now());
+    assert_eq!(
+        b.store.record(vec![late]).await.expect("answered"),
+        [Recorded::Superseded]
+    );
+    assert_eq!(b.state(org, claim.action).await, ActionState::Running);
+    b.finish(org, claim.action).await;
+}
