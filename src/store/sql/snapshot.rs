@@ -153,14 +153,14 @@ impl<D: Dialect> Load<D> {
         if self.above > 0 || D::text_of(ASSISTANTS_IN_PAGES).is_empty() {
             return self.rows(ASSISTANTS, |row| push(into, assistant(row))).await;
         }
-        let mut after = Uuid::nil();
+        let mut after: Vec<u8> = Vec::new();
         loop {
             let last = Statement::new(DOING, ASSISTANTS_IN_PAGES)
-                .id(after)
+                .bytes(&after)
                 .one(&mut self.reader, |row| page_of_assistants(row, into))
                 .await?;
             match last {
-                Some(last) => after = last,
+                Some(last) => after = last.into_bytes().to_vec(),
                 None => return Ok(()),
             }
         }
