@@ -17,7 +17,7 @@ use std::{io::Write, time::Duration};
 /// Make a bearer token for the admin API. Needs HOOKSWITCH_JWT_SECRET, or
 /// HOOKSWITCH_OPERATOR_JWT_SECRET for operators.
 #[derive(Args, Debug)]
-#[group(id = "whose", required = true, multiple = false, args = ["org", "operator"])]
+#[command(group(clap::ArgGroup::new("owner_of_token").required(true).args(["org", "operator"])))]
 pub struct TokenArgs {
     /// The organisation's id.
     #[arg(long, value_name = "ID")]
@@ -25,9 +25,9 @@ pub struct TokenArgs {
     /// A token of an operator of the installation.
     #[arg(long)]
     operator: bool,
-    /// owner, admin, member or viewer.
-    #[arg(long, default_value = "owner", value_parser = parse_role)]
-    role: Role,
+    /// Role within the organisation: owner (default), admin, member or viewer.
+    #[arg(long, value_parser = parse_role, conflicts_with = "operator")]
+    role: Option<Role>,
     /// How long it is valid.
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=8_760))]
     hours: u32,
@@ -146,7 +146,88 @@ fn make(args: &TokenArgs, settings: &AdminSettings, clock: &dyn Clock) -> Result
         valid_for: Duration::from_hours(args.hours.into()),
     };
     match args.org {
-        Some(org) => mint_org_token(settings, org, args.role, grant),
+        Some(org) => mint_org_token(settings, org, args.role.unwrap_or(Role::Owner), grant),
         None => mint_operator_token(settings, grant),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ManualClock;
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: TokenArgs,
+    }
+
+    const ORG: &str = "0198c0de-0000-7000-8000-000000000001";
+
+    /// The claims of the token that a command line makes; `None` where the line is refused.
+    fn claims(line: &[&str]) -> Option<Value> {
+        let args = Line::try_parse_from(std::iter::once(&"token").chain(line)).ok()?.args;
+        let settings = AdminSettings {
+            jwt_secret: Some("an organisations' test secret, 32+ bytes".to_owned().into()),
+            operator_jwt_secret: Some("an operators' test secret of 32+ bytes".to_owned().into()),
+            ..AdminSettings::default()
+        };
+        let token = make(
+            &args,
+            &settings,
+            &ManualClock::at(Timestamp::from_seconds(1_764_000_000)),
+        )
+        .expect("a token");
+        let part = token.split('.').nth(1).expect("three parts");
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).expect("base64url")).expect("JSON")
+    }
+
+    #[test]
+    fn a_token_says_what_was_asked_for_and_nothing_else() {
+        for (role, line) in [
+            ("owner", vec!["--org", ORG]),
+            ("owner", vec!["--org", ORG, "--role", "owner"]),
+            ("admin", vec!["--role", "admin", "--org", ORG]),
+            ("member", vec!["--org", ORG, "--role", "member", "--subject", "ann"]),
+            ("viewer", vec!["--org", ORG, "--role", "viewer", "--hours", "1"]),
+        ] {
+            let claims = claims(&line).unwrap_or_else(|| panic!("{line:?} is refused"));
+            assert_eq!(
+                claims["app_metadata"],
+                json!({ "org_id": ORG, "role": role }),
+                "{line:?}"
+            );
+            assert_eq!(claims["hookswitch_role"], Value::Null, "{line:?}");
+            let hours = if line.contains(&"--hours") { 1 } else { 24 };
+            assert_eq!(claims["exp"], 1_764_000_000 + hours * 3600, "{line:?}");
+            let subject = if line.contains(&"--subject") { "ann" } else { "cli" };
+            assert_eq!(claims["sub"], subject, "{line:?}");
+        }
+        for line in [
+            vec!["--operator"],
+            vec!["--operator", "--hours", "2", "--subject", "bob"],
+        ] {
+            let claims = claims(&line).unwrap_or_else(|| panic!("{line:?} is refused"));
+            assert_eq!(claims["hookswitch_role"], "operator", "{line:?}");
+            assert_eq!(claims["app_metadata"], Value::Null, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_does_not_say_whose_token_it_is_makes_none() {
+        for line in [
+            vec![],
+            vec!["--role", "viewer"],
+            vec!["--hours", "1"],
+            vec!["--operator", "--role", "viewer"],
+            vec!["--operator", "--org", ORG],
+            vec!["--org", ORG, "--role", "VIEWER"],
+            vec!["--org", "not-an-id"],
+            vec!["--org", ORG, "--hours", "0"],
+        ] {
+            assert_eq!(claims(&line), None, "{line:?}");
+        }
     }
 }
