@@ -449,11 +449,12 @@ fn settings_are_documented() {
         }
         properties.insert(setting.name.into(), property.into());
     }
+    let names: Vec<_> = properties.keys().cloned().collect();
     let schema = serde_json::json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Hookswitch settings, as environment variables",
         "type": "object",
-        "propertyNames": { "pattern": "^(?!HOOKSWITCH_)|^HOOKSWITCH_" },
+        "propertyNames": { "anyOf": [{ "not": { "pattern": "^HOOKSWITCH_" } }, { "enum": names }] },
         "properties": properties,
     });
     rewrite("docs/settings.md", &doc);
@@ -461,6 +462,24 @@ fn settings_are_documented() {
         "schemas/config.json",
         &format!("{}\n", serde_json::to_string_pretty(&schema).expect("JSON")),
     );
+}
+
+/// By the part of JSON Schema that the file uses for names.
+#[test]
+fn the_schema_of_settings_refuses_an_unknown_name() {
+    let text = fs::read_to_string(root().join("schemas/config.json")).expect("schemas/config.json");
+    let schema: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let names = &schema["propertyNames"]["anyOf"];
+    assert_eq!(names[0]["not"]["pattern"], "^HOOKSWITCH_");
+    let is_accepted = |name: &str| {
+        let listed = names[1]["enum"].as_array().expect("a list of names");
+        !name.starts_with("HOOKSWITCH_") || listed.iter().any(|known| known == name)
+    };
+    for setting in hookswitch::config::Settings::all() {
+        assert!(is_accepted(setting.name), "{}", setting.name);
+    }
+    assert!(is_accepted("PATH"));
+    assert!(!is_accepted("HOOKSWITCH_JWT_SECRETS") && !is_accepted("HOOKSWITCH_"));
 }
 
 /// Writes what a page should be, and fails when it was something else: run it once more and commit.

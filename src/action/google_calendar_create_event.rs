@@ -31,6 +31,8 @@ const TEXTS: [&str; 10] = [
     "location",
     "send_updates",
 ];
+/// The names of the IANA time zone database, links included, one a line.
+const TIME_ZONES: &str = include_str!("time_zones.txt");
 const SUMMARY_CHARACTERS_MAX: usize = 1024;
 /// Google's own limit is 8,192 characters.
 const DESCRIPTION_CHARACTERS_MAX: usize = 8192;
@@ -102,11 +104,36 @@ impl Action for GoogleCalendarCreateEvent {
                 return Err(invalid(name, "missing"));
             }
         }
+        if let Some(Value::String(zone)) = parameters.get("time_zone")
+            && !zone.trim().is_empty()
+            && !has_template(&parameters["time_zone"])
+            && !TIME_ZONES.lines().any(|known| known == zone.trim())
+        {
+            return Err(invalid(
+                "time_zone",
+                "expected a name of the IANA database such as Europe/Berlin",
+            ));
+        }
         match parameters.get("attendees") {
             None | Some(Value::String(_)) => Ok(()),
             Some(Value::Array(items)) if items.iter().all(Value::is_string) => Ok(()),
             Some(_) => Err(invalid("attendees", "expected a text, or a list of texts")),
         }
+    }
+
+    fn stand_in(&self, name: &str) -> Value {
+        // The widest span of time, so that a literal start or end beside it is in order.
+        let text = match name {
+            "start" => "1970-01-01T00:00:00Z",
+            "end" => "9999-12-30T00:00:00Z",
+            "start_date" => "1970-01-01",
+            "end_date" => "9999-12-30",
+            "time_zone" => "UTC",
+            "send_updates" => "all",
+            "attendees" => "mail@example.com",
+            _ => "text",
+        };
+        text.into()
     }
 
     fn freeze(&self, mut rendered: Map<String, Value>) -> Result<FrozenRequest, ParameterError> {

@@ -60,6 +60,14 @@ impl Action for HttpPost {
         }
     }
 
+    fn stand_in(&self, name: &str) -> Value {
+        if name == "body" {
+            Value::Object(Map::new())
+        } else {
+            name.into()
+        }
+    }
+
     fn freeze(&self, mut rendered: Map<String, Value>) -> Result<FrozenRequest, ParameterError> {
         let event = rendered.remove(EVENT_KEY);
         self.check_parameters(&rendered)?;

@@ -188,6 +188,10 @@ pub trait Action: Send + Sync + 'static {
     /// Called on save.
     fn check_parameters(&self, parameters: &Map<String, Value>) -> Result<(), ParameterError>;
 
+    /// A value of a parameter that [`Action::freeze`] accepts. It stands in for a template when a
+    /// rule is saved, so that the literal parameters beside it can be checked.
+    fn stand_in(&self, name: &str) -> Value;
+
     /// Turns rendered parameters into the request to freeze. Pure.
     ///
     /// The planner adds the key [`EVENT_KEY`] to what was rendered: `{"type","timestamp","data"}`
@@ -214,6 +218,44 @@ pub trait Action: Send + Sync + 'static {
 #[must_use]
 pub fn read_callback(event: &Envelope) -> Option<Callback> {
     ActionKind::ALL.iter().find_map(|kind| get(*kind).read_callback(event))
+}
+
+/// The literal parameters with which no event can ever be sent, such as a recipient that is no
+/// address. `freeze` checks them, with a stand-in for each template.
+#[must_use]
+pub fn check_literals(kind: ActionKind, parameters: &Map<String, Value>) -> Vec<ParameterError> {
+    let action = get(kind);
+    let mut trial = Map::new();
+    for (name, value) in parameters {
+        let value = if has_template(value) {
+            action.stand_in(name)
+        } else {
+            value.clone()
+        };
+        trial.insert(name.clone(), value);
+    }
+    let mut wrong: Vec<ParameterError> = Vec::new();
+    // `freeze` names one wrong parameter at a time: replace it by its stand-in and look for the
+    // next.
+    while let Err(error) = action.freeze(trial.clone()) {
+        let name = error.field.trim_start_matches("parameters.").to_owned();
+        let is_new = wrong.iter().all(|known| known.field != error.field);
+        let Some(value) = trial.get_mut(&name).filter(|_| is_new) else {
+            break;
+        };
+        *value = action.stand_in(&name);
+        wrong.push(error);
+    }
+    wrong
+}
+
+fn has_template(value: &Value) -> bool {
+    match value {
+        Value::String(text) => ["{{", "{%", "{#"].iter().any(|mark| text.contains(mark)),
+        Value::Array(values) => values.iter().any(has_template),
+        Value::Object(values) => values.values().any(has_template),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 /// The action of a kind.

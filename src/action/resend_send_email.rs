@@ -123,6 +123,14 @@ impl Action for ResendSendEmail {
         }
     }
 
+    fn stand_in(&self, name: &str) -> Value {
+        let text = match name {
+            "from" | "to" | "cc" | "bcc" | "reply_to" => "mail@example.com",
+            _ => "text",
+        };
+        text.into()
+    }
+
     fn freeze(&self, mut rendered: Map<String, Value>) -> Result<FrozenRequest, ParameterError> {
         rendered.remove(EVENT_KEY);
         self.check_parameters(&rendered)?;

@@ -64,6 +64,15 @@ impl Action for TwilioSendSms {
         )
     }
 
+    fn stand_in(&self, name: &str) -> Value {
+        let text = match name {
+            "to" | "from" => "+12025550123",
+            "messaging_service_sid" => "MG0123456789abcdef0123456789abcdef",
+            _ => "text",
+        };
+        text.into()
+    }
+
     fn freeze(&self, mut rendered: Map<String, Value>) -> Result<FrozenRequest, ParameterError> {
         rendered.remove(EVENT_KEY);
         self.check_parameters(&rendered)?;

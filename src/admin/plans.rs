@@ -131,6 +131,26 @@ pub async fn seal(
     })
 }
 
+/// Valid signing secrets of one organisation and source at most. Each is tried on each request that
+/// no earlier one verifies, so their number bounds the work of a request.
+pub const SECRETS_PER_SOURCE_MAX: usize = 128;
+
+/// Refuses `added` further signing secrets of a source when they would be too many.
+pub async fn check_room(state: &AdminState, org: OrgId, source: Source, added: usize) -> Answer<()> {
+    let mut valid = state.store.list_secrets(org, source, None).await?.len();
+    let endpoints = state.store.list_endpoints(org, None, u32::MAX >> 1).await?;
+    for endpoint in endpoints.iter().filter(|endpoint| endpoint.source == source) {
+        valid += state.store.list_secrets(org, source, Some(endpoint.id)).await?.len();
+    }
+    if valid + added <= SECRETS_PER_SOURCE_MAX {
+        return Ok(());
+    }
+    Err(Problem::new(Code::LimitReached).detail(format!(
+        "This source has {valid} of {SECRETS_PER_SOURCE_MAX} valid signing secrets, and {added} more do not fit. \
+            Delete an endpoint, or wait until former secrets end."
+    )))
+}
+
 /// 32 random bytes, of which a secret is made.
 ///
 /// # Errors

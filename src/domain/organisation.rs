@@ -88,7 +88,10 @@ closed_text_enum!(
     /// Whether an organisation's integration with a provider works.
     IntegrationState: "state of an integration" {
         NotConnected = "not_connected",
+        /// The provider accepted the credential.
         Connected = "connected",
+        /// Saved while the provider could not be asked. Found when it is shown, never stored.
+        Unverified = "unverified",
         /// Works, but lacks a permission that a named feature needs.
         Limited = "limited",
         /// The provider could not be asked or could not answer; it is tried again.
@@ -104,7 +107,7 @@ impl IntegrationState {
     /// Whether actions may still use the credential.
     #[must_use]
     pub const fn is_connected(self) -> bool {
-        matches!(self, Self::Connected | Self::Limited | Self::Failing)
+        matches!(self, Self::Connected | Self::Unverified | Self::Limited | Self::Failing)
     }
 
     /// Whether the last check or refresh failed.

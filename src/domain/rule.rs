@@ -11,6 +11,26 @@ use serde_json::{Map, Value};
 pub struct TypePattern(pub Box<str>);
 
 impl TypePattern {
+    /// The pattern as it is stored. Both forms that are shown are taken: `end-of-call-report`, and
+    /// `vapi.end-of-call-report` for the source `vapi`. Characters that [`EventType::new`] replaces
+    /// are replaced in the same way, so that a documented type with brackets matches its events.
+    #[must_use]
+    pub fn canonical(&self, source: Source) -> Self {
+        let text = self
+            .0
+            .strip_prefix(source.as_str())
+            .and_then(|rest| rest.strip_prefix('.'))
+            .unwrap_or(&self.0);
+        let replaced = |c: char| {
+            if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-' | '*') {
+                c
+            } else {
+                '_'
+            }
+        };
+        Self(text.chars().map(replaced).collect::<String>().into())
+    }
+
     #[must_use]
     pub fn matches(&self, event_type: &EventType) -> bool {
         glob(self.0.as_bytes(), event_type.kind().as_bytes())

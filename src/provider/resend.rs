@@ -94,6 +94,35 @@ impl ResendClient {
         }
     }
 
+    /// Whether the account has verified a domain. Only a key with full access can ask.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn is_verified_domain(
+        &self,
+        credential: &ResendCredential,
+        domain: &str,
+        deadline: Duration,
+    ) -> Result<bool, CallError> {
+        #[derive(serde::Deserialize)]
+        struct Domains {
+            data: Vec<Domain>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Domain {
+            name: String,
+            status: String,
+        }
+        let domains: Domains = self
+            .0
+            .call(self.request(Method::GET, credential, "/domains?limit=100"), deadline)
+            .await?;
+        Ok(domains
+            .data
+            .iter()
+            .any(|known| known.status == "verified" && known.name.eq_ignore_ascii_case(domain)))
+    }
+
     fn request(&self, method: Method, credential: &ResendCredential, path: &str) -> reqwest::RequestBuilder {
         self.0.request(
             method,

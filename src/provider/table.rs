@@ -87,7 +87,13 @@ impl Shape {
             Self::E164 => r"\+[1-9][0-9]{7,14}".to_owned(),
             Self::Key(prefix) => format!("{prefix}[!-~]{{1,{}}}", FIELD_BYTES_MAX - prefix.len()),
             Self::SigningSecret => format!("[!-~]{{16,{FIELD_BYTES_MAX}}}"),
-            Self::Mailbox => r#"([^<>@]*<)?[^<>@\s"]+@[^<>@\s"]+\.[^<>@\s"]+>?"#.to_owned(),
+            Self::Mailbox => {
+                // HTML compiles patterns with the flag `v`: `(`, `)` and `-` are escaped in a
+                // class.
+                let label = r"[\p{L}\p{N}][\p{L}\p{N}\-]*";
+                let address = format!(r#"[^<>@\s",;:\(\)\\]{{1,64}}@{label}(\.{label})+"#);
+                format!("{address}|[^<>@,;]*<{address}>")
+            }
         }
     }
 
@@ -285,15 +291,6 @@ pub const FORMS: &[Form] = &[
                     Resend.",
                 help_url: "https://resend.com/docs/dashboard/domains/introduction",
             },
-            Field {
-                name: "webhook_secret",
-                label: "Webhook signing secret",
-                is_required: false,
-                shape: Shape::SigningSecret,
-                example: "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3",
-                help: "Webhooks, Signing secret.",
-                help_url: "https://resend.com/docs/dashboard/webhooks/verify-webhooks-requests",
-            },
         ],
         ways: &[],
         probes: &[Probe {
@@ -307,26 +304,15 @@ pub const FORMS: &[Form] = &[
         name: "ElevenLabs",
         help_url: "https://elevenlabs.io/docs/api-reference/authentication",
         how: How::Fields,
-        fields: &[
-            Field {
-                name: "api_key",
-                label: "API key",
-                is_required: true,
-                shape: Shape::Key(""),
-                example: "sk_0123456789abcdef0123456789abcdef0123456789abcdef",
-                help: "Profile, API keys. A key may be restricted; what it then cannot do is said after verifying.",
-                help_url: "https://elevenlabs.io/docs/api-reference/authentication",
-            },
-            Field {
-                name: "webhook_secret",
-                label: "Webhook secret",
-                is_required: false,
-                shape: Shape::SigningSecret,
-                example: "wsec_0123456789abcdef0123456789abcdef",
-                help: "Shown once, when the webhook is made.",
-                help_url: "https://elevenlabs.io/docs/product-guides/administration/webhooks",
-            },
-        ],
+        fields: &[Field {
+            name: "api_key",
+            label: "API key",
+            is_required: true,
+            shape: Shape::Key(""),
+            example: "sk_0123456789abcdef0123456789abcdef0123456789abcdef",
+            help: "Profile, API keys. A key may be restricted; what it then cannot do is said after verifying.",
+            help_url: "https://elevenlabs.io/docs/api-reference/authentication",
+        }],
         ways: &[],
         probes: &[
             Probe {

@@ -134,6 +134,17 @@ const fn problem(status: StatusCode) -> &'static str {
     }
 }
 
+/// The bodies of all refusals of ingress, without the request's id: for the catalogue of problem
+/// codes.
+#[must_use]
+pub fn refusal_bodies() -> Vec<&'static str> {
+    [400, 401, 404, 405, 408, 413, 414, 415, 429, 503]
+        .into_iter()
+        .filter_map(|status| StatusCode::from_u16(status).ok())
+        .map(problem)
+        .collect()
+}
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The problem with the id by which people find the request: the rejection's own, in the body and

@@ -14,6 +14,8 @@ mod rejection;
 mod unknown_ids;
 mod verify;
 
+pub use answer::refusal_bodies;
+
 use crate::{
     config::ReceiverSettings,
     domain::{Clock, HOPS_HEADER, OrgId, Timestamp, read_hops},

@@ -13,8 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Secrets tried for one request. More would let ids that lead to many organisations buy time.
-const CANDIDATES_MAX: usize = 16;
+/// Organisations whose secrets are tried for one request. More would let ids that lead to many
+/// organisations buy time. All valid secrets of an organisation are tried: `admin` limits their
+/// number when they are saved, so that no valid secret is ever left out here.
+const ORGANISATIONS_MAX: usize = 4;
 const KEYS_TIME_TO_LIVE: Duration = Duration::from_mins(10);
 
 /// The owner of the secret that verified.
@@ -148,6 +150,7 @@ impl Verifier {
             return candidates;
         }
         let mut seen: Option<OrgId> = None;
+        let mut organisations = 0;
         for key in &reading.routes {
             // A plain number chooses secrets only where no unique id does (invariant 18). It stands
             // behind the unique ids.
@@ -162,6 +165,10 @@ impl Verifier {
             }
             seen = Some(org);
             let Some(org) = self.active(org) else { continue };
+            organisations += 1;
+            if organisations > ORGANISATIONS_MAX {
+                break;
+            }
             candidates.claimed.get_or_insert(org.org);
             candidates.add(&org, now, |secret| secret.source == path.source);
         }
@@ -261,13 +268,7 @@ enum NoKey {
 impl Candidates {
     fn add(&mut self, org: &Arc<OrgEntry>, now: Timestamp, wanted: impl Fn(&SigningSecret) -> bool) {
         let valid = |secret: &SigningSecret| wanted(secret) && secret.not_after.is_none_or(|end| now <= end);
-        let room = CANDIDATES_MAX.saturating_sub(self.secrets.len());
-        let found = org
-            .secrets
-            .iter()
-            .enumerate()
-            .filter(|(_, secret)| valid(secret))
-            .take(room);
+        let found = org.secrets.iter().enumerate().filter(|(_, secret)| valid(secret));
         self.secrets.extend(found.map(|(at, _)| (Arc::clone(org), at)));
     }
 }

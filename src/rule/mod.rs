@@ -18,7 +18,8 @@ pub use context::{Context, Sample};
 
 use crate::{
     action,
-    domain::{Cause, RuleSpec},
+    domain::{Cause, EventType, RuleSpec},
+    source,
 };
 use serde_json::{Map, Value};
 
@@ -119,13 +120,45 @@ pub fn check(spec: &RuleSpec) -> Result<(), Vec<FieldProblem>> {
             ),
         );
     }
-    if let Err(error) = action::get(spec.action).check_parameters(&spec.parameters) {
-        wrong(&error.field, error.problem);
+    let kinds = source::kinds(spec.source);
+    let pattern = spec.event_type.canonical(spec.source);
+    if kinds.is_empty() {
+        wrong(
+            "source",
+            "expected vapi or twilio: webhooks of the others cannot be received in this version".to_owned(),
+        );
+    } else if !kinds
+        .iter()
+        .any(|kind| pattern.matches(&EventType::new(spec.source, kind)))
+    {
+        wrong("event_type", no_such_type(&pattern.0, kinds));
+    }
+    match action::get(spec.action).check_parameters(&spec.parameters) {
+        Err(error) => wrong(&error.field, error.problem),
+        Ok(()) => {
+            for error in action::check_literals(spec.action, &spec.parameters) {
+                wrong(&error.field, error.problem);
+            }
+        }
     }
     if let Err(more) = Compiled::new(spec) {
         problems.extend(more);
     }
     if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// The words for a type that no event has, with the most similar type.
+fn no_such_type(pattern: &str, kinds: &[&str]) -> String {
+    let in_common = |kind: &str| kind.bytes().zip(pattern.bytes()).take_while(|(a, b)| a == b).count();
+    match kinds.iter().max_by_key(|kind| in_common(kind)) {
+        Some(nearest) if in_common(nearest) >= 3 => {
+            format!("no event of this source has such a type; did you mean `{nearest}`?")
+        }
+        _ => format!(
+            "no event of this source has such a type; there are {}",
+            kinds.join(", ")
+        ),
+    }
 }
 
 /// What a rule would do with an event.

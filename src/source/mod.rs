@@ -5,12 +5,14 @@
 
 mod hmac;
 mod key;
+mod kinds;
 mod scan;
 pub mod sign;
 mod twilio;
 mod vapi;
 
 pub use self::hmac::{HmacAlgorithm, HmacKey, Signature};
+pub use kinds::kinds;
 pub use twilio::TwilioPlan;
 pub use vapi::{BearerPlan, BearerPlanText, Encoding, HmacPlan, HmacPlanText, PlanFault, VapiPlan};
 

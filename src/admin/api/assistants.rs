@@ -41,12 +41,14 @@ pub struct AssistantView {
     proof: Option<&'static str>,
     proven_at: Option<Time>,
     version: i64,
+    etag: String,
     created_at: Time,
 }
 
-impl From<AssistantClaim> for AssistantView {
-    fn from(row: AssistantClaim) -> Self {
+impl AssistantView {
+    fn new(state: &AdminState, row: AssistantClaim) -> Self {
         Self {
+            etag: tag(state, &row),
             assistant_id: row.assistant_id,
             role: row.role,
             name: row.name,
@@ -75,7 +77,7 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
         &state.vault,
         rows,
         |row| row.assistant_id.clone(),
-        AssistantView::from,
+        |row| AssistantView::new(&state, row),
     )))
 }
 
@@ -88,7 +90,7 @@ pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<String
     let tag = tag(&state, &row);
     Ok((
         [(header::ETAG, etag::header_value(&tag))],
-        Json(AssistantView::from(row)),
+        Json(AssistantView::new(&state, row)),
     ))
 }
 
@@ -137,7 +139,7 @@ pub async fn create(
     Ok((
         StatusCode::CREATED,
         [(header::ETAG, etag::header_value(&tag))],
-        Json(AssistantView::from(row)),
+        Json(AssistantView::new(&state, row)),
     ))
 }
 

@@ -61,6 +61,7 @@ pub struct DestinationView {
     last_four: Option<String>,
     last_used_at: Option<Time>,
     version: i64,
+    etag: String,
     created_at: Time,
     /// The secret that was made for this request, for the only time.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,7 +69,8 @@ pub struct DestinationView {
 }
 
 impl DestinationView {
-    fn new(opened: Opened, secret: Option<String>) -> Self {
+    fn new(state: &AdminState, opened: Opened, secret: Option<String>) -> Self {
+        let etag = tag(state, &opened.row);
         let row = opened.row;
         let (url, secrets, state, error) = match opened.credential {
             Ok(Credential::Http(http)) => (Some(http.url), http.secrets.len(), row.health.state, row.health.error),
@@ -85,6 +87,7 @@ impl DestinationView {
             last_four: row.last_four,
             last_used_at: row.last_used_at.map(Time),
             version: row.version,
+            etag,
             created_at: Time(row.created_at),
             secret,
         }
@@ -119,7 +122,7 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
     let mut shown = Vec::new();
     for row in rows.take(page.count() as usize) {
         if let Some(opened) = credentials::open(&state, row).await? {
-            shown.push(DestinationView::new(opened, None));
+            shown.push(DestinationView::new(&state, opened, None));
         }
     }
     Ok(Json(page.answer(
@@ -137,7 +140,7 @@ pub async fn show(State(state): Admin, Reader(member): Reader, Id(name): Id<Stri
     let tag = tag(&state, &opened.row);
     Ok((
         [(header::ETAG, etag::header_value(&tag))],
-        Json(DestinationView::new(opened, None)),
+        Json(DestinationView::new(&state, opened, None)),
     ))
 }
 
@@ -195,7 +198,7 @@ pub async fn create(
     Ok((
         StatusCode::CREATED,
         [(header::ETAG, etag::header_value(&tag))],
-        Json(DestinationView::new(opened, Some(made))),
+        Json(DestinationView::new(&state, opened, Some(made))),
     ))
 }
 
@@ -267,7 +270,7 @@ pub async fn rotate(
     Ok((
         StatusCode::CREATED,
         [(header::ETAG, etag::header_value(&tag))],
-        Json(DestinationView::new(opened, Some(made))),
+        Json(DestinationView::new(&state, opened, Some(made))),
     ))
 }
 

@@ -15,8 +15,8 @@ use crate::{
             view::Time,
         },
     },
-    domain::{Endpoint, EndpointId, OrgId, Source},
-    source::Plan,
+    domain::{Endpoint, EndpointId, EventType, OrgId, Source, TypePattern},
+    source::{self, Plan},
     store::endpoints::{NewSecret, StoredSecret},
 };
 use axum::{
@@ -53,6 +53,7 @@ pub struct EndpointView {
     path: String,
     ignored_types: Vec<String>,
     version: i64,
+    etag: String,
     created_at: Time,
 }
 
@@ -60,6 +61,7 @@ impl EndpointView {
     fn new(state: &AdminState, row: Endpoint) -> Self {
         let path = format!("/webhooks/{}/{}", row.source, row.id);
         Self {
+            etag: tag_text(state, &row),
             id: row.id.to_string(),
             source: row.source,
             name: row.name,
@@ -160,10 +162,13 @@ pub struct NewEndpoint {
 pub async fn create(
     State(state): Admin,
     Manager(member): Manager,
-    body::Json(new): body::Json<NewEndpoint>,
+    body::Json(mut new): body::Json<NewEndpoint>,
 ) -> Answer<impl IntoResponse> {
+    for kind in &mut new.ignored_types {
+        *kind = TypePattern(kind.as_str().into()).canonical(new.source).0.into();
+    }
     check_text("name", &new.name, 100)?;
-    check_ignored(&new.ignored_types)?;
+    check_ignored(new.source, &new.ignored_types)?;
     let plans = plans::read(new.source, new.plan)?;
     let count_max = u32::try_from(ENDPOINTS_MAX).unwrap_or(u32::MAX);
     if state.store.list_endpoints(member.org, None, count_max).await?.len() >= ENDPOINTS_MAX {
@@ -182,6 +187,9 @@ pub async fn create(
             (Some(SecretString::from(made.clone())), Some(made))
         }
     };
+    if given.is_some() {
+        plans::check_room(&state, member.org, new.source, plans.len()).await?;
+    }
     let secrets = match &given {
         Some(secret) => seal_all(&state, member.org, id, new.source, &plans, secret).await?,
         None => Vec::new(),
@@ -281,6 +289,7 @@ pub async fn rotate(
             (SecretString::from(made.clone()), Some(made))
         }
     };
+    plans::check_room(&state, member.org, row.source, plans.len()).await?;
     let others_not_after = state.now() + Duration::from_secs(overlap.into());
     // The first secret sets the end of the former secrets; the other new ones leave that end as it
     // is.
@@ -334,21 +343,17 @@ fn make_secret() -> Answer<String> {
     plans::random_bytes().map(hex::encode)
 }
 
-fn check_ignored(kinds: &[String]) -> Answer<()> {
+fn check_ignored(source: Source, kinds: &[String]) -> Answer<()> {
     let is_kind = |kind: &String| {
-        !kind.is_empty()
-            && kind.len() <= 100
-            && kind
-                .bytes()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b':' | b'-'))
+        source::kinds(source)
+            .iter()
+            .any(|known| EventType::new(source, known).kind() == kind.as_str())
     };
     if kinds.len() > IGNORED_TYPES_MAX || !kinds.iter().all(is_kind) {
         return Err(Problem::field(
             Code::InvalidField,
             "ignored_types",
-            format!(
-                "expected at most {IGNORED_TYPES_MAX} kinds such as speech-update: 1 to 100 of A-Z a-z 0-9 . _ : -"
-            ),
+            format!("expected at most {IGNORED_TYPES_MAX} types that this source has, such as speech-update"),
         ));
     }
     Ok(())

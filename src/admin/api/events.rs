@@ -13,8 +13,8 @@ use crate::{
             view::Time,
         },
     },
-    domain::{ActionState, Cause, EventId, Source},
-    rule,
+    domain::{ActionState, Cause, EventId, EventType, Source},
+    rule, source,
     store::history::{ActionFilter, EventFilter, StoredAction, StoredEvent},
     vault::Purpose,
 };
@@ -110,7 +110,11 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
     let mut params = Params::of(&uri)?;
     let filter = EventFilter {
         source: params.take_parsed::<Source>("source")?,
-        event_type: params.take("type").map(|text| bounded("type", text, 128)).transpose()?,
+        event_type: params
+            .take("type")
+            .map(|text| bounded("type", text, 128))
+            .transpose()?
+            .map(|text| full_type(&text)),
         subject: params
             .take("subject")
             .map(|text| bounded("subject", text, 256))
@@ -129,6 +133,19 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
         |row| row.id,
         |row| EventView::from(&row),
     )))
+}
+
+/// The type with its source in front: `end-of-call-report` is `vapi.end-of-call-report`, as rules
+/// name it.
+fn full_type(text: &str) -> String {
+    let of_source = |source: Source| {
+        source::kinds(source)
+            .iter()
+            .map(|kind| EventType::new(source, kind))
+            .find(|known| known.kind() == text)
+    };
+    let found = [Source::Vapi, Source::Twilio].into_iter().find_map(of_source);
+    found.map_or_else(|| text.to_owned(), |found| found.as_str().to_owned())
 }
 
 fn bounded(name: &'static str, text: String, bytes_max: usize) -> Answer<String> {

@@ -40,12 +40,14 @@ pub struct NumberView {
     proof: Option<&'static str>,
     proven_at: Option<Time>,
     version: i64,
+    etag: String,
     created_at: Time,
 }
 
-impl From<NumberClaim> for NumberView {
-    fn from(row: NumberClaim) -> Self {
+impl NumberView {
+    fn new(state: &AdminState, row: NumberClaim) -> Self {
         Self {
+            etag: tag(state, &row),
             number: row.number,
             provider: row.provider,
             account_id: row.account_id,
@@ -87,7 +89,7 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
         &state.vault,
         rows,
         |row| row.number.clone(),
-        NumberView::from,
+        |row| NumberView::new(&state, row),
     )))
 }
 
@@ -98,7 +100,10 @@ pub async fn show(State(state): Admin, Reader(member): Reader, Id(number): Id<St
         .await?
         .ok_or(Problem::not_found())?;
     let tag = tag(&state, &row);
-    Ok(([(header::ETAG, etag::header_value(&tag))], Json(NumberView::from(row))))
+    Ok((
+        [(header::ETAG, etag::header_value(&tag))],
+        Json(NumberView::new(&state, row)),
+    ))
 }
 
 #[derive(Deserialize)]
@@ -171,7 +176,7 @@ pub async fn create(
     Ok((
         StatusCode::CREATED,
         [(header::ETAG, etag::header_value(&tag))],
-        Json(NumberView::from(row)),
+        Json(NumberView::new(&state, row)),
     ))
 }
 

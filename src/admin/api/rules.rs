@@ -11,10 +11,11 @@ use crate::{
             etag,
             page::{Listed, Page, Params},
             problem::{Code, Problem},
+            token::Member,
             view::Time,
         },
     },
-    domain::{EventId, EventType, OrgId, Rule, RuleId, RuleSpec},
+    domain::{ActionKind, EventId, EventType, OrgId, Provider, Rule, RuleId, RuleSpec},
     rule::{self, DryRun, FieldProblem, Sample},
     vault::Purpose,
 };
@@ -33,7 +34,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
     Router::new()
         .route("/api/rules", get(list).post(create))
         .route("/api/rules/dry-run", post(dry_run))
-        .route("/api/rules/{id}", get(show).put(update).delete(delete))
+        .route("/api/rules/{id}", get(show).put(update).patch(patch).delete(delete))
         .route("/api/rules/{id}/dry-run", post(dry_run_stored))
 }
 
@@ -48,13 +49,19 @@ pub struct RuleView {
     version: i64,
     created_at: Time,
     updated_at: Time,
+    etag: String,
     #[serde(flatten)]
     spec: RuleSpec,
 }
 
-impl From<Rule> for RuleView {
-    fn from(rule: Rule) -> Self {
+/// Fields of a [`RuleView`] that a person cannot change. A PUT ignores them, so that the body of a
+/// GET can be changed and sent back.
+const READ_ONLY: [&str; 5] = ["id", "version", "created_at", "updated_at", "etag"];
+
+impl RuleView {
+    fn new(state: &AdminState, rule: Rule) -> Self {
         Self {
+            etag: tag(state, &rule),
             id: rule.id.to_string(),
             version: rule.version,
             created_at: Time(rule.created_at),
@@ -73,7 +80,12 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
     let page = Page::<RuleId>::take(&mut params, &state.vault, Some(member.org), "rules", String::new())?;
     params.finish()?;
     let rows = state.store.list_rules(member.org, page.after, page.count()).await?;
-    Ok(Json(page.answer(&state.vault, rows, |row| row.id, RuleView::from)))
+    Ok(Json(page.answer(
+        &state.vault,
+        rows,
+        |row| row.id,
+        |row| RuleView::new(&state, row),
+    )))
 }
 
 pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<RuleId>) -> Answer<impl IntoResponse> {
@@ -83,7 +95,10 @@ pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<RuleId
         .await?
         .ok_or(Problem::not_found())?;
     let tag = tag(&state, &rule);
-    Ok(([(header::ETAG, etag::header_value(&tag))], Json(RuleView::from(rule))))
+    Ok((
+        [(header::ETAG, etag::header_value(&tag))],
+        Json(RuleView::new(&state, rule)),
+    ))
 }
 
 pub async fn create(
@@ -91,7 +106,9 @@ pub async fn create(
     Editor(member): Editor,
     body::Json(spec): body::Json<RuleSpec>,
 ) -> Answer<impl IntoResponse> {
+    let spec = canonical(spec);
     check(&spec)?;
+    check_destination(&state, member.org, &spec).await?;
     let _one_writer = state.rule_writes.lock().await;
     check_room(&state, member.org, None, &spec).await?;
     let now = state.now();
@@ -109,7 +126,7 @@ pub async fn create(
         (header::ETAG, etag::header_value(&tag(&state, &rule))),
         (header::LOCATION, location(rule.id)),
     ];
-    Ok((StatusCode::CREATED, headers, Json(RuleView::from(rule))))
+    Ok((StatusCode::CREATED, headers, Json(RuleView::new(&state, rule))))
 }
 
 fn location(id: RuleId) -> http::HeaderValue {
@@ -121,7 +138,7 @@ pub async fn update(
     Editor(member): Editor,
     Id(id): Id<RuleId>,
     headers: HeaderMap,
-    body::Json(spec): body::Json<RuleSpec>,
+    body::Json(mut fields): body::Json<Map<String, Value>>,
 ) -> Answer<impl IntoResponse> {
     let rule = state
         .store
@@ -129,10 +146,49 @@ pub async fn update(
         .await?
         .ok_or(Problem::not_found())?;
     etag::require(&headers, &tag(&state, &rule))?;
+    fields.retain(|name, _| !READ_ONLY.contains(&name.as_str()));
+    let spec = body::parse_object(fields)?;
+    replace(&state, &member, rule, spec).await
+}
+
+/// Changes the fields that the body names and keeps the others; `null` removes an optional field
+/// (RFC 7396, of whole fields). `If-Match` is checked where it is sent.
+pub async fn patch(
+    State(state): Admin,
+    Editor(member): Editor,
+    Id(id): Id<RuleId>,
+    headers: HeaderMap,
+    body::Json(changes): body::Json<Map<String, Value>>,
+) -> Answer<impl IntoResponse> {
+    let rule = state
+        .store
+        .find_rule(member.org, id)
+        .await?
+        .ok_or(Problem::not_found())?;
+    etag::check(&headers, &tag(&state, &rule))?;
+    let Ok(Value::Object(mut fields)) = serde_json::to_value(&rule.spec) else {
+        return Err(Problem::new(Code::Internal));
+    };
+    for (name, value) in changes {
+        if value.is_null() {
+            fields.remove(&name);
+        } else {
+            fields.insert(name, value);
+        }
+    }
+    let spec = body::parse_object(fields)?;
+    replace(&state, &member, rule, spec).await
+}
+
+/// Checks `spec` and stores it in the place of the version that `rule` has.
+async fn replace(state: &AdminState, member: &Member, rule: Rule, spec: RuleSpec) -> Answer<impl IntoResponse + use<>> {
+    let id = rule.id;
+    let spec = canonical(spec);
     check(&spec)?;
+    check_destination(state, member.org, &spec).await?;
     let _one_writer = state.rule_writes.lock().await;
-    check_room(&state, member.org, Some(id), &spec).await?;
-    let audit = state.audit(&member, "update", "rule", id, &changed(&rule.spec, &spec));
+    check_room(state, member.org, Some(id), &spec).await?;
+    let audit = state.audit(member, "update", "rule", id, &changed(&rule.spec, &spec));
     match state.store.update_rule(member.org, id, rule.version, spec, audit).await {
         Ok(Some(_)) => {}
         Ok(None) => return Err(Problem::not_found()),
@@ -144,8 +200,11 @@ pub async fn update(
         .find_rule(member.org, id)
         .await?
         .ok_or(Problem::not_found())?;
-    let tag = tag(&state, &rule);
-    Ok(([(header::ETAG, etag::header_value(&tag))], Json(RuleView::from(rule))))
+    let tag = tag(state, &rule);
+    Ok((
+        [(header::ETAG, etag::header_value(&tag))],
+        Json(RuleView::new(state, rule)),
+    ))
 }
 
 pub async fn delete(
@@ -191,6 +250,29 @@ fn changed(old: &RuleSpec, new: &RuleSpec) -> Vec<&'static str> {
 fn check(spec: &RuleSpec) -> Answer<()> {
     check_text("name", &spec.name, rule::NAME_CHARACTERS_MAX)?;
     rule::check(spec).map_err(invalid)
+}
+
+/// The rule with its event type in the form that is stored.
+fn canonical(mut spec: RuleSpec) -> RuleSpec {
+    spec.event_type = spec.event_type.canonical(spec.source);
+    spec
+}
+
+/// A destination that a rule names has to be there: without it each event would make an action that
+/// parks.
+async fn check_destination(state: &AdminState, org: OrgId, spec: &RuleSpec) -> Answer<()> {
+    let name = spec.parameters.get("destination").and_then(Value::as_str);
+    let Some(name) = name.filter(|name| spec.action == ActionKind::HttpPost && !name.contains('{')) else {
+        return Ok(());
+    };
+    match state.store.find_credential(org, Provider::Http, name).await? {
+        Some(row) if row.is_active => Ok(()),
+        _ => Err(Problem::field(
+            Code::RuleInvalid,
+            "parameters.destination",
+            "there is no destination of this name: create it first",
+        )),
+    }
 }
 
 fn invalid(problems: Vec<FieldProblem>) -> Problem {
@@ -295,8 +377,9 @@ pub async fn dry_run(
     Editor(member): Editor,
     body::Json(request): body::Json<DryRunRequest>,
 ) -> Answer<Json<DryRunView>> {
-    check(&request.spec)?;
-    run(&state, member.org, &request.spec, request.event_id, request.sample).await
+    let spec = canonical(request.spec);
+    check(&spec)?;
+    run(&state, member.org, &spec, request.event_id, request.sample).await
 }
 
 pub async fn dry_run_stored(
@@ -391,7 +474,11 @@ fn on_sample(state: &AdminState, spec: &RuleSpec, sample: &SampleEvent) -> Answe
         body => ("application/json", body.to_string().into_bytes()),
     };
     let now = state.now();
-    let event_type = EventType::new(spec.source, &sample.event_type);
+    let kind = sample
+        .event_type
+        .strip_prefix(&format!("{}.", spec.source))
+        .unwrap_or(&sample.event_type);
+    let event_type = EventType::new(spec.source, kind);
     let sample = Sample {
         id: EventId::generate(),
         source: spec.source,

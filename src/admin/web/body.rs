@@ -119,6 +119,17 @@ pub fn parse_value<T: DeserializeOwned>(field: &str, value: serde_json::Value) -
     })
 }
 
+/// Reads a whole body that was taken as an object.
+///
+/// # Errors
+/// As for a body.
+pub fn parse_object<T: DeserializeOwned>(fields: serde_json::Map<String, serde_json::Value>) -> Result<T, Problem> {
+    serde_path_to_error::deserialize(serde_json::Value::Object(fields)).map_err(|error| {
+        let path = error.path().to_string();
+        refusal(&path, error.inner())
+    })
+}
+
 /// serde's message in words that repeat no value. Field names are the caller's own text, so they
 /// are cut and cleaned.
 fn refusal(path: &str, error: &serde_json::Error) -> Problem {

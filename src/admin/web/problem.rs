@@ -1,6 +1,6 @@
 //! The form of a refusal: RFC 9457 `application/problem+json` with a stable `code`.
 //!
-//! 4xx say what is wrong and name the field; 5xx say a code and the request's id and nothing else.
+//! 4xx name the wrong fields; 5xx say what is away and what to do next.
 //! **Invariant:** no text of a request, a row or an inner error ever stands in one; what is shown
 //! is written here or was cut by `provider`.
 
@@ -126,6 +126,32 @@ pub struct Problem {
     pub detail: Option<String>,
     pub errors: Vec<FieldError>,
     retry_after: Option<Duration>,
+    /// Members that few refusals have.
+    more: Option<Box<More>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct More {
+    /// The provider's answer, apart from our words.
+    provider: Option<ProviderWords>,
+    /// The accounts that `account_differs` speaks of.
+    accounts: Option<Accounts>,
+}
+
+/// The answer of a provider that refuses a credential.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ProviderWords {
+    pub name: &'static str,
+    pub http_status: u16,
+    pub code: Option<String>,
+    pub message: String,
+}
+
+/// The account that was connected, and the account that the credential opens.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Accounts {
+    pub before: Option<String>,
+    pub now: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -138,6 +164,10 @@ struct Body<'a> {
     request_id: &'a str,
     #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
     errors: &'a [FieldError],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<&'a ProviderWords>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accounts: Option<&'a Accounts>,
 }
 
 impl Problem {
@@ -148,10 +178,11 @@ impl Problem {
             detail: None,
             errors: Vec::new(),
             retry_after: None,
+            more: None,
         }
     }
 
-    /// For 4xx: what happened and what to do next.
+    /// What happened and what to do next, in our own words.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
@@ -192,26 +223,54 @@ impl Problem {
         Self::new(Code::ProviderUnreachable).retry_after(Duration::from_secs(10))
     }
 
-    /// The provider's own words, as `provider` cut them.
+    /// A provider refuses the credential, in its own words as the room `provider` cut them.
     #[must_use]
-    pub fn from_refused(refused: &ProviderRefusal) -> Self {
+    pub fn refused_by(name: &'static str, refused: &ProviderRefusal) -> Self {
         let code = refused
             .code
             .as_deref()
             .map(|code| format!(", code {code}"))
             .unwrap_or_default();
-        Self::new(Code::RefusedByProvider).detail(format!(
-            "The provider answered {}{code}: {}. Nothing was stored.",
-            refused.http_status, refused.message
-        ))
+        let message = refused.message.trim_end_matches(['.', ' ']);
+        let mut problem = Self::new(Code::RefusedByProvider)
+            .detail(format!("{name} answered {}{code}: {message}.", refused.http_status));
+        problem.more.get_or_insert_default().provider = Some(ProviderWords {
+            name,
+            http_status: refused.http_status,
+            code: refused.code.as_deref().map(str::to_owned),
+            message: refused.message.to_string(),
+        });
+        problem
     }
 
-    /// The body. 5xx never carry a detail of their own.
+    /// Adds a sentence to the detail.
+    #[must_use]
+    pub fn and_detail(mut self, sentence: &str) -> Self {
+        let detail = self.detail.get_or_insert_default();
+        if !detail.is_empty() {
+            detail.push(' ');
+        }
+        detail.push_str(sentence);
+        self
+    }
+
+    #[must_use]
+    pub fn and_nothing_was_stored(self) -> Self {
+        self.and_detail("Nothing was stored.")
+    }
+
+    #[must_use]
+    pub fn accounts(mut self, before: Option<String>, now: Option<String>) -> Self {
+        self.more.get_or_insert_default().accounts = Some(Accounts { before, now });
+        self
+    }
+
+    /// The body. A detail is always written in this room's own words, so 5xx may carry one as
+    /// well.
     pub fn body(&self, request_id: &str) -> Vec<u8> {
         let status = self.code.status();
-        let shown = if status >= 500 { None } else { self.detail.as_deref() };
         let fallback;
-        let detail = match (shown, self.errors.first()) {
+        let detail = match (self.detail.as_deref(), self.errors.first()) {
             (Some(detail), _) => detail,
             (None, Some(first)) => {
                 fallback = format!("{}: {}", first.field, first.problem);
@@ -227,6 +286,8 @@ impl Problem {
             code: self.code.as_str(),
             request_id,
             errors: &self.errors,
+            provider: self.more.as_ref().and_then(|more| more.provider.as_ref()),
+            accounts: self.more.as_ref().and_then(|more| more.accounts.as_ref()),
         };
         serde_json::to_vec(&body).expect("texts and numbers always serialise")
     }
@@ -246,9 +307,10 @@ impl IntoResponse for Problem {
             .retry_after
             .or_else(|| (self.code.status() == 503).then_some(Duration::from_secs(2)));
         if let Some(after) = after {
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
             response
                 .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         response.extensions_mut().insert(self);
         response

@@ -130,6 +130,38 @@ impl Credential {
     }
 }
 
+impl Credential {
+    /// The fields that are no secret, by their names in the form of [`super::table`].
+    #[must_use]
+    pub fn settings(&self) -> Vec<(&'static str, &str)> {
+        match self {
+            Self::Twilio(twilio) => {
+                let mut settings = vec![("account_sid", twilio.account_sid.as_str())];
+                if let TwilioAuth::ApiKey { sid, .. } = &twilio.auth {
+                    settings.push(("api_key_sid", sid));
+                }
+                settings.extend(twilio.phone_number.as_deref().map(|number| ("phone_number", number)));
+                settings
+            }
+            Self::Resend(resend) => resend.from.as_deref().map(|from| ("from", from)).into_iter().collect(),
+            Self::Vapi(_) | Self::ElevenLabs(_) | Self::Google(_) | Self::Http(_) => Vec::new(),
+        }
+    }
+
+    /// The secret fields that are set, by their names in the form.
+    #[must_use]
+    pub fn secrets_set(&self) -> Vec<&'static str> {
+        match self {
+            Self::Twilio(twilio) => match twilio.auth {
+                TwilioAuth::AuthToken(_) => vec!["auth_token"],
+                TwilioAuth::ApiKey { .. } => vec!["api_key_secret"],
+            },
+            Self::Vapi(_) | Self::Resend(_) | Self::ElevenLabs(_) => vec!["api_key"],
+            Self::Google(_) | Self::Http(_) => Vec::new(),
+        }
+    }
+}
+
 impl TwilioCredential {
     fn check(&self) -> Result<(), CredentialError> {
         if !is_sid(&self.account_sid, "AC") {

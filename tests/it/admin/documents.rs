@@ -23,9 +23,15 @@ fn schema() -> Value {
             })
         })
         .collect();
+    let ingress = hookswitch::receiver::refusal_bodies().into_iter().map(|body| {
+        let body: Value = serde_json::from_str(body).unwrap();
+        let part = |name: &str| json!({ "const": body[name] });
+        json!({ "properties": { "code": part("code"), "status": part("status"), "title": part("title") } })
+    });
+    let codes: Vec<Value> = codes.into_iter().chain(ingress).collect();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "A refusal of the admin API (RFC 9457, application/problem+json)",
+        "title": "A refusal of the admin API or of ingress (RFC 9457, application/problem+json)",
         "type": "object",
         "required": ["type", "title", "status", "detail", "code", "request_id"],
         "additionalProperties": false,
@@ -33,7 +39,7 @@ fn schema() -> Value {
             "type": { "const": "about:blank" },
             "title": { "type": "string" },
             "status": { "type": "integer" },
-            "detail": { "type": "string", "description": "For people. 5xx say no more than the title." },
+            "detail": { "type": "string", "description": "For people: what happened and what to do next." },
             "code": { "type": "string", "description": "Stable; for programs." },
             "request_id": { "type": "string", "description": "The same as the header x-request-id; finds the request \
             in the log; at ingress it is the rejection's id." },
@@ -45,6 +51,26 @@ fn schema() -> Value {
                     "additionalProperties": false,
                     "properties": { "field": { "type": "string" }, "problem": { "type": "string" } }
                 }
+            },
+            "provider": {
+                "type": "object",
+                "description": "The answer of a provider that refuses a credential, apart from our words.",
+                "required": ["name", "http_status", "code", "message"],
+                "additionalProperties": false,
+                "properties": {
+                    "name": { "type": "string" },
+                    "http_status": { "type": "integer" },
+                    "code": { "type": ["string", "null"] },
+                    "message": { "type": "string" }
+                }
+            },
+            "accounts": {
+                "type": "object",
+                "description": "Of account_differs: the account that was connected, and the one that this credential \
+                opens.",
+                "required": ["before", "now"],
+                "additionalProperties": false,
+                "properties": { "before": { "type": ["string", "null"] }, "now": { "type": ["string", "null"] } }
             }
         },
         "oneOf": codes,
@@ -87,6 +113,22 @@ pub(crate) fn check_problem(body: &Value) {
             error["field"].is_string() && error["problem"].is_string() && error.as_object().unwrap().len() == 2,
             "{error}"
         );
+    }
+}
+
+#[test]
+fn refusals_of_ingress_fit_the_schema() {
+    let bodies = hookswitch::receiver::refusal_bodies();
+    assert_eq!(bodies.len(), 10);
+    for body in bodies {
+        let mut body: Value = serde_json::from_str(body).unwrap();
+        body["request_id"] = json!("an id");
+        check_problem(&body);
+        // A code that is not in the catalogue fits nothing.
+        body["code"] = json!("no_such_code");
+        let schema = schema();
+        let fits = |one: &Value| one["properties"]["code"]["const"] == body["code"];
+        assert!(!schema["oneOf"].as_array().unwrap().iter().any(fits));
     }
 }
 
@@ -188,7 +230,7 @@ async fn every_curl_of_the_page_does_what_the_page_says() {
     let mut missing = Vec::new();
     for line in routes.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")) {
         let (route, handlers) = line.split_once('"').unwrap();
-        for method in ["get", "post", "put", "delete"]
+        for method in ["get", "post", "put", "patch", "delete"]
             .into_iter()
             .filter(|method| handlers.contains(&format!("{method}(")))
         {

@@ -58,6 +58,34 @@ async fn a_secret_that_we_made_is_shown_once() {
 }
 
 #[tokio::test]
+async fn a_secret_above_the_limit_of_a_source_is_refused_on_the_write() {
+    let api = Api::start().await;
+    let new = json!({ "source": "vapi", "name": "calls" });
+    let mut ids = Vec::new();
+    // Two plans an endpoint, 128 secrets at most.
+    for _ in 0..64 {
+        let made = api.post(api.a, "/api/endpoints", &new).await.expect(201).json();
+        ids.push(made["id"].as_str().unwrap().to_owned());
+    }
+    let refused = api.post(api.a, "/api/endpoints", &new).await.expect(409);
+    assert_eq!(refused.code(), "limit_reached");
+    assert!(
+        refused.json()["detail"].as_str().unwrap().contains("128 of 128"),
+        "{refused:?}"
+    );
+    let rotation = format!("/api/endpoints/{}/secrets", ids[0]);
+    api.post(api.a, &rotation, &json!({})).await.expect(409);
+    // Another organisation and another source have their own.
+    api.post(api.b, "/api/endpoints", &new).await.expect(201);
+    let twilio = json!({ "source": "twilio", "name": "sms" });
+    api.post(api.a, "/api/endpoints", &twilio).await.expect(201);
+    api.delete(api.a, &format!("/api/endpoints/{}", ids[1]))
+        .await
+        .expect(204);
+    api.post(api.a, &rotation, &json!({})).await.expect(201);
+}
+
+#[tokio::test]
 async fn only_what_can_verify_is_kept() {
     let api = Api::start().await;
     let good = "0123456789abcdef0123456789abcdef";

@@ -231,3 +231,215 @@ async fn a_dry_run_shows_what_would_be_planned() {
         "nothing was planned"
     );
 }
+
+#[tokio::test]
+async fn what_can_never_work_is_refused_on_save() {
+    let api = Api::start().await;
+    let sms = |to: &str| json!({ "to": to, "body": "x" });
+    let calendar = |name: &str, value: &str| {
+        let mut parameters = json!({ "summary": "x", "start": "{{ message.s }}", "end": "{{ message.e }}" });
+        parameters[name] = json!(value);
+        parameters
+    };
+    let mail = |name: &str, value: Value| {
+        let mut parameters = json!({ "to": "{{ message.to }}", "subject": "x", "text": "x" });
+        parameters[name] = value;
+        parameters
+    };
+    let table = [
+        ("twilio.send_sms", sms("+44 20 7946 0958"), Some("parameters.to")),
+        ("twilio.send_sms", sms("hello"), Some("parameters.to")),
+        ("twilio.send_sms", sms(""), Some("parameters.to")),
+        ("twilio.send_sms", sms("+442079460958"), None),
+        ("twilio.send_sms", sms("{{ message.customer.number }}"), None),
+        (
+            "twilio.send_sms",
+            json!({ "to": "{{ message.to }}", "body": "x", "from": "{{ message.from }}" }),
+            None,
+        ),
+        (
+            "twilio.send_sms",
+            json!({ "to": "{{ message.to }}", "body": " " }),
+            Some("parameters.body"),
+        ),
+        (
+            "google_calendar.create_event",
+            calendar("time_zone", "America/Chicgo"),
+            Some("parameters.time_zone"),
+        ),
+        (
+            "google_calendar.create_event",
+            calendar("time_zone", "America/Chicago"),
+            None,
+        ),
+        (
+            "google_calendar.create_event",
+            calendar("time_zone", "{{ message.zone }}"),
+            None,
+        ),
+        (
+            "google_calendar.create_event",
+            calendar("start", "tomorrow"),
+            Some("parameters.start"),
+        ),
+        (
+            "google_calendar.create_event",
+            calendar("start", "2026-03-01T14:00:00+01:00"),
+            None,
+        ),
+        (
+            "google_calendar.create_event",
+            calendar("end", "2026-03-01T14:00:00Z"),
+            None,
+        ),
+        (
+            "google_calendar.create_event",
+            calendar("send_updates", "some"),
+            Some("parameters.send_updates"),
+        ),
+        (
+            "google_calendar.create_event",
+            calendar("attendees", "ann"),
+            Some("parameters.attendees"),
+        ),
+        ("resend.send_email", mail("to", json!("hello")), Some("parameters.to")),
+        (
+            "resend.send_email",
+            mail("cc", json!(["a@b.example", "b"])),
+            Some("parameters.cc"),
+        ),
+        (
+            "resend.send_email",
+            mail("cc", json!(["a@b.example", "{{ message.cc }}"])),
+            None,
+        ),
+        (
+            "http.post",
+            json!({ "destination": "nope" }),
+            Some("parameters.destination"),
+        ),
+        ("http.post", json!({ "destination": "{{ message.destination }}" }), None),
+    ];
+    for (number, (action, parameters, field)) in table.into_iter().enumerate() {
+        let mut rule = rule(&format!("rule {number}"));
+        (rule["action"], rule["parameters"]) = (json!(action), parameters);
+        let answer = api.post(api.a, "/api/rules", &rule).await;
+        match field {
+            Some(field) => assert_eq!(
+                (answer.status, answer.field().as_str()),
+                (422, field),
+                "{rule} {answer:?}"
+            ),
+            None => assert_eq!(answer.status, 201, "{rule} {answer:?}"),
+        }
+    }
+    // All of them at once.
+    let mut both = rule("both");
+    both["parameters"] = json!({ "to": "hello", "body": "x", "from": "not a sender at all" });
+    let refused = api.post(api.a, "/api/rules", &both).await.expect(422).json();
+    let fields: Vec<_> = refused["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|error| &error["field"])
+        .collect();
+    assert_eq!(fields, ["parameters.to", "parameters.from"]);
+}
+
+#[tokio::test]
+async fn a_rules_type_is_taken_in_either_form_and_has_to_exist() {
+    let api = Api::start().await;
+    for (source, written, stored) in [
+        ("vapi", "end-of-call-report", "end-of-call-report"),
+        ("vapi", "vapi.end-of-call-report", "end-of-call-report"),
+        (
+            "vapi",
+            "transcript[transcriptType=\"final\"]",
+            "transcript_transcriptType__final__",
+        ),
+        ("vapi", "vapi.*", "*"),
+        ("vapi", "end*", "end*"),
+        ("twilio", "twilio.message-received", "message-received"),
+    ] {
+        let mut rule = rule(written);
+        (rule["source"], rule["event_type"]) = (json!(source), json!(written));
+        let made = api.post(api.a, "/api/rules", &rule).await.expect(201).json();
+        assert_eq!(made["event_type"], stored, "{written}");
+    }
+    for (source, written, field) in [
+        ("vapi", "end-of-call-repor", "event_type"),
+        ("vapi", "twilio.message-received", "event_type"),
+        ("vapi", "message-received", "event_type"),
+        ("twilio", "end-of-call-report", "event_type"),
+        ("resend", "email.sent", "source"),
+        ("elevenlabs", "*", "source"),
+    ] {
+        let mut rule = rule(written);
+        (rule["source"], rule["event_type"]) = (json!(source), json!(written));
+        let refused = api.post(api.a, "/api/rules", &rule).await.expect(422);
+        assert_eq!(refused.field(), field, "{written}");
+        if written == "end-of-call-repor" {
+            assert!(refused.text.contains("end-of-call-report"), "{refused:?}");
+        }
+    }
+    let types = |kinds: Value| json!({ "source": "vapi", "name": "calls", "ignored_types": kinds });
+    let made = api
+        .post(api.a, "/api/endpoints", &types(json!(["vapi.speech-update", "hang"])))
+        .await
+        .expect(201);
+    assert_eq!(made.json()["ignored_types"], json!(["speech-update", "hang"]));
+    let refused = api
+        .post(api.a, "/api/endpoints", &types(json!(["speech-updat"])))
+        .await
+        .expect(400);
+    assert_eq!(refused.field(), "ignored_types");
+}
+
+#[tokio::test]
+async fn a_rule_that_was_read_can_be_sent_back_and_a_patch_changes_what_it_names() {
+    let api = Api::start().await;
+    let made = api.post(api.a, "/api/rules", &rule("one")).await.expect(201).json();
+    let path = format!("/api/rules/{}", made["id"].as_str().unwrap());
+    let list = api.get(api.a, "/api/rules").await.expect(200).json();
+    let mut item = list["data"][0].clone();
+    item["name"] = json!("two");
+    let etag = item["etag"].as_str().unwrap().to_owned();
+    let changed = put(&api, made["id"].as_str().unwrap(), Some(&etag), &item)
+        .await
+        .expect(200)
+        .json();
+    assert_eq!((&changed["name"], &changed["version"]), (&json!("two"), &json!(2)));
+    let patch = async |body: Value, etag: Option<&str>| {
+        let request = api
+            .request(Method::PATCH, &path)
+            .bearer_auth(api.token(api.a, hookswitch::admin::Role::Owner));
+        let request = match etag {
+            Some(etag) => request.header("if-match", etag),
+            None => request,
+        };
+        Api::send(request.json(&body)).await
+    };
+    let off = patch(json!({ "enabled": false }), None).await.expect(200);
+    assert_eq!(
+        (&off.json()["enabled"], &off.json()["name"]),
+        (&json!(false), &json!("two"))
+    );
+    assert_eq!(
+        patch(json!({ "enabled": true }), Some(&etag)).await.expect(412).code(),
+        "precondition_failed"
+    );
+    let on = patch(json!({ "enabled": true, "when": null }), Some(&off.etag()))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!((&on["enabled"], &on["when"]), (&json!(true), &Value::Null));
+    assert_eq!(patch(json!({ "id": "x" }), None).await.expect(400).field(), "id");
+    assert_eq!(patch(json!({ "name": null }), None).await.expect(400).field(), "name");
+    assert_eq!(
+        patch(json!({ "event_type": "no-such" }), None)
+            .await
+            .expect(422)
+            .field(),
+        "event_type"
+    );
+}

@@ -5,6 +5,7 @@
 mod accounts;
 mod attempts;
 mod consent;
+mod forms;
 mod keys;
 mod limited;
 mod refresh;
@@ -12,7 +13,7 @@ mod use_of_them;
 
 pub(crate) use crate::admin::{
     Answer, Api,
-    proof::{CALLBACK, House, start},
+    proof::{CALLBACK, House, start, without_warnings},
 };
 use hookswitch::{admin::Role, domain::OrgId};
 use reqwest::Method;

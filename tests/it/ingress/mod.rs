@@ -86,6 +86,36 @@ async fn twilio_is_verified_over_the_url_that_it_saw_and_gets_twiml() {
     assert_eq!(ingress.queue.events().len(), 2);
 }
 
+/// Sixteen further endpoints and more once made the organisation's own secret the seventeenth.
+#[tokio::test]
+async fn every_valid_secret_of_an_organisation_verifies_however_many_it_has() {
+    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    for number in 0..40 {
+        let secret = SecretBytes::from(format!("the secret of endpoint {number}"));
+        ingress.add_endpoint(&a, &[], Some(&secret)).await;
+    }
+    let path = "/webhooks/vapi";
+    let signed = request(
+        path,
+        "application/json",
+        &a.sign(path, a.body().as_bytes(), NOW),
+        a.body().as_bytes(),
+    );
+    assert_eq!(ingress.exchange(&signed).await.status, 200);
+    // Of an endpoint's own secret on the shared URL as well, whichever was made first.
+    for number in [0, 20, 39] {
+        let mut by_endpoint = a.clone();
+        by_endpoint.secret = SecretBytes::from(format!("the secret of endpoint {number}"));
+        let signed = request(
+            path,
+            "application/json",
+            &by_endpoint.sign(path, a.body().as_bytes(), NOW),
+            a.body().as_bytes(),
+        );
+        assert_eq!(ingress.exchange(&signed).await.status, 200, "endpoint {number}");
+    }
+}
+
 /// The request to `to`, signed by `by`.
 fn resigned(to: &Tenant, by: &Tenant, path: &str, params: &[(&str, &str)]) -> Vec<u8> {
     let forged = Tenant {

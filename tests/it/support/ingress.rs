@@ -128,6 +128,7 @@ pub struct Ingress {
 
 /// One organisation with a Vapi secret of its own and an assistant, and the Twilio auth token of an
 /// account.
+#[derive(Clone)]
 pub struct Tenant {
     pub org: OrgId,
     pub assistant: String,

@@ -2,15 +2,20 @@
 
 use super::view::AccountView;
 use crate::{
-    admin::state::AdminState,
-    domain::{IntegrationState, Timestamp},
-    provider::{CallError, Credential, ProviderRefusal, Verified, google::Granted},
+    admin::{
+        state::AdminState,
+        web::problem::{Code, FieldError, Problem},
+    },
+    domain::{IntegrationState, Provider, Timestamp},
+    provider::{CallError, Credential, ProviderRefusal, Verified, google::Granted, table::Form},
 };
 use std::time::Duration;
 
 /// Time for asking the provider. It is below the deadline of a request, so that the answer can
 /// still name an outage of the provider.
-const VERIFY_MAX: Duration = Duration::from_secs(8);
+const VERIFY_MAX: Duration = Duration::from_secs(6);
+/// Time for asking about a setting, after the credential was accepted.
+const WARNING_MAX: Duration = Duration::from_secs(3);
 
 /// Asks the provider whether it accepts a credential, and for which account.
 ///
@@ -74,6 +79,15 @@ impl VerifiedCredential {
         }
     }
 
+    /// A credential that nobody asked the provider about.
+    pub const fn unchecked() -> Self {
+        Self {
+            account: None,
+            missing: None,
+            verified_at: None,
+        }
+    }
+
     /// The state that it is stored with.
     pub const fn state(&self) -> IntegrationState {
         if self.missing.is_some() {
@@ -81,5 +95,81 @@ impl VerifiedCredential {
         } else {
             IntegrationState::Connected
         }
+    }
+}
+
+fn name_of(provider: Provider) -> &'static str {
+    Form::of(provider).map_or("The provider", |form| form.name)
+}
+
+/// The refusal of a credential, at the field that holds its secret.
+pub fn refusal(provider: Provider, credential: &Credential, refused: &ProviderRefusal) -> Problem {
+    let problem = Problem::refused_by(name_of(provider), refused);
+    match credential.secrets_set().first() {
+        Some(field) => problem.and_field(*field, "the provider refuses it"),
+        None => problem,
+    }
+}
+
+/// The provider could not be asked: that says nothing about the credential.
+pub fn unreachable(provider: Provider, error: &CallError, now: Timestamp) -> Problem {
+    tracing::warn!(provider = %provider, error = %error, "A provider could not be asked about a credential");
+    let name = name_of(provider);
+    let (happened, after) = match error {
+        CallError::Refused(refused) if refused.http_status == 429 => (
+            format!("{name} answered 429: it gets too many requests of this account just now."),
+            refused.retry_after.map(|at| at.since(now)),
+        ),
+        CallError::Refused(refused) => (
+            format!(
+                "{name} answered {}, which says nothing about the credential.",
+                refused.http_status
+            ),
+            refused.retry_after.map(|at| at.since(now)),
+        ),
+        CallError::NotSent { .. } => (format!("{name} could not be reached."), None),
+        _ => (format!("{name} gave no usable answer."), None),
+    };
+    Problem::new(Code::ProviderUnreachable)
+        .detail(format!("{happened} Try again later."))
+        .retry_after(after.unwrap_or(Duration::from_secs(10)))
+}
+
+/// Settings that the provider does not confirm although it accepts the credential: a sender that is
+/// not the account's own. A provider that cannot be asked gives no warning.
+pub async fn warnings(state: &AdminState, credential: &Credential) -> Vec<FieldError> {
+    let warning = |field: &str, problem: &str| {
+        vec![FieldError {
+            field: field.to_owned(),
+            problem: problem.to_owned(),
+        }]
+    };
+    match credential {
+        Credential::Twilio(twilio) => {
+            let Some(number) = &twilio.phone_number else {
+                return Vec::new();
+            };
+            match state.providers.twilio.find_number(twilio, number, WARNING_MAX).await {
+                Ok(None) => warning("phone_number", "is not a number of this account"),
+                Ok(Some(_)) | Err(_) => Vec::new(),
+            }
+        }
+        Credential::Resend(resend) => {
+            let domain = resend.from.as_deref().and_then(|from| {
+                let (_, domain) = from.trim_end_matches('>').rsplit_once('@')?;
+                Some(domain)
+            });
+            let Some(domain) = domain else { return Vec::new() };
+            match state
+                .providers
+                .resend
+                .is_verified_domain(resend, domain, WARNING_MAX)
+                .await
+            {
+                Ok(false) => warning("from", "is not of a domain that is verified at Resend"),
+                Ok(true) | Err(_) => Vec::new(),
+            }
+        }
+        Credential::Vapi(_) | Credential::ElevenLabs(_) | Credential::Google(_) | Credential::Http(_) => Vec::new(),
     }
 }

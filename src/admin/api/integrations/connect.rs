@@ -2,17 +2,18 @@
 //!
 //! | answer | when |
 //! |---|---|
+//! | 412 `precondition_failed` | `If-Match` is sent and another version is stored |
 //! | 409 `account_differs` | it opens another account than before, without `?replace_account=true` |
 //! | 422 `refused_by_provider` | the provider refuses it |
 //! | 503 `provider_unreachable` | the provider cannot be asked, without `?unverified=true` |
 
 use super::{
     account::{fingerprint, is_same_account},
-    check::{VerifiedCredential, ask},
+    check::{VerifiedCredential, ask, refusal, unreachable, warnings},
     parse_provider,
     request::ConnectRequest,
     signing,
-    view::{AccountView, IntegrationView},
+    view::{AccountView, IntegrationView, check_etag, view},
 };
 use crate::{
     admin::{
@@ -22,7 +23,7 @@ use crate::{
             auth::Manager,
             body::Id,
             page::Params,
-            problem::{Code, Problem},
+            problem::{Code, FieldError, Problem},
             token::Member,
         },
     },
@@ -36,8 +37,22 @@ use crate::{
 use axum::{
     Json,
     extract::{Request, State},
+    response::{IntoResponse, Response},
 };
-use http::Uri;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use serde::Serialize;
+
+/// RFC 9745: since when the field names of the API before this one are deprecated.
+const DEPRECATION: HeaderName = HeaderName::from_static("deprecation");
+const FORMER_NAMES_SINCE: &str = "@1764028800";
+
+#[derive(Serialize)]
+struct ConnectedView {
+    #[serde(flatten)]
+    integration: IntegrationView,
+    /// Settings that the provider does not confirm. They are stored all the same.
+    warnings: Vec<FieldError>,
+}
 
 /// Stores nothing that the provider refuses, and nothing unchecked unless `?unverified=true` asks
 /// for it.
@@ -46,43 +61,61 @@ pub async fn connect(
     Manager(member): Manager,
     Id(provider): Id<String>,
     uri: Uri,
+    headers: HeaderMap,
     request: Request,
-) -> Answer<Json<IntegrationView>> {
+) -> Answer<Response> {
     let provider = parse_provider(&provider)?;
     let mut params = Params::of(&uri)?;
     let (may_be_unverified, may_replace) = (params.take_flag("unverified")?, params.take_flag("replace_account")?);
     params.finish()?;
-    let request = ConnectRequest::read(provider, request).await?;
+    let mut request = ConnectRequest::read(&state, member.org, provider, request).await?;
+    check_etag(&state, &headers, request.existing.as_ref())?;
 
     // Ask the provider.
     let mut verified = match ask(&state, &request.credential).await {
-        Ok(verified) => {
-            VerifiedCredential::of(verified, state.now()).map_err(|refused| Problem::from_refused(&refused))?
+        Ok(answer) => VerifiedCredential::of(answer, state.now())
+            .map_err(|refused| refusal(provider, &request.credential, &refused).and_nothing_was_stored())?,
+        Err(_) if may_be_unverified => VerifiedCredential::unchecked(),
+        Err(error) => {
+            return Err(unreachable(provider, &error, state.providers.http.now())
+                .and_nothing_was_stored()
+                .and_detail("?unverified=true stores the credential without a check."));
         }
-        Err(_) if may_be_unverified => VerifiedCredential {
-            account: None,
-            missing: None,
-            verified_at: None,
-        },
-        Err(error) => return Err(Problem::unreachable(&error)),
+    };
+    let warnings = match verified.verified_at {
+        Some(_) => warnings(&state, &request.credential).await,
+        None => Vec::new(),
     };
 
     // Compare the account with the one that was connected.
-    let existing = state.store.find_credential(member.org, provider, "").await?;
+    let existing = request.existing.take();
     let is_same = complete_account(&state, &member, &request, existing.as_ref(), &mut verified);
     if !is_same && !may_replace {
-        return Err(Problem::new(Code::AccountDiffers).detail(
+        let before = existing.and_then(|row| row.account_id);
+        let now = verified.account.map(|account| account.id);
+        return Err(Problem::new(Code::AccountDiffers).accounts(before, now).detail(
             "This credential opens another account than the one that was connected. Repeat with \
-                ?replace_account=true to change the account.",
+                    ?replace_account=true to change the account.",
         ));
     }
 
     // Store it, with the signing secrets that came along.
     let secrets = signing::change(&state, &member, &request, !is_same).await?;
     let former_fingerprint = existing.and_then(|row| row.account_fingerprint);
+    let has_former_names = request.has_former_names;
     let saved = save(&state, &member, request, verified, former_fingerprint, secrets).await?;
     state.forget(member.org);
-    Ok(Json(IntegrationView::new(provider, Some(saved), None)))
+    let connected = ConnectedView {
+        integration: view(&state, provider, Some(saved)).await?,
+        warnings,
+    };
+    let mut response = Json(connected).into_response();
+    if has_former_names {
+        response
+            .headers_mut()
+            .insert(DEPRECATION, HeaderValue::from_static(FORMER_NAMES_SINCE));
+    }
+    Ok(response)
 }
 
 /// Completes the account of `verified`, and says whether it is the account of the stored row.

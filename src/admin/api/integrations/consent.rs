@@ -7,8 +7,8 @@
 
 use super::{
     account::{fingerprint, is_same_account},
-    check::VerifiedCredential,
-    view::{AccountView, IntegrationView},
+    check::{VerifiedCredential, unreachable},
+    view::{AccountView, IntegrationView, view},
 };
 use crate::{
     admin::{
@@ -22,7 +22,7 @@ use crate::{
             view::Time,
         },
     },
-    domain::Provider,
+    domain::{Provider, Timestamp},
     oauth::{ExchangeError, Exchanged},
     provider::Credential,
     store::{
@@ -150,9 +150,19 @@ pub async fn callback(State(state): Admin, request: Request) -> Answer<Response>
         |problem| format!("error={}", problem.code.as_str()),
         |_| "connected=google_calendar".to_owned(),
     );
-    let to = format!("{path}{}{result}", if path.contains('?') { '&' } else { '?' });
+    let to = with_parameter(&path, &result);
     let to = HeaderValue::from_str(&to).map_err(|_| Problem::new(Code::Internal))?;
     Ok((StatusCode::SEE_OTHER, [(header::LOCATION, to)]).into_response())
+}
+
+/// Adds a parameter to the query of a path, in front of its fragment.
+fn with_parameter(path: &str, parameter: &str) -> String {
+    let (path, fragment) = match path.split_once('#') {
+        Some((path, fragment)) => (path, format!("#{fragment}")),
+        None => (path, String::new()),
+    };
+    let mark = if path.contains('?') { '&' } else { '?' };
+    format!("{path}{mark}{parameter}{fragment}")
 }
 
 fn cookie_of(headers: &HeaderMap) -> Option<&str> {
@@ -168,7 +178,11 @@ fn cookie_of(headers: &HeaderMap) -> Option<&str> {
 }
 
 async fn finish(state: &AdminState, consent: &Consent, code: &str) -> Answer<IntegrationView> {
-    let exchanged = state.consents.exchange(consent, code).await.map_err(exchange_problem)?;
+    let exchanged = state
+        .consents
+        .exchange(consent, code)
+        .await
+        .map_err(|error| exchange_problem(error, state.providers.http.now()))?;
     let existing = state.store.find_credential(consent.org, PROVIDER, "").await?;
     if !consent.may_replace && !is_same_account(state, existing.as_ref(), PROVIDER, consent.org, &exchanged.account) {
         state.consents.revoke_token(&exchanged.credential.refresh_token).await;
@@ -179,16 +193,16 @@ async fn finish(state: &AdminState, consent: &Consent, code: &str) -> Answer<Int
     }
     let saved = save(state, consent, exchanged).await?;
     state.forget(consent.org);
-    Ok(IntegrationView::new(PROVIDER, Some(saved), None))
+    view(state, PROVIDER, Some(saved)).await
 }
 
-fn exchange_problem(error: ExchangeError) -> Problem {
+fn exchange_problem(error: ExchangeError, now: Timestamp) -> Problem {
     match error {
         ExchangeError::Refused { words } => {
             Problem::new(Code::ConsentRefused).detail(format!("Google refuses the code: {words}. Begin again."))
         }
         ExchangeError::Unusable { words } => Problem::new(Code::ConsentRefused).detail(words),
-        ExchangeError::Unreachable(error) => Problem::unreachable(&error),
+        ExchangeError::Unreachable(error) => unreachable(PROVIDER, &error, now),
         ExchangeError::Vault(error) => error.into(),
     }
 }
@@ -240,7 +254,20 @@ async fn save(state: &AdminState, consent: &Consent, exchanged: Exchanged) -> An
 
 #[cfg(test)]
 mod tests {
-    use super::is_own_path;
+    use super::{is_own_path, with_parameter};
+
+    #[test]
+    fn a_parameter_stands_in_front_of_the_fragment() {
+        for (path, expected) in [
+            ("/", "/?a=1"),
+            ("/x?tab=2", "/x?tab=2&a=1"),
+            ("/integrations#Providers", "/integrations?a=1#Providers"),
+            ("/x?tab=2#y?z", "/x?tab=2&a=1#y?z"),
+            ("/#", "/?a=1#"),
+        ] {
+            assert_eq!(with_parameter(path, "a=1"), expected);
+        }
+    }
 
     #[test]
     fn people_are_sent_to_paths_of_this_host_only() {

@@ -1,6 +1,6 @@
 //! `DELETE /api/integrations/{provider}`: erases the credential.
 
-use super::{parse_provider, request::source_of, signing};
+use super::{parse_provider, request::source_of, signing, view::check_etag};
 use crate::{
     admin::{
         Admin,
@@ -10,20 +10,23 @@ use crate::{
     domain::Provider,
 };
 use axum::extract::State;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 
 /// Revokes the grant at the provider where a provider can do that. Then erases the ciphertext of
 /// the credential and of the signing secrets that came with it. The row stays, so that a reconnect
 /// keeps its id. To erase it a second time is 204 as well.
-pub async fn erase(State(state): Admin, Manager(member): Manager, Id(provider): Id<String>) -> Answer<StatusCode> {
+pub async fn erase(
+    State(state): Admin,
+    Manager(member): Manager,
+    Id(provider): Id<String>,
+    headers: HeaderMap,
+) -> Answer<StatusCode> {
     let provider = parse_provider(&provider)?;
+    let row = state.store.find_credential(member.org, provider, "").await?;
+    check_etag(&state, &headers, row.as_ref())?;
     let mut fields = vec!["credential"];
     if provider == Provider::GoogleCalendar
-        && let Some(sealed) = state
-            .store
-            .find_credential(member.org, provider, "")
-            .await?
-            .and_then(|row| row.sealed)
+        && let Some(sealed) = row.and_then(|row| row.sealed)
         && state.consents.revoke(member.org, &sealed).await
     {
         fields.push("revoked_at_provider");

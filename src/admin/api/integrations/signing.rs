@@ -1,6 +1,6 @@
 //! The signing secrets that come with a credential: the same form takes both.
 
-use super::request::{ConnectRequest, source_of};
+use super::request::{ConnectRequest, SigningChange, source_of};
 use crate::{
     admin::{
         plans,
@@ -25,13 +25,19 @@ pub async fn change(
     let Some(source) = source_of(request.provider) else {
         return Ok(None);
     };
-    if request.signing.is_empty() {
-        // The auth token of the former account verifies no webhook of this account.
-        let is_stale = account_differs && request.provider == Provider::Twilio;
-        return Ok(is_stale.then(|| erase(state, member, source)));
-    }
+    let signing = match &request.signing {
+        SigningChange::Replace(signing) => signing,
+        SigningChange::Erase => return Ok(Some(erase(state, member, source))),
+        SigningChange::Keep => {
+            // The auth token of the former account verifies no webhook of this account.
+            let is_stale = account_differs && request.provider == Provider::Twilio;
+            return Ok(is_stale.then(|| erase(state, member, source)));
+        }
+    };
+    let added = signing.iter().map(|secret| secret.plans.len()).sum();
+    plans::check_room(state, member.org, source, added).await?;
     let mut secrets = Vec::new();
-    for secret in &request.signing {
+    for secret in signing {
         for plan in &secret.plans {
             let sealed = plans::seal(state, member.org, None, source, plan, &secret.secret).await;
             secrets.push(sealed.map_err(|problem| at_field(problem, secret.field))?);

@@ -2,7 +2,8 @@
 //! nothing.
 
 use super::{
-    check::{VerifiedCredential, ask},
+    account::is_same_account,
+    check::{VerifiedCredential, ask, refusal, unreachable, warnings},
     parse_provider,
     request::ConnectRequest,
     view::AccountView,
@@ -11,7 +12,7 @@ use crate::{
     admin::{
         Admin,
         state::Answer,
-        web::{auth::Manager, body::Id, problem::Problem},
+        web::{auth::Manager, body::Id, problem::FieldError},
     },
     domain::{IntegrationState, Provider},
 };
@@ -28,21 +29,39 @@ pub struct TestedView {
     state: IntegrationState,
     missing: Option<String>,
     account: Option<AccountView>,
+    /// The connected account, where saving this credential would take its place.
+    replaces_account: Option<AccountView>,
+    /// Settings that the provider does not confirm.
+    warnings: Vec<FieldError>,
 }
 
 pub async fn test(
     State(state): Admin,
-    _: Manager,
+    Manager(member): Manager,
     Id(provider): Id<String>,
     request: Request,
 ) -> Answer<Json<TestedView>> {
     let provider = parse_provider(&provider)?;
-    let request = ConnectRequest::read(provider, request).await?;
+    let request = ConnectRequest::read(&state, member.org, provider, request).await?;
     let answer = ask(&state, &request.credential)
         .await
-        .map_err(|error| Problem::unreachable(&error))?;
-    let verified = VerifiedCredential::of(answer, state.now()).map_err(|refused| Problem::from_refused(&refused))?;
+        .map_err(|error| unreachable(provider, &error, state.providers.http.now()))?;
+    let verified = VerifiedCredential::of(answer, state.now())
+        .map_err(|refused| refusal(provider, &request.credential, &refused))?;
+    let existing = request.existing.as_ref();
+    let is_same = verified
+        .account
+        .as_ref()
+        .is_none_or(|account| is_same_account(&state, existing, provider, member.org, &account.id));
+    let replaces_account = existing.filter(|_| !is_same).and_then(|row| {
+        Some(AccountView {
+            id: row.account_id.clone()?,
+            name: row.account_name.clone(),
+        })
+    });
     Ok(Json(TestedView {
+        replaces_account,
+        warnings: warnings(&state, &request.credential).await,
         provider,
         state: verified.state(),
         missing: verified.missing,

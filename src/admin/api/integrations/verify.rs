@@ -2,7 +2,7 @@
 //! stores its answer. An outage of the provider changes nothing.
 
 use super::{
-    check::{VerifiedCredential, ask},
+    check::{VerifiedCredential, ask, unreachable},
     parse_provider,
     view::{IntegrationView, view},
 };
@@ -40,15 +40,15 @@ pub async fn verify(
         refresh_google(&state, &member, &opened).await?;
         opened = find(&state, &member, provider).await?;
         if opened.row.health.state.is_failing() {
-            return Ok(Json(IntegrationView::opened(opened)));
+            return Ok(Json(view(&state, provider, Some(opened.row)).await?));
         }
     }
     let Ok(credential) = &opened.credential else {
-        return Ok(Json(IntegrationView::opened(opened)));
+        return Ok(Json(view(&state, provider, Some(opened.row)).await?));
     };
     let answer = ask(&state, credential)
         .await
-        .map_err(|error| Problem::unreachable(&error))?;
+        .map_err(|error| unreachable(provider, &error, state.providers.http.now()))?;
     record(&state, &member, opened.row, answer).await?;
     state.forget(member.org);
     let row = state.store.find_credential(member.org, provider, "").await?;

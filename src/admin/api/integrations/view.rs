@@ -1,15 +1,19 @@
 //! How an integration looks in answers.
 
+use super::request::source_of;
 use crate::{
     admin::{
         credentials::{self, Opened},
         state::{AdminState, Answer},
-        web::view::Time,
+        web::{etag, view::Time},
     },
-    domain::{IntegrationState, Provider},
+    domain::{IntegrationState, OrgId, Provider},
+    provider::{Credential, TwilioAuth},
     store::credentials::StoredCredential,
 };
+use http::{HeaderMap, header};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 #[derive(Serialize)]
 pub struct AccountView {
@@ -39,11 +43,17 @@ pub struct IntegrationView {
     last_verified_at: Option<Time>,
     account: Option<AccountView>,
     last_four: Option<String>,
+    /// The stored fields that are no secret, by their names in the form.
+    settings: BTreeMap<&'static str, String>,
+    /// The names of the secret fields that are stored.
+    secrets_set: Vec<&'static str>,
     version: Option<i64>,
+    /// For `If-Match` of the next change; `null` where nothing is stored.
+    etag: Option<String>,
 }
 
 impl IntegrationView {
-    const fn absent(provider: Provider) -> Self {
+    fn absent(provider: Provider) -> Self {
         Self {
             id: None,
             provider,
@@ -59,21 +69,29 @@ impl IntegrationView {
             last_verified_at: None,
             account: None,
             last_four: None,
+            settings: BTreeMap::new(),
+            secrets_set: Vec::new(),
             version: None,
+            etag: None,
         }
     }
 
-    /// `undecryptable` says why the row does not open: that is found now and never stored.
-    pub fn new(provider: Provider, row: Option<StoredCredential>, undecryptable: Option<String>) -> Self {
-        let Some(row) = row else {
-            return Self::absent(provider);
-        };
-        let id = Some(row.id.to_string());
-        if !row.is_active {
-            return Self {
-                id,
-                ..Self::absent(provider)
-            };
+    /// `signing`: the names of the fields whose signing secrets are valid without an end.
+    fn new(opened: Opened, signing: Vec<&'static str>, etag: String) -> Self {
+        let Opened { row, credential } = opened;
+        let (provider, id) = (row.provider, Some(row.id.to_string()));
+        let (mut settings, mut secrets_set, mut undecryptable) = (BTreeMap::new(), signing, None);
+        match credential {
+            Ok(credential) => {
+                settings.extend(
+                    credential
+                        .settings()
+                        .into_iter()
+                        .map(|(name, value)| (name, value.to_owned())),
+                );
+                secrets_set.splice(0..0, credential.secrets_set());
+            }
+            Err(error) => undecryptable = Some(error.words),
         }
         let health = row.health;
         let (state, cause, error) = match undecryptable {
@@ -82,6 +100,9 @@ impl IntegrationView {
                 Some("undecryptable".to_owned()),
                 Some(words),
             ),
+            None if health.state == IntegrationState::Connected && row.last_verified_at.is_none() => {
+                (IntegrationState::Unverified, health.cause, health.error)
+            }
             None => (health.state, health.cause, health.error),
         };
         Self {
@@ -102,26 +123,61 @@ impl IntegrationView {
                 name: row.account_name,
             }),
             last_four: row.last_four,
+            settings,
+            secrets_set,
             version: Some(row.version),
+            etag: Some(etag),
         }
     }
+}
 
-    pub fn opened(opened: Opened) -> Self {
-        Self::new(
-            opened.row.provider,
-            Some(opened.row),
-            opened.credential.err().map(|undecryptable| undecryptable.words),
-        )
+/// The entity tag of a stored credential.
+fn tag(state: &AdminState, row: &StoredCredential) -> String {
+    etag::tag(&state.vault, row.org, "integration", row.provider, row.version)
+}
+
+/// Compares `If-Match`, where it is sent, with the stored credential. Where nothing is stored no
+/// tag is the current one.
+pub fn check_etag(state: &AdminState, headers: &HeaderMap, row: Option<&StoredCredential>) -> Answer<()> {
+    match row.filter(|row| row.is_active) {
+        Some(row) => etag::check(headers, &tag(state, row)),
+        None if headers.contains_key(header::IF_MATCH) => Err(etag::stale()),
+        None => Ok(()),
     }
 }
 
 /// The view of a row. It is opened to find out whether this installation can use it.
 pub async fn view(state: &AdminState, provider: Provider, row: Option<StoredCredential>) -> Answer<IntegrationView> {
     let Some(row) = row else {
-        return Ok(IntegrationView::new(provider, None, None));
+        return Ok(IntegrationView::absent(provider));
     };
-    Ok(match credentials::open(state, row.clone()).await? {
-        Some(opened) => IntegrationView::opened(opened),
-        None => IntegrationView::new(provider, Some(row), None),
-    })
+    let (id, org) = (row.id.to_string(), row.org);
+    let Some(opened) = credentials::open(state, row).await? else {
+        return Ok(IntegrationView {
+            id: Some(id),
+            ..IntegrationView::absent(provider)
+        });
+    };
+    let signing = signing_fields(state, org, &opened).await?;
+    let etag = tag(state, &opened.row);
+    Ok(IntegrationView::new(opened, signing, etag))
+}
+
+/// The fields of the form whose signing secrets are stored beside the credential.
+async fn signing_fields(state: &AdminState, org: OrgId, opened: &Opened) -> Answer<Vec<&'static str>> {
+    let (field, expected) = match &opened.credential {
+        Ok(Credential::Vapi(_)) => ("webhook_secret", 1),
+        // The auth token is the first signing secret.
+        Ok(Credential::Twilio(twilio)) => match twilio.auth {
+            TwilioAuth::AuthToken(_) => ("auth_token_secondary", 2),
+            TwilioAuth::ApiKey { .. } => ("auth_token_secondary", 1),
+        },
+        _ => return Ok(Vec::new()),
+    };
+    let Some(source) = source_of(opened.row.provider) else {
+        return Ok(Vec::new());
+    };
+    let secrets = state.store.list_secrets(org, source, None).await?;
+    let lasting = secrets.iter().filter(|secret| secret.not_after.is_none()).count();
+    Ok(if lasting >= expected { vec![field] } else { Vec::new() })
 }
