@@ -22,6 +22,8 @@ mod providers;
 #[cfg(feature = "rabbitmq")]
 mod queue_amqp;
 #[cfg(feature = "rabbitmq")]
+mod queue_amqp_broker;
+#[cfg(feature = "rabbitmq")]
 mod queue_amqp_faults;
 mod queue_damage;
 mod queue_embedded;

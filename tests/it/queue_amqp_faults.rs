@@ -2,16 +2,18 @@
 //! the test's own that is killed.
 
 use crate::{
-    conformance::queue::{delivered, event, id_of, take, within},
+    conformance::queue::{delivered, event, id_of, take},
     faults::proxy::{Mode, Proxy},
-    support::{amqp::AmqpPlace, until},
+    support::{
+        amqp::{AmqpPlace, Load},
+        until,
+    },
 };
 use hookswitch::{
     domain::{EventId, OrgId},
     queue::{AmqpQueue, AmqpSettings, EventQueue, PublishError, QueueHealth},
 };
 use std::{
-    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -98,48 +100,11 @@ async fn a_broker_that_falls_silent_costs_no_more_than_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::disallowed_methods, reason = "both are joined at the end")]
 async fn connections_that_are_reset_under_load_lose_nothing() {
     let Some(broken) = Breakable::start(4).await else {
         return;
     };
-    let broken = Arc::new(broken);
-    let stop = CancellationToken::new();
-    let senders: Vec<_> = (0..8)
-        .map(|sender| {
-            let (broken, stop) = (broken.clone(), stop.clone());
-            tokio::task::spawn(async move {
-                let mut confirmed = Vec::new();
-                while !stop.is_cancelled() {
-                    let event = event(OrgId::generate(), &format!("call-{sender}"), "x");
-                    if broken.queue.publish(&event).await.is_ok() {
-                        confirmed.push(id_of(&event));
-                    }
-                    tokio::task::yield_now().await;
-                }
-                confirmed
-            })
-        })
-        .collect();
-    let mut deliveries = broken.queue.consume().await.unwrap();
-    let consumer = {
-        let stop = stop.clone();
-        tokio::task::spawn(async move {
-            let mut seen = HashSet::new();
-            loop {
-                let batch = tokio::select! {
-                    () = stop.cancelled() => return (deliveries, seen),
-                    batch = deliveries.next_batch(64) => batch.unwrap(),
-                };
-                // An ack may be lost with its connection, and then the event comes again.
-                deliveries
-                    .ack(&batch.iter().map(|one| one.tag).collect::<Vec<_>>())
-                    .await
-                    .unwrap();
-                seen.extend(batch.iter().map(|one| delivered(one).id));
-            }
-        })
-    };
+    let mut load = Load::start(&broken.queue).await;
     for _ in 0..10 {
         broken.proxy.set(Mode::Reset);
         until("the loss to be noticed", || async {
@@ -151,25 +116,11 @@ async fn connections_that_are_reset_under_load_lose_nothing() {
         broken.recovers().await;
         assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     }
-    stop.cancel();
-    let mut confirmed = Vec::new();
-    for sender in senders {
-        confirmed.extend(sender.await.unwrap());
-    }
-    let (mut deliveries, mut seen) = consumer.await.unwrap();
-    let left = |seen: &HashSet<EventId>| confirmed.iter().filter(|id| !seen.contains(id)).count();
-    while left(&seen) > 0 {
-        let batch = within(deliveries.next_batch(64)).await.unwrap();
-        deliveries
-            .ack(&batch.iter().map(|one| one.tag).collect::<Vec<_>>())
-            .await
-            .unwrap();
-        seen.extend(batch.iter().map(|one| delivered(one).id));
-    }
+    load.settle().await;
     assert!(
-        confirmed.len() > 100,
-        "only {} publishes were confirmed",
-        confirmed.len()
+        load.confirmed().len() > 100,
+        "only {} were confirmed",
+        load.confirmed().len()
     );
 }
 

@@ -1,8 +1,12 @@
 //! Queues of a test's own at the real RabbitMQ, gone with the test.
 
+use crate::{
+    conformance::queue::{delivered, event, id_of},
+    support::until,
+};
 use hookswitch::{
-    domain::EventId,
-    queue::{AmqpQueue, AmqpSettings},
+    domain::{EventId, OrgId},
+    queue::{AmqpQueue, AmqpSettings, EventQueue},
 };
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
@@ -10,10 +14,13 @@ use lapin::{
     types::FieldTable,
 };
 use std::{
+    collections::HashSet,
     io::Write,
-    sync::{Arc, Once},
+    sync::{Arc, Mutex, Once},
     time::Duration,
 };
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 /// The broker's URL. `None` where there is none: then it is said on the terminal, and in CI it is a
 /// failure.
@@ -51,16 +58,21 @@ struct Place {
 impl AmqpPlace {
     /// `None` where there is no broker.
     pub fn new(queues: u16) -> Option<Self> {
+        Some(Self::at(&server()?, queues))
+    }
+
+    /// At a broker of the test's own.
+    pub fn at(url: &str, queues: u16) -> Self {
         let settings = AmqpSettings {
             prefix: format!("it-{}", EventId::generate()),
             queues,
             count_period: Duration::from_millis(50),
             ..AmqpSettings::default()
         };
-        Some(Self(Arc::new(Place {
-            url: server()?,
+        Self(Arc::new(Place {
+            url: url.to_owned(),
             settings,
-        })))
+        }))
     }
 
     pub fn url(&self) -> &str {
@@ -190,5 +202,68 @@ impl Bare {
         let options = BasicGetOptions { no_ack: true };
         let got = self.channel.basic_get(queue.into(), options).await.expect("an answer");
         got.map(|message| message.delivery)
+    }
+}
+
+/// Publishes and consumes through one queue, and remembers what was confirmed and what was seen.
+pub struct Load {
+    confirmed: Arc<Mutex<Vec<EventId>>>,
+    seen: Arc<Mutex<HashSet<EventId>>>,
+    stop: CancellationToken,
+    senders: JoinSet<()>,
+    consumer: JoinSet<()>,
+}
+
+impl Load {
+    pub async fn start(queue: &Arc<AmqpQueue>) -> Self {
+        let mut load = Self {
+            confirmed: Arc::default(),
+            seen: Arc::default(),
+            stop: CancellationToken::new(),
+            senders: JoinSet::new(),
+            consumer: JoinSet::new(),
+        };
+        for sender in 0..8 {
+            let (queue, stop, confirmed) = (queue.clone(), load.stop.clone(), load.confirmed.clone());
+            load.senders.spawn(async move {
+                while !stop.is_cancelled() {
+                    let event = event(OrgId::generate(), &format!("call-{sender}"), "x");
+                    if queue.publish(&event).await.is_ok() {
+                        confirmed.lock().unwrap().push(id_of(&event));
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            });
+        }
+        let (mut deliveries, seen) = (queue.consume().await.expect("a consumer"), load.seen.clone());
+        load.consumer.spawn(async move {
+            loop {
+                let batch = deliveries.next_batch(64).await.expect("a batch");
+                let tags: Vec<_> = batch.iter().map(|one| one.tag).collect();
+                // An ack may be lost with its connection, and then the event comes again.
+                deliveries.ack(&tags).await.expect("acks are no error");
+                seen.lock().unwrap().extend(batch.iter().map(|one| delivered(one).id));
+            }
+        });
+        load
+    }
+
+    pub fn confirmed(&self) -> Vec<EventId> {
+        self.confirmed.lock().unwrap().clone()
+    }
+
+    /// Ends the senders, and waits until everything that was confirmed has been delivered.
+    pub async fn settle(&mut self) {
+        self.stop.cancel();
+        while let Some(ended) = self.senders.join_next().await {
+            ended.expect("a sender does not panic");
+        }
+        let confirmed = self.confirmed();
+        until("every confirmed event to be delivered", || async {
+            let seen = self.seen.lock().unwrap();
+            confirmed.iter().all(|id| seen.contains(id)).then_some(())
+        })
+        .await;
+        self.consumer.shutdown().await;
     }
 }

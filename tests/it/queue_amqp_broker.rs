@@ -1,0 +1,208 @@
+//! A RabbitMQ of the test's own, which is killed, stopped and given an alarm under load. What
+//! concerns a whole broker would hit every other test at a shared one.
+
+use crate::{
+    conformance::queue::{delivered, event, id_of, take},
+    support::{
+        amqp::{AmqpPlace, Load, server},
+        until,
+    },
+};
+use hookswitch::{
+    domain::{EventId, OrgId},
+    queue::{AmqpSettings, EventQueue, PublishError, QueueHealth},
+};
+use std::{
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+/// A server in a directory of its own, ended with the test.
+struct Broker {
+    directory: PathBuf,
+    url: String,
+}
+
+impl Broker {
+    /// `None` where `scripts/services` cannot give one that may be killed.
+    fn start() -> Option<Self> {
+        server()?;
+        let directory = std::env::temp_dir().join(format!("hookswitch-broker-{}", EventId::generate()));
+        let mut broker = Self {
+            directory,
+            url: String::new(),
+        };
+        let printed = broker.services(&["up", "amqp"]);
+        if broker.directory.join("amqp.in-compose").exists() {
+            println!("left out: a broker in a container is not killed by this test");
+            return None;
+        }
+        let url = printed
+            .lines()
+            .find_map(|line| line.strip_prefix("HOOKSWITCH_TEST_AMQP_URL="));
+        url.expect("the URL").clone_into(&mut broker.url);
+        Some(broker)
+    }
+
+    fn services(&self, words: &[&str]) -> String {
+        let output = Command::new("scripts/services")
+            .args(words)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .env("HOOKSWITCH_SERVICES_DIR", &self.directory)
+            .env_remove("HOOKSWITCH_TEST_AMQP_URL")
+            .output()
+            .expect("scripts/services runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "scripts/services {words:?}: {said}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    fn ctl(&self, words: &[&str]) {
+        tokio::task::block_in_place(|| {
+            self.services(&[&["rabbitmqctl"], words].concat());
+        });
+    }
+
+    fn kill(&self) {
+        let id = std::fs::read_to_string(self.directory.join("amqp.pid")).expect("its process id");
+        let killed = Command::new("kill")
+            .args(["-KILL", id.trim()])
+            .status()
+            .expect("kill runs");
+        assert!(killed.success());
+    }
+
+    fn restart(&self) {
+        tokio::task::block_in_place(|| self.services(&["up", "amqp"]));
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = Command::new("scripts/services")
+            .args(["down", "amqp"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .env("HOOKSWITCH_SERVICES_DIR", &self.directory)
+            .env_remove("HOOKSWITCH_TEST_AMQP_URL")
+            .status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_broker_fails() {
+    let Some(broker) = Broker::start() else { return };
+    encrypted_connections_check_the_certificate(&broker).await;
+    an_alarm_blocks_publishing_alone(&broker).await;
+    kills_and_stops_under_load_lose_nothing(&broker).await;
+}
+
+async fn kills_and_stops_under_load_lose_nothing(broker: &Broker) {
+    let place = AmqpPlace::at(&broker.url, 4);
+    let settings = AmqpSettings {
+        confirm_seconds_max: Duration::from_secs(1),
+        ..place.settings()
+    };
+    let queue = place.open_at(place.url(), settings).await;
+    let mut load = Load::start(&queue).await;
+    let away = || async { (queue.state().health == QueueHealth::Away).then_some(()) };
+    let back = || async { queue.publish(&event(OrgId::generate(), "call", "x")).await.ok() };
+
+    for round in 0..4 {
+        let begun = Instant::now();
+        if round % 2 == 0 {
+            broker.kill();
+        } else {
+            broker.ctl(&["stop_app"]);
+        }
+        until("the loss to be noticed", away).await;
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        if round % 2 == 0 {
+            broker.restart();
+        } else {
+            broker.ctl(&["start_app"]);
+        }
+        let begun = Instant::now();
+        until("a publish to be confirmed again", back).await;
+        // The wait between two tries is 10 s at most.
+        assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    }
+    load.settle().await;
+    assert!(
+        load.confirmed().len() > 100,
+        "only {} were confirmed",
+        load.confirmed().len()
+    );
+}
+
+async fn an_alarm_blocks_publishing_alone(broker: &Broker) {
+    let place = AmqpPlace::at(&broker.url, 2);
+    let queue = place.open().await;
+    let back = || async { queue.publish(&event(OrgId::generate(), "call", "x")).await.ok() };
+    let org = OrgId::generate();
+    let mut before = Vec::new();
+    for n in 0..50 {
+        let event = event(org, &format!("call-{n}"), "x");
+        queue.publish(&event).await.expect("it is confirmed");
+        before.push(id_of(&event));
+    }
+    broker.ctl(&["set_vm_memory_high_watermark", "absolute", "1"]);
+    until("publishes to be refused at once", || async {
+        let begun = Instant::now();
+        let outcome = queue.publish(&event(org, "call", "x")).await;
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        matches!(outcome, Err(PublishError::Unavailable { reason }) if reason.contains("alarm")).then_some(())
+    })
+    .await;
+    assert_eq!(queue.state().health, QueueHealth::Away);
+    let mut deliveries = queue.consume().await.expect("a consumer");
+    let mut got = Vec::new();
+    while !before.iter().all(|id| got.contains(id)) {
+        got.extend(take(&mut deliveries, 1).await.iter().map(|one| delivered(one).id));
+    }
+    broker.ctl(&["set_vm_memory_high_watermark", "0.4"]);
+    until("publishes to be confirmed again", back).await;
+    assert_eq!(queue.state().health, QueueHealth::Ready);
+}
+
+async fn encrypted_connections_check_the_certificate(broker: &Broker) {
+    // The broker listens with a certificate of the test's own authority.
+    let data = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls");
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|free| free.local_addr())
+        .expect("a free port")
+        .port();
+    let file = |name: &str| data.join(name).display().to_string();
+    let listen = format!(
+        "rabbit_networking:ensure_ssl(), rabbit_networking:start_ssl_listener({port}, [{{certfile, \"{}\"}}, \
+        {{keyfile, \"{}\"}}], 2).",
+        file("server.pem"),
+        file("server.key")
+    );
+    broker.ctl(&["eval", &listen]);
+    let (_, user) = broker.url.split_once("://").expect("a URL");
+    let (user, _) = user.split_once('@').expect("a URL with a user");
+    let place = AmqpPlace::at(&broker.url, 1);
+    let url = format!("amqps://{user}@127.0.0.1:{port}/%2f");
+    let trusting = AmqpSettings {
+        ca_certificates: Some(
+            std::fs::read_to_string(data.join("ca.pem"))
+                .expect("it is there")
+                .into(),
+        ),
+        ..place.settings()
+    };
+    let queue = place.open_at(&url, trusting).await;
+    let event = event(OrgId::generate(), "call", "encrypted");
+    queue.publish(&event).await.expect("it is confirmed");
+    let mut deliveries = queue.consume().await.expect("a consumer");
+    assert_eq!(delivered(&take(&mut deliveries, 1).await[0]).id, id_of(&event));
+
+    // Nobody whom this process trusts has signed it.
+    let queue = place.open_at(&url, place.settings()).await;
+    let outcome = queue.publish(&event).await;
+    assert!(
+        matches!(&outcome, Err(PublishError::Unavailable { reason }) if reason.contains("certificate")),
+        "{outcome:?}"
+    );
+}
