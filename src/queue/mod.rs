@@ -10,6 +10,7 @@ mod envelope;
 mod health;
 #[cfg(feature = "kafka")]
 mod kafka;
+mod leases;
 mod log;
 
 #[cfg(feature = "rabbitmq")]
@@ -17,6 +18,7 @@ pub use amqp::{AmqpQueue, AmqpSettings};
 pub use envelope::{EnvelopeError, attributes, decode, encode, encoded_bytes_max, from_attributes};
 #[cfg(feature = "kafka")]
 pub use kafka::{KafkaQueue, KafkaSettings};
+pub use leases::{LeaseError, QueueLeases};
 #[doc(hidden)]
 pub use log::{Disk, DiskSpace, RealDisk};
 pub use log::{LogQueue, LogSettings};
@@ -41,6 +43,12 @@ pub trait EventQueue: Send + Sync + 'static {
     /// acked comes back after a restart. The embedded queue has one consumer at a time: a second
     /// call is an error while the first is held.
     async fn consume(&self) -> Result<Box<dyn Deliveries>, ConsumeError>;
+
+    /// Consumers are to share the queue's parts out by these leases from now on. A backend that has
+    /// no parts, or shares them out by itself, leaves it at that.
+    fn share_by(&self, leases: Arc<dyn QueueLeases>) {
+        drop(leases);
+    }
 
     /// What stands in the queue now. Memory only: it is read at each scrape.
     fn state(&self) -> QueueState;

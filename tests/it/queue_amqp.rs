@@ -8,7 +8,7 @@ use crate::{
 use async_trait::async_trait;
 use hookswitch::{
     domain::{EventId, OrgId},
-    queue::{AmqpQueue, AmqpSettings, ConnectError, EventQueue},
+    queue::{AmqpQueue, AmqpSettings, ConnectError, EventQueue, LeaseError, QueueLeases},
 };
 use std::{collections::HashMap, sync::Arc};
 
@@ -257,4 +257,125 @@ async fn a_broker_that_refuses_is_an_error_at_the_start() {
     let refused = AmqpQueue::open(&wrong, place.settings()).await.err().unwrap();
     assert!(matches!(refused, ConnectError::Broker { .. }), "{refused}");
     assert!(!format!("{refused:?}").contains("wrong-secret"));
+}
+
+/// Leases in memory, as rows of a store would be: each worker holds an even share.
+#[derive(Default)]
+struct Leases {
+    workers: std::sync::Mutex<Vec<usize>>,
+}
+
+struct Worker {
+    number: usize,
+    leases: Arc<Leases>,
+}
+
+#[async_trait]
+impl QueueLeases for Worker {
+    async fn share(&self, queues: u16) -> Result<Vec<u16>, LeaseError> {
+        let mut workers = self.leases.workers.lock().unwrap();
+        if !workers.contains(&self.number) {
+            workers.push(self.number);
+        }
+        let own = workers.iter().position(|number| *number == self.number).unwrap();
+        Ok((0..queues)
+            .filter(|queue| usize::from(*queue) % workers.len() == own)
+            .collect())
+    }
+
+    async fn release(&self) {
+        self.leases
+            .workers
+            .lock()
+            .unwrap()
+            .retain(|number| *number != self.number);
+    }
+}
+
+#[tokio::test]
+async fn workers_share_the_queues_out_by_leases() {
+    let Some(place) = AmqpPlace::new(4) else { return };
+    let settings = AmqpSettings {
+        share_period: std::time::Duration::from_millis(200),
+        ..place.settings()
+    };
+    let leases = Arc::new(Leases::default());
+    let mut workers = Vec::new();
+    for number in 0..2 {
+        let queue = place.open_at(place.url(), settings.clone()).await;
+        queue.share_by(Arc::new(Worker {
+            number,
+            leases: leases.clone(),
+        }));
+        workers.push(queue);
+    }
+    let subjects = subjects_of_queues(4);
+    let org = OrgId::generate();
+    // Alone, the first one gets everything.
+    let mut first = workers[0].consume().await.unwrap();
+    for subject in &subjects {
+        workers[0].publish(&event(org, subject, "alone")).await.unwrap();
+    }
+    let got = take(&mut first, 4).await;
+    first
+        .ack(&got.iter().map(|one| one.tag).collect::<Vec<_>>())
+        .await
+        .unwrap();
+
+    // Two of four queues each, so that neither is idle.
+    let mut second = workers[1].consume().await.unwrap();
+    let consumers = |deliveries: &[hookswitch::queue::Delivery]| -> Vec<String> {
+        let mut subjects: Vec<_> = deliveries
+            .iter()
+            .map(|one| delivered(one).subject.0.to_string())
+            .collect();
+        subjects.sort();
+        subjects.dedup();
+        subjects
+    };
+    let end = tokio::time::Instant::now() + crate::support::PATIENCE;
+    loop {
+        for subject in &subjects {
+            workers[0].publish(&event(org, subject, "shared")).await.unwrap();
+        }
+        let (one, two) = tokio::join!(some(&mut first), some(&mut second));
+        if consumers(&one).len() == 2 && consumers(&two).len() == 2 {
+            break;
+        }
+        assert!(
+            tokio::time::Instant::now() < end,
+            "they do not come to have two queues each"
+        );
+    }
+
+    // One that stops gives its queues back.
+    drop(second);
+    workers[1].close().await;
+    loop {
+        for subject in &subjects {
+            workers[0].publish(&event(org, subject, "alone again")).await.unwrap();
+        }
+        if consumers(&some(&mut first).await).len() == 4 {
+            break;
+        }
+        assert!(
+            tokio::time::Instant::now() < end,
+            "the first does not have all four again"
+        );
+    }
+}
+
+/// What comes within half a second, acked.
+async fn some(deliveries: &mut Box<dyn hookswitch::queue::Deliveries>) -> Vec<hookswitch::queue::Delivery> {
+    let mut got = Vec::new();
+    let end = tokio::time::Instant::now() + std::time::Duration::from_millis(500);
+    while let Ok(batch) = tokio::time::timeout_at(end, deliveries.next_batch(100)).await {
+        let batch = batch.unwrap();
+        deliveries
+            .ack(&batch.iter().map(|one| one.tag).collect::<Vec<_>>())
+            .await
+            .unwrap();
+        got.extend(batch);
+    }
+    got
 }

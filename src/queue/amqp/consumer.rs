@@ -9,11 +9,12 @@ use super::{
     connection::{Events, Link, LinkError, answered},
     depths::Depths,
     message,
+    shares::Shares,
     topology::{self, Topology},
     unacked::{Ack, Unacked},
     url::Address,
 };
-use crate::queue::{ConsumeError, Deliveries, Delivery, DeliveryTag};
+use crate::queue::{ConsumeError, Deliveries, Delivery, DeliveryTag, QueueLeases};
 use async_trait::async_trait;
 use futures_util::{
     FutureExt, StreamExt,
@@ -32,7 +33,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
@@ -127,6 +128,8 @@ pub(super) struct Consumer {
     pub topology: Arc<Topology>,
     pub settings: Arc<AmqpSettings>,
     pub depths: Arc<Depths>,
+    shares: Arc<Shares>,
+    held: watch::Receiver<Vec<u16>>,
     arrivals: mpsc::UnboundedSender<Arrival>,
     acks: mpsc::UnboundedReceiver<Vec<Ack>>,
     stop: CancellationToken,
@@ -145,6 +148,7 @@ struct Session {
 impl Consumer {
     /// The consumer's task, and the deliveries that it feeds.
     pub fn new(
+        leases: Option<Arc<dyn QueueLeases>>,
         shared: Arc<Consumption>,
         topology: Arc<Topology>,
         settings: Arc<AmqpSettings>,
@@ -161,7 +165,10 @@ impl Consumer {
             closed,
             stop: stop.clone(),
         };
+        let shares = Arc::new(Shares::new(leases, &settings, topology.queues.len()));
         let consumer = Self {
+            held: shares.held(),
+            shares,
             shared,
             topology,
             settings,
@@ -174,10 +181,20 @@ impl Consumer {
     }
 
     /// Consumes until the stop, whatever happens to the connection.
-    pub async fn run(mut self, addresses: Vec<Address>) {
-        let shared = self.shared.clone();
+    pub async fn run(self, addresses: Vec<Address>) {
+        let (shared, shares, stop) = (self.shared.clone(), self.shares.clone(), self.stop.clone());
         let _turn = shared.turn.lock().await;
-        let stop = self.stop.clone();
+        shares.begin().await;
+        // Given back only after the consumers are gone.
+        let consumed = CancellationToken::new();
+        let consuming = async {
+            self.consume(addresses, &stop).await;
+            consumed.cancel();
+        };
+        tokio::join!(consuming, shares.keep(&consumed));
+    }
+
+    async fn consume(mut self, addresses: Vec<Address>, stop: &CancellationToken) {
         let mut backoff = Backoff::new(addresses.len());
         loop {
             let address = &addresses[backoff.address()];
@@ -195,6 +212,10 @@ impl Consumer {
                     self.shared.unacked.begin_epoch(0);
                     match ended {
                         Ended::Stopped => break,
+                        Ended::Shared => {
+                            info!("The queues of RabbitMQ are shared out anew");
+                            continue;
+                        }
                         Ended::GaveBack => {
                             warn!("Deliveries were planned by nobody: they went back to RabbitMQ");
                             tokio::select! {
@@ -208,16 +229,20 @@ impl Consumer {
                 Err(error) => error,
             };
             warn!(%error, "No event can be consumed from RabbitMQ at {address}; it is tried again");
-            if backoff.wait_or(&stop).await {
+            if backoff.wait_or(stop).await {
                 break;
             }
         }
     }
 
-    async fn open(&self, address: &Address) -> Result<Session, LinkError> {
+    async fn open(&mut self, address: &Address) -> Result<Session, LinkError> {
         let (link, events) = Link::open(address, &self.settings, "hookswitch consumes").await?;
         self.topology.declare(&link).await?;
-        let mut queues = self.topology.queues.clone();
+        let held = self.held.borrow_and_update().clone();
+        let mut queues: Vec<_> = held
+            .into_iter()
+            .filter_map(|number| self.topology.queues.get(usize::from(number)).cloned())
+            .collect();
         queues.extend(self.topology.surplus(&link).await?);
         let mut session = Session {
             epoch: self.shared.unacked.begin_epoch(queues.len()),
@@ -254,6 +279,15 @@ impl Consumer {
                 Some(acks) = self.acks.recv() => {
                     session.send(&acks);
                     Ok(())
+                }
+                Ok(()) = self.held.changed() => {
+                    // Deliveries that are not acked come again, to the worker that consumes them
+                    // then.
+                    while let Ok(acks) = self.acks.try_recv() {
+                        session.send(&acks);
+                    }
+                    session.link.close().await;
+                    return Ended::Shared;
                 }
                 event = session.events.next() => match event {
                     Some(Event::Error(error)) => Err(error.into()),
@@ -310,6 +344,10 @@ impl Consumer {
             return Err(LinkError::new("the connection ended"));
         }
         let mut all = 0;
+        // Queues of other workers count too: every process tells the same number.
+        for queue in self.topology.queues.iter().filter(|queue| !queues.contains(queue)) {
+            all += topology::count(counter, queue).await?;
+        }
         for (number, queue) in queues.iter().enumerate() {
             let ready = topology::count(counter, queue).await?;
             all += ready;
@@ -329,6 +367,8 @@ enum Ended {
     Stopped,
     /// Nobody worked on what was delivered.
     GaveBack,
+    /// Other queues are this worker's from now on.
+    Shared,
     Failed(LinkError),
 }
 

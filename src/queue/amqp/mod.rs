@@ -12,13 +12,14 @@ mod depths;
 mod lane;
 mod message;
 mod publisher;
+mod shares;
 mod topology;
 mod unacked;
 mod url;
 
 use super::{
-    ConnectError, ConsumeError, Deliveries, EventQueue, PublishError, QueueHealth, QueueState, encoded_bytes_max,
-    outcome_label,
+    ConnectError, ConsumeError, Deliveries, EventQueue, PublishError, QueueHealth, QueueLeases, QueueState,
+    encoded_bytes_max, outcome_label,
 };
 use crate::{config::QueueSettings, domain::VerifiedEvent, telemetry::catalogue};
 use async_trait::async_trait;
@@ -27,7 +28,7 @@ use consumer::{Consumer, Consumption};
 use depths::Depths;
 use publisher::Publisher;
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, RwLock, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -58,6 +59,8 @@ pub struct AmqpSettings {
     /// Deliveries that nobody acks and after which nobody asks for this long go back to the broker,
     /// so that another process gets them.
     pub idle_seconds_max: Duration,
+    /// How often the leases of the queues are renewed and shared out again.
+    pub share_period: Duration,
     /// How often the events in the queues are counted.
     pub count_period: Duration,
 }
@@ -79,6 +82,7 @@ impl AmqpSettings {
             ca_certificates,
             delivery_limit: 1_000_000,
             idle_seconds_max: Duration::from_secs(30),
+            share_period: Duration::from_secs(5),
             count_period: Duration::from_secs(2),
         }
     }
@@ -112,6 +116,7 @@ pub struct AmqpQueue {
     publisher: Arc<Publisher>,
     depths: Arc<Depths>,
     consumption: Arc<Consumption>,
+    leases: RwLock<Option<Arc<dyn QueueLeases>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -134,6 +139,7 @@ impl AmqpQueue {
             publisher,
             depths: Arc::new(Depths::new(settings.count_period)),
             consumption: Arc::default(),
+            leases: RwLock::new(None),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             settings,
@@ -188,7 +194,9 @@ impl EventQueue for AmqpQueue {
         if self.consumption.is_held.swap(true, Ordering::AcqRel) {
             return Err(ConsumeError::AlreadyConsumed);
         }
+        let leases = self.leases.read().unwrap_or_else(PoisonError::into_inner).clone();
         let (consumer, deliveries) = Consumer::new(
+            leases,
             self.consumption.clone(),
             self.topology.clone(),
             self.settings.clone(),
@@ -197,6 +205,10 @@ impl EventQueue for AmqpQueue {
         );
         self.tasks.spawn(consumer.run(self.addresses.clone()));
         Ok(Box::new(deliveries))
+    }
+
+    fn share_by(&self, leases: Arc<dyn QueueLeases>) {
+        *self.leases.write().unwrap_or_else(PoisonError::into_inner) = Some(leases);
     }
 
     fn state(&self) -> QueueState {
