@@ -67,27 +67,23 @@ impl Policy {
         let Ended { claim, now, random, .. } = *ended;
         let label = outcome.attempt_outcome();
         let cause = outcome.cause();
-        let is_last = claim.attempts + 1 >= self.attempts_max;
         let again_at = |not_before| self.backoff.due_at(now, claim.attempts, not_before, random);
         // A try that certainly did nothing says nothing about one before it whose outcome nobody
         // knows.
         let was_unknown = claim.is_look_up;
+        let is_last = claim.attempts + 1 >= self.attempts_max;
+        let is_over = is_last && (was_unknown || !needs_look_up(ended, &outcome));
         let record = |to| record(ended, to, cause, label, detail.clone());
         match outcome {
             Outcome::Succeeded { provider_ref, .. } => Record {
                 provider_ref: provider_ref.map(String::from),
                 ..record(ActionState::Succeeded)
             },
-            Outcome::Retry { .. } | Outcome::Unknown { .. }
-                if is_last && (was_unknown || !needs_look_up(ended, &outcome)) =>
-            {
-                let is_maybe_sent = was_unknown || matches!(outcome, Outcome::Unknown { .. });
-                Record {
-                    cause: Cause::AttemptsUsedUp,
-                    detail: used_up(&detail, cause, is_maybe_sent),
-                    ..record(ActionState::Dead)
-                }
-            }
+            Outcome::Retry { .. } | Outcome::Unknown { .. } if is_over => Record {
+                cause: Cause::AttemptsUsedUp,
+                detail: used_up(&outcome, was_unknown, &detail),
+                ..record(ActionState::Dead)
+            },
             Outcome::Retry { not_before, .. } if was_unknown => Record {
                 due_at: Some(again_at(not_before)),
                 ..record(ActionState::Unknown)
@@ -250,8 +246,9 @@ fn needs_look_up(ended: &Ended<'_>, outcome: &Outcome) -> bool {
 /// How the detail of a dead action begins where a person has to know it before a retry.
 const MAYBE_SENT: &str = "it may have gone out";
 
-fn used_up(detail: &Detail, cause: Cause, is_maybe_sent: bool) -> String {
-    let begin = if is_maybe_sent {
+fn used_up(outcome: &Outcome, was_unknown: bool, detail: &Detail) -> String {
+    let cause = outcome.cause();
+    let begin = if was_unknown || matches!(outcome, Outcome::Unknown { .. }) {
         format!("{MAYBE_SENT}: ")
     } else {
         String::new()

@@ -182,15 +182,7 @@ impl Compiled {
             Ok(captured) => {
                 budget.spend(captured.state().fuel_levels().map_or(0, |(consumed, _)| consumed));
                 drop(captured);
-                // No provider takes a NUL, and Postgres stores no text with one.
-                if output.bytes.contains(&0) {
-                    return Err(RuleError {
-                        cause: Cause::TemplateFailed,
-                        detail: format!("{field}: the text that came out contains a NUL character"),
-                    });
-                }
-                String::from_utf8(output.bytes)
-                    .map_err(|_| limit(format!("{field}: the text that came out is not UTF-8")))
+                rendered_text(field, output.bytes)
             }
             Err(error) if is_out_of_fuel(&error) => {
                 budget.remaining = 0;
@@ -219,6 +211,20 @@ impl Compiled {
             }
         }
     }
+}
+
+fn rendered_text(field: &str, bytes: Vec<u8>) -> Result<String, RuleError> {
+    // No provider takes a NUL, and Postgres stores no text with one.
+    if bytes.contains(&0) {
+        return Err(RuleError {
+            cause: Cause::TemplateFailed,
+            detail: format!("{field}: the text that came out contains a NUL character"),
+        });
+    }
+    String::from_utf8(bytes).map_err(|_| RuleError {
+        cause: Cause::TemplateLimit,
+        detail: format!("{field}: the text that came out is not UTF-8"),
+    })
 }
 
 /// The event's body is absent: `field` asked for it, or the whole of it was to be posted.

@@ -100,6 +100,36 @@ impl Worker {
         DatabaseClock::new(self.clock.clone(), self.clock_offset.clone())
     }
 
+    /// Where the store is this process's alone, whatever process held these leases is gone. Else
+    /// another worker may be sending under one: they end by themselves. `false` when the stop came
+    /// first.
+    async fn end_leases_of_the_dead(&self, soft: &CancellationToken) -> bool {
+        if self.store.is_shared() {
+            return true;
+        }
+        let look_up_delay = self.settings.settle_seconds;
+        let mut retry = RetryWait::default();
+        loop {
+            let now = self.database_clock().now();
+            match self.store.abandon_leases(now, look_up_delay).await {
+                Ok(0) => return true,
+                Ok(count) => {
+                    info!(
+                        "Found {count} actions of a process that died: their outcome is looked up before anything is \
+                        sent again"
+                    );
+                    return true;
+                }
+                Err(error) => {
+                    warn!(%error, "The worker waits for the database");
+                    if retry.wait_or(soft).await {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
     /// Works until `soft` is cancelled, then finishes what runs and flushes its records; `hard`
     /// cuts that off, and what it cuts off is `unknown` at the next start.
     pub async fn run(self, soft: CancellationToken, hard: CancellationToken) {
@@ -109,33 +139,8 @@ impl Worker {
 
     /// The same with an engine of the caller's.
     pub async fn run_with(self, engine: Arc<Engine>, soft: CancellationToken, hard: CancellationToken) {
-        let look_up_delay = self.settings.settle_seconds;
-        let mut retry = RetryWait::default();
-        // Where the store is this process's alone, whoever held these leases is gone. Else another
-        // worker may be sending under one: they end by themselves.
-        let abandoned = loop {
-            if self.store.is_shared() {
-                break 0;
-            }
-            match self
-                .store
-                .abandon_leases(self.database_clock().now(), look_up_delay)
-                .await
-            {
-                Ok(count) => break count,
-                Err(error) => {
-                    warn!(%error, "The worker waits for the database");
-                    if retry.wait_or(&soft).await {
-                        return;
-                    }
-                }
-            }
-        };
-        if abandoned > 0 {
-            info!(
-                "Found {abandoned} actions of a process that died: their outcome is looked up before anything is sent \
-                again"
-            );
+        if !self.end_leases_of_the_dead(&soft).await {
+            return;
         }
         let wake = Arc::new(Notify::new());
         let executor = execute::Executor::new(

@@ -9,11 +9,11 @@ use hookswitch::{
         Source, Subject,
     },
     provider::Providers,
-    sandbox::Fault,
+    sandbox::{Accounts, Drop, Fault, ResendKey},
     store::ledger::{ClaimLimits, PlannedAction, PlannedEvent, Record},
     vault::Purpose,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -46,10 +46,16 @@ fn engine(house: &House) -> Engine {
 
 /// Plans one booking of organisation A, claims it and runs it to its record, which is written.
 async fn attempt(house: &House, engine: &Engine) -> Record {
-    let (org, now, id) = (house.api.a, house.api.clock.now(), EventId::generate());
     let request =
-        json!({ "summary": "Cleaning", "start": "2026-03-01T14:00:00+01:00", "end": "2026-03-01T14:30:00+01:00" })
-            .to_string();
+        json!({ "summary": "Cleaning", "start": "2026-03-01T14:00:00+01:00", "end": "2026-03-01T14:30:00+01:00" });
+    plan(house, ActionKind::GoogleCalendarCreateEvent, &request).await;
+    run_due(house, engine).await
+}
+
+/// Plans one action of organisation A.
+async fn plan(house: &House, kind: ActionKind, request: &Value) {
+    let (org, now, id) = (house.api.a, house.api.clock.now(), EventId::generate());
+    let request = request.to_string();
     let envelope = Envelope {
         id,
         source: Source::Vapi,
@@ -72,7 +78,7 @@ async fn attempt(house: &House, engine: &Engine) -> Record {
         id: ActionId::generate(),
         rule: RuleId::generate(),
         rule_name: "book".into(),
-        kind: ActionKind::GoogleCalendarCreateEvent,
+        kind,
         credential_name: String::new(),
         request: Some(
             house
@@ -104,6 +110,11 @@ async fn attempt(house: &House, engine: &Engine) -> Record {
         )
         .await
         .unwrap();
+}
+
+/// Claims what is due and runs it to its record, which is written.
+async fn run_due(house: &House, engine: &Engine) -> Record {
+    let now = house.api.clock.now();
     let limits = ClaimLimits {
         count_max: 1,
         turn_max: 1,
@@ -221,4 +232,130 @@ async fn while_google_gives_no_token_the_action_waits_and_uses_up_no_try() {
         "not before Google is asked again: {record:?}"
     );
     assert!(house.providers.calendar_events().is_empty());
+}
+
+/// Invariant 2: a calendar of another account that does not have the event proves nothing.
+#[tokio::test]
+async fn a_booking_without_an_answer_belongs_to_the_account_that_it_was_sent_to() {
+    let house = start().await;
+    connect_google(&house, house.api.a, "google-1").await;
+    let engine = engine(&house);
+    let mut lost = Fault::of(Provider::GoogleCalendar)
+        .dropping(Drop::AfterAccept)
+        .method("POST")
+        .times(1);
+    lost.path = Some("/calendar/v3".to_owned());
+    house.providers.add_fault(lost);
+    let sent = attempt(&house, &engine).await;
+    assert_eq!(sent.to, ActionState::Unknown, "{sent:?}");
+
+    for (account, advance, expected) in [
+        (
+            "google-2",
+            Duration::from_mins(5),
+            (ActionState::Unknown, Cause::AccountReplaced),
+        ),
+        (
+            "google-1",
+            Duration::from_hours(2),
+            (ActionState::Succeeded, Cause::LookedUp),
+        ),
+    ] {
+        house.api.clock.advance(advance);
+        let begun = begin(&house, house.api.a, "?replace_account=true").await;
+        let back = consent(&format!("{}&login_hint={account}", begun.url)).await;
+        come_back(&house, &back, Some(&begun.cookie)).await.expect(200);
+        engine.forget_credentials();
+        let record = run_due(&house, &engine).await;
+        assert_eq!((record.to, record.cause), expected, "{account}: {record:?}");
+        assert_eq!(house.providers.calendar_events().len(), 1, "{account}");
+    }
+}
+
+/// Two keys that Resend knows.
+fn register_resend(house: &House) {
+    let key = |api_key: &str| ResendKey {
+        api_key: api_key.to_owned(),
+        domains: vec!["ours.example".to_owned()],
+        is_sending_only: true,
+    };
+    house.providers.register(Accounts {
+        resend: vec![key("re_first"), key("re_second")],
+        ..Accounts::default()
+    });
+}
+
+async fn connect_resend(house: &House, api_key: &str) {
+    let body = json!({ "api_key": api_key, "from": "us@ours.example" });
+    let path = "/api/integrations/resend";
+    house.api.post(house.api.a, path, &body).await.expect(200);
+}
+
+/// Invariant 2: another key may be another team's, whose keys absorb nothing. Resend names no
+/// account, so that each saved key counts as one.
+#[tokio::test]
+async fn an_email_without_an_answer_is_not_sent_again_under_another_key() {
+    let house = start().await;
+    register_resend(&house);
+    connect_resend(&house, "re_first").await;
+    let engine = engine(&house);
+    let lost = Fault::of(Provider::Resend)
+        .dropping(Drop::AfterAccept)
+        .method("POST")
+        .times(1);
+    house.providers.add_fault(lost);
+    let request = json!({ "to": "ann@example.com", "subject": "Hi", "text": "x" });
+    plan(&house, ActionKind::ResendSendEmail, &request).await;
+    let sent = run_due(&house, &engine).await;
+    assert_eq!(
+        (sent.to, house.providers.emails().len()),
+        (ActionState::Unknown, 1),
+        "{sent:?}"
+    );
+    connect_resend(&house, "re_second").await;
+    engine.forget_credentials();
+    house.api.clock.advance(Duration::from_mins(5));
+    let asked = run_due(&house, &engine).await;
+    assert_eq!(
+        (asked.to, asked.cause),
+        (ActionState::Unknown, Cause::AccountReplaced),
+        "{asked:?}"
+    );
+    assert_eq!(house.providers.emails().len(), 1);
+}
+
+/// Invariant 4: past the window of its key an e-mail is not sent again, whoever asks for it: the
+/// first try may have gone out.
+#[tokio::test]
+async fn a_persons_retry_past_the_keys_window_is_not_sent_again() {
+    let house = start().await;
+    register_resend(&house);
+    connect_resend(&house, "re_first").await;
+    let engine = engine(&house);
+    house
+        .providers
+        .add_fault(Fault::of(Provider::Resend).dropping(Drop::AfterAccept).method("POST"));
+    let request = json!({ "to": "ann@example.com", "subject": "Hi", "text": "x" });
+    plan(&house, ActionKind::ResendSendEmail, &request).await;
+    let mut record = run_due(&house, &engine).await;
+    while record.to == ActionState::Unknown {
+        house.api.clock.advance(Duration::from_hours(1));
+        record = run_due(&house, &engine).await;
+    }
+    assert_eq!((record.to, record.cause), (ActionState::Dead, Cause::AttemptsUsedUp));
+    assert!(record.detail.starts_with("it may have gone out"), "{record:?}");
+    house.providers.clear_faults();
+    house.api.clock.advance(Duration::from_hours(25));
+    let now = house.api.clock.now();
+    let until = now + Duration::from_hours(1);
+    let retried = house.api.store.retry(house.api.a, record.action, until, now).await;
+    retried.expect("answered");
+    let before = house.providers.emails().len();
+    let asked = run_due(&house, &engine).await;
+    assert_eq!(
+        (asked.to, asked.cause),
+        (ActionState::Unknown, Cause::Ambiguous),
+        "{asked:?}"
+    );
+    assert_eq!(house.providers.emails().len(), before, "nothing went out");
 }
