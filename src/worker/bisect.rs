@@ -6,6 +6,12 @@
 /// `2 n log m` transactions (invariant 15).
 pub(super) struct Parts<T>(Vec<Vec<T>>);
 
+impl<T> Default for Parts<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
 impl<T> Parts<T> {
     pub fn of(items: Vec<T>) -> Self {
         Self(if items.is_empty() { Vec::new() } else { vec![items] })
@@ -24,6 +30,34 @@ impl<T> Parts<T> {
         let second = part.split_off(part.len() / 2);
         self.0.extend([second, part]);
         None
+    }
+
+    /// Items to be stored before all that wait here.
+    pub fn push(&mut self, items: Vec<T>) {
+        if !items.is_empty() {
+            self.0.push(items);
+        }
+    }
+
+    /// Items to be stored after all that wait here.
+    pub fn push_behind(&mut self, items: Vec<T>) {
+        if !items.is_empty() {
+            self.0.insert(0, items);
+        }
+    }
+
+    /// Takes the items out that are chosen, in their order.
+    pub fn take(&mut self, is_chosen: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut chosen = Vec::new();
+        for part in self.0.iter_mut().rev() {
+            chosen.extend(part.extract_if(.., |item| is_chosen(item)));
+        }
+        self.0.retain(|part| !part.is_empty());
+        chosen
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
     }
 
     /// Everything that is still to be stored, in its order.
@@ -70,6 +104,16 @@ mod tests {
         assert!(all_but_one.2 <= 2 * 1024, "{} transactions", all_but_one.2);
         let every_tenth = store((0..1024).collect(), |item| item % 10 == 0);
         assert!(every_tenth.2 <= 2 * 103 * 10, "{} transactions", every_tenth.2);
+    }
+
+    #[test]
+    fn items_are_taken_out_of_every_part() {
+        let mut parts = Parts::of((0..8).collect());
+        let whole = parts.next().expect("one part");
+        assert_eq!(parts.split(whole), None);
+        assert_eq!(parts.take(|item| item % 3 == 0), [0, 3, 6]);
+        assert_eq!((parts.len(), parts.take(|_| true)), (5, vec![1, 2, 4, 5, 7]));
+        assert_eq!((parts.len(), parts.next()), (0, None));
     }
 
     #[test]

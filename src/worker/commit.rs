@@ -4,6 +4,7 @@ use super::{
     batch::{Batch, Commit, Part},
     bisect::Parts,
     plan::{Planner, dead_event, pending},
+    suspects::Tagged,
 };
 use crate::{
     action::Callback,
@@ -19,6 +20,20 @@ use crate::{
 };
 use std::sync::Arc;
 use tracing::{debug, error};
+
+/// Transactions for events that wait behind all others, in one commit.
+const SUSPECT_TRANSACTIONS_MAX: usize = 64;
+
+/// What came of the next part.
+enum Stored {
+    /// It is stored, or split.
+    Part,
+    /// One event of this organisation is to blame.
+    Blamed(OrgId),
+    /// There is no part left.
+    Nothing,
+    DatabaseAway,
+}
 
 impl Planner {
     /// Stores a prepared batch. After [`Commit::DatabaseAway`] the same batch can be given again:
@@ -130,38 +145,82 @@ impl Planner {
 
     /// Stores all events in one transaction. An error in the data of one event fails the whole
     /// transaction: then each half is stored by itself, until the event to blame stands alone and
-    /// is stored as dead (invariant 15).
+    /// is stored as dead (invariant 15). From then on the other events of its organisation wait
+    /// behind those of all other organisations.
     async fn store_events(&mut self, batch: &mut Batch) -> Commit {
         let mut parts = Parts::of(std::mem::take(&mut batch.events));
-        while let Some(mut part) = parts.next() {
-            match self.store_part(&mut part).await {
-                Ok(tags) => batch.done.extend(tags),
-                Err(StoreError::Unavailable { .. }) => {
-                    batch.events.append(&mut part);
-                    batch.events.append(&mut parts.into_rest());
-                    return Commit::DatabaseAway;
+        for org in self.suspects.organisations() {
+            let theirs = parts.take(|(_, event)| event.org == org);
+            self.suspects.add(org, theirs);
+        }
+        loop {
+            match self.store_next(&mut parts, batch).await {
+                Stored::Part => {}
+                Stored::Blamed(org) => {
+                    let theirs = parts.take(|(_, event)| event.org == org);
+                    self.suspects.add(org, theirs);
                 }
-                Err(error) => {
-                    debug!(%error, "A part of {} events cannot be stored together", part.len());
-                    if let Some((tag, event)) = parts.split(part) {
-                        let id = event.envelope.id;
-                        self.day.give_back(event.org, pending(&event.actions));
-                        error!(event.id = %id, org.id = %event.org, %error, "Event {id} cannot be stored; it is \
-                            stored as dead");
-                        let dead = dead_event(&event.envelope, Some(event.org), &error.to_string());
-                        batch.dead.push((tag, dead));
-                    }
+                Stored::Nothing => break,
+                Stored::DatabaseAway => {
+                    batch.events = parts.into_rest();
+                    return Commit::DatabaseAway;
                 }
             }
         }
-        Commit::Complete
+        self.store_suspects(batch).await
+    }
+
+    /// Some of the events that wait behind all others, so that new events wait for few of them.
+    async fn store_suspects(&mut self, batch: &mut Batch) -> Commit {
+        let mut parts = std::mem::take(&mut self.suspects.parts);
+        let mut commit = Commit::Complete;
+        for _ in 0..SUSPECT_TRANSACTIONS_MAX {
+            match self.store_next(&mut parts, batch).await {
+                Stored::Part | Stored::Blamed(_) => {}
+                Stored::Nothing => {
+                    self.suspects.clear();
+                    break;
+                }
+                Stored::DatabaseAway => {
+                    commit = Commit::DatabaseAway;
+                    break;
+                }
+            }
+        }
+        self.suspects.parts = parts;
+        commit
+    }
+
+    async fn store_next(&mut self, parts: &mut Parts<Tagged>, batch: &mut Batch) -> Stored {
+        let Some(mut part) = parts.next() else {
+            return Stored::Nothing;
+        };
+        match self.store_part(&mut part).await {
+            Ok(tags) => {
+                batch.done.extend(tags);
+                Stored::Part
+            }
+            Err(StoreError::Unavailable { .. }) => {
+                parts.push(part);
+                Stored::DatabaseAway
+            }
+            Err(error) => {
+                debug!(%error, "A part of {} events cannot be stored together", part.len());
+                let Some((tag, event)) = parts.split(part) else {
+                    return Stored::Part;
+                };
+                let (id, org) = (event.envelope.id, event.org);
+                error!(event.id = %id, org.id = %org, %error, "Event {id} cannot be stored; it is stored as dead");
+                self.day.give_back(org, pending(&event.actions));
+                let dead = dead_event(&event.envelope, Some(org), &error.to_string());
+                batch.dead.push((tag, dead));
+                Stored::Blamed(org)
+            }
+        }
     }
 
     /// One transaction. Takes the events out of `part`, and puts them back after an error.
-    async fn store_part(
-        &mut self,
-        part: &mut Vec<(DeliveryTag, PlannedEvent)>,
-    ) -> Result<Vec<DeliveryTag>, StoreError> {
+    async fn store_part(&mut self, part: &mut Vec<Tagged>) -> Result<Vec<DeliveryTag>, StoreError> {
         let (tags, events): (Vec<DeliveryTag>, Vec<PlannedEvent>) = part.drain(..).unzip();
         let events: Arc<[PlannedEvent]> = events.into();
         match self.store.plan(events.clone()).await {

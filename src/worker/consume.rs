@@ -65,13 +65,14 @@ impl Consumer {
         }
         while !soft.is_cancelled() {
             let batch = tokio::select! {
+                biased;
                 () = soft.cancelled() => return,
                 // What is held waits for a change of configuration, and for nothing else.
                 changed = changes.changed(), if changes.has_changed().is_ok() => {
                     let _ = changed;
                     Vec::new()
                 }
-                batch = deliveries.next_batch(batch_max), if self.held.len() < HELD_MAX => match batch {
+                batch = deliveries.next_batch(batch_max), if self.waiting() < HELD_MAX => match batch {
                     // The queue was closed.
                     Ok(batch) if batch.is_empty() => return,
                     Ok(batch) => {
@@ -86,6 +87,8 @@ impl Consumer {
                         continue;
                     }
                 },
+                // Nothing new: the events that wait behind all others go on.
+                () = std::future::ready(()), if self.planner.suspects.len() > 0 => Vec::new(),
             };
             let Some(done) = self.plan(batch, &soft).await else {
                 return;
@@ -95,6 +98,11 @@ impl Consumer {
             }
             reach(Step::Acked);
         }
+    }
+
+    /// Deliveries in memory that are not acked.
+    fn waiting(&self) -> usize {
+        self.held.len() + self.planner.suspects.len()
     }
 
     /// Plans a batch, waiting as long as it takes. `None` when the stop came first: what is not
@@ -119,7 +127,7 @@ impl Consumer {
             let newer = std::mem::replace(&mut deliveries, std::mem::take(&mut self.held));
             deliveries.extend(newer);
         }
-        if deliveries.is_empty() {
+        if deliveries.is_empty() && self.planner.suspects.len() == 0 {
             return Some(Vec::new());
         }
         let mut batch = self.planner.prepare(&self.book, deliveries).await;

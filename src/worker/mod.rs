@@ -18,6 +18,7 @@ mod fairness;
 mod parts;
 mod plan;
 mod rules;
+mod suspects;
 
 pub use clock::ClockOffset;
 pub use failure::Failure;

@@ -44,6 +44,11 @@ impl Planner {
     }
 
     async fn plan_parts_of(&mut self, book: &RuleBook, org: OrgId, key: &[u8]) -> Result<usize, StoreError> {
+        // Its events wait behind all others; the parts come after them.
+        if self.suspects.contains(org) {
+            let doing = "plan parts of events";
+            return Err(StoreError::Unavailable { doing });
+        }
         let rule = book.get(org).and_then(|rules| rules.find(key)).cloned();
         let mut count = 0;
         loop {

@@ -5,6 +5,7 @@ use super::{
     budget::{DayBudget, SecondBudget},
     draft::{Drafted, draft},
     rules::RuleBook,
+    suspects::Suspects,
 };
 use crate::{
     action,
@@ -32,6 +33,8 @@ pub(super) struct Planner {
     pub(super) settings: WorkerSettings,
     /// Actions that each organisation may still plan today.
     pub(super) day: DayBudget,
+    /// Events that wait behind those of all other organisations.
+    pub(super) suspects: Suspects,
     /// Events that no rule wants and that may still be recorded in this second.
     unwanted: SecondBudget,
 }
@@ -44,6 +47,7 @@ impl Planner {
             clock,
             day: DayBudget::new(settings.actions_per_day_max),
             unwanted: SecondBudget::new(settings.record_unwanted_per_second_max),
+            suspects: Suspects::default(),
             settings,
         }
     }

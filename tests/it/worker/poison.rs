@@ -16,7 +16,7 @@ use std::{
 
 /// Longer than an innocent event waits beside hundreds that cannot be stored: it waits well under a
 /// second on an idle machine, and 23 seconds where the cost grows with the square.
-const WAIT_MAX: Duration = Duration::from_secs(5);
+const WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// Postgres refuses a NUL in a text. No rule with one can be saved any more; this one is written
 /// behind the check.
