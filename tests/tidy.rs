@@ -90,6 +90,7 @@ const LONGER: &[(&str, usize, &str)] = &[
     ("tests/it/conformance/ledger.rs", 845, "one contract"),
     ("tests/it/conformance/store.rs", 1040, "one contract"),
     ("tests/it/conformance/store_ledger.rs", 630, "one contract"),
+    ("tests/it/support/ingress.rs", 630, "one receiver with its tenants"),
 ];
 
 /// Columns that a line of code may have, and a line of prose: comments and Markdown.

@@ -71,6 +71,7 @@ impl Action for HttpPost {
     fn freeze(&self, mut rendered: Map<String, Value>) -> Result<FrozenRequest, ParameterError> {
         let event = rendered.remove(EVENT_KEY);
         self.check_parameters(&rendered)?;
+        trim(&mut rendered, &["destination"]);
         if rendered
             .get("destination")
             .and_then(Value::as_str)

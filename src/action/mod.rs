@@ -138,6 +138,25 @@ fn check_names(
     }
 }
 
+/// Cuts white space off the ends of addresses and names: templates render it easily, and no
+/// provider takes it.
+fn trim(rendered: &mut Map<String, Value>, names: &[&str]) {
+    for name in names {
+        let texts = match rendered.get_mut(*name) {
+            Some(Value::Array(items)) => items.as_mut_slice(),
+            Some(value) => std::slice::from_mut(value),
+            None => &mut [],
+        };
+        for value in texts {
+            if let Value::String(text) = value
+                && text.trim().len() < text.len()
+            {
+                *text = text.trim().to_owned();
+            }
+        }
+    }
+}
+
 fn invalid(name: &str, problem: &str) -> ParameterError {
     ParameterError {
         field: format!("parameters.{name}"),

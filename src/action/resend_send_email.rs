@@ -134,6 +134,8 @@ impl Action for ResendSendEmail {
     fn freeze(&self, mut rendered: Map<String, Value>) -> Result<FrozenRequest, ParameterError> {
         rendered.remove(EVENT_KEY);
         self.check_parameters(&rendered)?;
+        trim(&mut rendered, &MAILBOXES);
+        trim(&mut rendered, &["from"]);
         // An optional parameter that renders to nothing is one that was not given, and an empty
         // place in a list is nobody.
         for value in rendered.values_mut() {
@@ -223,7 +225,7 @@ mod tests {
     #[test]
     fn what_is_frozen_is_what_was_rendered_without_blanks() {
         let frozen = freeze(
-            json!({"to": ["a@b.example", ""], "subject": "Hi", "text": "x", "cc": "", "from": " ", "event": {}}),
+            json!({"to": [" a@b.example\n", ""], "subject": "Hi", "text": "x", "cc": "", "from": " ", "event": {}}),
         )
         .expect("a request");
         assert_eq!(

@@ -76,6 +76,7 @@ impl Action for TwilioSendSms {
     fn freeze(&self, mut rendered: Map<String, Value>) -> Result<FrozenRequest, ParameterError> {
         rendered.remove(EVENT_KEY);
         self.check_parameters(&rendered)?;
+        trim(&mut rendered, &["to", "from", "messaging_service_sid"]);
         // An optional parameter that renders to nothing is one that was not given.
         rendered.retain(|name, value| matches!(name.as_str(), "to" | "body") || value.as_str() != Some(""));
         let text = |name: &str| rendered.get(name).and_then(Value::as_str);
@@ -354,8 +355,8 @@ mod tests {
 
     #[test]
     fn what_is_frozen_is_what_was_rendered_without_event_and_blanks() {
-        let frozen =
-            freeze(json!({"to": "+15551234567", "body": "hi", "from": "", "event": {"type": "x"}})).expect("a request");
+        let frozen = freeze(json!({"to": " +15551234567\n", "body": "hi", "from": " ", "event": {"type": "x"}}))
+            .expect("a request");
         assert_eq!(Value::Object(frozen.0), json!({"to": "+15551234567", "body": "hi"}));
     }
 
@@ -400,7 +401,7 @@ mod tests {
                 Cause::InvalidRecipient,
             ),
             (
-                json!({"to": "+15551234567\n", "body": "x"}),
+                json!({"to": "+1555\n1234567", "body": "x"}),
                 "parameters.to",
                 Cause::InvalidRecipient,
             ),

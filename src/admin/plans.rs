@@ -105,7 +105,8 @@ pub async fn seal(
     plan: &Plan,
     secret: &SecretString,
 ) -> Answer<NewSecret> {
-    let text = secret.expose_secret();
+    // A secret that is pasted or read from a file ends in a line break; no sender signs with it.
+    let text = secret.expose_secret().trim();
     if text.len() > SECRET_BYTES_MAX {
         return Err(Problem::field(
             Code::SecretInvalid,

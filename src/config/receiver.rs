@@ -22,8 +22,11 @@ section! {
         headers_max: usize = 100, "HOOKSWITCH_HEADERS_MAX";
         /// Longest path with query accepted, in bytes. Longer ones get 414.
         path_bytes_max: usize = 4096, "HOOKSWITCH_PATH_BYTES_MAX";
-        /// Time for a request's head to arrive, and for a connection to stay idle.
+        /// Time for a request's head to arrive. Later: 408.
         head_seconds_max: Duration = Duration::from_secs(10), "HOOKSWITCH_HEAD_SECONDS_MAX";
+        /// Time for a connection to stay idle between requests. Keep it above the idle time of the
+        /// load balancer in front: a request that meets our close is lost.
+        idle_seconds_max: Duration = Duration::from_secs(75), "HOOKSWITCH_IDLE_SECONDS_MAX";
         /// Time for a request's body to arrive. Later: 408.
         body_seconds_max: Duration = Duration::from_secs(10), "HOOKSWITCH_BODY_SECONDS_MAX";
         /// Time for an event to become durable. Later: 503 with Retry-After.

@@ -61,10 +61,14 @@ impl Environment {
         self
     }
 
-    /// The value of a setting. An empty one counts as not set.
+    /// The value of a setting without white space at its ends: a value from a file or a secret
+    /// store ends in a line break. An empty one counts as not set.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.0
+            .get(name)
+            .map(|value| value.trim())
+            .filter(|value| !value.is_empty())
     }
 
     /// Names that begin like ours and belong to no setting.
@@ -242,4 +246,22 @@ macro_rules! section {
             }
         }
     };
+}
+#[cfg(test)]
+mod tests {
+    use crate::config::{Environment, Settings};
+    use secrecy::ExposeSecret;
+
+    #[test]
+    fn white_space_at_the_ends_of_a_setting_is_cut_off() {
+        let environment = Environment::default()
+            .with("HOOKSWITCH_JWT_SECRET", format!(" {}\r\n", "s".repeat(40)))
+            .with("HOOKSWITCH_BODY_BYTES_MAX", " 1000\n")
+            .with("HOOKSWITCH_PUBLIC_URL", " \n");
+        let settings = Settings::load(&environment).expect("good settings");
+        let secret = settings.admin.jwt_secret.expect("a secret");
+        assert_eq!(secret.expose_secret(), "s".repeat(40));
+        assert_eq!(settings.receiver.body_bytes_max, 1000);
+        assert_eq!(settings.receiver.public_url, None, "nothing but white space is not set");
+    }
 }

@@ -54,13 +54,13 @@ where
             ..
         } = self;
         let stopping = peer.stopping.clone();
-        let busy = Arc::new(AtomicUsize::new(0));
+        let progress = Arc::new(Progress::default());
         let handler = Handler {
             service,
             peer,
-            busy: Arc::clone(&busy),
+            progress: Arc::clone(&progress),
         };
-        let io = TokioIo::new(Stalling::new(stream, limits.write_seconds_max));
+        let io = TokioIo::new(Stalling::new(stream, &limits, Arc::clone(&progress)));
         let mut connection = builder(&limits).serve_connection(io, handler);
 
         let ended = tokio::select! {
@@ -75,13 +75,13 @@ where
             tokio::select! {
                 ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
                 // A head that was half sent when we stopped: nothing was taken, nothing is owed.
-                () = idle_for(&busy, STOP_GRACE) => return,
+                () = idle_for(&progress, STOP_GRACE) => return,
             }
         };
         let parts = connection.into_parts();
         let mut stream = parts.io.into_inner();
         if let Err(error) = ended {
-            if error.is_timeout() {
+            if error.is_timeout() || stream.is_head_too_slow() {
                 if parts.read_buf.is_empty() {
                     return;
                 }
@@ -109,7 +109,9 @@ fn builder(limits: &Limits) -> http1::Builder {
     // head always leaves.
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_seconds_max)
+        // hyper counts from the end of the request before. `Stalling` holds heads to their own
+        // time.
+        .header_read_timeout(limits.idle_seconds_max + limits.head_seconds_max)
         .max_header_size(limits.head_bytes_max)
         .max_buf_size(limits.head_bytes_max.max(READ_BUFFER_BYTES))
         // A sender that has shut down its writing side still reads its answer.
@@ -131,10 +133,10 @@ const STOP_GRACE: Duration = Duration::from_millis(250);
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Ends when no request has been worked on for `grace`.
-async fn idle_for(busy: &AtomicUsize, grace: Duration) {
+async fn idle_for(progress: &Progress, grace: Duration) {
     loop {
         tokio::time::sleep(grace).await;
-        if busy.load(Ordering::Acquire) == 0 {
+        if !progress.is_busy() {
             return;
         }
     }
@@ -160,12 +162,31 @@ async fn linger(mut stream: Stalling, seconds_max: Duration) {
     .await;
 }
 
+/// What a connection is doing, as its stream and its handler both see it.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Requests whose head was read.
+    begun: AtomicUsize,
+    /// Requests that are being worked on.
+    busy: AtomicUsize,
+}
+
+impl Progress {
+    pub(super) fn begun(&self) -> usize {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Acquire) > 0
+    }
+}
+
 /// The service as hyper calls it: knows whether something is being worked on, and tells the handler
 /// who is asking.
 struct Handler<S> {
     service: S,
     peer: Peer,
-    busy: Arc<AtomicUsize>,
+    progress: Arc<Progress>,
 }
 
 // The service is cloned for each request and never pinned.
@@ -183,7 +204,7 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.peer.clone());
         let service = self.service.clone();
-        let busy = Busy::new(&self.busy);
+        let busy = Busy::new(&self.progress);
         Box::pin(async move {
             let answer = service.oneshot(request).await;
             drop(busy);
@@ -194,17 +215,18 @@ where
 
 /// A request is being worked on while this is held; dropped with the handler when the connection is
 /// cut.
-struct Busy(Arc<AtomicUsize>);
+struct Busy(Arc<Progress>);
 
 impl Busy {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(count))
+    fn new(progress: &Arc<Progress>) -> Self {
+        progress.busy.fetch_add(1, Ordering::AcqRel);
+        progress.begun.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(progress))
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.busy.fetch_sub(1, Ordering::AcqRel);
     }
 }

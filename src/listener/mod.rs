@@ -53,9 +53,12 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// Most headers: 431 above it.
     pub headers_max: usize,
-    /// Time for a head to arrive (408), and for a connection to stay idle between requests
-    /// (closed).
+    /// Time for a head to arrive (408), counted from its first byte; for the first head from the
+    /// start of the connection.
     pub head_seconds_max: Duration,
+    /// Time for a connection to stay idle between requests before it is closed. A balancer in front
+    /// must close first: a request that it sends into our close is lost.
+    pub idle_seconds_max: Duration,
     /// How long a peer may read nothing of an answer before it is cut off.
     pub write_seconds_max: Duration,
     /// Told of each request that was refused before it had a head that could be read. A plain
@@ -74,6 +77,7 @@ impl Default for Limits {
             head_bytes_max: 32 << 10,
             headers_max: HEADERS_DEFAULT,
             head_seconds_max: Duration::from_secs(10),
+            idle_seconds_max: Duration::from_secs(75),
             write_seconds_max: Duration::from_secs(30),
             on_refused: |_| (),
             state: Arc::default(),

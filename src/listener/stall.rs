@@ -1,17 +1,20 @@
-//! A stream that fails when its peer reads nothing for too long: nothing else bounds how long an
-//! answer may wait in our buffers.
+//! A stream that fails when its peer reads nothing for too long, because nothing else bounds how
+//! long an answer may wait in our buffers; and when a head takes too long from its first byte,
+//! because hyper's own time includes the idle time before it.
 
+use super::{Limits, connection::Progress};
 use std::{
     future::Future,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::Sleep,
+    time::{Instant, Sleep},
 };
 
 pub(super) struct Stalling {
@@ -19,15 +22,69 @@ pub(super) struct Stalling {
     write_seconds_max: Duration,
     /// Set while a write waits. Never set on the usual way, so that it costs nothing there.
     deadline: Option<Pin<Box<Sleep>>>,
+    head_seconds_max: Duration,
+    progress: Arc<Progress>,
+    /// Requests that were begun when it was last read.
+    begun: usize,
+    /// Begin of the head that is arriving; `None` between requests.
+    head_since: Option<Instant>,
+    /// Set while a head is waited for that did not arrive at once.
+    head_deadline: Option<Pin<Box<Sleep>>>,
+    is_head_too_slow: bool,
 }
 
 impl Stalling {
-    pub(super) const fn new(stream: TcpStream, write_seconds_max: Duration) -> Self {
+    pub(super) fn new(stream: TcpStream, limits: &Limits, progress: Arc<Progress>) -> Self {
         Self {
             stream,
-            write_seconds_max,
+            write_seconds_max: limits.write_seconds_max,
             deadline: None,
+            head_seconds_max: limits.head_seconds_max,
+            begun: progress.begun(),
+            progress,
+            // A new connection has to say something.
+            head_since: Some(Instant::now()),
+            head_deadline: None,
+            is_head_too_slow: false,
         }
+    }
+
+    /// Whether a read failed because the head took too long.
+    pub(super) const fn is_head_too_slow(&self) -> bool {
+        self.is_head_too_slow
+    }
+
+    fn watch_head(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        let begun = self.progress.begun();
+        if begun != self.begun {
+            // The head is here. Its body has a deadline of its own.
+            self.begun = begun;
+            self.head_since = None;
+            self.head_deadline = None;
+        }
+        if self.progress.is_busy() {
+            return result;
+        }
+        let is_over = match (self.head_since, result.is_ready()) {
+            (None, true) => {
+                self.head_since = Some(Instant::now());
+                false
+            }
+            (None, false) => false,
+            (Some(since), true) => since.elapsed() >= self.head_seconds_max,
+            (Some(since), false) => {
+                let at = since + self.head_seconds_max;
+                let deadline = self
+                    .head_deadline
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+                deadline.as_mut().poll(cx).is_ready()
+            }
+        };
+        if is_over {
+            self.is_head_too_slow = true;
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        result
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -44,7 +101,8 @@ impl Stalling {
 
 impl AsyncRead for Stalling {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let result = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.watch_head(cx, result)
     }
 }
 

@@ -163,6 +163,10 @@ pub(super) fn refused(cause: Cause, request_id: Uuid) -> Response {
         HeaderValue::from_static("application/problem+json"),
     );
     headers.insert(REQUEST_ID, HeaderValue::from_str(id).expect("a UUID is visible ASCII"));
+    if status == StatusCode::UNAUTHORIZED {
+        // Every 401 names a scheme (RFC 9110, section 15.5.2); webhooks are signed.
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Signature"));
+    }
     match cause {
         Cause::MethodNotAllowed => {
             headers.insert(header::ALLOW, HeaderValue::from_static("POST"));

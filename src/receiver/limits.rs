@@ -38,6 +38,16 @@ fn webhook_path(path: &str) -> Option<WebhookPath> {
     Some(WebhookPath { source, endpoint })
 }
 
+/// An endpoint's own URL with something added, so that its organisation sees the mistake.
+fn nearest_path(path: &str) -> Option<WebhookPath> {
+    let mut segments = path
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .skip_while(|s| *s != "webhooks");
+    let (_, source, endpoint) = (segments.next()?, segments.next()?, segments.next()?);
+    webhook_path(&format!("/webhooks/{source}/{endpoint}"))
+}
+
 /// Checks everything that the head alone decides, in the order of the answers' table.
 pub(super) fn check_head(
     head: &request::Parts,
@@ -48,19 +58,20 @@ pub(super) fn check_head(
     if target.len() > path_bytes_max {
         return Err((Cause::PathTooLong, None));
     }
-    // Only the origin form is accepted: an absolute form would name a second host.
-    let path = if head.uri.scheme().is_none() && head.uri.authority().is_none() {
+    // Both forms of the target that RFC 9112, section 3.2, lets a client send to a server.
+    let is_origin_form = head.uri.scheme().is_none() && head.uri.authority().is_none();
+    let path = if is_origin_form || matches!(head.uri.scheme_str(), Some("http" | "https")) {
         webhook_path(head.uri.path())
     } else {
         None
     };
-    let path = path.ok_or((Cause::NotFound, None))?;
+    let path = path.ok_or_else(|| (Cause::NotFound, nearest_path(head.uri.path())))?;
     let refuse = |cause| Err((cause, Some(path)));
     if head.method != Method::POST {
         return refuse(Cause::MethodNotAllowed);
     }
     let hosts = head.headers.get_all(header::HOST).iter().count();
-    if hosts > 1 || (hosts == 0 && head.version == Version::HTTP_11) {
+    if hosts > 1 || (hosts == 0 && head.version == Version::HTTP_11) || !is_host_valid(&head.headers) {
         return refuse(Cause::NotTheFormat);
     }
     if head.headers.get_all(header::CONTENT_TYPE).iter().nth(1).is_some() {
@@ -73,6 +84,14 @@ pub(super) fn check_head(
         return refuse(Cause::TooLarge);
     }
     Ok(path)
+}
+
+/// A host with a port or without, or nothing (RFC 9112, section 3.2).
+fn is_host_valid(headers: &HeaderMap) -> bool {
+    headers.get(header::HOST).is_none_or(|host| {
+        let host = host.as_bytes();
+        host.is_empty() || (!host.contains(&b'@') && http::uri::Authority::try_from(host).is_ok())
+    })
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
@@ -231,11 +250,12 @@ pub(super) fn public_url(setting: Option<&str>, trusted: &Networks, peer: &Peer,
     let scheme = from_proxy(&X_FORWARDED_PROTO)
         .filter(|scheme| matches!(*scheme, "http" | "https"))
         .unwrap_or("http");
-    let own = head
-        .headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok())
-        .unwrap_or_default();
+    // The host of an absolute target counts in place of the header's (RFC 9112, section 3.2.2).
+    let own = head.uri.authority().map(http::uri::Authority::as_str).or_else(|| {
+        let host = head.headers.get(header::HOST)?;
+        host.to_str().ok()
+    });
+    let own = own.unwrap_or_default();
     let host = from_proxy(&X_FORWARDED_HOST).unwrap_or(own);
     [scheme, "://", host, target].concat()
 }

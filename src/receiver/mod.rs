@@ -146,6 +146,7 @@ impl Receiver {
             head_bytes_max: settings.head_bytes_max,
             headers_max: settings.headers_max,
             head_seconds_max: settings.head_seconds_max,
+            idle_seconds_max: settings.idle_seconds_max,
             on_refused: count_refused,
             state: Arc::clone(&self.0.listener),
             ..Limits::default()
@@ -238,8 +239,13 @@ impl Inner {
     /// Refuses a request by its head: no body was read. Only a request to a known path is kept for
     /// people to see.
     fn refuse_head(&self, cause: Cause, path: Option<WebhookPath>, begun: Instant) -> Response {
-        let response = if let Some(path) = path {
-            self.refuse(&Refusal::unread(path, cause))
+        // A path that is nearly an endpoint's is kept for the endpoint's owner alone.
+        let org = path.and_then(|path| self.owner_of_endpoint(path));
+        let response = if let Some(path) = path.filter(|_| cause != Cause::NotFound || org.is_some()) {
+            self.refuse(&Refusal {
+                org,
+                ..Refusal::unread(path, cause)
+            })
         } else {
             catalogue::REJECTIONS.count(1, &[label(None), cause.as_str()]);
             answer::refused(cause, Uuid::now_v7())
@@ -263,7 +269,10 @@ impl Inner {
             Ok(collected) => collected,
             Err(cause) => {
                 self.meters.received(Some(path.source), cause.status(), 0.0);
-                return self.refuse(&Refusal::unread(path, cause));
+                return self.refuse(&Refusal {
+                    org: self.owner_of_endpoint(path),
+                    ..Refusal::unread(path, cause)
+                });
             }
         };
         reach(Step::BytesRead);

@@ -1,5 +1,6 @@
 //! A rule compiled once: its expression, and each text of its parameters as a template.
 
+use super::operators::{NO_ORDER, Rewritten};
 use super::{
     Budget, Context, FieldProblem, PARAMETERS_BYTES_MAX, RENDERED_BYTES_MAX, RuleError, TEMPLATE_BYTES_MAX,
     TEXT_BYTES_MAX, UnreadableBody, context::NAMES, environment::environment,
@@ -10,7 +11,7 @@ use crate::{
 };
 use minijinja::{Environment, Error, ErrorKind};
 use serde_json::{Map, Value};
-use std::io;
+use std::{collections::HashMap, io};
 
 /// Name of the template that the expression becomes.
 const WHEN: &str = "when";
@@ -24,6 +25,8 @@ pub struct Compiled {
     kind: ActionKind,
     has_when: bool,
     parameters: Vec<(String, Part)>,
+    /// Templates whose operators were replaced, by their fields.
+    rewritten: HashMap<String, Rewritten>,
 }
 
 /// What a rule made of an event.
@@ -48,9 +51,13 @@ impl Compiled {
     /// Every text that does not compile or names something unknown, with its field.
     pub fn new(spec: &RuleSpec) -> Result<Self, Vec<FieldProblem>> {
         let mut compiler = Compiler {
-            environment: environment(),
+            environment: environment(match spec.action {
+                ActionKind::ResendSendEmail => |field| field == "parameters.html",
+                ActionKind::TwilioSendSms | ActionKind::HttpPost | ActionKind::GoogleCalendarCreateEvent => |_| false,
+            }),
             problems: Vec::new(),
             bytes: 0,
+            rewritten: HashMap::new(),
         };
         if let Some(when) = &spec.when {
             compiler.expression(when);
@@ -72,6 +79,7 @@ impl Compiled {
                 kind: spec.action,
                 has_when: spec.when.is_some(),
                 parameters,
+                rewritten: compiler.rewritten,
             })
         } else {
             Err(compiler.problems)
@@ -102,8 +110,13 @@ impl Compiled {
                 .map_err(|error| unreadable(error, None))?;
             rendered.insert(EVENT_KEY.to_owned(), event);
         }
+        let request = action::get(self.kind).freeze(rendered).map_err(|error| RuleError {
+            cause: error.cause,
+            detail: format!("{}: {}", error.field, error.problem),
+        })?;
         let credential_name = match self.kind {
-            ActionKind::HttpPost => rendered
+            ActionKind::HttpPost => request
+                .0
                 .get("destination")
                 .and_then(Value::as_str)
                 .unwrap_or_default()
@@ -112,10 +125,6 @@ impl Compiled {
                 String::new()
             }
         };
-        let request = action::get(self.kind).freeze(rendered).map_err(|error| RuleError {
-            cause: error.cause,
-            detail: format!("{}: {}", error.field, error.problem),
-        })?;
         Ok(Rendered {
             request,
             credential_name,
@@ -204,9 +213,12 @@ impl Compiled {
                 {
                     return Err(unreadable(body, Some(field)));
                 }
+                let blamed = blamed(field, &error, self.rewritten.get(field));
+                let why = error.detail().filter(|detail| *detail == NO_ORDER);
+                let why = why.map_or_else(String::new, |why| format!(": {why}"));
                 Err(RuleError {
                     cause: Cause::TemplateFailed,
-                    detail: format!("{}: {}{}", place(field, &error), error.kind(), blamed(field, &error)),
+                    detail: format!("{}: {}{blamed}{why}", place(field, &error), error.kind()),
                 })
             }
         }
@@ -259,10 +271,11 @@ fn place(field: &str, error: &Error) -> String {
 
 /// The block of the rule's own text that failed. The engine's own words are not used: they can
 /// repeat values of the event.
-fn blamed(field: &str, error: &Error) -> String {
+fn blamed(field: &str, error: &Error, rewritten: Option<&Rewritten>) -> String {
     let Some((source, range)) = error.template_source().zip(error.range()) else {
         return String::new();
     };
+    let (source, range) = rewritten.map_or((source, range.clone()), |rewritten| rewritten.original(range));
     let text = if field == WHEN {
         // The expression stands inside a block that the author did not write.
         source.get(range).filter(|text| !text.starts_with("{%"))
@@ -311,6 +324,7 @@ struct Compiler {
     environment: Environment<'static>,
     problems: Vec<FieldProblem>,
     bytes: usize,
+    rewritten: HashMap<String, Rewritten>,
 }
 
 impl Compiler {
@@ -375,6 +389,8 @@ impl Compiler {
     }
 
     fn add(&mut self, field: &str, source: String) {
+        let rewritten = Rewritten::new(&source);
+        // As its author wrote it first: what is wrong is said in the author's words.
         if let Err(error) = self.environment.add_template_owned(field.to_owned(), source) {
             let problem = describe(&error);
             self.wrong(field, problem);
@@ -392,6 +408,19 @@ impl Compiler {
         unknown.sort();
         for name in unknown {
             self.wrong(field, format!("unknown name `{name}`; there are {}", NAMES.join(", ")));
+        }
+        let Some(rewritten) = rewritten else { return };
+        match self
+            .environment
+            .add_template_owned(field.to_owned(), rewritten.text.clone())
+        {
+            Ok(()) => {
+                self.rewritten.insert(field.to_owned(), rewritten);
+            }
+            Err(error) => {
+                let problem = format!("the comparisons cannot be read: {}", error.kind());
+                self.wrong(field, problem);
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ mod compile;
 mod context;
 mod environment;
 mod mask;
+mod operators;
 
 pub use body::shown_body;
 use body::{UnreadableBody, masked_body};

@@ -322,3 +322,192 @@ fn an_unreadable_body_is_neither_posted_nor_seen_by_a_template() {
     .expect("a request");
     assert_eq!(told.request.0["payload"]["data"], json!({"call": "call-1"}));
 }
+
+/// Senders write `null` for what they do not have: no word for it reaches a person.
+#[test]
+fn null_is_an_empty_text_and_never_a_word() {
+    let body = json!({"message": {
+        "name": null, "list": ["a", null], "none": [null], "empty": [], "object": {"a": null}, "n": 0, "no": false,
+    }});
+    for (template, expected) in [
+        ("<{{ message.name }}>", "<>"),
+        ("{{ message.name[:20] }}", ""),
+        (
+            "{{ message.name | upper }}{{ message.name | lower }}{{ message.name | title }}",
+            "",
+        ),
+        (
+            "{{ message.name | trim }}{{ message.name | string }}{{ message.name | capitalize }}",
+            "",
+        ),
+        (
+            "{{ message.name | safe }}{{ message.name | e }}{{ message.name | escape }}",
+            "",
+        ),
+        ("{{ message.list | join('-') }}|{{ message.none | join('-') }}", "a-|"),
+        ("{{ message.name | urlencode }}", ""),
+        ("{{ message.name | default('you', true) }}", "you"),
+        ("{{ message.name or 'you' }}", "you"),
+        (
+            "{% if message.name is none %}1{% endif %}{% if message.name == none %}2{% endif %}",
+            "12",
+        ),
+        ("{{ message.empty }}", ""),
+        ("{{ message.list }} {{ message.object }}", "[\"a\",null] {\"a\":null}"),
+        ("{{ message.name | tojson }} {{ message.empty | tojson }}", "null []"),
+        ("{{ message.n }} {{ message.no }}", "0 False"),
+    ] {
+        assert_eq!(text(template, &body).as_deref(), Ok(expected), "{template}");
+    }
+    for template in [
+        "{{ message.absent | upper }}",
+        "{{ message.absent | safe }}",
+        "{{ message.absent }}",
+    ] {
+        let error = text(template, &body).expect_err(template);
+        assert_eq!(error.cause, Cause::TemplateFailed, "{template}");
+    }
+}
+
+/// A caller's name is markup in the HTML of an e-mail, and text everywhere else.
+#[test]
+fn values_are_escaped_in_html_alone_unless_the_rule_calls_them_safe() {
+    let name = "<a href=\"https://phish.example\">O'Neil & Sons</a>";
+    let context = vapi(&json!({"message": {"name": name, "tags": ["<b>"]}}));
+    let mut mail = spec(
+        None,
+        json!({
+            "to": "front@example.com", "subject": "{{ message.name | length }}",
+            "text": "{{ message.name }}",
+            "html": "<p>{{ message.name }} {{ message.name | upper }} {{ message.name ~ '!' }} {{ message.tags }}</p>",
+        }),
+    );
+    mail.action = ActionKind::ResendSendEmail;
+    let run = |spec: &RuleSpec| {
+        let rule = Compiled::new(spec).expect("compiles");
+        rule.render(&context, &mut Budget::new(100_000))
+            .expect("renders")
+            .request
+            .0
+    };
+    let sent = run(&mail);
+    assert_eq!(sent["text"], name);
+    let html = sent["html"].as_str().expect("a text");
+    assert!(html.starts_with("<p>&lt;a href=") && html.ends_with("</p>"), "{html}");
+    for markup in ["<a", "<A", "<b>", "</a>", "</A>"] {
+        assert!(!html.contains(markup), "{markup} in {html}");
+    }
+    mail.parameters
+        .insert("html".to_owned(), json!("<p>{{ message.name | safe }}</p>"));
+    assert_eq!(run(&mail)["html"], format!("<p>{name}</p>"));
+    let post = spec(
+        None,
+        json!({"destination": "crm", "body": {"html": "{{ message.name }}"}}),
+    );
+    assert_eq!(
+        run(&post)["payload"]["data"]["html"],
+        name,
+        "the body of a post is no HTML"
+    );
+}
+
+/// Every value of a form is a text, and senders write `null`: the engine alone would order both
+/// against a number by their kind, so that the rule always runs or never.
+#[test]
+fn a_text_is_compared_with_a_number_as_a_number_or_fails_by_name() {
+    let form = context(
+        Source::Twilio,
+        "application/x-www-form-urlencoded",
+        "n=5",
+        b"NumMedia=0&CallDuration=5&Price=-0.0075&Digits=007&Body=hello&Big=10&Small=9",
+    );
+    let run = |when: &str, context: &Context| {
+        let rule = Compiled::new(&spec(Some(when), json!({}))).expect(when);
+        rule.matches(context, &mut Budget::new(100_000))
+    };
+    for (when, expected) in [
+        ("params.NumMedia > 0", false),
+        ("params.NumMedia>=0", true),
+        ("params.NumMedia == 0", true),
+        ("params.NumMedia != 0", false),
+        ("params.NumMedia == '0'", true),
+        ("params.CallDuration > 60", false),
+        ("60 > params.CallDuration", true),
+        ("1 < params.CallDuration <= 5 and not params.NumMedia > 0", true),
+        ("params.Price < 0", true),
+        ("params.Digits == 7 and params.Digits != '7'", true),
+        ("params.Body == 5", false),
+        ("params.Big > params.Small", true),
+        ("params.Body > 'a' and 'b' < 'c'", true),
+        ("query.n < 6 or params.Body > 1", true),
+        ("(params.CallDuration | int) + 1 > 5", true),
+        ("params.Body | length > 4", true),
+        ("[params.NumMedia > 0, 2 > 1][1]", true),
+        ("{'a': 2 > 1}['a']", true),
+        ("(1 if params.NumMedia > 0 else 2) == 2", true),
+        ("'a' in params.Body and params.Body == 'hello'", false),
+        ("params.Body is string and 1 < 2", true),
+        ("1 < 2 < 2", false),
+        ("'5' ~ 1 == '51' and 3 - 1 > 1", true),
+    ] {
+        assert_eq!(run(when, &form), Ok(expected), "{when}");
+    }
+    for (when, blamed) in [
+        (
+            "params.Body > 60",
+            "when: invalid operation, at `params.Body > 60`: a number can",
+        ),
+        (
+            "1 < 2 and  params.Body  <1",
+            "when: invalid operation, at `params.Body  <1`: a number can",
+        ),
+        ("params.Absent > 1", "when: undefined value, at `params.Absent > 1`"),
+    ] {
+        let error = run(when, &form).expect_err(when);
+        assert_eq!(error.cause, Cause::TemplateFailed);
+        assert!(error.detail.starts_with(blamed), "{}", error.detail);
+    }
+    let json = vapi(&json!({"message": {"n": null, "list": [1, 2], "cost": 0.5, "flag": true}}));
+    for (when, expected) in [
+        ("message.n == none", true),
+        ("message.n == 5", false),
+        ("message.n != 5", true),
+        ("message.cost > 0.1 and message.flag > 0", true),
+        ("message.list[1] > message.list[0]", true),
+        ("[3] > [2]", true),
+    ] {
+        assert_eq!(run(when, &json), Ok(expected), "{when}");
+    }
+    for when in ["message.n < 5", "message.n > 5", "message.list > 1", "message.n < none"] {
+        let error = run(when, &json).expect_err(when);
+        assert!(error.detail.ends_with(operators::NO_ORDER), "{}", error.detail);
+    }
+}
+
+#[test]
+fn operators_are_replaced_in_templates_and_nothing_else_is() {
+    let body = json!({"message": {"n": null, "a": 1, "b": "x"}});
+    for (template, expected) in [
+        ("{{ 'a' ~ message.n ~ 'b' }}", "ab"),
+        ("{{ message.a + 1 ~ message.b }}", ""),
+        ("{{ message.b ~ message.a * 2 }}", "x2"),
+        ("{{ ('<' ~ message.n) ~ '>' }}", "<>"),
+        ("{% if message.a < 2 %}yes{% elif message.a > 5 %}no{% endif %}", "yes"),
+        ("{% for n in [1, 2, 3] if n > 1 %}{{ n ~ ',' }}{% endfor %}", "2,3,"),
+        ("{% set big = message.a > 0 %}{{ big }}", "True"),
+        ("{%- if message.a<2 -%} yes {%- endif -%}", "yes"),
+        (
+            "a < b {# {{ 1 < 'x' }} #}{% raw %}{{ 1 < 'x' }}{% endraw %}",
+            "a < b {{ 1 < 'x' }}",
+        ),
+        ("{{ '}} 1 < 2' }}", "}} 1 < 2"),
+        ("{{ {'a': {'b': 2 > 1}}['a']['b'] }}", "True"),
+        ("{{ \"it's < \" ~ 'é' }}{{ 2 > 1 }}", "it's < éTrue"),
+    ] {
+        if expected.is_empty() {
+            assert!(text(template, &body).is_err(), "{template}");
+        } else {
+            assert_eq!(text(template, &body).as_deref(), Ok(expected), "{template}");
+        }
+    }
+}

@@ -75,6 +75,7 @@ fn limits() -> Limits {
     Limits {
         name: "test",
         head_seconds_max: Duration::from_millis(300),
+        idle_seconds_max: Duration::from_millis(300),
         ..Limits::default()
     }
 }
@@ -117,6 +118,33 @@ async fn a_head_sent_byte_by_byte_has_the_same_deadline() {
         }
         assert!(begun.elapsed() < Duration::from_secs(5));
     }
+}
+
+/// A balancer keeps its connections for a minute and sends the next request over one that we must
+/// not be closing.
+#[tokio::test]
+async fn an_idle_connection_outlives_the_deadline_of_heads_and_slow_heads_do_not() {
+    let head_seconds_max = Duration::from_millis(200);
+    let running = start(Limits {
+        head_seconds_max,
+        idle_seconds_max: Duration::from_secs(75),
+        ..limits()
+    })
+    .await;
+    let mut kept_alive = running.send(REQUEST).await;
+    let mut slow = running.send(REQUEST).await;
+    read_until(&mut kept_alive, "2 bytes").await;
+    read_until(&mut slow, "2 bytes").await;
+    // The first silent connection shows that the deadline of heads has passed since.
+    let mut silent = running.send(b"").await;
+    assert_eq!(read_all(&mut silent).await, "");
+    kept_alive.write_all(REQUEST).await.unwrap();
+    read_until(&mut kept_alive, "2 bytes").await;
+    let begun = Instant::now();
+    slow.write_all(b"POST /slow HT").await.unwrap();
+    assert!(read_all(&mut slow).await.starts_with("HTTP/1.1 408 "));
+    let took = begun.elapsed();
+    assert!(took >= head_seconds_max && took < Duration::from_secs(5), "{took:?}");
 }
 
 #[tokio::test]
@@ -174,6 +202,7 @@ async fn more_connections_than_the_limit_wait_and_are_served_as_others_end() {
 async fn idle_and_half_sent_connections_do_not_hold_up_a_soft_stop_and_a_begun_request_is_finished() {
     let running = start(Limits {
         head_seconds_max: Duration::from_mins(1),
+        idle_seconds_max: Duration::from_mins(1),
         ..limits()
     })
     .await;

@@ -25,28 +25,25 @@ pub fn header_value(tag: &str) -> HeaderValue {
 /// Compares `If-Match` with the current tag. An absent header passes here; see [`require`].
 ///
 /// # Errors
-/// 400 where the tag has no quotes. 412 where it is not the current tag; lists, `*` and weak tags
-/// never are.
+/// 400 where a tag has no quotes. 412 where none of them is the current tag: `*` is any current
+/// one, and a weak tag never matches (RFC 9110, section 13.1.1).
 pub fn check(headers: &HeaderMap, current: &str) -> Result<(), Problem> {
-    let values: Vec<_> = headers.get_all(header::IF_MATCH).iter().collect();
-    let text = match values[..] {
-        [] => return Ok(()),
-        [one] => one.to_str().map_err(|_| Problem::new(Code::IfMatchInvalid))?.trim(),
-        // Several lines of the header are one list.
-        _ => return Err(stale()),
-    };
-    if text == current {
+    let invalid =
+        || Problem::new(Code::IfMatchInvalid).detail("If-Match takes the ETag of the last answer, with its quotes.");
+    let mut tags = Vec::new();
+    // Several lines of the header are one list.
+    for value in headers.get_all(header::IF_MATCH) {
+        let text = value.to_str().map_err(|_| invalid())?;
+        tags.extend(text.split(',').map(str::trim));
+    }
+    if tags.is_empty() || tags == ["*"] {
         return Ok(());
     }
     let is_quoted = |text: &str| text.len() >= 2 && text.starts_with('"') && text.ends_with('"');
-    if text == "*"
-        || text
-            .split(',')
-            .all(|part| is_quoted(part.trim().trim_start_matches("W/")))
-    {
-        return Err(stale());
+    if !tags.iter().all(|tag| is_quoted(tag.strip_prefix("W/").unwrap_or(tag))) {
+        return Err(invalid());
     }
-    Err(Problem::new(Code::IfMatchInvalid).detail("If-Match takes the ETag of the last answer, with its quotes."))
+    if tags.contains(&current) { Ok(()) } else { Err(stale()) }
 }
 
 /// As [`check`], for methods that must carry it.
@@ -81,15 +78,17 @@ mod tests {
     }
 
     #[test]
-    fn only_the_current_strong_tag_passes() {
-        let table: [(&[&str], u16); 11] = [
+    fn the_current_strong_tag_passes_alone_or_in_a_list() {
+        let table: [(&[&str], u16); 13] = [
             (&["\"3-abc\""], 200),
             (&[" \"3-abc\" "], 200),
             (&[], 428),
-            (&["*"], 412),
+            (&["*"], 200),
+            (&["*", "\"3-abc\""], 400),
             (&["W/\"3-abc\""], 412),
-            (&["\"3-abc\", \"2-abc\""], 412),
-            (&["\"3-abc\"", "\"3-abc\""], 412),
+            (&["\"2-abc\", \"3-abc\""], 200),
+            (&["\"2-abc\"", "\"3-abc\""], 200),
+            (&["\"1-abc\", W/\"3-abc\""], 412),
             (&["\"2-abc\""], 412),
             (&["3-abc"], 400),
             (&["\"3-abc"], 400),

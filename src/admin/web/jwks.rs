@@ -11,7 +11,7 @@ use crate::{
 use async_trait::async_trait;
 use jsonwebtoken::{
     Algorithm, DecodingKey,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse},
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse},
 };
 use serde::Deserialize;
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -157,6 +157,15 @@ fn usable(jwk: &Jwk) -> Option<Key> {
         .public_key_use
         .as_ref()
         .is_some_and(|usage| *usage != PublicKeyUse::Signature)
+    {
+        return None;
+    }
+    // RFC 7517, section 4.3: a key that lists its operations is used for no other.
+    if jwk
+        .common
+        .key_operations
+        .as_ref()
+        .is_some_and(|operations| !operations.contains(&KeyOperations::Verify))
     {
         return None;
     }

@@ -16,7 +16,7 @@ const SUBJECT_CHARS_MAX: usize = 200;
 /// How far the issuer's clock may be from ours.
 const LEEWAY: Duration = Duration::from_mins(1);
 /// The last second of the year 9999. A later number is refused as a mistake.
-const SECONDS_MAX: u64 = 253_402_300_799;
+const SECONDS_MAX: f64 = 253_402_300_799.0;
 
 /// The rights of a token within its organisation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -165,11 +165,7 @@ pub fn parse(token: &str) -> Result<UnverifiedToken<'_>, TokenError> {
     if unwanted.into_iter().any(|field| !field.is_absent()) {
         return Err(TokenError::NotValid);
     }
-    if header
-        .typ
-        .into_option()
-        .is_some_and(|typ| !typ.eq_ignore_ascii_case("jwt") && !typ.eq_ignore_ascii_case("at+jwt"))
-    {
+    if header.typ.into_option().is_some_and(|typ| !is_jwt(&typ)) {
         return Err(TokenError::NotValid);
     }
     let key_id = header.kid.into_option();
@@ -186,6 +182,12 @@ pub fn parse(token: &str) -> Result<UnverifiedToken<'_>, TokenError> {
         algorithm: header.alg,
         key_id,
     })
+}
+
+/// A media type, whose `application/` may be left out (RFC 7515, section 4.1.9).
+fn is_jwt(typ: &str) -> bool {
+    let typ = typ.to_ascii_lowercase();
+    matches!(typ.strip_prefix("application/").unwrap_or(&typ), "jwt" | "at+jwt")
 }
 
 fn decoded<T: serde::de::DeserializeOwned>(part: &str) -> Option<T> {
@@ -243,14 +245,46 @@ impl UnverifiedToken<'_> {
 
 #[derive(Deserialize)]
 struct RegisteredClaims {
-    exp: u64,
+    exp: NumericDate,
     #[serde(default)]
-    nbf: Field<u64>,
-    #[serde(default)]
-    iat: Field<u64>,
+    nbf: Field<NumericDate>,
+    /// Of no use here, but of the right form.
+    #[serde(default, rename = "iat")]
+    _iat: Field<NumericDate>,
     iss: String,
-    aud: String,
+    aud: Audience,
     sub: String,
+}
+
+/// Seconds since the epoch, whole or with a fraction (RFC 7519, section 2).
+struct NumericDate(Timestamp);
+
+impl<'de> Deserialize<'de> for NumericDate {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let seconds = f64::deserialize(deserializer)?;
+        if seconds.abs() > SECONDS_MAX {
+            return Err(serde::de::Error::custom("a date after the year 9999"));
+        }
+        let since_epoch = Duration::try_from_secs_f64(seconds.max(0.0)).map_err(serde::de::Error::custom)?;
+        Ok(Self(Timestamp::from_seconds(0) + since_epoch))
+    }
+}
+
+/// One text, or a list of them of which one is ours (RFC 7519, section 4.1.3).
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Audience {
+    fn contains(&self, expected: &str) -> bool {
+        match self {
+            Self::One(audience) => audience == expected,
+            Self::Many(audiences) => audiences.iter().any(|audience| audience == expected),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -283,26 +317,16 @@ pub struct Expected {
     pub audience: String,
 }
 
-/// `exp`, `iss`, `aud`, `sub` are needed; numbers are whole numbers of seconds; the audience is one
-/// text, ours.
+/// `exp`, `iss`, `aud`, `sub` are needed.
 fn check_registered(token: &UnverifiedToken<'_>, expected: &Expected, now: Timestamp) -> Result<String, TokenError> {
     let claims: RegisteredClaims = decoded(token.claims).ok_or(TokenError::Claims)?;
-    let (nbf, iat) = (claims.nbf.into_option(), claims.iat.into_option());
-    if [Some(claims.exp), nbf, iat]
-        .into_iter()
-        .flatten()
-        .any(|seconds| seconds > SECONDS_MAX)
-    {
-        return Err(TokenError::Claims);
-    }
-    if claims.iss != expected.issuer || claims.aud != expected.audience {
+    if claims.iss != expected.issuer || !claims.aud.contains(&expected.audience) {
         return Err(TokenError::NotForUs);
     }
-    let at = |seconds: u64| Timestamp::from_seconds(i64::try_from(seconds).unwrap_or(i64::MAX));
-    if at(claims.exp) + LEEWAY <= now {
+    if claims.exp.0 + LEEWAY <= now {
         return Err(TokenError::Expired);
     }
-    if nbf.is_some_and(|nbf| at(nbf) > now + LEEWAY) {
+    if claims.nbf.into_option().is_some_and(|nbf| nbf.0 > now + LEEWAY) {
         return Err(TokenError::TooEarly);
     }
     let is_plain = !claims.sub.is_empty()

@@ -121,9 +121,55 @@ impl TwilioKey {
             return Err(Refusal::OtherKey);
         }
         match algorithm {
+            // A header that names a key alone leaves the algorithm at its default.
+            None if key.is_some() => Ok(&self.sha1),
             Some(b"HMAC_SHA1") => Ok(&self.sha1),
             Some(b"HMAC_SHA256") => Ok(&self.sha256),
             _ => Err(Refusal::AlgorithmUnknown),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::sign::TwilioSigner;
+    use http::HeaderMap;
+
+    /// Twilio names the signing key, and the algorithm only where it is not the default.
+    #[test]
+    fn a_settings_header_without_an_algorithm_means_sha1() {
+        const URL: &str = "https://hooks.example/webhooks/twilio";
+        let secret = SecretBytes::from("0123456789abcdef0123456789abcdef".to_owned());
+        let shared = TwilioPlan::SharedKey {
+            key: "webhooks_sharedkey_1".to_owned(),
+        };
+        let verify = |plan: &TwilioPlan, settings: &'static str| {
+            let mut headers: HeaderMap = TwilioSigner::auth_token(&secret)
+                .sign_form(URL, &[("a", "b")])
+                .into_iter()
+                .collect();
+            headers.insert(SETTINGS_HEADER, http::HeaderValue::from_static(settings));
+            TwilioKey::new(plan, &secret, 16).expect("a key").verify(&Request {
+                method: "POST",
+                url: URL,
+                headers: &headers,
+                body: b"a=b",
+            })
+        };
+        for plan in [&shared, &TwilioPlan::AuthToken] {
+            for settings in ["key=webhooks_sharedkey_1", " key=webhooks_sharedkey_1 , version=1"] {
+                assert_eq!(verify(plan, settings), Ok(()), "{plan:?} {settings}");
+            }
+            for settings in [
+                "",
+                "version=1",
+                "key=webhooks_sharedkey_1,algorithm=",
+                "key=webhooks_sharedkey_1,key=b",
+            ] {
+                assert!(verify(plan, settings).is_err(), "{plan:?} {settings}");
+            }
+        }
+        assert_eq!(verify(&shared, "key=another"), Err(Refusal::OtherKey));
     }
 }

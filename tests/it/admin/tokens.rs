@@ -85,11 +85,28 @@ async fn claims_are_what_they_must_be_or_the_token_is_refused() {
     both_equal["app_metadata"] = json!({ "org_id": api.a });
     assert_eq!(status(&api, &hs256(HEADER, &both_equal.to_string())).await, 200);
 
+    let accepted = [
+        with("exp", json!(now as f64 + 3600.5)),
+        with("exp", json!((now + 3600) as f64)),
+        with("iat", json!(now as f64 - 0.5)),
+        with("nbf", json!(now as f64 - 1.5)),
+        with("nbf", json!(-1)),
+        with("aud", json!(["hookswitch-admin"])),
+        with("aud", json!(["other", "hookswitch-admin"])),
+    ];
+    for claims in accepted {
+        assert_eq!(status(&api, &hs256(HEADER, &claims.to_string())).await, 200, "{claims}");
+    }
+    for typ in ["JWT", "application/jwt", "at+jwt", "application/at+JWT"] {
+        let header = json!({ "alg": "HS256", "typ": typ }).to_string();
+        assert_eq!(status(&api, &hs256(&header, &good.to_string())).await, 200, "{typ}");
+    }
+
     let refused = [
         with("exp", json!(now.to_string())),
         without("exp"),
         with("exp", json!(null)),
-        with("exp", json!(now as f64 + 3600.5)),
+        with("exp", json!(now as f64 - 600.5)),
         with("exp", json!(1_000_000_000_000_000_000_u64)),
         with("exp", json!(-1)),
         with("exp", json!(now - 61)),
@@ -97,8 +114,10 @@ async fn claims_are_what_they_must_be_or_the_token_is_refused() {
         with("nbf", json!(null)),
         with("nbf", json!(now + 3600)),
         with("iat", json!("now")),
-        with("aud", json!(["hookswitch-admin"])),
-        with("aud", json!(["hookswitch-admin", "other"])),
+        with("aud", json!(["other"])),
+        with("aud", json!([])),
+        with("aud", json!(["hookswitch-admin", 7])),
+        with("aud", json!({ "hookswitch-admin": true })),
         without("aud"),
         with("aud", json!("hookswitch")),
         with("aud", json!("hookswitch-admin-2")),

@@ -1,5 +1,6 @@
 //! From a signed request to a durable event, through a real socket.
 
+mod forms;
 mod numbers;
 mod outages;
 

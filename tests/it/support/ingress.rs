@@ -256,11 +256,25 @@ impl Ingress {
         ignored_types: &[&str],
         secret: Option<&SecretBytes>,
     ) -> EndpointId {
+        self.add_endpoint_of(Source::Vapi, tenant, ignored_types, secret).await
+    }
+
+    pub async fn add_twilio_endpoint(&self, tenant: &Tenant, secret: &SecretBytes) -> EndpointId {
+        self.add_endpoint_of(Source::Twilio, tenant, &[], Some(secret)).await
+    }
+
+    async fn add_endpoint_of(
+        &self,
+        source: Source,
+        tenant: &Tenant,
+        ignored_types: &[&str],
+        secret: Option<&SecretBytes>,
+    ) -> EndpointId {
         use hookswitch::store::endpoints::Endpoints;
         let endpoint = Endpoint {
             id: EndpointId::generate(),
             org: tenant.org,
-            source: Source::Vapi,
+            source,
             name: "own".into(),
             is_active: true,
             ignored_types: ignored_types.iter().map(|&kind| kind.to_owned()).collect(),
@@ -270,7 +284,7 @@ impl Ingress {
         let id = endpoint.id;
         let mut secrets = Vec::new();
         if let Some(secret) = secret {
-            secrets.push(sealed(&self.vault, tenant.org, Some(id), Source::Vapi, secret).await);
+            secrets.push(sealed(&self.vault, tenant.org, Some(id), source, secret).await);
         }
         self.store
             .create_endpoint(endpoint, secrets, audit(tenant.org))
@@ -446,6 +460,11 @@ impl Tenant {
             form_body(&params).as_bytes(),
         )
     }
+}
+
+/// A path of ours as senders see it.
+pub fn public_url(path: &str) -> String {
+    format!("{PUBLIC_URL}{path}")
 }
 
 pub fn vapi_body(assistant: &str) -> String {
