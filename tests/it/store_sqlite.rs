@@ -5,6 +5,7 @@ use hookswitch::{
     domain::{ManualClock, Provider, SystemClock, Timestamp},
     store::{self, ConnectError, SqliteStore, Store, StoreError},
 };
+use sqlx::Connection;
 use std::{path::PathBuf, sync::Arc};
 
 use crate::conformance::store::{credential, entry, org, rule};
@@ -146,4 +147,53 @@ async fn what_cannot_be_opened_names_its_path() {
         matches!(&refused, ConnectError::Open { path, .. } if path.ends_with("junk.db")),
         "{refused}"
     );
+}
+
+/// As on Postgres: a row that a person changes by hand is stamped, so that each poll finds it.
+#[tokio::test]
+async fn a_row_changed_by_hand_is_stamped_once_and_found_by_the_next_poll() {
+    let (scratch, store, _) = open().await.expect("a store");
+    let org = org(&store).await;
+    let rule = rule(org, "by hand");
+    store
+        .create_rule(rule.clone(), entry(org, "create"))
+        .await
+        .expect("created");
+    let before = store.config_version().await.expect("a version");
+    let by_hand = async |statement: String| {
+        let options = sqlx::sqlite::SqliteConnectOptions::new()
+            .filename(scratch.0.join("store.db"))
+            .busy_timeout(std::time::Duration::from_secs(5));
+        let mut connection = sqlx::SqliteConnection::connect_with(&options).await.expect("opens");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
+            .execute(&mut connection)
+            .await
+            .expect("changed");
+        connection.close().await.expect("closes");
+    };
+    let id = hex::encode(rule.id.as_uuid());
+    by_hand(format!("UPDATE rules SET is_deleted = 1 WHERE id = x'{id}'")).await;
+    assert_eq!(store.config_version().await.expect("a version"), before + 1);
+    let changes = store.load_rule_changes(before).await.expect("loaded");
+    assert!(
+        changes
+            .rules
+            .iter()
+            .any(|(changed, is_deleted)| changed.id == rule.id && *is_deleted),
+        "{changes:?}"
+    );
+    // The same value again, and a column that nothing in memory is made of, are no news.
+    by_hand(format!(
+        "UPDATE rules SET is_deleted = 1 WHERE id = x'{id}'; UPDATE rules SET updated_at = 5 WHERE id = x'{id}'"
+    ))
+    .await;
+    assert_eq!(store.config_version().await.expect("a version"), before + 1);
+    by_hand(format!(
+        "INSERT INTO assistant_org_mapping (id, org_id, assistant_id, state, created_at, updated_at, changed_version) \
+        VALUES (zeroblob(16), x'{}', 'asst-by-hand', 'live', 1, 1, 0)",
+        hex::encode(org.as_uuid())
+    ))
+    .await;
+    assert_eq!(store.config_version().await.expect("a version"), before + 2);
+    store.close().await;
 }
