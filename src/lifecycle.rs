@@ -4,9 +4,13 @@
 //! `cli` and tests enter. **Invariant:** stages end in order, and nothing outlives
 //! [`Lifecycle::drain`] but what the hard stop cut off.
 
-use std::{future::Future, time::Duration};
+use crate::telemetry::Finding;
+use std::{fmt, future::Future, time::Duration};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Time for what the hard stop cut off to notice it.
+const CUT_OFF_MAX: Duration = Duration::from_millis(500);
 
 /// What ends before what: intake first, so that work has nothing more coming; upkeep last, because
 /// intake and work lean on it.
@@ -22,6 +26,17 @@ pub enum Stage {
 
 impl Stage {
     const ALL: [Self; 3] = [Self::Intake, Self::Work, Self::Upkeep];
+}
+
+impl fmt::Display for Stage {
+    /// As a person reads it in a log line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Intake => "the requests under way",
+            Self::Work => "the attempts under way",
+            Self::Upkeep => "the background tasks",
+        })
+    }
 }
 
 /// Whether everything ended by itself.
@@ -84,8 +99,18 @@ impl Lifecycle {
         self.tasks(stage).tracker.spawn(task);
     }
 
-    /// Stops stage by stage within `budget`, then hard, with a second more for what is cut off to
-    /// notice.
+    /// Whether the process still takes webhooks: not once its stop has begun.
+    #[must_use]
+    pub fn check(&self) -> Finding {
+        if self.tasks(Stage::Intake).soft.is_cancelled() {
+            Finding::failed("the process is stopping and takes no more connections")
+        } else {
+            Finding::ok()
+        }
+    }
+
+    /// Stops stage by stage within `budget`, then hard, with half a second more for what is cut off
+    /// to notice.
     pub async fn drain(&self, budget: Duration) -> Drained {
         let end = Instant::now() + budget;
         let mut outcome = Drained::Clean;
@@ -101,9 +126,12 @@ impl Lifecycle {
             }
         }
         self.hard.cancel();
-        for stage in Stage::ALL {
-            let _ = tokio::time::timeout(Duration::from_secs(1), self.tasks(stage).tracker.wait()).await;
-        }
+        let ended = async {
+            for stage in Stage::ALL {
+                self.tasks(stage).tracker.wait().await;
+            }
+        };
+        let _ = tokio::time::timeout(CUT_OFF_MAX, ended).await;
         outcome
     }
 }
@@ -149,7 +177,7 @@ mod tests {
             lifecycle.drain(Duration::from_secs(5)).await,
             Drained::CutOff(Stage::Work)
         );
-        assert!(begun.elapsed() < Duration::from_secs(9));
+        assert!(begun.elapsed() < Duration::from_secs(6));
         assert!(lifecycle.hard().is_cancelled());
     }
 }

@@ -26,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// Wait where nothing could be begun because the store was away.
 const STORE_AWAY_PAUSE: Duration = Duration::from_secs(1);
@@ -196,6 +196,17 @@ impl Engine {
             catalogue::ATTEMPTS.count(1, &[provider, record.outcome.as_str()]);
         }
         catalogue::ATTEMPT_SECONDS.observe(begun.elapsed().as_secs_f64(), &[provider]);
+        debug!(
+            action.id = %claim.action,
+            event.id = %claim.event,
+            org.id = %claim.org,
+            provider,
+            outcome = record.outcome.as_str(),
+            provider_ref = record.provider_ref.as_deref().unwrap_or_default(),
+            "Action {} was attempted: {}",
+            claim.action,
+            record.outcome.as_str()
+        );
         record
     }
 

@@ -1,7 +1,10 @@
 //! What `dev` made once and prints the same after every restart: `dev.json` in the data directory,
 //! mode 0600.
 
-use crate::{cli::samples::Places, domain::OrgId};
+use crate::{
+    cli::samples::Places,
+    domain::{EndpointId, OrgId},
+};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::{io::Write, os::unix::fs::OpenOptionsExt, path::Path};
@@ -65,6 +68,13 @@ impl DevState {
                 directory.join(Self::FILE).display()
             )
         })
+    }
+
+    /// The demo's Vapi endpoint has the organisation's id, so that `send` knows its URL without a
+    /// look-up.
+    #[must_use]
+    pub const fn vapi_endpoint_id(&self) -> EndpointId {
+        EndpointId::from_uuid(*self.org_id.as_uuid())
     }
 
     /// What samples are filled in with.

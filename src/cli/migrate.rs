@@ -27,6 +27,9 @@ pub(super) async fn run(args: &MigrateArgs) -> anyhow::Result<ExitCode> {
         for name in &before.pending {
             writeln!(out, "pending  {name}")?;
         }
+        for name in &before.newer {
+            writeln!(out, "newer    {name} (a newer release's; this binary runs beside it)")?;
+        }
         return Ok(if before.pending.is_empty() {
             ExitCode::SUCCESS
         } else {

@@ -13,13 +13,14 @@ pub mod samples;
 pub mod sandbox;
 pub mod send;
 mod serve;
+mod signals;
 pub mod token;
 pub mod verify;
 
 pub use app::{Addresses, App, Listeners, Options};
 
 use clap::{Parser, Subcommand};
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -55,6 +56,9 @@ enum Command {
     Bench(bench::BenchArgs),
 }
 
+/// Time for blocking calls to end after the command has.
+const SHUTDOWN_MAX: Duration = Duration::from_millis(500);
+
 /// Runs the command to its end.
 #[must_use]
 pub fn run(arguments: Arguments) -> ExitCode {
@@ -64,7 +68,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Keys(args) => keys::run(args).map(|()| ExitCode::SUCCESS),
         Command::Token(args) => token(&args),
         command => runtime().and_then(|runtime| {
-            runtime.block_on(async {
+            let outcome = runtime.block_on(async {
                 match command {
                     Command::Dev(args) => dev::run(args).await,
                     Command::Serve(args) => serve::run(args).await,
@@ -74,7 +78,10 @@ pub fn run(arguments: Arguments) -> ExitCode {
                     Command::Bench(args) => bench::run(args).await,
                     Command::Verify(_) | Command::Keys(_) | Command::Token(_) => Ok(ExitCode::SUCCESS),
                 }
-            })
+            });
+            // A blocking call that hangs, such as the resolver's, holds no process back.
+            runtime.shutdown_timeout(SHUTDOWN_MAX);
+            outcome
         }),
     };
     outcome.unwrap_or_else(|error| {

@@ -9,7 +9,7 @@ use super::{
     samples::{Body, Places, SAMPLES, Sample},
 };
 use crate::{
-    domain::{Clock, SecretBytes, Source, SystemClock},
+    domain::{Clock, EndpointId, SecretBytes, Source, SystemClock},
     source::{
         VapiPlan,
         sign::{SignedHeader, TwilioSigner, VapiSigner, form_body},
@@ -155,6 +155,8 @@ async fn send_many(
 /// What came back.
 pub struct Answer {
     pub status: StatusCode,
+    /// The id of the event, or of the refusal.
+    pub request_id: Option<String>,
     /// Its first kilobyte.
     pub body: String,
 }
@@ -164,6 +166,7 @@ pub struct Sender {
     client: reqwest::Client,
     ingress: String,
     places: Places,
+    vapi_endpoint: EndpointId,
     vapi: VapiSigner,
     twilio: TwilioSigner,
 }
@@ -185,6 +188,7 @@ impl Sender {
             client,
             ingress: ingress.unwrap_or(&dev.ingress).trim_end_matches('/').to_owned(),
             places: dev.places(),
+            vapi_endpoint: dev.vapi_endpoint_id(),
             vapi: VapiSigner::new(&VapiPlan::default(), &SecretBytes::from(dev.vapi_secret.clone()))
                 .context("vapi_secret of dev.json")?,
             twilio: TwilioSigner::auth_token(&SecretBytes::from(dev.twilio_auth_token.clone())),
@@ -206,9 +210,15 @@ impl Sender {
             .await
             .with_context(|| format!("no answer from {}: is `hookswitch dev` running?", self.ingress))?;
         let status = response.status();
+        let request_id = response.headers().get("x-request-id");
+        let request_id = request_id.and_then(|id| id.to_str().ok()).map(str::to_owned);
         let mut body = response.text().await.unwrap_or_default();
         body.truncate(body.floor_char_boundary(1024));
-        Ok(Answer { status, body })
+        Ok(Answer {
+            status,
+            request_id,
+            body,
+        })
     }
 
     fn signed(&self, sample: &Sample) -> (String, Vec<SignedHeader>, String) {
@@ -227,6 +237,13 @@ impl Sender {
                 (url, headers, body)
             }
             (Body::Json(body), _) => {
+                // By its ids a message leads to the organisation of its assistant; one that names
+                // no assistant goes to the endpoint's own URL.
+                let url = if body.contains(&self.places.assistant_id) {
+                    url
+                } else {
+                    format!("{url}/{}", self.vapi_endpoint)
+                };
                 let mut headers = self.vapi.sign(now, "POST", &url, body.as_bytes());
                 headers.push(content_type("application/json"));
                 (url, headers, body)

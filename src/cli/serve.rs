@@ -1,15 +1,24 @@
 //! `hookswitch serve`: receiver, worker and admin API on the settings of the environment.
 
-use super::app::{App, Listeners, Options};
+use super::{
+    app::{App, Listeners, Options},
+    signals,
+};
 use crate::{
-    config::{Environment, Settings},
+    admin,
+    config::{ConfigError, Environment, Fault, Settings, TelemetrySettings},
     lifecycle::Drained,
-    telemetry,
+    provider::Providers,
+    receiver, store, telemetry,
     vault::Keyring,
 };
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, ValueEnum};
-use std::{process::ExitCode, time::Duration};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -17,6 +26,9 @@ pub(super) struct ServeArgs {
     /// all roles in it
     #[arg(long = "role", value_enum)]
     roles: Vec<Role>,
+    /// Judge the settings, tell every fault, and start nothing
+    #[arg(long)]
+    check: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -27,66 +39,135 @@ enum Role {
 }
 
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let settings = Settings::load(&Environment::from_process())?;
-    telemetry::start_logs(&settings.telemetry)?;
+    let environment = Environment::from_process();
+    let judged = judge(&environment);
+    if args.check {
+        let _ = judged?;
+        println!("The settings can be used.");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (settings, _) = Settings::read(&environment);
+    if telemetry::start_logs(&settings.telemetry).is_err() {
+        telemetry::start_logs(&TelemetrySettings::default())?;
+    }
+    let ended = match judged {
+        Ok(judged) => start(&args, judged).await,
+        Err(faults) => Err(faults.into()),
+    };
+    // A line of the log's format: a pipeline that reads JSON drops any other.
+    ended.or_else(|error| {
+        let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
+        tracing::error!(because = causes.join(": "), "hookswitch ends: {error}");
+        Ok(ExitCode::FAILURE)
+    })
+}
+
+/// Reads the settings, and has each room judge its own: all faults at once.
+fn judge(environment: &Environment) -> Result<(Settings, Keyring), ConfigError> {
+    let (settings, mut faults) = Settings::read(environment);
+    let mut fault = |name: &str, problem: String| {
+        // One that does not parse was told already.
+        faults.push(Fault {
+            name: name.to_owned(),
+            problem,
+        });
+    };
+    let keyring = Keyring::load(&settings.vault);
+    if let Err(error) = &keyring {
+        fault("HOOKSWITCH_KEYRING", error.to_string());
+    }
+    if let Err(error) = telemetry::check_settings(&settings.telemetry) {
+        fault("HOOKSWITCH_LOG_LEVEL", error.to_string());
+    }
+    if let Err(error) = store::shown(&settings.store.database_url) {
+        fault("HOOKSWITCH_DATABASE_URL", error.to_string());
+    }
+    for error in receiver::check_settings(&settings.receiver) {
+        fault(error.setting(), error.to_string());
+    }
+    if let Err(error) = Providers::new(&settings.provider, None) {
+        faults.extend(error.faults);
+    }
+    faults.extend(admin::check_settings(&settings.admin));
+    match keyring {
+        Ok(keyring) if faults.is_empty() => Ok((settings, keyring)),
+        _ => Err(ConfigError { faults }),
+    }
+}
+
+async fn start(args: &ServeArgs, (settings, keyring): (Settings, Keyring)) -> anyhow::Result<ExitCode> {
     let all = [Role::Receiver, Role::Worker, Role::Admin];
     if !args.roles.is_empty() && !all.iter().all(|role| args.roles.contains(role)) {
         bail!(
             "--role names some roles only, and the embedded queue and database belong to one process: leave --role out"
         );
     }
-    let keyring = Keyring::load(&settings.vault).context("the key-encryption keys cannot be used")?;
-    if settings.admin.jwt_secret.is_none() && settings.admin.jwt_jwks_url.is_none() {
-        bail!(
-            "nobody could use the admin API: set HOOKSWITCH_JWT_SECRET (at least 32 bytes) or HOOKSWITCH_JWT_JWKS_URL"
+    if settings.receiver.public_url.is_none() {
+        tracing::warn!(
+            "HOOKSWITCH_PUBLIC_URL is not set: signatures over the URL are compared with the request's own headers, \
+            and messages are sent without a status callback, so that an outcome nobody answered is looked up instead"
         );
     }
+    let budget = settings.worker.drain_seconds;
+    let stop = signals::watch(budget)?;
     let listeners = Listeners::bind(&settings).await?;
-    let drain = settings.worker.drain_seconds;
-    let app = App::start(settings, keyring, listeners, Options::default()).await?;
+    let (database, queue) = (store::shown(&settings.store.database_url)?, shown_queue(&settings));
+    let app = tokio::select! {
+        started = App::start(settings, keyring, listeners, Options::default()) => started?,
+        () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
+    };
+    let keys: Vec<_> = app.vault().key_ids().into_iter().map(|key| key.0).collect();
     tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
         ingress = %app.addresses().ingress,
         admin = %app.addresses().admin,
         operations = %app.addresses().operations,
+        database,
+        queue,
+        keys = keys.join(","),
+        organisations = app.routes().organisations_len(),
+        routes = app.routes().routes_len(),
         "Hookswitch is ready"
     );
-    until_stopped(app, drain).await
+    until_stopped(app, stop, budget).await
 }
 
-/// Waits for a signal or for a failure that is final, then drains for so long at most. A second
-/// signal stops at once.
-pub(super) async fn until_stopped(app: App, drain: Duration) -> anyhow::Result<ExitCode> {
+/// The queue's URL as people look for it: an absolute path. Never a user or a password.
+fn shown_queue(settings: &Settings) -> String {
+    let url = &settings.queue.queue_url;
+    match url.split_once(':') {
+        Some(("embedded", path)) => {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
+            format!("embedded:{}", path.display())
+        }
+        Some((scheme, rest)) => {
+            let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+            format!("{scheme}://{}", host.trim_start_matches('/'))
+        }
+        None => String::new(),
+    }
+}
+
+/// Waits for the signal to stop or for a failure that is final, then drains within `budget`.
+pub(super) async fn until_stopped(app: App, stop: CancellationToken, budget: Duration) -> anyhow::Result<ExitCode> {
     let failure = tokio::select! {
-        () = signal() => None,
+        () = stop.cancelled() => None,
         reason = app.failed() => Some(reason),
     };
-    let hard = app.lifecycle().hard();
-    let drained = tokio::select! {
-        drained = app.stop(drain) => drained,
-        () = async { signal().await; hard.cancel(); std::future::pending().await } => unreachable!("the second arm \
-            never ends"),
-    };
+    let begun = Instant::now();
+    let drained = app.stop(budget).await;
     if let Some(reason) = failure {
         bail!("{reason}");
     }
+    let seconds = begun.elapsed().as_secs_f64();
     match drained {
-        Drained::Clean => Ok(ExitCode::SUCCESS),
-        Drained::CutOff(stage) => {
-            bail!("stopped before {stage:?} was drained; what it had begun is found again at the next start")
-        }
+        Drained::Clean => tracing::info!(seconds, "Stopped; everything that was begun has ended"),
+        Drained::CutOff(stage) => tracing::warn!(
+            seconds,
+            "Stopped at the deadline of {} seconds before {stage} had ended; what was cut off is found again at the \
+            next start",
+            budget.as_secs_f64()
+        ),
     }
-}
-
-async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        // Without handlers the default action of a signal ends the process, which is the next best
-        // thing.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,7 @@
 #[macro_use]
 mod section;
 mod admin;
+mod check;
 mod provider;
 mod queue;
 mod receiver;
@@ -44,6 +45,18 @@ impl Settings {
     /// Every fault at once: unknown names with the nearest known one, values that do not parse,
     /// each with what is expected.
     pub fn load(environment: &Environment) -> Result<Self, ConfigError> {
+        let (settings, faults) = Self::read(environment);
+        if faults.is_empty() {
+            Ok(settings)
+        } else {
+            Err(ConfigError { faults })
+        }
+    }
+
+    /// Like [`Settings::load`], for a caller that has faults of its own to add. A setting that does
+    /// not parse has its default.
+    #[must_use]
+    pub fn read(environment: &Environment) -> (Self, Vec<Fault>) {
         let mut faults = Vec::new();
         let settings = Self {
             receiver: ReceiverSettings::load(environment, &mut faults),
@@ -57,11 +70,8 @@ impl Settings {
         };
         environment.check_names(&Self::all(), &mut faults);
         settings.worker.check(&mut faults);
-        if faults.is_empty() {
-            Ok(settings)
-        } else {
-            Err(ConfigError { faults })
-        }
+        check::check(&settings, &mut faults);
+        (settings, faults)
     }
 
     /// Every setting with its documentation, in the order of the sections. `docs/settings.md` and

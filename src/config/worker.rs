@@ -18,7 +18,8 @@ section! {
         attempts_max: u32 = 10, "HOOKSWITCH_ATTEMPTS_MAX";
         /// Time for one whole exchange with a provider.
         attempt_seconds_max: Duration = Duration::from_secs(20), "HOOKSWITCH_ATTEMPT_SECONDS_MAX";
-        /// How long a claim holds. Must be longer than an exchange by a margin of 10 seconds.
+        /// How long a claim holds. Longer than an exchange, by 10 seconds or more; a lease that no
+        /// exchange fits in is refused.
         lease_seconds: Duration = Duration::from_mins(1), "HOOKSWITCH_LEASE_SECONDS";
         /// Wait before the first look at an outcome that nobody knows, after the attempt began.
         settle_seconds: Duration = Duration::from_mins(1), "HOOKSWITCH_SETTLE_SECONDS";

@@ -15,6 +15,7 @@ pub use network::{InvalidNetwork, Network, Networks};
 
 use axum::{body::Body, response::Response};
 use connection::Connection;
+use futures_util::FutureExt;
 use http::Request;
 use hyper::body::Incoming;
 use std::{
@@ -28,7 +29,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
@@ -132,6 +133,38 @@ pub struct Peer {
     pub stopping: CancellationToken,
 }
 
+/// Connections that may wait in the kernel for our accept. A sender such as Twilio opens one for
+/// each webhook; a connection beyond the backlog is dropped and tried again after a second. The
+/// system's own limit (`net.core.somaxconn`) bounds it too.
+const BACKLOG: u32 = 4096;
+
+/// Listens on `HOST:PORT`; port 0 takes any free one.
+///
+/// # Errors
+/// The name is not found, or none of its addresses can be listened on.
+pub async fn bind(address: &str) -> std::io::Result<TcpListener> {
+    let mut failed = std::io::Error::other("the name has no address");
+    for address in tokio::net::lookup_host(address).await? {
+        match listen(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // A restart binds while connections of the process before it still end.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Serves `service` (an `axum::Router`, or any service of its shape) until `soft` is cancelled;
 /// then takes no more connections, closes idle ones, lets requests that were begun finish, and
 /// returns when all are done or `hard` is cancelled. Nothing outlives it.
@@ -182,32 +215,43 @@ impl Acceptor {
         S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send + 'static,
     {
+        let mut burst = Vec::new();
         loop {
-            let (stream, address, slot) = tokio::select! {
+            let first = tokio::select! {
                 biased;
                 () = soft.cancelled() => return,
                 accepted = self.next() => accepted,
             };
-            let Ok(share) = self.share(address) else {
-                (self.limits.on_refused)(Refused::TooManyFromAddress);
-                continue;
-            };
-            let held = Held::new(slot, share, Arc::clone(&self.limits.state));
-            let peer = Peer {
-                address,
-                stopping: soft.clone(),
-            };
-            let connection = Connection {
-                stream,
-                peer,
-                limits: Arc::clone(&self.limits),
-                hard: hard.clone(),
-                service: service.clone(),
-            };
-            connections.spawn(async move {
-                connection.run().await;
-                drop(held);
-            });
+            // All that wait are taken before the first is served: what is served meanwhile would
+            // keep the others waiting in the kernel.
+            burst.push(first);
+            while burst.len() < BURST_MAX
+                && let Some(accepted) = self.next().now_or_never()
+            {
+                burst.push(accepted);
+            }
+            for (stream, address, slot) in burst.drain(..) {
+                let Ok(share) = self.share(address) else {
+                    (self.limits.on_refused)(Refused::TooManyFromAddress);
+                    continue;
+                };
+                let held = Held::new(slot, share, Arc::clone(&self.limits.state));
+                let peer = Peer {
+                    address,
+                    stopping: soft.clone(),
+                };
+                let connection = Connection {
+                    stream,
+                    peer,
+                    limits: Arc::clone(&self.limits),
+                    hard: hard.clone(),
+                    service: service.clone(),
+                };
+                connections.spawn(async move {
+                    connection.run().await;
+                    drop(held);
+                });
+            }
         }
     }
 
@@ -251,6 +295,8 @@ impl Acceptor {
     }
 }
 
+/// Connections that are accepted before any of them is served.
+const BURST_MAX: usize = 256;
 const WARN_EVERY: Duration = Duration::from_secs(10);
 /// Short enough that a freed file is used at once, long enough not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -12,8 +12,12 @@ impl QueueState {
     pub fn check(&self) -> Finding {
         match self.health {
             QueueHealth::Ready => Finding::ok(),
-            QueueHealth::Refusing => Finding::degraded("the queue or its disk is full: senders get 503"),
-            QueueHealth::Away => Finding::degraded("the broker is away or blocks publishing: it takes no events"),
+            QueueHealth::Refusing => {
+                Finding::failed("the queue or its disk is full: senders get 503 until there is room")
+            }
+            QueueHealth::Away => {
+                Finding::failed("the broker is away or blocks publishing: senders get 503 until it is back")
+            }
             QueueHealth::Failed => Finding::failed("the log failed; the process has to be started again"),
         }
     }

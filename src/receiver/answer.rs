@@ -205,6 +205,15 @@ pub(super) fn accepted(kind: AnswerKind, body: &[u8]) -> Response {
     response
 }
 
+/// An answer with the id of the event that it is about, so that a proxy's log leads to the event.
+pub(super) fn with_id(mut response: Response, event: &Uuid) -> Response {
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    let text = event.as_hyphenated().encode_lower(&mut text);
+    let value = HeaderValue::from_str(text).expect("a UUID is visible ASCII");
+    response.headers_mut().insert(REQUEST_ID, value);
+    response
+}
+
 /// Handles of the metrics that each request touches: a look-up for each would cost more than
 /// recording.
 pub(super) struct Meters {

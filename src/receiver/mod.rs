@@ -191,6 +191,27 @@ impl Receiver {
     }
 }
 
+/// Every setting of ingress that cannot be used.
+#[must_use]
+pub fn check_settings(settings: &ReceiverSettings) -> Vec<ReceiverError> {
+    let url = settings.public_url.as_deref().map(base_url).transpose().err();
+    let proxies = Networks::parse(&settings.trusted_proxies).err();
+    url.into_iter()
+        .chain(proxies.map(ReceiverError::TrustedProxies))
+        .collect()
+}
+
+impl ReceiverError {
+    /// The setting that cannot be used.
+    #[must_use]
+    pub const fn setting(&self) -> &'static str {
+        match self {
+            Self::TrustedProxies(_) => "HOOKSWITCH_TRUSTED_PROXIES",
+            Self::PublicUrl => "HOOKSWITCH_PUBLIC_URL",
+        }
+    }
+}
+
 /// Scheme and host, without a slash at the end.
 fn base_url(text: &str) -> Result<String, ReceiverError> {
     let base = text.strip_suffix('/').unwrap_or(text);
@@ -331,13 +352,15 @@ impl Inner {
         tracing::Span::current()
             .record("org.id", tracing::field::display(signer.org))
             .record("event.id", tracing::field::display(event.envelope().id));
+        let (event_id, org) = (event.envelope().id, signer.org);
         reach(Step::Verified);
         // Make it durable before the sender hears of it.
         let seconds_max = self.settings.publish_seconds_max;
         match publish::publish(&self.queue, &self.permits, &self.publishes, event, seconds_max).await {
             Ok(()) => {
                 reach(Step::Confirmed);
-                answer::accepted(answer, &body)
+                tracing::debug!(event.id = %event_id, org.id = %org, "Event {event_id} is received");
+                answer::with_id(answer::accepted(answer, &body), event_id.as_uuid())
             }
             Err(cause) => self.refuse(&Refusal {
                 org: Some(signer.org),

@@ -11,6 +11,8 @@ mod health;
 mod keys;
 mod refresh;
 
+pub use health::{KeyCheck, KeyCoverage};
+
 use crate::{
     domain::{Clock, EndpointId, OrgId, RouteKey, SealedBytes, SecretId, Source, Timestamp},
     store::{

@@ -91,7 +91,7 @@ impl Sandbox {
     /// The address cannot be bound: in use, or not this machine's.
     pub async fn bind(address: SocketAddr, config: SandboxConfig) -> std::io::Result<Self> {
         Ok(Self {
-            listener: TcpListener::bind(address).await?,
+            listener: listener::bind(&address.to_string()).await?,
             state: SandboxState::new(config),
         })
     }

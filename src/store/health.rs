@@ -5,13 +5,18 @@ use crate::{
     domain::{Clock, Provider},
     telemetry::{Finding, catalogue},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-/// Whether the database answers.
+/// Less than a check may take as a whole: a database that hangs is this check's own finding.
+const PING_MAX: Duration = Duration::from_millis(900);
+
+/// Whether the database takes writes. Without it the process is degraded and not failed: routes and
+/// secrets are in memory, so ingress goes on.
 pub async fn check(store: Arc<dyn Store>) -> Finding {
-    match store.ping().await {
-        Ok(()) => Finding::ok(),
-        Err(_) => Finding::degraded("the database does not answer: ingress goes on, work waits"),
+    match tokio::time::timeout(PING_MAX, store.ping()).await {
+        Ok(Ok(())) => Finding::ok(),
+        Ok(Err(error)) => Finding::degraded(format!("{error}; ingress goes on, work waits")),
+        Err(_) => Finding::degraded("the database does not answer; ingress goes on, work waits"),
     }
 }
 

@@ -30,7 +30,7 @@ pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 
 use async_trait::async_trait;
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 use tokio::sync::watch;
 
 /// A whole store. Each concern's trait is the contract that `tests/it/conformance/store.rs` tests
@@ -81,7 +81,7 @@ pub trait Base: Send + Sync + 'static {
     /// [`Base::config_version`] is the truth.
     fn config_changes(&self) -> watch::Receiver<i64>;
 
-    /// Whether the database answers, for `/readyz`.
+    /// Whether the database answers and takes writes, for `/readyz`.
     async fn ping(&self) -> Result<(), StoreError>;
 
     /// Whether other processes may work on the same rows. One that is not shared belongs to this
@@ -110,21 +110,59 @@ pub enum StoreError {
     Data { doing: &'static str, reason: Arc<str> },
 }
 
-/// Opens the store that a URL names: `sqlite:PATH`, which is created and brought up to date, or
-/// `postgres://…`, which [`migrate`] brings up to date.
+/// Opens the store that a URL names: `sqlite:PATH` or `postgres://…`. [`migrate`] creates it and
+/// brings it up to date: a path that is not there is a fault, not a fresh database.
 ///
 /// # Errors
 /// Says which setting is wrong, what stands in the way, or which migrations are pending.
 pub async fn connect(url: &str, clock: Arc<dyn crate::domain::Clock>) -> Result<Arc<dyn Store>, ConnectError> {
     match Backend::of(url)? {
-        Backend::Sqlite(path) => Ok(Arc::new(SqliteStore::open(path.as_ref(), clock).await?)),
+        Backend::Sqlite(path) => {
+            let status = sqlite::migration_status(path.as_ref()).await?;
+            let path = absolute(path);
+            if !path.exists() {
+                return Err(ConnectError::Missing { path });
+            }
+            if !status.pending.is_empty() {
+                return Err(ConnectError::Pending {
+                    path: path.display().to_string(),
+                    pending: status.pending,
+                });
+            }
+            Ok(Arc::new(SqliteStore::open(&path, clock).await?))
+        }
         #[cfg(feature = "postgres")]
         Backend::Postgres => Ok(Arc::new(PostgresStore::open(url, clock).await?)),
     }
 }
 
-/// Brings the schema up to date. A file of SQLite does that whenever it is opened: it has one
-/// process, and is the release's own.
+/// [`migrate`], then [`connect`]: for tests and benchmarks, which make databases of their own.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub async fn create(url: &str, clock: Arc<dyn crate::domain::Clock>) -> Result<Arc<dyn Store>, ConnectError> {
+    migrate(url, clock.clone()).await?;
+    connect(url, clock).await
+}
+
+/// The database that a URL names, as people look for it: an absolute path, or host and database.
+/// Never a user or a password.
+///
+/// # Errors
+/// The URL is not understood.
+pub fn shown(url: &str) -> Result<String, ConnectError> {
+    match Backend::of(url)? {
+        Backend::Sqlite(path) => Ok(absolute(path).display().to_string()),
+        #[cfg(feature = "postgres")]
+        Backend::Postgres => postgres::shown_url(url),
+    }
+}
+
+fn absolute(path: &str) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.into())
+}
+
+/// Brings the schema up to date, and creates a SQLite file that is not there.
 ///
 /// # Errors
 /// See [`ConnectError`].
@@ -145,6 +183,8 @@ pub struct MigrationStatus {
     /// `NNNN description`, in order.
     pub applied: Vec<String>,
     pub pending: Vec<String>,
+    /// Numbers of a newer release. This binary does not know them, and runs beside them.
+    pub newer: Vec<String>,
 }
 
 impl MigrationStatus {
@@ -158,9 +198,15 @@ impl MigrationStatus {
             };
             list.push(format!("{:04} {}", migration.version, migration.description));
         }
+        let newer = applied
+            .iter()
+            .filter(|version| !migrator.version_exists(**version))
+            .map(|version| format!("{version:04}"))
+            .collect();
         Self {
             applied: there,
             pending,
+            newer,
         }
     }
 }
@@ -212,6 +258,15 @@ pub enum ConnectError {
         #[source]
         source: sqlx::Error,
     },
+    /// Later may work: the server does not answer, or takes nobody on for now.
+    #[error("the database {path} does not answer")]
+    Away {
+        path: String,
+        #[source]
+        source: sqlx::Error,
+    },
+    #[error("there is no database at {}; to begin a new one there, run: hookswitch migrate", path.display())]
+    Missing { path: PathBuf },
     #[error("SQLite {version} is older than 3.51.3, which can lose committed writes; build with the bundled one")]
     TooOld { version: String },
     #[error("{path} is in use by another hookswitch process; stop it, or give this one its own database")]

@@ -155,6 +155,8 @@ catalogue! {
     /// Looks at the database for changed routes, periodic ones and those that refused requests
     /// asked for (10 a second at most).
     ROUTE_LOOKS: Counter Count "hookswitch_route_looks_total" [];
+    /// Data keys that no key of the ring opens.
+    DATA_KEYS_UNOPENABLE: Gauge Count "hookswitch_data_keys_unopenable" [];
     /// Time since the route snapshot was last known to be current.
     ROUTE_SNAPSHOT_AGE_SECONDS: Gauge Seconds "hookswitch_route_snapshot_age_seconds" [];
     /// The database's clock less ours.

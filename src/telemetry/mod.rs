@@ -10,7 +10,7 @@ mod operations;
 mod recorder;
 mod tracing;
 
-pub use self::tracing::{LogError, start_logs, subscriber};
+pub use self::tracing::{LogError, check_settings, start_logs, subscriber};
 pub use health::{Checks, Finding, Standing};
 pub use operations::Operations;
 pub use recorder::Recorder;

@@ -20,6 +20,14 @@ pub enum LogError {
     StartedTwice,
 }
 
+/// Whether logs can be started with these settings.
+///
+/// # Errors
+/// The level is not understood.
+pub fn check_settings(settings: &TelemetrySettings) -> Result<(), LogError> {
+    levels(&settings.log_level).map(drop)
+}
+
 /// Starts logs for the process.
 ///
 /// # Errors
@@ -74,7 +82,13 @@ fn levels(text: &str) -> Result<Targets, LogError> {
     let levels: Targets = text.parse().map_err(|_| LogError::Level)?;
     // lapin writes a message that the broker returns into its log, with the body. What it has to
     // say stands in our own lines.
-    Ok(levels.with_target("lapin", LevelFilter::OFF))
+    let levels = levels.with_target("lapin", LevelFilter::OFF);
+    // The driver's warnings repeat our own lines; a person may still ask for them.
+    Ok(if text.contains("sqlx") {
+        levels
+    } else {
+        levels.with_target("sqlx", LevelFilter::ERROR)
+    })
 }
 
 /// Control characters inside an event are written as escapes: the human format would let a sender's

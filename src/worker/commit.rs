@@ -244,6 +244,8 @@ impl Planner {
                 Planned::New => "planned",
             };
             catalogue::EVENTS_PLANNED.count(1, &[outcome]);
+            let (id, count) = (event.envelope.id, event.actions.len());
+            debug!(event.id = %id, org.id = %event.org, outcome, "Event {id} is planned: {count} actions");
             match result {
                 Planned::New => {
                     for action in &event.actions {

@@ -30,7 +30,7 @@ macro_rules! cases {
             let directory = Directory::new();
             let clock = Arc::new(ManualClock::at(Timestamp::from_seconds(1_000)));
             let url = format!("sqlite:{}", directory.0.join("store.db").display());
-            let store = store::connect(&url, clock.clone()).await.expect("opens");
+            let store = store::create(&url, clock.clone()).await.expect("opens");
             suite::$case(&Bench { store: store.clone(), clock }).await;
             store.close().await;
         }

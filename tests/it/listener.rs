@@ -9,7 +9,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ async fn start(limits: Limits) -> Running {
     let router = Router::new()
         .route("/slow", post(async |body: Bytes| format!("{} bytes", body.len())))
         .route("/wait", post(async || std::future::pending::<()>().await));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = listener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (soft, hard) = (CancellationToken::new(), CancellationToken::new());
     #[expect(clippy::disallowed_methods, reason = "the handle is kept and joined")]
@@ -250,4 +250,41 @@ async fn a_sender_that_ends_its_side_still_reads_its_answer() {
     let mut stream = running.send(REQUEST).await;
     stream.shutdown().await.unwrap();
     assert!(read_all(&mut stream).await.ends_with("2 bytes"));
+}
+
+/// A burst beyond the backlog is dropped by the kernel and tried again by the sender after a second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_connects_at_once_are_all_answered_without_a_second_try() {
+    const CONNECTS: usize = 1_000;
+    listener::raise_file_limit();
+    let running = start(Limits {
+        connections_max: 2 * CONNECTS,
+        connections_per_address_max: 2 * CONNECTS,
+        ..Limits::default()
+    })
+    .await;
+    let address = running.address;
+    let begun = Instant::now();
+    let mut connects = tokio::task::JoinSet::new();
+    for _ in 0..CONNECTS {
+        connects.spawn(async move {
+            let mut stream = TcpStream::connect(address).await.expect("connected");
+            let request = b"POST /slow HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\nconnection: close\r\n\r\nab";
+            stream.write_all(request).await.expect("sent");
+            let answer = read_all(&mut stream).await;
+            (answer, begun.elapsed())
+        });
+    }
+    let mut longest = Duration::ZERO;
+    while let Some(done) = connects.join_next().await {
+        let (answer, took) = done.expect("no panic");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        longest = longest.max(took);
+    }
+    println!("{CONNECTS} connects at once: the last was answered after {longest:?}");
+    // A debug build is ten times slower than the one that is released; a second try costs a second.
+    let most = Duration::from_millis(if cfg!(debug_assertions) { 900 } else { 200 });
+    assert!(longest < most, "the last of {CONNECTS} was answered after {longest:?}");
+    running.soft.cancel();
+    running.task.await.unwrap();
 }

@@ -30,10 +30,13 @@ mod queue_embedded;
 mod queue_faults;
 #[cfg(feature = "kafka")]
 mod queue_kafka;
+mod readiness;
 mod routing;
 mod sandbox;
 mod source;
 mod ssrf;
+mod start;
+mod stop;
 mod store_postgres;
 mod store_sqlite;
 mod support;

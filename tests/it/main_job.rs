@@ -4,6 +4,11 @@ use crate::support::{
     dev::{Dev, Directory, port_base, run},
     hooks, until,
 };
+use hookswitch::cli::{
+    dev_state::DevState,
+    samples::{SAMPLES, Sample},
+    send::Sender,
+};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -283,4 +288,92 @@ async fn actions_never_use_a_credential_from_the_environment() {
     .await;
     assert_eq!(parked["cause"], "not_connected");
     assert!(dev.sms().await.is_empty());
+}
+
+#[tokio::test]
+async fn every_sample_gets_through_on_a_fresh_dev() {
+    let directory = Directory::new();
+    let _dev = Dev::start(directory.path(), port_base(), &[]).await;
+    let state = DevState::load_started(directory.path()).expect("dev.json");
+    let sender = Sender::new(&state, None).expect("good settings");
+    for sample in SAMPLES {
+        let answer = sender.send(sample).await.expect("an answer");
+        assert_eq!(answer.status, 200, "{}: {}", sample.name, answer.body);
+    }
+}
+
+#[tokio::test]
+async fn a_second_dev_on_a_directory_in_use_is_refused_and_changes_nothing() {
+    let directory = Directory::new();
+    let _first = Dev::start(directory.path(), port_base(), &[]).await;
+    let file = directory.path().join("dev.json");
+    let before = std::fs::read_to_string(&file).expect("dev.json");
+    let base = port_base().to_string();
+    let path = directory.path().to_str().expect("UTF-8");
+    let second = run(&["dev", "--data-dir", path, "--port-base", &base], &[]);
+    let told = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(!second.status.success() && told.contains("in use"), "{told}");
+    assert_eq!(std::fs::read_to_string(&file).expect("dev.json"), before);
+}
+
+/// The dev key belongs to the database: one of another directory opens nothing in it.
+#[tokio::test]
+async fn a_dev_with_the_key_of_another_directory_is_refused_before_it_starts() {
+    let (ours, other) = (Directory::new(), Directory::new());
+    let mut first = Dev::start(ours.path(), port_base(), &[]).await;
+    assert!(first.process.terminate().0.success());
+    let base = port_base().to_string();
+    let database = format!("sqlite:{}", ours.path().join("store.db").display());
+    let foreign = run(
+        &[
+            "dev",
+            "--data-dir",
+            other.path().to_str().expect("UTF-8"),
+            "--port-base",
+            &base,
+        ],
+        &[("HOOKSWITCH_DATABASE_URL", &database)],
+    );
+    let told = String::from_utf8_lossy(&foreign.stderr).into_owned();
+    assert!(!foreign.status.success(), "{told}");
+    assert!(
+        told.contains("belongs to another database") && told.contains("directory"),
+        "{told}"
+    );
+    assert!(
+        !other.path().join("dev.json").exists(),
+        "a refused start writes no dev.json"
+    );
+}
+
+/// From the answer to the attempt, each line of the log carries the event's id.
+#[tokio::test]
+async fn one_event_can_be_followed_from_its_answer_to_its_attempt() {
+    let directory = Directory::new();
+    let environment = [
+        ("HOOKSWITCH_LOG_LEVEL", "warn,hookswitch=debug"),
+        ("HOOKSWITCH_LOG_FORMAT", "json"),
+    ];
+    let mut dev = Dev::start_with(directory.path(), port_base(), &[], &environment).await;
+    let state = DevState::load_started(directory.path()).expect("dev.json");
+    let answer = Sender::new(&state, None)
+        .expect("good settings")
+        .send(Sample::find("vapi/end-of-call-report").expect("a sample"))
+        .await
+        .expect("an answer");
+    let id = answer.request_id.expect("an id");
+    dev.wait_for_sms(1).await;
+    until("both actions to succeed", || async {
+        let actions = dev.admin("/api/actions?state=succeeded").await;
+        (actions["data"].as_array().map(Vec::len) == Some(2)).then_some(())
+    })
+    .await;
+    let event = dev.admin(&format!("/api/events/{id}")).await;
+    assert_eq!(event["id"], id.as_str());
+    assert!(dev.process.terminate().0.success());
+    let log = dev.process.stderr();
+    for word in ["is received", "is planned", "was attempted"] {
+        let line = log.lines().find(|line| line.contains(word) && line.contains(&id));
+        assert!(line.is_some(), "no line {word:?} names {id}: {log}");
+    }
 }

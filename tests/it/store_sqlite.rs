@@ -23,7 +23,7 @@ impl Scratch {
     }
 
     async fn open(&self) -> Result<Arc<dyn Store>, ConnectError> {
-        store::connect(&self.url(), Arc::new(SystemClock)).await
+        store::create(&self.url(), Arc::new(SystemClock)).await
     }
 }
 

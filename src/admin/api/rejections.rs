@@ -58,6 +58,7 @@ impl RejectionView {
         }
     }
 
+    /// As an operator sees it: without the head, which may be the text of a message.
     pub fn for_operator(row: Rejection) -> Self {
         Self {
             id: row.id,
@@ -77,7 +78,7 @@ impl RejectionView {
                     value: key.value,
                 })
                 .collect(),
-            head: Some(row.head),
+            head: None,
         }
     }
 }

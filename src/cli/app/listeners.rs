@@ -1,8 +1,8 @@
 //! The sockets of a process, bound before any other part starts: a port in use is reported at once.
 
-use crate::config::Settings;
+use crate::{config::Settings, listener};
 use anyhow::Context;
-use std::net::SocketAddr;
+use std::{net::SocketAddr, os::fd::AsFd};
 use tokio::net::TcpListener;
 
 /// The three listeners of a process.
@@ -32,6 +32,12 @@ impl Listeners {
         })
     }
 
+    /// The operations socket once more, for the time until everything is loaded.
+    pub(super) fn operations_while_starting(&self) -> anyhow::Result<TcpListener> {
+        let copy = self.operations.as_fd().try_clone_to_owned()?;
+        Ok(TcpListener::from_std(copy.into())?)
+    }
+
     pub(super) fn addresses(&self) -> anyhow::Result<Addresses> {
         Ok(Addresses {
             ingress: self.ingress.local_addr()?,
@@ -43,7 +49,7 @@ impl Listeners {
 
 /// Binds one address that a setting names.
 async fn listen(address: &str, setting: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
+    listener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address} ({setting})"))
         .map_err(|error| match error.downcast_ref::<std::io::Error>() {

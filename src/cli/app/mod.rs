@@ -19,12 +19,14 @@ use crate::{
     queue::EventQueue,
     routing::RouteTable,
     store::Store,
-    telemetry::Recorder,
+    telemetry::{Checks, Finding, Operations, Recorder},
     vault::{Keyring, Vault},
     worker,
 };
 use rooms::Rooms;
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
+use tokio::time::Instant;
+use tokio_util::sync::DropGuard;
 
 /// What tests put in the place of the real thing.
 pub struct Options {
@@ -67,8 +69,19 @@ impl App {
         listener::raise_file_limit();
         let recorder = Recorder::install();
         let lifecycle = Lifecycle::default();
+        let starting = Starting::begin(&listeners, &recorder, &lifecycle)?;
         let rooms = Rooms::open(&settings, keyring, options.clock).await?;
+        drop(starting);
         let addresses = listeners.addresses()?;
+        let keys = match rooms.check_key_ring() {
+            Ok(check) => Arc::new(check),
+            Err(error) => {
+                // The files are free again when the caller reads the error.
+                rooms.queue.close().await;
+                rooms.store.close().await;
+                return Err(error);
+            }
+        };
         let receiver = rooms.receiver(&settings)?;
         let worker = rooms.worker(&settings);
         let engine = Arc::new(worker.engine());
@@ -76,9 +89,13 @@ impl App {
         let operations = operations::operations(
             recorder.clone(),
             &rooms,
-            &receiver,
-            engine.clone(),
-            worker.failure.clone(),
+            operations::Parts {
+                receiver: receiver.clone(),
+                engine: engine.clone(),
+                keys,
+                lifecycle: lifecycle.clone(),
+                worker: worker.failure.clone(),
+            },
         );
         let worker_failure = worker.failure.clone();
 
@@ -160,12 +177,50 @@ impl App {
         }
     }
 
-    /// Drains stage by stage, then closes queue and store.
+    /// Drains stage by stage, then closes queue and store, all within `budget`: a database or a
+    /// disk that hangs is left behind.
     pub async fn stop(&self, budget: Duration) -> Drained {
-        let drained = self.lifecycle.drain(budget).await;
-        self.queue.close().await;
-        self.store.close().await;
+        let end = Instant::now() + budget;
+        let drained = self.lifecycle.drain(budget.saturating_sub(CLOSE_MAX)).await;
+        tokio::join!(
+            close_until(end, "queue", self.queue.close()),
+            close_until(end, "database", self.store.close()),
+        );
         drained
+    }
+}
+
+/// The part of a stop's time that is kept for closing queue and store, and for what a hard stop cut
+/// off to notice it.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+
+async fn close_until(end: Instant, name: &str, close: impl Future<Output = ()>) {
+    if tokio::time::timeout_at(end, close).await.is_err() {
+        tracing::warn!("The {name} did not close before the stop's deadline; its state is read at the next start");
+    }
+}
+
+/// Answers on the operations socket until everything is loaded: the process lives, and is not
+/// ready. Ends when it is dropped.
+struct Starting {
+    _stop: DropGuard,
+}
+
+impl Starting {
+    fn begin(listeners: &Listeners, recorder: &Recorder, lifecycle: &Lifecycle) -> anyhow::Result<Self> {
+        let socket = listeners.operations_while_starting()?;
+        let checks = Checks::default().with("process", || {
+            std::future::ready(Finding::failed(
+                "the process is starting: it waits for the database, or loads the routes",
+            ))
+        });
+        let router = Operations::new(recorder.clone(), checks).router();
+        let stop = lifecycle.hard().child_token();
+        let server = listener::serve(socket, router, internal("operations"), stop.clone(), stop.clone());
+        lifecycle.start(Stage::Upkeep, server);
+        Ok(Self {
+            _stop: stop.drop_guard(),
+        })
     }
 }
 

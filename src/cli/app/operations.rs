@@ -3,41 +3,56 @@
 use super::Rooms;
 use crate::{
     attempt::Engine,
+    lifecycle::Lifecycle,
     receiver::Receiver,
+    routing::KeyCheck,
     store,
     telemetry::{self, Checks, Operations, Recorder},
     worker,
 };
-use std::sync::Arc;
+use std::{future::ready, sync::Arc};
 
-pub(super) fn operations(
-    recorder: Recorder,
-    rooms: &Rooms,
-    receiver: &Receiver,
-    engine: Arc<Engine>,
-    worker: worker::Failure,
-) -> Operations {
+/// What the checks and gauges read besides the shared rooms.
+pub(super) struct Parts {
+    pub receiver: Receiver,
+    pub engine: Arc<Engine>,
+    pub keys: Arc<KeyCheck>,
+    pub lifecycle: Lifecycle,
+    pub worker: worker::Failure,
+}
+
+pub(super) fn operations(recorder: Recorder, rooms: &Rooms, parts: Parts) -> Operations {
     let (queue, queue_clock) = (rooms.queue.clone(), rooms.clock.clone());
     let (store, store_clock) = (rooms.store.clone(), rooms.clock.clone());
-    let (routes, vault, receiver_gauges) = (rooms.routes.clone(), rooms.vault.clone(), receiver.clone());
-    Operations::new(recorder, checks(rooms, receiver, worker))
+    let (routes, vault) = (rooms.routes.clone(), rooms.vault.clone());
+    let checks = checks(rooms, &parts);
+    let Parts {
+        receiver, engine, keys, ..
+    } = parts;
+    Operations::new(recorder, checks)
         .gather(telemetry::gather_gauges)
         .gather(move || queue.state().gather_gauges(queue_clock.now()))
         .gather(move || routes.gather_gauges())
+        .gather(move || keys.gather_gauges())
         .gather(move || vault.gather_gauges())
-        .gather(move || receiver_gauges.gather_gauges())
+        .gather(move || receiver.gather_gauges())
         .gather(move || engine.gather_gauges())
         .gather_async(move || store::gather_gauges(store.clone(), store_clock.clone()))
 }
 
-fn checks(rooms: &Rooms, receiver: &Receiver, worker: worker::Failure) -> Checks {
+/// One answer to one question: may webhooks be sent to this process? `docs/operations.md` has the
+/// table of states.
+fn checks(rooms: &Rooms, parts: &Parts) -> Checks {
     let (queue, store) = (rooms.queue.clone(), rooms.store.clone());
-    let (routes, clock_routes, receiver) = (rooms.routes.clone(), rooms.routes.clone(), receiver.clone());
+    let (routes, clock_routes, receiver) = (rooms.routes.clone(), rooms.routes.clone(), parts.receiver.clone());
+    let (keys, lifecycle, worker) = (parts.keys.clone(), parts.lifecycle.clone(), parts.worker.clone());
     Checks::default()
-        .with("queue", move || std::future::ready(queue.state().check()))
+        .with("process", move || ready(lifecycle.check()))
+        .with("queue", move || ready(queue.state().check()))
+        .with("keys", move || ready(keys.check()))
         .with("database", move || store::check(store.clone()))
-        .with("routes", move || std::future::ready(routes.check_age()))
-        .with("clock", move || std::future::ready(clock_routes.check_clock()))
-        .with("worker", move || std::future::ready(worker.check()))
-        .with("ingress", move || std::future::ready(receiver.check()))
+        .with("routes", move || ready(routes.check_age()))
+        .with("clock", move || ready(clock_routes.check_clock()))
+        .with("worker", move || ready(worker.check()))
+        .with("ingress", move || ready(receiver.check()))
 }

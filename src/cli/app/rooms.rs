@@ -9,13 +9,17 @@ use crate::{
     provider::Providers,
     queue::{self, EventQueue},
     receiver::{Receiver, ReceiverParts},
-    routing::RouteTable,
-    store::{self, Store},
+    routing::{KeyCheck, RouteTable},
+    store::{self, ConnectError, Store},
     vault::{Keyring, Vault},
     worker::{self, Worker},
 };
-use anyhow::Context;
-use std::sync::Arc;
+use anyhow::{Context, bail};
+use std::{
+    error::Error as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// The shared lower rooms: store, vault, queue, routes and providers.
 pub(super) struct Rooms {
@@ -30,7 +34,7 @@ pub(super) struct Rooms {
 impl Rooms {
     /// Connects to the database and the queue, and loads the routes.
     pub async fn open(settings: &Settings, keyring: Keyring, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
-        let store = store::connect(&settings.store.database_url, clock.clone()).await?;
+        let store = connect_store(&settings.store.database_url, &clock).await?;
         let vault = Arc::new(Vault::new(keyring, store.clone()));
         let queue = queue::connect(
             &settings.queue.queue_url,
@@ -52,6 +56,30 @@ impl Rooms {
             clock,
             providers,
         })
+    }
+
+    /// Compares the key ring with the data keys of the database. A ring that opens none of them
+    /// belongs to another database: every webhook would be refused.
+    pub fn check_key_ring(&self) -> anyhow::Result<KeyCheck> {
+        let check = KeyCheck::new(self.routes.clone(), self.vault.key_ids());
+        let coverage = check.coverage();
+        let missing = coverage.missing_keys();
+        if coverage.missing.is_empty() {
+            return Ok(check);
+        }
+        if coverage.openable == 0 {
+            let ring: Vec<_> = self.vault.key_ids().into_iter().map(|key| key.0).collect();
+            bail!(
+                "the key ring belongs to another database: it has the keys {}, and this database needs {missing}; put \
+                the missing key into HOOKSWITCH_KEYRING, or name the directory that `dev` made this database in",
+                ring.join(", ")
+            );
+        }
+        tracing::error!(
+            data_keys = coverage.unopenable(),
+            "The key ring lacks {missing}: what is sealed under them does not open; add them to HOOKSWITCH_KEYRING"
+        );
+        Ok(check)
     }
 
     pub fn receiver(&self, settings: &Settings) -> anyhow::Result<Receiver> {
@@ -111,7 +139,32 @@ impl Rooms {
     }
 }
 
-/// The embedded queue's limits.
+/// Time between two tries at a database that is away, and between two log lines about it.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+const WARN_EVERY: Duration = Duration::from_secs(30);
+
+/// Connects to the database, and waits for one that is away: ending would turn a wait into an
+/// outage that a service manager makes longer with each restart.
+async fn connect_store(url: &str, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Store>, ConnectError> {
+    let mut warned_at: Option<Instant> = None;
+    loop {
+        let error = match store::connect(url, clock.clone()).await {
+            Err(error @ ConnectError::Away { .. }) => error,
+            decided => return decided,
+        };
+        if warned_at.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            warned_at = Some(Instant::now());
+            let cause = error.source().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(
+                cause,
+                "{error}; without it no webhook can be verified, so this process is not ready; it tries again every \
+                second"
+            );
+        }
+        tokio::time::sleep(RETRY_AFTER).await;
+    }
+}
+
 /// The body, and room for the attributes beside it.
 pub(in crate::cli) const fn event_bytes_max(settings: &Settings) -> usize {
     settings.receiver.body_bytes_max + settings.receiver.head_bytes_max + (16 << 10)

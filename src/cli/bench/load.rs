@@ -156,11 +156,16 @@ impl Events {
 /// Runs the load to its end.
 pub(crate) async fn run(load: Load) -> anyhow::Result<Report> {
     let sent = Arc::new(AtomicU64::new(0));
+    // All connect before the clock starts: opening connections is no part of the rate.
+    let mut streams = Vec::with_capacity(load.connections);
+    for _ in 0..load.connections {
+        streams.push(connect(load.address).await?);
+    }
     let begun = Instant::now();
     let mut connections = JoinSet::new();
-    for number in 0..load.connections {
+    for (number, stream) in streams.into_iter().enumerate() {
         let (load, sent) = (load.clone(), sent.clone());
-        connections.spawn(async move { connection(&load, number, begun, &sent).await });
+        connections.spawn(async move { connection(&load, stream, number, begun, &sent).await });
     }
     let (mut latency, mut taken, mut missed, mut rude) = (Histogram::new(3)?, Histogram::new(3)?, 0, 0);
     let mut statuses = std::collections::BTreeMap::new();
@@ -194,12 +199,22 @@ struct Seen {
     rude: u64,
 }
 
-async fn connection(load: &Load, number: usize, begun: Instant, sent: &AtomicU64) -> anyhow::Result<Seen> {
-    let mut events = Events::new(load);
-    let mut stream = TcpStream::connect(load.address)
+async fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect(address)
         .await
-        .with_context(|| format!("cannot connect to {}", load.address))?;
+        .with_context(|| format!("cannot connect to {address}"))?;
     stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn connection(
+    load: &Load,
+    mut stream: TcpStream,
+    number: usize,
+    begun: Instant,
+    sent: &AtomicU64,
+) -> anyhow::Result<Seen> {
+    let mut events = Events::new(load);
     let mut seen = Seen {
         latency: Histogram::new(3)?,
         taken: Histogram::new(3)?,

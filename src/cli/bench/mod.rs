@@ -116,7 +116,7 @@ const PLAN: &str = r#"{"type":"hmac","algorithm":"sha256","includeTimestamp":fal
 
 /// A store and vault with one organisation: one endpoint, one secret, one live assistant.
 async fn organisation(directory: &Path, clock: &Arc<dyn Clock>) -> anyhow::Result<(Arc<dyn Store>, Arc<Vault>, OrgId)> {
-    let store = store::connect(
+    let store = store::create(
         &format!("sqlite:{}", directory.join("store.db").display()),
         clock.clone(),
     )

@@ -12,7 +12,7 @@ use super::{
     samples::Sample,
     sandbox,
     send::Sender,
-    serve, token,
+    serve, signals, token,
 };
 use crate::{
     admin::Role,
@@ -135,7 +135,6 @@ pub fn demo_settings(
 
 pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let mut state = load_state(&args)?;
-    state.save(&args.data_dir)?;
     let environment = demo_settings(
         &Environment::from_process(),
         &args.data_dir,
@@ -145,8 +144,14 @@ pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     );
     let settings = Settings::load(&environment)?;
     telemetry::start_logs(&settings.telemetry)?;
-    let drain = settings.worker.drain_seconds;
-    let app = start(&args, settings).await?;
+    let budget = settings.worker.drain_seconds;
+    let stop = signals::watch(budget)?;
+    let app = tokio::select! {
+        started = start(&args, settings) => started?,
+        () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
+    };
+    // Only now the directory is ours: a second `dev` on it was refused, and changed nothing.
+    state.save(&args.data_dir)?;
     sandbox::register(&state.sandbox, &accounts(&state)).await?;
     if !state.is_seeded {
         seed(&state, app.store(), app.vault()).await?;
@@ -169,7 +174,7 @@ pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
             println!("sent    {DEMO_SAMPLE}  {}", answer.status);
         }
     }
-    serve::until_stopped(app, drain).await
+    serve::until_stopped(app, stop, budget).await
 }
 
 /// The directory's state, or a fresh one, with the URLs of this start.

@@ -3,7 +3,7 @@
 
 use crate::cli::dev_state::DevState;
 use crate::{
-    domain::{Endpoint, EndpointId, SecretId, Source},
+    domain::{Endpoint, SecretId, Source},
     store::{Store, audit::AuditEntry, endpoints::NewSecret},
     vault::{Purpose, Vault},
 };
@@ -106,7 +106,7 @@ async fn vapi_endpoint(state: &DevState, store: &Arc<dyn Store>, vault: &Arc<Vau
     if !store.list_endpoints(state.org_id, None, 1).await?.is_empty() {
         return Ok(());
     }
-    let id = EndpointId::generate();
+    let id = state.vapi_endpoint_id();
     let mut secrets = Vec::new();
     for plan in VAPI_PLANS {
         let sealed = vault

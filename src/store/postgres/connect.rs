@@ -34,7 +34,7 @@ fn migrator() -> Migrator {
             false,
         )
     };
-    Migrator::with_migrations(vec![
+    let mut migrator = Migrator::with_migrations(vec![
         step(1, "init", include_str!("../../../migrations/postgres/0001_init.sql")),
         step(
             2,
@@ -51,10 +51,17 @@ fn migrator() -> Migrator {
             "delivery of an action",
             include_str!("../../../migrations/postgres/0004_delivery_of_an_action.sql"),
         ),
-    ])
+    ]);
+    // A newer release has added rows of its own; its schema works for this one too.
+    migrator.set_ignore_missing(true);
+    migrator
 }
 
 /// Host and database of a URL, for messages: never its user or password.
+pub(in crate::store) fn shown_url(url: &str) -> Result<String, ConnectError> {
+    parse(url).map(|options| shown(&options))
+}
+
 fn shown(options: &PgConnectOptions) -> String {
     format!(
         "{}:{}/{}",
@@ -70,10 +77,35 @@ fn parse(url: &str) -> Result<PgConnectOptions, ConnectError> {
 }
 
 fn open_failed(path: &str) -> impl FnOnce(sqlx::Error) -> ConnectError {
-    move |source| ConnectError::Open {
-        path: path.to_owned(),
-        source,
+    let path = path.to_owned();
+    move |source| {
+        if is_away(&source) {
+            ConnectError::Away { path, source }
+        } else {
+            ConnectError::Open { path, source }
+        }
     }
+}
+
+/// Nothing answers, or a server that takes nobody on for now: later may work. A wrong password or a
+/// database that is not there is no reason to wait.
+fn is_away(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+        // Starting up or shutting down, cut off, too many connections.
+        sqlx::Error::Database(e) => matches!(e.code().as_deref(), Some("57P01" | "57P02" | "57P03" | "53300")),
+        _ => false,
+    }
+}
+
+/// Time for a server to take a connection on.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+async fn connection(options: &PgConnectOptions, path: &str) -> Result<PgConnection, ConnectError> {
+    tokio::time::timeout(CONNECT_MAX, PgConnection::connect_with(options))
+        .await
+        .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        .map_err(open_failed(path))
 }
 
 /// Brings the schema up to date. The URL's user has to own the database and may create roles,
@@ -84,11 +116,19 @@ fn open_failed(path: &str) -> impl FnOnce(sqlx::Error) -> ConnectError {
 pub async fn migrate(url: &str) -> Result<(), ConnectError> {
     let options = parse(url)?;
     let path = shown(&options);
-    let mut connection = PgConnection::connect_with(&options).await.map_err(open_failed(&path))?;
-    migrator()
-        .run(&mut connection)
+    let mut connection = connection(&options, &path).await?;
+    // A user who may not change the schema may run this where nothing is pending.
+    if !status(&mut connection)
         .await
-        .map_err(|source| ConnectError::Migrate { path, source })?;
+        .map_err(open_failed(&path))?
+        .pending
+        .is_empty()
+    {
+        migrator()
+            .run(&mut connection)
+            .await
+            .map_err(|source| ConnectError::Migrate { path, source })?;
+    }
     // What was written is written; a connection that ends badly changes nothing.
     let _ = connection.close().await;
     Ok(())
@@ -101,7 +141,7 @@ pub async fn migrate(url: &str) -> Result<(), ConnectError> {
 pub async fn migration_status(url: &str) -> Result<MigrationStatus, ConnectError> {
     let options = parse(url)?;
     let path = shown(&options);
-    let mut connection = PgConnection::connect_with(&options).await.map_err(open_failed(&path))?;
+    let mut connection = connection(&options, &path).await?;
     let status = status(&mut connection).await.map_err(open_failed(&path))?;
     let _ = connection.close().await;
     Ok(status)
@@ -133,7 +173,7 @@ impl PostgresStore {
     pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
         let options = parse(url)?;
         let path = shown(&options);
-        let mut connection = PgConnection::connect_with(&options).await.map_err(open_failed(&path))?;
+        let mut connection = connection(&options, &path).await?;
         let status = status(&mut connection).await.map_err(open_failed(&path))?;
         if !status.pending.is_empty() {
             return Err(ConnectError::Pending {

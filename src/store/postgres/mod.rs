@@ -12,7 +12,7 @@ mod listen;
 #[cfg(test)]
 mod tests;
 
-pub(super) use connect::{migrate, migration_status};
+pub(super) use connect::{migrate, migration_status, shown_url};
 
 use super::{
     Base, StoreError,
@@ -44,6 +44,9 @@ pub struct PostgresStore {
 /// Dead connections that one transaction passes over at most: after a restart of the database all
 /// idle ones are.
 const BEGIN_TRIES_MAX: u32 = 20;
+
+/// A standby after a failover, or a database that a person has set to read only.
+const IS_READ_ONLY: &str = "SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean";
 
 /// A transaction in a scope. `ROLLBACK` first: sqlx up to 0.9.0 puts a connection back whose
 /// `begin()` was cancelled after it was sent (sqlx#4385). All in one message, so it costs no round
@@ -174,7 +177,17 @@ impl Base for PostgresStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.config_version().await.map(drop)
+        let mut reading = begin(&self.tenant, &self.worker, Scope::AllOrgs, READING, "begin reading").await?;
+        let is_read_only: bool = sqlx::query_scalar(IS_READ_ONLY)
+            .fetch_one(&mut *reading)
+            .await
+            .map_err(failed("answer"))?;
+        if is_read_only {
+            return Err(StoreError::Unavailable {
+                doing: "write, because the database is read-only",
+            });
+        }
+        Ok(())
     }
 
     fn is_shared(&self) -> bool {

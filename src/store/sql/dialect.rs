@@ -4,6 +4,10 @@
 use crate::store::StoreError;
 use futures_util::{TryStreamExt, future::BoxFuture};
 use sqlx::Database;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 use uuid::Uuid;
 
 /// A statement with what is bound to it so far.
@@ -160,6 +164,22 @@ pub fn failed<D: Dialect>(doing: &'static str) -> impl FnOnce(sqlx::Error) -> St
             doing,
             reason: "a column does not have the expected type".into(),
         },
-        _ => StoreError::Unavailable { doing },
+        error => {
+            log_cause(doing, &error);
+            StoreError::Unavailable { doing }
+        }
+    }
+}
+
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// Logs why the database could not do it, at most once in 10 seconds: a database that is away fails
+/// every caller, and their own lines carry no cause.
+fn log_cause(doing: &'static str, error: &sqlx::Error) {
+    static LOGGED_AT: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut logged_at = LOGGED_AT.lock().unwrap_or_else(PoisonError::into_inner);
+    if logged_at.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
+        *logged_at = Some(Instant::now());
+        tracing::warn!(because = %error, "The database could not {doing}");
     }
 }

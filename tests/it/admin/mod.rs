@@ -130,7 +130,7 @@ impl Api {
         ));
         std::fs::create_dir_all(&folder).unwrap();
         let shared: Arc<dyn Clock> = clock.clone();
-        let store = store::connect(&format!("sqlite:{}", folder.join("store.db").display()), shared.clone())
+        let store = store::create(&format!("sqlite:{}", folder.join("store.db").display()), shared.clone())
             .await
             .unwrap();
         let keyring = Keyring::from_hex(&[SecretBytes::from("11".repeat(32))]).unwrap();

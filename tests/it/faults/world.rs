@@ -269,6 +269,9 @@ impl World {
             base,
             _stop: stop.drop_guard(),
         };
+        let url = &world.settings["HOOKSWITCH_DATABASE_URL"];
+        let migrated = crate::support::dev::run(&["migrate"], &[("HOOKSWITCH_DATABASE_URL", url)]);
+        assert!(migrated.status.success(), "{migrated:?}");
         world.launch().await;
         for number in 0..3 {
             let org = world.organisation(number).await;

@@ -3,7 +3,7 @@
 
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, Method, StatusCode, Uri},
     routing::post,
 };
@@ -28,12 +28,12 @@ struct Receiver {
 
 async fn receive(
     State(receiver): State<Arc<Receiver>>,
-    Path(source): Path<String>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
     body: bytes::Bytes,
 ) -> StatusCode {
+    let source = uri.path().split('/').nth(2).expect("/webhooks/SOURCE");
     let source: Source = source.parse().expect("a source");
     let secret = if source == Source::Vapi {
         &receiver.dev.vapi_secret
@@ -96,6 +96,7 @@ async fn start() -> Arc<Receiver> {
     });
     let router = Router::new()
         .route("/webhooks/{source}", post(receive))
+        .route("/webhooks/{source}/{endpoint}", post(receive))
         .with_state(Arc::clone(&receiver));
     #[expect(clippy::disallowed_methods, reason = "the test's runtime ends it")]
     let _server = tokio::spawn(async move {

@@ -113,9 +113,18 @@ impl Process {
 
     /// SIGTERM, and how long it took to end.
     pub fn terminate(&mut self) -> (ExitStatus, Duration) {
-        let begun = Instant::now();
+        self.signal(rustix::process::Signal::TERM);
+        self.ended()
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a child that was started");
+        rustix::process::kill_process(pid, signal).expect("a child that was started");
+    }
+
+    /// Waits for its end, and returns how long that took.
+    pub fn ended(&mut self) -> (ExitStatus, Duration) {
+        let begun = Instant::now();
         let status = self.child.wait().expect("a child that was told to end");
         (status, begun.elapsed())
     }

@@ -36,3 +36,4 @@ pub fn client() -> reqwest::Client {
 }
 pub mod ingress;
 pub mod postgres;
+pub mod serve;

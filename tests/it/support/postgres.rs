@@ -5,6 +5,7 @@ use hookswitch::{domain::SystemClock, store};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::{
     io::Write,
+    net::SocketAddr,
     sync::{Arc, Once},
     time::Duration,
 };
@@ -131,6 +132,32 @@ impl PostgresDatabase {
 
     pub fn url(&self) -> String {
         named(&self.server, &self.name)
+    }
+
+    /// The server's address.
+    pub fn address(&self) -> SocketAddr {
+        let (_, rest) = self.server.split_once('@').expect("a URL with a user");
+        let (address, _) = rest.split_once('/').expect("a URL with a database");
+        address.parse().expect("an address of this machine")
+    }
+
+    /// The URL of this database behind a proxy.
+    pub fn url_at(&self, proxy: SocketAddr) -> String {
+        self.url().replace(&self.address().to_string(), &proxy.to_string())
+    }
+
+    /// As a person does it before a failover. Open connections are ended, so that all see it.
+    pub async fn set_read_only(&self) {
+        let mut owner = self.connect().await;
+        let statement = format!(
+            "ALTER DATABASE {} SET default_transaction_read_only = on; SELECT pg_terminate_backend(pid) FROM \
+            pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            self.name
+        );
+        sqlx::raw_sql(AssertSqlSafe(statement))
+            .execute(&mut owner)
+            .await
+            .expect("read only");
     }
 
     /// A connection as the owner, to whom row-level security shows nothing.

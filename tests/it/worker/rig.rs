@@ -267,7 +267,7 @@ impl Rig {
     pub async fn new() -> Self {
         let directory = Directory::new();
         let url = format!("sqlite:{}", directory.0.join("store.db").display());
-        let store = store::connect(&url, Arc::new(SystemClock)).await.expect("opens");
+        let store = store::create(&url, Arc::new(SystemClock)).await.expect("opens");
         Self::over(store, directory).await
     }
 

@@ -1,0 +1,256 @@
+//! Each row of the table of states in `docs/operations.md`: may webhooks be sent here?
+
+use crate::{
+    faults::proxy::{Mode, Proxy},
+    support::{client, dev::Directory, postgres::PostgresDatabase, until},
+};
+use hookswitch::{
+    cli::{App, Listeners, Options},
+    config::Settings,
+    domain::{Clock, ManualClock, OrgId, SystemClock},
+    lifecycle::Stage,
+    queue::{QueueHealth, QueueState},
+    store,
+    telemetry::Standing,
+    vault::{Keyring, Purpose, Vault},
+};
+use serde_json::Value;
+use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+const KEY: &str = crate::support::serve::KEY;
+const OTHER_KEY: &str = "1b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f5061728394a5b6c7d8e9fa";
+
+/// An application in this process, on a directory of its own.
+struct TestApp {
+    app: App,
+    directory: Directory,
+}
+
+fn settings(directory: &Directory) -> Settings {
+    let mut settings = Settings::default();
+    settings.receiver.ingress_address = "127.0.0.1:0".into();
+    settings.admin.admin_address = "127.0.0.1:0".into();
+    settings.admin.operations_address = "127.0.0.1:0".into();
+    settings.admin.jwt_secret = Some("a secret of thirty-two characters".to_owned().into());
+    settings.store.database_url = format!("sqlite:{}", directory.path().join("store.db").display());
+    settings.queue.queue_url = format!("embedded:{}", directory.path().join("queue").display());
+    settings.queue.disk_free_bytes_min = Some(1 << 20);
+    settings
+}
+
+fn ring(key: &str) -> Keyring {
+    let settings = hookswitch::config::VaultSettings {
+        keyring: Some(key.to_owned().into()),
+        ..Default::default()
+    };
+    Keyring::load(&settings).expect("a ring")
+}
+
+impl TestApp {
+    async fn start(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_at(Arc::new(SystemClock), change).await
+    }
+
+    async fn start_at(clock: Arc<dyn Clock>, change: impl FnOnce(&mut Settings)) -> Self {
+        let directory = Directory::new();
+        let mut settings = settings(&directory);
+        change(&mut settings);
+        if settings.store.database_url.starts_with("sqlite:") {
+            store::migrate(&settings.store.database_url, clock.clone())
+                .await
+                .expect("migrated");
+        }
+        let listeners = Listeners::bind(&settings).await.expect("free ports");
+        let options = Options {
+            clock,
+            ..Options::default()
+        };
+        let app = App::start(settings, ring(KEY), listeners, options)
+            .await
+            .expect("it starts");
+        Self { app, directory }
+    }
+
+    /// The status of `/readyz`, its word, and the detail of one check.
+    async fn readiness(&self, check: &str) -> (u16, String, String) {
+        let url = format!("http://{}/readyz", self.app.addresses().operations);
+        let answer = client().get(url).send().await.expect("operations answer");
+        let status = answer.status().as_u16();
+        let body: Value = answer.json().await.expect("JSON");
+        let lines = body["checks"].as_array().expect("checks");
+        let line = lines.iter().find(|line| line["name"] == check).expect("the check");
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        (status, text(&body["status"]), text(&line["detail"]))
+    }
+
+    /// Waits until `/readyz` says this, with this in the detail of the check.
+    async fn says(&self, check: &str, status: u16, word: &str, detail: &str) {
+        until(&format!("{check}: {status} {word} {detail}"), || async {
+            let (found, said, told) = self.readiness(check).await;
+            (found == status && said == word && told.contains(detail)).then_some(())
+        })
+        .await;
+    }
+
+    async fn stop(self) {
+        self.app.stop(Duration::from_secs(5)).await;
+        drop(self.directory);
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_takes_webhooks_is_ready() {
+    let app = TestApp::start(|_| ()).await;
+    app.says("process", 200, "ready", "").await;
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_process_that_stops_is_not_ready() {
+    let app = TestApp::start(|_| ()).await;
+    app.app.lifecycle().soft(Stage::Intake).cancel();
+    app.says("process", 503, "unavailable", "stopping").await;
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn below_the_limit_of_the_disk_it_is_not_ready() {
+    let app = TestApp::start(|settings| settings.queue.disk_free_bytes_min = Some(1 << 60)).await;
+    app.says("queue", 503, "unavailable", "senders get 503").await;
+    app.stop().await;
+}
+
+#[test]
+fn a_queue_that_is_full_or_has_failed_is_not_ready() {
+    for (health, standing) in [
+        (QueueHealth::Ready, Standing::Ok),
+        (QueueHealth::Refusing, Standing::Failed),
+        (QueueHealth::Away, Standing::Failed),
+        (QueueHealth::Failed, Standing::Failed),
+    ] {
+        let state = QueueState {
+            health,
+            ..QueueState::default()
+        };
+        assert_eq!(state.check().standing, standing, "{health:?}");
+    }
+}
+
+/// Another instance seals with a key that this one lacks.
+#[tokio::test]
+async fn a_ring_that_opens_no_data_key_is_not_ready_and_one_that_opens_some_is_degraded() {
+    let app = TestApp::start(|_| ()).await;
+    let store = app.app.store().clone();
+    for (key, status, word, detail) in [
+        (OTHER_KEY, 503, "unavailable", "opens no data key"),
+        (KEY, 200, "degraded", "(1 data key)"),
+    ] {
+        let org = OrgId::generate();
+        let entry = crate::conformance::store::entry(org, "create");
+        store.create_organisation(org, "Any", entry).await.expect("created");
+        Vault::new(ring(key), store.clone())
+            .seal(org, Purpose::Payload, b"any")
+            .await
+            .expect("sealed");
+        app.says("keys", status, word, detail).await;
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn without_room_for_a_connection_it_is_degraded() {
+    let app = TestApp::start(|settings| settings.receiver.connections_max = 1).await;
+    let held = tokio::net::TcpStream::connect(app.app.addresses().ingress)
+        .await
+        .expect("connected");
+    app.says("ingress", 200, "degraded", "no further connection").await;
+    drop(held);
+    app.says("ingress", 200, "ready", "").await;
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_or_hangs_is_degraded() {
+    let Some(database) = PostgresDatabase::new().await else {
+        return;
+    };
+    let guard = CancellationToken::new();
+    let proxy = Proxy::start(database.address(), guard.clone()).await;
+    let app = TestApp::start(|settings| settings.store.database_url = database.url_at(proxy.address())).await;
+    app.says("database", 200, "ready", "").await;
+    for mode in [Mode::Blackhole, Mode::Reset] {
+        proxy.set(mode);
+        app.says("database", 200, "degraded", "ingress goes on").await;
+    }
+    app.says("routes", 200, "degraded", "older than 10 seconds").await;
+    proxy.set(Mode::Pass);
+    app.says("database", 200, "ready", "").await;
+    app.stop().await;
+    guard.cancel();
+}
+
+#[tokio::test]
+async fn a_database_that_is_read_only_is_degraded() {
+    let Some(database) = PostgresDatabase::new().await else {
+        return;
+    };
+    let app = TestApp::start(|settings| settings.store.database_url = database.url()).await;
+    database.set_read_only().await;
+    app.says("database", 200, "degraded", "read-only").await;
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_a_minute_off_is_not_ready_and_one_that_is_ten_seconds_off_is_degraded() {
+    let Some(database) = PostgresDatabase::new().await else {
+        return;
+    };
+    for (ahead, status, word, detail) in [
+        (Duration::from_secs(10), 200, "degraded", "more than 5 seconds"),
+        (Duration::from_mins(2), 503, "unavailable", "more than a minute"),
+    ] {
+        let clock = Arc::new(ManualClock::at(SystemClock.now() + ahead));
+        let app = TestApp::start_at(clock, |settings| settings.store.database_url = database.url()).await;
+        let (found, said, told) = app.readiness("clock").await;
+        assert_eq!((found, said.as_str()), (status, word), "{told}");
+        assert!(told.contains(detail), "{told}");
+        app.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_ring_that_opens_none_of_the_data_keys_is_refused_at_the_start() {
+    let directory = Directory::new();
+    let settings = settings(&directory);
+    store::migrate(&settings.store.database_url, Arc::new(SystemClock))
+        .await
+        .expect("migrated");
+    let store = store::connect(&settings.store.database_url, Arc::new(SystemClock))
+        .await
+        .expect("opens");
+    let org = OrgId::generate();
+    let entry = crate::conformance::store::entry(org, "create");
+    store.create_organisation(org, "Any", entry).await.expect("created");
+    Vault::new(ring(OTHER_KEY), store.clone())
+        .seal(org, Purpose::Payload, b"any")
+        .await
+        .expect("sealed");
+    store.close().await;
+    drop(store);
+    let listeners = Listeners::bind(&settings).await.expect("free ports");
+    let refused = App::start(settings.clone(), ring(KEY), listeners, Options::default()).await;
+    let told = refused.err().expect("refused").to_string();
+    let missing = &ring(OTHER_KEY).ids()[0];
+    assert!(
+        told.contains("belongs to another database") && told.contains(&*missing.0),
+        "{told}"
+    );
+    // With the missing key behind the ring's own the process starts, and reads.
+    let listeners = Listeners::bind(&settings).await.expect("free ports");
+    let both = ring(&format!("{KEY},{OTHER_KEY}"));
+    let app = App::start(settings, both, listeners, Options::default())
+        .await
+        .expect("it starts");
+    app.stop(Duration::from_secs(5)).await;
+}

@@ -1,0 +1,213 @@
+//! How a process starts: on which database, with which settings, and its words when it does not.
+
+use crate::{
+    faults::proxy::{Mode, Proxy},
+    support::{
+        dev::{Directory, run},
+        postgres::PostgresDatabase,
+        serve::{KEY, Serve},
+        until,
+    },
+};
+use rustix::process::Signal;
+use serde_json::Value;
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use std::{process::Output, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+const NEWER: &str = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES \
+    (9999, 'of a newer release', true, 'x', 0)";
+
+fn text(output: &Output) -> (String, String) {
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test]
+async fn serve_makes_no_database_out_of_a_mistyped_path() {
+    let directory = Directory::new();
+    let mut serve = Serve::start_in(directory, &[]);
+    let (status, _) = serve.ended().await;
+    let log = serve.log();
+    assert_eq!(status.code(), Some(1), "{log}");
+    let path = serve.directory().join("store.db");
+    assert!(
+        log.contains(&format!("there is no database at {}", path.display())) && log.contains("hookswitch migrate"),
+        "{log}"
+    );
+    assert!(!path.exists(), "a refused start leaves no database behind");
+}
+
+#[tokio::test]
+async fn the_ready_line_says_which_database_and_queue_and_how_much_is_in_them() {
+    let mut serve = Serve::spawn(&[]);
+    serve.is_ready(200).await;
+    let log = serve.log();
+    let line = log.lines().find(|line| line.contains("is ready")).expect("a line");
+    let line: Value = serde_json::from_str(line).expect("JSON");
+    let place = serve.directory();
+    assert_eq!(line["database"], place.join("store.db").to_str().expect("UTF-8"));
+    assert_eq!(line["queue"], format!("embedded:{}", place.join("queue").display()));
+    assert_eq!(
+        (&line["organisations"], &line["routes"]),
+        (&0.into(), &0.into()),
+        "{line}"
+    );
+    assert_eq!(line["version"], env!("CARGO_PKG_VERSION"));
+    serve.signal(Signal::TERM);
+    assert_eq!(serve.ended().await.0.code(), Some(0), "{}", serve.log());
+}
+
+#[tokio::test]
+async fn a_newer_migration_stops_no_older_release_on_sqlite_and_the_status_shows_it() {
+    let directory = Directory::new();
+    let path = directory.path().join("store.db");
+    let url = format!("sqlite:{}", path.display());
+    let settings = [("HOOKSWITCH_DATABASE_URL", url.as_str())];
+    assert!(run(&["migrate"], &settings).status.success());
+    let mut connection = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&path))
+        .await
+        .expect("opens");
+    sqlx::raw_sql(NEWER)
+        .execute(&mut connection)
+        .await
+        .expect("a newer row");
+    connection.close().await.expect("closed");
+    let status = run(&["migrate", "--status"], &settings);
+    assert!(status.status.success());
+    assert!(text(&status).0.contains("newer    9999"), "{status:?}");
+    assert!(run(&["migrate"], &settings).status.success(), "nothing is pending");
+    let serve = Serve::start_in(directory, &[]);
+    serve.is_ready(200).await;
+}
+
+#[tokio::test]
+async fn a_newer_migration_stops_no_older_release_on_postgres_and_the_status_shows_it() {
+    let Some(database) = PostgresDatabase::new().await else {
+        return;
+    };
+    let mut owner = database.connect().await;
+    sqlx::raw_sql(NEWER).execute(&mut owner).await.expect("a newer row");
+    let url = database.url();
+    let settings = [("HOOKSWITCH_DATABASE_URL", url.as_str())];
+    let status = run(&["migrate", "--status"], &settings);
+    assert!(
+        status.status.success() && text(&status).0.contains("newer    9999"),
+        "{status:?}"
+    );
+    assert!(run(&["migrate"], &settings).status.success(), "nothing is pending");
+    let serve = Serve::spawn(&[("HOOKSWITCH_DATABASE_URL", url.clone())]);
+    serve.is_ready(200).await;
+}
+
+#[tokio::test]
+async fn serve_waits_for_a_database_that_is_away_and_says_so() {
+    let Some(database) = PostgresDatabase::new().await else {
+        return;
+    };
+    let guard = CancellationToken::new();
+    let proxy = Proxy::start(database.address(), guard.clone()).await;
+    proxy.set(Mode::Reset);
+    let url = database.url_at(proxy.address());
+    let settings = [("HOOKSWITCH_DATABASE_URL", url)];
+    let serve = Serve::spawn(&settings);
+    let body = serve.is_ready(503).await;
+    assert!(body.to_string().contains("starting"), "{body}");
+    let log = serve.log();
+    assert!(log.contains("does not answer") && log.contains("tries again"), "{log}");
+    assert!(!log.contains("hookswitch_owner:"), "no password in the log");
+    // A process that waits is stopped as any other.
+    let mut stopped = Serve::spawn(&settings);
+    stopped.is_ready(503).await;
+    stopped.signal(Signal::TERM);
+    let (status, took) = stopped.ended().await;
+    assert_eq!(status.code(), Some(0), "{}", stopped.log());
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    proxy.set(Mode::Pass);
+    serve.is_ready(200).await;
+    guard.cancel();
+}
+
+#[tokio::test]
+async fn the_cause_of_a_database_that_refuses_reaches_the_log() {
+    let Some(database) = PostgresDatabase::new().await else {
+        return;
+    };
+    let serve = Serve::spawn(&[("HOOKSWITCH_DATABASE_URL", database.url())]);
+    serve.is_ready(200).await;
+    database.set_read_only().await;
+    let why = "in a read-only transaction";
+    until(why, || async { serve.log().contains(why).then_some(()) }).await;
+}
+
+/// What each room judges by itself is told together with the rest.
+#[test]
+fn all_faults_of_the_settings_are_told_at_once() {
+    let wrong = [
+        ("HOOKSWITCH_LOG_FORMAT", "xml"),
+        ("HOOKSWITCH_LOG_LEVEL", "loud"),
+        ("HOOKSWITCH_NO_SUCH_SETTING", "1"),
+        ("HOOKSWITCH_JWT_SECRET", "short"),
+        ("HOOKSWITCH_PUBLIC_URL", "hooks.example.com/path"),
+        ("HOOKSWITCH_TRUSTED_PROXIES", "everyone"),
+        ("HOOKSWITCH_DATABASE_URL", "oracle:x"),
+        ("HOOKSWITCH_KEYRING", "no key"),
+        ("HOOKSWITCH_ADMIN_ADDRESS", "foo"),
+        ("HOOKSWITCH_REQUESTS_MAX", "0"),
+        ("HOOKSWITCH_BACKOFF_SECONDS_MIN", "7200"),
+        ("HOOKSWITCH_LEASE_SECONDS", "10"),
+        ("HOOKSWITCH_TWILIO_BASE_URL", "nowhere"),
+    ];
+    for arguments in [&["serve", "--check"][..], &["serve"]] {
+        let output = run(arguments, &wrong);
+        let (_, told) = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        for (name, _) in wrong {
+            assert!(told.contains(name), "{name} is not told by {arguments:?}: {told}");
+        }
+        assert!(!told.contains("no key,"), "{told}");
+    }
+}
+
+#[test]
+fn settings_that_can_be_used_are_said_to_be() {
+    let output = run(
+        &["serve", "--check"],
+        &[
+            ("HOOKSWITCH_KEYRING", KEY),
+            ("HOOKSWITCH_JWT_SECRET", "a secret of thirty-two characters"),
+        ],
+    );
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// An attempt begins only where its lease outlasts it: with a shorter one nothing would be sent.
+#[test]
+fn a_lease_that_no_exchange_fits_in_is_a_fault() {
+    let at = |lease: &str| {
+        run(
+            &["serve", "--check"],
+            &[
+                ("HOOKSWITCH_KEYRING", KEY),
+                ("HOOKSWITCH_JWT_SECRET", "a secret of thirty-two characters"),
+                ("HOOKSWITCH_ATTEMPT_SECONDS_MAX", "20"),
+                ("HOOKSWITCH_LEASE_SECONDS", lease),
+            ],
+        )
+    };
+    assert!(at("21").status.success());
+    let refused = at("20.9");
+    assert!(!refused.status.success());
+    assert!(text(&refused).1.contains("at least 21 seconds"), "{refused:?}");
+}
+
+#[test]
+fn fatal_errors_are_lines_of_the_log_format() {
+    let output = run(&["serve"], &[("HOOKSWITCH_KEYRING", "no key")]);
+    let (_, told) = text(&output);
+    assert!(!told.is_empty());
+    for line in told.lines() {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"));
+        assert_eq!(line["level"], "ERROR");
+    }
+}
