@@ -7,6 +7,7 @@ mod app;
 mod bench;
 pub mod dev;
 pub mod dev_state;
+mod doctor;
 pub mod keys;
 mod migrate;
 pub mod samples;
@@ -42,6 +43,9 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Bring the database's schema up to date, or say what is pending
     Migrate(migrate::MigrateArgs),
+    /// List each thing that this installation stands on, how it stands, and the cure; exit code 1
+    /// when one fails
+    Doctor(doctor::DoctorArgs),
     /// Sign a sample as its provider would, and post it to a running `dev`
     Send(send::SendArgs),
     /// Say why a webhook does not verify
@@ -73,6 +77,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
                     Command::Dev(args) => dev::run(args).await,
                     Command::Serve(args) => serve::run(args).await,
                     Command::Migrate(args) => migrate::run(&args).await,
+                    Command::Doctor(args) => doctor::run(&args).await,
                     Command::Send(args) => send::run(&args).await,
                     Command::Sandbox(args) => sandbox::run(&args).await,
                     Command::Bench(args) => bench::run(args).await,

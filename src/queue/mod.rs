@@ -26,6 +26,7 @@ pub use log::{LogQueue, LogSettings};
 use crate::{
     config::QueueSettings,
     domain::{Clock, Envelope, OrgId, Timestamp, VerifiedEvent},
+    telemetry::Diagnosis,
 };
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -197,6 +198,29 @@ pub async fn connect(
             Ok(Arc::new(AmqpQueue::open(url, settings).await?))
         }
         _ => Err(ConnectError::UnknownUrl),
+    }
+}
+
+/// What `doctor` says of the queue that a URL names. Creates nothing. With `is_dev` risks for
+/// durability are warnings.
+pub async fn diagnose(url: &str, settings: &QueueSettings, event_bytes_max: usize, is_dev: bool) -> Vec<Diagnosis> {
+    match url.split_once(':') {
+        Some(("embedded", directory)) if !directory.is_empty() => {
+            log::diagnose(directory.as_ref(), &LogSettings::new(settings, event_bytes_max), is_dev)
+        }
+        #[cfg(feature = "kafka")]
+        Some(("kafka", _)) => kafka::diagnose(url, KafkaSettings::new(settings, event_bytes_max), is_dev).await,
+        #[cfg(feature = "rabbitmq")]
+        Some(("amqp" | "amqps", _)) => vec![Diagnosis::warn(
+            "queue",
+            "RabbitMQ is not looked at",
+            "ask /readyz of a running process how its queue stands",
+        )],
+        _ => vec![Diagnosis::fail(
+            "queue",
+            ConnectError::UnknownUrl.to_string(),
+            "correct HOOKSWITCH_QUEUE_URL",
+        )],
     }
 }
 

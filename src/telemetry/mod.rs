@@ -5,12 +5,14 @@
 //! error text is ever one.
 
 pub mod catalogue;
+mod diagnosis;
 mod health;
 mod operations;
 mod recorder;
 mod tracing;
 
 pub use self::tracing::{LogError, check_settings, start_logs, subscriber};
+pub use diagnosis::{Diagnosis, Verdict};
 pub use health::{Checks, Finding, Standing};
 pub use operations::Operations;
 pub use recorder::Recorder;

@@ -5,6 +5,7 @@ mod admin;
 mod conformance;
 mod crash;
 mod credential_flow;
+mod doctor;
 mod envelope;
 mod faults;
 mod hostile;
@@ -30,6 +31,8 @@ mod queue_embedded;
 mod queue_faults;
 #[cfg(feature = "kafka")]
 mod queue_kafka;
+#[cfg(feature = "kafka")]
+mod queue_kafka_faults;
 mod readiness;
 mod routing;
 mod sandbox;

@@ -1,13 +1,13 @@
 //! Ingest: the same accept loop, the same verification; only the sink differs.
 
-use super::{ASSISTANT, SECRET, load, organisation, sinks};
+use super::{ASSISTANT, SECRET, load, organisation, sides::Sides};
 use crate::{
     cli::dev_state::DevState,
     config::{ReceiverSettings, Settings},
     domain::{Clock, SystemClock},
     lifecycle::{Lifecycle, Stage},
     listener,
-    queue::{self, Disk, EventQueue, LogQueue, LogSettings, RealDisk},
+    queue::{Disk, EventQueue, LogQueue, LogSettings, RealDisk},
     receiver::{Receiver, ReceiverParts},
     routing::RouteTable,
     store::Store,
@@ -45,6 +45,10 @@ pub(in crate::cli) struct IngestArgs {
     /// Requests a second in all, open loop; not set: as fast as they are answered
     #[arg(long)]
     rate: Option<f64>,
+    /// Measure this queue in the place of the embedded one: kafka://host:port. It keeps a topic of
+    /// the run
+    #[arg(long)]
+    queue_url: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -65,12 +69,6 @@ pub(in crate::cli) struct LoadArgs {
     kind: String,
 }
 
-const SINKS: [&str; 3] = [
-    "verify and drop",
-    "append-only file, group fsync",
-    "hookswitch, embedded queue",
-];
-
 /// Rates and latencies of one sink over all rounds.
 #[derive(Default)]
 struct Column {
@@ -82,6 +80,7 @@ pub(super) async fn run(args: IngestArgs, scratch: &Path) -> anyhow::Result<Exit
     let _recorder = Recorder::install();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (store, vault, _) = organisation(scratch, &clock).await?;
+    let sides = Sides::of(args.queue_url.as_deref())?;
     println!(
         "{} bytes of body, unique signed events (HMAC-SHA256), {} s × {} rounds, load on the same cores\n",
         args.body_bytes, args.seconds, args.rounds
@@ -92,48 +91,42 @@ pub(super) async fn run(args: IngestArgs, scratch: &Path) -> anyhow::Result<Exit
             for (sink, column) in columns.iter_mut().enumerate() {
                 let directory = scratch.join(format!("{connections}-{round}-{sink}"));
                 std::fs::create_dir_all(&directory)?;
-                let queue: Arc<dyn EventQueue> = match sink {
-                    0 => Arc::new(sinks::Drop),
-                    1 => Arc::new(
-                        sinks::AppendOnly::create(&directory.join("append"))
-                            .context("cannot make the append-only file")?,
-                    ),
-                    _ => {
-                        queue::connect(
-                            &format!("embedded:{}", directory.join("queue").display()),
-                            &settings().queue,
-                            crate::cli::app::event_bytes_max(&settings()),
-                            clock.clone(),
-                        )
-                        .await?
-                    }
-                };
+                let limit = crate::cli::app::event_bytes_max(&settings());
+                let queue = sides.open(sink, &directory, &settings().queue, limit, &clock).await?;
                 let report = measure(&args, *connections, queue, &store, &vault, &clock).await?;
                 column.per_second.push(report.per_second());
                 column.latency.push(report.latency_line());
                 anyhow::ensure!(
                     report.all_good(),
                     "{}: not every answer was 200: {:?}",
-                    SINKS[sink],
+                    sides.names()[sink],
                     report.by_status
                 );
                 std::fs::remove_dir_all(&directory)?;
             }
         }
-        print(*connections, &columns);
+        print(*connections, &sides, &columns);
         if args.rate.is_none() {
             let env = Env {
                 store: &store,
                 vault: &vault,
                 clock: &clock,
             };
-            at_half(&args, *connections, median(&columns[2].per_second), scratch, &env).await?;
+            let rate = median(&columns[2].per_second);
+            if matches!(sides, Sides::Embedded) {
+                at_half(&args, *connections, rate, scratch, &env).await?;
+            } else {
+                let limit = crate::cli::app::event_bytes_max(&settings());
+                let queue = sides.open(2, scratch, &settings().queue, limit, &clock).await?;
+                let report = measure_half(&args, *connections, rate, queue, &env).await?;
+                println!("  at half of that, from when each was due: {}\n", report.latency_line());
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(connections: usize, columns: &[Column; 3]) {
+fn print(connections: usize, sides: &Sides, columns: &[Column; 3]) {
     let medians = columns.each_ref().map(|column| median(&column.per_second));
     println!("{connections} connections");
     for (sink, column) in columns.iter().enumerate() {
@@ -145,13 +138,15 @@ fn print(connections: usize, columns: &[Column; 3]) {
             .join(", ");
         println!(
             "  {:<30} {:>8.0}/s   ({spread})   last round: {}",
-            SINKS[sink],
+            sides.names()[sink],
             medians[sink],
             column.latency.last().map_or("", String::as_str)
         );
     }
-    println!("  hookswitch ÷ append-only file  {:>8.2}", medians[2] / medians[1]);
-    println!("  hookswitch ÷ verify and drop   {:>8.2}", medians[2] / medians[0]);
+    for side in [1, 0] {
+        let ratio = format!("hookswitch ÷ {}", sides.names()[side]);
+        println!("  {ratio:<44} {:>6.2}", medians[2] / medians[side]);
+    }
 }
 
 /// The machine's disk, with the time of each fsync of the log.
@@ -204,16 +199,7 @@ async fn at_half(
         env.clock.clone(),
     )
     .await?;
-    let half = IngestArgs {
-        rate: Some(rate / 2.0),
-        ..args.clone()
-    };
-    let report = measure(&half, connections, Arc::new(queue), env.store, env.vault, env.clock).await?;
-    anyhow::ensure!(
-        report.all_good(),
-        "at half the rate not every answer was 200: {:?}",
-        report.by_status
-    );
+    let report = measure_half(args, connections, rate, Arc::new(queue), env).await?;
     println!(
         "  at half of that, {:.0}/s, from when each was due: {}",
         rate / 2.0,
@@ -227,6 +213,26 @@ async fn at_half(
     );
     std::fs::remove_dir_all(&directory)?;
     Ok(())
+}
+
+async fn measure_half(
+    args: &IngestArgs,
+    connections: usize,
+    rate: f64,
+    queue: Arc<dyn EventQueue>,
+    env: &Env<'_>,
+) -> anyhow::Result<load::Report> {
+    let half = IngestArgs {
+        rate: Some(rate / 2.0),
+        ..args.clone()
+    };
+    let report = measure(&half, connections, queue, env.store, env.vault, env.clock).await?;
+    anyhow::ensure!(
+        report.all_good(),
+        "at half the rate not every answer was 200: {:?}",
+        report.by_status
+    );
+    Ok(report)
 }
 
 /// What every run stands on.

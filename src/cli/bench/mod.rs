@@ -3,9 +3,12 @@
 
 mod actions;
 mod ingest;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod load;
 mod overload;
 mod refusals;
+mod sides;
 mod sinks;
 
 use crate::{

@@ -376,6 +376,8 @@ enum Ended {
     Stopped,
     /// It cannot go on; another one can.
     Renew,
+    /// The topic is gone, or was made anew: offsets of the old one mean nothing there.
+    TopicGone,
 }
 
 /// The thread of one consumer.
@@ -392,7 +394,7 @@ impl Reader {
             let seen = self.shared.wake.seen();
             match self.read() {
                 Ok(Ended::Stopped) => break,
-                Ok(Ended::Renew) => {}
+                Ok(Ended::Renew | Ended::TopicGone) => {}
                 Err(error) => tracing::warn!(%error, "Events cannot be read from Kafka"),
             }
             self.shared.wake.wait(seen, RENEW_PAUSE);
@@ -412,10 +414,14 @@ impl Reader {
             is_leaving: AtomicBool::new(false),
             is_paused: AtomicBool::new(false),
         };
+        let topic = self.shared.topics_made.load(Ordering::Relaxed);
         let consumer = BaseConsumer::from_config_and_context(&self.config(), context)?;
         consumer.subscribe(&[&self.shared.settings.topic])?;
-        let ended = self.poll(&consumer);
+        let ended = self.poll(&consumer, topic);
         consumer.context().is_leaving.store(true, Ordering::Relaxed);
+        if ended == Ended::TopicGone {
+            self.shared.state().ledger.reset();
+        }
         commit(&consumer, true, CommitMode::Sync);
         drop(consumer);
         Ok(ended)
@@ -440,17 +446,24 @@ impl Reader {
         config
     }
 
-    fn poll(&self, consumer: &BaseConsumer<Context>) -> Ended {
+    fn poll(&self, consumer: &BaseConsumer<Context>, topic: u64) -> Ended {
         let mut committed_at = Instant::now();
         let mut stall = Stall::new();
         loop {
             if self.is_stopped() {
                 return Ended::Stopped;
             }
+            if self.shared.topics_made.load(Ordering::Relaxed) != topic {
+                return Ended::TopicGone;
+            }
             match consumer.poll(POLL) {
                 Some(Ok(message)) => self.take(&message),
-                Some(Err(error)) if self.ends(&error) => return Ended::Renew,
-                Some(Err(_)) | None => {}
+                Some(Err(error)) => {
+                    if let Some(ended) = self.ends(&error) {
+                        return ended;
+                    }
+                }
+                None => {}
             }
             self.keep_pace(consumer);
             if committed_at.elapsed() >= COMMIT_PERIOD {
@@ -484,25 +497,25 @@ impl Reader {
     }
 
     /// Whether the consumer has to be made anew after this error. All else librdkafka mends itself.
-    fn ends(&self, error: &KafkaError) -> bool {
-        let code = error.rdkafka_error_code();
-        let is_topic_missing = matches!(
-            code,
+    fn ends(&self, error: &KafkaError) -> Option<Ended> {
+        match error.rdkafka_error_code() {
             Some(
                 RDKafkaErrorCode::UnknownTopicOrPartition
-                    | RDKafkaErrorCode::UnknownTopic
-                    | RDKafkaErrorCode::UnknownPartition
-            )
-        );
-        if is_topic_missing || code == Some(RDKafkaErrorCode::AllBrokersDown) {
-            // The look creates what is missing, and finds out what is away.
-            self.shared.wake.call();
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::UnknownTopicId,
+            ) => {
+                self.shared.wake.call();
+                return Some(Ended::TopicGone);
+            }
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.shared.wake.call(),
+            _ => {}
         }
-        let is_fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
-        if is_fatal {
+        if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
             tracing::warn!(%error, "The Kafka consumer failed for good and is replaced");
+            return Some(Ended::Renew);
         }
-        is_fatal || is_topic_missing
+        None
     }
 
     /// Pauses all partitions while the worker does not take what was fetched.

@@ -35,6 +35,8 @@ struct Partition {
     end: i64,
     /// The end when the broker was asked last: a look that finds less than this is no older one.
     end_at_look: i64,
+    /// How far this process had fetched when the broker was asked last.
+    fetched_at_look: Option<i64>,
     committed: Option<i64>,
     /// The commit that is on its way.
     requested: Option<i64>,
@@ -86,7 +88,8 @@ impl Ledger {
         partition.end = partition.end.max(offset + 1);
     }
 
-    pub fn looked(&mut self, partition: i32, looked: Looked) {
+    /// `true`: the log is shorter than this process has read, so the topic was made anew.
+    pub fn looked(&mut self, partition: i32, looked: Looked) -> bool {
         let partition = self.partitions.entry(partition).or_default();
         partition.start = looked.start;
         // A look that began before a publish was confirmed knows less than this process. A lower
@@ -97,14 +100,19 @@ impl Ledger {
             partition.end.max(looked.end)
         };
         partition.end_at_look = partition.end;
-        if !partition.is_assigned {
-            partition.committed = looked.committed;
-            let watermark = partition.progress.as_ref().map(Progress::watermark);
-            if watermark.is_some_and(|watermark| looked.committed.is_some_and(|committed| committed > watermark)) {
-                // Another process has gone on from there.
-                partition.progress = None;
-            }
+        let fetched = partition.progress.as_ref().map(Progress::fetched);
+        if partition.is_assigned {
+            // What was fetched since the look began is no sign.
+            let before = std::mem::replace(&mut partition.fetched_at_look, fetched);
+            return fetched.is_some_and(|fetched| fetched > looked.end && before == Some(fetched));
         }
+        partition.committed = looked.committed;
+        let watermark = partition.progress.as_ref().map(Progress::watermark);
+        if watermark.is_some_and(|watermark| looked.committed.is_some_and(|committed| committed > watermark)) {
+            // Another process has gone on from there.
+            partition.progress = None;
+        }
+        false
     }
 
     /// The group gave this partition to this process. Acks of the process before count only where
@@ -135,6 +143,11 @@ impl Ledger {
         for partition in self.partitions.values_mut() {
             partition.is_assigned = false;
         }
+    }
+
+    /// The topic is gone: its offsets mean nothing in a topic that is made anew.
+    pub fn reset(&mut self) {
+        self.partitions.clear();
     }
 
     /// `false`: not to be handed out, since it is acked already or its partition is not ours.
@@ -340,6 +353,31 @@ mod tests {
         let mut taken_over = left();
         taken_over.looked(0, looked(0, 6, Some(4)));
         assert_eq!(taken_over.events(), 2);
+    }
+
+    #[test]
+    fn a_log_that_is_shorter_than_what_was_read_was_made_anew() {
+        let mut ledger = fetched_four_of_six();
+        assert!(!ledger.looked(0, looked(0, 6, None)));
+        assert!(!ledger.looked(0, looked(0, 4, None)), "all of it was read");
+        assert!(ledger.looked(0, looked(0, 2, None)));
+        let mut ledger = fetched_four_of_six();
+        assert!(
+            !ledger.looked(0, looked(0, 2, None)),
+            "the look may be older than the reading"
+        );
+        ledger.fetch(0, 4, None);
+        assert!(!ledger.looked(0, looked(0, 4, None)));
+        assert!(ledger.looked(0, looked(0, 4, None)));
+    }
+
+    #[test]
+    fn offsets_of_a_topic_that_is_gone_are_never_committed() {
+        let mut ledger = fetched_four_of_six();
+        ledger.ack(tag(0, 0));
+        ledger.reset();
+        ledger.ack(tag(0, 1));
+        assert_eq!((ledger.take_offsets(true), ledger.events()), (vec![], 0));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! Why so: `docs/decisions/0010-kafka.md`.
 
 mod consume;
+mod diagnose;
 mod ledger;
 mod message;
 mod offsets;
@@ -18,7 +19,11 @@ use super::{
     ConnectError, ConsumeError, Deliveries, EventQueue, PublishError, QueueHealth, QueueState, encoded_bytes_max,
     outcome_label,
 };
-use crate::{config::QueueSettings, domain::VerifiedEvent, telemetry::catalogue};
+use crate::{
+    config::QueueSettings,
+    domain::VerifiedEvent,
+    telemetry::{Diagnosis, catalogue},
+};
 use async_trait::async_trait;
 use consume::{Consumers, Inbox};
 use ledger::Ledger;
@@ -28,7 +33,7 @@ use secrecy::SecretString;
 use std::{
     sync::{
         Arc, Condvar, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -43,6 +48,9 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The topic's limit lies above ours by so much: headers are longer than their encoding.
 const HEADROOM_BYTES: usize = 64 << 10;
+
+/// Shorter than that, events of a long weekend would be deleted unread.
+const RETENTION_MIN: Duration = Duration::from_hours(7 * 24);
 
 /// Room between our limit and the topic's, where the topic's was set by somebody else.
 const MARGIN_BYTES: usize = 16 << 10;
@@ -95,6 +103,14 @@ impl Default for KafkaSettings {
     }
 }
 
+/// What `doctor` says of the brokers and the topic.
+pub(super) async fn diagnose(url: &str, settings: KafkaSettings, is_dev: bool) -> Vec<Diagnosis> {
+    let url = url.to_owned();
+    tokio::task::spawn_blocking(move || diagnose::diagnose(&url, &settings, is_dev))
+        .await
+        .expect("a look does not panic and is not aborted")
+}
+
 #[derive(Default)]
 struct State {
     ledger: Ledger,
@@ -116,6 +132,8 @@ struct Shared {
     /// The setting, or less where the topic takes less.
     event_bytes_max: AtomicUsize,
     closed: AtomicBool,
+    /// Counts how often the topic was made anew; a consumer of an older one begins again.
+    topics_made: AtomicU64,
     wake: Wake,
 }
 
@@ -193,6 +211,7 @@ impl KafkaQueue {
             is_reachable: AtomicBool::new(false),
             event_bytes_max: AtomicUsize::new(settings.event_bytes_max),
             closed: AtomicBool::new(false),
+            topics_made: AtomicU64::new(0),
             wake: Wake::default(),
             settings,
         });
@@ -270,7 +289,7 @@ impl EventQueue for KafkaQueue {
             health: if is_reachable {
                 QueueHealth::Ready
             } else {
-                QueueHealth::Refusing
+                QueueHealth::Away
             },
             // Bytes and disk are the broker's.
             ..QueueState::default()

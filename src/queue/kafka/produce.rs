@@ -55,13 +55,16 @@ pub(super) struct Context {
 }
 
 impl Context {
+    /// The callbacks name the cause of a fatal failure, not that it is one: the client is asked.
     /// Called on the producer's own thread, which cannot end itself.
-    fn fail(&self, reason: &str) {
-        if self.has_failed.swap(true, Ordering::Relaxed) {
+    fn look_for_failure(&self) {
+        let Some(publisher) = self.publisher.upgrade() else {
             return;
-        }
-        tracing::warn!("The Kafka producer failed for good and is replaced: {reason}");
-        if let Some(publisher) = self.publisher.upgrade() {
+        };
+        if let Some(reason) = publisher.failure()
+            && !self.has_failed.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!("The Kafka producer failed for good and is replaced: {reason}");
             on_a_thread("kafka-replace", move || publisher.replace());
         }
     }
@@ -73,10 +76,11 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::Fatal) => self.fail(reason),
-            Some(RDKafkaErrorCode::AllBrokersDown) => self.shared.wake.call(),
-            _ => tracing::debug!(%error, "librdkafka: {reason}"),
+        tracing::debug!(%error, "librdkafka: {reason}");
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.shared.wake.call();
+        } else {
+            self.look_for_failure();
         }
     }
 }
@@ -94,9 +98,7 @@ impl ProducerContext for Context {
                 Ok(())
             }
             Err((error, message)) => {
-                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-                    self.fail("a publish met a fatal error");
-                }
+                self.look_for_failure();
                 Err(self.refusal(error, message.payload_len()))
             }
         };
@@ -191,6 +193,13 @@ impl Publisher {
                 reason: error.to_string().into(),
             }),
         }
+    }
+
+    /// Why the producer takes nothing any more, if it does not.
+    fn failure(&self) -> Option<String> {
+        let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
+        let (_, reason) = producer.as_ref()?.client().fatal_error()?;
+        Some(reason)
     }
 
     /// Puts a producer in the place of one that failed for good. What was in flight ends with the

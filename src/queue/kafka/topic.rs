@@ -9,14 +9,14 @@ use rdkafka::{
 };
 use std::{collections::HashMap, future::Future, time::Duration};
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Replicas of a topic that is created here, where the cluster has as many brokers.
-const REPLICAS: usize = 3;
+pub(super) const REPLICAS: usize = 3;
 
 /// What the broker says of a topic, as far as durability depends on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TopicFacts {
+pub(super) struct TopicFacts {
     pub min_insync_replicas: Option<u32>,
     /// `None`: for ever.
     pub retention: Option<Duration>,

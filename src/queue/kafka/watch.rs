@@ -5,7 +5,7 @@
 //! [`super::KafkaQueue::state`] reads memory only.
 
 use super::{
-    MARGIN_BYTES, Shared,
+    MARGIN_BYTES, RETENTION_MIN, Shared,
     ledger::Looked,
     message,
     produce::on_a_thread,
@@ -34,9 +34,6 @@ const PERIOD_CREATED: Duration = Duration::from_millis(50);
 
 /// One request.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Shorter than that, events of a long weekend would be deleted unread.
-const RETENTION_MIN: Duration = Duration::from_hours(7 * 24);
 
 type FirstLook = oneshot::Sender<Result<(), ConnectError>>;
 
@@ -165,7 +162,10 @@ impl Watch {
         let Some(partitions) = partitions_of(&metadata, topic)? else {
             return Ok(
                 match topic::create(&shared.config, &shared.settings, metadata.brokers().len()) {
-                    Ok(()) => Look::Created,
+                    Ok(()) => {
+                        shared.topics_made.fetch_add(1, Ordering::Relaxed);
+                        Look::Created
+                    }
                     Err(CreateError::Refused(reason)) => Look::Refused(reason),
                     Err(CreateError::Later(reason)) => Look::Away(reason),
                 },
@@ -195,7 +195,12 @@ impl Watch {
                 _ => None,
             };
             let looked = Looked { start, end, committed };
-            self.shared.state().ledger.looked(*partition, looked);
+            if self.shared.state().ledger.looked(*partition, looked) {
+                tracing::warn!("The Kafka topic {topic} was deleted and made anew: it is read from its start");
+                self.shared.topics_made.fetch_add(1, Ordering::Relaxed);
+                // Its partitions are known again when the consumer has begun anew.
+                return Ok(());
+            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 mod append;
 mod consumed;
 mod deliver;
+mod diagnose;
 mod disk;
 mod format;
 mod maintenance;
@@ -15,6 +16,7 @@ mod segment;
 mod shared;
 mod usage;
 
+pub(super) use diagnose::diagnose;
 use disk::is_no_space;
 pub use disk::{Disk, DiskSpace, RealDisk};
 

@@ -1,15 +1,22 @@
 //! A Kafka topic and a group of a test's own, on the server that `scripts/services up kafka`
 //! starts.
 
-use hookswitch::queue::KafkaSettings;
+use hookswitch::queue::{KafkaQueue, KafkaSettings};
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions},
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     message::{Header, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer},
 };
-use std::{io::Write, sync::Once, time::Duration};
+use std::{
+    fs,
+    io::Write,
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::Once,
+    time::Duration,
+};
 
 /// The server's URL. `None` where there is none: then it is said on the terminal, and in CI it is a
 /// failure.
@@ -37,9 +44,6 @@ pub fn server() -> Option<String> {
 
 /// Gone with the test.
 pub struct KafkaTopic {
-    /// Where the test's own clients connect.
-    server: String,
-    /// Where the queue connects: the server, or a proxy before it.
     pub url: String,
     pub settings: KafkaSettings,
 }
@@ -47,25 +51,51 @@ pub struct KafkaTopic {
 impl KafkaTopic {
     /// `None` where there is no server. The topic is created by the queue.
     pub fn new(partitions: u16) -> Option<Self> {
-        let server = server()?;
+        Some(Self::on(server()?, partitions))
+    }
+
+    fn on(url: String, partitions: u16) -> Self {
         let name = format!("it-{}", uuid::Uuid::now_v7().simple());
-        Some(Self {
-            url: server.clone(),
-            server,
+        Self {
+            url,
             settings: KafkaSettings {
                 topic: name.clone(),
                 group: name,
                 partitions,
                 ..KafkaSettings::default()
             },
-        })
+        }
+    }
+
+    pub async fn open(&self) -> KafkaQueue {
+        KafkaQueue::open(&self.url, self.settings.clone())
+            .await
+            .expect("the queue opens")
     }
 
     /// Settings of a client of the test's own.
     pub fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", self.server.trim_start_matches("kafka://"));
+        config.set("bootstrap.servers", self.url.trim_start_matches("kafka://"));
         config
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client().create().expect("an admin client")
+    }
+
+    /// Creates the topic with one partition, before the queue does.
+    pub async fn create(&self, settings: &[(&str, &str)]) {
+        let mut topic = NewTopic::new(&self.settings.topic, 1, TopicReplication::Fixed(1));
+        for (name, value) in settings {
+            topic = topic.set(name, value);
+        }
+        let created = self
+            .admin()
+            .create_topics(&[topic], &patient())
+            .await
+            .expect("an answer");
+        assert!(created[0].is_ok(), "{created:?}");
     }
 
     /// A message that no Hookswitch wrote.
@@ -95,9 +125,94 @@ impl Drop for KafkaTopic {
             let Ok(admin) = config.create::<AdminClient<DefaultClientContext>>() else {
                 return;
             };
-            let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(5)));
-            let _ = runtime.block_on(admin.delete_topics(&[&topic], &options));
+            let _ = runtime.block_on(admin.delete_topics(&[&topic], &patient()));
         })
         .join();
+    }
+}
+
+fn patient() -> AdminOptions {
+    AdminOptions::new()
+        .request_timeout(Some(Duration::from_secs(5)))
+        .operation_timeout(Some(Duration::from_secs(5)))
+}
+
+/// A server of the test's own, which it may kill. Gone with the test, with its data.
+pub struct Server {
+    directory: PathBuf,
+    url: String,
+}
+
+impl Server {
+    /// `None` where `scripts/services` has none that can be killed, which is said.
+    pub fn start() -> Option<Self> {
+        server()?;
+        let directory = std::env::temp_dir().join(format!("hookswitch-kafka-{}", uuid::Uuid::now_v7().simple()));
+        let mut server = Self {
+            directory,
+            url: String::new(),
+        };
+        server.url = server.services("up").expect("scripts/services starts a Kafka");
+        if server.process().is_none() {
+            let _ = writeln!(
+                std::io::stderr(),
+                "\nNOT RUN: the kill of a Kafka server, because it runs in a container here\n"
+            );
+            return None;
+        }
+        Some(server)
+    }
+
+    pub fn topic(&self, partitions: u16) -> KafkaTopic {
+        KafkaTopic::on(self.url.clone(), partitions)
+    }
+
+    /// As `kill -9` does it: nothing is written any more.
+    pub fn kill(&self) {
+        let process = self.process().expect("it runs");
+        let killed = Command::new("kill").args(["-9", process.trim()]).status();
+        assert!(killed.is_ok_and(|status| status.success()));
+    }
+
+    pub async fn restart(&self) {
+        let again = Self {
+            directory: self.directory.clone(),
+            url: String::new(),
+        };
+        let url = tokio::task::spawn_blocking(move || {
+            let url = again.services("up");
+            std::mem::forget(again);
+            url
+        });
+        let url = url.await.expect("not aborted").expect("it starts again");
+        assert_eq!(url, self.url, "it came back elsewhere");
+    }
+
+    fn process(&self) -> Option<String> {
+        fs::read_to_string(self.directory.join("kafka.pid")).ok()
+    }
+
+    /// The URL that the script prints, if it does.
+    fn services(&self, command: &str) -> Option<String> {
+        let ran = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services"))
+            .args([command, "kafka"])
+            .env("HOOKSWITCH_SERVICES_DIR", &self.directory)
+            .env_remove("HOOKSWITCH_TEST_KAFKA_URL")
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("bash");
+        let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+        said.lines()
+            .find_map(|line| line.strip_prefix("HOOKSWITCH_TEST_KAFKA_URL=").map(str::to_owned))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(process) = self.process() {
+            let _ = Command::new("kill").args(["-9", process.trim()]).status();
+        }
+        self.services("down");
+        let _ = fs::remove_dir_all(&self.directory);
     }
 }

@@ -1,0 +1,73 @@
+//! The baseline of ingest over Kafka: a bare producer with the same acks, batching and sizes. Its
+//! topic is made by the queue that it is compared with.
+
+use crate::{
+    domain::VerifiedEvent,
+    queue::{ConsumeError, Deliveries, EventQueue, PublishError, QueueState},
+};
+use async_trait::async_trait;
+use rdkafka::{
+    ClientConfig,
+    producer::{FutureProducer, FutureRecord, Producer as _},
+};
+use std::{sync::Arc, time::Duration};
+
+/// Body and key only: no headers, no deadline of its own, no count.
+pub(super) struct BareProducer {
+    producer: FutureProducer,
+    topic: String,
+}
+
+impl BareProducer {
+    pub(super) fn connect(url: &str, topic: &str) -> anyhow::Result<Self> {
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", url.trim_start_matches("kafka://"))
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set("compression.type", "lz4")
+            .set("linger.ms", "1")
+            .create()?;
+        Ok(Self {
+            producer,
+            topic: topic.to_owned(),
+        })
+    }
+}
+
+#[async_trait]
+impl EventQueue for BareProducer {
+    async fn publish(&self, event: &VerifiedEvent) -> Result<(), PublishError> {
+        let envelope = event.envelope();
+        let record = FutureRecord::to(&self.topic)
+            .key(&*envelope.subject.0)
+            .payload(&*envelope.body);
+        let failed = |reason: String| PublishError::Unavailable { reason: reason.into() };
+        let confirm = self
+            .producer
+            .send_result(record)
+            .map_err(|(error, _)| failed(error.to_string()))?;
+        match confirm.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err((error, _))) => Err(failed(error.to_string())),
+            Err(_) => Err(failed("the producer ended".to_owned())),
+        }
+    }
+
+    async fn consume(&self) -> Result<Box<dyn Deliveries>, ConsumeError> {
+        Err(ConsumeError::AlreadyConsumed)
+    }
+
+    fn state(&self) -> QueueState {
+        QueueState::default()
+    }
+
+    async fn failed(&self) -> Arc<str> {
+        std::future::pending().await
+    }
+
+    async fn close(&self) {
+        let producer = self.producer.clone();
+        let flushing = tokio::task::spawn_blocking(move || producer.flush(Duration::from_secs(5)));
+        let _ = flushing.await;
+    }
+}
