@@ -15,6 +15,7 @@ pub mod sandbox;
 pub mod send;
 mod serve;
 mod signals;
+mod spool;
 pub mod token;
 pub mod verify;
 
@@ -46,6 +47,8 @@ enum Command {
     /// List each thing that this installation stands on, how it stands, and the cure; exit code 1
     /// when one fails
     Doctor(doctor::DoctorArgs),
+    /// Look at a receiver's spool, or publish its events
+    Spool(spool::SpoolArgs),
     /// Sign a sample as its provider would, and post it to a running `dev`
     Send(send::SendArgs),
     /// Say why a webhook does not verify
@@ -78,6 +81,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
                     Command::Serve(args) => serve::run(args).await,
                     Command::Migrate(args) => migrate::run(&args).await,
                     Command::Doctor(args) => doctor::run(&args).await,
+                    Command::Spool(args) => spool::run(args).await,
                     Command::Send(args) => send::run(&args).await,
                     Command::Sandbox(args) => sandbox::run(&args).await,
                     Command::Bench(args) => bench::run(args).await,

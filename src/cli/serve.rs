@@ -160,6 +160,16 @@ pub(super) async fn until_stopped(app: App, stop: CancellationToken, budget: Dur
         bail!("{reason}");
     }
     let seconds = begun.elapsed().as_secs_f64();
+    // Closed by now: what is left needs this directory again, so the process does not end as if all
+    // were well (invariant 12).
+    if let Some(spool) = app.queue().spool().filter(|spool| spool.events > 0) {
+        bail!(
+            "the spool still holds {} events in {}: start the receiver on this directory again, or publish them with \
+            `hookswitch spool drain`",
+            spool.events,
+            spool.directory.display()
+        );
+    }
     match drained {
         Drained::Clean => tracing::info!(seconds, "Stopped; everything that was begun has ended"),
         Drained::CutOff(stage) => tracing::warn!(

@@ -49,5 +49,14 @@ section! {
         amqp_prefetch: u16 = 512, "HOOKSWITCH_AMQP_PREFETCH";
         /// RabbitMQ: certificates of the authorities to trust beside the public ones, as PEM.
         amqp_ca_file: Option<String> = None, "HOOKSWITCH_AMQP_CA_FILE";
+        /// Directory of the spool, which takes events while the broker is away. It belongs to one
+        /// receiver and has to survive a restart.
+        spool_directory: String = ".hookswitch/spool".into(), "HOOKSWITCH_SPOOL_DIRECTORY";
+        /// Bytes of events in the spool at most. Above it senders get 503.
+        spool_bytes_max: u64 = 4 << 30, "HOOKSWITCH_SPOOL_BYTES_MAX";
+        /// Time that a stop waits for the spool to drain.
+        spool_drain_seconds_max: Duration = Duration::from_secs(5), "HOOKSWITCH_SPOOL_DRAIN_SECONDS_MAX";
+        /// Accept a spool on a file system that does not survive a restart. For development.
+        spool_may_be_volatile: bool = false, "HOOKSWITCH_SPOOL_MAY_BE_VOLATILE";
     }
 }

@@ -1,6 +1,6 @@
 //! The queue's check for `/readyz`, and its gauges.
 
-use super::{QueueHealth, QueueState};
+use super::{QueueHealth, QueueState, SpoolState};
 use crate::{
     domain::Timestamp,
     telemetry::{Finding, catalogue},
@@ -30,5 +30,32 @@ impl QueueState {
         if let Some(free) = self.disk_free_bytes {
             catalogue::DISK_FREE_BYTES.set(free as f64, &[]);
         }
+    }
+}
+
+impl SpoolState {
+    /// Whether the receiver can make events durable, and where.
+    #[must_use]
+    pub fn check(&self) -> Finding {
+        match self.health {
+            QueueHealth::Failed => Finding::failed("the spool's log failed; the process has to be started again"),
+            QueueHealth::Refusing if self.is_spooling => {
+                Finding::failed("the broker is away, and the spool or its disk is full: senders get 503")
+            }
+            QueueHealth::Refusing => Finding::degraded("the spool or its disk is full: it cannot take over"),
+            // A log is never away.
+            QueueHealth::Ready | QueueHealth::Away if self.is_spooling => {
+                Finding::degraded("the broker did not take an event: events go through the spool until it is drained")
+            }
+            QueueHealth::Ready | QueueHealth::Away => Finding::ok(),
+        }
+    }
+
+    pub fn gather_gauges(&self, now: Timestamp) {
+        catalogue::SPOOL_ACTIVE.set(f64::from(u8::from(self.is_spooling)), &[]);
+        catalogue::SPOOL_HELD_EVENTS.set(self.events as f64, &[]);
+        let oldest = self.oldest_received_at.map_or(0.0, |at| now.since(at).as_secs_f64());
+        catalogue::SPOOL_OLDEST_SECONDS.set(oldest, &[]);
+        catalogue::SPOOL_FILL_RATIO.set(self.bytes as f64 / self.bytes_max.max(1) as f64, &[]);
     }
 }

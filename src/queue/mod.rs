@@ -12,6 +12,7 @@ mod health;
 mod kafka;
 mod leases;
 mod log;
+mod spool;
 
 #[cfg(feature = "rabbitmq")]
 pub use amqp::{AmqpQueue, AmqpSettings};
@@ -22,6 +23,7 @@ pub use leases::{LeaseError, QueueLeases};
 #[doc(hidden)]
 pub use log::{Disk, DiskSpace, RealDisk};
 pub use log::{LogQueue, LogSettings};
+pub use spool::{SpoolQueue, SpoolSettings, dead_entries};
 
 use crate::{
     config::QueueSettings,
@@ -29,7 +31,7 @@ use crate::{
     telemetry::Diagnosis,
 };
 use async_trait::async_trait;
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 /// The contract. Every sentence of it has a test in `tests/it/conformance/queue.rs`, run over every
 /// backend.
@@ -53,6 +55,11 @@ pub trait EventQueue: Send + Sync + 'static {
 
     /// What stands in the queue now. Memory only: it is read at each scrape.
     fn state(&self) -> QueueState;
+
+    /// The spool in front of the broker, where there is one. Memory only.
+    fn spool(&self) -> Option<SpoolState> {
+        None
+    }
 
     /// Returns when the queue has failed for good, with the reason: the process then says so and
     /// ends. Waits for ever while all is well.
@@ -97,6 +104,20 @@ pub struct QueueState {
     pub oldest_received_at: Option<Timestamp>,
     pub disk_free_bytes: Option<u64>,
     pub health: QueueHealth,
+}
+
+/// The state of a spool, for gauges, `/readyz` and the operator.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SpoolState {
+    /// Events go through the spool, because the broker did not take one.
+    pub is_spooling: bool,
+    pub events: u64,
+    pub bytes: u64,
+    pub bytes_max: u64,
+    /// When the oldest event of the spool was received.
+    pub oldest_received_at: Option<Timestamp>,
+    pub health: QueueHealth,
+    pub directory: Arc<Path>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -224,8 +245,35 @@ pub async fn diagnose(url: &str, settings: &QueueSettings, event_bytes_max: usiz
     }
 }
 
+/// Opens the queue of a receiver: a broker gets a spool in front of it, the embedded queue is on
+/// local disk already.
+///
+/// # Errors
+/// As [`connect`]; or the spool's directory is volatile, in use or damaged.
+pub async fn connect_with_spool(
+    url: &str,
+    settings: &QueueSettings,
+    event_bytes_max: usize,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<dyn EventQueue>, ConnectError> {
+    if url.starts_with("embedded:") {
+        return connect(url, settings, event_bytes_max, clock).await;
+    }
+    let broker = connect(url, settings, event_bytes_max, clock.clone()).await?;
+    let settings = SpoolSettings::new(settings, event_bytes_max);
+    Ok(Arc::new(SpoolQueue::open(broker, settings, clock).await?))
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
+    #[error(
+        "HOOKSWITCH_SPOOL_DIRECTORY: {directory} is on {file_system}, and would take accepted events with it; name a \
+        directory of a volume that stays, or set HOOKSWITCH_SPOOL_MAY_BE_VOLATILE=true for development"
+    )]
+    Volatile {
+        directory: String,
+        file_system: &'static str,
+    },
     #[error("HOOKSWITCH_QUEUE_URL is not understood: expected embedded:DIRECTORY, amqp(s)://… or kafka://…")]
     UnknownUrl,
     #[error("{setting}: {problem}")]

@@ -165,6 +165,14 @@ catalogue! {
     CONSUMER_IDLE_WITH_BACKLOG_SECONDS: Gauge Seconds "hookswitch_consumer_idle_with_backlog_seconds" [];
     /// Age of the oldest event in quarantine.
     QUARANTINE_OLDEST_SECONDS: Gauge Seconds "hookswitch_quarantine_oldest_seconds" [];
+    /// Whether events go through the spool now: 1 or 0.
+    SPOOL_ACTIVE: Gauge Count "hookswitch_spool_active" [];
+    /// Switches to the spool, because the broker did not take an event.
+    SPOOL_SWITCHES: Counter Count "hookswitch_spool_switches_total" [];
+    /// Events of the spool by what became of them: spooled, drained, dead.
+    SPOOL_EVENTS: Counter Count "hookswitch_spool_events_total" ["outcome"];
+    /// Events in the spool.
+    SPOOL_HELD_EVENTS: Gauge Count "hookswitch_spool_held_events" [];
     /// Age of the oldest event in the spool.
     SPOOL_OLDEST_SECONDS: Gauge Seconds "hookswitch_spool_oldest_seconds" [];
     /// Share of the spool's limit that is used.
@@ -224,6 +232,8 @@ pub const ZEROED: &[(Metric, &[&[&str]])] = &[
         &[&["twilio"], &["sent", "delivered", "read", "undelivered", "failed"]],
     ),
     (ROUTE_LOOKS, &[]),
+    (SPOOL_SWITCHES, &[]),
+    (SPOOL_EVENTS, &[&["spooled", "drained", "dead"]]),
 ];
 
 /// `docs/metrics.md`: this file as people read it.

@@ -23,12 +23,7 @@ pub fn gather_gauges() {
     if let Some(bytes) = resident_bytes() {
         catalogue::PROCESS_RESIDENT_BYTES.set(bytes as f64, &[]);
     }
-    for not_measured in [
-        catalogue::QUARANTINE_OLDEST_SECONDS,
-        catalogue::SPOOL_OLDEST_SECONDS,
-        catalogue::SPOOL_FILL_RATIO,
-        catalogue::PAUSED,
-    ] {
+    for not_measured in [catalogue::QUARANTINE_OLDEST_SECONDS, catalogue::PAUSED] {
         not_measured.set(0.0, &[]);
     }
 }

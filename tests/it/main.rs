@@ -33,6 +33,7 @@ mod queue_faults;
 mod queue_kafka;
 #[cfg(feature = "kafka")]
 mod queue_kafka_faults;
+mod queue_spool;
 mod readiness;
 mod routing;
 mod sandbox;

@@ -7,7 +7,7 @@ use crate::{
     receiver::Receiver,
     routing::KeyCheck,
     store,
-    telemetry::{self, Checks, Operations, Recorder},
+    telemetry::{self, Checks, Finding, Operations, Recorder},
     worker,
 };
 use std::{future::ready, sync::Arc};
@@ -31,7 +31,12 @@ pub(super) fn operations(recorder: Recorder, rooms: &Rooms, parts: Parts) -> Ope
     } = parts;
     Operations::new(recorder, checks)
         .gather(telemetry::gather_gauges)
-        .gather(move || queue.state().gather_gauges(queue_clock.now()))
+        .gather(move || {
+            queue.state().gather_gauges(queue_clock.now());
+            if let Some(spool) = queue.spool() {
+                spool.gather_gauges(queue_clock.now());
+            }
+        })
         .gather(move || routes.gather_gauges())
         .gather(move || keys.gather_gauges())
         .gather(move || vault.gather_gauges())
@@ -46,8 +51,14 @@ fn checks(rooms: &Rooms, parts: &Parts) -> Checks {
     let (queue, store) = (rooms.queue.clone(), rooms.store.clone());
     let (routes, clock_routes, receiver) = (rooms.routes.clone(), rooms.routes.clone(), parts.receiver.clone());
     let (keys, lifecycle, worker) = (parts.keys.clone(), parts.lifecycle.clone(), parts.worker.clone());
-    Checks::default()
-        .with("process", move || ready(lifecycle.check()))
+    let mut checks = Checks::default().with("process", move || ready(lifecycle.check()));
+    if rooms.queue.spool().is_some() {
+        let spool = rooms.queue.clone();
+        checks = checks.with("spool", move || {
+            ready(spool.spool().map_or_else(Finding::ok, |spool| spool.check()))
+        });
+    }
+    checks
         .with("queue", move || ready(queue.state().check()))
         .with("keys", move || ready(keys.check()))
         .with("database", move || store::check(store.clone()))

@@ -36,7 +36,7 @@ impl Rooms {
     pub async fn open(settings: &Settings, keyring: Keyring, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         let store = connect_store(&settings.store.database_url, &clock).await?;
         let vault = Arc::new(Vault::new(keyring, store.clone()));
-        let queue = queue::connect(
+        let queue = queue::connect_with_spool(
             &settings.queue.queue_url,
             &settings.queue,
             event_bytes_max(settings),

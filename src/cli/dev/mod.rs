@@ -95,6 +95,11 @@ pub fn demo_settings(
             "HOOKSWITCH_QUEUE_URL",
             format!("embedded:{}", directory.join("queue").display()),
         ),
+        (
+            "HOOKSWITCH_SPOOL_DIRECTORY",
+            directory.join("spool").display().to_string(),
+        ),
+        ("HOOKSWITCH_SPOOL_MAY_BE_VOLATILE", "true".to_owned()),
         ("HOOKSWITCH_DISK_FREE_BYTES_MIN", (64 << 20).to_string()),
         ("HOOKSWITCH_TWILIO_BASE_URL", sandbox.to_owned()),
         ("HOOKSWITCH_VAPI_BASE_URL", sandbox.to_owned()),

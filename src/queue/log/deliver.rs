@@ -18,7 +18,15 @@ use std::{
 /// Read ahead by so much; an event that is larger is read by itself.
 const CHUNK_BYTES: u64 = 512 << 10;
 
-pub(super) struct LogDeliveries {
+/// One record that was handed out and not acked.
+#[derive(Debug)]
+pub(in crate::queue) struct Record {
+    pub tag: DeliveryTag,
+    /// The encoded envelope.
+    pub payload: Bytes,
+}
+
+pub(in crate::queue) struct LogDeliveries {
     shared: Arc<Shared>,
     /// Position of the next record to hand out.
     cursor: u64,
@@ -28,7 +36,7 @@ pub(super) struct LogDeliveries {
 }
 
 impl LogDeliveries {
-    pub fn take(shared: Arc<Shared>) -> Result<Self, ConsumeError> {
+    pub(super) fn take(shared: Arc<Shared>) -> Result<Self, ConsumeError> {
         let cursor = {
             let mut consumed = lock(&shared.consumed);
             if consumed.held {
@@ -45,9 +53,50 @@ impl LogDeliveries {
         })
     }
 
-    /// Hands out what is read ahead, up to `count_max`. What does not check out is an error only
-    /// once everything before it is handed out.
-    fn hand_out(&mut self, count_max: usize) -> Result<Vec<Delivery>, ConsumeError> {
+    /// Waits for at least one record, then returns at most `count_max` that are there. Empty only
+    /// when the log was closed. Cancel safe.
+    pub async fn next_records(&mut self, count_max: usize) -> Result<Vec<Record>, ConsumeError> {
+        loop {
+            if lock(&self.shared.intake).closing {
+                return Ok(Vec::new());
+            }
+            let batch = self.hand_out(count_max.max(1))?;
+            if !batch.is_empty() {
+                return Ok(batch);
+            }
+            let left = self.ahead.len();
+            if self.read_ahead().await? {
+                if left > 0 && self.ahead.len() <= left {
+                    return Err(self.unreadable("a record is cut off"));
+                }
+                continue;
+            }
+            // A permit is kept where it was notified since: nothing is missed between the look and
+            // the wait.
+            self.shared.more.notified().await;
+        }
+    }
+
+    /// Acks records in memory; the mark on the disk follows lazily.
+    pub fn acknowledge(&self, tags: &[DeliveryTag]) {
+        let (released, acked) = {
+            let mut consumed = lock(&self.shared.consumed);
+            let released: Vec<_> = tags
+                .iter()
+                .filter_map(|tag| consumed.outstanding.remove(&tag.0))
+                .collect();
+            (released, consumed.acked())
+        };
+        let mut intake = lock(&self.shared.intake);
+        for (org, bytes) in released {
+            intake.usage.release(org, bytes);
+        }
+        intake.usage.advance(acked);
+    }
+
+    /// Hands out the records that are read ahead, up to `count_max`. A record that is not sound is
+    /// an error only once everything before it is handed out.
+    fn hand_out(&mut self, count_max: usize) -> Result<Vec<Record>, ConsumeError> {
         let shared = self.shared.clone();
         let mut consumed = lock(&shared.consumed);
         let mut batch = Vec::new();
@@ -62,9 +111,9 @@ impl LogDeliveries {
                 consumed
                     .outstanding
                     .insert(self.cursor, (header.org, header.record_bytes()));
-                batch.push(Delivery {
+                batch.push(Record {
                     tag: DeliveryTag(self.cursor),
-                    event: envelope::decode(&payload),
+                    payload: payload.clone(),
                 });
             }
             self.ahead = self.ahead.slice(RECORD_HEADER + payload.len()..);
@@ -178,41 +227,18 @@ fn unreadable(segment: Option<&Segment>, position: u64, reason: &str) -> Consume
 #[async_trait]
 impl Deliveries for LogDeliveries {
     async fn next_batch(&mut self, count_max: usize) -> Result<Vec<Delivery>, ConsumeError> {
-        loop {
-            if lock(&self.shared.intake).closing {
-                return Ok(Vec::new());
-            }
-            let batch = self.hand_out(count_max.max(1))?;
-            if !batch.is_empty() {
-                return Ok(batch);
-            }
-            let left = self.ahead.len();
-            if self.read_ahead().await? {
-                if left > 0 && self.ahead.len() <= left {
-                    return Err(self.unreadable("a record is cut off"));
-                }
-                continue;
-            }
-            // A permit is kept where it was notified since: nothing is missed between the look and
-            // the wait.
-            self.shared.more.notified().await;
-        }
+        let records = self.next_records(count_max).await?;
+        Ok(records
+            .into_iter()
+            .map(|record| Delivery {
+                tag: record.tag,
+                event: envelope::decode(&record.payload),
+            })
+            .collect())
     }
 
     async fn ack(&mut self, tags: &[DeliveryTag]) -> Result<(), ConsumeError> {
-        let (released, acked) = {
-            let mut consumed = lock(&self.shared.consumed);
-            let released: Vec<_> = tags
-                .iter()
-                .filter_map(|tag| consumed.outstanding.remove(&tag.0))
-                .collect();
-            (released, consumed.acked())
-        };
-        let mut intake = lock(&self.shared.intake);
-        for (org, bytes) in released {
-            intake.usage.release(org, bytes);
-        }
-        intake.usage.advance(acked);
+        self.acknowledge(tags);
         Ok(())
     }
 }

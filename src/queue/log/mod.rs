@@ -16,6 +16,7 @@ mod segment;
 mod shared;
 mod usage;
 
+pub(super) use deliver::{LogDeliveries, Record};
 pub(super) use diagnose::diagnose;
 use disk::is_no_space;
 pub use disk::{Disk, DiskSpace, RealDisk};
@@ -31,7 +32,6 @@ use crate::{
 use append::{Appender, GROWING_ROOM};
 use async_trait::async_trait;
 use consumed::Consumed;
-use deliver::LogDeliveries;
 use format::SegmentHeader;
 use maintenance::Maintenance;
 use recover::{MARKS, Recovered, io_error, recover};
@@ -167,6 +167,11 @@ impl LogQueue {
                 Offer::GroupFull(full) => drop(full.wait().await),
             }
         }
+    }
+
+    /// The one consumer, which gets the records as they stand on the disk.
+    pub(super) fn consume_records(&self) -> Result<LogDeliveries, ConsumeError> {
+        LogDeliveries::take(self.shared.clone())
     }
 
     fn begin_close(&self) {
@@ -355,7 +360,7 @@ impl EventQueue for LogQueue {
     }
 
     async fn consume(&self) -> Result<Box<dyn Deliveries>, ConsumeError> {
-        Ok(Box::new(LogDeliveries::take(self.shared.clone())?))
+        Ok(Box::new(self.consume_records()?))
     }
 
     fn state(&self) -> QueueState {
