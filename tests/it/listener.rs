@@ -252,7 +252,8 @@ async fn a_sender_that_ends_its_side_still_reads_its_answer() {
     assert!(read_all(&mut stream).await.ends_with("2 bytes"));
 }
 
-/// A burst beyond the backlog is dropped by the kernel and tried again by the sender after a second.
+/// A burst beyond the backlog is dropped by the kernel and tried again by the sender after a
+/// second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_connects_at_once_are_all_answered_without_a_second_try() {
     const CONNECTS: usize = 1_000;
