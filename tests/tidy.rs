@@ -539,6 +539,10 @@ const BANNED: &[(&str, &str)] = &[
     ("hurry", "refresh_now"),
     ("look_again", "refresh_now"),
     ("keeper", "maintenance"),
+    ("bury", "store as dead, store_dead_event"),
+    ("buried", "stored as dead"),
+    ("wish", "request, configuration"),
+    ("nobodys", "decoy, unowned"),
 ];
 
 #[test]

@@ -104,7 +104,7 @@ id!(
     CredentialId, "credential"
 );
 id!(
-    /// An organisation's wish: on these events, when this holds, do this action.
+    /// An organisation's configuration: on these events, if this holds, do this action.
     RuleId, "rule"
 );
 id!(

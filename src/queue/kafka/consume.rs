@@ -233,7 +233,7 @@ impl Drop for KafkaDeliveries {
 struct Context {
     shared: Arc<Shared>,
     epoch: u64,
-    /// Leaves the group by our own wish: acks are kept for the next consumer of this process.
+    /// Leaves the group by itself: acks are kept for the next consumer of this process.
     is_leaving: AtomicBool,
     is_paused: AtomicBool,
 }

@@ -123,14 +123,14 @@ async fn what_is_as_is_not_there_for_b() {
             .map(|part| if part.len() == 36 { absent.as_str() } else { part })
             .collect::<Vec<_>>()
             .join("/");
-        let nobodys = api.call(api.b, method.clone(), &own, body).await;
+        let unowned = api.call(api.b, method.clone(), &own, body).await;
         let shown = |answer: &super::Answer| {
             let mut body = answer.json();
             body["request_id"] = Value::Null;
             (answer.status, body)
         };
         assert_eq!(theirs.status, 404, "{method} {path}");
-        assert_eq!(shown(&theirs), shown(&nobodys), "{method} {path}");
+        assert_eq!(shown(&theirs), shown(&unowned), "{method} {path}");
     }
     let dry_run = json!({ "spec": rule("x"), "event_id": event });
     assert_eq!(

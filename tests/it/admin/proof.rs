@@ -154,7 +154,7 @@ async fn a_credential_is_stored_once_the_provider_takes_it() {
         ),
         (
             "/api/integrations/vapi",
-            json!({ "api_key": "nobodys-key-0123456789", "webhook_secret": "0123456789abcdef0123" }),
+            json!({ "api_key": "unowned-key-0123456789", "webhook_secret": "0123456789abcdef0123" }),
         ),
     ] {
         // Refused is refused, also where an unverified one would be taken.

@@ -161,14 +161,14 @@ async fn connecting_verifying_disconnecting_and_connecting_again_keep_the_id_at_
 async fn what_the_provider_refuses_is_refused_in_its_own_words_and_not_stored() {
     let house = start().await;
     for (provider, body, words) in [
-        ("vapi", json!({ "api_key": "nobodys" }), "Invalid Key"),
+        ("vapi", json!({ "api_key": "unowned" }), "Invalid Key"),
         (
             "twilio",
             json!({ "account_sid": SID, "auth_token": SECOND }),
             "Authenticate",
         ),
         ("resend", json!({ "api_key": "re_nobodys" }), "API key is invalid"),
-        ("elevenlabs", json!({ "api_key": "nobodys" }), "Invalid API key"),
+        ("elevenlabs", json!({ "api_key": "unowned" }), "Invalid API key"),
     ] {
         for path in [
             format!("/api/integrations/{provider}/test"),

@@ -174,7 +174,7 @@ pub async fn rotation(given: Given) -> Counts {
             .expect("an answer")
             .headers()["etag"]
             .clone();
-        let wish = json!({
+        let rotation = json!({
             "secret": secret,
             "plan": serde_json::from_str::<Value>(PLAN).expect("JSON"),
             "overlap_seconds": 3600,
@@ -184,7 +184,7 @@ pub async fn rotation(given: Given) -> Counts {
             .post(world.url(1, &format!("{path}/secrets")))
             .bearer_auth(&world.orgs[org].token)
             .header("if-match", tag)
-            .json(&wish);
+            .json(&rotation);
         assert_eq!(request.send().await.expect("an answer").status(), 201);
         // The old one verifies as well, until its end.
         let event = world.load.wanted_of(org);
