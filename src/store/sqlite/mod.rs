@@ -69,6 +69,11 @@ fn migrator() -> Migrator {
             "delivery of an action",
             include_str!("../../../migrations/sqlite/0005_delivery_of_an_action.sql"),
         ),
+        step(
+            6,
+            "rows changed by hand",
+            include_str!("../../../migrations/sqlite/0006_rows_changed_by_hand.sql"),
+        ),
     ]);
     // A newer release has added rows of its own; its schema works for this one too.
     migrator.set_ignore_missing(true);
