@@ -22,6 +22,18 @@ impl QueueState {
         }
     }
 
+    /// [`QueueState::check`] of a broker behind a spool: while the broker takes no events the spool
+    /// does, so senders go on getting 200. The spool's own check says when it cannot.
+    #[must_use]
+    pub fn check_behind_spool(&self) -> Finding {
+        match self.health {
+            QueueHealth::Refusing | QueueHealth::Away => {
+                Finding::degraded("the broker takes no events for now: the spool does")
+            }
+            QueueHealth::Ready | QueueHealth::Failed => self.check(),
+        }
+    }
+
     pub fn gather_gauges(&self, now: Timestamp) {
         catalogue::QUEUE_EVENTS.set(self.events as f64, &[]);
         catalogue::QUEUE_BYTES.set(self.bytes as f64, &[]);

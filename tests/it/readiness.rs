@@ -123,17 +123,19 @@ async fn below_the_limit_of_the_disk_it_is_not_ready() {
 
 #[test]
 fn a_queue_that_is_full_or_has_failed_is_not_ready() {
-    for (health, standing) in [
-        (QueueHealth::Ready, Standing::Ok),
-        (QueueHealth::Refusing, Standing::Failed),
-        (QueueHealth::Away, Standing::Failed),
-        (QueueHealth::Failed, Standing::Failed),
+    // With a spool the broker's absence costs no sender a 200.
+    for (health, standing, behind_spool) in [
+        (QueueHealth::Ready, Standing::Ok, Standing::Ok),
+        (QueueHealth::Refusing, Standing::Failed, Standing::Degraded),
+        (QueueHealth::Away, Standing::Failed, Standing::Degraded),
+        (QueueHealth::Failed, Standing::Failed, Standing::Failed),
     ] {
         let state = QueueState {
             health,
             ..QueueState::default()
         };
         assert_eq!(state.check().standing, standing, "{health:?}");
+        assert_eq!(state.check_behind_spool().standing, behind_spool, "{health:?}");
     }
 }
 

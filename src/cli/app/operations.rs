@@ -59,7 +59,13 @@ fn checks(rooms: &Rooms, parts: &Parts) -> Checks {
         });
     }
     checks
-        .with("queue", move || ready(queue.state().check()))
+        .with("queue", move || {
+            let state = queue.state();
+            ready(match queue.spool() {
+                None => state.check(),
+                Some(_) => state.check_behind_spool(),
+            })
+        })
         .with("keys", move || ready(keys.check()))
         .with("database", move || store::check(store.clone()))
         .with("routes", move || ready(routes.check_age()))

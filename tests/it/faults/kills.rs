@@ -256,7 +256,9 @@ pub async fn sigterm_in_full_load(given: Given) -> Counts {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_kills() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let Some(kills) = number("FAULTS_KILLS") else { return };
+    let Some(kills) = number("FAULTS_KILLS") else {
+        return super::not_run("the kills at random", "scripts/faults --kills N");
+    };
     let seed = number("FAULTS_SEED").unwrap_or(1);
     let begun = Instant::now();
     let given = Given {

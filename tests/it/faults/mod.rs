@@ -240,7 +240,9 @@ fn line(number: u8, name: &str, seeds: usize, counts: &Counts, verdict: &str) ->
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let Some(seeds) = number("FAULTS_SEEDS") else { return };
+    let Some(seeds) = number("FAULTS_SEEDS") else {
+        return not_run("the whole fault suite", "scripts/faults --seeds N");
+    };
     let (first, only) = (number("FAULTS_SEED").unwrap_or(1), std::env::var("FAULTS_ONLY").ok());
     let only: Option<Vec<u8>> = only.map(|text| {
         text.split(',')
@@ -320,6 +322,13 @@ async fn everything() {
         backend.name()
     );
     assert_eq!(failures, 0, "a fault broke an invariant");
+}
+
+/// Says on the terminal that a test did nothing; past the test runner, which keeps the output of a
+/// test that passes.
+pub fn not_run(name: &str, how: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "\nNOT RUN: {name}; run {how}\n");
 }
 
 const CASE_MAX: Duration = Duration::from_mins(30);
