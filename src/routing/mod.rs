@@ -18,7 +18,7 @@ use crate::{
     store::{
         Store, StoreError,
         keys::DataKeyRow,
-        snapshot::{SecretRow, SnapshotChanges},
+        snapshot::{EndpointRow, SecretRow, SnapshotChanges},
     },
 };
 use keys::{Keys, OrgIndex, lock, read, write};
@@ -110,8 +110,29 @@ impl Orgs {
         })
     }
 
-    fn entry(&self, place: OrgIndex) -> &Arc<OrgEntry> {
-        &self.entries[place as usize]
+    fn entry(&self, index: OrgIndex) -> &Arc<OrgEntry> {
+        &self.entries[index as usize]
+    }
+
+    /// Swaps in changed entries, with their keys and secrets newest first and without secrets that
+    /// ended long ago.
+    fn put_back(&mut self, drafts: HashMap<OrgId, OrgEntry>, database_now: Timestamp) {
+        for (org, mut draft) in drafts {
+            draft
+                .data_keys
+                .sort_unstable_by_key(|key| std::cmp::Reverse(key.version));
+            // Ids are made in order of time.
+            draft
+                .secrets
+                .sort_unstable_by_key(|secret| std::cmp::Reverse(secret.id));
+            draft.secrets.retain(|secret| {
+                secret
+                    .not_after
+                    .is_none_or(|end| end + ENDED_SECRETS_KEPT > database_now)
+            });
+            let index = self.ensure(org);
+            self.entries[index as usize] = Arc::new(draft);
+        }
     }
 }
 
@@ -224,49 +245,31 @@ impl RouteTable {
             draft.secrets.extend(signing_secret(row, &mut plans));
         }
         let drafts = drafts.drafts;
-        {
-            let mut orgs = write(&self.orgs);
-            for (org, mut draft) in drafts {
-                draft
-                    .data_keys
-                    .sort_unstable_by_key(|key| std::cmp::Reverse(key.version));
-                // Ids are made in order of time.
-                draft
-                    .secrets
-                    .sort_unstable_by_key(|secret| std::cmp::Reverse(secret.id));
-                draft.secrets.retain(|secret| {
-                    secret
-                        .not_after
-                        .is_none_or(|end| end + ENDED_SECRETS_KEPT > database_now)
-                });
-                let place = orgs.ensure(org);
-                orgs.entries[place as usize] = Arc::new(draft);
-            }
-        }
-        {
-            let mut table = write(&self.endpoints);
-            for row in endpoints {
-                if row.is_active {
-                    table.insert(
-                        row.id,
-                        EndpointEntry {
-                            id: row.id,
-                            org: row.org,
-                            source: row.source,
-                            ignored_types: row.ignored_types.into(),
-                        },
-                    );
-                } else {
-                    table.remove(&row.id);
-                }
-            }
-        }
+        write(&self.orgs).put_back(drafts, database_now);
+        self.apply_endpoints(endpoints);
         let places: Vec<OrgIndex> = {
             let mut orgs = write(&self.orgs);
             routes.iter().map(|row| orgs.ensure(row.org)).collect()
         };
         self.keys.apply(&routes, &places);
         *lock(&self.current) = Current { version, at: begun };
+    }
+
+    fn apply_endpoints(&self, rows: Vec<EndpointRow>) {
+        let mut table = write(&self.endpoints);
+        for row in rows {
+            if !row.is_active {
+                table.remove(&row.id);
+                continue;
+            }
+            let entry = EndpointEntry {
+                id: row.id,
+                org: row.org,
+                source: row.source,
+                ignored_types: row.ignored_types.into(),
+            };
+            table.insert(row.id, entry);
+        }
     }
 }
 

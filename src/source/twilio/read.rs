@@ -158,7 +158,6 @@ const STATUSES: [&str; 23] = [
 ];
 
 fn read_form(request: &Request<'_>, encoded: &[u8]) -> Scanned<Reading> {
-    use Name as N;
     let form = Form::parse(encoded).ok_or("the form has more than 1000 parameters")?;
     if form.is_empty() {
         return Err("the form is empty");
@@ -166,91 +165,119 @@ fn read_form(request: &Request<'_>, encoded: &[u8]) -> Scanned<Reading> {
     let params = Params::of(&form)?;
     let url = SignedUrl::parse(request.url);
     let all = || all_signed(&url, &form);
-
-    let message = params.get(N::MessageSid).or(params.get(N::SmsSid));
-    let message_sid = params.sid(N::MessageSid).or(params.sid(N::SmsSid));
-    let call = params.get(N::CallSid);
-    let (kind, our_number, subject, key) = if params.get(N::RecordingStatus).is_some() {
-        let key = KeyParts::new(SOURCE, "recording-status")
-            .with_some(params.sid(N::RecordingSid))
-            .and_then(|key| key.with_some(params.status(N::RecordingStatus)));
-        (
-            "recording-status",
-            None,
-            call.or(params.get(N::RecordingSid)).map(str::to_owned),
-            key,
-        )
-    } else if message.is_some() {
-        let status = params.get(N::MessageStatus).or(params.get(N::SmsStatus));
-        let (kind, ours, theirs, status) = if matches!(status, None | Some("received" | "receiving")) {
-            ("message-received", N::To, N::From, Some("received"))
-        } else {
-            (
-                "message-status",
-                N::From,
-                N::To,
-                params.status(N::MessageStatus).or(params.status(N::SmsStatus)),
-            )
-        };
-        let (ours, theirs) = (params.get(ours), params.get(theirs));
-        // Both ways of one conversation keep their order.
-        let subject = ours
-            .zip(theirs)
-            .map(|(ours, theirs)| format!("{ours}:{theirs}"))
-            .or_else(|| message.map(str::to_owned));
-        (
-            kind,
-            ours,
-            subject,
-            KeyParts::new(SOURCE, "message")
-                .with_some(message_sid)
-                .and_then(|key| key.with_some(status)),
-        )
-    } else if let Some(call) = call {
-        let ours = if params
-            .get(N::Direction)
-            .is_some_and(|direction| direction.starts_with("outbound"))
-        {
-            N::From
-        } else {
-            N::To
-        };
-        let key = |row| KeyParts::new(SOURCE, row).with_some(params.sid(N::CallSid));
-        let (kind, key) = if params.get(N::CallbackSource).is_some() || params.get(N::SequenceNumber).is_some() {
-            let sequence = params
-                .get(N::SequenceNumber)
-                .filter(|number| number.len() <= 6 && number.bytes().all(|digit| digit.is_ascii_digit()));
-            (
-                "call-status",
-                key("call-status")
-                    .and_then(|key| key.with_some(sequence))
-                    .and_then(|key| key.with_some(params.status(N::CallStatus))),
-            )
-        } else {
-            let status = params.status(N::CallStatus);
-            (
-                "voice-request",
-                key("voice-request")
-                    .and_then(|key| key.with_some(status))
-                    .map(|key| key.with(all().0)),
-            )
-        };
-        (kind, params.get(ours), Some(call.to_owned()), key)
-    } else {
-        // Twilio lets customers choose the parameters (Studio's "Make HTTP Request"), and an
-        // endpoint's secret verifies them all the same.
-        ("other", None, None, None)
-    };
-
+    let FormKind {
+        kind,
+        our_number,
+        subject,
+        key,
+    } = params.kind(all);
     let dedupe_key = key.map_or_else(all, KeyParts::done);
     Ok(Reading {
         event_type: EventType::new(SOURCE, kind),
-        routes: routes(params.get(N::AccountSid).into_iter(), our_number),
+        routes: routes(params.get(Name::AccountSid).into_iter(), our_number),
         subject: key::subject(subject.as_deref(), dedupe_key),
         dedupe_key,
-        time: params.get(N::Timestamp).and_then(rfc2822),
+        time: params.get(Name::Timestamp).and_then(rfc2822),
         answer: AnswerKind::Twiml,
     })
+}
+
+/// The facts that follow from the kind of a form.
+struct FormKind<'f> {
+    kind: &'static str,
+    our_number: Option<&'f str>,
+    subject: Option<String>,
+    /// `None`: a part is absent, and everything that is signed is the key.
+    key: Option<KeyParts>,
+}
+
+impl<'f> Params<'f> {
+    /// The first kind whose parameters are there. `all` hashes everything that is signed.
+    fn kind(&self, all: impl Fn() -> DedupeKey) -> FormKind<'f> {
+        if self.get(Name::RecordingStatus).is_some() {
+            self.recording()
+        } else if let Some(message) = self.get(Name::MessageSid).or(self.get(Name::SmsSid)) {
+            self.message(message)
+        } else if let Some(call) = self.get(Name::CallSid) {
+            self.call(call, all)
+        } else {
+            // Twilio lets customers choose the parameters (Studio's "Make HTTP Request"), and an
+            // endpoint's secret verifies them all the same.
+            FormKind {
+                kind: "other",
+                our_number: None,
+                subject: None,
+                key: None,
+            }
+        }
+    }
+
+    fn recording(&self) -> FormKind<'f> {
+        FormKind {
+            kind: "recording-status",
+            our_number: None,
+            subject: self
+                .get(Name::CallSid)
+                .or(self.get(Name::RecordingSid))
+                .map(str::to_owned),
+            key: KeyParts::new(SOURCE, "recording-status")
+                .with_some(self.sid(Name::RecordingSid))
+                .and_then(|key| key.with_some(self.status(Name::RecordingStatus))),
+        }
+    }
+
+    fn message(&self, message: &str) -> FormKind<'f> {
+        let status = self.get(Name::MessageStatus).or(self.get(Name::SmsStatus));
+        let (kind, ours, theirs, status) = if matches!(status, None | Some("received" | "receiving")) {
+            ("message-received", Name::To, Name::From, Some("received"))
+        } else {
+            let status = self.status(Name::MessageStatus).or(self.status(Name::SmsStatus));
+            ("message-status", Name::From, Name::To, status)
+        };
+        let (ours, theirs) = (self.get(ours), self.get(theirs));
+        FormKind {
+            kind,
+            our_number: ours,
+            // Both directions of one conversation keep their order.
+            subject: ours
+                .zip(theirs)
+                .map(|(ours, theirs)| format!("{ours}:{theirs}"))
+                .or_else(|| Some(message.to_owned())),
+            key: KeyParts::new(SOURCE, "message")
+                .with_some(self.sid(Name::MessageSid).or(self.sid(Name::SmsSid)))
+                .and_then(|key| key.with_some(status)),
+        }
+    }
+
+    fn call(&self, call: &str, all: impl Fn() -> DedupeKey) -> FormKind<'f> {
+        let is_outbound = self
+            .get(Name::Direction)
+            .is_some_and(|direction| direction.starts_with("outbound"));
+        let status = self.status(Name::CallStatus);
+        let is_callback = self.get(Name::CallbackSource).is_some() || self.get(Name::SequenceNumber).is_some();
+        let (kind, key) = if is_callback {
+            let sequence = self
+                .get(Name::SequenceNumber)
+                .filter(|number| number.len() <= 6 && number.bytes().all(|digit| digit.is_ascii_digit()));
+            let key = KeyParts::new(SOURCE, "call-status")
+                .with_some(self.sid(Name::CallSid))
+                .and_then(|key| key.with_some(sequence))
+                .and_then(|key| key.with_some(status));
+            ("call-status", key)
+        } else {
+            let key = KeyParts::new(SOURCE, "voice-request")
+                .with_some(self.sid(Name::CallSid))
+                .and_then(|key| key.with_some(status))
+                .map(|key| key.with(all().0));
+            ("voice-request", key)
+        };
+        FormKind {
+            kind,
+            our_number: self.get(if is_outbound { Name::From } else { Name::To }),
+            subject: Some(call.to_owned()),
+            key,
+        }
+    }
 }
 
 /// What stands in the URL's path and query, and the pairs as one text, so that moved boundaries

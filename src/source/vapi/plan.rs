@@ -142,53 +142,12 @@ impl HmacPlan {
 
 impl HmacPlanText {
     fn scheme(&self) -> Result<Scheme, PlanFault> {
-        let include_timestamp = self.include_timestamp.unwrap_or(true);
-        let format = self.payload_format.as_deref().unwrap_or(if include_timestamp {
-            "{timestamp}.{body}"
-        } else {
-            "{body}"
-        });
-        let segments = cut(format)?;
-        let has = |segment: Segment| segments.contains(&segment);
-        if !has(Segment::Body) {
-            return Err(fault(
-                "payloadFormat",
-                "it must contain {body}, else the signature does not cover what is sent",
-            ));
-        }
-        let signs_time = has(Segment::Timestamp);
-        if signs_time && !include_timestamp {
-            return Err(fault(
-                "includeTimestamp",
-                "it is false, but payloadFormat contains {timestamp}",
-            ));
-        }
-        if !signs_time && self.replay_window_seconds.is_some() {
-            return Err(fault(
-                "replayWindowSeconds",
-                "payloadFormat does not sign {timestamp}, so a replay cannot be told by its age",
-            ));
-        }
-        let window = self
-            .replay_window_seconds
-            .map_or(REPLAY_WINDOW_DEFAULT, |seconds| Duration::from_secs(seconds.into()));
-        if window.is_zero() || window > super::super::REPLAY_WINDOW_MAX {
-            return Err(fault("replayWindowSeconds", "expected 1 to 86400"));
-        }
-        let message_id_header = match (&self.message_id_header, has(Segment::MessageId)) {
-            (Some(name), true) => Some(header("messageIdHeader", name)?),
-            (None, true) => {
-                return Err(fault(
-                    "messageIdHeader",
-                    "payloadFormat contains {svix-id}: name the header that carries it",
-                ));
-            }
-            (Some(name), false) => {
-                header("messageIdHeader", name)?;
-                None
-            }
-            (None, false) => None,
-        };
+        let segments = self.segments()?;
+        let signs_time = segments.contains(&Segment::Timestamp);
+        let window = self.window(signs_time)?;
+        let message_id_header = self.message_id_header(&segments)?;
+        // A header that is not signed is checked, too: a typing error should not wait for the day on
+        // which the format changes.
         let timestamp_header = header(
             "timestampHeader",
             self.timestamp_header.as_deref().unwrap_or("x-timestamp"),
@@ -214,10 +173,72 @@ impl HmacPlanText {
             secret_is_base64: self.secret_is_base64.unwrap_or(false),
             window,
         };
+        scheme.check_headers_differ()?;
+        Ok(scheme)
+    }
+
+    /// The parts of the signed text, of which the body has to be one.
+    fn segments(&self) -> Result<Vec<Segment>, PlanFault> {
+        let include_timestamp = self.include_timestamp.unwrap_or(true);
+        let format = self.payload_format.as_deref().unwrap_or(if include_timestamp {
+            "{timestamp}.{body}"
+        } else {
+            "{body}"
+        });
+        let segments = cut(format)?;
+        if !segments.contains(&Segment::Body) {
+            return Err(fault(
+                "payloadFormat",
+                "it must contain {body}, else the signature does not cover what is sent",
+            ));
+        }
+        if segments.contains(&Segment::Timestamp) && !include_timestamp {
+            return Err(fault(
+                "includeTimestamp",
+                "it is false, but payloadFormat contains {timestamp}",
+            ));
+        }
+        Ok(segments)
+    }
+
+    fn window(&self, signs_time: bool) -> Result<Duration, PlanFault> {
+        if !signs_time && self.replay_window_seconds.is_some() {
+            return Err(fault(
+                "replayWindowSeconds",
+                "payloadFormat does not sign {timestamp}, so a replay cannot be told by its age",
+            ));
+        }
+        let window = self
+            .replay_window_seconds
+            .map_or(REPLAY_WINDOW_DEFAULT, |seconds| Duration::from_secs(seconds.into()));
+        if window.is_zero() || window > super::super::REPLAY_WINDOW_MAX {
+            return Err(fault("replayWindowSeconds", "expected 1 to 86400"));
+        }
+        Ok(window)
+    }
+
+    fn message_id_header(&self, segments: &[Segment]) -> Result<Option<HeaderName>, PlanFault> {
+        let is_signed = segments.contains(&Segment::MessageId);
+        match &self.message_id_header {
+            Some(name) => {
+                let name = header("messageIdHeader", name)?;
+                Ok(is_signed.then_some(name))
+            }
+            None if is_signed => Err(fault(
+                "messageIdHeader",
+                "payloadFormat contains {svix-id}: name the header that carries it",
+            )),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Scheme {
+    fn check_headers_differ(&self) -> Result<(), PlanFault> {
         let names = [
-            Some(&scheme.signature_header),
-            scheme.timestamp_header.as_ref(),
-            scheme.message_id_header.as_ref(),
+            Some(&self.signature_header),
+            self.timestamp_header.as_ref(),
+            self.message_id_header.as_ref(),
         ];
         for (i, name) in names.iter().enumerate() {
             if name.is_some() && names[..i].contains(name) {
@@ -227,7 +248,7 @@ impl HmacPlanText {
                 ));
             }
         }
-        Ok(scheme)
+        Ok(())
     }
 }
 

@@ -52,12 +52,15 @@ const OWN_HISTORY: usize = 19;
 /// The three places in which tool calls stand; the first that holds any counts.
 const TOOL_LISTS: [&str; 3] = ["toolCallList", "toolWithToolCallList", "toolCalls"];
 
+/// The objects of a message whose ids are read. Each may occur once.
+const OBJECTS: [&str; 5] = ["call", "assistant", "phoneNumber", "chat", "session"];
+
 #[derive(Default)]
 struct Seen<'a> {
     kind: Slot<'a>,
     timestamp: Slot<'a>,
-    /// `call`, `assistant`, `phoneNumber`, `chat`, `session`.
-    objects: [bool; 5],
+    /// Whether each of [`OBJECTS`] was seen.
+    objects: [bool; OBJECTS.len()],
     call_id: Slot<'a>,
     call_assistant: Slot<'a>,
     call_phone_number: Slot<'a>,
@@ -104,54 +107,49 @@ impl<'a> Seen<'a> {
 
     fn message_field(&mut self, scan: &mut Scan<'a>, name: &str) -> Scanned<()> {
         match name {
-            "type" => return self.kind.fill(scan),
-            "timestamp" => return self.timestamp.fill(scan),
-            "call" => {
-                once(&mut self.objects[0])?;
-                return scan.object(|scan, name| match name {
-                    "id" => self.call_id.fill(scan),
-                    "assistantId" => self.call_assistant.fill(scan),
-                    "phoneNumberId" => self.call_phone_number.fill(scan),
-                    _ => scan.skip(),
-                });
-            }
-            "assistant" => {
-                once(&mut self.objects[1])?;
-                return scan.object(|scan, name| {
-                    if name == "id" {
-                        self.assistant_id.fill(scan)
-                    } else {
-                        scan.skip()
-                    }
-                });
-            }
-            "phoneNumber" => {
-                once(&mut self.objects[2])?;
-                return scan.object(|scan, name| match name {
-                    "id" => self.phone_number_id.fill(scan),
-                    "number" => self.phone_number.fill(scan),
-                    _ => scan.skip(),
-                });
-            }
-            "chat" => {
-                once(&mut self.objects[3])?;
-                return scan.object(|scan, name| match name {
-                    "id" => self.chat_id.fill(scan),
-                    "assistantId" => self.chat_assistant.fill(scan),
-                    _ => scan.skip(),
-                });
-            }
-            "session" => {
-                once(&mut self.objects[4])?;
-                return scan.object(|scan, name| match name {
-                    "id" => self.session_id.fill(scan),
-                    "assistantId" => self.session_assistant.fill(scan),
-                    "phoneNumberId" => self.session_phone_number.fill(scan),
-                    _ => scan.skip(),
-                });
-            }
-            _ => {}
+            "type" => self.kind.fill(scan),
+            "timestamp" => self.timestamp.fill(scan),
+            "call" | "assistant" | "phoneNumber" | "chat" | "session" => self.object(scan, name),
+            _ => self.raw_field(scan, name),
         }
+    }
+
+    /// An object of the message whose ids are read.
+    fn object(&mut self, scan: &mut Scan<'a>, object: &str) -> Scanned<()> {
+        let at = OBJECTS.iter().position(|&known| known == object);
+        once(&mut self.objects[at.ok_or("an object that is not read")?])?;
+        match object {
+            "call" => scan.object(|scan, name| match name {
+                "id" => self.call_id.fill(scan),
+                "assistantId" => self.call_assistant.fill(scan),
+                "phoneNumberId" => self.call_phone_number.fill(scan),
+                _ => scan.skip(),
+            }),
+            "assistant" => scan.object(|scan, name| match name {
+                "id" => self.assistant_id.fill(scan),
+                _ => scan.skip(),
+            }),
+            "phoneNumber" => scan.object(|scan, name| match name {
+                "id" => self.phone_number_id.fill(scan),
+                "number" => self.phone_number.fill(scan),
+                _ => scan.skip(),
+            }),
+            "chat" => scan.object(|scan, name| match name {
+                "id" => self.chat_id.fill(scan),
+                "assistantId" => self.chat_assistant.fill(scan),
+                _ => scan.skip(),
+            }),
+            _ => scan.object(|scan, name| match name {
+                "id" => self.session_id.fill(scan),
+                "assistantId" => self.session_assistant.fill(scan),
+                "phoneNumberId" => self.session_phone_number.fill(scan),
+                _ => scan.skip(),
+            }),
+        }
+    }
+
+    /// A list of tool calls, or a field that tells the message from its siblings.
+    fn raw_field(&mut self, scan: &mut Scan<'a>, name: &str) -> Scanned<()> {
         let slot = if let Some(at) = TOOL_LISTS.iter().position(|&list| list == name) {
             &mut self.tool_lists[at]
         } else if let Some(at) = OWN.iter().position(|&own| own == name) {
