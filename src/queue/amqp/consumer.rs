@@ -6,7 +6,7 @@
 use super::{
     AmqpSettings,
     backoff::Backoff,
-    connection::{Events, Link, LinkError, answered},
+    connection::{Events, Fault, Link, LinkError, answered},
     depths::Depths,
     message,
     shares::Shares,
@@ -18,7 +18,8 @@ use crate::queue::{ConsumeError, Deliveries, Delivery, DeliveryTag, QueueLeases}
 use async_trait::async_trait;
 use futures_util::{
     FutureExt, StreamExt,
-    stream::{BoxStream, SelectAll},
+    future::BoxFuture,
+    stream::{BoxStream, FuturesUnordered, SelectAll},
 };
 use lapin::{
     Channel, Event,
@@ -41,6 +42,9 @@ use tracing::{info, warn};
 
 /// A queue that has ready events and delivers none for this long gets another consumer.
 const SILENT_SECONDS: Duration = Duration::from_secs(30);
+
+/// Between two tries to consume a queue that does not answer.
+const ATTEMPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the task and its [`AmqpDeliveries`] share.
 pub(super) struct Consumption {
@@ -141,9 +145,14 @@ struct Session {
     events: Events,
     epoch: u64,
     queues: Vec<ShortString>,
-    channels: Vec<Channel>,
+    /// By queue, once its consumer stands.
+    channels: Vec<Option<Channel>>,
     streams: SelectAll<BoxStream<'static, (usize, Option<lapin::Result<lapin::message::Delivery>>)>>,
+    /// Consumers that the broker has not confirmed yet.
+    attempts: FuturesUnordered<BoxFuture<'static, (usize, Attempt)>>,
 }
+
+type Attempt = Result<(Channel, lapin::Consumer), LinkError>;
 
 impl Consumer {
     /// The consumer's task, and the deliveries that it feeds.
@@ -248,12 +257,13 @@ impl Consumer {
             epoch: self.shared.unacked.begin_epoch(queues.len()),
             link,
             events,
-            channels: Vec::with_capacity(queues.len()),
+            channels: vec![None; queues.len()],
             streams: SelectAll::new(),
+            attempts: FuturesUnordered::new(),
             queues,
         };
         for number in 0..session.queues.len() {
-            session.consume(number, self.settings.prefetch).await?;
+            session.attempt(number, self.settings.prefetch, Duration::ZERO).await?;
         }
         Ok(session)
     }
@@ -266,7 +276,14 @@ impl Consumer {
             Ok(channel) => channel,
             Err(error) => return Ended::Failed(error),
         };
+        let mut counting: Option<BoxFuture<'static, Result<Counts, LinkError>>> = None;
         loop {
+            let count = async {
+                match counting.as_mut() {
+                    Some(counting) => counting.await,
+                    None => std::future::pending().await,
+                }
+            };
             let done = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {
@@ -294,6 +311,18 @@ impl Consumer {
                     Some(_) => Ok(()),
                     None => Err(LinkError::new("the connection ended")),
                 },
+                Some((number, attempt)) = session.attempts.next() => {
+                    session.settle(number, attempt, self.settings.prefetch).await
+                }
+                counted = count => {
+                    counting = None;
+                    match counted {
+                        Ok(counts) => self.judge(&session, &counts, &mut watch),
+                        // One queue that does not answer is no reason to leave the others.
+                        Err(error) if error.fault == Fault::Passing && session.link.is_connected() => Ok(()),
+                        Err(error) => Err(error),
+                    }
+                }
                 Some((queue, delivery)) = session.streams.next() => match delivery {
                     Some(Ok(delivery)) => {
                         watch.delivered(queue);
@@ -311,7 +340,15 @@ impl Consumer {
                         session.link.close().await;
                         return Ended::GaveBack;
                     }
-                    self.look(&session.link, &session.queues, &counter, &mut watch).await
+                    if session.link.is_connected() {
+                        // Beside the deliveries: a queue that answers nothing holds up no other.
+                        counting.get_or_insert_with(|| {
+                            counts(counter.clone(), session.queues.clone(), self.topology.queues.clone()).boxed()
+                        });
+                        Ok(())
+                    } else {
+                        Err(LinkError::new("the connection ended"))
+                    }
                 }
             };
             if let Err(error) = done {
@@ -332,35 +369,40 @@ impl Consumer {
         });
     }
 
-    /// Counts the queues, and notices a consumer that has fallen silent.
-    async fn look(
-        &self,
-        link: &Link,
-        queues: &[ShortString],
-        counter: &Channel,
-        watch: &mut Watch,
-    ) -> Result<(), LinkError> {
-        if !link.is_connected() {
-            return Err(LinkError::new("the connection ended"));
-        }
-        let mut all = 0;
-        // Queues of other workers count too: every process tells the same number.
-        for queue in self.topology.queues.iter().filter(|queue| !queues.contains(queue)) {
-            all += topology::count(counter, queue).await?;
-        }
-        for (number, queue) in queues.iter().enumerate() {
-            let ready = topology::count(counter, queue).await?;
-            all += ready;
-            let is_busy = self.shared.unacked.has_any_of(number);
-            if watch.is_silent(number, ready, is_busy) {
+    /// Takes the counts over, and notices a consumer that has fallen silent.
+    fn judge(&self, session: &Session, counts: &Counts, watch: &mut Watch) -> Result<(), LinkError> {
+        self.depths.set(counts.others + counts.own.iter().sum::<u64>());
+        for (number, (queue, ready)) in session.queues.iter().zip(&counts.own).enumerate() {
+            let is_busy = session.channels[number].is_none() || self.shared.unacked.has_any_of(number);
+            if watch.is_silent(number, *ready, is_busy) {
                 return Err(LinkError::new(format!(
                     "{queue} holds {ready} events and delivers none"
                 )));
             }
         }
-        self.depths.set(all);
         Ok(())
     }
+}
+
+/// Ready events, by queue that is consumed here, and in the queues of other workers together: every
+/// process tells the same number.
+struct Counts {
+    own: Vec<u64>,
+    others: u64,
+}
+
+async fn counts(channel: Channel, own: Vec<ShortString>, all: Vec<ShortString>) -> Result<Counts, LinkError> {
+    let mut counts = Counts {
+        own: Vec::with_capacity(own.len()),
+        others: 0,
+    };
+    for queue in &own {
+        counts.own.push(topology::count(&channel, queue).await?);
+    }
+    for queue in all.iter().filter(|queue| !own.contains(queue)) {
+        counts.others += topology::count(&channel, queue).await?;
+    }
+    Ok(counts)
 }
 
 enum Ended {
@@ -373,23 +415,41 @@ enum Ended {
 }
 
 impl Session {
-    async fn consume(&mut self, number: usize, prefetch: u16) -> Result<(), LinkError> {
+    /// Begins to consume a queue on a channel of its own. A queue that does not answer is tried
+    /// again beside the others.
+    async fn attempt(&mut self, number: usize, prefetch: u16, wait: Duration) -> Result<(), LinkError> {
         let queue = self.queues[number].clone();
         let channel = self.link.channel().await?;
-        let qos = channel.basic_qos(prefetch, BasicQosOptions { global: false });
-        answered("limit unacked deliveries", qos).await?;
-        let consume = channel.basic_consume(
-            queue,
-            "hookswitch".into(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        );
-        let consumer = answered("consume a queue", consume).await?;
-        let ended = futures_util::stream::once(async move { (number, None) });
-        let deliveries = consumer.map(move |delivery| (number, Some(delivery)));
-        self.streams.push(deliveries.chain(ended).boxed());
-        self.channels.push(channel);
+        let attempt = async move {
+            tokio::time::sleep(wait).await;
+            let qos = channel.basic_qos(prefetch, BasicQosOptions { global: false });
+            answered("limit unacked deliveries", qos).await?;
+            let options = BasicConsumeOptions::default();
+            let consume = channel.basic_consume(queue, "hookswitch".into(), options, FieldTable::default());
+            let consumer = answered("consume a queue", consume).await?;
+            Ok((channel, consumer))
+        };
+        self.attempts
+            .push(attempt.map(move |attempt| (number, attempt)).boxed());
         Ok(())
+    }
+
+    async fn settle(&mut self, number: usize, attempt: Attempt, prefetch: u16) -> Result<(), LinkError> {
+        match attempt {
+            Ok((channel, consumer)) => {
+                let ended = futures_util::stream::once(async move { (number, None) });
+                let deliveries = consumer.map(move |delivery| (number, Some(delivery)));
+                self.streams.push(deliveries.chain(ended).boxed());
+                self.channels[number] = Some(channel);
+                Ok(())
+            }
+            // The connection itself is gone, or the queue: everything is made anew.
+            Err(error) if error.fault != Fault::Passing || !self.link.is_connected() => Err(error),
+            Err(error) => {
+                warn!(%error, "{} is not consumed; it is tried again", self.queues[number]);
+                self.attempt(number, prefetch, ATTEMPT_PAUSE).await
+            }
+        }
     }
 
     /// Hands acks to the connection, which sends them in this order. An ack has no answer: one that
@@ -397,7 +457,9 @@ impl Session {
     fn send(&self, acks: &[Ack]) {
         for ack in acks.iter().filter(|ack| ack.epoch == self.epoch) {
             let options = BasicAckOptions { multiple: ack.multiple };
-            let _ = self.channels[ack.queue].basic_ack(ack.tag, options).now_or_never();
+            if let Some(channel) = &self.channels[ack.queue] {
+                let _ = channel.basic_ack(ack.tag, options).now_or_never();
+            }
         }
     }
 }

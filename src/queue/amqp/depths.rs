@@ -42,6 +42,8 @@ impl Depths {
                         return error;
                     }
                 }
+                // One queue that does not answer is no reason to give the connection up.
+                Err(error) if error.fault == Fault::Passing && link.is_connected() => {}
                 Err(error) => return error,
             }
             tokio::time::sleep(self.period).await;

@@ -13,6 +13,7 @@ use lapin::{
     options::QueueDeclareOptions,
     types::{AMQPValue, FieldTable, ShortString},
 };
+use tracing::warn;
 
 /// Queues of an earlier, larger number are looked for up to here.
 const QUEUES_MAX: u16 = 256;
@@ -49,12 +50,19 @@ impl Topology {
         crc32c::crc32c(subject.0.as_bytes()) as usize % self.queues.len()
     }
 
-    /// Declares what is missing. What stands with other arguments is an error that stays one.
+    /// Declares what is missing. What stands with other arguments is an error that stays one. A
+    /// queue that does not answer holds up no other: its own publishes and consumers fail.
     pub async fn declare(&self, link: &Link) -> Result<(), LinkError> {
-        let channel = link.channel().await?;
+        let mut channel = link.channel().await?;
         self.declare_on(&channel, &self.dead, Self::dead_arguments()).await?;
         for queue in &self.queues {
-            self.declare_on(&channel, queue, self.arguments()).await?;
+            match self.declare_on(&channel, queue, self.arguments()).await {
+                Err(error) if error.fault == Fault::Passing && link.is_connected() => {
+                    warn!(%error, "The queue {queue} does not answer");
+                    channel = link.channel().await?;
+                }
+                declared => declared?,
+            }
         }
         Ok(())
     }
