@@ -45,8 +45,8 @@ pub(in crate::cli) struct IngestArgs {
     /// Requests a second in all, open loop; not set: as fast as they are answered
     #[arg(long)]
     rate: Option<f64>,
-    /// Measure this queue in the place of the embedded one: kafka://host:port. It keeps a topic of
-    /// the run
+    /// Measure this queue in the place of the embedded one: kafka://host:port, which keeps a topic
+    /// of the run, or amqp://…
     #[arg(long)]
     queue_url: Option<String>,
 }

@@ -2,6 +2,8 @@
 //! only.
 
 mod actions;
+#[cfg(feature = "rabbitmq")]
+mod amqp;
 mod ingest;
 #[cfg(feature = "kafka")]
 mod kafka;

@@ -18,6 +18,11 @@ pub(super) enum Sides {
         url: String,
         topic: String,
     },
+    /// A broker, with queues of each round.
+    #[cfg(feature = "rabbitmq")]
+    RabbitMq {
+        url: String,
+    },
 }
 
 impl Sides {
@@ -29,7 +34,9 @@ impl Sides {
                 url: url.to_owned(),
                 topic: format!("hookswitch-bench-{}", uuid::Uuid::now_v7().simple()),
             }),
-            Some(_) => anyhow::bail!("--queue-url: expected kafka://host:port"),
+            #[cfg(feature = "rabbitmq")]
+            Some(url) if url.starts_with("amqp") => Ok(Self::RabbitMq { url: url.to_owned() }),
+            Some(_) => anyhow::bail!("--queue-url: expected amqp://… or kafka://host:port"),
         }
     }
 
@@ -42,6 +49,8 @@ impl Sides {
             ],
             #[cfg(feature = "kafka")]
             Self::Kafka { .. } => ["verify and drop", "bare rdkafka, acks=all", "hookswitch, Kafka"],
+            #[cfg(feature = "rabbitmq")]
+            Self::RabbitMq { .. } => ["verify and drop", "bare lapin, quorum queues", "hookswitch, RabbitMQ"],
         }
     }
 
@@ -79,6 +88,8 @@ impl Sides {
                 queue.close().await;
                 Ok(Arc::new(super::kafka::BareProducer::connect(url, topic)?))
             }
+            #[cfg(feature = "rabbitmq")]
+            Self::RabbitMq { url } => super::amqp::open(url, side == 1, settings, event_bytes_max, clock.clone()).await,
         }
     }
 }

@@ -11,7 +11,8 @@ mod drain;
 mod volatile;
 
 use super::{
-    ConnectError, ConsumeError, Deliveries, EventQueue, LogQueue, LogSettings, PublishError, QueueState, SpoolState,
+    ConnectError, ConsumeError, Deliveries, EventQueue, LogQueue, LogSettings, PublishError, QueueLeases, QueueState,
+    SpoolState,
 };
 use crate::{
     config::QueueSettings,
@@ -233,6 +234,10 @@ impl EventQueue for SpoolQueue {
 
     async fn consume(&self) -> Result<Box<dyn Deliveries>, ConsumeError> {
         self.shared.broker.consume().await
+    }
+
+    fn share_by(&self, leases: Arc<dyn QueueLeases>) {
+        self.shared.broker.share_by(leases);
     }
 
     fn state(&self) -> QueueState {
