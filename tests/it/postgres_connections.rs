@@ -105,6 +105,62 @@ async fn what_another_instance_changes_is_told_within_a_second_also_after_the_co
     there.close().await;
 }
 
+/// With a synchronous standby a COMMIT that is cut off reports success and may be lost by a
+/// failover. A trigger that runs within the COMMIT sees the time-out that holds there.
+#[tokio::test]
+async fn no_time_out_of_statements_holds_for_a_commit() {
+    let Some(database) = PostgresDatabase::new().await else {
+        return;
+    };
+    let store = open(&database).await;
+    let mut owner = database.connect().await;
+    sqlx::raw_sql(
+        "CREATE FUNCTION refuse_a_time_out() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF current_setting('statement_timeout') <> '0' THEN
+                RAISE EXCEPTION 'COMMIT may be cut off after %', current_setting('statement_timeout');
+            END IF;
+            RETURN NULL;
+        END $$;
+        CREATE CONSTRAINT TRIGGER refuse_a_time_out AFTER INSERT ON organizations
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse_a_time_out();",
+    )
+    .execute(&mut owner)
+    .await
+    .expect("a trigger");
+    let org = made::org(&store).await;
+    // The setting ends with its transaction: the next one on that connection has the time-out again.
+    sqlx::raw_sql(
+        "ALTER TABLE organizations DISABLE TRIGGER refuse_a_time_out; ALTER TABLE rules ADD COLUMN seen text",
+    )
+    .execute(&mut owner)
+    .await
+    .expect("a column");
+    sqlx::raw_sql(
+        "CREATE FUNCTION see_the_time_out() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            NEW.seen := current_setting('statement_timeout');
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER see_the_time_out BEFORE INSERT ON rules FOR EACH ROW EXECUTE FUNCTION see_the_time_out();",
+    )
+    .execute(&mut owner)
+    .await
+    .expect("a trigger");
+    store
+        .create_rule(made::rule(org, "next"), made::entry(org, "create"))
+        .await
+        .expect("created");
+    sqlx::raw_sql("ALTER TABLE rules NO FORCE ROW LEVEL SECURITY")
+        .execute(&mut owner)
+        .await
+        .expect("as the owner");
+    let seen: String = sqlx::query_scalar("SELECT seen FROM rules")
+        .fetch_one(&mut owner)
+        .await
+        .expect("the rule");
+    assert_eq!(seen, "15s");
+    store.close().await;
+}
+
 #[tokio::test]
 async fn what_a_person_changes_by_hand_is_stamped_and_told() {
     let Some(database) = PostgresDatabase::new().await else {

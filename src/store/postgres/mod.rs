@@ -88,6 +88,11 @@ fn is_dead_connection(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Without the time-out of statements: a synchronous standby that is slow would have a COMMIT cut
+/// off, which then reports success and holds on this server alone. In one message, so the setting
+/// costs no round trip; a transaction that has failed is refused by it, not ended in silence.
+const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
+
 /// A snapshot of one moment. Dropped, it costs no round trip: its end goes out with the next
 /// statement of the connection.
 const READING: &str = "ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -131,7 +136,12 @@ impl SqlStore for PostgresStore {
                     reason: "the command panicked".into(),
                 })
             })?;
-            transaction.commit().await.map_err(failed(doing))?;
+            sqlx::raw_sql(COMMIT)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed(doing))?;
+            // The pool ends what has ended already along with the connection's next statement.
+            drop(transaction);
             committed(&value);
             Ok(value)
         });

@@ -1,24 +1,20 @@
 //! Claims: turns, the rows of each, `running` with a fence and the attempt's row, in one
 //! transaction. What another claim holds is passed over.
 
-use super::{failed, of_actions};
+use super::failed;
 use crate::{
-    domain::{ActionState, OrgId, Provider, Timestamp},
-    killpoint::{Step, reach},
+    domain::{OrgId, Provider, Timestamp},
     store::{
         StoreError,
-        ledger::{Claim, ClaimLimits},
-        sql::{
-            Row,
-            ledger::{claim_of, claimable},
-        },
+        sql::ledger::{Choice, ClaimSql, Turn, claimable},
     },
 };
+use futures_util::future::BoxFuture;
 use sqlx::{PgConnection, Postgres, postgres::PgRow};
 use uuid::Uuid;
 
 #[cfg(test)]
-pub(crate) const STATEMENTS: &[&str] = &[DEFER, TURNS, ROWS, RUN, EXPIRE, BEGIN_ATTEMPTS, PASS_TURNS, END_TURNS];
+pub(crate) const STATEMENTS: &[&str] = &[DEFER, ROWS, RUN, EXPIRE, BEGIN_ATTEMPTS, PASS_TURNS, END_TURNS];
 
 /// Never brings a turn forward. A turn that someone holds is being taken: it is deferred the next
 /// time.
@@ -27,9 +23,6 @@ const DEFER: &str = "UPDATE turns SET due_at = held.until FROM (SELECT t.org_id,
     JOIN turns AS t ON t.org_id = d.org_id AND t.provider = d.provider AND t.due_at < d.until FOR UPDATE OF t SKIP \
     LOCKED) AS held \
     WHERE turns.org_id = held.org_id AND turns.provider = held.provider";
-
-const TURNS: &str =
-    "SELECT org_id, provider FROM turns WHERE due_at <= $1 ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED";
 
 /// The rows of many turns at once, each turn's oldest first. `$1`, `$2` turns, `$3` now, `$4` rows
 /// a turn.
@@ -76,173 +69,101 @@ const END_TURNS: &str = concat!(
     " ORDER BY due_at, id LIMIT 1) IS NULL"
 );
 
-/// Expired rows that one command ends at most (invariant 15).
-const EXPIRED_MAX: usize = 1_000;
-/// Looks at the turns in one command.
-const ROUNDS_MAX: usize = 64;
-
-/// Organisations and providers as two arrays.
-#[derive(Default)]
-struct Turns {
-    orgs: Vec<Uuid>,
-    providers: Vec<&'static str>,
+fn orgs(turns: &[Turn]) -> Vec<Uuid> {
+    turns.iter().map(|(org, _)| *org.as_uuid()).collect()
 }
 
-impl Turns {
-    fn push(&mut self, org: OrgId, provider: Provider) {
-        self.orgs.push(*org.as_uuid());
-        self.providers.push(provider.as_str());
-    }
+fn providers(turns: &[Turn]) -> Vec<&'static str> {
+    turns.iter().map(|(_, provider)| provider.as_str()).collect()
 }
 
-pub(super) async fn claim(
-    connection: &mut PgConnection,
-    limits: ClaimLimits,
-    now: Timestamp,
-) -> Result<Vec<Claim>, StoreError> {
-    if !limits.deferred.is_empty() {
-        let mut turns = Turns::default();
-        limits
-            .deferred
-            .iter()
-            .for_each(|(org, provider, _)| turns.push(*org, *provider));
-        let until: Vec<i64> = limits.deferred.iter().map(|(.., until)| until.as_micros()).collect();
-        sqlx::query(DEFER)
-            .bind(turns.orgs)
-            .bind(turns.providers)
-            .bind(until)
-            .execute(&mut *connection)
-            .await
-            .map_err(failed("defer turns"))?;
+impl ClaimSql for Postgres {
+    fn defer<'c>(
+        connection: &'c mut PgConnection,
+        deferred: &'c [(OrgId, Provider, Timestamp)],
+    ) -> BoxFuture<'c, Result<(), StoreError>> {
+        Box::pin(async move {
+            let turns: Vec<Turn> = deferred.iter().map(|(org, provider, _)| (*org, *provider)).collect();
+            sqlx::query(DEFER)
+                .bind(orgs(&turns))
+                .bind(providers(&turns))
+                .bind(
+                    deferred
+                        .iter()
+                        .map(|(.., until)| until.as_micros())
+                        .collect::<Vec<i64>>(),
+                )
+                .execute(connection)
+                .await
+                .map(drop)
+                .map_err(failed("defer turns"))
+        })
     }
-    let mut ended = 0;
-    for _ in 0..ROUNDS_MAX {
-        let (claims, expired) = round(connection, &limits, now).await?;
-        ended += expired.unwrap_or(0);
-        // Turns of what has expired or was cancelled since cost no one a turn: the next ones are
-        // looked at instead.
-        if !claims.is_empty() || expired.is_none() || ended >= EXPIRED_MAX {
+
+    fn rows_of_turns<'c>(
+        connection: &'c mut PgConnection,
+        turns: &'c [Turn],
+        now: Timestamp,
+        turn_max: u32,
+    ) -> BoxFuture<'c, Result<Vec<PgRow>, StoreError>> {
+        Box::pin(async move {
+            sqlx::query(ROWS)
+                .bind(orgs(turns))
+                .bind(providers(turns))
+                .bind(now.as_micros())
+                .bind(i64::from(turn_max))
+                .fetch_all(connection)
+                .await
+                .map_err(failed("read what can be claimed"))
+        })
+    }
+
+    fn take<'c>(connection: &'c mut PgConnection, choice: &'c Choice) -> BoxFuture<'c, Result<(), StoreError>> {
+        Box::pin(async move {
+            let now = choice.now.as_micros();
+            if !choice.expired.is_empty() {
+                sqlx::query(EXPIRE)
+                    .bind(&choice.expired)
+                    .bind(now)
+                    .execute(&mut *connection)
+                    .await
+                    .map_err(failed("end expired actions"))?;
+            }
+            let claims = &choice.claims;
             if !claims.is_empty() {
-                reach(Step::ClaimWritten);
+                let ids: Vec<Uuid> = claims.iter().map(|claim| *claim.action.as_uuid()).collect();
+                sqlx::query(RUN)
+                    .bind(&ids)
+                    .bind(choice.lease_until.as_micros())
+                    .bind(now)
+                    .bind(claims.iter().map(|claim| claim.account.as_deref()).collect::<Vec<_>>())
+                    .execute(&mut *connection)
+                    .await
+                    .map_err(failed("set actions running"))?;
+                sqlx::query(BEGIN_ATTEMPTS)
+                    .bind(ids)
+                    .bind(claims.iter().map(|claim| claim.fence).collect::<Vec<i64>>())
+                    .bind(claims.iter().map(|claim| *claim.org.as_uuid()).collect::<Vec<Uuid>>())
+                    .bind(claims.iter().map(|claim| claim.is_look_up).collect::<Vec<bool>>())
+                    .bind(now)
+                    .execute(&mut *connection)
+                    .await
+                    .map_err(failed("begin attempts"))?;
             }
-            return Ok(claims);
-        }
+            sqlx::query(END_TURNS)
+                .bind(orgs(&choice.taken))
+                .bind(providers(&choice.taken))
+                .execute(&mut *connection)
+                .await
+                .map_err(failed("end turns"))?;
+            sqlx::query(PASS_TURNS)
+                .bind(orgs(&choice.taken))
+                .bind(providers(&choice.taken))
+                .bind(now)
+                .execute(connection)
+                .await
+                .map(drop)
+                .map_err(failed("pass turns on"))
+        })
     }
-    Ok(Vec::new())
-}
-
-/// One look at the turns that are due: what was claimed, and how many rows had expired; `None`
-/// where no turn was due.
-async fn round(
-    connection: &mut PgConnection,
-    limits: &ClaimLimits,
-    now: Timestamp,
-) -> Result<(Vec<Claim>, Option<usize>), StoreError> {
-    // Those that may take nothing now keep their place; there are at most as many of them as
-    // attempts run.
-    let turns_max = limits
-        .count_max
-        .saturating_add(u32::try_from(limits.allowances.len()).unwrap_or(u32::MAX));
-    let due = sqlx::query(TURNS)
-        .bind(now.as_micros())
-        .bind(i64::from(turns_max))
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(failed("read turns"))?;
-    let mut turns = Vec::new();
-    let mut looked_at = Turns::default();
-    for row in &due {
-        let fields = Row::<Postgres>::of(row).table("turns");
-        let (org, provider) = (fields.id("org_id")?, fields.parse::<Provider>("provider")?);
-        let allowance = limits
-            .allowances
-            .iter()
-            .find(|(o, p, _)| *o == org && *p == provider)
-            .map_or(limits.turn_max, |(_, _, allowance)| *allowance);
-        if allowance > 0 {
-            turns.push((org, provider, allowance.min(limits.turn_max)));
-            looked_at.push(org, provider);
-        }
-    }
-    if turns.is_empty() {
-        return Ok((Vec::new(), None));
-    }
-    let found = sqlx::query(ROWS)
-        .bind(looked_at.orgs)
-        .bind(looked_at.providers)
-        .bind(now.as_micros())
-        .bind(i64::from(limits.turn_max))
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(failed("read what can be claimed"))?;
-
-    let mut found = found.iter().peekable();
-    let (mut claims, mut expired, mut taken) = (Vec::new(), Vec::new(), Turns::default());
-    for (org, provider, allowance) in turns {
-        if claims.len() >= limits.count_max as usize {
-            break;
-        }
-        let mut left = allowance;
-        while let Some(row) = found.peek() {
-            if owner(row)? != (org, provider) {
-                break;
-            }
-            let row = found.next().unwrap_or_else(|| unreachable!("it was peeked at"));
-            let is_look_up = of_actions(row).parse::<ActionState>("state")? == ActionState::Unknown;
-            if !is_look_up && of_actions(row).time("expires_at")? <= now {
-                expired.push(of_actions(row).id::<Uuid>("id")?);
-            } else if left > 0 && claims.len() < limits.count_max as usize {
-                left -= 1;
-                claims.push(claim_of(of_actions(row), is_look_up, now, now + limits.lease)?);
-            }
-        }
-        taken.push(org, provider);
-    }
-
-    let expired_count = expired.len();
-    if !expired.is_empty() {
-        sqlx::query(EXPIRE)
-            .bind(expired)
-            .bind(now.as_micros())
-            .execute(&mut *connection)
-            .await
-            .map_err(failed("end expired actions"))?;
-    }
-    if !claims.is_empty() {
-        let ids: Vec<Uuid> = claims.iter().map(|claim| *claim.action.as_uuid()).collect();
-        let run = sqlx::query(RUN)
-            .bind(&ids)
-            .bind((now + limits.lease).as_micros())
-            .bind(now.as_micros())
-            .bind(claims.iter().map(|claim| claim.account.clone()).collect::<Vec<_>>());
-        run.execute(&mut *connection)
-            .await
-            .map_err(failed("set actions running"))?;
-        sqlx::query(BEGIN_ATTEMPTS)
-            .bind(ids)
-            .bind(claims.iter().map(|claim| claim.fence).collect::<Vec<i64>>())
-            .bind(claims.iter().map(|claim| *claim.org.as_uuid()).collect::<Vec<Uuid>>())
-            .bind(claims.iter().map(|claim| claim.is_look_up).collect::<Vec<bool>>())
-            .bind(now.as_micros())
-            .execute(&mut *connection)
-            .await
-            .map_err(failed("begin attempts"))?;
-    }
-    sqlx::query(END_TURNS)
-        .bind(&taken.orgs)
-        .bind(&taken.providers)
-        .execute(&mut *connection)
-        .await
-        .map_err(failed("end turns"))?;
-    let pass = sqlx::query(PASS_TURNS)
-        .bind(taken.orgs)
-        .bind(taken.providers)
-        .bind(now.as_micros());
-    pass.execute(&mut *connection).await.map_err(failed("pass turns on"))?;
-    Ok((claims, Some(expired_count)))
-}
-
-fn owner(row: &PgRow) -> Result<(OrgId, Provider), StoreError> {
-    let row = of_actions(row);
-    Ok((row.id("org_id")?, row.parse("provider")?))
 }

@@ -13,57 +13,16 @@ use crate::{
     domain::{OrgId, Provider, Timestamp},
     store::{
         StoreError,
-        ledger::{Claim, ClaimLimits, Record, Recorded},
         sql::{
             Row,
-            ledger::{Key, KeysOf, LedgerSql},
+            ledger::{Key, KeysOf, PlanSql},
         },
     },
 };
-use futures_util::{FutureExt, future::BoxFuture};
-use sqlx::{PgConnection, Postgres, postgres::PgRow};
-use std::{collections::HashSet, time::Duration};
+use futures_util::future::BoxFuture;
+use sqlx::{PgConnection, Postgres};
+use std::collections::HashSet;
 use uuid::Uuid;
-
-impl LedgerSql for Postgres {
-    fn mark(
-        on: &mut PgConnection,
-        keys_of: KeysOf,
-        sorted: Vec<Key>,
-        now: Timestamp,
-    ) -> BoxFuture<'_, Result<HashSet<Key>, StoreError>> {
-        mark(on, keys_of, sorted, now).boxed()
-    }
-
-    fn add_turns(
-        on: &mut PgConnection,
-        due: Vec<(OrgId, Provider, Timestamp)>,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        add_turns(on, due).boxed()
-    }
-
-    fn claim(
-        on: &mut PgConnection,
-        limits: ClaimLimits,
-        now: Timestamp,
-    ) -> BoxFuture<'_, Result<Vec<Claim>, StoreError>> {
-        claim::claim(on, limits, now).boxed()
-    }
-
-    fn record(on: &mut PgConnection, records: Vec<Record>) -> BoxFuture<'_, Result<Vec<Recorded>, StoreError>> {
-        record::record(on, records).boxed()
-    }
-
-    fn end_leases(
-        on: &mut PgConnection,
-        until: Option<Timestamp>,
-        now: Timestamp,
-        settle: Duration,
-        count_max: u32,
-    ) -> BoxFuture<'_, Result<u64, StoreError>> {
-        record::end_leases(on, until, now, settle, count_max).boxed()
-    }
-}
 
 /// Returns what was not there yet. In the order of the arrays, which is sorted: two batches with
 /// the same keys never wait for each other crosswise.
@@ -78,32 +37,6 @@ const MARK_ACTIONS: &str = "
     ON CONFLICT (org_id, hash) DO NOTHING
     RETURNING org_id, hash";
 
-async fn mark(
-    connection: &mut PgConnection,
-    keys_of: KeysOf,
-    sorted: Vec<Key>,
-    now: Timestamp,
-) -> Result<HashSet<Key>, StoreError> {
-    let (statement, table) = match keys_of {
-        KeysOf::Events => (MARK_EVENTS, "dedupe_keys"),
-        KeysOf::Actions => (MARK_ACTIONS, "idempotency_keys"),
-    };
-    let rows = sqlx::query(statement)
-        .bind(sorted.iter().map(|(org, _)| *org.as_uuid()).collect::<Vec<Uuid>>())
-        .bind(sorted.iter().map(|(_, hash)| hash.as_slice()).collect::<Vec<&[u8]>>())
-        .bind(now.as_micros())
-        .fetch_all(connection)
-        .await
-        .map_err(failed("mark keys"))?;
-    rows.iter()
-        .map(|row| {
-            let row = Row::<Postgres>::of(row).table(table);
-            let hash = row.bytes("hash")?.try_into().map_err(|_| row.corrupt("hash"))?;
-            Ok((row.id("org_id")?, hash))
-        })
-        .collect()
-}
-
 /// Brings turns forward to when something becomes due. Sorted by the caller, so that two of them
 /// never wait for each other.
 const ADD_TURNS: &str = "
@@ -112,31 +45,59 @@ const ADD_TURNS: &str = "
     ON CONFLICT (org_id, provider) DO UPDATE
     SET due_at = least(turns.due_at, excluded.due_at)";
 
-async fn add_turns(
-    connection: &mut PgConnection,
-    mut due: Vec<(OrgId, Provider, Timestamp)>,
-) -> Result<(), StoreError> {
-    due.sort_unstable();
-    due.dedup_by_key(|(org, provider, _)| (*org, *provider));
-    if due.is_empty() {
-        return Ok(());
+impl PlanSql for Postgres {
+    fn mark(
+        connection: &mut PgConnection,
+        keys_of: KeysOf,
+        sorted: Vec<Key>,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<HashSet<Key>, StoreError>> {
+        Box::pin(async move {
+            let (statement, table) = match keys_of {
+                KeysOf::Events => (MARK_EVENTS, "dedupe_keys"),
+                KeysOf::Actions => (MARK_ACTIONS, "idempotency_keys"),
+            };
+            let rows = sqlx::query(statement)
+                .bind(sorted.iter().map(|(org, _)| *org.as_uuid()).collect::<Vec<Uuid>>())
+                .bind(sorted.iter().map(|(_, hash)| hash.as_slice()).collect::<Vec<&[u8]>>())
+                .bind(now.as_micros())
+                .fetch_all(connection)
+                .await
+                .map_err(failed("mark keys"))?;
+            rows.iter()
+                .map(|row| {
+                    let row = Row::<Postgres>::of(row).table(table);
+                    let hash = row.bytes("hash")?.try_into().map_err(|_| row.corrupt("hash"))?;
+                    Ok((row.id("org_id")?, hash))
+                })
+                .collect()
+        })
     }
-    sqlx::query(ADD_TURNS)
-        .bind(due.iter().map(|(org, ..)| *org.as_uuid()).collect::<Vec<Uuid>>())
-        .bind(
-            due.iter()
-                .map(|(_, provider, _)| provider.as_str())
-                .collect::<Vec<&str>>(),
-        )
-        .bind(due.iter().map(|(.., at)| at.as_micros()).collect::<Vec<i64>>())
-        .execute(connection)
-        .await
-        .map(drop)
-        .map_err(failed("add turns"))
-}
 
-fn of_actions(row: &PgRow) -> Row<'_, Postgres> {
-    Row::of(row).table("actions")
+    fn add_turns(
+        connection: &mut PgConnection,
+        mut due: Vec<(OrgId, Provider, Timestamp)>,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            due.sort_unstable();
+            due.dedup_by_key(|(org, provider, _)| (*org, *provider));
+            if due.is_empty() {
+                return Ok(());
+            }
+            sqlx::query(ADD_TURNS)
+                .bind(due.iter().map(|(org, ..)| *org.as_uuid()).collect::<Vec<Uuid>>())
+                .bind(
+                    due.iter()
+                        .map(|(_, provider, _)| provider.as_str())
+                        .collect::<Vec<&str>>(),
+                )
+                .bind(due.iter().map(|(.., at)| at.as_micros()).collect::<Vec<i64>>())
+                .execute(connection)
+                .await
+                .map(drop)
+                .map_err(failed("add turns"))
+        })
+    }
 }
 
 /// For the tests: every statement of this folder.

@@ -5,10 +5,16 @@
 //! **Invariant:** a row leaves `running` only under its fence, and an action that can be claimed
 //! has a turn that is due no later than it needs.
 
+mod claim;
 mod delivery;
 mod manual;
 mod parts;
 mod plan;
+mod record;
+
+pub use claim::{Choice, ClaimSql, Turn};
+pub use plan::PlanSql;
+pub use record::{EndedAttempt, RecordSql};
 
 #[cfg(test)]
 use super::Sql;
@@ -24,7 +30,6 @@ use crate::{
     },
 };
 use async_trait::async_trait;
-use futures_util::future::BoxFuture;
 use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
 
 /// Every statement of this folder, for the tests.
@@ -32,7 +37,9 @@ use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
 pub fn statements() -> Vec<Sql> {
     let own = [STORE_DEAD_EVENT, NEXT_DUE_AT, IS_REF_TAKEN, BRING_TURN_FORWARD].map(Sql::both);
     own.into_iter()
+        .chain(claim::STATEMENTS.iter().copied())
         .chain(manual::STATEMENTS.iter().copied())
+        .chain(record::STATEMENTS.iter().copied())
         .chain(parts::STATEMENTS.iter().copied())
         .chain([delivery::statement()])
         .chain(plan::statements())
@@ -59,41 +66,9 @@ pub enum KeysOf {
 }
 
 /// What each database does with a whole batch in one statement.
-pub trait LedgerSql: Dialect {
-    /// Writes keys that come sorted and returns those that were not there yet.
-    fn mark(
-        on: &mut Self::Connection,
-        keys_of: KeysOf,
-        sorted: Vec<Key>,
-        now: Timestamp,
-    ) -> BoxFuture<'_, Result<HashSet<Key>, StoreError>>;
+pub trait LedgerSql: PlanSql + ClaimSql + RecordSql {}
 
-    /// Brings turns forward to when something becomes due.
-    fn add_turns(
-        on: &mut Self::Connection,
-        due: Vec<(OrgId, Provider, Timestamp)>,
-    ) -> BoxFuture<'_, Result<(), StoreError>>;
-
-    /// See [`Ledger::claim`].
-    fn claim(
-        on: &mut Self::Connection,
-        limits: ClaimLimits,
-        now: Timestamp,
-    ) -> BoxFuture<'_, Result<Vec<Claim>, StoreError>>;
-
-    /// See [`Ledger::record`].
-    fn record(on: &mut Self::Connection, records: Vec<Record>) -> BoxFuture<'_, Result<Vec<Recorded>, StoreError>>;
-
-    /// Makes `running` rows `unknown` whose lease ends until `until`, due `settle` after its end.
-    /// `None` where no other process can hold a lease: then all have ended.
-    fn end_leases(
-        on: &mut Self::Connection,
-        until: Option<Timestamp>,
-        now: Timestamp,
-        settle: Duration,
-        count_max: u32,
-    ) -> BoxFuture<'_, Result<u64, StoreError>>;
-}
+impl<D: PlanSql + ClaimSql + RecordSql> LedgerSql for D {}
 
 /// The longest detail that is kept, in characters.
 const DETAIL_CHARACTERS_MAX: usize = 500;
@@ -267,8 +242,8 @@ where
     }
 
     async fn claim(&self, limits: ClaimLimits, now: Timestamp) -> Result<Vec<Claim>, StoreError> {
-        self.write(Access::ALL_ORGS, "claim actions", move |tx| {
-            <S::Db as LedgerSql>::claim(tx.connection, limits, now)
+        self.write(Access::ALL_ORGS, "claim actions", move |mut tx| {
+            Box::pin(async move { claim::claim(&mut tx, limits, now).await })
         })
         .await
     }
@@ -277,23 +252,23 @@ where
         if records.is_empty() {
             return Ok(Vec::new());
         }
-        self.write(Access::ALL_ORGS, "record attempts", move |tx| {
-            <S::Db as LedgerSql>::record(tx.connection, records)
+        self.write(Access::ALL_ORGS, "record attempts", move |mut tx| {
+            Box::pin(async move { record::record(&mut tx, records).await })
         })
         .await
     }
 
     async fn expire_leases(&self, now: Timestamp, settle: Duration, count_max: u32) -> Result<u64, StoreError> {
-        self.write(Access::ALL_ORGS, "end leases", move |tx| {
-            S::Db::end_leases(tx.connection, Some(now), now, settle, count_max)
+        self.write(Access::ALL_ORGS, "end leases", move |mut tx| {
+            Box::pin(async move { record::end_leases(&mut tx, Some(now), now, settle, count_max).await })
         })
         .await
     }
 
     async fn abandon_leases(&self, now: Timestamp, settle: Duration) -> Result<u64, StoreError> {
         const DOING: &str = "end the leases of a process that died";
-        self.write(Access::ALL_ORGS, DOING, move |tx| {
-            S::Db::end_leases(tx.connection, None, now, settle, u32::MAX)
+        self.write(Access::ALL_ORGS, DOING, move |mut tx| {
+            Box::pin(async move { record::end_leases(&mut tx, None, now, settle, u32::MAX).await })
         })
         .await
     }

@@ -2,7 +2,7 @@
 
 use super::{Key, KeysOf, LedgerSql, cut};
 use crate::{
-    domain::{ActionState, Cause},
+    domain::{ActionState, Cause, OrgId, Provider, Timestamp},
     killpoint::{Step, reach},
     store::{
         StoreError,
@@ -10,6 +10,7 @@ use crate::{
         sql::{Dialect, Sql, Statement, Transaction},
     },
 };
+use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashSet,
@@ -73,6 +74,23 @@ impl Inserts {
             Some((self.text(at), chunk))
         })
     }
+}
+
+/// How each database writes many keys and turns at once.
+pub trait PlanSql: Dialect {
+    /// Writes keys that come sorted and returns those that were not there yet.
+    fn mark(
+        on: &mut Self::Connection,
+        keys_of: KeysOf,
+        sorted: Vec<Key>,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<HashSet<Key>, StoreError>>;
+
+    /// Brings turns forward to when something becomes due.
+    fn add_turns(
+        on: &mut Self::Connection,
+        due: Vec<(OrgId, Provider, Timestamp)>,
+    ) -> BoxFuture<'_, Result<(), StoreError>>;
 }
 
 pub async fn plan<D: LedgerSql>(

@@ -1,19 +1,16 @@
 //! Claims: turns, the rows of each, `running` with a fence and the attempt's row, in one
 //! transaction.
 
-use super::{failed, hex, of_actions, text};
+use super::failed;
+use super::{hex, text};
 use crate::{
-    domain::{ActionId, ActionState, OrgId, Provider, Timestamp},
-    killpoint::{Step, reach},
+    domain::{OrgId, Provider, Timestamp},
     store::{
         StoreError,
-        ledger::{Claim, ClaimLimits},
-        sql::{
-            Row,
-            ledger::{claim_of, claimable},
-        },
+        sql::ledger::{Choice, ClaimSql, Turn, claimable},
     },
 };
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use sqlx::{Sqlite, SqliteConnection, sqlite::SqliteRow};
 use std::sync::LazyLock;
@@ -22,8 +19,6 @@ use std::sync::LazyLock;
 const DEFER: &str = "UPDATE turns SET due_at = held.until FROM (SELECT unhex(value ->> 0) AS org_id, value ->> 1 AS \
     provider, value ->> 2 AS until FROM json_each(?1)) AS held \
     WHERE turns.org_id = held.org_id AND turns.provider = held.provider AND turns.due_at < held.until";
-
-const TURNS: &str = "SELECT org_id, provider FROM turns WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2";
 
 /// The rows of many turns at once, each turn's oldest first. `?1` turns, `?2` now, `?3` rows a
 /// turn.
@@ -83,152 +78,86 @@ pub(super) const PASS_TURNS: &str = concat!(
 static TAKE: LazyLock<String> = LazyLock::new(|| [RUN, BEGIN_ATTEMPTS, END_TURNS, PASS_TURNS].join("; "));
 static EXPIRE_AND_TAKE: LazyLock<String> = LazyLock::new(|| format!("{EXPIRE}; {}", *TAKE));
 
-/// Expired rows that one command ends at most (invariant 15).
-const EXPIRED_MAX: usize = 1_000;
-/// Looks at the turns in one command.
-const ROUNDS_MAX: usize = 64;
-
-pub(super) async fn claim(
-    connection: &mut SqliteConnection,
-    limits: ClaimLimits,
-    now: Timestamp,
-) -> Result<Vec<Claim>, StoreError> {
-    if !limits.deferred.is_empty() {
-        let list = limits
-            .deferred
-            .iter()
-            .map(|(org, provider, until)| json!([hex(org.as_bytes()), provider.as_str(), until.as_micros()]))
-            .collect();
-        sqlx::query(DEFER)
-            .bind(text(list))
-            .execute(&mut *connection)
-            .await
-            .map_err(failed("defer turns"))?;
-    }
-    let mut ended = 0;
-    for _ in 0..ROUNDS_MAX {
-        let (claims, expired) = round(connection, &limits, now).await?;
-        ended += expired.unwrap_or(0);
-        // Turns of what has expired or was cancelled since cost no one a turn: the next ones are
-        // looked at instead.
-        if !claims.is_empty() || expired.is_none() || ended >= EXPIRED_MAX {
-            return Ok(claims);
-        }
-    }
-    Ok(Vec::new())
+fn list_of(turns: &[Turn]) -> Vec<Value> {
+    turns
+        .iter()
+        .map(|(org, provider)| json!([hex(org.as_bytes()), provider.as_str()]))
+        .collect()
 }
 
-/// One look at the turns that are due: what was claimed, and how many rows had expired; `None`
-/// where no turn was due.
-async fn round(
-    connection: &mut SqliteConnection,
-    limits: &ClaimLimits,
-    now: Timestamp,
-) -> Result<(Vec<Claim>, Option<usize>), StoreError> {
-    // Those that may take nothing now keep their place; there are at most as many of them as
-    // attempts run.
-    let turns_max = limits
-        .count_max
-        .saturating_add(u32::try_from(limits.allowances.len()).unwrap_or(u32::MAX));
-    let due = sqlx::query(TURNS)
-        .bind(now.as_micros())
-        .bind(turns_max)
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(failed("read turns"))?;
-    let mut turns = Vec::new();
-    for row in &due {
-        let turn = Row::<Sqlite>::of(row).table("turns");
-        let org = turn.id("org_id")?;
-        let provider: Provider = turn.parse("provider")?;
-        let allowance = limits
-            .allowances
-            .iter()
-            .find(|(o, p, _)| *o == org && *p == provider)
-            .map_or(limits.turn_max, |(_, _, allowance)| *allowance);
-        if allowance > 0 {
-            turns.push((org, provider, allowance.min(limits.turn_max)));
-        }
-    }
-    if turns.is_empty() {
-        return Ok((Vec::new(), None));
-    }
-    let list: Vec<Value> = turns
-        .iter()
-        .map(|(org, provider, _)| json!([hex(org.as_bytes()), provider.as_str()]))
-        .collect();
-    let found = sqlx::query(ROWS)
-        .bind(text(list))
-        .bind(now.as_micros())
-        .bind(limits.turn_max)
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(failed("read what can be claimed"))?;
-
-    let mut found = found.iter().peekable();
-    let (mut claims, mut expired, mut taken) = (Vec::new(), Vec::new(), Vec::new());
-    for (org, provider, allowance) in turns {
-        if claims.len() >= limits.count_max as usize {
-            break;
-        }
-        let mut left = allowance;
-        while let Some(row) = found.peek() {
-            let (row_org, row_provider) = owner(row)?;
-            if (row_org, row_provider) != (org, provider) {
-                break;
-            }
-            let row = found.next().unwrap_or_else(|| unreachable!("it was peeked at"));
-            let is_look_up = of_actions(row).parse::<ActionState>("state")? == ActionState::Unknown;
-            if !is_look_up && of_actions(row).time("expires_at")? <= now {
-                expired.push(json!(hex(of_actions(row).id::<ActionId>("id")?.as_bytes())));
-            } else if left > 0 && claims.len() < limits.count_max as usize {
-                left -= 1;
-                claims.push(claim_of(of_actions(row), is_look_up, now, now + limits.lease)?);
-            }
-        }
-        taken.push(json!([hex(org.as_bytes()), provider.as_str()]));
-    }
-
-    let expired_count = expired.len();
-    let claimed: Vec<Value> = claims
-        .iter()
-        .map(|claim| {
-            json!([
-                hex(claim.action.as_bytes()),
-                claim.fence,
-                hex(claim.org.as_bytes()),
-                u8::from(claim.is_look_up),
-                claim.account
-            ])
+impl ClaimSql for Sqlite {
+    fn defer<'c>(
+        connection: &'c mut SqliteConnection,
+        deferred: &'c [(OrgId, Provider, Timestamp)],
+    ) -> BoxFuture<'c, Result<(), StoreError>> {
+        Box::pin(async move {
+            let list = deferred
+                .iter()
+                .map(|(org, provider, until)| json!([hex(org.as_bytes()), provider.as_str(), until.as_micros()]))
+                .collect();
+            sqlx::query(DEFER)
+                .bind(text(list))
+                .execute(connection)
+                .await
+                .map(drop)
+                .map_err(failed("defer turns"))
         })
-        .collect();
-    let choice = json!({
-        "now": now.as_micros(), "lease_until": (now + limits.lease).as_micros(), "claims": claimed, "expired": expired,
-        "turns": taken,
-    });
-    let statements = if expired_count == 0 {
-        TAKE.as_str()
-    } else {
-        EXPIRE_AND_TAKE.as_str()
-    };
-    sqlx::query(statements)
-        .bind(choice.to_string())
-        .execute(&mut *connection)
-        .await
-        .map_err(failed("take turns"))?;
-    if !claims.is_empty() {
-        reach(Step::ClaimWritten);
     }
-    Ok((claims, Some(expired_count)))
-}
 
-fn owner(row: &SqliteRow) -> Result<(OrgId, Provider), StoreError> {
-    let row = of_actions(row);
-    Ok((row.id("org_id")?, row.parse("provider")?))
+    fn rows_of_turns<'c>(
+        connection: &'c mut SqliteConnection,
+        turns: &'c [Turn],
+        now: Timestamp,
+        turn_max: u32,
+    ) -> BoxFuture<'c, Result<Vec<SqliteRow>, StoreError>> {
+        Box::pin(async move {
+            sqlx::query(ROWS)
+                .bind(text(list_of(turns)))
+                .bind(now.as_micros())
+                .bind(turn_max)
+                .fetch_all(connection)
+                .await
+                .map_err(failed("read what can be claimed"))
+        })
+    }
+
+    fn take<'c>(connection: &'c mut SqliteConnection, choice: &'c Choice) -> BoxFuture<'c, Result<(), StoreError>> {
+        Box::pin(async move {
+            let claims: Vec<Value> = choice
+                .claims
+                .iter()
+                .map(|claim| {
+                    json!([
+                        hex(claim.action.as_bytes()),
+                        claim.fence,
+                        hex(claim.org.as_bytes()),
+                        u8::from(claim.is_look_up),
+                        claim.account
+                    ])
+                })
+                .collect();
+            let expired: Vec<String> = choice.expired.iter().map(|id| hex(id.as_bytes())).collect();
+            let document = json!({
+                "now": choice.now.as_micros(), "lease_until": choice.lease_until.as_micros(), "claims": claims,
+                "expired": expired, "turns": list_of(&choice.taken),
+            });
+            let statements = if expired.is_empty() {
+                TAKE.as_str()
+            } else {
+                EXPIRE_AND_TAKE.as_str()
+            };
+            sqlx::query(statements)
+                .bind(document.to_string())
+                .execute(connection)
+                .await
+                .map(drop)
+                .map_err(failed("take turns"))
+        })
+    }
 }
 
 /// For the tests: every statement of this file.
 #[cfg(test)]
 pub(super) fn statements() -> Vec<&'static str> {
-    vec![DEFER, TURNS, ROWS, RUN, EXPIRE, BEGIN_ATTEMPTS, PASS_TURNS, END_TURNS]
+    vec![DEFER, ROWS, RUN, EXPIRE, BEGIN_ATTEMPTS, PASS_TURNS, END_TURNS]
 }

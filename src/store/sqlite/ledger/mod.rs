@@ -13,57 +13,16 @@ use crate::{
     domain::{OrgId, Provider, Timestamp},
     store::{
         StoreError,
-        ledger::{Claim, ClaimLimits, Record, Recorded},
         sql::{
             Row,
-            ledger::{Key, KeysOf, LedgerSql},
+            ledger::{Key, KeysOf, PlanSql},
         },
     },
 };
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
-use sqlx::{Sqlite, SqliteConnection, sqlite::SqliteRow};
-use std::{collections::HashSet, time::Duration};
-
-impl LedgerSql for Sqlite {
-    fn mark(
-        on: &mut SqliteConnection,
-        keys_of: KeysOf,
-        sorted: Vec<Key>,
-        now: Timestamp,
-    ) -> BoxFuture<'_, Result<HashSet<Key>, StoreError>> {
-        mark(on, keys_of, sorted, now).boxed()
-    }
-
-    fn add_turns(
-        on: &mut SqliteConnection,
-        due: Vec<(OrgId, Provider, Timestamp)>,
-    ) -> BoxFuture<'_, Result<(), StoreError>> {
-        add_turns(on, due).boxed()
-    }
-
-    fn claim(
-        on: &mut SqliteConnection,
-        limits: ClaimLimits,
-        now: Timestamp,
-    ) -> BoxFuture<'_, Result<Vec<Claim>, StoreError>> {
-        claim::claim(on, limits, now).boxed()
-    }
-
-    fn record(on: &mut SqliteConnection, records: Vec<Record>) -> BoxFuture<'_, Result<Vec<Recorded>, StoreError>> {
-        record::record(on, records).boxed()
-    }
-
-    fn end_leases(
-        on: &mut SqliteConnection,
-        until: Option<Timestamp>,
-        now: Timestamp,
-        settle: Duration,
-        count_max: u32,
-    ) -> BoxFuture<'_, Result<u64, StoreError>> {
-        record::end_leases(on, until, now, settle, count_max).boxed()
-    }
-}
+use sqlx::{Sqlite, SqliteConnection};
+use std::collections::HashSet;
 
 /// Returns what was not there yet. `$0` organisation, `$1` hash; both in hex.
 const MARK_EVENTS: &str = "
@@ -77,35 +36,6 @@ const MARK_ACTIONS: &str = "
     ON CONFLICT (org_id, hash) DO NOTHING
     RETURNING org_id, hash";
 
-async fn mark(
-    connection: &mut SqliteConnection,
-    keys_of: KeysOf,
-    sorted: Vec<Key>,
-    now: Timestamp,
-) -> Result<HashSet<Key>, StoreError> {
-    let (statement, table) = match keys_of {
-        KeysOf::Events => (MARK_EVENTS, "dedupe_keys"),
-        KeysOf::Actions => (MARK_ACTIONS, "idempotency_keys"),
-    };
-    let list = sorted
-        .into_iter()
-        .map(|(org, hash)| json!([hex(org.as_bytes()), hex(&hash)]))
-        .collect();
-    let rows = sqlx::query(statement)
-        .bind(text(list))
-        .bind(now.as_micros())
-        .fetch_all(connection)
-        .await
-        .map_err(failed("mark keys"))?;
-    rows.iter()
-        .map(|row| {
-            let row = Row::<Sqlite>::of(row).table(table);
-            let hash = row.bytes("hash")?.try_into().map_err(|_| row.corrupt("hash"))?;
-            Ok((row.id("org_id")?, hash))
-        })
-        .collect()
-}
-
 /// Brings turns forward to when something becomes due. `$0` organisation in hex, `$1` provider,
 /// `$2` due.
 const ADD_TURNS: &str = "
@@ -114,26 +44,61 @@ const ADD_TURNS: &str = "
     ON CONFLICT (org_id, provider) DO UPDATE
     SET due_at = min(due_at, excluded.due_at)";
 
-async fn add_turns(
-    connection: &mut SqliteConnection,
-    mut due: Vec<(OrgId, Provider, Timestamp)>,
-) -> Result<(), StoreError> {
-    // Batches are mostly of few organisations: one entry each.
-    due.sort_unstable();
-    due.dedup_by_key(|(org, provider, _)| (*org, *provider));
-    if due.is_empty() {
-        return Ok(());
+impl PlanSql for Sqlite {
+    fn mark(
+        connection: &mut SqliteConnection,
+        keys_of: KeysOf,
+        sorted: Vec<Key>,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<HashSet<Key>, StoreError>> {
+        Box::pin(async move {
+            let (statement, table) = match keys_of {
+                KeysOf::Events => (MARK_EVENTS, "dedupe_keys"),
+                KeysOf::Actions => (MARK_ACTIONS, "idempotency_keys"),
+            };
+            let list = sorted
+                .into_iter()
+                .map(|(org, hash)| json!([hex(org.as_bytes()), hex(&hash)]))
+                .collect();
+            let rows = sqlx::query(statement)
+                .bind(text(list))
+                .bind(now.as_micros())
+                .fetch_all(connection)
+                .await
+                .map_err(failed("mark keys"))?;
+            rows.iter()
+                .map(|row| {
+                    let row = Row::<Sqlite>::of(row).table(table);
+                    let hash = row.bytes("hash")?.try_into().map_err(|_| row.corrupt("hash"))?;
+                    Ok((row.id("org_id")?, hash))
+                })
+                .collect()
+        })
     }
-    let list = due
-        .iter()
-        .map(|(org, provider, at)| json!([hex(org.as_bytes()), provider.as_str(), at.as_micros()]))
-        .collect();
-    sqlx::query(ADD_TURNS)
-        .bind(text(list))
-        .execute(connection)
-        .await
-        .map(drop)
-        .map_err(failed("add turns"))
+
+    fn add_turns(
+        connection: &mut SqliteConnection,
+        mut due: Vec<(OrgId, Provider, Timestamp)>,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            // Batches are mostly of few organisations: one entry each.
+            due.sort_unstable();
+            due.dedup_by_key(|(org, provider, _)| (*org, *provider));
+            if due.is_empty() {
+                return Ok(());
+            }
+            let list = due
+                .iter()
+                .map(|(org, provider, at)| json!([hex(org.as_bytes()), provider.as_str(), at.as_micros()]))
+                .collect();
+            sqlx::query(ADD_TURNS)
+                .bind(text(list))
+                .execute(connection)
+                .await
+                .map(drop)
+                .map_err(failed("add turns"))
+        })
+    }
 }
 
 fn text(list: Vec<Value>) -> String {
@@ -142,10 +107,6 @@ fn text(list: Vec<Value>) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     ::hex::encode(bytes)
-}
-
-fn of_actions(row: &SqliteRow) -> Row<'_, Sqlite> {
-    Row::of(row).table("actions")
 }
 
 /// For the tests: every statement of this folder.

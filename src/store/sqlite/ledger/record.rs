@@ -1,18 +1,17 @@
 //! Records: transitions out of `running` under the fence, and the end of leases.
 
-use super::{add_turns, failed, hex, of_actions, text};
+use super::{failed, hex, text};
 use crate::{
-    domain::{ActionId, ActionState, OrgId, Provider, Timestamp},
-    killpoint::{Step, reach},
+    domain::{ActionId, OrgId, Timestamp},
     store::{
         StoreError,
-        ledger::{Record, Recorded},
-        sql::ledger::{cut, make_ambiguous, mark_written},
+        ledger::Record,
+        sql::ledger::{EndedAttempt, RecordSql, cut},
     },
 };
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
-use sqlx::{SqliteConnection, sqlite::SqliteRow};
-use std::time::Duration;
+use sqlx::{Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 /// One entry a record, by position. The fence and the state stand in the WHERE: a record that was
 /// overtaken changes nothing. A success still counts after its lease ended, as long as nobody else
@@ -61,183 +60,115 @@ const END_LEASES: &str = "UPDATE actions SET state = 'unknown', cause = 'lease_e
     lease_until <= ?1 ORDER BY lease_until LIMIT ?4) \
     AND state = 'running' RETURNING id, org_id, provider, state, due_at, fence";
 
-pub(super) async fn record(
-    connection: &mut SqliteConnection,
-    mut records: Vec<Record>,
-) -> Result<Vec<Recorded>, StoreError> {
-    let mut results = vec![Recorded::Superseded; records.len()];
-    match write(connection, &records).await {
-        Ok(done) => mark_written(&records, &done, &mut results),
-        // One of them brings an id of the provider's that another action holds. One by one, to know
-        // which.
-        Err(StoreError::Conflict { .. }) => {
-            for (record, result) in records.iter_mut().zip(&mut results) {
-                let done = match write(connection, std::slice::from_ref(record)).await {
-                    Err(StoreError::Conflict { .. }) => {
-                        make_ambiguous(record);
-                        let done = write(connection, std::slice::from_ref(record)).await?;
-                        if !done.is_empty() {
-                            *result = Recorded::RefTaken;
-                        }
-                        continue;
-                    }
-                    done => done?,
-                };
-                if !done.is_empty() {
-                    *result = Recorded::Done;
-                }
-            }
-        }
-        Err(error) => return Err(error),
+impl RecordSql for Sqlite {
+    /// One writer: a save is before or after.
+    fn lock_credentials<'c>(
+        _: &'c mut SqliteConnection,
+        _: &'c [(ActionId, OrgId)],
+    ) -> BoxFuture<'c, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
     }
-    unpark(connection, &records).await?;
-    let ended: Vec<&Record> = records
-        .iter()
-        .zip(&results)
-        .filter(|(_, result)| **result != Recorded::Superseded)
-        .map(|(record, _)| record)
-        .collect();
-    end_attempts(connection, &ended).await?;
-    reach(Step::RecordWritten);
-    Ok(results)
-}
 
-async fn write(connection: &mut SqliteConnection, records: &[Record]) -> Result<Vec<(ActionId, OrgId)>, StoreError> {
-    let list: Vec<Value> = records
-        .iter()
-        .map(|r| {
-            json!([
-                hex(r.action.as_bytes()),
-                hex(r.org.as_bytes()),
-                r.fence,
-                r.to.as_str(),
-                r.cause.as_str(),
-                (!r.detail.is_empty()).then(|| cut(&r.detail)),
-                r.http_status,
-                r.provider_code,
-                r.provider_ref,
-                r.due_at.map(Timestamp::as_micros),
-                u8::from(r.counts),
-                u8::from(r.is_absence),
-                u8::from(r.is_unsent),
-                r.ended_at.as_micros(),
-                r.credential_version,
-                u8::from(r.is_look_up),
-            ])
+    fn write_records<'c>(
+        connection: &'c mut SqliteConnection,
+        records: &'c [Record],
+    ) -> BoxFuture<'c, Result<Vec<SqliteRow>, StoreError>> {
+        Box::pin(async move {
+            let list: Vec<Value> = records
+                .iter()
+                .map(|r| {
+                    json!([
+                        hex(r.action.as_bytes()),
+                        hex(r.org.as_bytes()),
+                        r.fence,
+                        r.to.as_str(),
+                        r.cause.as_str(),
+                        (!r.detail.is_empty()).then(|| cut(&r.detail)),
+                        r.http_status,
+                        r.provider_code,
+                        r.provider_ref,
+                        r.due_at.map(Timestamp::as_micros),
+                        u8::from(r.counts),
+                        u8::from(r.is_absence),
+                        u8::from(r.is_unsent),
+                        r.ended_at.as_micros(),
+                        r.credential_version,
+                        u8::from(r.is_look_up),
+                    ])
+                })
+                .collect();
+            sqlx::query(RECORD)
+                .bind(text(list))
+                .fetch_all(connection)
+                .await
+                .map_err(failed("record attempts"))
         })
-        .collect();
-    let changed = sqlx::query(RECORD)
-        .bind(text(list))
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(failed("record attempts"))?;
-    bring_turns_forward(connection, &changed).await?;
-    changed
-        .iter()
-        .map(|row| Ok((of_actions(row).id("id")?, of_actions(row).id("org_id")?)))
-        .collect()
-}
-
-async fn unpark(connection: &mut SqliteConnection, records: &[Record]) -> Result<(), StoreError> {
-    let parked: Vec<&Record> = records
-        .iter()
-        .filter(|record| record.to == ActionState::Parked)
-        .collect();
-    let Some(now) = parked.iter().map(|record| record.ended_at).max() else {
-        return Ok(());
-    };
-    let list = parked
-        .into_iter()
-        .map(|record| json!(hex(record.action.as_bytes())))
-        .collect();
-    let changed = sqlx::query(UNPARK)
-        .bind(text(list))
-        .bind(now.as_micros())
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(failed("let parked actions go on"))?;
-    bring_turns_forward(connection, &changed).await
-}
-
-/// Rows that can be claimed again have a turn when they are due.
-async fn bring_turns_forward(connection: &mut SqliteConnection, changed: &[SqliteRow]) -> Result<(), StoreError> {
-    let mut due = Vec::new();
-    for row in changed {
-        if matches!(
-            of_actions(row).parse("state")?,
-            ActionState::Pending | ActionState::Waiting | ActionState::Unknown
-        ) {
-            let provider: Provider = of_actions(row).parse("provider")?;
-            due.push((of_actions(row).id("org_id")?, provider, of_actions(row).time("due_at")?));
-        }
     }
-    add_turns(connection, due).await
-}
 
-async fn end_attempts(connection: &mut SqliteConnection, records: &[&Record]) -> Result<(), StoreError> {
-    if records.is_empty() {
-        return Ok(());
-    }
-    let list = records
-        .iter()
-        .map(|r| {
-            json!([
-                hex(r.action.as_bytes()),
-                r.fence,
-                r.ended_at.as_micros(),
-                r.outcome.as_str(),
-                r.cause.as_str(),
-                r.http_status,
-                r.provider_code,
-                (!r.detail.is_empty()).then(|| cut(&r.detail)),
-                r.credential_version,
-            ])
+    fn unpark<'c>(
+        connection: &'c mut SqliteConnection,
+        actions: &'c [ActionId],
+        now: Timestamp,
+    ) -> BoxFuture<'c, Result<Vec<SqliteRow>, StoreError>> {
+        Box::pin(async move {
+            let list = actions.iter().map(|action| json!(hex(action.as_bytes()))).collect();
+            sqlx::query(UNPARK)
+                .bind(text(list))
+                .bind(now.as_micros())
+                .fetch_all(connection)
+                .await
+                .map_err(failed("let parked actions go on"))
         })
-        .collect();
-    sqlx::query(END_ATTEMPTS)
-        .bind(text(list))
-        .execute(connection)
-        .await
-        .map(drop)
-        .map_err(failed("end attempts"))
-}
+    }
 
-/// `until` is `None` where no other process can hold a lease: then all have ended.
-pub(super) async fn end_leases(
-    connection: &mut SqliteConnection,
-    until: Option<Timestamp>,
-    now: Timestamp,
-    settle: Duration,
-    count_max: u32,
-) -> Result<u64, StoreError> {
-    let changed = sqlx::query(END_LEASES)
-        .bind(until.map_or(i64::MAX, Timestamp::as_micros))
-        .bind(now.as_micros())
-        .bind(i64::try_from(settle.as_micros()).unwrap_or(i64::MAX / 2))
-        .bind(count_max)
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(failed("end leases"))?;
-    bring_turns_forward(connection, &changed).await?;
-    let mut list = Vec::with_capacity(changed.len());
-    for row in &changed {
-        let id: ActionId = of_actions(row).id("id")?;
-        list.push(json!([
-            hex(id.as_bytes()),
-            of_actions(row).number::<i64>("fence")?,
-            now.as_micros(),
-            "unknown",
-            "lease_ended"
-        ]));
+    fn end_attempts<'c>(
+        connection: &'c mut SqliteConnection,
+        ended: &'c [EndedAttempt],
+    ) -> BoxFuture<'c, Result<(), StoreError>> {
+        Box::pin(async move {
+            let list = ended
+                .iter()
+                .map(|r| {
+                    json!([
+                        hex(r.action.as_bytes()),
+                        r.fence,
+                        r.ended_at.as_micros(),
+                        r.outcome.as_str(),
+                        r.cause.as_str(),
+                        r.http_status,
+                        r.provider_code,
+                        r.detail,
+                        r.credential_version,
+                    ])
+                })
+                .collect();
+            sqlx::query(END_ATTEMPTS)
+                .bind(text(list))
+                .execute(connection)
+                .await
+                .map(drop)
+                .map_err(failed("end attempts"))
+        })
     }
-    if !list.is_empty() {
-        sqlx::query(END_ATTEMPTS)
-            .bind(text(list))
-            .execute(connection)
-            .await
-            .map_err(failed("end attempts"))?;
+
+    fn end_leases(
+        connection: &mut SqliteConnection,
+        until: i64,
+        now: Timestamp,
+        settle: i64,
+        count_max: u32,
+    ) -> BoxFuture<'_, Result<Vec<SqliteRow>, StoreError>> {
+        Box::pin(async move {
+            sqlx::query(END_LEASES)
+                .bind(until)
+                .bind(now.as_micros())
+                .bind(settle)
+                .bind(count_max)
+                .fetch_all(connection)
+                .await
+                .map_err(failed("end leases"))
+        })
     }
-    Ok(changed.len() as u64)
 }
 
 /// For the tests: every statement of this file.

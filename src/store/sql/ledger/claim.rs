@@ -1,0 +1,165 @@
+//! Claims: the turns that are due, the rows of each, and the choice among them, which each database
+//! then writes in its own way.
+
+use super::{LedgerSql, claim_of};
+use crate::{
+    domain::{ActionState, OrgId, Provider, Timestamp},
+    killpoint::{Step, reach},
+    store::{
+        StoreError,
+        ledger::{Claim, ClaimLimits},
+        sql::{Dialect, Row, Sql, Statement, Transaction},
+    },
+};
+use futures_util::future::BoxFuture;
+use uuid::Uuid;
+
+#[cfg(test)]
+pub const STATEMENTS: &[Sql] = &[TURNS];
+
+/// A turn that another claim holds is being taken: it is passed over.
+const TURNS: Sql = Sql {
+    sqlite: "SELECT org_id, provider FROM turns WHERE due_at <= $1 ORDER BY due_at LIMIT $2",
+    postgres: "SELECT org_id, provider FROM turns WHERE due_at <= $1 ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED",
+};
+
+/// Expired rows that one command ends at most (invariant 15).
+const EXPIRED_MAX: usize = 1_000;
+/// Looks at the turns in one command.
+const ROUNDS_MAX: usize = 64;
+
+/// An organisation's place among those that wait for a provider.
+pub type Turn = (OrgId, Provider);
+
+/// What one look at the turns came to.
+pub struct Choice {
+    pub now: Timestamp,
+    pub lease_until: Timestamp,
+    pub claims: Vec<Claim>,
+    /// Actions that may not start any more.
+    pub expired: Vec<Uuid>,
+    /// Turns that were taken, whether or not they led to a claim.
+    pub taken: Vec<Turn>,
+}
+
+/// How each database reads and writes the rows of many turns at once.
+pub trait ClaimSql: Dialect {
+    /// Moves turns to later times, never to earlier ones.
+    fn defer<'c>(
+        on: &'c mut Self::Connection,
+        deferred: &'c [(OrgId, Provider, Timestamp)],
+    ) -> BoxFuture<'c, Result<(), StoreError>>;
+
+    /// What can be claimed in these turns, in their order, each turn's oldest first.
+    fn rows_of_turns<'c>(
+        on: &'c mut Self::Connection,
+        turns: &'c [Turn],
+        now: Timestamp,
+        turn_max: u32,
+    ) -> BoxFuture<'c, Result<Vec<Self::Row>, StoreError>>;
+
+    /// Writes a choice: claims are `running` with their attempts begun, what has expired is dead,
+    /// and turns are passed on or ended.
+    fn take<'c>(on: &'c mut Self::Connection, choice: &'c Choice) -> BoxFuture<'c, Result<(), StoreError>>;
+}
+
+pub async fn claim<D: LedgerSql>(
+    tx: &mut Transaction<'_, D>,
+    limits: ClaimLimits,
+    now: Timestamp,
+) -> Result<Vec<Claim>, StoreError> {
+    if !limits.deferred.is_empty() {
+        D::defer(tx.connection, &limits.deferred).await?;
+    }
+    let mut ended = 0;
+    for _ in 0..ROUNDS_MAX {
+        let turns = turns_due(tx, &limits, now).await?;
+        if turns.is_empty() {
+            break;
+        }
+        let looked_at: Vec<Turn> = turns.iter().map(|(turn, _)| *turn).collect();
+        let rows = D::rows_of_turns(tx.connection, &looked_at, now, limits.turn_max).await?;
+        let choice = choose::<D>(&turns, &rows, &limits, now)?;
+        D::take(tx.connection, &choice).await?;
+        ended += choice.expired.len();
+        if !choice.claims.is_empty() {
+            reach(Step::ClaimWritten);
+        }
+        // Turns of what has expired or was cancelled since cost no one a turn: the next ones are
+        // looked at instead.
+        if !choice.claims.is_empty() || ended >= EXPIRED_MAX {
+            return Ok(choice.claims);
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// The turns that are due, each with the rows that it may take.
+async fn turns_due<D: LedgerSql>(
+    tx: &mut Transaction<'_, D>,
+    limits: &ClaimLimits,
+    now: Timestamp,
+) -> Result<Vec<(Turn, u32)>, StoreError> {
+    // Those that may take nothing now keep their place; there are at most as many of them as
+    // attempts run.
+    let turns_max = limits
+        .count_max
+        .saturating_add(u32::try_from(limits.allowances.len()).unwrap_or(u32::MAX));
+    let mut turns = Vec::new();
+    Statement::new("read turns", TURNS)
+        .time(now)
+        .number(turns_max)
+        .each(tx, |row| {
+            let row = row.table("turns");
+            let (org, provider) = (row.id("org_id")?, row.parse("provider")?);
+            let allowance = limits
+                .allowances
+                .iter()
+                .find(|(o, p, _)| *o == org && *p == provider)
+                .map_or(limits.turn_max, |(_, _, allowance)| *allowance);
+            if allowance > 0 {
+                turns.push(((org, provider), allowance.min(limits.turn_max)));
+            }
+            Ok(())
+        })
+        .await?;
+    Ok(turns)
+}
+
+/// Chooses among rows that stand in the order of their turns.
+fn choose<D: LedgerSql>(
+    turns: &[(Turn, u32)],
+    rows: &[D::Row],
+    limits: &ClaimLimits,
+    now: Timestamp,
+) -> Result<Choice, StoreError> {
+    let mut choice = Choice {
+        now,
+        lease_until: now + limits.lease,
+        claims: Vec::new(),
+        expired: Vec::new(),
+        taken: Vec::new(),
+    };
+    let mut rows = rows.iter().map(|row| Row::<D>::of(row).table("actions")).peekable();
+    for &(turn, allowance) in turns {
+        if choice.claims.len() >= limits.count_max as usize {
+            break;
+        }
+        let mut left = allowance;
+        while let Some(&row) = rows.peek() {
+            if (row.id("org_id")?, row.parse("provider")?) != turn {
+                break;
+            }
+            rows.next();
+            let is_look_up = row.parse::<ActionState>("state")? == ActionState::Unknown;
+            if !is_look_up && row.time("expires_at")? <= now {
+                choice.expired.push(row.id("id")?);
+            } else if left > 0 && choice.claims.len() < limits.count_max as usize {
+                left -= 1;
+                choice.claims.push(claim_of(row, is_look_up, now, choice.lease_until)?);
+            }
+        }
+        choice.taken.push(turn);
+    }
+    Ok(choice)
+}
