@@ -128,7 +128,8 @@ async fn no_time_out_of_statements_holds_for_a_commit() {
     .await
     .expect("a trigger");
     let org = made::org(&store).await;
-    // The setting ends with its transaction: the next one on that connection has the time-out again.
+    // The setting ends with its transaction: the next one on that connection has the time-out
+    // again.
     sqlx::raw_sql(
         "ALTER TABLE organizations DISABLE TRIGGER refuse_a_time_out; ALTER TABLE rules ADD COLUMN seen text",
     )
