@@ -14,8 +14,11 @@ use jsonwebtoken::{
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse},
 };
 use serde::Deserialize;
-use std::{collections::HashMap, sync::Arc, time::Duration};
-use tokio::sync::Mutex;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 /// Least time between two fetches.
 const COOLDOWN: Duration = Duration::from_secs(10);
@@ -70,8 +73,9 @@ pub enum KeyLookup {
 pub struct Jwks {
     source: Arc<dyn FetchKeys>,
     clock: Arc<dyn Clock>,
-    /// One fetch runs at a time. Requests that wait for the lock use its result.
     state: Mutex<State>,
+    /// One fetch runs at a time. Requests that wait for the lock use its result.
+    fetching: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -95,34 +99,59 @@ impl Jwks {
             source,
             clock,
             state: Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
         }
     }
 
-    /// The key of an id. Fetches when the key is unknown or old, at most once in ten seconds.
+    /// The key of an id. Fetches when the key is unknown or old, at most once in ten seconds. A
+    /// known key serves while newer keys are fetched: only the request that fetches waits.
     pub async fn find(&self, key_id: &str) -> KeyLookup {
-        let mut state = self.state.lock().await;
-        let now = self.clock.now();
-        let age = |at: Option<Timestamp>| at.map_or(Duration::MAX, |at| now.since(at));
-        let wants = !state.keys.contains_key(key_id) || age(state.fetched_at) >= FRESH;
-        if wants && age(state.tried_at) >= COOLDOWN {
-            state.tried_at = Some(now);
-            match self.source.fetch().await.and_then(|document| read(&document)) {
-                Ok(keys) => {
-                    state.keys = keys;
-                    state.fetched_at = Some(now);
-                    state.last_try_failed = false;
-                }
-                Err(reason) => {
-                    tracing::warn!(reason, "The keys of tokens could not be fetched");
-                    state.last_try_failed = true;
-                }
-            }
+        let (is_usable, is_fresh) = {
+            let state = self.state();
+            let age = self.age(state.fetched_at);
+            (state.keys.contains_key(key_id) && age <= STALE_MAX, age < FRESH)
+        };
+        if !is_usable {
+            let _one_fetch = self.fetching.lock().await;
+            self.fetch_if_due().await;
+        } else if !is_fresh && let Ok(_one_fetch) = self.fetching.try_lock() {
+            self.fetch_if_due().await;
         }
+        let state = self.state();
         match state.keys.get(key_id) {
-            Some(key) if age(state.fetched_at) <= STALE_MAX => KeyLookup::Key(key.clone()),
+            Some(key) if self.age(state.fetched_at) <= STALE_MAX => KeyLookup::Key(key.clone()),
             None if !state.last_try_failed => KeyLookup::Unknown,
             _ => KeyLookup::Unavailable,
         }
+    }
+
+    async fn fetch_if_due(&self) {
+        {
+            let mut state = self.state();
+            if self.age(state.tried_at) < COOLDOWN {
+                return;
+            }
+            state.tried_at = Some(self.clock.now());
+        }
+        let fetched = self.source.fetch().await.and_then(|document| read(&document));
+        let mut state = self.state();
+        state.last_try_failed = fetched.is_err();
+        match fetched {
+            Ok(keys) => {
+                state.keys = keys;
+                state.fetched_at = Some(self.clock.now());
+            }
+            Err(reason) => tracing::warn!(reason, "The keys of tokens could not be fetched"),
+        }
+    }
+
+    /// Held for a look or a change, never while keys are fetched.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn age(&self, at: Option<Timestamp>) -> Duration {
+        at.map_or(Duration::MAX, |at| self.clock.now().since(at))
     }
 }
 

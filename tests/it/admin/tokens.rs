@@ -387,12 +387,17 @@ struct Source {
     document: String,
     fetches: AtomicUsize,
     is_away: AtomicBool,
+    /// Where it is there, every fetch but the first waits for a permit.
+    gate: Option<tokio::sync::Semaphore>,
 }
 
 #[async_trait]
 impl FetchKeys for Source {
     async fn fetch(&self) -> Result<Vec<u8>, String> {
-        self.fetches.fetch_add(1, Ordering::SeqCst);
+        let earlier = self.fetches.fetch_add(1, Ordering::SeqCst);
+        if let Some(gate) = self.gate.as_ref().filter(|_| earlier > 0) {
+            drop(gate.acquire().await);
+        }
         if self.is_away.load(Ordering::SeqCst) {
             Err("away".to_owned())
         } else {
@@ -418,6 +423,7 @@ async fn public_keys_are_fetched_with_care() {
         document: document.clone(),
         fetches: AtomicUsize::new(0),
         is_away: AtomicBool::new(true),
+        gate: None,
     });
     let mut settings = Settings::default();
     settings.admin.jwt_jwks_url = Some("https://issuer.example.com/keys".to_owned());
@@ -568,4 +574,44 @@ fn weak_keys_do_not_start() {
         })
         .is_empty()
     );
+}
+
+#[tokio::test]
+async fn a_known_key_serves_while_newer_keys_are_fetched() {
+    let key = EncodingKey::from_ec_pem(EC_KEY.as_bytes()).unwrap();
+    let mut jwk =
+        serde_json::to_value(jsonwebtoken::jwk::Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap()).unwrap();
+    jwk["kid"] = json!("one");
+    let source = Arc::new(Source {
+        document: json!({ "keys": [jwk] }).to_string(),
+        fetches: AtomicUsize::new(0),
+        is_away: AtomicBool::new(false),
+        gate: Some(tokio::sync::Semaphore::new(0)),
+    });
+    let mut settings = Settings::default();
+    settings.admin.jwt_jwks_url = Some("https://issuer.example.com/keys".to_owned());
+    let api = Api::start_with(settings, Some(source.clone())).await;
+    let good = claims(api.a).to_string();
+    let token = |kid: &str| {
+        signed(
+            &format!(r#"{{"alg":"ES256","kid":"{kid}"}}"#),
+            &good,
+            &key,
+            Algorithm::ES256,
+        )
+    };
+    let (known, unknown) = (token("one"), token("two"));
+    assert_eq!(status(&api, &known).await, 200);
+    api.clock.advance(std::time::Duration::from_secs(10));
+    let served = async {
+        while source.fetches.load(Ordering::SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..20 {
+            assert_eq!(status(&api, &known).await, 200);
+        }
+        source.gate.as_ref().unwrap().add_permits(1);
+    };
+    let (waited, ()) = tokio::join!(status(&api, &unknown), served);
+    assert_eq!((waited, source.fetches.load(Ordering::SeqCst)), (401, 2));
 }
