@@ -56,9 +56,9 @@ pub trait Endpoints: Send + Sync + 'static {
     async fn delete_endpoint(&self, org: OrgId, id: EndpointId, audit: AuditEntry) -> Result<bool, StoreError>;
     /// Adds a secret; those of the same owner (organisation, source, endpoint or none) stop being
     /// valid at `others_not_after`, where given and where they do not end earlier. `false` when it
-    /// names an endpoint that this organisation does not have for this source. `Conflict` when the
-    /// owner would have more than [`SECRETS_PER_OWNER_MAX`] valid ones: each is tried on each
-    /// request.
+    /// names an endpoint that this organisation does not have for this source. Above
+    /// [`SECRETS_PER_OWNER_MAX`] valid ones the oldest former secret is erased before its end;
+    /// `Conflict` where there is no former one.
     async fn add_secret(
         &self,
         secret: NewSecret,

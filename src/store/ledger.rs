@@ -1,6 +1,6 @@
 //! The ledger: plans, claims with a lease and a fence, records. Each transition names both states.
 
-use super::StoreError;
+use super::{StoreError, audit::AuditEntry};
 use crate::domain::{
     ActionId, ActionKind, ActionState, AttemptOutcome, Cause, Delivery, Envelope, EventId, EventType, OrgId, Provider,
     RuleId, SealedBytes, Source, Timestamp,
@@ -255,17 +255,25 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// A person tries again: `dead`, `parked`, `suppressed`, `cancelled`, `waiting` become
     /// `pending` with fresh tries; `unknown` is looked up now (invariant 4). Not where there is no
-    /// request, because a template failed.
+    /// request, because a template failed. `audit` is written in the same transaction, and only
+    /// where the action changes; so it is for the other two transitions of a person.
     async fn retry(
         &self,
         org: OrgId,
         action: ActionId,
         expires_at: Timestamp,
         now: Timestamp,
+        audit: AuditEntry,
     ) -> Result<ManualTransition, StoreError>;
 
     /// A person stops what has not gone out: `pending`, `waiting`, `parked`.
-    async fn cancel(&self, org: OrgId, action: ActionId, now: Timestamp) -> Result<ManualTransition, StoreError>;
+    async fn cancel(
+        &self,
+        org: OrgId,
+        action: ActionId,
+        now: Timestamp,
+        audit: AuditEntry,
+    ) -> Result<ManualTransition, StoreError>;
 
     /// A person says what happened to an `unknown` one: it went out (`Succeeded`), or send it again
     /// (`Pending`, for at least another hour). Any other `to` is refused as a data error.
@@ -275,5 +283,6 @@ pub trait Ledger: Send + Sync + 'static {
         action: ActionId,
         to: ActionState,
         now: Timestamp,
+        audit: AuditEntry,
     ) -> Result<ManualTransition, StoreError>;
 }

@@ -5,6 +5,27 @@ pub use crate::domain::Proof;
 use crate::domain::{AssistantRole, OrgId, RouteState, Timestamp};
 use async_trait::async_trait;
 
+/// Whose live claim a proof may take the place of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Displaces {
+    /// The holder whose credential was checked, and that reads the id no longer. A proof that meets
+    /// another holder is a `Conflict`: that holder's claim was proven after the check.
+    Checked(Option<OrgId>),
+    /// Every holder: the id was made by us, or an operator approved the claim.
+    Anyone,
+}
+
+impl Displaces {
+    /// # Errors
+    /// `Conflict` where `holder` is not the holder that was checked.
+    pub fn allow(self, holder: OrgId, what: &'static str) -> Result<(), StoreError> {
+        match self {
+            Self::Checked(checked) if checked != Some(holder) => Err(StoreError::Conflict { what }),
+            Self::Checked(_) | Self::Anyone => Ok(()),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AssistantClaim {
     pub org: OrgId,
@@ -39,7 +60,12 @@ pub trait Routes: Send + Sync + 'static {
     /// Writes a proven claim as live. A live claim of another organisation is released in the same
     /// transaction, audited on both sides (there without the actor, who is another organisation's),
     /// and its owner returned. `state` and `version` of the claim are not read.
-    async fn prove_assistant(&self, claim: AssistantClaim, audit: AuditEntry) -> Result<Option<OrgId>, StoreError>;
+    async fn prove_assistant(
+        &self,
+        claim: AssistantClaim,
+        displaces: Displaces,
+        audit: AuditEntry,
+    ) -> Result<Option<OrgId>, StoreError>;
     /// Live ones and pending ones, in order of assistant id, after `after`.
     async fn list_assistants(
         &self,
@@ -58,7 +84,12 @@ pub trait Routes: Send + Sync + 'static {
     /// As [`Routes::prove_assistant`]. A Twilio number is a route together with its account, so
     /// only a live claim of the same account is another's; a Vapi number is one by itself, and by
     /// its id at Vapi.
-    async fn prove_number(&self, claim: NumberClaim, audit: AuditEntry) -> Result<Option<OrgId>, StoreError>;
+    async fn prove_number(
+        &self,
+        claim: NumberClaim,
+        displaces: Displaces,
+        audit: AuditEntry,
+    ) -> Result<Option<OrgId>, StoreError>;
     /// Live ones and pending ones, in order of number.
     async fn list_numbers(
         &self,

@@ -44,6 +44,15 @@ pub struct RuleScope {
     pub enabled: bool,
 }
 
+impl UnreadableRule {
+    /// The rule's id, where the row still has one.
+    #[must_use]
+    pub fn id(&self) -> Option<RuleId> {
+        let bytes = <[u8; 16]>::try_from(&*self.key).ok()?;
+        Some(RuleId::from_uuid(uuid::Uuid::from_bytes(bytes)))
+    }
+}
+
 impl RuleScope {
     /// Unknown fields of it stand for all values.
     #[must_use]
@@ -87,8 +96,10 @@ pub trait Rules: Send + Sync + 'static {
     /// `Conflict` when the id is taken. The rule's `version` is not read: it begins at 1.
     async fn create_rule(&self, rule: Rule, audit: AuditEntry) -> Result<(), StoreError>;
     async fn find_rule(&self, org: OrgId, id: RuleId) -> Result<Option<Rule>, StoreError>;
-    /// In order of id, after `after`.
+    /// In order of id, after `after`. A rule that cannot be read is left out.
     async fn list_rules(&self, org: OrgId, after: Option<RuleId>, count_max: u32) -> Result<Vec<Rule>, StoreError>;
+    /// The stored rules of an organisation that this release cannot read.
+    async fn list_unreadable_rules(&self, org: OrgId) -> Result<Vec<UnreadableRule>, StoreError>;
     /// Replaces the spec if `version` still stands; returns the new version. `Conflict` otherwise,
     /// `Ok(None)` when there is no such rule.
     async fn update_rule(

@@ -62,6 +62,7 @@ macro_rules! ledger_cases {
             a_success_counts_after_its_lease_has_ended,
             a_success_that_was_overtaken_by_a_claim_changes_nothing,
             an_action_belongs_to_the_account_of_its_first_try,
+            a_manual_transition_and_its_entry_are_one,
             an_account_without_a_name_is_one_for_each_saved_version,
         );
     };

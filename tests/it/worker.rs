@@ -232,7 +232,7 @@ async fn an_unknown_sms_is_looked_up_at_the_account_that_sent_it_and_nowhere_els
     let now = rig.clock.now();
     let until_then = now + Duration::from_hours(1);
     rig.store
-        .retry(rig.org, asked.id, until_then, now)
+        .retry(rig.org, asked.id, until_then, now, audit(rig.org))
         .await
         .expect("answered");
     let found = until("found", || async {
@@ -268,7 +268,7 @@ async fn an_unknown_sms_goes_out_by_another_account_when_a_person_says_so() {
     .await;
     let resolved = rig
         .store
-        .resolve(rig.org, asked.id, ActionState::Pending, rig.clock.now())
+        .resolve(rig.org, asked.id, ActionState::Pending, rig.clock.now(), audit(rig.org))
         .await;
     resolved.expect("answered");
     rig.action_in(ActionState::Succeeded).await;
@@ -452,7 +452,10 @@ async fn nothing_is_sent_under_a_lease_that_does_not_cover_the_exchange() {
         assert_eq!((record.to, record.counts), (expected, is_sent), "{case}");
         rig.store.record(vec![record]).await.expect("recorded");
         if !is_sent {
-            let cancelled = rig.store.cancel(rig.org, leased.claim.action, rig.clock.now()).await;
+            let cancelled = rig
+                .store
+                .cancel(rig.org, leased.claim.action, rig.clock.now(), audit(rig.org))
+                .await;
             cancelled.expect("cancelled");
         }
     }

@@ -224,7 +224,8 @@ pub async fn retry(
         |seconds| Duration::from_secs(seconds.into()),
     );
     let now = state.now();
-    let transition = state.store.retry(member.org, id, now + life, now).await?;
+    let audit = state.audit(&member, "retry", "action", id, &["state"]);
+    let transition = state.store.retry(member.org, id, now + life, now, audit).await?;
     transition_answer(&state, &member, id, "retry", transition).await
 }
 
@@ -234,7 +235,8 @@ pub async fn cancel(
     Id(id): Id<ActionId>,
     _: NoFields,
 ) -> Answer<Json<ActionDetail>> {
-    let transition = state.store.cancel(member.org, id, state.now()).await?;
+    let audit = state.audit(&member, "cancel", "action", id, &["state"]);
+    let transition = state.store.cancel(member.org, id, state.now(), audit).await?;
     transition_answer(&state, &member, id, "cancel", transition).await
 }
 
@@ -264,7 +266,8 @@ pub async fn resolve(
         ResolvedAs::Sent => ActionState::Succeeded,
         ResolvedAs::Resend => ActionState::Pending,
     };
-    let transition = state.store.resolve(member.org, id, to, state.now()).await?;
+    let audit = state.audit(&member, "resolve", "action", id, &["state"]);
+    let transition = state.store.resolve(member.org, id, to, state.now(), audit).await?;
     transition_answer(&state, &member, id, "resolve", transition).await
 }
 
@@ -279,12 +282,6 @@ async fn transition_answer(
         ManualTransition::Absent => Err(Problem::not_found()),
         ManualTransition::NotFrom(from) => Err(Problem::new(Code::NotFromState)
             .detail(format!("The action is {from}; {verb} is not possible from there."))),
-        ManualTransition::Done(_) => {
-            state
-                .store
-                .record_audit(state.audit(member, verb, "action", id, &["state"]))
-                .await?;
-            detail(state, member, id).await
-        }
+        ManualTransition::Done(_) => detail(state, member, id).await,
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     },
     domain::{AssistantRole, OrgId, Provider, RouteState},
     provider::{Credential, vapi::VapiAssistant},
-    store::routes::{AssistantClaim, Proof},
+    store::routes::{AssistantClaim, Displaces, Proof},
 };
 use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
 use http::{HeaderMap, StatusCode, Uri, header};
@@ -115,13 +115,15 @@ pub async fn create(
         Readable::No => return Err(proof::not_readable()),
         Readable::Unknown(problem) => return Err(problem),
     };
-    check_holder(&state, member.org, &id).await?;
+    let checked = check_holder(&state, member.org, &id).await?;
+    let before = state.store.find_assistant(member.org, &id).await?;
+    let (role, name) = before.as_ref().map_or((None, None), |row| (row.role, row.name.clone()));
     let now = state.now();
     let claim = AssistantClaim {
         org: member.org,
         assistant_id: id.clone(),
-        role: new.role,
-        name: new.name.or_else(|| shown_name(assistant.name.as_deref())),
+        role: new.role.or(role),
+        name: new.name.or(name).or_else(|| shown_name(assistant.name.as_deref())),
         state: RouteState::Live,
         proof: Some(Proof::ReadAtProvider),
         proven_at: Some(now),
@@ -129,7 +131,10 @@ pub async fn create(
         created_at: now,
     };
     let audit = state.audit(&member, "prove", "assistant", &id, &["assistant_id", "role", "name"]);
-    state.store.prove_assistant(claim, audit).await?;
+    state
+        .store
+        .prove_assistant(claim, Displaces::Checked(checked), audit)
+        .await?;
     let row = state
         .store
         .find_assistant(member.org, &id)
@@ -137,7 +142,7 @@ pub async fn create(
         .ok_or(Problem::not_found())?;
     let tag = tag(&state, &row);
     Ok((
-        StatusCode::CREATED,
+        etag::status_of(before.is_some()),
         [(header::ETAG, etag::header_value(&tag))],
         Json(AssistantView::new(&state, row)),
     ))
@@ -164,19 +169,19 @@ impl NewAssistant {
 }
 
 /// Refuses while the credential of another organisation still reads the assistant. A claim that
-/// outlived its credential moves.
-async fn check_holder(state: &AdminState, org: OrgId, id: &str) -> Answer<()> {
+/// outlived its credential moves: its holder is returned.
+async fn check_holder(state: &AdminState, org: OrgId, id: &str) -> Answer<Option<OrgId>> {
     let Some(holder) = state
         .store
         .find_assistant_holder(id)
         .await?
         .filter(|holder| *holder != org)
     else {
-        return Ok(());
+        return Ok(None);
     };
     match read(state, holder, id).await? {
         Readable::Yes(_) => Err(proof::held_elsewhere()),
-        Readable::No => Ok(()),
+        Readable::No => Ok(Some(holder)),
         Readable::Unknown(problem) => Err(problem),
     }
 }

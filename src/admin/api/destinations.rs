@@ -32,7 +32,7 @@ use axum::{
     routing::{get, post},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::{HeaderMap, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -195,9 +195,13 @@ pub async fn create(
         credential: Ok(credential),
     };
     let tag = tag(&state, &opened.row);
+    let location = HeaderValue::from_str(&format!("/api/destinations/{name}"));
     Ok((
         StatusCode::CREATED,
-        [(header::ETAG, etag::header_value(&tag))],
+        [
+            (header::ETAG, etag::header_value(&tag)),
+            (header::LOCATION, location.expect("a name is visible ASCII")),
+        ],
         Json(DestinationView::new(&state, opened, Some(made))),
     ))
 }

@@ -17,7 +17,7 @@ use crate::{
     },
     domain::{OrgId, Provider, RouteState},
     provider::{Credential, is_e164},
-    store::routes::{NumberClaim, Proof},
+    store::routes::{Displaces, NumberClaim, Proof},
 };
 use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
 use http::{HeaderMap, StatusCode, Uri, header};
@@ -151,7 +151,8 @@ pub async fn create(
         Readable::No => return Err(not_readable()),
         Readable::Unknown(problem) => return Err(problem),
     };
-    check_holder(&state, member.org, provider, &new.number, &at_provider).await?;
+    let checked = check_holder(&state, member.org, provider, &new.number, &at_provider).await?;
+    let before = state.store.find_number(member.org, &new.number).await?;
     let now = state.now();
     let claim = NumberClaim {
         org: member.org,
@@ -166,7 +167,10 @@ pub async fn create(
         created_at: now,
     };
     let audit = state.audit(&member, "prove", "phone_number", &new.number, &["number", "provider"]);
-    state.store.prove_number(claim, audit).await?;
+    state
+        .store
+        .prove_number(claim, Displaces::Checked(checked), audit)
+        .await?;
     let row = state
         .store
         .find_number(member.org, &new.number)
@@ -174,7 +178,7 @@ pub async fn create(
         .ok_or(Problem::not_found())?;
     let tag = tag(&state, &row);
     Ok((
-        StatusCode::CREATED,
+        etag::status_of(before.is_some_and(|row| row.provider == provider)),
         [(header::ETAG, etag::header_value(&tag))],
         Json(NumberView::new(&state, row)),
     ))
@@ -187,7 +191,7 @@ async fn check_holder(
     provider: Provider,
     number: &str,
     at_provider: &NumberAtProvider,
-) -> Answer<()> {
+) -> Answer<Option<OrgId>> {
     let holder = state
         .store
         .find_number_holder(
@@ -198,13 +202,13 @@ async fn check_holder(
         )
         .await?;
     let Some(holder) = holder.filter(|holder| *holder != org) else {
-        return Ok(());
+        return Ok(None);
     };
     match read(state, holder, provider, number).await? {
         Readable::Yes(theirs) if theirs.account_id == at_provider.account_id => Err(held_elsewhere()),
         // A holder that reads the number in another account has another route now, so its claim to
         // this one is stale.
-        Readable::Yes(_) | Readable::No => Ok(()),
+        Readable::Yes(_) | Readable::No => Ok(Some(holder)),
         Readable::Unknown(problem) => Err(problem),
     }
 }

@@ -17,12 +17,13 @@ use crate::{
     },
     domain::{ActionKind, EventId, EventType, OrgId, Provider, Rule, RuleId, RuleSpec},
     rule::{self, DryRun, FieldProblem, Sample},
+    store::{StoreError, rules::UnreadableRule},
     vault::Purpose,
 };
 use axum::{
     Json, Router,
     extract::State,
-    response::IntoResponse,
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use http::{HeaderMap, StatusCode, Uri, header};
@@ -75,30 +76,71 @@ fn tag(state: &AdminState, rule: &Rule) -> String {
     etag::tag(&state.vault, rule.org, "rule", rule.id, rule.version)
 }
 
-pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<Listed<RuleView>>> {
+/// A stored rule that this release cannot read. It can be shown and deleted; its part of each event
+/// waits.
+#[derive(Serialize)]
+pub struct DamagedRuleView {
+    /// `null` where the row has no id either.
+    id: Option<String>,
+    damaged: bool,
+    problem: String,
+}
+
+impl From<UnreadableRule> for DamagedRuleView {
+    fn from(rule: UnreadableRule) -> Self {
+        Self {
+            id: rule.id().map(|id| id.to_string()),
+            damaged: true,
+            problem: format!(
+                "this release cannot read the column `{}` of the stored rule: a later release may have written it",
+                rule.column
+            ),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub struct RuleList {
+    #[serde(flatten)]
+    listed: Listed<RuleView>,
+    /// On every page.
+    damaged: Vec<DamagedRuleView>,
+}
+
+/// The damaged rule with an id.
+async fn find_damaged(state: &AdminState, org: OrgId, id: RuleId) -> Answer<DamagedRuleView> {
+    let damaged = state.store.list_unreadable_rules(org).await?;
+    let found = damaged.into_iter().find(|rule| rule.id() == Some(id));
+    found.map(DamagedRuleView::from).ok_or(Problem::not_found())
+}
+
+pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<RuleList>> {
     let mut params = Params::of(&uri)?;
     let page = Page::<RuleId>::take(&mut params, &state.vault, Some(member.org), "rules", String::new())?;
     params.finish()?;
     let rows = state.store.list_rules(member.org, page.after, page.count()).await?;
-    Ok(Json(page.answer(
-        &state.vault,
-        rows,
-        |row| row.id,
-        |row| RuleView::new(&state, row),
-    )))
+    let damaged = state.store.list_unreadable_rules(member.org).await?;
+    let listed = page.answer(&state.vault, rows, |row| row.id, |row| RuleView::new(&state, row));
+    Ok(Json(RuleList {
+        listed,
+        damaged: damaged.into_iter().map(DamagedRuleView::from).collect(),
+    }))
 }
 
-pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<RuleId>) -> Answer<impl IntoResponse> {
-    let rule = state
-        .store
-        .find_rule(member.org, id)
-        .await?
-        .ok_or(Problem::not_found())?;
+pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<RuleId>) -> Answer<Response> {
+    let rule = match state.store.find_rule(member.org, id).await {
+        Ok(found) => found.ok_or(Problem::not_found())?,
+        Err(StoreError::Corrupt { .. }) => {
+            return Ok(Json(find_damaged(&state, member.org, id).await?).into_response());
+        }
+        Err(error) => return Err(error.into()),
+    };
     let tag = tag(&state, &rule);
     Ok((
         [(header::ETAG, etag::header_value(&tag))],
         Json(RuleView::new(&state, rule)),
-    ))
+    )
+        .into_response())
 }
 
 pub async fn create(
@@ -192,7 +234,7 @@ async fn replace(state: &AdminState, member: &Member, rule: Rule, spec: RuleSpec
     match state.store.update_rule(member.org, id, rule.version, spec, audit).await {
         Ok(Some(_)) => {}
         Ok(None) => return Err(Problem::not_found()),
-        Err(crate::store::StoreError::Conflict { .. }) => return Err(etag::stale()),
+        Err(StoreError::Conflict { .. }) => return Err(etag::stale()),
         Err(error) => return Err(error.into()),
     }
     let rule = state
@@ -213,12 +255,12 @@ pub async fn delete(
     Id(id): Id<RuleId>,
     headers: HeaderMap,
 ) -> Answer<StatusCode> {
-    let rule = state
-        .store
-        .find_rule(member.org, id)
-        .await?
-        .ok_or(Problem::not_found())?;
-    etag::check(&headers, &tag(&state, &rule))?;
+    match state.store.find_rule(member.org, id).await {
+        Ok(found) => etag::check(&headers, &tag(&state, &found.ok_or(Problem::not_found())?))?,
+        // A damaged rule has no tag: it can be deleted all the same.
+        Err(StoreError::Corrupt { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
     let audit = state.audit(&member, "delete", "rule", id, &[]);
     if state.store.delete_rule(member.org, id, audit).await? {
         Ok(StatusCode::NO_CONTENT)

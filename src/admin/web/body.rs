@@ -168,7 +168,15 @@ fn refusal(path: &str, error: &serde_json::Error) -> Problem {
     }
     let problem = message.rsplit_once("expected ").map_or_else(
         || "is not valid".to_owned(),
-        |(_, expected)| format!("expected {expected}"),
+        |(_, expected)| {
+            // serde names structs of this program, which mean nothing to a caller.
+            let expected = if expected.starts_with("struct ") {
+                "an object"
+            } else {
+                expected
+            };
+            format!("expected {expected}")
+        },
     );
     Problem::field(
         Code::InvalidField,
@@ -288,6 +296,7 @@ mod tests {
                 "is not a known field here",
             ),
             (r#"["SECRET"]"#, "body", "expected an object"),
+            (r#""SECRET""#, "body", "expected an object"),
         ];
         for (body, field, said) in table {
             let problem = parse::<Outer>(body.as_bytes()).expect_err(body);

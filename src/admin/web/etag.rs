@@ -5,7 +5,7 @@
 
 use super::problem::{Code, Problem};
 use crate::{domain::OrgId, vault::Vault};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use std::fmt::Display;
 
 /// The tag of a version, quoted.
@@ -56,6 +56,12 @@ pub fn require(headers: &HeaderMap, current: &str) -> Result<(), Problem> {
     } else {
         Err(Problem::new(Code::PreconditionRequired).detail("Send the ETag of the version that you read as If-Match."))
     }
+}
+
+/// The status of a POST that makes a resource, or proves one again that was there.
+#[must_use]
+pub const fn status_of(was_there: bool) -> StatusCode {
+    if was_there { StatusCode::OK } else { StatusCode::CREATED }
 }
 
 /// The answer to a change of a version that is no longer the current one.

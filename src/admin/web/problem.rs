@@ -324,9 +324,10 @@ impl From<StoreError> for Problem {
                 tracing::warn!(doing, "The database is not available to the admin API");
                 Self::new(Code::DatabaseUnavailable)
             }
-            StoreError::Conflict { what } => {
-                Self::new(Code::Conflict).detail(format!("The {what} exists already, or was changed by someone else."))
-            }
+            StoreError::Conflict { what } => Self::new(Code::Conflict).detail(format!(
+                "The {} exists already, or was changed by someone else.",
+                what.trim_start_matches("the ")
+            )),
             error @ (StoreError::Corrupt { .. } | StoreError::Data { .. }) => {
                 tracing::error!(error = %error, "The store failed in the admin API");
                 Self::new(Code::Internal)

@@ -19,7 +19,7 @@ use crate::{
         self, Store,
         audit::AuditEntry,
         endpoints::NewSecret,
-        routes::{AssistantClaim, Proof},
+        routes::{AssistantClaim, Displaces, Proof},
     },
     vault::{Keyring, Purpose, Vault},
 };
@@ -192,7 +192,7 @@ async fn prove_assistant(store: &Arc<dyn Store>, org: OrgId, now: Timestamp) -> 
         created_at: now,
     };
     store
-        .prove_assistant(claim, audit(org, now, "prove", "assistant"))
+        .prove_assistant(claim, Displaces::Anyone, audit(org, now, "prove", "assistant"))
         .await?;
     Ok(())
 }

@@ -24,6 +24,7 @@ pub const STATEMENTS: &[Sql] = &[
     Sql::both(COUNT_SECRETS),
     Sql::both(END_SECRETS),
     Sql::both(ERASE_ENDED),
+    Sql::both(ERASE_OLDEST_FORMER),
     Sql::both(ERASE_SECRETS),
 ];
 
@@ -79,6 +80,16 @@ const ERASE_ENDED: &str = "
     SET is_active = false, sealed = NULL, last_four = NULL, changed_version = $5
     WHERE org_id = $1 AND source = $2 AND endpoint_id IS NOT DISTINCT FROM $3 AND is_active = true
     AND not_after <= $4";
+/// Those that were made first among the former ones: the plans of one secret are made at one time.
+const ERASE_OLDEST_FORMER: &str = "
+    UPDATE endpoint_secrets
+    SET is_active = false, sealed = NULL, last_four = NULL, changed_version = $4
+    WHERE org_id = $1 AND source = $2 AND endpoint_id IS NOT DISTINCT FROM $3 AND is_active = true
+    AND not_after IS NOT NULL
+    AND created_at = (
+        SELECT min(former.created_at) FROM endpoint_secrets AS former
+        WHERE former.org_id = $1 AND former.source = $2 AND former.endpoint_id IS NOT DISTINCT FROM $3
+        AND former.is_active = true AND former.not_after IS NOT NULL)";
 const ERASE_SECRETS: &str = "
     UPDATE endpoint_secrets
     SET is_active = false, sealed = NULL, last_four = NULL, changed_version = $4
@@ -188,17 +199,27 @@ impl Owner {
             .number(version)
             .execute(tx)
             .await?;
-        let valid: u32 = self
-            .statement(DOING, COUNT_SECRETS)
-            .time(tx.now)
-            .one(tx, |row| row.table("endpoint_secrets").number("count"))
-            .await?;
-        if valid > SECRETS_PER_OWNER_MAX {
-            return Err(StoreError::Conflict {
-                what: "the limit of valid secrets of one owner",
-            });
+        loop {
+            let valid: u32 = self
+                .statement(DOING, COUNT_SECRETS)
+                .time(tx.now)
+                .one(tx, |row| row.table("endpoint_secrets").number("count"))
+                .await?;
+            if valid <= SECRETS_PER_OWNER_MAX {
+                return Ok(());
+            }
+            // Over the limit the oldest former secret ends early.
+            let erased = self
+                .statement("erase the oldest former secret", ERASE_OLDEST_FORMER)
+                .number(version)
+                .execute(tx)
+                .await?;
+            if erased == 0 {
+                return Err(StoreError::Conflict {
+                    what: "limit of valid secrets of one owner",
+                });
+            }
         }
-        Ok(())
     }
 }
 

@@ -5,7 +5,13 @@ use super::Sql;
 use super::{Access, Dialect, Row, SqlStore, Statement, Transaction, audit, grants::holds, routes::prove};
 use crate::{
     domain::{AssistantRole, OrgId, SealedBytes, Timestamp},
-    store::{StoreError, audit::AuditEntry, grants::Lease, managed::*, routes::AssistantClaim},
+    store::{
+        StoreError,
+        audit::AuditEntry,
+        grants::Lease,
+        managed::*,
+        routes::{AssistantClaim, Displaces},
+    },
 };
 use async_trait::async_trait;
 
@@ -137,7 +143,7 @@ async fn save<D: Dialect>(
     match (claim, audit) {
         (Some(claim), Some(audit)) => {
             release_others(tx, version, (row.org, row.role), &claim.assistant_id).await?;
-            prove(tx, version, claim, &audit).await?;
+            prove(tx, version, claim, Displaces::Anyone, &audit).await?;
         }
         (Some(_), None) => {
             return Err(StoreError::Data {

@@ -180,6 +180,7 @@ pub async fn prove<D: Dialect>(
     tx: &mut Transaction<'_, D>,
     version: i64,
     claim: AssistantClaim,
+    displaces: Displaces,
     audit: &AuditEntry,
 ) -> Result<Option<OrgId>, StoreError> {
     const DOING: &str = "prove the assistant";
@@ -190,6 +191,9 @@ pub async fn prove<D: Dialect>(
         .number(version)
         .optional(tx, |row| row.table("assistant_org_mapping").id("org_id"))
         .await?;
+    if let Some(holder) = holder {
+        displaces.allow(holder, "the claim to this assistant")?;
+    }
     Statement::new(DOING, SAVE_ASSISTANT)
         .id(Uuid::now_v7())
         .id(claim.org)
@@ -214,6 +218,7 @@ async fn prove_number<D: Dialect>(
     tx: &mut Transaction<'_, D>,
     version: i64,
     claim: NumberClaim,
+    displaces: Displaces,
     audit: &AuditEntry,
 ) -> Result<Option<OrgId>, StoreError> {
     const DOING: &str = "prove the number";
@@ -230,6 +235,9 @@ async fn prove_number<D: Dialect>(
             Ok((row.id("org_id")?, row.string("number")?))
         })
         .await?;
+    for (holder, _) in displaced.iter().filter(|(holder, _)| *holder != claim.org) {
+        displaces.allow(*holder, "the claim to this number")?;
+    }
     Statement::new(DOING, SAVE_NUMBER)
         .id(Uuid::now_v7())
         .id(claim.org)
@@ -286,9 +294,14 @@ async fn release<S: SqlStore>(
 
 #[async_trait]
 impl<S: SqlStore> Routes for S {
-    async fn prove_assistant(&self, claim: AssistantClaim, audit: AuditEntry) -> Result<Option<OrgId>, StoreError> {
+    async fn prove_assistant(
+        &self,
+        claim: AssistantClaim,
+        displaces: Displaces,
+        audit: AuditEntry,
+    ) -> Result<Option<OrgId>, StoreError> {
         self.configure(Access::ALL_ORGS, "prove the assistant", move |mut tx, version| {
-            Box::pin(async move { prove(&mut tx, version, claim, &audit).await })
+            Box::pin(async move { prove(&mut tx, version, claim, displaces, &audit).await })
         })
         .await
     }
@@ -335,9 +348,14 @@ impl<S: SqlStore> Routes for S {
         release(self, RELEASE_ASSISTANT, org, assistant_id, audit).await
     }
 
-    async fn prove_number(&self, claim: NumberClaim, audit: AuditEntry) -> Result<Option<OrgId>, StoreError> {
+    async fn prove_number(
+        &self,
+        claim: NumberClaim,
+        displaces: Displaces,
+        audit: AuditEntry,
+    ) -> Result<Option<OrgId>, StoreError> {
         self.configure(Access::ALL_ORGS, "prove the number", move |mut tx, version| {
-            Box::pin(async move { prove_number(&mut tx, version, claim, &audit).await })
+            Box::pin(async move { prove_number(&mut tx, version, claim, displaces, &audit).await })
         })
         .await
     }

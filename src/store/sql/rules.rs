@@ -102,6 +102,20 @@ fn sort<D: Dialect>(row: Row<'_, D>, changes: &mut RuleChanges) -> Result<(), St
     Ok(())
 }
 
+/// The rules of an organisation after `after`, those that cannot be read beside the others. `admin`
+/// limits their number, so they are loaded at once.
+async fn load_all<S: SqlStore>(store: &S, org: OrgId, after: Option<RuleId>) -> Result<RuleChanges, StoreError> {
+    let mut reader = store.read(org).await?;
+    let mut all = RuleChanges::default();
+    Statement::new("list rules", LIST)
+        .id(org)
+        .id(after.map_or(Uuid::nil(), Uuid::from))
+        .number(u32::MAX)
+        .each(&mut reader, |row| sort(row, &mut all))
+        .await?;
+    Ok(all)
+}
+
 #[async_trait]
 impl<S: SqlStore> Rules for S {
     async fn create_rule(&self, rule: Rule, audit: AuditEntry) -> Result<(), StoreError> {
@@ -133,13 +147,13 @@ impl<S: SqlStore> Rules for S {
     }
 
     async fn list_rules(&self, org: OrgId, after: Option<RuleId>, count_max: u32) -> Result<Vec<Rule>, StoreError> {
-        let mut reader = self.read(org).await?;
-        Statement::new("list rules", LIST)
-            .id(org)
-            .id(after.map_or(Uuid::nil(), Uuid::from))
-            .number(count_max)
-            .all(&mut reader, rule)
-            .await
+        let all = load_all(self, org, after).await?;
+        let rules = all.rules.into_iter().map(|(rule, _)| rule);
+        Ok(rules.take(count_max as usize).collect())
+    }
+
+    async fn list_unreadable_rules(&self, org: OrgId) -> Result<Vec<UnreadableRule>, StoreError> {
+        Ok(load_all(self, org, None).await?.unreadable)
     }
 
     async fn update_rule(

@@ -7,6 +7,7 @@ mod isolation;
 mod pages;
 mod problems;
 pub(crate) mod proof;
+mod public_keys;
 mod rules;
 mod tokens;
 

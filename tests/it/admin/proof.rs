@@ -299,6 +299,13 @@ async fn an_assistant_is_whose_key_reads_it() {
             .etag(),
         made.etag()
     );
+    // Proven again without its fields: it is the same claim, and what was left out stays.
+    let again = api
+        .post(a, "/api/assistants", &json!({ "assistant_id": ASSISTANT }))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!((&again["role"], &again["version"]), (&json!("inbound"), &json!(2)));
     api.get(b, &format!("/api/assistants/{ASSISTANT}")).await.expect(404);
     api.delete(b, &format!("/api/assistants/{ASSISTANT}")).await.expect(404);
 

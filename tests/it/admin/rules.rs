@@ -446,3 +446,55 @@ async fn a_rule_that_was_read_can_be_sent_back_and_a_patch_changes_what_it_names
         "event_type"
     );
 }
+
+/// A rule of a kind that this release does not know: a rollback from a later release leaves such
+/// rows.
+#[tokio::test]
+async fn a_damaged_rule_is_named_shown_and_deleted_beside_the_readable_ones() {
+    use sqlx::Connection;
+    let api = Api::start().await;
+    let mut ids = Vec::new();
+    for name in ["one", "damaged", "three"] {
+        let made = api.post(api.a, "/api/rules", &rule(name)).await.expect(201).json();
+        ids.push(made["id"].as_str().unwrap().to_owned());
+    }
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(api.folder().join("store.db"));
+    let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    let done = sqlx::query(
+        "UPDATE rules SET spec = replace(spec, 'twilio.send_sms', 'slack.post') WHERE spec LIKE '%damaged%'",
+    );
+    assert_eq!(done.execute(&mut connection).await.unwrap().rows_affected(), 1);
+    connection.close().await.unwrap();
+
+    for path in ["/api/rules", "/api/rules?limit=2"] {
+        let list = api.get(api.a, path).await.expect(200).json();
+        let names: Vec<_> = list["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|rule| &rule["name"])
+            .collect();
+        assert_eq!(names, ["one", "three"]);
+        assert_eq!(
+            (&list["damaged"][0]["id"], &list["next_cursor"]),
+            (&json!(ids[1]), &Value::Null)
+        );
+        assert!(list["damaged"][0]["problem"].as_str().unwrap().contains("`spec`"));
+    }
+    let path = format!("/api/rules/{}", ids[1]);
+    assert_eq!(api.get(api.a, &path).await.expect(200).json()["damaged"], true);
+    // To another organisation it does not exist, and a rule is added all the same.
+    api.get(api.b, &path).await.expect(404);
+    assert_eq!(
+        api.get(api.b, "/api/rules").await.expect(200).json()["damaged"],
+        json!([])
+    );
+    api.delete(api.b, &path).await.expect(404);
+    api.post(api.a, "/api/rules", &rule("four")).await.expect(201);
+    api.delete(api.a, &path).await.expect(204);
+    api.get(api.a, &path).await.expect(404);
+    assert_eq!(
+        api.get(api.a, "/api/rules").await.expect(200).json()["damaged"],
+        json!([])
+    );
+}

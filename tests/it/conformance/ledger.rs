@@ -176,10 +176,8 @@ impl Bench {
         match state {
             ActionState::Pending => return (org, id, 0),
             ActionState::Cancelled => {
-                assert_eq!(
-                    self.store.cancel(org, id, self.now()).await.expect("cancelled"),
-                    ManualTransition::Done(state)
-                );
+                let cancelled = self.store.cancel(org, id, self.now(), audit(org)).await;
+                assert_eq!(cancelled.expect("cancelled"), ManualTransition::Done(state));
                 return (org, id, 0);
             }
             _ => {}
@@ -210,9 +208,10 @@ impl Bench {
                     .expect("ended"),
             ),
             ActionState::Unknown => {}
-            _ => drop(self.store.cancel(org, id, self.now()).await),
+            _ => drop(self.store.cancel(org, id, self.now(), audit(org)).await),
         }
-        drop(self.store.resolve(org, id, ActionState::Succeeded, self.now()).await);
+        let to = ActionState::Succeeded;
+        drop(self.store.resolve(org, id, to, self.now(), audit(org)).await);
     }
 }
 
@@ -440,7 +439,7 @@ pub async fn what_has_expired_is_dead_without_an_attempt(b: &Bench) {
     // A person revives it.
     assert_eq!(
         b.store
-            .retry(org, expired_id, b.now() + LEASE, b.now())
+            .retry(org, expired_id, b.now() + LEASE, b.now(), audit(org))
             .await
             .expect("retried"),
         ManualTransition::Done(ActionState::Pending)
@@ -735,10 +734,10 @@ pub async fn every_state_meets_every_operation(b: &Bench) {
                     None
                 }
                 "record_callback" => Some(b.store.record_callback(org, id, &format!("SM{id}"), now).await),
-                "retry" => Some(b.store.retry(org, id, now + LEASE, now).await),
-                "cancel" => Some(b.store.cancel(org, id, now).await),
-                "it went out" => Some(b.store.resolve(org, id, Succeeded, now).await),
-                _ => Some(b.store.resolve(org, id, Pending, now).await),
+                "retry" => Some(b.store.retry(org, id, now + LEASE, now, audit(org)).await),
+                "cancel" => Some(b.store.cancel(org, id, now, audit(org)).await),
+                "it went out" => Some(b.store.resolve(org, id, Succeeded, now, audit(org)).await),
+                _ => Some(b.store.resolve(org, id, Pending, now, audit(org)).await),
             };
             let expected = match (operation, *state) {
                 ("claim", Pending | Waiting | Unknown) => Running,
@@ -764,8 +763,9 @@ pub async fn every_state_meets_every_operation(b: &Bench) {
                 );
             }
             let unknown = b.organisation().await;
+            let cancelled = b.store.cancel(unknown, id, now, audit(unknown)).await;
             assert_eq!(
-                b.store.cancel(unknown, id, now).await.expect("answered"),
+                cancelled.expect("answered"),
                 ManualTransition::Absent,
                 "another organisation's"
             );
@@ -785,7 +785,7 @@ pub async fn an_action_without_a_request_cannot_be_retried(b: &Bench) {
     b.plan(vec![event(org, 1, vec![dead.clone()])]).await;
     assert_eq!(
         b.store
-            .retry(org, dead.id, b.now() + LEASE, b.now())
+            .retry(org, dead.id, b.now() + LEASE, b.now(), audit(org))
             .await
             .expect("answered"),
         ManualTransition::NotFrom(ActionState::Dead)

@@ -52,7 +52,10 @@ pub async fn an_action_belongs_to_the_account_of_its_first_try(b: &Bench) {
     assert_eq!((look_up.is_look_up, look_up.account.as_deref()), (true, Some("second")));
 
     let until = b.now() + SECOND * 1_000;
-    b.store.retry(org, id, until, b.now()).await.expect("answered");
+    b.store
+        .retry(org, id, until, b.now(), audit(org))
+        .await
+        .expect("answered");
     let retried = claim_and_record(b, ActionState::Unknown, false).await;
     assert_eq!(
         (retried.is_look_up, retried.account.as_deref()),
@@ -61,7 +64,7 @@ pub async fn an_action_belongs_to_the_account_of_its_first_try(b: &Bench) {
     );
 
     b.store
-        .resolve(org, id, ActionState::Pending, b.now())
+        .resolve(org, id, ActionState::Pending, b.now(), audit(org))
         .await
         .expect("answered");
     let again = claim_and_record(b, ActionState::Succeeded, false).await;
@@ -84,4 +87,27 @@ pub async fn an_account_without_a_name_is_one_for_each_saved_version(b: &Bench) 
     b.plan(vec![event(org, 9, vec![action()])]).await;
     let other = claim_and_record(b, ActionState::Succeeded, false).await;
     assert_eq!(other.account.as_deref(), Some("version-2"));
+}
+
+/// The entry stands in the same transaction: an entry that cannot be written undoes the transition.
+pub async fn a_manual_transition_and_its_entry_are_one(b: &Bench) {
+    let org = b.organisation().await;
+    let id = b.due(org, 1).await[0];
+    let entries = async || b.store.list_audit(org, None, 100).await.expect("audit").len();
+    let before = entries().await;
+    let foreign = b.organisation().await;
+    let refused = b.store.cancel(org, id, b.now(), audit(foreign)).await;
+    assert!(refused.is_err(), "the entry names another organisation");
+    let action = b.store.find_action(org, id).await.expect("read").expect("there");
+    assert_eq!((action.state, entries().await), (ActionState::Pending, before));
+    let done = b.store.cancel(org, id, b.now(), audit(org)).await.expect("answered");
+    assert_eq!(
+        (done, entries().await),
+        (ManualTransition::Done(ActionState::Cancelled), before + 1)
+    );
+    let again = b.store.cancel(org, id, b.now(), audit(org)).await.expect("answered");
+    assert_eq!(
+        (again, entries().await),
+        (ManualTransition::NotFrom(ActionState::Cancelled), before + 1)
+    );
 }

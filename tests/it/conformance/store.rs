@@ -3,8 +3,8 @@
 
 use hookswitch::{
     domain::{
-        Endpoint, EndpointId, IntegrationState, ManualClock, OrgId, Provider, Rule, RuleId, RuleSpec, SealedBytes,
-        SecretId, Source, Timestamp,
+        Clock, Endpoint, EndpointId, IntegrationState, ManualClock, OrgId, Provider, Rule, RuleId, RuleSpec,
+        SealedBytes, SecretId, Source, Timestamp,
     },
     store::{
         Store, StoreError,
@@ -35,7 +35,8 @@ macro_rules! store_suite {
         $crate::store_suite!($open, store_routes:
             proof_moves_a_stale_claim, released_claims_are_gone, a_twilio_number_belongs_to_its_account,
             a_vapi_number_is_one_by_itself_and_by_its_id,
-            fifty_proofs_at_once_leave_one_holder, claims_are_paged);
+            fifty_proofs_at_once_leave_one_holder, a_proof_takes_the_place_of_the_checked_holder_only,
+            claims_are_paged);
         $crate::store_suite!($open, store_grants:
             a_connection_is_written_whole_or_not_at_all, a_lease_has_one_holder_and_a_fence_that_counts_up,
             a_refresh_is_compare_and_swap_under_its_lease,
@@ -534,24 +535,23 @@ pub async fn secrets_overlap_while_one_is_rotated(store: &Arc<dyn Store>, clock:
 
 pub async fn secrets_are_limited_to_what_is_valid(store: &Arc<dyn Store>, clock: &ManualClock) {
     let org = org(store).await;
-    let soon = Timestamp::from_seconds(1_000_010);
+    let soon = clock.now() + Duration::from_secs(1_000);
+    let add = async |end| store.add_secret(secret(org, None), end, entry(org, "rotate")).await;
+    let ids = async || {
+        let all = store.list_secrets(org, Source::Vapi, None).await.expect("a list");
+        all.into_iter().map(|secret| secret.id).collect::<Vec<_>>()
+    };
     for _ in 0..SECRETS_PER_OWNER_MAX {
-        assert!(
-            store
-                .add_secret(secret(org, None), Some(soon), entry(org, "rotate"))
-                .await
-                .expect("within the limit")
-        );
+        clock.advance(Duration::from_secs(1));
+        assert!(add(None).await.expect("within the limit"));
     }
-    assert!(is_conflict(
-        &store
-            .add_secret(secret(org, None), Some(soon), entry(org, "rotate"))
-            .await
-    ));
-    assert_eq!(
-        store.list_secrets(org, Source::Vapi, None).await.expect("a list").len(),
-        SECRETS_PER_OWNER_MAX as usize
-    );
+    assert!(is_conflict(&add(None).await), "all of them last");
+    let before = ids().await;
+    assert_eq!(before.len(), SECRETS_PER_OWNER_MAX as usize);
+    // The others become former ones, and the oldest of them gives way.
+    clock.advance(Duration::from_secs(1));
+    assert!(add(Some(soon)).await.expect("in the place of the oldest"));
+    assert_eq!(ids().await[1..], before[..before.len() - 1]);
     clock.set(soon + Duration::from_secs(1));
     assert!(
         store

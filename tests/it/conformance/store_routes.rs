@@ -4,9 +4,9 @@ use super::store::{entry, org};
 use hookswitch::{
     domain::{AssistantRole, ManualClock, OrgId, Provider, RouteState, Timestamp},
     store::{
-        Store,
+        Store, StoreError,
         audit::ACTOR_SYSTEM,
-        routes::{AssistantClaim, NumberClaim, Proof},
+        routes::{AssistantClaim, Displaces, NumberClaim, Proof},
     },
 };
 use std::sync::Arc;
@@ -42,7 +42,10 @@ fn number(org: OrgId, provider: Provider, number: &str, account: Option<&str>, i
 
 async fn prove(store: &Arc<dyn Store>, claim: NumberClaim) -> Option<OrgId> {
     let org = claim.org;
-    store.prove_number(claim, entry(org, "prove")).await.expect("proven")
+    store
+        .prove_number(claim, Displaces::Anyone, entry(org, "prove"))
+        .await
+        .expect("proven")
 }
 
 async fn numbers(store: &Arc<dyn Store>, org: OrgId) -> Vec<(String, Option<String>)> {
@@ -59,7 +62,7 @@ pub async fn proof_moves_a_stale_claim(store: &Arc<dyn Store>, _: &ManualClock) 
     let (a, b) = (org(store).await, org(store).await);
     assert_eq!(
         store
-            .prove_assistant(assistant(a, "asst"), entry(a, "prove"))
+            .prove_assistant(assistant(a, "asst"), Displaces::Anyone, entry(a, "prove"))
             .await
             .expect("proven"),
         None
@@ -78,7 +81,7 @@ pub async fn proof_moves_a_stale_claim(store: &Arc<dyn Store>, _: &ManualClock) 
     assert_eq!(store.find_assistant_holder("asst").await.expect("a look"), Some(a));
     assert_eq!(
         store
-            .prove_assistant(assistant(a, "asst"), entry(a, "prove"))
+            .prove_assistant(assistant(a, "asst"), Displaces::Anyone, entry(a, "prove"))
             .await
             .expect("proven again"),
         None
@@ -96,7 +99,7 @@ pub async fn proof_moves_a_stale_claim(store: &Arc<dyn Store>, _: &ManualClock) 
     let version = store.config_version().await.expect("a version");
     assert_eq!(
         store
-            .prove_assistant(assistant(b, "asst"), entry(b, "prove"))
+            .prove_assistant(assistant(b, "asst"), Displaces::Anyone, entry(b, "prove"))
             .await
             .expect("proven"),
         Some(a)
@@ -121,7 +124,7 @@ pub async fn proof_moves_a_stale_claim(store: &Arc<dyn Store>, _: &ManualClock) 
 
     assert_eq!(
         store
-            .prove_assistant(assistant(a, "asst"), entry(a, "prove"))
+            .prove_assistant(assistant(a, "asst"), Displaces::Anyone, entry(a, "prove"))
             .await
             .expect("back again"),
         Some(b)
@@ -132,7 +135,7 @@ pub async fn proof_moves_a_stale_claim(store: &Arc<dyn Store>, _: &ManualClock) 
 pub async fn released_claims_are_gone(store: &Arc<dyn Store>, _: &ManualClock) {
     let (a, b) = (org(store).await, org(store).await);
     store
-        .prove_assistant(assistant(a, "asst"), entry(a, "prove"))
+        .prove_assistant(assistant(a, "asst"), Displaces::Anyone, entry(a, "prove"))
         .await
         .expect("proven");
     assert!(
@@ -150,7 +153,7 @@ pub async fn released_claims_are_gone(store: &Arc<dyn Store>, _: &ManualClock) {
     assert_eq!(store.find_assistant_holder("asst").await.expect("a look"), None);
     assert_eq!(
         store
-            .prove_assistant(assistant(b, "asst"), entry(b, "prove"))
+            .prove_assistant(assistant(b, "asst"), Displaces::Anyone, entry(b, "prove"))
             .await
             .expect("free"),
         None
@@ -251,6 +254,50 @@ pub async fn a_vapi_number_is_one_by_itself_and_by_its_id(store: &Arc<dyn Store>
     );
 }
 
+/// Between the check of a holder and the proof another organisation may have proven the same id.
+pub async fn a_proof_takes_the_place_of_the_checked_holder_only(store: &Arc<dyn Store>, _: &ManualClock) {
+    let (a, b, c) = (org(store).await, org(store).await, org(store).await);
+    let assistant_of = async |org, displaces| {
+        store
+            .prove_assistant(assistant(org, "asst"), displaces, entry(org, "prove"))
+            .await
+    };
+    let number_of = async |org, displaces| {
+        let claim = number(org, Provider::Vapi, "+1", None, "v1");
+        store.prove_number(claim, displaces, entry(org, "prove")).await
+    };
+    assert_eq!(assistant_of(a, Displaces::Checked(None)).await.expect("free"), None);
+    assert_eq!(number_of(a, Displaces::Checked(None)).await.expect("free"), None);
+    for late in [Displaces::Checked(None), Displaces::Checked(Some(c))] {
+        let version = store.config_version().await.expect("a version");
+        assert!(
+            matches!(assistant_of(b, late).await, Err(StoreError::Conflict { .. })),
+            "{late:?}"
+        );
+        assert!(
+            matches!(number_of(b, late).await, Err(StoreError::Conflict { .. })),
+            "{late:?}"
+        );
+        assert_eq!(
+            store.config_version().await.expect("a version"),
+            version,
+            "nothing changed"
+        );
+        assert_eq!(store.find_assistant_holder("asst").await.expect("a look"), Some(a));
+        assert_eq!(store.list_numbers(a, None, 9).await.expect("a list").len(), 1);
+    }
+    assert_eq!(
+        assistant_of(b, Displaces::Checked(Some(a))).await.expect("checked"),
+        Some(a)
+    );
+    assert_eq!(
+        number_of(b, Displaces::Checked(Some(a))).await.expect("checked"),
+        Some(a)
+    );
+    // One's own claim is proven again whoever was checked.
+    assert_eq!(assistant_of(b, Displaces::Checked(None)).await.expect("own"), None);
+}
+
 pub async fn fifty_proofs_at_once_leave_one_holder(store: &Arc<dyn Store>, _: &ManualClock) {
     let mut all = Vec::new();
     for _ in 0..50 {
@@ -258,7 +305,7 @@ pub async fn fifty_proofs_at_once_leave_one_holder(store: &Arc<dyn Store>, _: &M
     }
     let proofs = all.iter().map(|org| async {
         let assistant = store
-            .prove_assistant(assistant(*org, "hot"), entry(*org, "prove"))
+            .prove_assistant(assistant(*org, "hot"), Displaces::Anyone, entry(*org, "prove"))
             .await
             .expect("a proof never meets the unique index");
         (
@@ -287,7 +334,7 @@ pub async fn claims_are_paged(store: &Arc<dyn Store>, _: &ManualClock) {
     let org = org(store).await;
     for n in [3, 1, 2, 5, 4] {
         store
-            .prove_assistant(assistant(org, &format!("a{n}")), entry(org, "prove"))
+            .prove_assistant(assistant(org, &format!("a{n}")), Displaces::Anyone, entry(org, "prove"))
             .await
             .expect("proven");
         prove(

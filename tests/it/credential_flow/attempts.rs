@@ -348,7 +348,12 @@ async fn a_persons_retry_past_the_keys_window_is_not_sent_again() {
     house.api.clock.advance(Duration::from_hours(25));
     let now = house.api.clock.now();
     let until = now + Duration::from_hours(1);
-    let retried = house.api.store.retry(house.api.a, record.action, until, now).await;
+    let audit = crate::ledger::suite::audit(house.api.a);
+    let retried = house
+        .api
+        .store
+        .retry(house.api.a, record.action, until, now, audit)
+        .await;
     retried.expect("answered");
     let before = house.providers.emails().len();
     let asked = run_due(&house, &engine).await;

@@ -342,3 +342,26 @@ async fn a_change_or_a_delete_that_names_another_version_changes_nothing() {
     assert_eq!(house.status(house.api.a, "twilio").await["etag"], second);
     send(Method::DELETE, &second).await.expect(204);
 }
+
+/// Somebody who pastes a wrong secret twice is not locked out for a day.
+#[tokio::test]
+async fn a_third_secret_within_a_day_ends_the_oldest_former_one() {
+    let house = start().await;
+    for number in 0..5 {
+        house.api.clock.advance(std::time::Duration::from_secs(60));
+        let body = json!({ "api_key": VAPI, "webhook_secret": format!("the secret number {number} of the day") });
+        let path = "/api/integrations/vapi";
+        house.api.post(house.api.a, path, &body).await.expect(400);
+        let body = json!({ "api_key": VAPI, "webhook_secret": format!("the-secret-number-{number}-of-the-day") });
+        house.api.post(house.api.a, path, &body).await.expect(200);
+    }
+    let secrets = house
+        .api
+        .store
+        .list_secrets(house.api.a, hookswitch::domain::Source::Vapi, None)
+        .await
+        .unwrap();
+    // Four plans each: the newest, and the one before it for its overlap.
+    assert_eq!(secrets.len(), 8);
+    assert_eq!(secrets.iter().filter(|secret| secret.not_after.is_none()).count(), 4);
+}

@@ -17,7 +17,7 @@ use hookswitch::{
         Plan, VapiPlan,
         sign::{SignedHeader, VapiSigner, form_body, sign_twilio},
     },
-    store::{SqliteStore, Store, audit::AuditEntry, endpoints::NewSecret, rejections::Rejection, routes::*},
+    store::{SqliteStore, Store, audit::AuditEntry, endpoints::*, rejections::Rejection, routes::*},
     vault::{Keyring, Purpose, Vault},
 };
 use std::{
@@ -270,7 +270,6 @@ impl Ingress {
         ignored_types: &[&str],
         secret: Option<&SecretBytes>,
     ) -> EndpointId {
-        use hookswitch::store::endpoints::Endpoints;
         let endpoint = Endpoint {
             id: EndpointId::generate(),
             org: tenant.org,
@@ -294,7 +293,6 @@ impl Ingress {
     }
 
     pub async fn add_secret(&self, tenant: &Tenant, secret: &SecretBytes, others_not_after: Option<Timestamp>) {
-        use hookswitch::store::endpoints::Endpoints;
         let secret = sealed(&self.vault, tenant.org, None, Source::Vapi, secret).await;
         assert!(
             self.store
@@ -318,7 +316,8 @@ impl Ingress {
             version: 1,
             created_at: NOW,
         };
-        self.store.prove_number(claim, audit(tenant.org)).await.unwrap();
+        let audit = audit(tenant.org);
+        self.store.prove_number(claim, Displaces::Anyone, audit).await.unwrap();
     }
 
     pub async fn prove(&self, tenant: &Tenant, assistant: &str) {
@@ -349,7 +348,7 @@ async fn sealed(
 }
 
 async fn tenant(store: &Arc<SqliteStore>, vault: &Vault, name: &str) -> Tenant {
-    use hookswitch::store::{endpoints::Endpoints, organisations::Organisations};
+    use hookswitch::store::organisations::Organisations;
     let tenant = Tenant {
         org: OrgId::generate(),
         assistant: format!("asst-{name}"),
@@ -379,7 +378,8 @@ async fn tenant(store: &Arc<SqliteStore>, vault: &Vault, name: &str) -> Tenant {
         version: 1,
         created_at: NOW,
     };
-    store.prove_number(number, audit(tenant.org)).await.unwrap();
+    let audit = audit(tenant.org);
+    store.prove_number(number, Displaces::Anyone, audit).await.unwrap();
     tenant
 }
 
@@ -395,7 +395,8 @@ async fn prove(store: &SqliteStore, org: OrgId, assistant: &str) {
         version: 1,
         created_at: NOW,
     };
-    store.prove_assistant(claim, audit(org)).await.unwrap();
+    let audit = audit(org);
+    store.prove_assistant(claim, Displaces::Anyone, audit).await.unwrap();
 }
 
 fn audit(org: OrgId) -> AuditEntry {

@@ -18,11 +18,12 @@ pub use record::{EndedAttempt, RecordSql};
 
 #[cfg(test)]
 use super::Sql;
-use super::{Access, Dialect, Row, SqlStore, Statement, Transaction};
+use super::{Access, Dialect, Row, SqlStore, Statement, Transaction, audit};
 use crate::{
     domain::{ActionId, ActionState, AttemptOutcome, Delivery, OrgId, Provider, SealedBytes, Source, Timestamp},
     store::{
         StoreError,
+        audit::AuditEntry,
         credentials::account_mark,
         ledger::{
             Claim, ClaimLimits, DeadEvent, HeldPart, Ledger, ManualTransition, Planned, PlannedEvent, Record, Recorded,
@@ -333,16 +334,29 @@ where
         action: ActionId,
         expires_at: Timestamp,
         now: Timestamp,
+        audit: AuditEntry,
     ) -> Result<ManualTransition, StoreError> {
         self.write(org, "retry an action", move |mut tx| {
-            Box::pin(async move { manual::retry(&mut tx, org, action, expires_at, now).await })
+            Box::pin(async move {
+                let transition = manual::retry(&mut tx, org, action, expires_at, now).await?;
+                note(&mut tx, org, transition, &audit).await
+            })
         })
         .await
     }
 
-    async fn cancel(&self, org: OrgId, action: ActionId, now: Timestamp) -> Result<ManualTransition, StoreError> {
+    async fn cancel(
+        &self,
+        org: OrgId,
+        action: ActionId,
+        now: Timestamp,
+        audit: AuditEntry,
+    ) -> Result<ManualTransition, StoreError> {
         self.write(org, "cancel an action", move |mut tx| {
-            Box::pin(async move { manual::cancel(&mut tx, org, action, now).await })
+            Box::pin(async move {
+                let transition = manual::cancel(&mut tx, org, action, now).await?;
+                note(&mut tx, org, transition, &audit).await
+            })
         })
         .await
     }
@@ -353,6 +367,7 @@ where
         action: ActionId,
         to: ActionState,
         now: Timestamp,
+        audit: AuditEntry,
     ) -> Result<ManualTransition, StoreError> {
         const DOING: &str = "resolve an action";
         if !matches!(to, ActionState::Succeeded | ActionState::Pending) {
@@ -362,8 +377,24 @@ where
             });
         }
         self.write(org, DOING, move |mut tx| {
-            Box::pin(async move { manual::resolve(&mut tx, org, action, to, now).await })
+            Box::pin(async move {
+                let transition = manual::resolve(&mut tx, org, action, to, now).await?;
+                note(&mut tx, org, transition, &audit).await
+            })
         })
         .await
     }
+}
+
+/// Writes the entry of a transition that a person made, where the action changed.
+async fn note<D: Dialect>(
+    tx: &mut Transaction<'_, D>,
+    org: OrgId,
+    transition: ManualTransition,
+    audit: &AuditEntry,
+) -> Result<ManualTransition, StoreError> {
+    if matches!(transition, ManualTransition::Done(_)) {
+        audit::insert(tx, org, audit).await?;
+    }
+    Ok(transition)
 }
