@@ -146,8 +146,8 @@ impl HmacPlanText {
         let signs_time = segments.contains(&Segment::Timestamp);
         let window = self.window(signs_time)?;
         let message_id_header = self.message_id_header(&segments)?;
-        // A header that is not signed is checked, too: a typing error should not wait for the day on
-        // which the format changes.
+        // A header that is not signed is checked, too: a typing error should not wait for the day
+        // on which the format changes.
         let timestamp_header = header(
             "timestampHeader",
             self.timestamp_header.as_deref().unwrap_or("x-timestamp"),

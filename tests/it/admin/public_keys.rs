@@ -1,7 +1,7 @@
 //! Tokens that an identity provider signs: its public keys are fetched with care.
 
 use super::{
-    Api, SECRET,
+    Api, SECRET, START,
     tokens::{claims, hs256, part, signed, status},
 };
 use async_trait::async_trait;

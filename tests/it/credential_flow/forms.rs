@@ -348,7 +348,7 @@ async fn a_change_or_a_delete_that_names_another_version_changes_nothing() {
 async fn a_third_secret_within_a_day_ends_the_oldest_former_one() {
     let house = start().await;
     for number in 0..5 {
-        house.api.clock.advance(std::time::Duration::from_secs(60));
+        house.api.clock.advance(std::time::Duration::from_mins(1));
         let body = json!({ "api_key": VAPI, "webhook_secret": format!("the secret number {number} of the day") });
         let path = "/api/integrations/vapi";
         house.api.post(house.api.a, path, &body).await.expect(400);

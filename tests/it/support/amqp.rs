@@ -1,9 +1,6 @@
 //! Queues of a test's own at the real RabbitMQ, gone with the test.
 
-use crate::{
-    conformance::queue::{delivered, event, id_of},
-    support::until,
-};
+use crate::conformance::queue::{delivered, event, id_of};
 use hookswitch::{
     domain::{EventId, OrgId},
     queue::{AmqpQueue, AmqpSettings, EventQueue},
@@ -259,11 +256,18 @@ impl Load {
             ended.expect("a sender does not panic");
         }
         let confirmed = self.confirmed();
-        until("every confirmed event to be delivered", || async {
+        let delivered = async {
+            while !confirmed.iter().all(|id| self.seen.lock().unwrap().contains(id)) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        // A queue whose broker has just come back may want several tries, 10 s apart at most.
+        let patience = Duration::from_mins(2);
+        if tokio::time::timeout(patience, delivered).await.is_err() {
             let seen = self.seen.lock().unwrap();
-            confirmed.iter().all(|id| seen.contains(id)).then_some(())
-        })
-        .await;
+            let missing = confirmed.iter().filter(|id| !seen.contains(*id)).count();
+            panic!("{missing} of {} confirmed events were not delivered", confirmed.len());
+        }
         self.consumer.shutdown().await;
     }
 }
