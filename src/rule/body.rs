@@ -98,8 +98,8 @@ const fn begins_number(c: char) -> bool {
     c == '-' || c.is_ascii_digit()
 }
 
-/// The escape at the front of `text`, to `limited`; how many bytes it has. Two bytes, `\uXXXX` six,
-/// and a pair of surrogates twelve.
+/// Copies the escape that `text` begins with to `limited`, and gives its length in bytes: two, six
+/// for `\uXXXX`, twelve for a pair of surrogates. Half a pair becomes U+FFFD.
 fn limit_escape(text: &str, limited: &mut String) -> usize {
     let unit = |at: usize| {
         text.get(at..at + 6)
@@ -119,7 +119,7 @@ fn limit_escape(text: &str, limited: &mut String) -> usize {
     taken
 }
 
-/// The number at the front of `text`, to `limited`; how many bytes it has.
+/// Copies the number that `text` begins with to `limited`, and gives its length in bytes.
 fn limit_number(text: &str, limited: &mut String) -> usize {
     let taken = text
         .find(|c: char| !matches!(c, '0'..='9' | '-' | '+' | '.' | 'e' | 'E'))

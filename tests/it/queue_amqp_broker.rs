@@ -90,7 +90,7 @@ impl Drop for Broker {
 }
 
 /// Not in the quick choice: on a busy machine one queue can stay silent for minutes after such a
-/// loss. Nothing is lost, but the wait is a fault that is open (decision 0009).
+/// loss. The fault is open (decision 0009).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_whole_broker_fails() {
     if std::env::var_os("FAULTS_BROKERS").is_none() {
