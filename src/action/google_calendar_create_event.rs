@@ -15,6 +15,7 @@
 
 use super::*;
 use crate::provider::{GoogleCredential, ProviderRefusal, google::calendar, is_mailbox};
+use jiff::tz::TimeZoneDatabase;
 use serde_json::json;
 
 pub struct GoogleCalendarCreateEvent;
@@ -31,8 +32,6 @@ const TEXTS: [&str; 10] = [
     "location",
     "send_updates",
 ];
-/// The names of the IANA time zone database, links included, one a line.
-const TIME_ZONES: &str = include_str!("time_zones.txt");
 const SUMMARY_CHARACTERS_MAX: usize = 1024;
 /// Google's own limit is 8,192 characters.
 const DESCRIPTION_CHARACTERS_MAX: usize = 8192;
@@ -107,7 +106,7 @@ impl Action for GoogleCalendarCreateEvent {
         if let Some(Value::String(zone)) = parameters.get("time_zone")
             && !zone.trim().is_empty()
             && !has_template(&parameters["time_zone"])
-            && !TIME_ZONES.lines().any(|known| known == zone.trim())
+            && !is_time_zone(zone.trim())
         {
             return Err(invalid(
                 "time_zone",
@@ -399,6 +398,13 @@ fn body_of(request: &Map<String, Value>, id: &str, action: &str) -> Value {
         body["attendees"] = attendees.iter().map(|email| json!({"email": email})).collect();
     }
     body
+}
+
+/// Whether the IANA time zone database has the name, links included, spelt as it is there.
+fn is_time_zone(name: &str) -> bool {
+    TimeZoneDatabase::bundled()
+        .get(name)
+        .is_ok_and(|zone| zone.iana_name() == Some(name))
 }
 
 #[cfg(test)]

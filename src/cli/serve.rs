@@ -22,8 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
-    /// Roles of this process; all when none is named. Embedded backends mean one process: they need
-    /// all roles in it
+    /// Roles of this process; all when none is named. In this release a process runs all of them
     #[arg(long = "role", value_enum)]
     roles: Vec<Role>,
     /// Judge the settings, tell every fault, and start nothing
@@ -98,9 +97,7 @@ fn judge(environment: &Environment) -> Result<(Settings, Keyring), ConfigError> 
 async fn start(args: &ServeArgs, (settings, keyring): (Settings, Keyring)) -> anyhow::Result<ExitCode> {
     let all = [Role::Receiver, Role::Worker, Role::Admin];
     if !args.roles.is_empty() && !all.iter().all(|role| args.roles.contains(role)) {
-        bail!(
-            "--role names some roles only, and the embedded queue and database belong to one process: leave --role out"
-        );
+        bail!("--role names some roles only, and each process runs all of them in this release: leave --role out");
     }
     if settings.receiver.public_url.is_none() {
         tracing::warn!(

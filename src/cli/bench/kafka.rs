@@ -10,7 +10,7 @@ use rdkafka::{
     ClientConfig,
     producer::{FutureProducer, FutureRecord, Producer as _},
 };
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 /// Body and key only: no headers, no deadline of its own, no count.
 pub(super) struct BareProducer {
@@ -59,10 +59,6 @@ impl EventQueue for BareProducer {
 
     fn state(&self) -> QueueState {
         QueueState::default()
-    }
-
-    async fn failed(&self) -> Arc<str> {
-        std::future::pending().await
     }
 
     async fn close(&self) {

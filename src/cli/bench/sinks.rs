@@ -32,10 +32,6 @@ impl EventQueue for Drop {
         QueueState::default()
     }
 
-    async fn failed(&self) -> Arc<str> {
-        std::future::pending().await
-    }
-
     async fn close(&self) {}
 }
 
@@ -123,10 +119,6 @@ impl EventQueue for AppendOnly {
 
     fn state(&self) -> QueueState {
         QueueState::default()
-    }
-
-    async fn failed(&self) -> Arc<str> {
-        std::future::pending().await
     }
 
     async fn close(&self) {

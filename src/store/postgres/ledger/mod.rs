@@ -13,15 +13,11 @@ use crate::{
     domain::{OrgId, Provider, Timestamp},
     store::{
         StoreError,
-        sql::{
-            Row,
-            ledger::{Key, KeysOf, PlanSql},
-        },
+        sql::ledger::{Key, KeysOf, PlanSql},
     },
 };
 use futures_util::future::BoxFuture;
-use sqlx::{PgConnection, Postgres};
-use std::collections::HashSet;
+use sqlx::{PgConnection, Postgres, postgres::PgRow};
 use uuid::Uuid;
 
 /// Returns what was not there yet. In the order of the arrays, which is sorted: two batches with
@@ -51,39 +47,27 @@ impl PlanSql for Postgres {
         keys_of: KeysOf,
         sorted: Vec<Key>,
         now: Timestamp,
-    ) -> BoxFuture<'_, Result<HashSet<Key>, StoreError>> {
+    ) -> BoxFuture<'_, Result<Vec<PgRow>, StoreError>> {
         Box::pin(async move {
-            let (statement, table) = match keys_of {
-                KeysOf::Events => (MARK_EVENTS, "dedupe_keys"),
-                KeysOf::Actions => (MARK_ACTIONS, "idempotency_keys"),
+            let statement = match keys_of {
+                KeysOf::Events => MARK_EVENTS,
+                KeysOf::Actions => MARK_ACTIONS,
             };
-            let rows = sqlx::query(statement)
+            sqlx::query(statement)
                 .bind(sorted.iter().map(|(org, _)| *org.as_uuid()).collect::<Vec<Uuid>>())
                 .bind(sorted.iter().map(|(_, hash)| hash.as_slice()).collect::<Vec<&[u8]>>())
                 .bind(now.as_micros())
                 .fetch_all(connection)
                 .await
-                .map_err(failed("mark keys"))?;
-            rows.iter()
-                .map(|row| {
-                    let row = Row::<Postgres>::of(row).table(table);
-                    let hash = row.bytes("hash")?.try_into().map_err(|_| row.corrupt("hash"))?;
-                    Ok((row.id("org_id")?, hash))
-                })
-                .collect()
+                .map_err(failed("mark keys"))
         })
     }
 
     fn add_turns(
         connection: &mut PgConnection,
-        mut due: Vec<(OrgId, Provider, Timestamp)>,
+        due: Vec<(OrgId, Provider, Timestamp)>,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
-            due.sort_unstable();
-            due.dedup_by_key(|(org, provider, _)| (*org, *provider));
-            if due.is_empty() {
-                return Ok(());
-            }
             sqlx::query(ADD_TURNS)
                 .bind(due.iter().map(|(org, ..)| *org.as_uuid()).collect::<Vec<Uuid>>())
                 .bind(

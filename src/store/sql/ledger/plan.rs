@@ -7,7 +7,7 @@ use crate::{
     store::{
         StoreError,
         ledger::{Planned, PlannedAction, PlannedEvent},
-        sql::{Dialect, Sql, Statement, Transaction},
+        sql::{Dialect, Row, Sql, Statement, Transaction},
     },
 };
 use futures_util::future::BoxFuture;
@@ -78,15 +78,16 @@ impl Inserts {
 
 /// How each database writes many keys and turns at once.
 pub trait PlanSql: Dialect {
-    /// Writes keys that come sorted and returns those that were not there yet.
+    /// Writes keys that come sorted and returns `org_id` and `hash` of those that were not there yet.
     fn mark(
         on: &mut Self::Connection,
         keys_of: KeysOf,
         sorted: Vec<Key>,
         now: Timestamp,
-    ) -> BoxFuture<'_, Result<HashSet<Key>, StoreError>>;
+    ) -> BoxFuture<'_, Result<Vec<Self::Row>, StoreError>>;
 
-    /// Brings turns forward to when something becomes due.
+    /// Brings turns forward to when something becomes due. They come sorted, one for an
+    /// organisation and provider.
     fn add_turns(
         on: &mut Self::Connection,
         due: Vec<(OrgId, Provider, Timestamp)>,
@@ -154,7 +155,7 @@ pub async fn plan<D: LedgerSql>(
         .filter(|(_, action, _)| action.state == ActionState::Pending)
         .map(|(event, action, _)| (event.org, action.kind.provider(), tx.now))
         .collect();
-    D::add_turns(tx.connection, due).await?;
+    add_turns(tx, due).await?;
     reach(Step::PlanWritten);
     Ok(planned)
 }
@@ -170,7 +171,33 @@ async fn mark<D: LedgerSql>(
     }
     let mut sorted = keys.to_vec();
     sorted.sort_unstable();
-    D::mark(tx.connection, keys_of, sorted, tx.now).await
+    let table = match keys_of {
+        KeysOf::Events => "dedupe_keys",
+        KeysOf::Actions => "idempotency_keys",
+    };
+    D::mark(tx.connection, keys_of, sorted, tx.now)
+        .await?
+        .iter()
+        .map(|row| {
+            let row = Row::<D>::of(row).table(table);
+            let hash = row.bytes("hash")?.try_into().map_err(|_| row.corrupt("hash"))?;
+            Ok((row.id("org_id")?, hash))
+        })
+        .collect()
+}
+
+/// Batches are mostly of few organisations: one turn each, the earliest. Sorted, so that two batches
+/// never wait for each other crosswise.
+pub(super) async fn add_turns<D: LedgerSql>(
+    tx: &mut Transaction<'_, D>,
+    mut due: Vec<(OrgId, Provider, Timestamp)>,
+) -> Result<(), StoreError> {
+    due.sort_unstable();
+    due.dedup_by_key(|(org, provider, _)| (*org, *provider));
+    if due.is_empty() {
+        return Ok(());
+    }
+    D::add_turns(tx.connection, due).await
 }
 
 async fn insert_events<D: Dialect>(

@@ -1,6 +1,6 @@
 //! Records: transitions out of `running` under the fence, and the end of leases.
 
-use super::{LedgerSql, clean, cut, make_ambiguous, mark_written};
+use super::{LedgerSql, clean, cut, make_ambiguous, mark_written, plan::add_turns};
 use crate::{
     domain::{ActionId, ActionState, AttemptOutcome, Cause, OrgId, Timestamp},
     killpoint::{Step, reach},
@@ -192,7 +192,7 @@ async fn bring_turns_forward<D: LedgerSql>(tx: &mut Transaction<'_, D>, changed:
             due.push((row.id("org_id")?, row.parse("provider")?, row.time("due_at")?));
         }
     }
-    D::add_turns(tx.connection, due).await
+    add_turns(tx, due).await
 }
 
 /// Makes `running` rows `unknown` whose lease ends until `until`, due `settle` after its end.

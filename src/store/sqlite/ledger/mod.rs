@@ -13,16 +13,12 @@ use crate::{
     domain::{OrgId, Provider, Timestamp},
     store::{
         StoreError,
-        sql::{
-            Row,
-            ledger::{Key, KeysOf, PlanSql},
-        },
+        sql::ledger::{Key, KeysOf, PlanSql},
     },
 };
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
-use sqlx::{Sqlite, SqliteConnection};
-use std::collections::HashSet;
+use sqlx::{Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 /// Returns what was not there yet. `$0` organisation, `$1` hash; both in hex.
 const MARK_EVENTS: &str = "
@@ -50,43 +46,30 @@ impl PlanSql for Sqlite {
         keys_of: KeysOf,
         sorted: Vec<Key>,
         now: Timestamp,
-    ) -> BoxFuture<'_, Result<HashSet<Key>, StoreError>> {
+    ) -> BoxFuture<'_, Result<Vec<SqliteRow>, StoreError>> {
         Box::pin(async move {
-            let (statement, table) = match keys_of {
-                KeysOf::Events => (MARK_EVENTS, "dedupe_keys"),
-                KeysOf::Actions => (MARK_ACTIONS, "idempotency_keys"),
+            let statement = match keys_of {
+                KeysOf::Events => MARK_EVENTS,
+                KeysOf::Actions => MARK_ACTIONS,
             };
             let list = sorted
                 .into_iter()
                 .map(|(org, hash)| json!([hex(org.as_bytes()), hex(&hash)]))
                 .collect();
-            let rows = sqlx::query(statement)
+            sqlx::query(statement)
                 .bind(text(list))
                 .bind(now.as_micros())
                 .fetch_all(connection)
                 .await
-                .map_err(failed("mark keys"))?;
-            rows.iter()
-                .map(|row| {
-                    let row = Row::<Sqlite>::of(row).table(table);
-                    let hash = row.bytes("hash")?.try_into().map_err(|_| row.corrupt("hash"))?;
-                    Ok((row.id("org_id")?, hash))
-                })
-                .collect()
+                .map_err(failed("mark keys"))
         })
     }
 
     fn add_turns(
         connection: &mut SqliteConnection,
-        mut due: Vec<(OrgId, Provider, Timestamp)>,
+        due: Vec<(OrgId, Provider, Timestamp)>,
     ) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
-            // Batches are mostly of few organisations: one entry each.
-            due.sort_unstable();
-            due.dedup_by_key(|(org, provider, _)| (*org, *provider));
-            if due.is_empty() {
-                return Ok(());
-            }
             let list = due
                 .iter()
                 .map(|(org, provider, at)| json!([hex(org.as_bytes()), provider.as_str(), at.as_micros()]))
