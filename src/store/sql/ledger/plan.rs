@@ -78,7 +78,8 @@ impl Inserts {
 
 /// How each database writes many keys and turns at once.
 pub trait PlanSql: Dialect {
-    /// Writes keys that come sorted and returns `org_id` and `hash` of those that were not there yet.
+    /// Writes keys that come sorted and returns `org_id` and `hash` of those that were not there
+    /// yet.
     fn mark(
         on: &mut Self::Connection,
         keys_of: KeysOf,
@@ -186,8 +187,8 @@ async fn mark<D: LedgerSql>(
         .collect()
 }
 
-/// Batches are mostly of few organisations: one turn each, the earliest. Sorted, so that two batches
-/// never wait for each other crosswise.
+/// Batches are mostly of few organisations: one turn each, the earliest. Sorted, so that two
+/// batches never wait for each other crosswise.
 pub(super) async fn add_turns<D: LedgerSql>(
     tx: &mut Transaction<'_, D>,
     mut due: Vec<(OrgId, Provider, Timestamp)>,
