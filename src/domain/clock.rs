@@ -59,6 +59,14 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
 }
 
+/// Beyond this offset between our clock and the database's, ingress does not trust its own "too
+/// old" (invariant 16).
+pub const CLOCK_OFFSET_INGRESS_MAX: Duration = Duration::from_mins(1);
+
+/// Beyond this offset a worker claims nothing. The offset may change as fast, and a lease would
+/// then end at another time than it says (invariant 16).
+pub const CLOCK_OFFSET_CLAIM_MAX: Duration = Duration::from_secs(5);
+
 /// The machine's clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;

@@ -13,7 +13,7 @@ mod rule;
 mod secret;
 
 pub use action::{ActionKind, ActionState, AttemptOutcome, Cause, Delivery, DeliveryStatus, Outcome, Provider};
-pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use clock::{CLOCK_OFFSET_CLAIM_MAX, CLOCK_OFFSET_INGRESS_MAX, Clock, ManualClock, SystemClock, Timestamp};
 pub use event::{DedupeKey, Envelope, EventType, IngressHeader, Source, Subject, VerifiedEvent};
 pub use hops::{HOPS_HEADER, read_hops, sign_hops};
 pub use id::{ActionId, AttemptId, CredentialId, EndpointId, EventId, InvalidId, OrgId, RuleId, SecretId};
@@ -21,5 +21,5 @@ pub use organisation::{
     AssistantRole, Endpoint, IntegrationState, ManagedAssistantState, Organisation, Proof, RouteKey, RouteKind,
     RouteState,
 };
-pub use rule::{Rule, RuleSpec, TypePattern};
+pub use rule::{RULES_PER_TYPE_MAX, Rule, RuleSpec, TypePattern};
 pub use secret::{Fingerprint, KeyId, SealedBytes, SecretBytes};

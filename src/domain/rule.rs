@@ -4,6 +4,9 @@ use super::{ActionKind, EventType, OrgId, RuleId, Source, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+/// Enabled rules that can apply to one event (invariant 22).
+pub const RULES_PER_TYPE_MAX: usize = 50;
+
 /// `end-of-call-report`, `status-*`, `*`: matched against the kind, the part of the type after the
 /// source. `*` stands for any run of characters; there is no other special one. At most 128 bytes.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -35,6 +38,12 @@ impl TypePattern {
     pub fn matches(&self, event_type: &EventType) -> bool {
         glob(self.0.as_bytes(), event_type.kind().as_bytes())
     }
+
+    /// Whether one event type can match both patterns.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        globs_overlap(self.0.as_bytes(), other.0.as_bytes())
+    }
 }
 
 /// Linear in practice: on a mismatch it goes back to the last `*` only, so `*a*a*…b` costs at most
@@ -58,6 +67,27 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
         }
     }
     pattern[p..].iter().all(|&c| c == b'*')
+}
+
+/// Whether some text matches both globs. `row[j]` says whether the rest of `a` and `b[j..]` have a
+/// text in common.
+fn globs_overlap(a: &[u8], b: &[u8]) -> bool {
+    let tail = |j: usize| b[j..].iter().all(|&c| c == b'*');
+    let mut row: Vec<bool> = (0..=b.len()).map(tail).collect();
+    for i in (0..a.len()).rev() {
+        let mut next = vec![false; b.len() + 1];
+        next[b.len()] = a[i] == b'*' && row[b.len()];
+        for j in (0..b.len()).rev() {
+            next[j] = match (a[i], b[j]) {
+                (b'*', b'*') => row[j] || next[j + 1] || row[j + 1],
+                (b'*', _) => row[j] || next[j + 1],
+                (_, b'*') => next[j + 1] || row[j],
+                (x, y) => x == y && row[j + 1],
+            };
+        }
+        row = next;
+    }
+    row[0]
 }
 
 /// What a person writes. Checked on save by `rule::check`, so that a stored rule always compiles.
@@ -102,6 +132,28 @@ pub struct Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn globs_overlap_where_one_kind_matches_both() {
+        let table = [
+            ("end-of-call-report", "end-of-call-report", true),
+            ("end-of-call-report", "status-update", false),
+            ("*", "status-update", true),
+            ("status-*", "*-update", true),
+            ("status-*", "speech-*", false),
+            ("a*b", "*c", false),
+            ("a*b*", "*c", true),
+            ("", "*", true),
+            ("", "a", false),
+            ("**", "", true),
+            ("ab*", "abc", true),
+            ("abc", "ab*d", false),
+        ];
+        for (a, b, expected) in table {
+            assert_eq!(globs_overlap(a.as_bytes(), b.as_bytes()), expected, "{a} {b}");
+            assert_eq!(globs_overlap(b.as_bytes(), a.as_bytes()), expected, "{b} {a}");
+        }
+    }
 
     #[test]
     fn globs_match_the_kind_and_stay_cheap() {

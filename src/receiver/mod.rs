@@ -18,7 +18,7 @@ pub use answer::refusal_bodies;
 
 use crate::{
     config::ReceiverSettings,
-    domain::{Clock, HOPS_HEADER, OrgId, Timestamp, read_hops},
+    domain::{CLOCK_OFFSET_INGRESS_MAX, Clock, HOPS_HEADER, OrgId, Timestamp, read_hops},
     killpoint::{Step, reach},
     listener::{InvalidNetwork, Limits, ListenerState, Networks, Peer, Refused as HeadRefused},
     queue::EventQueue,
@@ -34,19 +34,12 @@ use http::{HeaderMap, request};
 use limits::{BodyMemory, WebhookPath};
 use publish::PublishPermits;
 use rejection::{Refusal, RejectionRing};
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 use unknown_ids::UnknownIdLimiter;
 use uuid::Uuid;
 use verify::{Signer, Unverified, Verifier};
-
-/// Our clock may be this far from the database's before "too old" might be our own mistake
-/// (invariant 16).
-const CLOCK_OFFSET_MAX: Duration = Duration::from_mins(1);
 
 /// The parts that a receiver is built from.
 pub struct ReceiverParts {
@@ -173,6 +166,12 @@ impl Receiver {
         } else {
             Finding::ok()
         }
+    }
+
+    /// Whether the routes are known to be current, for `/readyz`.
+    #[must_use]
+    pub fn check_routes(&self) -> Finding {
+        self.0.routes.check_age(self.0.settings.snapshot_stale_seconds)
     }
 
     /// Flushes rejections until `stop`, then waits for publishes that outlive their senders.
@@ -418,15 +417,10 @@ impl Inner {
     /// Turns a 401 into a 503 while the fault may be ours: stale routes (invariant 9), or a clock
     /// that is off (invariant 16).
     fn or_unavailable(&self, cause: Cause) -> Cause {
+        let is_stale = self.routes.age() > self.settings.snapshot_stale_seconds;
         let is_unsure = match cause {
-            Cause::BadSignature | Cause::UnknownRoute | Cause::ConflictingRoute => {
-                self.routes.age() > self.settings.snapshot_stale_seconds
-            }
-            Cause::TooOld => {
-                self.routes.clock_offset_micros().unsigned_abs()
-                    > u64::try_from(CLOCK_OFFSET_MAX.as_micros()).unwrap_or(u64::MAX)
-                    || self.routes.age() > self.settings.snapshot_stale_seconds
-            }
+            Cause::BadSignature | Cause::UnknownRoute | Cause::ConflictingRoute => is_stale,
+            Cause::TooOld => is_stale || self.routes.clock_offset() > CLOCK_OFFSET_INGRESS_MAX,
             _ => false,
         };
         if is_unsure { Cause::Unavailable } else { cause }

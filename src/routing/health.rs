@@ -2,7 +2,7 @@
 
 use super::{RouteTable, lock, read};
 use crate::{
-    domain::KeyId,
+    domain::{CLOCK_OFFSET_CLAIM_MAX, CLOCK_OFFSET_INGRESS_MAX, KeyId},
     telemetry::{Finding, catalogue},
 };
 use std::{
@@ -13,13 +13,16 @@ use std::{
 };
 
 impl RouteTable {
-    /// Whether the snapshot is known to be current.
+    /// Whether the snapshot was known to be current within `age_max`.
     #[must_use]
-    pub fn check_age(&self) -> Finding {
-        if self.age() < Duration::from_secs(10) {
+    pub fn check_age(&self, age_max: Duration) -> Finding {
+        if self.age() <= age_max {
             Finding::ok()
         } else {
-            Finding::degraded("the route snapshot is older than 10 seconds")
+            Finding::degraded(format!(
+                "the route snapshot is older than {} seconds",
+                age_max.as_secs_f64()
+            ))
         }
     }
 
@@ -27,10 +30,10 @@ impl RouteTable {
     /// mistake (invariant 16).
     #[must_use]
     pub fn check_clock(&self) -> Finding {
-        let offset = Duration::from_micros(self.clock_offset_micros().unsigned_abs());
-        if offset > Duration::from_mins(1) {
+        let offset = self.clock_offset();
+        if offset > CLOCK_OFFSET_INGRESS_MAX {
             Finding::failed("our clock and the database's differ by more than a minute")
-        } else if offset > Duration::from_secs(5) {
+        } else if offset > CLOCK_OFFSET_CLAIM_MAX {
             Finding::degraded("our clock and the database's differ by more than 5 seconds")
         } else {
             Finding::ok()

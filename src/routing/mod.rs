@@ -193,6 +193,12 @@ impl RouteTable {
         self.clock_offset_micros.load(Ordering::Relaxed)
     }
 
+    /// How far our clock is from the database's, in either direction.
+    #[must_use]
+    pub fn clock_offset(&self) -> Duration {
+        Duration::from_micros(self.clock_offset_micros().unsigned_abs())
+    }
+
     #[must_use]
     pub fn routes_len(&self) -> usize {
         self.keys.len()

@@ -1,8 +1,8 @@
 //! One event and the rules of its organisation, to the requests that they want.
 
-use super::rules::{ActiveRule, RULES_PER_TYPE_MAX};
+use super::rules::ActiveRule;
 use crate::{
-    domain::{Cause, Envelope},
+    domain::{Cause, Envelope, RULES_PER_TYPE_MAX},
     rule::{Budget, Context, FieldProblem, Rendered, RuleError, Sample},
 };
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     attempt::{Engine, Leased},
     config::WorkerSettings,
-    domain::{Clock, OrgId, Provider},
+    domain::{CLOCK_OFFSET_CLAIM_MAX, Clock, OrgId, Provider},
     killpoint::{Step, reach},
     store::{
         Store, StoreError,
@@ -34,9 +34,6 @@ const POLL: Duration = Duration::from_secs(1);
 /// Between two looks for leases that ended, and how many are ended at once (invariant 15).
 const LEASES_EVERY: Duration = Duration::from_secs(1);
 const LEASES_MAX: u32 = 1_000;
-/// Furthest that this process's clock may be from the database's while it claims: beyond it the
-/// offset may change as fast, and a lease would end at another time than it says (invariant 16).
-const CLOCK_OFFSET_MAX: Duration = Duration::from_secs(5);
 /// Records in one command.
 const RECORDS_MAX: usize = 256;
 
@@ -165,7 +162,7 @@ impl Executor {
 
     /// Claims and starts. Returns when to look again.
     async fn claim(&self, state: &mut State, soft: &CancellationToken) -> Instant {
-        if self.clock.offset() > CLOCK_OFFSET_MAX {
+        if self.clock.offset() > CLOCK_OFFSET_CLAIM_MAX {
             return Instant::now() + POLL;
         }
         let now = self.clock.now();

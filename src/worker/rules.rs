@@ -15,9 +15,6 @@ use std::{
 };
 use tracing::error;
 
-/// Rules of one organisation that one event may meet (invariant 22).
-pub(super) const RULES_PER_TYPE_MAX: usize = 50;
-
 pub(super) struct ActiveRule {
     pub id: RuleId,
     pub spec: RuleSpec,

@@ -89,7 +89,7 @@ impl App {
         let operations = operations::operations(
             recorder.clone(),
             &rooms,
-            operations::Parts {
+            operations::OperationsParts {
                 receiver: receiver.clone(),
                 engine: engine.clone(),
                 keys,

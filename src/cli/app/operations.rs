@@ -13,7 +13,7 @@ use crate::{
 use std::{future::ready, sync::Arc};
 
 /// What the checks and gauges read besides the shared rooms.
-pub(super) struct Parts {
+pub(super) struct OperationsParts {
     pub receiver: Receiver,
     pub engine: Arc<Engine>,
     pub keys: Arc<KeyCheck>,
@@ -21,12 +21,12 @@ pub(super) struct Parts {
     pub worker: worker::Failure,
 }
 
-pub(super) fn operations(recorder: Recorder, rooms: &Rooms, parts: Parts) -> Operations {
+pub(super) fn operations(recorder: Recorder, rooms: &Rooms, parts: OperationsParts) -> Operations {
     let (queue, queue_clock) = (rooms.queue.clone(), rooms.clock.clone());
     let (store, store_clock) = (rooms.store.clone(), rooms.clock.clone());
     let (routes, vault) = (rooms.routes.clone(), rooms.vault.clone());
     let checks = checks(rooms, &parts);
-    let Parts {
+    let OperationsParts {
         receiver, engine, keys, ..
     } = parts;
     Operations::new(recorder, checks)
@@ -47,9 +47,9 @@ pub(super) fn operations(recorder: Recorder, rooms: &Rooms, parts: Parts) -> Ope
 
 /// One answer to one question: may webhooks be sent to this process? `docs/operations.md` has the
 /// table of states.
-fn checks(rooms: &Rooms, parts: &Parts) -> Checks {
+fn checks(rooms: &Rooms, parts: &OperationsParts) -> Checks {
     let (queue, store) = (rooms.queue.clone(), rooms.store.clone());
-    let (routes, clock_routes, receiver) = (rooms.routes.clone(), rooms.routes.clone(), parts.receiver.clone());
+    let (routes, receiver, ingress) = (rooms.routes.clone(), parts.receiver.clone(), parts.receiver.clone());
     let (keys, lifecycle, worker) = (parts.keys.clone(), parts.lifecycle.clone(), parts.worker.clone());
     let mut checks = Checks::default().with("process", move || ready(lifecycle.check()));
     if rooms.queue.spool().is_some() {
@@ -68,8 +68,8 @@ fn checks(rooms: &Rooms, parts: &Parts) -> Checks {
         })
         .with("keys", move || ready(keys.check()))
         .with("database", move || store::check(store.clone()))
-        .with("routes", move || ready(routes.check_age()))
-        .with("clock", move || ready(clock_routes.check_clock()))
+        .with("routes", move || ready(receiver.check_routes()))
+        .with("clock", move || ready(routes.check_clock()))
         .with("worker", move || ready(worker.check()))
-        .with("ingress", move || ready(receiver.check()))
+        .with("ingress", move || ready(ingress.check()))
 }
