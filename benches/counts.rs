@@ -58,7 +58,7 @@ fn main() {
     let _ = std::fs::remove_dir_all(place);
 }
 
-/// What callgrind is told to count. Its name is in `scripts/counts`.
+/// The function that callgrind counts. Its name is in `scripts/counts`.
 #[inline(never)]
 fn counted_path(mut work: impl FnMut(usize)) {
     for round in 0..ROUNDS {

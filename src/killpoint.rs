@@ -32,7 +32,7 @@ steps! {
     Verified = "verified",
     /// Its group is written, and not fsynced.
     Appended = "appended",
-    /// Its group is on the disk; nobody was told.
+    /// Its group is on the disk; neither publisher nor consumer knows it.
     Fsynced = "fsynced",
     /// The publish was confirmed; the sender has no answer yet.
     Confirmed = "confirmed",

@@ -20,8 +20,8 @@ pub struct Opened {
     pub credential: Result<Credential, Undecryptable>,
 }
 
-/// Why this installation cannot decrypt a row: which key is missing, or that the row was moved or
-/// changed. It is never told as "not connected".
+/// Why this installation cannot decrypt a row: a key is missing, or the row was moved or changed.
+/// It is never reported as "not connected".
 pub struct Undecryptable {
     pub words: String,
 }

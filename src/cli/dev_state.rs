@@ -2,7 +2,7 @@
 //! mode 0600.
 
 use crate::{
-    cli::samples::Places,
+    cli::samples::SampleValues,
     domain::{EndpointId, OrgId},
 };
 use anyhow::Context;
@@ -79,8 +79,8 @@ impl DevState {
 
     /// What samples are filled in with.
     #[must_use]
-    pub fn places(&self) -> Places {
-        Places {
+    pub fn sample_values(&self) -> SampleValues {
+        SampleValues {
             assistant_id: self.assistant_id.clone(),
             phone_number: self.phone_number.clone(),
             customer_number: self.customer_number.clone(),

@@ -1,7 +1,7 @@
 //! The command line: the only place that builds concrete backends.
 //!
-//! `main` enters. **Invariant:** what goes wrong is told in one paragraph, with what to do; never
-//! by a stack trace.
+//! `main` enters. **Invariant:** a failure is one paragraph that says what to do, never a stack
+//! trace.
 
 mod app;
 mod bench;

@@ -21,7 +21,7 @@ pub struct Sample {
 
 /// What a sample is filled with besides its own ids.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct SampleValues {
     pub assistant_id: String,
     pub phone_number: String,
     pub customer_number: String,
@@ -60,8 +60,8 @@ impl Sample {
 
     /// The body with ids of its own.
     #[must_use]
-    pub fn render(&self, places: &Places, now: Timestamp) -> Body {
-        let fill = Fill::new(places);
+    pub fn render(&self, values: &SampleValues, now: Timestamp) -> Body {
+        let fill = Fill::new(values);
         if self.text.starts_with(['{', '[']) {
             return Body::Json(fill.text(&at_time(self.text, now)));
         }
@@ -90,28 +90,28 @@ fn at_time(text: &str, now: Timestamp) -> String {
 struct Fill<'p> {
     plain: Vec<(&'static str, String)>,
     sids: std::cell::RefCell<HashMap<String, String>>,
-    places: &'p Places,
+    values: &'p SampleValues,
 }
 
 impl<'p> Fill<'p> {
-    fn new(places: &'p Places) -> Self {
+    fn new(values: &'p SampleValues) -> Self {
         let mut plain: Vec<(&str, String)> = UUIDS.iter().map(|&uuid| (uuid, Uuid::now_v7().to_string())).collect();
         plain.push((TOOL_CALL, format!("call_{}", &Uuid::now_v7().simple().to_string()[8..])));
         Self {
             plain,
             sids: std::cell::RefCell::default(),
-            places,
+            values,
         }
     }
 
     fn text(&self, text: &str) -> String {
         let mut text = self.fresh_sids(text);
-        let Places {
+        let SampleValues {
             assistant_id,
             phone_number,
             customer_number,
             twilio_account_sid,
-        } = self.places;
+        } = self.values;
         let given = [
             (ASSISTANT, assistant_id),
             (ACCOUNT, twilio_account_sid),
@@ -348,8 +348,8 @@ mod tests {
     use crate::source::{Request, read};
     use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 
-    fn places() -> Places {
-        Places {
+    fn values() -> SampleValues {
+        SampleValues {
             assistant_id: "asst-of-mine".into(),
             phone_number: "+15550009001".into(),
             customer_number: "+15550009002".into(),
@@ -363,7 +363,7 @@ mod tests {
         for sample in SAMPLES {
             for round in 0..2 {
                 let now = Timestamp::from_seconds(1_800_000_000 + round);
-                let (content_type, body) = match sample.render(&places(), now) {
+                let (content_type, body) = match sample.render(&values(), now) {
                     Body::Json(body) => ("application/json", body),
                     Body::Form(pairs) => (
                         "application/x-www-form-urlencoded",
@@ -410,7 +410,7 @@ mod tests {
     fn a_sid_that_occurs_twice_is_one_sid() {
         let Body::Form(pairs) = Sample::find("twilio/message-received")
             .expect("a sample")
-            .render(&places(), Timestamp::default())
+            .render(&values(), Timestamp::default())
         else {
             panic!("a form")
         };

@@ -6,7 +6,7 @@
 
 use super::{
     dev_state::DevState,
-    samples::{Body, Places, SAMPLES, Sample},
+    samples::{Body, SAMPLES, Sample, SampleValues},
 };
 use crate::{
     domain::{Clock, EndpointId, SecretBytes, Source, SystemClock},
@@ -122,7 +122,7 @@ async fn send_many(
     );
     let mut outcomes = BTreeMap::new();
     let mut under_way = JoinSet::new();
-    let mut settle = |answer: Result<anyhow::Result<Answer>, tokio::task::JoinError>| {
+    let mut count_answer = |answer: Result<anyhow::Result<Answer>, tokio::task::JoinError>| {
         let outcome = match answer {
             Ok(Ok(answer)) => answer.status.to_string(),
             Ok(Err(_)) | Err(_) => "no answer".to_owned(),
@@ -139,14 +139,14 @@ async fn send_many(
         }
         while under_way.len() >= IN_FLIGHT_MAX {
             if let Some(answer) = under_way.join_next().await {
-                settle(answer);
+                count_answer(answer);
             }
         }
         let sender = Arc::clone(sender);
         under_way.spawn(async move { sender.send(sample).await });
     }
     while let Some(answer) = under_way.join_next().await {
-        settle(answer);
+        count_answer(answer);
     }
     bar.finish_and_clear();
     outcomes
@@ -165,7 +165,7 @@ pub struct Answer {
 pub struct Sender {
     client: reqwest::Client,
     ingress: String,
-    places: Places,
+    values: SampleValues,
     vapi_endpoint: EndpointId,
     vapi: VapiSigner,
     twilio: TwilioSigner,
@@ -187,7 +187,7 @@ impl Sender {
         Ok(Self {
             client,
             ingress: ingress.unwrap_or(&dev.ingress).trim_end_matches('/').to_owned(),
-            places: dev.places(),
+            values: dev.sample_values(),
             vapi_endpoint: dev.vapi_endpoint_id(),
             vapi: VapiSigner::new(&VapiPlan::default(), &SecretBytes::from(dev.vapi_secret.clone()))
                 .context("vapi_secret of dev.json")?,
@@ -225,7 +225,7 @@ impl Sender {
         let now = SystemClock.now();
         let url = format!("{}/webhooks/{}", self.ingress, sample.source);
         let content_type = |text| (CONTENT_TYPE, HeaderValue::from_static(text));
-        match (sample.render(&self.places, now), sample.source) {
+        match (sample.render(&self.values, now), sample.source) {
             (Body::Form(pairs), _) => {
                 let mut headers = self.twilio.sign_form(&url, &pairs);
                 headers.push(content_type("application/x-www-form-urlencoded; charset=UTF-8"));
@@ -239,7 +239,7 @@ impl Sender {
             (Body::Json(body), _) => {
                 // By its ids a message leads to the organisation of its assistant; one that names
                 // no assistant goes to the endpoint's own URL.
-                let url = if body.contains(&self.places.assistant_id) {
+                let url = if body.contains(&self.values.assistant_id) {
                     url
                 } else {
                     format!("{url}/{}", self.vapi_endpoint)

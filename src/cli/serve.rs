@@ -65,7 +65,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 fn judge(environment: &Environment) -> Result<(Settings, Keyring), ConfigError> {
     let (settings, mut faults) = Settings::read(environment);
     let mut fault = |name: &str, problem: String| {
-        // One that does not parse was told already.
+        // A URL that does not parse was reported already.
         faults.push(Fault {
             name: name.to_owned(),
             problem,

@@ -38,8 +38,8 @@ section! {
         /// Most events made durable at once; more wait for their turn, so that memory stays within
         /// this times the body limit.
         requests_max: usize = 1_024, "HOOKSWITCH_REQUESTS_MAX";
-        /// Time that a verified event waits for its turn to be made durable. Later: 503 with
-        /// Retry-After, so that overload is told soon.
+        /// Time that a verified event waits for a permit to be made durable. Then the sender gets
+        /// 503 with Retry-After, so that it learns of an overload soon.
         turn_seconds_max: Duration = Duration::from_secs(1), "HOOKSWITCH_TURN_SECONDS_MAX";
         /// Requests a second whose ids lead nowhere, from one address, before they get 429.
         unknown_per_second_max: u32 = 100, "HOOKSWITCH_UNKNOWN_PER_SECOND_MAX";

@@ -62,8 +62,8 @@ pub struct Limits {
     pub idle_seconds_max: Duration,
     /// How long a peer may read nothing of an answer before it is cut off.
     pub write_seconds_max: Duration,
-    /// Told of each request that was refused before it had a head that could be read. A plain
-    /// function: it counts.
+    /// Called for each request that was refused before its head could be read. A plain function,
+    /// because it only counts.
     pub on_refused: fn(Refused),
     pub state: Arc<ListenerState>,
 }
@@ -235,7 +235,7 @@ impl Acceptor {
                     (self.limits.on_refused)(Refused::TooManyFromAddress);
                     continue;
                 };
-                let held = Held::new(slot, share, Arc::clone(&self.limits.state));
+                let held = OpenConnection::new(slot, share, Arc::clone(&self.limits.state));
                 let peer = Peer {
                     address,
                     stopping: soft.clone(),
@@ -311,13 +311,13 @@ fn is_of_one_connection(error: &std::io::Error) -> bool {
 }
 
 /// What a connection holds while it is open; everything is given back when it is dropped.
-struct Held {
+struct OpenConnection {
     _slot: OwnedSemaphorePermit,
     _share: Option<Share>,
     state: Arc<ListenerState>,
 }
 
-impl Held {
+impl OpenConnection {
     fn new(slot: OwnedSemaphorePermit, share: Option<Share>, state: Arc<ListenerState>) -> Self {
         state.open.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -328,7 +328,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.state.open.fetch_sub(1, Ordering::Relaxed);
     }

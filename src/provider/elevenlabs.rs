@@ -95,7 +95,7 @@ impl ElevenLabsClient {
             }
         }
         Ok(if missing.is_empty() {
-            Verified::Good { account }
+            Verified::Accepted { account }
         } else {
             Verified::Limited {
                 account,

@@ -77,7 +77,7 @@ pub enum CallError {
 /// The three results of checking a credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verified {
-    Good {
+    Accepted {
         account: Option<Account>,
     },
     /// Works; something that a named feature needs is missing.

@@ -80,7 +80,7 @@ impl ResendClient {
             .call::<serde::de::IgnoredAny>(self.request(Method::GET, credential, probe.path), deadline)
             .await
         {
-            Ok(_) => Ok(Verified::Good { account: None }),
+            Ok(_) => Ok(Verified::Accepted { account: None }),
             Err(CallError::Refused(refused)) => match refused.code.as_deref() {
                 Some("restricted_api_key") => Ok(Verified::Limited {
                     account: None,

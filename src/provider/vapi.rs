@@ -53,7 +53,7 @@ impl VapiClient {
             .get::<Vec<serde::de::IgnoredAny>>(credential, "/assistant?limit=1", deadline)
             .await
         {
-            Ok(_) => Ok(Verified::Good { account: None }),
+            Ok(_) => Ok(Verified::Accepted { account: None }),
             Err(CallError::Refused(refused)) if matches!(refused.http_status, 401 | 403) => {
                 Ok(Verified::Refused(refused))
             }

@@ -138,12 +138,12 @@ pub fn encoded_bytes_max(envelope: &Envelope) -> usize {
 /// # Errors
 /// Says what is wrong with the bytes. Never panics, whatever they are.
 pub fn decode(bytes: &Bytes) -> Result<Envelope, EnvelopeError> {
-    let mut rest = Rest { bytes, at: 0 };
+    let mut rest = AttributeReader { bytes, at: 0 };
     match rest.byte()? {
         VERSION => {}
         _ => return Err(broken("a version that this process does not know")),
     }
-    let mut parts = Parts::default();
+    let mut parts = EventParts::default();
     loop {
         match rest.byte()? {
             code::END => break,
@@ -156,12 +156,12 @@ pub fn decode(bytes: &Bytes) -> Result<Envelope, EnvelopeError> {
     parts.finish(bytes.slice(rest.at..))
 }
 
-struct Rest<'a> {
+struct AttributeReader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl<'a> Rest<'a> {
+impl<'a> AttributeReader<'a> {
     fn byte(&mut self) -> Result<u8, EnvelopeError> {
         let byte = *self.bytes.get(self.at).ok_or(broken("it ends inside the attributes"))?;
         self.at += 1;
@@ -184,7 +184,7 @@ impl<'a> Rest<'a> {
 }
 
 #[derive(Default)]
-struct Parts {
+struct EventParts {
     id: Option<EventId>,
     source: Option<Source>,
     event_type: Option<EventType>,
@@ -202,7 +202,7 @@ struct Parts {
     hops: Option<u8>,
 }
 
-impl Parts {
+impl EventParts {
     fn take(&mut self, code: u8, value: &[u8]) -> Result<(), EnvelopeError> {
         match code {
             code::ID => once(
@@ -241,7 +241,7 @@ impl Parts {
                     .ok_or(broken("hops is not one byte"))?,
             ),
             code::HEADER => {
-                let mut pair = Rest { bytes: value, at: 0 };
+                let mut pair = AttributeReader { bytes: value, at: 0 };
                 let name = text(pair.value()?)?.into();
                 self.headers.push((name, text(&value[pair.at..])?.into()));
                 Ok(())

@@ -61,7 +61,7 @@ impl RejectionRing {
         }
     }
 
-    /// Keeps a refusal. Its sender was told `id`.
+    /// Keeps a refusal. `id` stands in the answer to its sender.
     pub(super) fn keep(&self, id: Uuid, at: Timestamp, refused: &Refusal<'_>) {
         let rejection = Rejection {
             id,

@@ -53,12 +53,12 @@ type Map<K, V> = HashMap<K, V, BuildHasherDefault<AsIs>>;
 pub(super) struct Keys {
     hashers: [RandomState; 2],
     shards: [RwLock<Map<Hashed, OrgIndex>>; SHARDS],
-    claims: Mutex<Claims>,
+    claims: Mutex<KeyClaims>,
 }
 
 /// What only refreshes look at.
 #[derive(Default)]
-struct Claims {
+struct KeyClaims {
     /// By the hash of kind and row: the key that a row claims at present.
     slots: Map<u64, Hashed>,
     /// Who claims a Twilio account. It routes while that is one organisation.
@@ -99,7 +99,7 @@ impl Keys {
 
     /// A row with a slot gives up what the slot says that it claimed, and nothing else: its key may
     /// be what another row of the same organisation claims.
-    fn release(&self, claims: &mut Claims, row: &RouteRow, org: OrgIndex) {
+    fn release(&self, claims: &mut KeyClaims, row: &RouteRow, org: OrgIndex) {
         let key = self.hash(&row.key);
         let given_up = match self.slot(row) {
             Some(slot) => {
@@ -120,11 +120,11 @@ impl Keys {
             self.remove(given_up, org);
         } else if let Some(claimants) = claims.accounts.get_mut(&given_up) {
             claimants.retain(|claimant| *claimant != org);
-            self.settle_account(claims, given_up);
+            self.route_account(claims, given_up);
         }
     }
 
-    fn claim(&self, claims: &mut Claims, row: &RouteRow, org: OrgIndex) {
+    fn claim(&self, claims: &mut KeyClaims, row: &RouteRow, org: OrgIndex) {
         if !row.is_live || row.key.value.len() > RouteKey::BYTES_MAX {
             return;
         }
@@ -137,7 +137,7 @@ impl Keys {
             if !claimants.contains(&org) {
                 claimants.push(org);
             }
-            self.settle_account(claims, key);
+            self.route_account(claims, key);
         } else {
             write(self.shard(key)).insert(key, org);
         }
@@ -168,7 +168,7 @@ impl Keys {
     }
 
     /// An account alone routes only while one organisation claims it (invariant 18).
-    fn settle_account(&self, claims: &mut Claims, key: Hashed) {
+    fn route_account(&self, claims: &mut KeyClaims, key: Hashed) {
         let mut shard = write(self.shard(key));
         match claims.accounts.get(&key).map(Vec::as_slice) {
             Some([only]) => drop(shard.insert(key, *only)),

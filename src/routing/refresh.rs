@@ -110,8 +110,7 @@ impl RouteTable {
                 looks.is_current = Some(true);
                 return true;
             }
-            // Rows that are gone from an older database could not be told from rows that never
-            // changed.
+            // An older database lacks rows. They would look like rows that never changed.
             Ok(Ok(changes)) => format!(
                 "the database went back from version {known} to {}; start again after a restore",
                 changes.version

@@ -315,12 +315,12 @@ fn an_unreadable_body_is_neither_posted_nor_seen_by_a_template() {
         assert_eq!(error.cause, Cause::UnreadableBody);
         assert_eq!(error.detail, format!("{place}{UnreadableBody}"));
     }
-    let told = run(
+    let rendered = run(
         None,
         json!({"destination": "crm", "body": {"call": "{{ event.subject }}"}}),
     )
     .expect("a request");
-    assert_eq!(told.request.0["payload"]["data"], json!({"call": "call-1"}));
+    assert_eq!(rendered.request.0["payload"]["data"], json!({"call": "call-1"}));
 }
 
 /// Senders write `null` for what they do not have: no word for it reaches a person.

@@ -1,4 +1,4 @@
-//! What the stand-ins were told to do wrong.
+//! The faults that a test asks the stand-ins for.
 
 use crate::domain::Provider;
 use serde::{Deserialize, Serialize};

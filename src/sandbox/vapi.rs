@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// Objects of the sandbox have no history.
 const CREATED_AT: &str = "2026-01-01T00:00:00.000Z";
-/// The account at Vapi of every key: keys are told apart by what they can read.
+/// The account at Vapi, the same for every key. Keys differ by what they can read.
 const ORGANISATION_ID: &str = "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be000";
 
 pub(super) fn answer(state: &SandboxState, call: &Call<'_>) -> Reply {

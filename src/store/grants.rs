@@ -111,14 +111,15 @@ pub trait Grants: Send + Sync + 'static {
     /// Active credentials whose refresh is due, over all organisations, the longest overdue first.
     async fn list_refreshes_due(&self, until: Timestamp, count_max: u32) -> Result<Vec<RefreshDue>, StoreError>;
 
-    /// Writes a refresh by compare-and-swap on version and fence, and lets the lease go. With new
-    /// tokens the version counts up, failures are cleared, and what was parked under an older
-    /// version is due; without a next try what is `pending` or `waiting` for the credential parks.
-    /// `None` when a newer version stands, it was erased, or the lease is someone else's: nothing
-    /// is written. Else the version that stands now.
+    /// Writes a refresh by compare-and-swap on version and fence, and releases the lease. New
+    /// tokens count the version up and clear the failures. Actions that were parked under an older
+    /// version become due. Without a next try, actions that are `pending` or `waiting` for the
+    /// credential are parked. Returns the version that stands now. `None`: nothing was written,
+    /// because a newer version stands, the credential was erased, or another process holds the
+    /// lease.
     ///
-    /// The configuration's version counts up only when the state changes: an access token is news
-    /// to nobody who is not told by the provider.
+    /// The configuration's version counts up only when the state changes. No other instance needs
+    /// to learn of a fresh access token.
     async fn record_refresh(&self, refresh: Refresh) -> Result<Option<i64>, StoreError>;
 
     /// Keeps a consent until it comes back; those that have ended, and the oldest above

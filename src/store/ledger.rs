@@ -210,15 +210,15 @@ pub trait Ledger: Send + Sync + 'static {
     /// came late, and it is true. One answer a record, in order.
     async fn record(&self, records: Vec<Record>) -> Result<Vec<Recorded>, StoreError>;
 
-    /// `running` whose lease ended becomes `unknown`, due `settle` after the lease's end (invariant
-    /// 1). How many.
-    async fn expire_leases(&self, now: Timestamp, settle: Duration, count_max: u32) -> Result<u64, StoreError>;
+    /// `running` whose lease ended becomes `unknown`, due `look_up_delay` after the lease's end
+    /// (invariant 1). How many.
+    async fn expire_leases(&self, now: Timestamp, look_up_delay: Duration, count_max: u32) -> Result<u64, StoreError>;
 
     /// At a start, where the store is not shared: no other process can hold a lease, so `running`
-    /// rows of the process that died become `unknown` at once, due after `settle`.
-    async fn abandon_leases(&self, now: Timestamp, settle: Duration) -> Result<u64, StoreError>;
+    /// rows of the process that died become `unknown` at once, due after `look_up_delay`.
+    async fn abandon_leases(&self, now: Timestamp, look_up_delay: Duration) -> Result<u64, StoreError>;
 
-    /// A provider called back about an action (invariant 2): settles it as succeeded under its id,
+    /// A provider called back about an action (invariant 2): records it as succeeded under its id,
     /// whatever non-final state it is in. Not from a final state, and not where another action
     /// holds the id.
     async fn record_callback(

@@ -1,5 +1,4 @@
-//! What is measured and told: the catalogue of metrics, logs, health, and the listener that shows
-//! them.
+//! Metrics with their catalogue, logs, health, and the listener that shows them.
 //!
 //! Every room enters. **Invariant:** labels come from closed lists; no organisation, id, URL or
 //! error text is ever one.

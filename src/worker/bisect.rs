@@ -4,15 +4,15 @@
 /// Begins with one part, the whole batch. A part that could not be stored is replaced by its
 /// halves, and the other parts stay as they are: `n` items to blame among `m` cost at most about
 /// `2 n log m` transactions (invariant 15).
-pub(super) struct Parts<T>(Vec<Vec<T>>);
+pub(super) struct Bisection<T>(Vec<Vec<T>>);
 
-impl<T> Default for Parts<T> {
+impl<T> Default for Bisection<T> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<T> Parts<T> {
+impl<T> Bisection<T> {
     pub fn of(items: Vec<T>) -> Self {
         Self(if items.is_empty() { Vec::new() } else { vec![items] })
     }
@@ -73,7 +73,7 @@ mod tests {
     /// Stores as a database would; returns the blamed items, the stored ones, and the count of
     /// transactions.
     fn store(items: Vec<u32>, is_bad: impl Fn(u32) -> bool) -> (Vec<u32>, Vec<u32>, usize) {
-        let (mut parts, mut blamed, mut stored, mut transactions) = (Parts::of(items), Vec::new(), Vec::new(), 0);
+        let (mut parts, mut blamed, mut stored, mut transactions) = (Bisection::of(items), Vec::new(), Vec::new(), 0);
         while let Some(part) = parts.next() {
             transactions += 1;
             if part.iter().any(|item| is_bad(*item)) {
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn items_are_taken_out_of_every_part() {
-        let mut parts = Parts::of((0..8).collect());
+        let mut parts = Bisection::of((0..8).collect());
         let whole = parts.next().expect("one part");
         assert_eq!(parts.split(whole), None);
         assert_eq!(parts.take(|item| item % 3 == 0), [0, 3, 6]);
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_rest_stays_in_its_order() {
-        let mut parts = Parts::of((0..8).collect());
+        let mut parts = Bisection::of((0..8).collect());
         let whole = parts.next().expect("one part");
         assert_eq!(parts.split(whole), None);
         assert_eq!(parts.next(), Some(vec![0, 1, 2, 3]));

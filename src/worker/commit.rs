@@ -2,7 +2,7 @@
 
 use super::{
     batch::{Batch, Commit, Part},
-    bisect::Parts,
+    bisect::Bisection,
     plan::{Planner, dead_event, pending},
     suspects::Tagged,
 };
@@ -148,7 +148,7 @@ impl Planner {
     /// is stored as dead (invariant 15). From then on the other events of its organisation wait
     /// behind those of all other organisations.
     async fn store_events(&mut self, batch: &mut Batch) -> Commit {
-        let mut parts = Parts::of(std::mem::take(&mut batch.events));
+        let mut parts = Bisection::of(std::mem::take(&mut batch.events));
         for org in self.suspects.organisations() {
             let theirs = parts.take(|(_, event)| event.org == org);
             self.suspects.add(org, theirs);
@@ -191,7 +191,7 @@ impl Planner {
         commit
     }
 
-    async fn store_next(&mut self, parts: &mut Parts<Tagged>, batch: &mut Batch) -> Stored {
+    async fn store_next(&mut self, parts: &mut Bisection<Tagged>, batch: &mut Batch) -> Stored {
         let Some(mut part) = parts.next() else {
             return Stored::Nothing;
         };

@@ -1,7 +1,7 @@
 //! Events of organisations that have just had an event which cannot be stored: they wait behind the
 //! events of all others.
 
-use super::bisect::Parts;
+use super::bisect::Bisection;
 use crate::{domain::OrgId, queue::DeliveryTag, store::ledger::PlannedEvent};
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ pub(super) type Tagged = (DeliveryTag, PlannedEvent);
 #[derive(Default)]
 pub(super) struct Suspects {
     organisations: HashSet<OrgId>,
-    pub parts: Parts<Tagged>,
+    pub parts: Bisection<Tagged>,
 }
 
 impl Suspects {

@@ -26,7 +26,7 @@ async fn sms_by_body(sandbox: &str) -> BTreeMap<String, usize> {
     counts
 }
 
-/// A rule whose SMS names its call, so that doubles can be told from siblings.
+/// A rule whose SMS names its call, so that a double is not taken for a sibling.
 async fn text_the_call_id(dev: &Dev) {
     let rules = dev.admin("/api/rules").await;
     let rule = rules["data"]

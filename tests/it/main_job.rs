@@ -221,14 +221,14 @@ async fn a_port_in_use_and_a_bad_setting_are_told_without_a_stack_trace() {
     let backtrace = ("RUST_BACKTRACE", "1");
     let check = |environment: &[(&str, &str)], expected: &[&str]| {
         let output = run(&arguments, environment);
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success());
         for text in expected {
-            assert!(told.contains(text), "expected {text:?} in: {told}");
+            assert!(message.contains(text), "expected {text:?} in: {message}");
         }
         assert!(
-            !told.contains("stack backtrace") && !told.contains("panicked"),
-            "{told}"
+            !message.contains("stack backtrace") && !message.contains("panicked"),
+            "{message}"
         );
     };
     check(&[backtrace], &[&base.to_string(), "in use", "--port-base"]);
@@ -252,12 +252,12 @@ async fn serve_refuses_to_start_without_a_key_and_says_how_to_make_one() {
     for (key, expected) in [(None, "HOOKSWITCH_KEYRING"), (Some("too short"), "64 hex")] {
         let environment: Vec<(&str, &str)> = key.map(|key| ("ENCRYPTION_KEY", key)).into_iter().collect();
         let output = run(&["serve"], &environment);
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success());
-        assert!(told.contains(expected), "{told}");
+        assert!(message.contains(expected), "{message}");
         assert!(
-            key.is_none_or(|key| !told.contains(key)),
-            "the key itself is told: {told}"
+            key.is_none_or(|key| !message.contains(key)),
+            "the key itself is message: {message}"
         );
     }
 }
@@ -311,8 +311,8 @@ async fn a_second_dev_on_a_directory_in_use_is_refused_and_changes_nothing() {
     let base = port_base().to_string();
     let path = directory.path().to_str().expect("UTF-8");
     let second = run(&["dev", "--data-dir", path, "--port-base", &base], &[]);
-    let told = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(!second.status.success() && told.contains("in use"), "{told}");
+    let message = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(!second.status.success() && message.contains("in use"), "{message}");
     assert_eq!(std::fs::read_to_string(&file).expect("dev.json"), before);
 }
 
@@ -334,11 +334,11 @@ async fn a_dev_with_the_key_of_another_directory_is_refused_before_it_starts() {
         ],
         &[("HOOKSWITCH_DATABASE_URL", &database)],
     );
-    let told = String::from_utf8_lossy(&foreign.stderr).into_owned();
-    assert!(!foreign.status.success(), "{told}");
+    let message = String::from_utf8_lossy(&foreign.stderr).into_owned();
+    assert!(!foreign.status.success(), "{message}");
     assert!(
-        told.contains("belongs to another database") && told.contains("directory"),
-        "{told}"
+        message.contains("belongs to another database") && message.contains("directory"),
+        "{message}"
     );
     assert!(
         !other.path().join("dev.json").exists(),

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A disk whose fsync of a segment hangs while it is told to.
+/// A disk whose fsync of a segment hangs while a test wants it.
 #[derive(Default)]
 struct Hanging {
     hangs: Mutex<bool>,

@@ -62,20 +62,20 @@ async fn pending_migrations_are_refused_with_the_command_and_applied_once() {
 }
 
 #[tokio::test]
-async fn what_another_instance_changes_is_told_within_a_second_also_after_the_connection_was_cut() {
+async fn a_change_by_another_instance_is_seen_within_a_second_also_after_the_connection_was_cut() {
     let Some(database) = PostgresDatabase::new().await else {
         return;
     };
     let (here, there) = (open(&database).await, open(&database).await);
-    let mut told = here.config_changes();
+    let mut changes = here.config_changes();
     let org = made::org(&there).await;
     let version = there.config_version().await.expect("a version");
     let begun = std::time::Instant::now();
-    tokio::time::timeout(Duration::from_secs(20), told.wait_for(|known| *known >= version))
+    tokio::time::timeout(Duration::from_secs(20), changes.wait_for(|known| *known >= version))
         .await
-        .expect("told")
+        .expect("the change is seen")
         .expect("open");
-    println!("told after {:?}", begun.elapsed());
+    println!("seen after {:?}", begun.elapsed());
 
     // The listener's connection is cut, and a change falls into the gap.
     let mut owner = database.connect().await;
@@ -97,9 +97,9 @@ async fn what_another_instance_changes_is_told_within_a_second_also_after_the_co
         .await
         .expect("created");
     let version = there.config_version().await.expect("a version");
-    tokio::time::timeout(Duration::from_secs(20), told.wait_for(|known| *known >= version))
+    tokio::time::timeout(Duration::from_secs(20), changes.wait_for(|known| *known >= version))
         .await
-        .expect("told")
+        .expect("the change is seen")
         .expect("open");
     here.close().await;
     there.close().await;
@@ -163,14 +163,14 @@ async fn no_time_out_of_statements_holds_for_a_commit() {
 }
 
 #[tokio::test]
-async fn what_a_person_changes_by_hand_is_stamped_and_told() {
+async fn a_change_by_hand_is_stamped_and_announced() {
     let Some(database) = PostgresDatabase::new().await else {
         return;
     };
     let store = open(&database).await;
     let org = made::org(&store).await;
     let before = store.config_version().await.expect("a version");
-    let mut told = store.config_changes();
+    let mut changes = store.config_changes();
     let mut by_hand = database.connect_as("hookswitch_tenant").await;
     let rule = made::rule(org, "by hand");
     store
@@ -186,9 +186,9 @@ async fn what_a_person_changes_by_hand_is_stamped_and_told() {
     .execute(&mut by_hand)
     .await
     .expect("changed");
-    tokio::time::timeout(Duration::from_secs(20), told.wait_for(|known| *known == before + 2))
+    tokio::time::timeout(Duration::from_secs(20), changes.wait_for(|known| *known == before + 2))
         .await
-        .expect("told")
+        .expect("the change is seen")
         .expect("open");
     let changes = store.load_rule_changes(before + 1).await.expect("loaded");
     assert!(

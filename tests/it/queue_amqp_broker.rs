@@ -140,7 +140,7 @@ async fn kills_and_stops_under_load_lose_nothing(broker: &Broker) {
         (load.confirmed().len() > 100).then_some(())
     })
     .await;
-    load.settle().await;
+    load.finish().await;
 }
 
 async fn an_alarm_blocks_publishing_alone(broker: &Broker) {

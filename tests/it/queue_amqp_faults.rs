@@ -120,7 +120,7 @@ async fn connections_that_are_reset_under_load_lose_nothing() {
         (load.confirmed().len() > 100).then_some(())
     })
     .await;
-    load.settle().await;
+    load.finish().await;
 }
 
 #[tokio::test]

@@ -23,8 +23,8 @@ use std::{
 
 const GIB: u64 = 1 << 30;
 
-/// A disk that is told how to fail. Counts and faults are those of segments only; the mark and the
-/// directory are sound.
+/// A disk that fails as a test wants it. Counts and faults are those of segments only; the mark and
+/// the directory are sound.
 struct Faulty {
     syncs: AtomicUsize,
     fail_syncs: AtomicBool,

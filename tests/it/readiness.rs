@@ -87,8 +87,8 @@ impl TestApp {
     /// Waits until `/readyz` says this, with this in the detail of the check.
     async fn says(&self, check: &str, status: u16, word: &str, detail: &str) {
         until(&format!("{check}: {status} {word} {detail}"), || async {
-            let (found, said, told) = self.readiness(check).await;
-            (found == status && said == word && told.contains(detail)).then_some(())
+            let (found, said, details) = self.readiness(check).await;
+            (found == status && said == word && details.contains(detail)).then_some(())
         })
         .await;
     }
@@ -214,9 +214,9 @@ async fn a_clock_that_is_a_minute_off_is_not_ready_and_one_that_is_ten_seconds_o
     ] {
         let clock = Arc::new(ManualClock::at(SystemClock.now() + ahead));
         let app = TestApp::start_at(clock, |settings| settings.store.database_url = database.url()).await;
-        let (found, said, told) = app.readiness("clock").await;
-        assert_eq!((found, said.as_str()), (status, word), "{told}");
-        assert!(told.contains(detail), "{told}");
+        let (found, said, details) = app.readiness("clock").await;
+        assert_eq!((found, said.as_str()), (status, word), "{details}");
+        assert!(details.contains(detail), "{details}");
         app.stop().await;
     }
 }
@@ -242,11 +242,11 @@ async fn a_ring_that_opens_none_of_the_data_keys_is_refused_at_the_start() {
     drop(store);
     let listeners = Listeners::bind(&settings).await.expect("free ports");
     let refused = App::start(settings.clone(), ring(KEY), listeners, Options::default()).await;
-    let told = refused.err().expect("refused").to_string();
+    let details = refused.err().expect("refused").to_string();
     let missing = &ring(OTHER_KEY).ids()[0];
     assert!(
-        told.contains("belongs to another database") && told.contains(&*missing.0),
-        "{told}"
+        details.contains("belongs to another database") && details.contains(&*missing.0),
+        "{details}"
     );
     // With the missing key behind the ring's own the process starts, and reads.
     let listeners = Listeners::bind(&settings).await.expect("free ports");

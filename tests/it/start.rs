@@ -143,7 +143,7 @@ async fn the_cause_of_a_database_that_refuses_reaches_the_log() {
     until(why, || async { serve.log().contains(why).then_some(()) }).await;
 }
 
-/// What each room judges by itself is told together with the rest.
+/// What each room judges by itself is message together with the rest.
 #[test]
 fn all_faults_of_the_settings_are_told_at_once() {
     let wrong = [
@@ -163,12 +163,15 @@ fn all_faults_of_the_settings_are_told_at_once() {
     ];
     for arguments in [&["serve", "--check"][..], &["serve"]] {
         let output = run(arguments, &wrong);
-        let (_, told) = text(&output);
-        assert_eq!(output.status.code(), Some(1), "{told}");
+        let (_, message) = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{message}");
         for (name, _) in wrong {
-            assert!(told.contains(name), "{name} is not told by {arguments:?}: {told}");
+            assert!(
+                message.contains(name),
+                "{name} is not message by {arguments:?}: {message}"
+            );
         }
-        assert!(!told.contains("no key,"), "{told}");
+        assert!(!message.contains("no key,"), "{message}");
     }
 }
 
@@ -207,9 +210,9 @@ fn a_lease_that_no_exchange_fits_in_is_a_fault() {
 #[test]
 fn fatal_errors_are_lines_of_the_log_format() {
     let output = run(&["serve"], &[("HOOKSWITCH_KEYRING", "no key")]);
-    let (_, told) = text(&output);
-    assert!(!told.is_empty());
-    for line in told.lines() {
+    let (_, message) = text(&output);
+    assert!(!message.is_empty());
+    for line in message.lines() {
         let line: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"));
         assert_eq!(line["level"], "ERROR");
     }

@@ -1,6 +1,5 @@
-//! Ten thousand connections of unknown senders, all held at once, against the real binary in a
-//! process of its own: its descriptors, memory and database reads are told apart from those of the
-//! senders.
+//! Ten thousand connections of unknown senders, all held at once, against the real binary. It is a
+//! process of its own, so that its descriptors, memory and database reads can be counted.
 
 use crate::support::{
     dev::{Dev, Directory, port_base},
@@ -134,7 +133,7 @@ async fn ten_thousand_unknown_callers_cost_bounded_memory_and_no_database_reads_
             Some(401) => refused += 1,
             Some(429) => limited += 1,
             None => {}
-            other => panic!("an unknown sender was told {other:?}"),
+            other => panic!("an unknown sender got {other:?}"),
         }
         held.push(wire);
         if held.len() % 500 == 0 {

@@ -179,11 +179,11 @@ fn sentence(refused: TokenError) -> String {
 pub struct KnownOrgs {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    known: Mutex<LruCache<OrgId, Known>>,
+    known: Mutex<LruCache<OrgId, KnownOrg>>,
 }
 
 #[derive(Clone, Copy)]
-struct Known {
+struct KnownOrg {
     is_active: bool,
     at: Timestamp,
     /// The version of the configuration at that time.
@@ -208,7 +208,7 @@ impl KnownOrgs {
         self.lock().pop(&org);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<OrgId, Known>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<OrgId, KnownOrg>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -230,7 +230,7 @@ impl KnownOrgs {
                 if found.is_some() {
                     self.lock().put(
                         org,
-                        Known {
+                        KnownOrg {
                             is_active,
                             at: now,
                             version,

@@ -87,7 +87,7 @@ impl Console {
             let listed: BTreeSet<ActionId> = actions.iter().map(|action| action.id).collect();
             for action in actions.iter().rev() {
                 if self.shown.insert(action.id, action.state) != Some(action.state) && print {
-                    println!("action  {}", told(action));
+                    println!("action  {}", describe(action));
                     if action.kind == ActionKind::TwilioSendSms && action.state == ActionState::Succeeded {
                         self.show_sms(action.provider_ref.as_deref().unwrap_or_default()).await;
                     }
@@ -137,7 +137,7 @@ impl Console {
     }
 }
 
-fn told(action: &StoredAction) -> String {
+fn describe(action: &StoredAction) -> String {
     let mut line = format!("{}  {}  {}", action.kind, short(&action.id.to_string()), action.state);
     if let Some(cause) = action.cause {
         line.extend([": ", cause.as_str()]);

@@ -23,7 +23,7 @@ const VAPI_PLANS: [&str; 2] = [
 /// Makes what is not there yet. May run again after it was cut off.
 ///
 /// # Errors
-/// Which step failed, with the problem that the API told.
+/// Which step failed, with the problem that the API answered.
 pub async fn seed(state: &DevState, store: &Arc<dyn Store>, vault: &Arc<Vault>) -> anyhow::Result<()> {
     let api = Api::new(state)?;
     if store.find_organisation(state.org_id).await?.is_none() {

@@ -177,12 +177,12 @@ impl GoogleClient {
 /// verifies its issuer (OpenID Connect Core, 3.1.3.7). The audience is checked all the same.
 fn subject(id_token: &str, client_id: &str) -> Option<String> {
     #[derive(Deserialize)]
-    struct Claims {
+    struct IdToken {
         sub: String,
         aud: String,
     }
     let payload = URL_SAFE_NO_PAD.decode(id_token.split('.').nth(1)?).ok()?;
-    let claims: Claims = serde_json::from_slice(&payload).ok()?;
+    let claims: IdToken = serde_json::from_slice(&payload).ok()?;
     (claims.aud == client_id && (1..=255).contains(&claims.sub.len())).then_some(claims.sub)
 }
 

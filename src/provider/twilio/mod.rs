@@ -219,7 +219,7 @@ impl TwilioClient {
                     name: account.friendly_name,
                 });
                 return Ok(match credential.auth {
-                    TwilioAuth::AuthToken(_) => Verified::Good { account },
+                    TwilioAuth::AuthToken(_) => Verified::Accepted { account },
                     TwilioAuth::ApiKey { .. } => Verified::Limited {
                         account,
                         missing: WEBHOOKS_MISSING.to_owned(),

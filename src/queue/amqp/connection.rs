@@ -78,7 +78,7 @@ impl From<lapin::Error> for LinkError {
 
 pub(super) struct Link {
     connection: Connection,
-    plug: Plug,
+    socket: SocketHandle,
 }
 
 /// What the broker tells of a connection: blocked, unblocked, failed. An error of one channel is
@@ -88,19 +88,19 @@ pub(super) type Events = BoxStream<'static, Event>;
 impl Link {
     /// Connects to the address within the time that a connection may take.
     pub async fn open(address: &Address, settings: &AmqpSettings, name: &str) -> Result<(Self, Events), LinkError> {
-        let plug = Plug::default();
-        let opening = Self::connect(address, settings, name, plug.clone());
+        let socket = SocketHandle::default();
+        let opening = Self::connect(address, settings, name, socket.clone());
         match tokio::time::timeout(CONNECT_SECONDS, opening).await {
             Ok(Ok(connection)) => {
                 let is_of_a_channel =
                     |event: &Event| matches!(event, Event::Error(error) if error.is_amqp_soft_error());
                 let events = connection.events_listener();
                 let events = events.filter(move |event| ready(!is_of_a_channel(event))).boxed();
-                Ok((Self { connection, plug }, events))
+                Ok((Self { connection, socket }, events))
             }
             Ok(Err(error)) => Err(error),
             Err(_) => {
-                plug.pull();
+                socket.shut_down();
                 Err(LinkError::new(format!(
                     "{address} did not answer within {CONNECT_SECONDS:?}"
                 )))
@@ -112,7 +112,7 @@ impl Link {
         address: &Address,
         settings: &AmqpSettings,
         name: &str,
-        plug: Plug,
+        socket: SocketHandle,
     ) -> Result<Connection, LinkError> {
         let Address(uri) = address;
         let host = uri.authority.host.clone();
@@ -132,7 +132,7 @@ impl Link {
             if let AsyncTcpStream::Plain(stream) = &stream {
                 let stream = stream.get_ref();
                 stream.set_nodelay(true)?;
-                plug.hold(stream)?;
+                socket.keep(stream)?;
             }
             match &encryption {
                 None => Ok(stream),
@@ -170,7 +170,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.plug.pull();
+        self.socket.shut_down();
     }
 }
 
@@ -186,28 +186,28 @@ pub(super) async fn answered<T>(doing: &str, answer: impl Future<Output = lapin:
 
 /// A second handle of a connection's socket.
 #[derive(Clone, Default)]
-struct Plug(Arc<Mutex<Held>>);
+struct SocketHandle(Arc<Mutex<Socket>>);
 
 #[derive(Default)]
-struct Held {
+struct Socket {
     socket: Option<TcpStream>,
-    is_pulled: bool,
+    is_shut_down: bool,
 }
 
-impl Plug {
-    fn hold(&self, stream: &tokio::net::TcpStream) -> io::Result<()> {
+impl SocketHandle {
+    fn keep(&self, stream: &tokio::net::TcpStream) -> io::Result<()> {
         let socket = TcpStream::from(stream.as_fd().try_clone_to_owned()?);
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.is_pulled {
+        if held.is_shut_down {
             return Err(io::ErrorKind::TimedOut.into());
         }
         held.socket = Some(socket);
         Ok(())
     }
 
-    fn pull(&self) {
+    fn shut_down(&self) {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.is_pulled = true;
+        held.is_shut_down = true;
         if let Some(socket) = held.socket.take() {
             // An error means that it is shut already.
             let _ = socket.shutdown(Shutdown::Both);

@@ -312,7 +312,7 @@ impl Consumer {
                     None => Err(LinkError::new("the connection ended")),
                 },
                 Some((number, attempt)) = session.attempts.next() => {
-                    session.settle(number, attempt, self.settings.prefetch).await
+                    session.end_attempt(number, attempt, self.settings.prefetch).await
                 }
                 counted = count => {
                     counting = None;
@@ -434,7 +434,7 @@ impl Session {
         Ok(())
     }
 
-    async fn settle(&mut self, number: usize, attempt: Attempt, prefetch: u16) -> Result<(), LinkError> {
+    async fn end_attempt(&mut self, number: usize, attempt: Attempt, prefetch: u16) -> Result<(), LinkError> {
         match attempt {
             Ok((channel, consumer)) => {
                 let ended = futures_util::stream::once(async move { (number, None) });

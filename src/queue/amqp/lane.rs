@@ -32,8 +32,8 @@ pub(super) struct Job {
     pub answer: oneshot::Sender<Result<(), PublishError>>,
 }
 
-/// Whether an event was handed to the connection, settled between the lane and a publisher whose
-/// time is over: only one of them can have it.
+/// Whether an event was handed to the connection. The lane and a publisher whose time is over both
+/// decide it, and the first of them wins.
 #[derive(Default)]
 pub(super) struct Ticket(AtomicU8);
 
@@ -42,15 +42,15 @@ const SENT: u8 = 1;
 const ABANDONED: u8 = 2;
 
 impl Ticket {
-    fn settle(&self, as_: u8) -> bool {
+    fn decide(&self, outcome: u8) -> bool {
         self.0
-            .compare_exchange(QUEUED, as_, Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(QUEUED, outcome, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
     }
 
     /// `true`: nothing of the event has left and nothing will.
     pub fn abandon(&self) -> bool {
-        self.settle(ABANDONED)
+        self.decide(ABANDONED)
     }
 }
 
@@ -120,7 +120,7 @@ impl Lane {
                     self.answer_all(&"the broker blocks publishing".into());
                     Ok(())
                 }
-                Some(done) = self.window.next() => self.settle(done),
+                Some(done) = self.window.next() => self.take_confirms(done),
                 count = jobs.recv_many(&mut fresh, room.min(64)), if room > 0 => {
                     if count == 0 {
                         break "the queue was closed".into();
@@ -144,10 +144,10 @@ impl Lane {
 
     fn begin_all(&mut self, fresh: &mut Vec<Job>) -> Result<(), Arc<str>> {
         for job in fresh.drain(..) {
-            if job.ticket.settle(SENT)
+            if job.ticket.decide(SENT)
                 && let Some(done) = self.begin(job)
             {
-                self.settle(done)?;
+                self.take_confirms(done)?;
             }
         }
         Ok(())
@@ -199,7 +199,7 @@ impl Lane {
     /// lapin hangs a returned message on any confirm that comes with or after it, not on the one of
     /// its own publish. It does so before the own confirm resolves. So everything that has resolved
     /// is taken together, returns are matched by our own message id, and only then is answered.
-    fn settle(&mut self, first: (u64, Outcome)) -> Result<(), Arc<str>> {
+    fn take_confirms(&mut self, first: (u64, Outcome)) -> Result<(), Arc<str>> {
         let mut batch = vec![first];
         while let Some(Some(done)) = self.window.next().now_or_never() {
             batch.push(done);
@@ -222,7 +222,7 @@ impl Lane {
             }
         }
         if let Some(reason) = failed {
-            // Not one of them is sure: whoever waits is told so when the lane ends.
+            // None of them is sure. When the lane ends, their publishers get "unknown".
             return Err(reason);
         }
         self.signals

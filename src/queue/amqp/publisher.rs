@@ -34,7 +34,7 @@ const LANES: usize = 4;
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
 /// Where publishers find the channels, or why there are none.
-enum Way {
+enum Channels {
     Open(Lanes),
     Away(Arc<str>),
 }
@@ -42,7 +42,7 @@ enum Way {
 type Lanes = Arc<[mpsc::UnboundedSender<Job>]>;
 
 pub(super) struct Publisher {
-    way: RwLock<Way>,
+    channels: RwLock<Channels>,
     topology: Arc<Topology>,
     signals: Arc<Signals>,
     settings: Arc<AmqpSettings>,
@@ -53,7 +53,7 @@ pub(super) struct Publisher {
 impl Publisher {
     pub fn new(topology: Arc<Topology>, settings: Arc<AmqpSettings>) -> Self {
         Self {
-            way: RwLock::new(Way::Away("the first connection is not made yet".into())),
+            channels: RwLock::new(Channels::Away("the first connection is not made yet".into())),
             topology,
             signals: Arc::default(),
             settings,
@@ -75,9 +75,9 @@ impl Publisher {
             answer,
         };
         let away = |reason: &Arc<str>| Err(PublishError::Unavailable { reason: reason.clone() });
-        match &*self.way.read().unwrap_or_else(PoisonError::into_inner) {
-            Way::Away(reason) => return away(reason),
-            Way::Open(lanes) => {
+        match &*self.channels.read().unwrap_or_else(PoisonError::into_inner) {
+            Channels::Away(reason) => return away(reason),
+            Channels::Open(lanes) => {
                 if lanes[number % lanes.len()].send(job).is_err() {
                     return away(&"the connection is being rebuilt".into());
                 }
@@ -102,7 +102,10 @@ impl Publisher {
     }
 
     pub fn is_open(&self) -> bool {
-        matches!(&*self.way.read().unwrap_or_else(PoisonError::into_inner), Way::Open(_))
+        matches!(
+            &*self.channels.read().unwrap_or_else(PoisonError::into_inner),
+            Channels::Open(_)
+        )
     }
 
     /// Waits for the outcome of the first tries to connect.
@@ -115,8 +118,8 @@ impl Publisher {
         )
     }
 
-    fn set(&self, way: Way) {
-        *self.way.write().unwrap_or_else(PoisonError::into_inner) = way;
+    fn set(&self, channels: Channels) {
+        *self.channels.write().unwrap_or_else(PoisonError::into_inner) = channels;
     }
 
     /// Keeps a connection until the stop, whatever happens to it.
@@ -141,7 +144,7 @@ impl Publisher {
                 Err(error) => error,
             };
             warn!(%error, "No event can be published through RabbitMQ at {address}; it is tried again");
-            self.set(Way::Away(error.reason.clone()));
+            self.set(Channels::Away(error.reason.clone()));
             if backoff.has_tried_all() || error.fault == Fault::Final {
                 self.first.send_if_modified(|first| {
                     let is_first = first.is_none();
@@ -153,7 +156,7 @@ impl Publisher {
                 break;
             }
         }
-        self.set(Way::Away("the queue was closed".into()));
+        self.set(Channels::Away("the queue was closed".into()));
     }
 
     async fn open(&self, address: &Address) -> Result<Session, LinkError> {
@@ -185,7 +188,7 @@ impl Publisher {
         Ok(session)
     }
 
-    /// Opens the way and watches over it. Returns why it had to be closed again.
+    /// Opens the channels and watches over it. Returns why it had to be closed again.
     async fn serve(&self, session: Session, depths: &Depths, stop: &CancellationToken) -> LinkError {
         let Session {
             link,
@@ -195,16 +198,16 @@ impl Publisher {
             mut lanes,
             stop_lanes,
         } = session;
-        let way: Arc<[_]> = senders.into();
-        self.set(Way::Open(way.clone()));
+        let channels: Arc<[_]> = senders.into();
+        self.set(Channels::Open(channels.clone()));
         self.first.send_replace(Some(Ok(())));
         let error = tokio::select! {
             () = stop.cancelled() => LinkError::new("the queue was closed"),
-            error = self.watch(&link, &mut events, &mut lanes, (&way, &give_up)) => error,
+            error = self.watch(&link, &mut events, &mut lanes, (&channels, &give_up)) => error,
             error = depths.keep_for_publisher(&link, &self.topology) => error,
         };
-        self.set(Way::Away(error.reason.clone()));
-        drop(way);
+        self.set(Channels::Away(error.reason.clone()));
+        drop(channels);
         if stop.is_cancelled() {
             // Events that were taken still go out, within the time that a publish has.
             let ending = async { while lanes.join_next().await.is_some() {} };
@@ -222,7 +225,7 @@ impl Publisher {
         link: &Link,
         events: &mut Events,
         lanes: &mut JoinSet<Arc<str>>,
-        (way, give_up): (&Lanes, &[Arc<Notify>]),
+        (channels, give_up): (&Lanes, &[Arc<Notify>]),
     ) -> LinkError {
         let mut look = tokio::time::interval(LOOK_PERIOD);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -268,13 +271,13 @@ impl Publisher {
             if blocked_now != is_blocked {
                 is_blocked = blocked_now;
                 if is_blocked {
-                    self.set(Way::Away("RabbitMQ blocks publishing: an alarm stands".into()));
+                    self.set(Channels::Away("RabbitMQ blocks publishing: an alarm stands".into()));
                     for lane in give_up {
                         lane.notify_one();
                     }
                 } else {
                     info!("RabbitMQ takes events again");
-                    self.set(Way::Open(way.clone()));
+                    self.set(Channels::Open(channels.clone()));
                 }
             }
         }

@@ -25,14 +25,14 @@ struct Inner {
     epoch: u64,
     next: u64,
     /// By our own tag: the queue and the broker's tag.
-    held: BTreeMap<u64, Held>,
+    held: BTreeMap<u64, HeldDelivery>,
     /// The broker's tags by queue.
     by_queue: Vec<BTreeSet<u64>>,
     touched_at: Instant,
     is_waited_for: bool,
 }
 
-struct Held {
+struct HeldDelivery {
     queue: usize,
     tag: u64,
     received_at: Option<Timestamp>,
@@ -80,7 +80,7 @@ impl Unacked {
         inner.by_queue[queue].insert(tag);
         inner.held.insert(
             ours,
-            Held {
+            HeldDelivery {
                 queue,
                 tag,
                 received_at,
@@ -96,7 +96,7 @@ impl Unacked {
         inner.touched_at = Instant::now();
         let mut done: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
         for tag in tags {
-            if let Some(Held { queue, tag, .. }) = inner.held.remove(&tag.0) {
+            if let Some(HeldDelivery { queue, tag, .. }) = inner.held.remove(&tag.0) {
                 inner.by_queue[queue].remove(&tag);
                 done.entry(queue).or_default().insert(tag);
             }

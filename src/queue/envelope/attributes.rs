@@ -1,6 +1,6 @@
 //! Reads the attributes that came as texts beside a body: headers of a broker's message.
 
-use super::{EnvelopeError, Parts, broken, once};
+use super::{EnvelopeError, EventParts, broken, once};
 use crate::domain::{DedupeKey, Envelope, EventType, Subject, Timestamp};
 use bytes::Bytes;
 
@@ -13,7 +13,7 @@ pub fn from_attributes<'a>(
     attributes: impl IntoIterator<Item = (&'a str, &'a str)>,
     body: Bytes,
 ) -> Result<Envelope, EnvelopeError> {
-    let mut parts = Parts::default();
+    let mut parts = EventParts::default();
     let mut version = None;
     for (name, text) in attributes {
         match name {
@@ -28,7 +28,7 @@ pub fn from_attributes<'a>(
     }
 }
 
-impl Parts {
+impl EventParts {
     fn take_text(&mut self, name: &str, text: &str) -> Result<(), EnvelopeError> {
         match name {
             "id" => once(&mut self.id, text.parse().map_err(|_| broken("id is no UUID"))?),

@@ -5,7 +5,7 @@
 //! partition that the group takes away is committed up to its lowest unfinished event and then
 //! forgotten, so that the next owner begins there.
 
-use super::{CLOSE_PATIENCE, Shared, ledger::tag, lock, message, produce::on_a_thread};
+use super::{CLOSE_PATIENCE, Shared, lock, message, partitions::tag, produce::on_a_thread};
 use crate::queue::{ConsumeError, Deliveries, Delivery, DeliveryTag};
 use async_trait::async_trait;
 use rdkafka::{
@@ -147,7 +147,7 @@ impl Consumers {
             stop: stop.clone(),
         };
         wait_for_end(previous).await;
-        let (told, ended) = watch::channel(false);
+        let (has_ended, ended) = watch::channel(false);
         lock(&self.running).ended = Some(ended);
         {
             let mut state = self.shared.state();
@@ -158,7 +158,7 @@ impl Consumers {
             shared: self.shared.clone(),
             epoch,
             stop,
-            ended: told,
+            ended: has_ended,
         };
         on_a_thread("kafka-consumer", move || reader.run());
         Ok(deliveries)
@@ -213,7 +213,7 @@ impl Deliveries for KafkaDeliveries {
         {
             let mut state = self.shared.state();
             for tag in tags {
-                state.ledger.ack(*tag);
+                state.partitions.ack(*tag);
             }
         }
         self.shared.acked.notify_all();
@@ -266,7 +266,7 @@ impl ConsumerContext for Context {
         }
         for element in offsets.elements() {
             let offset = offset_of(element.offset()).filter(|_| result.is_ok() && element.error().is_ok());
-            state.ledger.committed(element.partition(), offset);
+            state.partitions.committed(element.partition(), offset);
         }
         if let Err(error) = result {
             // It is committed again in the next period, or fetched again by the next owner.
@@ -290,7 +290,7 @@ impl Context {
             let partition = element.partition();
             let committed = committed.find_partition(element.topic(), partition);
             let offset = committed.and_then(|element| offset_of(element.offset()));
-            state.ledger.assign(partition, offset);
+            state.partitions.assign(partition, offset);
         }
     }
 
@@ -310,10 +310,9 @@ impl Context {
                 let untaken = state.inbox.remove(&ids);
                 // What the worker has taken may be acked in a moment; what it does not ack in time
                 // is planned twice, and dedupe absorbs the second.
-                let waited = self
-                    .shared
-                    .acked
-                    .wait_timeout_while(state, REVOKE_PATIENCE, |state| state.ledger.unfinished(&ids) > untaken);
+                let waited = self.shared.acked.wait_timeout_while(state, REVOKE_PATIENCE, |state| {
+                    state.partitions.unfinished(&ids) > untaken
+                });
                 drop(waited);
             }
         }
@@ -323,10 +322,10 @@ impl Context {
         }
         let mut state = self.shared.state();
         if is_leaving {
-            state.ledger.leave();
+            state.partitions.leave();
         } else {
             for partition in ids {
-                state.ledger.revoke(partition);
+                state.partitions.revoke(partition);
             }
         }
     }
@@ -347,7 +346,7 @@ fn commit(consumer: &BaseConsumer<Context>, all: bool, mode: CommitMode) {
         if state.inbox.epoch != context.epoch {
             return;
         }
-        state.ledger.take_offsets(all)
+        state.partitions.take_offsets(all)
     };
     if offsets.is_empty() {
         return;
@@ -366,7 +365,7 @@ fn commit(consumer: &BaseConsumer<Context>, all: bool, mode: CommitMode) {
     }
     let mut state = shared.state();
     for (partition, offset) in offsets {
-        state.ledger.committed(partition, is_done.then_some(offset));
+        state.partitions.committed(partition, is_done.then_some(offset));
     }
 }
 
@@ -420,7 +419,7 @@ impl Reader {
         let ended = self.poll(&consumer, topic);
         consumer.context().is_leaving.store(true, Ordering::Relaxed);
         if ended == Ended::TopicGone {
-            self.shared.state().ledger.reset();
+            self.shared.state().partitions.reset();
         }
         commit(&consumer, true, CommitMode::Sync);
         drop(consumer);
@@ -489,7 +488,7 @@ impl Reader {
             },
         };
         let mut state = self.shared.state();
-        if state.inbox.epoch == self.epoch && state.ledger.fetch(partition, offset, received_at) {
+        if state.inbox.epoch == self.epoch && state.partitions.fetch(partition, offset, received_at) {
             state.inbox.push(fetched);
             drop(state);
             self.shared.arrived.notify_one();
@@ -563,7 +562,7 @@ impl Stall {
             self.standing.clear();
             return false;
         }
-        let behind = reader.shared.state().ledger.behind();
+        let behind = reader.shared.state().partitions.behind();
         let now = Instant::now();
         let before = std::mem::take(&mut self.standing);
         for (partition, fetched) in behind {

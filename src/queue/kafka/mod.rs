@@ -7,9 +7,9 @@
 
 mod consume;
 mod diagnose;
-mod ledger;
 mod message;
 mod offsets;
+mod partitions;
 mod produce;
 mod topic;
 mod url;
@@ -26,7 +26,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use consume::{Consumers, Inbox};
-use ledger::Ledger;
+use partitions::Partitions;
 use produce::Publisher;
 use rdkafka::ClientConfig;
 use secrecy::SecretString;
@@ -113,7 +113,7 @@ pub(super) async fn diagnose(url: &str, settings: KafkaSettings, is_dev: bool) -
 
 #[derive(Default)]
 struct State {
-    ledger: Ledger,
+    partitions: Partitions,
     inbox: Inbox,
 }
 
@@ -284,8 +284,8 @@ impl EventQueue for KafkaQueue {
         let state = self.shared.state();
         let is_reachable = self.shared.is_reachable.load(Ordering::Relaxed);
         QueueState {
-            events: state.ledger.events(),
-            oldest_received_at: state.ledger.oldest_received_at(),
+            events: state.partitions.events(),
+            oldest_received_at: state.partitions.oldest_received_at(),
             health: if is_reachable {
                 QueueHealth::Ready
             } else {

@@ -33,7 +33,7 @@ const QUEUED_KBYTES_MAX: &str = "262144";
 /// A batch waits so long for company. Measured: `docs/benchmarks.md`.
 const LINGER_MS: &str = "1";
 
-/// Largest batch that is filled on purpose. Topics take about 1 MB unless they are told otherwise,
+/// Largest batch that is filled on purpose. Topics take about 1 MB by default,
 /// and a batch above the topic's limit would cost all that is in it.
 const BATCH_BYTES_MAX: usize = 900_000;
 
@@ -45,7 +45,7 @@ type Producer = ThreadedProducer<Context>;
 /// Who waits for a confirm.
 pub(super) struct Waiter {
     received_at: Timestamp,
-    told: oneshot::Sender<Result<(), PublishError>>,
+    answer: oneshot::Sender<Result<(), PublishError>>,
 }
 
 pub(super) struct Context {
@@ -93,7 +93,7 @@ impl ProducerContext for Context {
             Ok(message) => {
                 let mut state = self.shared.state();
                 state
-                    .ledger
+                    .partitions
                     .published(message.partition(), message.offset(), waiter.received_at);
                 Ok(())
             }
@@ -103,7 +103,7 @@ impl ProducerContext for Context {
             }
         };
         // Nobody may wait any more: the deadline has passed, or the publish was dropped.
-        let _ = waiter.told.send(outcome);
+        let _ = waiter.answer.send(outcome);
     }
 }
 
@@ -176,10 +176,10 @@ impl Publisher {
 
     /// Hands the event to the producer, without waiting. The receiver resolves with its confirm.
     pub fn send(&self, envelope: &Envelope) -> Result<oneshot::Receiver<Result<(), PublishError>>, PublishError> {
-        let (told, confirm) = oneshot::channel();
+        let (answer, confirm) = oneshot::channel();
         let waiter = Box::new(Waiter {
             received_at: envelope.received_at,
-            told,
+            answer,
         });
         let record = BaseRecord::with_opaque_to(&self.shared.settings.topic, waiter)
             .key(&*envelope.subject.0)
@@ -233,7 +233,7 @@ impl Publisher {
         let closing = tokio::task::spawn_blocking(move || {
             let producer = publisher.take();
             if let Some(producer) = &producer {
-                // What is not confirmed by then is told to its publisher as unknown.
+                // An event that is not confirmed by then is reported to its publisher as unknown.
                 let _ = producer.flush(super::CLOSE_PATIENCE);
             }
         });

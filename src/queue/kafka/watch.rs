@@ -5,9 +5,8 @@
 //! [`super::KafkaQueue::state`] reads memory only.
 
 use super::{
-    MARGIN_BYTES, RETENTION_MIN, Shared,
-    ledger::Looked,
-    message,
+    MARGIN_BYTES, RETENTION_MIN, Shared, message,
+    partitions::Looked,
     produce::on_a_thread,
     topic::{self, CreateError, TopicFacts},
 };
@@ -94,19 +93,19 @@ impl Watch {
                 doing: "make a Kafka client",
                 reason: error.to_string(),
             })?;
-        let (told, first_look) = oneshot::channel();
+        let (sender, first_look) = oneshot::channel();
         let watch = Self {
             shared,
             consumer,
             facts: None,
             trouble: None,
         };
-        on_a_thread("kafka-watch", move || watch.run(told));
+        on_a_thread("kafka-watch", move || watch.run(sender));
         Ok(first_look)
     }
 
-    fn run(mut self, told: FirstLook) {
-        let mut told = Some(told);
+    fn run(mut self, first_look: FirstLook) {
+        let mut first_look = Some(first_look);
         while !self.shared.is_closed() {
             let seen = self.shared.wake.seen();
             let look = self.look().unwrap_or_else(|error| self.failure(&error));
@@ -117,8 +116,8 @@ impl Watch {
                 Look::Created => (None, PERIOD_CREATED),
                 Look::Away(reason) => (Some(reason), PERIOD_AWAY),
                 Look::Refused(reason) => {
-                    if let Some(told) = told.take() {
-                        let _ = told.send(Err(ConnectError::Broker {
+                    if let Some(first_look) = first_look.take() {
+                        let _ = first_look.send(Err(ConnectError::Broker {
                             doing: "use the Kafka topic",
                             reason: reason.clone(),
                         }));
@@ -126,8 +125,8 @@ impl Watch {
                     (Some(reason), PERIOD_AWAY)
                 }
             };
-            if is_reachable && let Some(told) = told.take() {
-                let _ = told.send(Ok(()));
+            if is_reachable && let Some(first_look) = first_look.take() {
+                let _ = first_look.send(Ok(()));
             }
             self.say(trouble);
             self.shared.wake.wait(seen, period);
@@ -195,7 +194,7 @@ impl Watch {
                 _ => None,
             };
             let looked = Looked { start, end, committed };
-            if self.shared.state().ledger.looked(*partition, looked) {
+            if self.shared.state().partitions.looked(*partition, looked) {
                 tracing::warn!("The Kafka topic {topic} was deleted and made anew: it is read from its start");
                 self.shared.topics_made.fetch_add(1, Ordering::Relaxed);
                 // Its partitions are known again when the consumer has begun anew.
@@ -207,7 +206,7 @@ impl Watch {
 
     /// Reads the first event that is not acked of each partition, for its age.
     fn look_at_heads(&self, topic: &str) {
-        let wanted = self.shared.state().ledger.heads_wanted();
+        let wanted = self.shared.state().partitions.heads_wanted();
         if wanted.is_empty() {
             return;
         }
@@ -233,7 +232,10 @@ impl Watch {
             };
             let (partition, position) = missing.swap_remove(index);
             let received_at = message::received_at(&message);
-            self.shared.state().ledger.set_head(partition, position, received_at);
+            self.shared
+                .state()
+                .partitions
+                .set_head(partition, position, received_at);
         }
         let _ = self.consumer.unassign();
     }

@@ -1,8 +1,8 @@
 //! The log: append-only segments on local disk. The embedded queue is one, a spool is another.
 //!
-//! `queue::connect` and the spool enter. **Invariant:** one appender writes, one group at a time,
-//! and nobody is told of an event, neither its publisher nor the consumer, before the fsync of its
-//! group returned well. Invariant 24; why so: `docs/decisions/0001-embedded-queue.md`.
+//! `queue::connect` and the spool enter. **Invariant:** one appender writes, one group at a time.
+//! Neither the publisher nor the consumer learns of an event before the fsync of its group has
+//! succeeded (invariant 24). Why: `docs/decisions/0001-embedded-queue.md`.
 
 mod append;
 mod consumed;

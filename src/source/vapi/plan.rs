@@ -205,7 +205,7 @@ impl HmacPlanText {
         if !signs_time && self.replay_window_seconds.is_some() {
             return Err(fault(
                 "replayWindowSeconds",
-                "payloadFormat does not sign {timestamp}, so a replay cannot be told by its age",
+                "payloadFormat does not sign {timestamp}, so a replay cannot be recognised by its age",
             ));
         }
         let window = self

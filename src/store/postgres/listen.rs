@@ -12,8 +12,8 @@ const CHANNEL: &str = "hookswitch_config";
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// Listens until it is stopped. After each connection the version is read once: what was told while
-/// nobody listened is not lost.
+/// Listens until it is stopped. It reads the version once after each connection, so that a change
+/// made while nobody listened is not lost.
 pub(super) async fn run(pool: PgPool, changes: watch::Sender<i64>, stop: CancellationToken) {
     let mut backoff = BACKOFF_FIRST;
     while !stop.is_cancelled() {
@@ -47,7 +47,8 @@ async fn listen(pool: &PgPool, changes: &watch::Sender<i64>, backoff: &mut Durat
         while let Some(notification) = listener.try_recv().await? {
             raise(changes, notification.payload().parse().ok());
         }
-        // It has connected itself again: what was told meanwhile is read.
+        // The listener has connected again. Read the version, because a notification may have been
+        // missed.
         info!("The connection that tells changes of configuration was lost and is there again");
     }
 }

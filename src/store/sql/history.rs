@@ -92,9 +92,9 @@ macro_rules! list_actions {
 }
 const LIST_ACTIONS: Sql = list_actions!("", "");
 const LIST_ACTIONS_OF_EVENT: Sql = list_actions!(" INDEXED BY actions_event", " AND event_id = $6");
-// Few rows are in these states, and partial indexes hold them: their own terms have to stand here
-// in their words. All other rows would have to be passed over by way of the ids. SQLite is told
-// which index to take; Postgres finds it by its statistics.
+// Few rows are in these states, and partial indexes hold them. A statement must repeat the
+// condition of such an index to the letter, or the database walks over all rows by id. SQLite gets
+// the index by name; Postgres finds it by its statistics.
 const LIST_ACTIONS_SETTLED: Sql = list_actions!(
     " INDEXED BY actions_state",
     " AND state = $4 AND state IN ('unknown', 'parked', 'suppressed', 'cancelled', 'dead')"
@@ -132,7 +132,7 @@ macro_rules! count_states {
             "
         WHERE state IN ('unknown', 'parked', 'suppressed', 'cancelled', 'dead')
         LIMIT $1
-    ) AS settled
+    ) AS stuck
     GROUP BY state"
         )
     };

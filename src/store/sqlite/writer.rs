@@ -220,8 +220,8 @@ async fn transaction(connection: &mut SqliteConnection, first: (Command, Lane), 
             };
         }
         if next.is_some() {
-            // After a full disk or an I/O error SQLite may have rolled back everything by itself:
-            // then there is no savepoint, and all are told so.
+            // After a full disk or an I/O error SQLite may have rolled back everything by itself.
+            // Then there is no savepoint, and every command of the group gets this error.
             state = execute(connection, "RELEASE command; SAVEPOINT command").await;
         }
     }

@@ -20,7 +20,7 @@ const KEY: &str = "vapi-key-of-the-first-organisation";
 const OTHER_KEY: &str = "vapi-key-of-the-other-organisation";
 const ASSISTANT: &str = "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be0aa";
 
-/// Where Google is told to send people back to. Nobody listens there: tests carry the code to the
+/// The address to which Google sends people back. Nobody listens there: tests carry the code to the
 /// API themselves.
 pub(crate) const CALLBACK: &str = "https://hooks.example.com/api/integrations/google_calendar/callback";
 

@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 
 pub const SECOND: Duration = Duration::from_secs(1);
 pub const LEASE: Duration = Duration::from_mins(1);
-pub const SETTLE: Duration = Duration::from_secs(30);
+pub const LOOK_UP_DELAY: Duration = Duration::from_secs(30);
 
 /// A store and the clock that it was opened with.
 #[derive(Clone)]
@@ -456,9 +456,15 @@ pub async fn an_ended_lease_is_unknown_and_its_worker_is_overtaken(b: &Bench) {
         ..claim_like(org, id)
     };
     b.clock.advance(LEASE.checked_sub(SECOND).unwrap());
-    assert_eq!(b.store.expire_leases(b.now(), SETTLE, 10).await.expect("looked"), 0);
+    assert_eq!(
+        b.store.expire_leases(b.now(), LOOK_UP_DELAY, 10).await.expect("looked"),
+        0
+    );
     b.clock.advance(SECOND * 3);
-    assert_eq!(b.store.expire_leases(b.now(), SETTLE, 10).await.expect("ended"), 1);
+    assert_eq!(
+        b.store.expire_leases(b.now(), LOOK_UP_DELAY, 10).await.expect("ended"),
+        1
+    );
     let stored = b.action(org, id).await;
     assert_eq!(
         (stored.state, stored.cause, stored.attempts),
@@ -466,8 +472,8 @@ pub async fn an_ended_lease_is_unknown_and_its_worker_is_overtaken(b: &Bench) {
     );
     assert_eq!(
         stored.due_at,
-        b.now() - SECOND * 2 + SETTLE,
-        "the lease's end and the time to settle"
+        b.now() - SECOND * 2 + LOOK_UP_DELAY,
+        "the lease's end and the delay of the look-up"
     );
     assert_eq!(
         b.store
@@ -476,7 +482,7 @@ pub async fn an_ended_lease_is_unknown_and_its_worker_is_overtaken(b: &Bench) {
             .expect("answered"),
         [Recorded::Superseded]
     );
-    assert_eq!(b.claim(10).await.len(), 0, "not before it has settled");
+    assert_eq!(b.claim(10).await.len(), 0, "not before its look-up is due");
     b.clock.set(stored.due_at);
     let look_up = b.claim_one().await;
     assert_eq!((look_up.is_look_up, look_up.fence), (true, fence + 1));
@@ -506,8 +512,8 @@ pub async fn an_ended_lease_is_unknown_and_its_worker_is_overtaken(b: &Bench) {
     assert!(attempts.iter().all(|attempt| attempt.ended_at.is_some()));
     // At a start every lease is one of a process that died.
     let (org, id, _) = b.in_state(ActionState::Running).await;
-    assert_eq!(b.store.abandon_leases(b.now(), SETTLE).await.expect("ended"), 1);
-    assert_eq!(b.action(org, id).await.due_at, b.now() + SETTLE);
+    assert_eq!(b.store.abandon_leases(b.now(), LOOK_UP_DELAY).await.expect("ended"), 1);
+    assert_eq!(b.action(org, id).await.due_at, b.now() + LOOK_UP_DELAY);
     b.finish(org, id).await;
 }
 
@@ -792,8 +798,7 @@ pub async fn an_action_without_a_request_cannot_be_retried(b: &Bench) {
     );
 }
 
-/// A28: writers and readers at once, and nobody is told that the database is busy. A21: callers
-/// that go away break nothing.
+/// Writers and readers at once: no caller gets "busy". Callers that go away break nothing.
 pub async fn many_at_once_are_never_busy(b: &Bench) {
     let org = b.organisation().await;
     let mut tasks = tokio::task::JoinSet::new();

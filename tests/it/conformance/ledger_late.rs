@@ -8,7 +8,10 @@ async fn ended(b: &Bench) -> (OrgId, Claim) {
     b.due(org, 1).await;
     let claim = b.claim_one().await;
     b.clock.advance(LEASE + SECOND);
-    assert_eq!(b.store.expire_leases(b.now(), SETTLE, 10).await.expect("ended"), 1);
+    assert_eq!(
+        b.store.expire_leases(b.now(), LOOK_UP_DELAY, 10).await.expect("ended"),
+        1
+    );
     assert_eq!(b.state(org, claim.action).await, ActionState::Unknown);
     (org, claim)
 }
@@ -26,13 +29,13 @@ pub async fn a_success_counts_after_its_lease_has_ended(b: &Bench) {
         (stored.state, stored.provider_ref.as_deref()),
         (ActionState::Succeeded, Some("SM-late"))
     );
-    b.clock.advance(SETTLE);
+    b.clock.advance(LOOK_UP_DELAY);
     assert_eq!(b.claim(10).await.len(), 0, "nothing is looked up");
 }
 
 pub async fn a_success_that_was_overtaken_by_a_claim_changes_nothing(b: &Bench) {
     let (org, claim) = ended(b).await;
-    b.clock.advance(SETTLE);
+    b.clock.advance(LOOK_UP_DELAY);
     let look_up = b.claim_one().await;
     assert!(look_up.is_look_up && look_up.fence > claim.fence);
     let late = record(&claim, ActionState::Succeeded, b.now());

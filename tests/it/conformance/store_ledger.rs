@@ -598,8 +598,8 @@ pub async fn aborted_writes_leave_a_store_that_writes(store: &Arc<dyn Store>, _:
     let (whole, mut answered) = (begun.elapsed().min(Duration::from_millis(5)), 1);
     for n in 0..1_000_u32 {
         let write = store.create_rule(rule(org, "one"), entry(org, "create"));
-        // From "never polled" to "committed, not yet told": a scatter over about twice a command's
-        // life.
+        // From "never polled" to "committed, not yet answered": a scatter over about twice a
+        // command's life.
         answered += usize::from(polled_for(whole * (n * 7 % 200) / 100, write).await);
         polled_for(whole * (n * 3 % 100) / 100, store.load_rule_changes(0)).await;
     }

@@ -113,11 +113,11 @@ pub async fn proof_moves_a_stale_claim(store: &Arc<dyn Store>, _: &ManualClock) 
     assert_eq!(store.find_assistant(a, "asst").await.expect("a look"), None);
     assert_eq!(store.list_assistants(a, None, 9).await.expect("a list"), []);
 
-    let told = &store.list_audit(a, None, 1).await.expect("audit")[0];
+    let stored = &store.list_audit(a, None, 1).await.expect("audit")[0];
     assert_eq!(
-        (told.verb.as_str(), told.actor.as_str(), told.target_id.as_str()),
+        (stored.verb.as_str(), stored.actor.as_str(), stored.target_id.as_str()),
         ("release", ACTOR_SYSTEM, "asst"),
-        "who has it now is not told"
+        "the new holder is not named"
     );
     let proven = &store.list_audit(b, None, 1).await.expect("audit")[0];
     assert_eq!((proven.verb.as_str(), proven.actor.as_str()), ("prove", "user-7"));

@@ -249,8 +249,8 @@ async fn a_sender_that_is_not_the_accounts_own_is_told_before_anything_is_sent()
     ] {
         for path in ["/test", ""] {
             let path = format!("/api/integrations/{provider}{path}");
-            let told = house.api.post(house.api.a, &path, &foreign).await.expect(200).json();
-            assert_eq!(told["warnings"][0]["field"], field, "{path}");
+            let answer = house.api.post(house.api.a, &path, &foreign).await.expect(200).json();
+            assert_eq!(answer["warnings"][0]["field"], field, "{path}");
             let quiet = house.api.post(house.api.a, &path, &own).await.expect(200).json();
             assert_eq!(quiet["warnings"], json!([]), "{path}");
         }

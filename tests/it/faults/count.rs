@@ -45,7 +45,7 @@ const OPEN: [&str; 4] = ["pending", "running", "waiting", "unknown"];
 
 impl World {
     /// Waits until nothing is left to do, then counts and judges. The process has to run.
-    pub async fn settled(&self) -> Counts {
+    pub async fn final_counts(&self) -> Counts {
         let begun = Instant::now();
         self.quiet().await;
         let took = begun.elapsed();

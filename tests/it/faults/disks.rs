@@ -68,7 +68,7 @@ pub async fn full(given: Given) -> Counts {
         world.label()
     );
     world
-        .settled()
+        .final_counts()
         .await
         .note(format!("taken again after {} ms at most", slowest.as_millis()))
 }
@@ -113,7 +113,7 @@ pub async fn failing_fsync(given: Given) -> Counts {
     .await;
     shim.ask("");
     running.stop().await;
-    world.settled().await
+    world.final_counts().await
 }
 
 pub async fn power_loss(given: Given) -> Counts {
@@ -136,7 +136,7 @@ pub async fn power_loss(given: Given) -> Counts {
     }
     running.stop().await;
     world
-        .settled()
+        .final_counts()
         .await
         .note(format!("{cuts} cuts took {lost} writes back; directory entries stay"))
 }
@@ -221,7 +221,7 @@ pub async fn damaged(given: Given) -> Counts {
     }
     world.launch().await;
     world
-        .settled()
+        .final_counts()
         .await
         .note("refused: a flipped bit, a foreign segment, a foreign database; cut: a torn tail")
 }
@@ -261,5 +261,5 @@ pub async fn slow_fsync(given: Given) -> Counts {
     assert!(per_sync >= 20.0, "{}: {per_sync:.1} events a sync", world.label());
     assert!(slowest < PATIENCE / 20, "{}: readiness took {slowest:?}", world.label());
     shim.ask("");
-    world.settled().await.note(format!("{per_sync:.0} events a sync"))
+    world.final_counts().await.note(format!("{per_sync:.0} events a sync"))
 }

@@ -57,7 +57,7 @@ pub async fn locked_database(given: Given) -> Counts {
     other.close().await.expect("closes");
     running.stop().await;
     assert!(world.process.as_mut().is_some_and(|process| process.ended().is_none()));
-    world.settled().await
+    world.final_counts().await
 }
 
 /// An hour ahead and back while it works: nothing expires, nothing goes out twice, and the leases
@@ -95,7 +95,7 @@ pub async fn clock_jumps(given: Given) -> Counts {
     // What was planned while the clock was ahead is due when the time has come. That it comes is
     // seen by going there.
     shim.ask("clock * add 7300");
-    let counts = world.settled().await;
+    let counts = world.final_counts().await;
     for org in &world.orgs {
         let dead = world
             .actions(&org.token)
@@ -132,17 +132,13 @@ pub async fn wrong_settings(given: Given) -> Counts {
         let before = world.log_text().len();
         world.spawn(&[(name, value.to_owned())]);
         let status = world.ends("with a wrong setting").await;
-        let told = world.log_text()[before..].to_owned();
-        let names = told.contains(name) || (name == "HOOKSWITCH_KEYRING" && told.contains("key 1 of the ring"));
-        assert!(
-            !status.success() && names,
-            "{}: {name}: {status}: {told}",
-            world.label()
-        );
+        let log = world.log_text()[before..].to_owned();
+        let names = log.contains(name) || (name == "HOOKSWITCH_KEYRING" && log.contains("key 1 of the ring"));
+        assert!(!status.success() && names, "{}: {name}: {status}: {log}", world.label());
         world.launch().await;
     }
     running.stop().await;
-    world.settled().await
+    world.final_counts().await
 }
 
 /// A new key first and the old one behind it; a new signing secret with an overlap; and the old key
@@ -223,7 +219,7 @@ pub async fn rotation(given: Given) -> Counts {
         .launch_with(&[("HOOKSWITCH_KEYRING", format!("{fresh},{KEY}"))])
         .await;
     world.load.insist(&event).await;
-    world.settled().await.note(if answer == 0 {
+    world.final_counts().await.note(if answer == 0 {
         "without its keys it does not start"
     } else {
         "without its keys: 503"
@@ -281,7 +277,7 @@ pub async fn vanishing_senders(given: Given) -> Counts {
         || async { (world.process().usage().descriptors <= before.descriptors + 12).then_some(()) },
     )
     .await;
-    world.settled().await
+    world.final_counts().await
 }
 
 /// Many sockets that send a byte now and then, or nothing.
@@ -335,7 +331,7 @@ pub async fn slowloris(given: Given) -> Counts {
     )
     .await;
     world
-        .settled()
+        .final_counts()
         .await
         .note(format!("others' p99 {} ms", slow.as_millis()))
 }
@@ -382,7 +378,7 @@ pub async fn descriptors(given: Given) -> Counts {
     world.load.send_all(given.many(400, 100)).await;
     prlimit(Some(world.process().pid()), Resource::Nofile, limit).expect("its own limit");
     world
-        .settled()
+        .final_counts()
         .await
         .note(format!("served again after {} ms", begun.elapsed().as_millis()))
 }
@@ -448,7 +444,7 @@ pub async fn flood(given: Given) -> Counts {
         "{}: another organisation waited {slowest:?}",
         world.label()
     );
-    world.settled().await.note(format!(
+    world.final_counts().await.note(format!(
         "others' slowest way from post to SMS {} ms",
         slowest.as_millis()
     ))
@@ -512,7 +508,7 @@ pub async fn poison(given: Given) -> Counts {
         world.label()
     );
     assert!(world.process.as_mut().is_some_and(|process| process.ended().is_none()));
-    world.settled().await.note(format!(
+    world.final_counts().await.note(format!(
         "{} dead letters of {made} rules, {:.1} s",
         dead.len(),
         begun.elapsed().as_secs_f64()
@@ -557,7 +553,7 @@ pub async fn overload(given: Given) -> Counts {
     world.process = None;
     world.launch().await;
     running.stop().await;
-    world.settled().await.note(if ended_by_itself {
+    world.final_counts().await.note(if ended_by_itself {
         "ended when memory did"
     } else {
         "lived without memory, was killed"

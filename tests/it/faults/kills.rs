@@ -1,4 +1,4 @@
-//! Faults 1 to 6: processes that are killed, frozen, and told to end.
+//! Faults 1 to 6: processes that are killed, frozen, and stopped by a signal.
 
 use super::{
     Given,
@@ -42,7 +42,7 @@ pub async fn random_kills(given: Given, kills: usize) -> Counts {
         }
     }
     running.stop().await;
-    let counts = world.settled().await;
+    let counts = world.final_counts().await;
     counts.note(format!(
         "{kills} kills, ready again after {} ms at most",
         slowest.as_millis()
@@ -57,7 +57,7 @@ pub async fn between_durable_and_answered(given: Given) -> Counts {
         killed_at(&mut world, Step::Confirmed, 1 + random.below(20)).await;
     }
     world
-        .settled()
+        .final_counts()
         .await
         .note(format!("{rounds} kills, what got no answer was sent again"))
 }
@@ -99,7 +99,7 @@ pub async fn at_each_step(given: Given) -> Counts {
         killed_when_answered(&mut world).await;
         killed_when_sent(&mut world).await;
     }
-    let counts = world.settled().await;
+    let counts = world.final_counts().await;
     counts.note(format!("{} steps, {rounds} times each", Step::ALL.len() + 2))
 }
 
@@ -159,7 +159,7 @@ pub async fn frozen_past_its_leases(given: Given) -> Counts {
         world.process.as_mut().is_some_and(|process| process.ended().is_none()),
         "it goes on after SIGCONT"
     );
-    let counts = world.settled().await;
+    let counts = world.final_counts().await;
     assert!(
         counts.look_ups > 0 || world.seed % 2 == 1,
         "{}: what went out under a lease that ended is looked up",
@@ -187,7 +187,7 @@ pub async fn crash_loop(given: Given) -> Counts {
     }
     world.ready().await;
     running.stop().await;
-    let counts = world.settled().await;
+    let counts = world.final_counts().await;
     for org in &world.orgs {
         for state in ["dead", "parked"] {
             let page = world
@@ -246,7 +246,7 @@ pub async fn sigterm_in_full_load(given: Given) -> Counts {
         running.stop().await;
     }
     world
-        .settled()
+        .final_counts()
         .await
         .note(format!("ended after {} ms at most", slowest.as_millis()))
 }

@@ -80,24 +80,24 @@ async fn run(given: &Given, events: usize) -> Counts {
         }
     }
     let after = rest(&world).await;
-    let told = format!("{events} events; before {before:?}, after {after:?}");
+    let figures = format!("{events} events; before {before:?}, after {after:?}");
     // A tenth, and for a short run what an allocator keeps anyway.
     assert!(
         after.descriptors <= before.descriptors + before.descriptors / 10,
-        "{}: descriptors: {told}",
+        "{}: descriptors: {figures}",
         world.label()
     );
     assert!(
         after.threads <= before.threads + before.threads / 10 + 1,
-        "{}: threads: {told}",
+        "{}: threads: {figures}",
         world.label()
     );
     assert!(
         after.resident_kib <= before.resident_kib + before.resident_kib / 10 + 4096,
-        "{}: memory: {told}",
+        "{}: memory: {figures}",
         world.label()
     );
-    world.settled().await.note(told)
+    world.final_counts().await.note(figures)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

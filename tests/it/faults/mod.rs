@@ -286,7 +286,7 @@ async fn everything() {
                 }
                 Ok(Err(panic)) => panic
                     .try_into_panic()
-                    .map_or_else(|_| "cancelled".into(), |panic| told(&*panic)),
+                    .map_or_else(|_| "cancelled".into(), |panic| text_of(&*panic)),
                 Err(_) => format!("not done within {CASE_MAX:?}"),
             };
             eprintln!(
@@ -333,7 +333,7 @@ pub fn not_run(name: &str, how: &str) {
 
 const CASE_MAX: Duration = Duration::from_mins(30);
 
-fn told(panic: &(dyn std::any::Any + Send)) -> String {
+fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
     panic
         .downcast_ref::<String>()
         .cloned()

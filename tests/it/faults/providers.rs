@@ -63,7 +63,7 @@ pub async fn accepts_and_drops(given: Given) -> Counts {
         world.proxy.set(Mode::Pass);
         world.quiet().await;
     }
-    let counts = world.settled().await;
+    let counts = world.final_counts().await;
     assert!(
         counts.look_ups >= count as u64,
         "{}: {} look-ups for {count} unknown outcomes",
@@ -89,7 +89,7 @@ pub async fn rate_limited(given: Given) -> Counts {
         world.sandbox.add_fault(fault);
     }
     world.load.send_all(given.many(120, 30)).await;
-    world.settled().await
+    world.final_counts().await
 }
 
 pub async fn credential_refused(given: Given) -> Counts {
@@ -159,7 +159,7 @@ pub async fn credential_refused(given: Given) -> Counts {
         world.label(),
         begun.elapsed()
     );
-    world.settled().await.note(format!(
+    world.final_counts().await.note(format!(
         "{refused} calls were refused; resumed after {} ms",
         begun.elapsed().as_millis()
     ))
@@ -185,7 +185,7 @@ pub async fn storm(given: Given) -> Counts {
         .filter(|sent| sent.is_wanted && sent.taken > 0)
         .count();
     world.sandbox.clear_faults();
-    let counts = world.settled().await;
+    let counts = world.final_counts().await;
     counts.note(format!("{refused} calls into the storm for {wanted} actions"))
 }
 
@@ -247,7 +247,7 @@ pub async fn malformed(given: Given) -> Counts {
         before.resident_kib,
         after.resident_kib
     );
-    world.settled().await
+    world.final_counts().await
 }
 
 pub async fn redirected(given: Given) -> Counts {
@@ -307,7 +307,7 @@ pub async fn redirected(given: Given) -> Counts {
         let path = format!("/api/actions/{}/retry", action["id"].as_str().expect("an id"));
         world.post_as(&world.orgs[1].token, &path, json!({})).await;
     }
-    let counts = world.settled().await;
+    let counts = world.final_counts().await;
     watching.abort();
     counts.note("the sentinel saw no connection")
 }
@@ -330,5 +330,5 @@ pub async fn closing_connections(given: Given) -> Counts {
         world.load.send_all(given.many(20, 5)).await;
     }
     world.proxy.set(Mode::Pass);
-    world.settled().await
+    world.final_counts().await
 }

@@ -22,7 +22,7 @@ pub enum Mode {
     Pass,
     /// New connections are reset, and those that are open with their next bytes.
     Reset,
-    /// Connections are taken; nothing passes either way, and nobody is told.
+    /// Connections are accepted, nothing passes either way, and no error is sent.
     Blackhole,
     /// The server gets everything; what it says waits until the mode changes.
     HoldReplies,

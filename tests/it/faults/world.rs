@@ -182,8 +182,8 @@ pub struct World {
 #[derive(Default)]
 pub struct Wishes {
     pub settings: Vec<(&'static str, String)>,
-    /// Status callbacks settle what nobody knows; without them it has to be looked up. Not said: by
-    /// the seed.
+    /// Whether status callbacks end unknown outcomes; without them each one is looked up. `None`:
+    /// the seed decides.
     pub callbacks: Option<bool>,
 }
 

@@ -102,7 +102,7 @@ async fn bodies_at_the_limit_are_taken_and_one_over_it_are_refused() {
         ),
         ("one over it, in chunks", chunked(1_001), 413, Then::Closed),
         ("10^9 announced, little sent", huge, 413, Then::Closed),
-        ("expects to be told to go on", expecting_head, 413, Then::Closed),
+        ("expects a continue", expecting_head, 413, Then::Closed),
     ];
     refuses(&ingress, &a, &cases).await;
 }

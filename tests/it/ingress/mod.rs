@@ -77,10 +77,10 @@ async fn twilio_is_verified_over_the_url_that_it_saw_and_gets_twiml() {
         (Some(a.org), "twilio.message-received")
     );
     // The host is the setting's, whatever the request or an unknown sender's header says of it.
-    let told = String::from_utf8(a.twilio(path, &params))
+    let request = String::from_utf8(a.twilio(path, &params))
         .unwrap()
         .replace("host: test", "host: evil.example\r\nx-forwarded-host: evil.example");
-    assert_eq!(ingress.exchange(told.as_bytes()).await.status, 200);
+    assert_eq!(ingress.exchange(request.as_bytes()).await.status, 200);
     // Another organisation's token over the first one's number.
     let wrong = resigned(&a, &b, path, &params);
     assert_eq!(ingress.exchange(&wrong).await.status, 401);
@@ -181,7 +181,7 @@ async fn a_request_that_no_secret_verifies_gets_one_answer_and_is_kept_with_its_
         assert_eq!(
             newest.id.to_string(),
             answer.request_id(),
-            "what the sender is told finds the rejection"
+            "the id in the answer finds the rejection"
         );
         assert_eq!(
             (&*newest.cause, newest.org, newest.status, newest.is_claimed),
@@ -363,8 +363,8 @@ async fn a_flood_of_unknown_ids_gets_429_and_known_routes_are_always_verified() 
         .find(|answer| answer.status == 429)
         .expect("one over the limit");
     assert_eq!(limited.header("retry-after"), Some("1"));
-    // From the same address, at the same time: right and wrong signatures of known ids are told
-    // apart as ever.
+    // From the same address, at the same time: right and wrong signatures of known ids get
+    // different answers as before.
     for _ in 0..20 {
         assert_eq!(
             ingress.exchange(&a.request("/webhooks/vapi", &a.body())).await.status,

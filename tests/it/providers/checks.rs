@@ -12,7 +12,7 @@ use serde_json::json;
 async fn twilio_credentials_verify_in_three_results() {
     let sandbox = sandbox().await;
     let providers = sandbox.providers();
-    let Verified::Good { account: Some(account) } =
+    let Verified::Accepted { account: Some(account) } =
         providers.twilio.verify(&twilio(), VERIFY_MAX).await.expect("an answer")
     else {
         panic!("good")
@@ -144,7 +144,7 @@ async fn numbers_and_assistants_are_proven_by_reading_them() {
     };
     assert_eq!(
         providers.vapi.verify(&vapi, VERIFY_MAX).await.expect("an answer"),
-        Verified::Good { account: None }
+        Verified::Accepted { account: None }
     );
     let found = providers
         .vapi

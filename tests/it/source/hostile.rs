@@ -101,7 +101,7 @@ fn timestamps_are_plain_seconds_or_milliseconds_within_the_window() {
     ] {
         assert_eq!(judged(text), Err(Refusal::TimestampMalformed), "{text:?}");
     }
-    // What did not sign is never told how old it is.
+    // A request that does not verify never learns that it is too old.
     let mut forged = with_timestamp(b"1");
     forged.insert(
         "x-signature",

@@ -136,8 +136,8 @@ fn every_payload_is_read_as_the_table_says() {
     );
 }
 
-/// Files that are one event delivered twice, one tool call in several shapes, or one moment of one
-/// call told in two ways: they stand for each other. All other pairs are siblings.
+/// Files that stand for each other: one event delivered twice, one tool call in several shapes, or
+/// one moment of one call in two messages. All other pairs are siblings.
 const SAME: [&[&str]; 4] = [
     &[
         "vapi/status-update.ended.json",

@@ -45,9 +45,9 @@ pub fn server() -> Option<String> {
 
 /// Names of queues that no other test has. Clones share them; the last one deletes the queues.
 #[derive(Clone)]
-pub struct AmqpPlace(Arc<Place>);
+pub struct AmqpPlace(Arc<Names>);
 
-struct Place {
+struct Names {
     url: String,
     settings: AmqpSettings,
 }
@@ -66,7 +66,7 @@ impl AmqpPlace {
             count_period: Duration::from_millis(50),
             ..AmqpSettings::default()
         };
-        Self(Arc::new(Place {
+        Self(Arc::new(Names {
             url: url.to_owned(),
             settings,
         }))
@@ -117,7 +117,7 @@ impl AmqpPlace {
     }
 }
 
-impl Drop for Place {
+impl Drop for Names {
     fn drop(&mut self) {
         let (url, prefix, queues) = (self.url.clone(), self.settings.prefix.clone(), self.settings.queues);
         // A test that failed may be unwinding inside its runtime: this one has its own.
@@ -250,7 +250,7 @@ impl Load {
     }
 
     /// Ends the senders, and waits until everything that was confirmed has been delivered.
-    pub async fn settle(&mut self) {
+    pub async fn finish(&mut self) {
         self.stop.cancel();
         while let Some(ended) = self.senders.join_next().await {
             ended.expect("a sender does not panic");

@@ -125,7 +125,7 @@ impl Process {
     /// Waits for its end, and returns how long that took.
     pub fn ended(&mut self) -> (ExitStatus, Duration) {
         let begun = Instant::now();
-        let status = self.child.wait().expect("a child that was told to end");
+        let status = self.child.wait().expect("a child that got a signal");
         (status, begun.elapsed())
     }
 

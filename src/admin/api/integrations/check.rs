@@ -29,7 +29,7 @@ pub async fn ask(state: &AdminState, credential: &Credential) -> Result<Verified
         Credential::ElevenLabs(elevenlabs) => state.providers.elevenlabs.verify(elevenlabs, VERIFY_MAX).await,
         Credential::Google(google) => match state.providers.google.probe(google, state.now(), VERIFY_MAX).await {
             Ok(()) => Ok(match Granted::read(&google.scope).missing() {
-                None => Verified::Good { account: None },
+                None => Verified::Accepted { account: None },
                 Some(missing) => Verified::Limited {
                     account: None,
                     missing: missing.to_owned(),
@@ -38,7 +38,7 @@ pub async fn ask(state: &AdminState, credential: &Credential) -> Result<Verified
             Err(CallError::Refused(refused)) if refused.http_status == 401 => Ok(Verified::Refused(refused)),
             Err(error) => Err(error),
         },
-        Credential::Http(_) => Ok(Verified::Good { account: None }),
+        Credential::Http(_) => Ok(Verified::Accepted { account: None }),
     }
 }
 
@@ -62,7 +62,7 @@ impl VerifiedCredential {
             })
         };
         match verified {
-            Verified::Good { account: found } => Ok(Self {
+            Verified::Accepted { account: found } => Ok(Self {
                 account: account(found),
                 missing: None,
                 verified_at: Some(now),

@@ -9,7 +9,7 @@ const PROXY: &str = "behind a proxy, set HOOKSWITCH_PUBLIC_URL to the URL that t
 const PARAMETERS_MAX: usize = 20;
 
 /// A URL in its parts: `scheme` ends with `://`, `rest` is path and query.
-struct Parts<'u> {
+struct UrlParts<'u> {
     scheme: &'u str,
     authority: &'u str,
     rest: &'u str,
@@ -17,7 +17,7 @@ struct Parts<'u> {
     query: Option<&'u str>,
 }
 
-impl<'u> Parts<'u> {
+impl<'u> UrlParts<'u> {
     fn of(url: &'u str) -> Option<Self> {
         let host_at = url.find("://")? + 3;
         let path_at = url[host_at..].find(['/', '?']).map_or(url.len(), |at| host_at + at);
@@ -56,7 +56,7 @@ pub(super) fn changes(request: &Signed, changes: &mut Vec<Change>) {
             .is_some_and(|format| format.contains("{url}")),
     };
     let url = request.url.as_str();
-    let Some(parts) = Parts::of(url).filter(|_| signs_url) else {
+    let Some(parts) = UrlParts::of(url).filter(|_| signs_url) else {
         return;
     };
     let mut with = |hint: &str, url: String| change(request, changes, hint, |request| request.url = url);
@@ -79,7 +79,7 @@ pub(super) fn changes(request: &Signed, changes: &mut Vec<Change>) {
     queries(&parts, &mut with);
 }
 
-fn authorities(request: &Signed, parts: &Parts<'_>, with: &mut impl FnMut(&str, String)) {
+fn authorities(request: &Signed, parts: &UrlParts<'_>, with: &mut impl FnMut(&str, String)) {
     if let Some((host, port)) = parts
         .authority
         .rsplit_once(':')
@@ -109,7 +109,7 @@ fn authorities(request: &Signed, parts: &Parts<'_>, with: &mut impl FnMut(&str, 
     }
 }
 
-fn paths(parts: &Parts<'_>, with: &mut impl FnMut(&str, String)) {
+fn paths(parts: &UrlParts<'_>, with: &mut impl FnMut(&str, String)) {
     match parts.path.strip_suffix('/') {
         Some(shorter) => with("without the trailing slash of the URL's path", parts.with_path(shorter)),
         None => with(
@@ -127,7 +127,7 @@ fn paths(parts: &Parts<'_>, with: &mut impl FnMut(&str, String)) {
     );
 }
 
-fn queries(parts: &Parts<'_>, with: &mut impl FnMut(&str, String)) {
+fn queries(parts: &UrlParts<'_>, with: &mut impl FnMut(&str, String)) {
     let Some(query) = parts.query else { return };
     with(
         "without the URL's query",

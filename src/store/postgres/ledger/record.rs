@@ -50,8 +50,8 @@ const UNPARK: &str = "UPDATE actions SET state = 'pending', due_at = $2 WHERE ac
     coalesce(actions.credential_version, 0)) \
     RETURNING actions.id, actions.org_id, actions.provider, actions.state, actions.due_at";
 
-/// `$4` leases that end until then; `$1` now, `$2` settling time in µs, `$3` rows. Those that
-/// someone records at this moment are passed over.
+/// `$4` leases that end until then; `$1` now, `$2` delay of the look-up in µs, `$3` rows. Those
+/// that someone records at this moment are passed over.
 const END_LEASES: &str = "UPDATE actions SET state = 'unknown', cause = 'lease_ended', detail = NULL, due_at = \
     least(lease_until, $1) + $2, lease_until = NULL, \
     updated_at = $1 WHERE id IN (SELECT id FROM actions WHERE state = 'running' AND lease_until <= $4 ORDER BY \
@@ -168,13 +168,13 @@ impl RecordSql for Postgres {
         connection: &mut PgConnection,
         until: i64,
         now: Timestamp,
-        settle: i64,
+        look_up_delay: i64,
         count_max: u32,
     ) -> BoxFuture<'_, Result<Vec<PgRow>, StoreError>> {
         Box::pin(async move {
             sqlx::query(END_LEASES)
                 .bind(now.as_micros())
-                .bind(settle)
+                .bind(look_up_delay)
                 .bind(i64::from(count_max))
                 .bind(until)
                 .fetch_all(connection)

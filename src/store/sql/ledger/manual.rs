@@ -132,15 +132,15 @@ pub async fn record_callback<D: Dialect>(
         return Ok(ManualTransition::Absent);
     };
     Statement::new(DOING, SAVEPOINT).execute(tx).await?;
-    let settled = before
+    let recorded = before
         .transition(CALL_BACK)
         .text(provider_ref)
         .time(now)
         .execute(tx)
         .await;
-    let end = if settled.is_ok() { RELEASE } else { ROLLBACK_TO };
+    let end = if recorded.is_ok() { RELEASE } else { ROLLBACK_TO };
     Statement::new(DOING, end).execute(tx).await?;
-    match settled {
+    match recorded {
         Ok(1) => {
             if before.state == ActionState::Running {
                 end_attempt(tx, &before, now).await?;

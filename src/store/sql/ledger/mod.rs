@@ -259,17 +259,17 @@ where
         .await
     }
 
-    async fn expire_leases(&self, now: Timestamp, settle: Duration, count_max: u32) -> Result<u64, StoreError> {
+    async fn expire_leases(&self, now: Timestamp, look_up_delay: Duration, count_max: u32) -> Result<u64, StoreError> {
         self.write(Access::ALL_ORGS, "end leases", move |mut tx| {
-            Box::pin(async move { record::end_leases(&mut tx, Some(now), now, settle, count_max).await })
+            Box::pin(async move { record::end_leases(&mut tx, Some(now), now, look_up_delay, count_max).await })
         })
         .await
     }
 
-    async fn abandon_leases(&self, now: Timestamp, settle: Duration) -> Result<u64, StoreError> {
+    async fn abandon_leases(&self, now: Timestamp, look_up_delay: Duration) -> Result<u64, StoreError> {
         const DOING: &str = "end the leases of a process that died";
         self.write(Access::ALL_ORGS, DOING, move |mut tx| {
-            Box::pin(async move { record::end_leases(&mut tx, None, now, settle, u32::MAX).await })
+            Box::pin(async move { record::end_leases(&mut tx, None, now, look_up_delay, u32::MAX).await })
         })
         .await
     }

@@ -62,13 +62,13 @@ pub trait RecordSql: Dialect {
         ended: &'c [EndedAttempt],
     ) -> BoxFuture<'c, Result<(), StoreError>>;
 
-    /// Makes `running` rows `unknown` whose lease ends until `until`, due `settle` microseconds
-    /// after its end, and returns them.
+    /// Makes `running` rows `unknown` whose lease ends until `until`, due `look_up_delay`
+    /// microseconds after its end, and returns them.
     fn end_leases(
         on: &mut Self::Connection,
         until: i64,
         now: Timestamp,
-        settle: i64,
+        look_up_delay: i64,
         count_max: u32,
     ) -> BoxFuture<'_, Result<Vec<Self::Row>, StoreError>>;
 }
@@ -195,18 +195,18 @@ async fn bring_turns_forward<D: LedgerSql>(tx: &mut Transaction<'_, D>, changed:
     add_turns(tx, due).await
 }
 
-/// Makes `running` rows `unknown` whose lease ends until `until`, due `settle` after its end.
-/// `None` where no other process can hold a lease: then all have ended.
+/// Makes `running` rows `unknown` whose lease ends until `until`, due `look_up_delay` after its
+/// end. `None` where no other process can hold a lease: then all have ended.
 pub async fn end_leases<D: LedgerSql>(
     tx: &mut Transaction<'_, D>,
     until: Option<Timestamp>,
     now: Timestamp,
-    settle: Duration,
+    look_up_delay: Duration,
     count_max: u32,
 ) -> Result<u64, StoreError> {
-    let settle = i64::try_from(settle.as_micros()).unwrap_or(i64::MAX / 2);
+    let look_up_delay = i64::try_from(look_up_delay.as_micros()).unwrap_or(i64::MAX / 2);
     let until = until.map_or(i64::MAX, Timestamp::as_micros);
-    let changed = D::end_leases(tx.connection, until, now, settle, count_max).await?;
+    let changed = D::end_leases(tx.connection, until, now, look_up_delay, count_max).await?;
     bring_turns_forward(tx, &changed).await?;
     let mut ended = Vec::with_capacity(changed.len());
     for row in &changed {

@@ -53,7 +53,7 @@ const UNPARK: &str = "UPDATE actions SET state = 'pending', due_at = ?2 FROM (SE
     coalesce(actions.credential_version, 0)) \
     RETURNING id, org_id, provider, state, due_at";
 
-/// `?1` leases that end until then; `?2` now, `?3` settling time in µs, `?4` rows.
+/// `?1` leases that end until then; `?2` now, `?3` delay of the look-up in µs, `?4` rows.
 const END_LEASES: &str = "UPDATE actions SET state = 'unknown', cause = 'lease_ended', detail = NULL, due_at = \
     min(lease_until, ?2) + ?3, lease_until = NULL, \
     updated_at = ?2 WHERE id IN (SELECT id FROM actions INDEXED BY actions_leases WHERE state = 'running' AND \
@@ -155,14 +155,14 @@ impl RecordSql for Sqlite {
         connection: &mut SqliteConnection,
         until: i64,
         now: Timestamp,
-        settle: i64,
+        look_up_delay: i64,
         count_max: u32,
     ) -> BoxFuture<'_, Result<Vec<SqliteRow>, StoreError>> {
         Box::pin(async move {
             sqlx::query(END_LEASES)
                 .bind(until)
                 .bind(now.as_micros())
-                .bind(settle)
+                .bind(look_up_delay)
                 .bind(count_max)
                 .fetch_all(connection)
                 .await

@@ -225,8 +225,8 @@ async fn a_caller_that_goes_away_undoes_nothing() {
 async fn a_change_is_told_though_its_caller_went_away() {
     let scratch = Scratch::new();
     let store = scratch.open().await;
-    let mut told = store.config_changes();
-    let before = *told.borrow_and_update();
+    let mut changes = store.config_changes();
+    let before = *changes.borrow_and_update();
     let (has_started, go, held) = hold(&store);
     let mut gone = Box::pin(SqlStore::configure(&store, Access::ALL_ORGS, "change", |_, _| {
         Box::pin(async { Ok(()) })
@@ -240,7 +240,7 @@ async fn a_change_is_told_though_its_caller_went_away() {
     join(held, let_go).await.0.expect("held");
     let deadline = Duration::from_secs(5);
     assert_eq!(
-        *tokio::time::timeout(deadline, told.wait_for(|version| *version > before))
+        *tokio::time::timeout(deadline, changes.wait_for(|version| *version > before))
             .await
             .expect("in time")
             .expect("open"),

@@ -74,11 +74,11 @@ impl Partition {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct Partitions {
     partitions: BTreeMap<i32, Partition>,
 }
 
-impl Ledger {
+impl Partitions {
     /// A publish of this process was confirmed.
     pub fn published(&mut self, partition: i32, offset: i64, received_at: Timestamp) {
         let partition = self.partitions.entry(partition).or_default();
@@ -256,14 +256,14 @@ mod tests {
     }
 
     /// One partition with offsets 0 to 5, of which 0 to 3 were fetched.
-    fn fetched_four_of_six() -> Ledger {
-        let mut ledger = Ledger::default();
-        ledger.looked(0, looked(0, 6, None));
-        ledger.assign(0, None);
+    fn fetched_four_of_six() -> Partitions {
+        let mut partitions = Partitions::default();
+        partitions.looked(0, looked(0, 6, None));
+        partitions.assign(0, None);
         for offset in 0..4 {
-            assert!(ledger.fetch(0, offset, Some(at(100 + offset))));
+            assert!(partitions.fetch(0, offset, Some(at(100 + offset))));
         }
-        ledger
+        partitions
     }
 
     #[test]
@@ -276,70 +276,73 @@ mod tests {
 
     #[test]
     fn events_are_counted_whoever_holds_the_partition() {
-        let mut ledger = Ledger::default();
-        ledger.looked(0, looked(0, 10, Some(4)));
-        ledger.looked(1, looked(5, 8, None));
-        assert_eq!(ledger.events(), 6 + 3);
-        ledger.published(1, 8, at(50));
-        assert_eq!(ledger.events(), 10);
-        let mut ledger = fetched_four_of_six();
-        assert_eq!(ledger.events(), 6);
-        ledger.ack(tag(0, 2));
-        ledger.ack(tag(0, 2));
-        ledger.ack(tag(0, 9));
-        ledger.ack(tag(7, 0));
-        assert_eq!((ledger.events(), ledger.oldest_received_at()), (5, Some(at(100))));
+        let mut partitions = Partitions::default();
+        partitions.looked(0, looked(0, 10, Some(4)));
+        partitions.looked(1, looked(5, 8, None));
+        assert_eq!(partitions.events(), 6 + 3);
+        partitions.published(1, 8, at(50));
+        assert_eq!(partitions.events(), 10);
+        let mut partitions = fetched_four_of_six();
+        assert_eq!(partitions.events(), 6);
+        partitions.ack(tag(0, 2));
+        partitions.ack(tag(0, 2));
+        partitions.ack(tag(0, 9));
+        partitions.ack(tag(7, 0));
+        assert_eq!(
+            (partitions.events(), partitions.oldest_received_at()),
+            (5, Some(at(100)))
+        );
     }
 
     #[test]
     fn only_the_contiguous_prefix_is_committed() {
-        let mut ledger = fetched_four_of_six();
-        assert_eq!(ledger.take_offsets(false), []);
+        let mut partitions = fetched_four_of_six();
+        assert_eq!(partitions.take_offsets(false), []);
         for offset in [0, 1, 3] {
-            ledger.ack(tag(0, offset));
+            partitions.ack(tag(0, offset));
         }
-        assert_eq!(ledger.take_offsets(false), [(0, 2)]);
-        assert_eq!(ledger.take_offsets(false), [], "it is on its way");
-        ledger.committed(0, None);
-        assert_eq!(ledger.take_offsets(false), [(0, 2)], "the commit failed");
-        ledger.committed(0, Some(2));
-        assert_eq!(ledger.take_offsets(true), []);
-        ledger.ack(tag(0, 2));
-        assert_eq!(ledger.take_offsets(true), [(0, 4)]);
+        assert_eq!(partitions.take_offsets(false), [(0, 2)]);
+        assert_eq!(partitions.take_offsets(false), [], "it is on its way");
+        partitions.committed(0, None);
+        assert_eq!(partitions.take_offsets(false), [(0, 2)], "the commit failed");
+        partitions.committed(0, Some(2));
+        assert_eq!(partitions.take_offsets(true), []);
+        partitions.ack(tag(0, 2));
+        assert_eq!(partitions.take_offsets(true), [(0, 4)]);
     }
 
     #[test]
     fn a_revoked_partition_is_forgotten_and_its_acks_do_nothing() {
-        let mut ledger = fetched_four_of_six();
-        ledger.ack(tag(0, 0));
-        ledger.revoke(0);
-        ledger.ack(tag(0, 1));
-        assert_eq!(ledger.take_offsets(true), []);
+        let mut partitions = fetched_four_of_six();
+        partitions.ack(tag(0, 0));
+        partitions.revoke(0);
+        partitions.ack(tag(0, 1));
+        assert_eq!(partitions.take_offsets(true), []);
         assert!(
-            !ledger.fetch(0, 4, None),
+            !partitions.fetch(0, 4, None),
             "a late message of a partition that is not ours"
         );
         // Another process went on to 3 meanwhile.
-        ledger.assign(0, Some(3));
-        ledger.ack(tag(0, 1));
-        assert!(ledger.fetch(0, 3, None));
-        assert_eq!(ledger.take_offsets(true), []);
-        assert_eq!(ledger.events(), 3);
+        partitions.assign(0, Some(3));
+        partitions.ack(tag(0, 1));
+        assert!(partitions.fetch(0, 3, None));
+        assert_eq!(partitions.take_offsets(true), []);
+        assert_eq!(partitions.events(), 3);
     }
 
     #[test]
     fn acks_are_kept_for_the_next_consumer_of_this_process_only_where_nothing_moved() {
         let left = || {
-            let mut ledger = fetched_four_of_six();
-            ledger.ack(tag(0, 1));
+            let mut partitions = fetched_four_of_six();
+            partitions.ack(tag(0, 1));
             assert_eq!(
-                ledger.take_offsets(true),
+                partitions.take_offsets(true),
                 [(0, 0)],
                 "the place is marked although it is the start"
             );
-            ledger.committed(0, Some(0));
-            ledger.leave();
-            ledger
+            partitions.committed(0, Some(0));
+            partitions.leave();
+            partitions
         };
         let mut same = left();
         same.assign(0, Some(0));
@@ -357,69 +360,69 @@ mod tests {
 
     #[test]
     fn a_log_that_is_shorter_than_what_was_read_was_made_anew() {
-        let mut ledger = fetched_four_of_six();
-        assert!(!ledger.looked(0, looked(0, 6, None)));
-        assert!(!ledger.looked(0, looked(0, 4, None)), "all of it was read");
-        assert!(ledger.looked(0, looked(0, 2, None)));
-        let mut ledger = fetched_four_of_six();
+        let mut partitions = fetched_four_of_six();
+        assert!(!partitions.looked(0, looked(0, 6, None)));
+        assert!(!partitions.looked(0, looked(0, 4, None)), "all of it was read");
+        assert!(partitions.looked(0, looked(0, 2, None)));
+        let mut partitions = fetched_four_of_six();
         assert!(
-            !ledger.looked(0, looked(0, 2, None)),
+            !partitions.looked(0, looked(0, 2, None)),
             "the look may be older than the reading"
         );
-        ledger.fetch(0, 4, None);
-        assert!(!ledger.looked(0, looked(0, 4, None)));
-        assert!(ledger.looked(0, looked(0, 4, None)));
+        partitions.fetch(0, 4, None);
+        assert!(!partitions.looked(0, looked(0, 4, None)));
+        assert!(partitions.looked(0, looked(0, 4, None)));
     }
 
     #[test]
     fn offsets_of_a_topic_that_is_gone_are_never_committed() {
-        let mut ledger = fetched_four_of_six();
-        ledger.ack(tag(0, 0));
-        ledger.reset();
-        ledger.ack(tag(0, 1));
-        assert_eq!((ledger.take_offsets(true), ledger.events()), (vec![], 0));
+        let mut partitions = fetched_four_of_six();
+        partitions.ack(tag(0, 0));
+        partitions.reset();
+        partitions.ack(tag(0, 1));
+        assert_eq!((partitions.take_offsets(true), partitions.events()), (vec![], 0));
     }
 
     #[test]
     fn a_look_that_is_older_than_a_publish_changes_no_end() {
-        let mut ledger = Ledger::default();
-        ledger.looked(0, looked(0, 2, None));
-        ledger.published(0, 2, at(1));
-        ledger.looked(0, looked(0, 2, None));
-        assert_eq!(ledger.events(), 3);
+        let mut partitions = Partitions::default();
+        partitions.looked(0, looked(0, 2, None));
+        partitions.published(0, 2, at(1));
+        partitions.looked(0, looked(0, 2, None));
+        assert_eq!(partitions.events(), 3);
         // The second look without a publish in between is believed: the topic was made anew.
-        ledger.looked(0, looked(0, 1, None));
-        assert_eq!(ledger.events(), 1);
+        partitions.looked(0, looked(0, 1, None));
+        assert_eq!(partitions.events(), 1);
     }
 
     #[test]
     fn the_age_of_what_nobody_has_fetched_comes_from_a_look_at_the_head() {
-        let mut ledger = Ledger::default();
-        ledger.looked(0, looked(0, 3, Some(1)));
-        ledger.looked(1, looked(0, 3, Some(3)));
+        let mut partitions = Partitions::default();
+        partitions.looked(0, looked(0, 3, Some(1)));
+        partitions.looked(1, looked(0, 3, Some(3)));
         assert_eq!(
-            (ledger.oldest_received_at(), ledger.heads_wanted()),
+            (partitions.oldest_received_at(), partitions.heads_wanted()),
             (None, vec![(0, 1)])
         );
-        ledger.set_head(0, 1, at(70));
+        partitions.set_head(0, 1, at(70));
         assert_eq!(
-            (ledger.oldest_received_at(), ledger.heads_wanted()),
+            (partitions.oldest_received_at(), partitions.heads_wanted()),
             (Some(at(70)), vec![])
         );
-        ledger.looked(0, looked(0, 3, Some(2)));
-        assert_eq!(ledger.heads_wanted(), [(0, 2)]);
-        ledger.published(1, 3, at(90));
-        ledger.published(1, 4, at(95));
-        assert_eq!(ledger.oldest_received_at(), Some(at(90)));
+        partitions.looked(0, looked(0, 3, Some(2)));
+        assert_eq!(partitions.heads_wanted(), [(0, 2)]);
+        partitions.published(1, 3, at(90));
+        partitions.published(1, 4, at(95));
+        assert_eq!(partitions.oldest_received_at(), Some(at(90)));
     }
 
     #[test]
     fn partitions_that_stand_still_are_known() {
-        let mut ledger = fetched_four_of_six();
-        ledger.looked(1, looked(0, 9, None));
-        assert_eq!(ledger.behind(), [(0, 4)], "the other partition is not ours");
-        ledger.fetch(0, 4, None);
-        ledger.fetch(0, 5, None);
-        assert_eq!(ledger.behind(), []);
+        let mut partitions = fetched_four_of_six();
+        partitions.looked(1, looked(0, 9, None));
+        assert_eq!(partitions.behind(), [(0, 4)], "the other partition is not ours");
+        partitions.fetch(0, 4, None);
+        partitions.fetch(0, 5, None);
+        assert_eq!(partitions.behind(), []);
     }
 }
