@@ -1,9 +1,9 @@
-//! Named steps between bytes read and effect recorded, at which a test has the process killed:
-//! exactly there, as `kill -9` does it.
+//! Named steps between bytes read and effect recorded. A test kills the process exactly at one of
+//! them, as `kill -9` does.
 //!
-//! Every room on the way of an event may say that it reached a step. **Invariant:** a release build
-//! has nothing of it: no variable is read, no step is counted, [`reach`] is empty. Why by build
-//! profile and not by a feature: `docs/decisions/0008-kill-points.md`.
+//! Every room on the way of an event may report that it reached a step. **Invariant:** in a release
+//! build no variable is read, no step is counted, and [`reach`] is empty.
+//! `docs/decisions/0008-kill-points.md` says why the build profile decides, and no feature.
 //!
 //! In a debug build `TEST_KILL_AT=planned:3` ends the process with SIGKILL when it reaches
 //! `planned` for the third time.
@@ -60,12 +60,12 @@ steps! {
     Recorded = "recorded",
 }
 
-/// Says that this step was reached. Does not return when the test asked for the end here.
+/// Reports that this step was reached. Does not return when the test asked for the end here.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub const fn reach(_: Step) {}
 
-/// Says that this step was reached. Does not return when the test asked for the end here.
+/// Reports that this step was reached. Does not return when the test asked for the end here.
 #[cfg(debug_assertions)]
 pub fn reach(step: Step) {
     chosen::reach(step);
@@ -83,7 +83,7 @@ mod chosen {
 
     struct Chosen {
         step: Step,
-        /// How often it may still be passed.
+        /// How often the step may still be passed.
         left: AtomicU32,
     }
 
@@ -97,7 +97,7 @@ mod chosen {
                 left: AtomicU32::new(left),
             })
         };
-        // A test that names a step that is none would prove nothing.
+        // A test that names an unknown step would prove nothing.
         Some(parse().unwrap_or_else(|| {
             panic!("{VARIABLE}={text}: expected a step and how often it is reached, such as planned:3")
         }))
@@ -113,7 +113,7 @@ mod chosen {
             .is_err()
         {
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-            // Not one instruction of the way further, however long the system takes.
+            // Run no further instruction, however long the signal takes.
             loop {
                 std::thread::park();
             }

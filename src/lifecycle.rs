@@ -9,11 +9,11 @@ use std::{fmt, future::Future, time::Duration};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Time for what the hard stop cut off to notice it.
+/// Time for tasks to notice the hard stop.
 const CUT_OFF_MAX: Duration = Duration::from_millis(500);
 
-/// What ends before what: intake first, so that work has nothing more coming; upkeep last, because
-/// intake and work lean on it.
+/// The order of the stop. Intake ends first, so that nothing more comes to work. Upkeep ends last,
+/// because intake and work need it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stage {
     /// Listeners. Soft stop: accept nothing more, finish what is being answered.
@@ -43,7 +43,7 @@ impl fmt::Display for Stage {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Drained {
     Clean,
-    /// The hard stop cut this stage off; what it had begun is found again at the next start.
+    /// The hard stop cut this stage off. The next start finds its unfinished work.
     CutOff(Stage),
 }
 
@@ -76,13 +76,13 @@ impl Lifecycle {
         &self.stages[stage as usize]
     }
 
-    /// Take nothing more, finish what was begun.
+    /// The soft token of a stage: take nothing more, finish the work that was begun.
     #[must_use]
     pub fn soft(&self, stage: Stage) -> CancellationToken {
         self.tasks(stage).soft.clone()
     }
 
-    /// Leave everything, now.
+    /// The hard token: stop at once.
     #[must_use]
     pub fn hard(&self) -> CancellationToken {
         self.hard.clone()
@@ -109,8 +109,8 @@ impl Lifecycle {
         }
     }
 
-    /// Stops stage by stage within `budget`, then hard, with half a second more for what is cut off
-    /// to notice.
+    /// Stops stage by stage within `budget`, then hard, with half a second more for tasks to
+    /// notice.
     pub async fn drain(&self, budget: Duration) -> Drained {
         let end = Instant::now() + budget;
         let mut outcome = Drained::Clean;
@@ -136,7 +136,7 @@ impl Lifecycle {
     }
 }
 
-/// The first stage that was cut off is the one to name.
+/// Keeps the first stage that was cut off.
 const fn cut_off(so_far: Drained, stage: Stage) -> Drained {
     match so_far {
         Drained::Clean => Drained::CutOff(stage),

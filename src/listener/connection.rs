@@ -74,7 +74,8 @@ where
             Pin::new(&mut connection).graceful_shutdown();
             tokio::select! {
                 ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
-                // A head that was half sent when we stopped: nothing was taken, nothing is owed.
+                // The stop came while a head was half sent. No request was accepted, so no answer
+                // is due.
                 () = idle_for(&progress, STOP_GRACE) => return,
             }
         };
@@ -94,7 +95,7 @@ where
             } else if error.is_parse() {
                 (limits.on_refused)(Refused::NotHttp);
             } else {
-                // The peer went away, or read nothing: there is nobody to linger for.
+                // The peer is gone or reads nothing, so there is no reason to linger.
                 return;
             }
         }
@@ -109,8 +110,8 @@ fn builder(limits: &Limits) -> http1::Builder {
     // head always leaves.
     builder
         .timer(TokioTimer::new())
-        // hyper counts from the end of the request before. `Stalling` holds heads to their own
-        // time.
+        // hyper counts from the end of the previous request. `Stalling` bounds the time of each
+        // head.
         .header_read_timeout(limits.idle_seconds_max + limits.head_seconds_max)
         .max_header_size(limits.head_bytes_max)
         .max_buf_size(limits.head_bytes_max.max(READ_BUFFER_BYTES))
@@ -122,7 +123,7 @@ fn builder(limits: &Limits) -> http1::Builder {
     builder
 }
 
-/// What one connection buffers at most beside a body that is being collected.
+/// Most bytes that one connection buffers, beside a body that is being collected.
 const READ_BUFFER_BYTES: usize = 64 << 10;
 
 const HEAD_TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
@@ -142,8 +143,8 @@ async fn idle_for(progress: &Progress, grace: Duration) {
     }
 }
 
-/// Closing a socket that holds unread bytes resets it, and a reset can overtake the answer. So: end
-/// our side, then read what still comes, a little and not for long.
+/// A socket that is closed with unread bytes sends a reset, and a reset can overtake the answer. So
+/// this function ends our side first, and then reads a few more bytes for a short time.
 async fn linger(mut stream: Stalling, seconds_max: Duration) {
     const BYTES_MAX: usize = 256 << 10;
     if stream.shutdown().await.is_err() {
@@ -162,7 +163,7 @@ async fn linger(mut stream: Stalling, seconds_max: Duration) {
     .await;
 }
 
-/// What a connection is doing, as its stream and its handler both see it.
+/// The progress of a connection, shared by its stream and its handler.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// Requests whose head was read.
@@ -181,8 +182,8 @@ impl Progress {
     }
 }
 
-/// The service as hyper calls it: knows whether something is being worked on, and tells the handler
-/// who is asking.
+/// The service as hyper calls it. It counts the requests that are being worked on, and gives the
+/// handler the peer's address.
 struct Handler<S> {
     service: S,
     peer: Peer,

@@ -1,4 +1,5 @@
-//! Descriptors: sockets never take the last ones, so that the disk can still be written to.
+//! File descriptors: sockets never take the last ones, so that files can still be opened and
+//! written.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -7,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub fn raise_file_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
-        // Refused only where a sandbox forbids it; the limit in force then bounds the connections.
+        // Only a sandbox refuses this. The limit in force then bounds the connections.
         let _ = setrlimit(
             Resource::Nofile,
             Rlimit {

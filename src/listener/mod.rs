@@ -1,9 +1,10 @@
 //! The accept loop that every listener of ours shares: ingress, admin, operations, sandbox.
 //!
-//! Whoever serves HTTP enters. `axum::serve` sets no deadline on heads and idle connections, spins
-//! or parks on a full file table and waits for ever for an idle connection when it stops, so the
-//! loop is ours. **Invariant:** no sender, however slow, many or silent, holds a connection past
-//! its deadlines or holds up [`serve`] after the hard stop.
+//! Every room that serves HTTP enters. `axum::serve` sets no deadline on heads and idle
+//! connections. It spins or parks on a full file table, and when it stops it waits for an idle
+//! connection for ever. So the loop is ours. **Invariant:** no sender, however slow or silent,
+//! holds a connection past its deadlines or delays [`serve`] after the hard stop. Neither do many
+//! senders.
 
 mod connection;
 mod files;
@@ -90,7 +91,7 @@ impl Default for Limits {
 /// request.
 const HEADERS_DEFAULT: usize = 100;
 
-/// What a listener refused by itself, below any handler.
+/// Reasons for which a listener refuses a connection or a request before any handler sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
     /// 431.
@@ -103,7 +104,7 @@ pub enum Refused {
     TooManyFromAddress,
 }
 
-/// What a listener holds now. For gauges and readiness.
+/// The connections that a listener holds now, for gauges and readiness.
 #[derive(Debug, Default)]
 pub struct ListenerState {
     open: AtomicUsize,
@@ -124,11 +125,11 @@ impl ListenerState {
     }
 }
 
-/// Who is at the other end; an extension of each request.
+/// The peer of a connection; an extension of each request.
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub address: SocketAddr,
-    /// Cancelled when the listener stops softly: what waits for more bytes of a request, or streams
+    /// Cancelled when the listener stops softly. A handler that waits for more bytes, or streams
     /// without end, gives up soon after.
     pub stopping: CancellationToken,
 }
@@ -165,9 +166,9 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves `service` (an `axum::Router`, or any service of its shape) until `soft` is cancelled;
-/// then takes no more connections, closes idle ones, lets requests that were begun finish, and
-/// returns when all are done or `hard` is cancelled. Nothing outlives it.
+/// Serves `service` (an `axum::Router`, or any service of its shape) until `soft` is cancelled. It
+/// then accepts no more connections, closes idle ones, and lets the requests that were begun
+/// finish. It returns when all are done or `hard` is cancelled. Nothing outlives it.
 pub async fn serve<S>(
     listener: TcpListener,
     service: S,
@@ -195,8 +196,8 @@ pub async fn serve<S>(
     connections.close();
     tokio::select! {
         () = connections.wait() => {}
-        // Connections watch the hard token themselves; this only bounds the wait should one be
-        // stuck in a handler that blocks.
+        // Connections watch the hard token themselves. This bounds the wait for a connection whose
+        // handler blocks.
         () = async { hard.cancelled().await; tokio::time::sleep(Duration::from_millis(500)).await } => {}
     }
 }
@@ -222,8 +223,8 @@ impl Acceptor {
                 () = soft.cancelled() => return,
                 accepted = self.next() => accepted,
             };
-            // All that wait are taken before the first is served: what is served meanwhile would
-            // keep the others waiting in the kernel.
+            // Accept all waiting connections before serving the first, or the others would wait in
+            // the kernel meanwhile.
             burst.push(first);
             while burst.len() < BURST_MAX
                 && let Some(accepted) = self.next().now_or_never()
@@ -298,10 +299,10 @@ impl Acceptor {
 /// Connections that are accepted before any of them is served.
 const BURST_MAX: usize = 256;
 const WARN_EVERY: Duration = Duration::from_secs(10);
-/// Short enough that a freed file is used at once, long enough not to spin.
+/// Short enough that a freed descriptor is used at once, long enough not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The peer went away between its handshake and our accept: says nothing about the next one.
+/// The peer went away between its handshake and our accept. The next connection may well be sound.
 fn is_of_one_connection(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(
@@ -310,7 +311,7 @@ fn is_of_one_connection(error: &std::io::Error) -> bool {
     )
 }
 
-/// What a connection holds while it is open; everything is given back when it is dropped.
+/// The slots that a connection holds while it is open. Dropping it gives them back.
 struct OpenConnection {
     _slot: OwnedSemaphorePermit,
     _share: Option<Share>,
@@ -377,7 +378,7 @@ impl Drop for Share {
     }
 }
 
-/// What one sender has for itself: an IPv4 address, an IPv6 network of 64 bits.
+/// The addresses that count as one sender: an IPv4 address, or an IPv6 network of 64 bits.
 #[must_use]
 pub fn network_of(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {

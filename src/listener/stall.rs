@@ -1,6 +1,6 @@
-//! A stream that fails when its peer reads nothing for too long, because nothing else bounds how
-//! long an answer may wait in our buffers; and when a head takes too long from its first byte,
-//! because hyper's own time includes the idle time before it.
+//! A stream that fails in two cases. The peer reads nothing for too long: nothing else bounds the
+//! time that an answer waits in our buffers. Or a head takes too long from its first byte: hyper's
+//! own deadline includes the idle time before it.
 
 use super::{Limits, connection::Progress};
 use std::{
@@ -20,15 +20,15 @@ use tokio::{
 pub(super) struct Stalling {
     stream: TcpStream,
     write_seconds_max: Duration,
-    /// Set while a write waits. Never set on the usual way, so that it costs nothing there.
+    /// Set while a write waits. A write that does not wait sets no timer and pays for none.
     deadline: Option<Pin<Box<Sleep>>>,
     head_seconds_max: Duration,
     progress: Arc<Progress>,
-    /// Requests that were begun when it was last read.
+    /// The count of begun requests at the last read.
     begun: usize,
     /// Begin of the head that is arriving; `None` between requests.
     head_since: Option<Instant>,
-    /// Set while a head is waited for that did not arrive at once.
+    /// Set while the stream waits for the rest of a head.
     head_deadline: Option<Pin<Box<Sleep>>>,
     is_head_too_slow: bool,
 }
@@ -42,7 +42,7 @@ impl Stalling {
             head_seconds_max: limits.head_seconds_max,
             begun: progress.begun(),
             progress,
-            // A new connection has to say something.
+            // The time of the first head begins with the connection.
             head_since: Some(Instant::now()),
             head_deadline: None,
             is_head_too_slow: false,

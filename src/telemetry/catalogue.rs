@@ -43,8 +43,8 @@ impl Metric {
         metrics::histogram!(self.name, self.pairs(values)).record(value);
     }
 
-    /// The counter itself, for places so hot that finding it each time would cost. Made after the
-    /// recorder was installed, or it counts nowhere.
+    /// The counter itself, for hot places that must not look it up each time. Make it after the
+    /// recorder is installed; an earlier one counts nowhere.
     #[expect(clippy::disallowed_macros, reason = "the one place that records")]
     pub fn counter(&self, values: &[&'static str]) -> metrics::Counter {
         debug_assert_eq!(self.kind, Kind::Counter);

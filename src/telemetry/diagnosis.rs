@@ -30,7 +30,7 @@ pub struct Diagnosis {
     pub check: &'static str,
     pub status: Verdict,
     pub found: String,
-    /// Empty where nothing is to be done.
+    /// Empty where a person has nothing to do.
     pub cure: Cow<'static, str>,
 }
 
@@ -62,7 +62,7 @@ impl Diagnosis {
         }
     }
 
-    /// In development a risk for durability is only worth a word.
+    /// In development a risk for durability is a note, no failure.
     #[must_use]
     pub fn unless_dev(mut self, is_dev: bool) -> Self {
         if is_dev {

@@ -1,21 +1,21 @@
-//! Whether the process can do its work: what `/readyz` says.
+//! Whether the process can do its work: the answer of `/readyz`.
 
 use futures_util::future::{BoxFuture, join_all};
 use serde::Serialize;
 use std::{borrow::Cow, future::Future, sync::Arc, time::Duration};
 
-/// How one thing stands, and what `/readyz` makes of it.
+/// The state of one check, from which `/readyz` makes its answer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     Ok,
-    /// Works, with something missing that a person should know of.
+    /// It works, but a person should know that something is missing.
     Degraded,
     /// The role can do nothing: 503.
     Failed,
 }
 
-/// What a check found. The detail is for operators: no secret, no sender's text.
+/// The result of a check. The detail is for operators: no secret, no sender's text.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
     pub standing: Standing,
@@ -46,12 +46,12 @@ impl Finding {
     }
 }
 
-/// How long one check may take. An answer that comes too late to a probe is none.
+/// Time for one check. A probe ignores an answer that comes too late.
 const CHECK_SECONDS_MAX: Duration = Duration::from_secs(1);
 
 type Check = Arc<dyn Fn() -> BoxFuture<'static, Finding> + Send + Sync>;
 
-/// The checks of a process, handed in by whoever starts its roles.
+/// The checks of a process. `cli` hands them in when it starts the roles.
 #[derive(Clone, Default)]
 pub struct Checks(Vec<(&'static str, Check)>);
 
@@ -80,7 +80,7 @@ impl Checks {
         self
     }
 
-    /// Runs all checks at the same time. The worst of them is how the process stands.
+    /// Runs all checks at the same time. The process is in the worst state of them.
     pub(super) async fn report(&self) -> (Standing, Report) {
         let lines = join_all(self.0.iter().map(|(name, check)| async move {
             let finding = tokio::time::timeout(CHECK_SECONDS_MAX, check())

@@ -27,7 +27,7 @@ pub fn gather_gauges() {
     }
 }
 
-/// Memory of this process in RAM, as Linux tells it; `None` elsewhere.
+/// Resident memory of this process, from Linux; `None` on other systems.
 #[must_use]
 pub fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

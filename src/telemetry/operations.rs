@@ -1,4 +1,4 @@
-//! What machines that watch us read: `/metrics`, `/healthz`, `/readyz`.
+//! The endpoints that monitoring reads: `/metrics`, `/healthz`, `/readyz`.
 
 use super::{Checks, Recorder, Standing};
 use axum::{
@@ -11,13 +11,13 @@ use axum::{
 use futures_util::future::{BoxFuture, join_all};
 use std::{future::Future, sync::Arc, time::Duration};
 
-/// How long a scrape waits for one gauge's source. A database that hangs costs its own gauges, not
-/// the scrape.
+/// Time that a scrape waits for the source of one gauge, so that a database that hangs costs its
+/// own gauges only.
 const GATHER_SECONDS_MAX: Duration = Duration::from_secs(2);
 
 type Gather = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// The operations listener's router, put together by whoever starts the roles.
+/// The router of the operations listener. `cli` puts it together when it starts the roles.
 #[derive(Clone)]
 pub struct Operations {
     recorder: Recorder,
@@ -35,7 +35,8 @@ impl Operations {
         }
     }
 
-    /// Adds what sets gauges from state that is in memory. Runs at each scrape, and nowhere else.
+    /// Adds a function that sets gauges from state in memory. It runs at each scrape, and nowhere
+    /// else.
     #[must_use]
     pub fn gather(self, set: impl Fn() + Send + Sync + 'static) -> Self {
         self.gather_async(move || {
@@ -44,8 +45,8 @@ impl Operations {
         })
     }
 
-    /// Adds what sets gauges from state that has to be loaded; given up after 2 seconds, the gauges
-    /// then keep what they said.
+    /// Adds a function that sets gauges from state that has to be loaded. A scrape waits 2 seconds
+    /// for it; after that its gauges keep their last values.
     #[must_use]
     pub fn gather_async<F, R>(mut self, set: F) -> Self
     where
@@ -82,7 +83,7 @@ async fn metrics(State(operations): State<Arc<Operations>>) -> impl IntoResponse
     )
 }
 
-/// The process lives and its runtime turns; nothing else.
+/// Says that the process lives and its runtime schedules tasks, and nothing else.
 async fn healthz() -> impl IntoResponse {
     ([NO_STORE], Json(serde_json::json!({ "status": "alive" })))
 }

@@ -11,8 +11,8 @@ const SECONDS: &[f64] = &[
 ];
 const EVENTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
-/// How often samples are folded into buckets: without it, histograms that nobody scrapes grow
-/// without end.
+/// How often samples are folded into buckets. Without it a histogram grows without bound while
+/// nobody scrapes it.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
@@ -20,8 +20,8 @@ pub struct Recorder(PrometheusHandle);
 
 impl Recorder {
     /// Installs the process's recorder, describes every metric and sets counters to 0. Idempotent:
-    /// a second call returns the same one. Before it, metrics go nowhere, and so do handles that
-    /// were made by then.
+    /// a second call returns the same recorder. Metrics and handles from before the first call
+    /// count nowhere.
     #[must_use]
     pub fn install() -> Self {
         static INSTALLED: OnceLock<PrometheusHandle> = OnceLock::new();

@@ -37,8 +37,8 @@ pub fn start_logs(settings: &TelemetrySettings) -> Result<(), LogError> {
         .map_err(|_| LogError::StartedTwice)
 }
 
-/// What writes log lines to `writer`. Values are escaped in both formats, so that one event is one
-/// line whatever a sender puts in.
+/// The subscriber that writes log lines to `writer`. Both formats escape values, so that one event
+/// is one line whatever a sender puts in.
 ///
 /// # Errors
 /// The level is not understood.
@@ -73,17 +73,18 @@ where
 }
 
 fn levels(text: &str) -> Result<Targets, LogError> {
-    // `Targets` alone would take `loud` for a target and turn everything else off.
+    // `Targets` alone takes any other word, such as `loud`, for a target, and turns everything else
+    // off.
     let is_level =
         |part: &str| part.contains('=') || !part.trim().is_empty() && part.trim().parse::<LevelFilter>().is_ok();
     if !text.split(',').all(is_level) {
         return Err(LogError::Level);
     }
     let levels: Targets = text.parse().map_err(|_| LogError::Level)?;
-    // lapin writes a message that the broker returns into its log, with the body. What it has to
-    // say stands in our own lines.
+    // lapin logs a message that the broker returns, with its body. Our own lines report the same
+    // without the body.
     let levels = levels.with_target("lapin", LevelFilter::OFF);
-    // The driver's warnings repeat our own lines; a person may still ask for them.
+    // sqlx's warnings repeat our own lines. A setting that names sqlx turns them on.
     Ok(if text.contains("sqlx") {
         levels
     } else {
@@ -91,11 +92,11 @@ fn levels(text: &str) -> Result<Targets, LogError> {
     })
 }
 
-/// Control characters inside an event are written as escapes: the human format would let a sender's
-/// text begin a line of its own, or speak to the terminal.
+/// Writes control characters inside an event as escapes. In the human format a sender's text could
+/// otherwise begin a line of its own, or control the terminal.
 struct OneLine<W> {
     inner: W,
-    /// Then the layer's own colour sequences pass.
+    /// Whether the layer's own colour sequences pass.
     colours: bool,
 }
 

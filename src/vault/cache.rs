@@ -14,19 +14,19 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Shards at most, and the entries below which one more is not worth it (a small cache then keeps
-/// the order of use exactly).
+/// Most shards, and the fewest entries for which one more shard pays. A small cache has one shard,
+/// so it keeps the order of use exactly.
 const SHARDS_MAX: usize = 16;
 const SHARD_ENTRIES_MIN: usize = 64;
 
 /// Sharded LRU with a time to live, one load at a time per key, hit and miss counters
 /// (`hookswitch_cache_hits_total{cache}`, `…_misses_total`), and no way to print a value.
 ///
-/// **A fill never undoes a removal** (lesson: a slow reader put the old value back after an
-/// invalidation): what was begun before a [`SecretCache::remove`], [`SecretCache::remove_where`] or
-/// [`SecretCache::put_if`] of its key is handed to whoever waited for it and not kept. Values zero
-/// themselves when the last `Arc` goes: entries that are pushed out, time out or are removed drop
-/// theirs at once.
+/// **A fill never undoes a removal.** Otherwise a slow reader could put the old value back after an
+/// invalidation. A load that began before a [`SecretCache::remove`], [`SecretCache::remove_where`]
+/// or [`SecretCache::put_if`] of its key goes to the callers that waited for it, and is not kept.
+/// Values zero themselves when the last `Arc` goes. An entry that is evicted, times out or is
+/// removed drops its `Arc` at once.
 pub struct SecretCache<K, V> {
     name: &'static str,
     time_to_live: Duration,
@@ -36,8 +36,8 @@ pub struct SecretCache<K, V> {
 
 struct Shard<K, V> {
     entries: LruCache<K, Entry<V>>,
-    /// Loads that are under way. A removal takes the flight out too: it is then nobody's to keep,
-    /// and who comes later begins another.
+    /// Loads that are under way. A removal takes the flight out too. Its value is then not kept,
+    /// and a later caller begins another load.
     flights: HashMap<K, Arc<Flight<V>>>,
     /// Counts removals, for fills that are too short to be flights.
     removals: u64,
@@ -51,7 +51,8 @@ struct Entry<V> {
 type Failure = Box<dyn Any + Send + Sync>;
 
 struct Flight<V> {
-    /// Who holds it loads; who gets it after a load that was cancelled loads in its place.
+    /// The caller that holds this lock loads. After a cancelled load the next caller gets the lock
+    /// and loads in its place.
     turn: tokio::sync::Mutex<()>,
     outcome: OnceLock<Result<Arc<V>, Failure>>,
 }
@@ -91,8 +92,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
         found
     }
 
-    /// Fills from memory where that is possible (an HMAC state from a sealed secret in the
-    /// snapshot). What fails is not kept.
+    /// Returns the cached value, or makes it without I/O: an HMAC state from a sealed secret in the
+    /// snapshot. A failure is not kept.
     pub fn get_or_make<E>(&self, key: &K, make: impl FnOnce() -> Result<V, E>) -> Result<Arc<V>, E> {
         let removals = {
             let mut shard = self.shard(key);
@@ -104,8 +105,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
             shard.removals
         };
         self.count(false);
-        // Outside of the lock: two may make the same at once, which costs microseconds; a lock held
-        // over a decryption would cost everybody.
+        // Outside of the lock. Two callers may make the same value at once, which costs
+        // microseconds. A lock held over a decryption would delay every caller.
         let value = Arc::new(make()?);
         let mut shard = self.shard(key);
         if shard.removals == removals {
@@ -120,9 +121,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
         Ok(value)
     }
 
-    /// One load at a time per key; the others wait for it and share what it came to, a failure too.
-    /// A failed load is not kept: who comes later tries again. Cancel-safe: when the caller that
-    /// loads goes away, one that waits loads in its place.
+    /// One load at a time per key. The other callers wait for it and share its outcome, a failure
+    /// too. A failure is not kept, so that a later caller tries again. Cancel-safe: when the caller
+    /// that loads goes away, a caller that waits loads in its place.
     pub async fn get_or_load<E, F>(&self, key: &K, load: F) -> Result<Arc<V>, E>
     where
         F: Future<Output = Result<V, E>> + Send,
@@ -160,8 +161,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
                         self.count(false);
                         return Err(error.clone());
                     }
-                    // Someone with another kind of error loaded: it has landed, so the next round
-                    // begins a flight of our own.
+                    // The load of this flight has another type of error. It has ended, so the next
+                    // round begins our own.
                     drop(turn);
                     drop(boarding);
                     continue;
@@ -176,9 +177,9 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
         }
     }
 
-    /// Puts a value, unless one is there that `replaces` does not want replaced:
-    /// `|old| old.version < new_version` keeps the newer (invariant 6). A load that is under way is
-    /// not kept after it. `false` when the value was not taken.
+    /// Puts a value, unless the cache holds one for which `replaces` says `false`: `|old|
+    /// old.version < new_version` keeps the newer (invariant 6). A load that is under way is not
+    /// kept after it. Returns `false` when the value was not taken.
     pub fn put_if(&self, key: &K, value: V, replaces: impl FnOnce(&V) -> bool) -> bool {
         let mut shard = self.shard(key);
         if self.find(&mut shard, key).is_some_and(|old| !replaces(&old)) {
@@ -203,8 +204,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
         shard.entries.pop(key);
     }
 
-    /// Removes `value` if it is what the cache holds, so that who comes late with a used-up value
-    /// does not remove the fresh one.
+    /// Removes `value` if the cache still holds this very value, so that a late caller with a
+    /// used-up value does not remove a fresh one.
     pub fn remove_same(&self, key: &K, value: &Arc<V>) {
         let mut shard = self.shard(key);
         if shard
@@ -216,7 +217,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
         }
     }
 
-    /// Runs over all entries.
+    /// Removes each entry whose key is unwanted. Visits all entries.
     pub fn remove_where(&self, unwanted: impl Fn(&K) -> bool) {
         for shard in &self.shards {
             let mut shard = lock(shard);
@@ -281,7 +282,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
                 );
             }
         }
-        // Set once: only who has the turn and found no outcome comes here.
+        // Set once: only the caller that holds the lock and found no outcome comes here.
         let _ = flight.outcome.set(match result {
             Ok(value) => Ok(Arc::clone(value)),
             Err(error) => Err(Box::new(error.clone())),
@@ -293,8 +294,8 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
     }
 }
 
-/// Somebody on a flight. The last one to leave a flight that never landed takes it off the board,
-/// so that cancelled loads leave nothing behind.
+/// A caller's share of a flight. The last caller to leave a flight without outcome removes it, so
+/// that cancelled loads leave nothing behind.
 struct Boarding<'a, K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> {
     cache: &'a SecretCache<K, V>,
     key: &'a K,
@@ -308,7 +309,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Dro
             .flights
             .get(self.key)
             .is_some_and(|known| Arc::ptr_eq(known, self.flight));
-        // The board's own and ours: others board under this lock only.
+        // Two references are left: the map's and ours. Others are made under this lock only.
         if is_listed && Arc::strong_count(self.flight) == 2 {
             shard.flights.remove(self.key);
         }
@@ -323,8 +324,8 @@ impl<K, V> fmt::Debug for SecretCache<K, V> {
     }
 }
 
-/// A panic while a lock was held leaves the shard as it was between two whole operations: going on
-/// is right.
+/// Each operation leaves the shard whole, even where it panics. So a poisoned lock can be used
+/// further.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

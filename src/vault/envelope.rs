@@ -33,7 +33,7 @@ pub(super) struct DataKey {
 }
 
 impl DataKey {
-    /// A fresh one, wrapped for the store.
+    /// A fresh data key, wrapped for the store.
     pub(super) fn generate(kek: &KeyEncryptionKey, org: OrgId, version: u32) -> Result<DataKeyRow, VaultError> {
         let mut key = Zeroizing::new([0_u8; KEY_BYTES]);
         getrandom::fill(&mut *key).map_err(|_| VaultError::NoRandomness)?;
@@ -86,7 +86,7 @@ impl DataKey {
     }
 }
 
-/// The parts of a sealed value, cut without trusting its length.
+/// The parts of a sealed value. Its length is checked at each cut.
 pub(super) struct Sealed<'a> {
     pub(super) version: u32,
     nonce: &'a [u8; NONCE_BYTES],
@@ -112,8 +112,8 @@ impl<'a> Sealed<'a> {
     }
 }
 
-/// Wraps the same data key again, under another key-encryption key: what was sealed with it stays
-/// as it is.
+/// Wraps the same data key again, under another key-encryption key. Values sealed with it stay as
+/// they are.
 pub(super) fn rewrap(
     from: &KeyEncryptionKey,
     to: &KeyEncryptionKey,

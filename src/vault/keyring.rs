@@ -11,13 +11,11 @@ use sha2::{Digest, Sha256};
 use std::{io::Write, os::unix::fs::OpenOptionsExt, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 use zeroize::Zeroizing;
 
-/// Every key that [`Keyring::dev`] makes begins with these bytes; the other 24 are random, which is
-/// 192 bits. The mark is in the key, not beside it: wherever the key is carried to (an environment,
-/// a secret manager), `serve` still knows it.
+/// Every key that [`Keyring::dev`] makes begins with these bytes. The other 24 bytes are random:
+/// 192 bits. The mark is inside the key, so `serve` recognises it wherever it was copied to.
 const DEV_MARK: [u8; 8] = *b"hks-dev\0";
 
-/// Keys in one ring at most. Rotation needs two; more than a handful means that an old one was
-/// never taken out.
+/// Most keys in one ring. A rotation needs two; a longer ring keeps keys that nothing needs.
 const KEYS_MAX: usize = 16;
 
 pub struct Keyring {
@@ -33,7 +31,7 @@ pub(super) struct KeyEncryptionKey {
     is_dev: bool,
 }
 
-/// Why there is no ring. Says which key and how to mend it, never the key.
+/// Why there is no ring. The text names the key's place and the remedy, never the key.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum KeyringError {
     #[error("key {number} of the ring is not 64 hex characters (32 bytes); make one with `hookswitch keys generate`")]
@@ -80,7 +78,7 @@ impl Keyring {
     /// key. For `serve`: a key that `dev` made is refused.
     ///
     /// # Errors
-    /// No key is set, or which one is not a key of production.
+    /// No key is set, or a named key is not a key of production.
     pub fn load(settings: &VaultSettings) -> Result<Self, KeyringError> {
         let Some(text) = settings.keyring.as_ref().or(settings.encryption_key.as_ref()) else {
             return Err(KeyringError::Empty);
@@ -95,7 +93,7 @@ impl Keyring {
     /// Keys in hex, newest first. Keys made by `dev` are taken.
     ///
     /// # Errors
-    /// Which key is not one; never the key.
+    /// Names the place of a text that is no key; never shows the text.
     pub fn from_hex(keys: &[SecretBytes]) -> Result<Self, KeyringError> {
         if keys.is_empty() {
             return Err(KeyringError::Empty);
@@ -149,14 +147,14 @@ impl Keyring {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(failed(e)),
         }
-        // Permissions are those of the opened file, not of what the path names a moment later.
+        // Check the permissions of the opened file. The path may name another file a moment later.
         let mut file = std::fs::File::open(path).map_err(failed)?;
         let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
             return Err(KeyringError::Exposed { path: shown(), mode });
         }
         let mut text = Zeroizing::new(Vec::with_capacity(128));
-        // A key file is 65 bytes; what is larger is not one.
+        // A key file has 65 bytes. A larger file is no key file.
         std::io::Read::read_to_end(&mut std::io::Read::take(&mut file, 128), &mut text).map_err(failed)?;
         let ring = Self::from_hex(&[SecretBytes::new(text.trim_ascii().to_vec())])
             .map_err(|_| KeyringError::NotADevKey { path: shown() })?;
@@ -194,7 +192,7 @@ impl Keyring {
         if text.trim().is_empty() {
             return Err(KeyringError::Empty);
         }
-        // An empty item between commas is a key that is missing, and its number is said.
+        // An empty item between commas is a missing key. The error names its number.
         let keys: Vec<SecretBytes> = text.split(',').map(|key| key.trim().to_owned().into()).collect();
         Self::from_hex(&keys)
     }

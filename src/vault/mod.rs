@@ -25,21 +25,20 @@ use std::{
 };
 use subtle::ConstantTimeEq;
 
-/// Seals with one data key, after which a new version is begun. Random 96-bit nonces are good for
-/// 2^32 under one key; this is a sixteenth of it, where the chance that any two nonces are equal is
+/// Seals with one data key; then a new version begins. Random 96-bit nonces are good for 2^32 seals
+/// under one key. This limit is a sixteenth of that: the chance that two nonces are equal stays
 /// below 2^-40.
 const SEALS_MAX: u64 = 1 << 28;
-/// Seals that are counted in the store at once, before they are used: one write for so many, and so
-/// many are given away by a restart.
+/// Seals that one write to the store reserves. A restart loses the rest of a reserved block.
 const SEALS_BLOCK: u64 = 1 << 14;
 const _: () = assert!(SEALS_BLOCK < SEALS_MAX && SEALS_MAX < 1 << 32);
 /// Unwrapped data keys in memory at most (about half a kilobyte each), and for how long.
 const DATA_KEYS_CACHED_MAX: usize = 32_768;
 const DATA_KEY_TIME_TO_LIVE: Duration = Duration::from_hours(1);
-/// Times that a seal may find its data key used up or made by someone else before it gives up.
+/// Rounds of a seal: in each it may find its data key used up, or made by another instance.
 const ROUNDS_MAX: u32 = 16;
 
-/// What a sealed value is for. Part of the additional authenticated data, so that a value opens
+/// The purpose of a sealed value. Part of the additional authenticated data, so that a value opens
 /// only where it was put.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Purpose {
@@ -53,7 +52,8 @@ pub enum Purpose {
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum VaultError {
-    /// Never "not connected": the row is there and this installation cannot open it.
+    /// Never report this as "not connected": the row is there, and this installation cannot open
+    /// it.
     #[error(
         "cannot decrypt a value of organisation {org}: it is sealed with data key version {version}, which needs key \
         {kek}; add that key to HOOKSWITCH_KEYRING"
@@ -70,7 +70,7 @@ pub enum VaultError {
     NoDataKey { org: OrgId, version: u32 },
     #[error("no randomness from the system")]
     NoRandomness,
-    /// The data key could not be loaded or made: not a statement about the value.
+    /// The data key could not be loaded or made. This says nothing about the value.
     #[error("the data key of organisation {org} could not be read")]
     Store {
         org: OrgId,
@@ -85,7 +85,7 @@ pub struct Vault {
     /// Data keys by version. A version never changes its key (a rewrap changes its wrapping), so
     /// nothing here goes stale.
     data_keys: SecretCache<(OrgId, u32), DataKey>,
-    /// What an organisation's values are sealed with at present.
+    /// The data key that each organisation seals with at present.
     sealing: SecretCache<OrgId, Sealing>,
     limits: SealLimits,
 }
@@ -156,7 +156,8 @@ impl Vault {
             }
             self.sealing.remove_same(&org, &sealing);
         }
-        // Only with more callers at once than a block has seals, again and again: later works.
+        // Happens only when more callers seal at once than a block has seals, several times in a
+        // row. A later try works.
         Err(VaultError::Store {
             org,
             source: StoreError::Conflict {
@@ -207,9 +208,10 @@ impl Vault {
         key.open(org, purpose, &sealed).map(|plaintext| read(&plaintext))
     }
 
-    /// Tells whether two secrets or accounts are the same without keeping them: HMAC-SHA256 under a
-    /// key derived from the ring's newest key, 16 bytes in hex. What is kept is compared by
-    /// [`Vault::is_fingerprint_of`], which knows it again after the ring got a new key.
+    /// A keyed hash that shows whether two secrets or accounts are the same, without keeping them.
+    /// It is HMAC-SHA256 under a key derived from the ring's newest key, 16 bytes in hex.
+    /// [`Vault::is_fingerprint_of`] compares a stored fingerprint, also after the ring got a new
+    /// key.
     #[must_use]
     pub fn fingerprint(&self, org: OrgId, bytes: &[u8]) -> Fingerprint {
         Fingerprint(hex::encode(self.keyring.newest().fingerprint(org.as_bytes(), bytes)).into())
@@ -279,8 +281,8 @@ impl Vault {
     /// Finds or makes the data key to seal with, and has a block of seals counted.
     ///
     /// The key is the highest version that is wrapped with the ring's newest key, not the highest
-    /// of all: while a new key-encryption key is rolled out, instances with the old order and with
-    /// the new one each keep to a version of their own, instead of making new ones in turn.
+    /// of all. During the roll-out of a new key-encryption key, instances with the old and the new
+    /// order each use their own version. Otherwise they would make new versions alternately.
     async fn load_sealing(&self, org: OrgId) -> Result<Sealing, VaultError> {
         let store_failed = |source| VaultError::Store { org, source };
         let newest = self.keyring.newest();
@@ -298,7 +300,7 @@ impl Vault {
                     .reserve_seals(org, row.version, self.limits.block)
                     .await
                     .map_err(store_failed)?;
-                // Others count too: what the store answers is the truth, and a block past the limit
+                // Other instances count too. The store's total decides, and a block past the limit
                 // is not used.
                 if total <= self.limits.count_max {
                     let key = self
@@ -322,7 +324,7 @@ impl Vault {
                 .insert_data_key(DataKey::generate(newest, org, version)?)
                 .await
             {
-                // `Conflict`: someone else made this version first, and theirs is the one.
+                // `Conflict`: another instance made this version first, so use that one.
                 Ok(()) | Err(StoreError::Conflict { .. }) => {}
                 Err(source) => return Err(store_failed(source)),
             }

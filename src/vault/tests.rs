@@ -149,7 +149,7 @@ async fn opens_what_it_sealed_and_only_there() {
         open(&vault, c, TWILIO, &sealed).await,
         Err(VaultError::Tampered { .. })
     ));
-    // Failures are not remembered as anything else, and the good one still opens.
+    // A failure is not cached, and the sound value still opens.
     assert_eq!(open(&vault, a, TWILIO, &sealed).await.unwrap(), b"auth token");
 }
 
@@ -201,7 +201,7 @@ async fn a_changed_wrapped_key_is_refused() {
             Some(byte) => *byte ^= 1,
             None => row.wrapped = row.wrapped[1..].into(),
         }
-        // A vault of its own each: the good key is in nobody's cache.
+        // A vault of its own each, so that no cache holds the sound key.
         let result = vault(&[NEW], &store).open_with(&[row], org, TWILIO, &sealed, plain);
         assert!(
             matches!(result, Err(VaultError::Tampered { .. } | VaultError::Malformed { .. })),
@@ -229,7 +229,7 @@ async fn a_ring_of_two_opens_the_old_and_seals_with_the_newest() {
     );
     assert_eq!(open(&both, org, TWILIO, &new).await.unwrap(), b"new");
 
-    // Who lacks a key says which, and what to do.
+    // The error names the missing key and the remedy.
     let error = open(&before, org, TWILIO, &new).await.unwrap_err();
     assert!(matches!(&error, VaultError::KeyMissing { version: 2, kek, .. } if *kek == both.key_ids()[0]));
     assert!(error.to_string().contains("HOOKSWITCH_KEYRING"));
@@ -326,7 +326,8 @@ async fn sealing_and_opening_go_on_without_the_store_once_the_key_is_known() {
         calls,
         "the batch path went to the store"
     );
-    // Another organisation cannot be served: that is the store's fault, and says so.
+    // Another organisation's value cannot be opened while the store is away. The error names the
+    // store.
     assert!(matches!(
         vault.seal(OrgId::generate(), TWILIO, b"y").await,
         Err(VaultError::Store {

@@ -1,5 +1,5 @@
-//! A circuit breaker for each organisation and provider: failures in a row keep its actions back,
-//! then one is tried.
+//! A circuit breaker for each organisation and provider. Failures in a row hold its actions back;
+//! after a while one action is tried.
 
 use crate::domain::{AttemptOutcome, Cause, OrgId, Provider, Timestamp};
 use std::{collections::HashMap, time::Duration};
@@ -7,7 +7,7 @@ use std::{collections::HashMap, time::Duration};
 #[derive(Debug, Default)]
 struct Breaker {
     failures: u32,
-    /// Open until then, half open afterwards: one at a time.
+    /// Open until this time. Afterwards half open: one attempt at a time.
     open_until: Option<Timestamp>,
 }
 
@@ -15,11 +15,11 @@ struct Breaker {
 pub(super) struct Breakers {
     failures_max: u32,
     open_for: Duration,
-    /// Only those with a failure: a success takes its breaker out.
+    /// Breakers with a failure only: a success removes its breaker.
     breakers: HashMap<(OrgId, Provider), Breaker>,
 }
 
-/// What an attempt shows of its provider's health.
+/// The health of its provider that an attempt shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ProviderHealth {
     Up,
@@ -69,7 +69,7 @@ impl Breakers {
         }
     }
 
-    /// Organisations and providers whose turns are moved.
+    /// Organisations and providers with an open breaker: their turns move to its end.
     pub fn open(&self, now: Timestamp) -> impl Iterator<Item = (OrgId, Provider, Timestamp)> + '_ {
         self.breakers.iter().filter_map(move |((org, provider), breaker)| {
             breaker
@@ -87,8 +87,7 @@ impl Breakers {
             .map(|(key, _)| *key)
     }
 
-    /// Breakers whose organisation has had nothing to do for long: the map stays as large as what
-    /// fails now.
+    /// Removes breakers that were not used for long, so that the map holds current failures only.
     pub fn forget_old(&mut self, now: Timestamp) {
         let keep = self.open_for * 20;
         self.breakers
@@ -99,7 +98,7 @@ impl Breakers {
     }
 }
 
-/// More than this, and those that are not open are forgotten.
+/// Above this count the breakers that are not open are removed.
 const BREAKERS_MAX: usize = 100_000;
 
 #[cfg(test)]

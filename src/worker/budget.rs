@@ -4,8 +4,8 @@ use super::day;
 use crate::domain::{OrgId, Timestamp};
 use std::collections::HashMap;
 
-/// Actions that each organisation may plan on a UTC day. Counted in this process since its start: a
-/// restart gives each organisation its day again, which still stops a runaway.
+/// Actions that each organisation may plan on a UTC day. The count lives in this process: a restart
+/// gives each organisation a full day again. That still stops a runaway.
 pub(super) struct DayBudget {
     max: u64,
     today: i64,
@@ -30,14 +30,15 @@ impl DayBudget {
         self.max.saturating_sub(self.used.get(&org).copied().unwrap_or(0))
     }
 
-    /// These actions are planned.
+    /// Counts planned actions.
     pub fn count(&mut self, org: OrgId, actions: u64) {
         if actions > 0 {
             *self.used.entry(org).or_default() += actions;
         }
     }
 
-    /// These actions were counted and are not stored: a redelivery, or an event that is dead.
+    /// Takes back actions that were counted and are not stored, because the event is a redelivery
+    /// or dead.
     pub fn give_back(&mut self, org: OrgId, actions: u64) {
         if let Some(used) = self.used.get_mut(&org) {
             *used = used.saturating_sub(actions);
@@ -45,7 +46,7 @@ impl DayBudget {
     }
 }
 
-/// So many a second, for all organisations together.
+/// A budget a second, for all organisations together.
 pub(super) struct SecondBudget {
     max: u32,
     second: i64,

@@ -1,4 +1,4 @@
-//! The database's clock, as this process knows it: leases of several instances end by one clock.
+//! The database's clock, as this process knows it. All instances end leases by this one clock.
 
 use crate::domain::{Clock, Timestamp};
 use std::{fmt, sync::Arc, time::Duration};

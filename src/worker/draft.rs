@@ -1,4 +1,4 @@
-//! One event and the rules of its organisation, to the requests that they want.
+//! Applies the rules of an organisation to one event, and drafts the requests that they want.
 
 use super::rules::ActiveRule;
 use crate::{
@@ -13,7 +13,7 @@ pub(super) struct Drafted {
     pub result: Result<Rendered, RuleError>,
 }
 
-/// Applies one rule to an event, for the part of it that has waited for the rule.
+/// Applies one rule to an event whose part has waited for this rule.
 pub(super) fn draft_one(rule: &Arc<ActiveRule>, envelope: &Envelope, fuel: u64) -> Option<Drafted> {
     let is_meant = rule.spec.source == envelope.source && rule.spec.event_type.matches(&envelope.event_type);
     is_meant
@@ -21,7 +21,7 @@ pub(super) fn draft_one(rule: &Arc<ActiveRule>, envelope: &Envelope, fuel: u64) 
         .pop()
 }
 
-/// Applies all rules of an organisation to one event, under one budget. A rule that fails costs its
+/// Applies all rules of an organisation to one event, under one budget. A rule that fails loses its
 /// own action only.
 pub(super) fn draft(rules: &[Arc<ActiveRule>], envelope: &Envelope, fuel: u64) -> Vec<Drafted> {
     let mut drafted = Vec::new();

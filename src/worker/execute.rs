@@ -1,4 +1,5 @@
-//! Claims what can start now, runs it through the engine, records what it came to in batches.
+//! Claims the actions that can start now, runs them through the engine, and records their outcomes
+//! in batches.
 
 use super::{
     RetryWait,
@@ -29,12 +30,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-/// Longest sleep without a look at the turns: signals are hints, this is the truth.
+/// Longest sleep between two looks at the turns. A signal wakes the loop earlier, but a signal can
+/// be missed.
 const POLL: Duration = Duration::from_secs(1);
-/// Between two looks for leases that ended, and how many are ended at once (invariant 15).
+/// Time between two looks for leases that ended, and the most leases that one look ends (invariant
+/// 15).
 const LEASES_EVERY: Duration = Duration::from_secs(1);
 const LEASES_MAX: u32 = 1_000;
-/// Records in one command.
+/// Most records in one command.
 const RECORDS_MAX: usize = 256;
 
 pub(super) struct Executor {
@@ -46,12 +49,12 @@ pub(super) struct Executor {
     wake: Arc<Notify>,
 }
 
-/// What is going on in this executor.
+/// The state of this executor's loop.
 struct State {
     running: Running,
     breakers: Breakers,
     attempts: JoinSet<(Claim, Record)>,
-    /// For the attempts that break: whose they are.
+    /// The claim of each running attempt, for those that panic.
     claims: HashMap<Id, Claim>,
     records: mpsc::UnboundedSender<Record>,
     /// When to look again for actions that are due.
@@ -76,8 +79,8 @@ impl Executor {
     }
 
     pub async fn run(self, soft: CancellationToken, hard: CancellationToken) {
-        // Unbounded in type only: it holds at most one record for each attempt that may run, and
-        // those that the database has not taken yet stop claims.
+        // Unbounded in type only. It holds at most one record for each attempt that may run, and
+        // records that the database has not taken yet stop further claims.
         let (records, received) = mpsc::unbounded_channel();
         let (lag, lagging) = watch::channel(0_usize);
         let helpers = self.start_helpers(received, lag, &soft, &hard);
@@ -95,7 +98,8 @@ impl Executor {
         let mut changes = self.store.config_changes();
         changes.mark_unchanged();
         while !soft.is_cancelled() {
-            // Before the look at the turns, so that what is planned meanwhile wakes the next one.
+            // Registered before the look at the turns, so that an action planned meanwhile causes
+            // the next look.
             let woken = self.wake.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
@@ -108,7 +112,8 @@ impl Executor {
             if state.next_claim <= Instant::now() && may_claim(&state) {
                 state.next_claim = self.claim(&mut state, &soft).await;
             }
-            // Where nothing may be claimed only an end helps, and that looks again.
+            // While nothing may be claimed, only the end of an attempt changes that. It causes the
+            // next look.
             let sleep_until = if may_claim(&state) {
                 state.next_claim
             } else {
@@ -204,15 +209,15 @@ impl Executor {
             state.claims.insert(task.id(), claim);
         }
         catalogue::ATTEMPTS_RUNNING.set(f64::from(state.running.total()), &[]);
-        // There may be more: turns are short.
+        // A turn takes few actions, so more may be due now.
         Instant::now()
     }
 
     async fn next_look(&self, now: crate::domain::Timestamp) -> Instant {
         let wait = match self.store.next_due_at().await {
             Ok(Some(due_at)) if due_at > now => due_at.since(now).min(POLL),
-            // Due, and not to be had: its organisation is at its limit, or it became due since. An
-            // end or a wake looks earlier.
+            // An action is due and was not claimed: its organisation is at its limit, or it became
+            // due since. The end of an attempt or a wake causes an earlier look.
             Ok(Some(_)) => POLL / 10,
             Ok(None) | Err(_) => POLL,
         };
@@ -244,7 +249,7 @@ impl Executor {
         let _ = state.records.send(record);
     }
 
-    /// Waits for what runs, then for its records; the hard stop cuts both off.
+    /// Waits for the attempts that run, then for their records. The hard stop cuts both off.
     async fn drain(&self, mut state: State, mut helpers: JoinSet<()>, hard: &CancellationToken) {
         if !state.attempts.is_empty() {
             info!("Waiting for {} attempts that are under way", state.attempts.len());
@@ -263,8 +268,7 @@ impl Executor {
     }
 }
 
-/// Takes the records of attempts that end while the last ones are being written, and writes them
-/// together.
+/// Collects the records of attempts that end during a write, and writes them together.
 async fn collect(
     store: Arc<dyn Store>,
     mut received: mpsc::UnboundedReceiver<Record>,
@@ -305,8 +309,8 @@ async fn write(store: &dyn Store, records: Vec<Record>, hard: &CancellationToken
                     return false;
                 }
             }
-            // One of them cannot be written: alone it leaves the others in peace, and its lease
-            // makes it unknown.
+            // This one record cannot be written. Alone it fails no other record, and the end of its
+            // lease makes the action unknown.
             Err(error) if records.len() == 1 => {
                 error!(action.id = %records[0].action, org.id = %records[0].org, %error, "The attempt at action {} \
                     cannot be recorded", records[0].action);

@@ -4,7 +4,7 @@ use crate::telemetry::Finding;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// A failure after which the worker does not do its work any more. Clones share it.
+/// A failure that ends the worker's work. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Failure(watch::Sender<Option<Arc<str>>>);
 
@@ -15,7 +15,7 @@ impl Default for Failure {
 }
 
 impl Failure {
-    /// The first report stays.
+    /// Reports a failure. The first report stays.
     pub(super) fn report(&self, reason: &str) {
         self.0.send_if_modified(|known| {
             let is_first = known.is_none();

@@ -1,4 +1,4 @@
-//! Who may have how many at once, and what the next claim may take.
+//! How many actions each organisation may run at once, and how many the next claim may take.
 
 use super::breaker::Breakers;
 use crate::domain::{OrgId, Provider, Timestamp};
@@ -9,7 +9,7 @@ pub(super) struct Running {
     total: u32,
     total_max: u32,
     each_max: u32,
-    /// Only organisations that have some.
+    /// Only organisations with running actions.
     each: HashMap<(OrgId, Provider), u32>,
 }
 
@@ -51,7 +51,7 @@ impl Running {
         }
     }
 
-    /// What those may still take that may not take a whole turn.
+    /// The actions that an organisation may still claim, where that is less than a whole turn.
     pub fn allowances(&self, breakers: &Breakers, turn_max: u32, now: Timestamp) -> Vec<(OrgId, Provider, u32)> {
         let mut left: HashMap<(OrgId, Provider), u32> = self
             .each

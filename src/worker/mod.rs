@@ -1,8 +1,8 @@
 //! Events become actions, and actions happen: consume, plan by rules, ack; claim, attempt, record.
 //!
 //! `lifecycle` runs it. **Invariant:** a delivery is acked only after its plan is committed, or
-//! after it was found unwanted by rules that were current when it was fetched (invariant 7); an
-//! action is begun only under a claim.
+//! after rules that were current at its fetch did not want it (invariant 7). An action begins only
+//! under a claim.
 
 mod batch;
 mod bisect;
@@ -44,13 +44,13 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// What must be left of a lease beyond an exchange.
+/// Time of a lease that must be left after the longest exchange.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
-/// Between two tries at something that was not available: doubles from the first to the last.
+/// Waits between two tries at a service that is away: they double from the shortest to the longest.
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(50);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Everything that a worker stands on. `run` consumes it.
+/// The rooms and settings that a worker needs. `run` consumes it.
 pub struct Worker {
     pub store: Arc<dyn Store>,
     pub queue: Arc<dyn EventQueue>,
@@ -58,7 +58,7 @@ pub struct Worker {
     pub providers: Providers,
     pub clock: Arc<dyn Clock>,
     pub settings: WorkerSettings,
-    /// For how many credentials are kept opened, and for how long.
+    /// How many credentials stay decrypted in memory, and for how long.
     pub credentials: VaultSettings,
     /// Scheme and host under which providers can call back.
     pub public_url: Option<String>,
@@ -101,9 +101,9 @@ impl Worker {
         DatabaseClock::new(self.clock.clone(), self.clock_offset.clone())
     }
 
-    /// Where the store is this process's alone, whatever process held these leases is gone. Else
-    /// another worker may be sending under one: they end by themselves. `false` when the stop came
-    /// first.
+    /// Ends the leases of a former process. Only a store that no other process shares allows it:
+    /// the holder is gone then. Over a shared store another worker may be sending under a lease, so
+    /// leases end by time. Returns `false` when the stop came first.
     async fn end_leases_of_the_dead(&self, soft: &CancellationToken) -> bool {
         if self.store.is_shared() {
             return true;
@@ -131,14 +131,14 @@ impl Worker {
         }
     }
 
-    /// Works until `soft` is cancelled, then finishes what runs and flushes its records; `hard`
-    /// cuts that off, and what it cuts off is `unknown` at the next start.
+    /// Works until `soft` is cancelled. It then finishes the running attempts and writes their
+    /// records. `hard` cuts that off; an action that is cut off is `unknown` at the next start.
     pub async fn run(self, soft: CancellationToken, hard: CancellationToken) {
         let engine = Arc::new(self.engine());
         self.run_with(engine, soft, hard).await;
     }
 
-    /// The same with an engine of the caller's.
+    /// The same, with the caller's engine.
     pub async fn run_with(self, engine: Arc<Engine>, soft: CancellationToken, hard: CancellationToken) {
         if !self.end_leases_of_the_dead(&soft).await {
             return;
@@ -154,7 +154,8 @@ impl Worker {
         let failure = self.failure.clone();
         let consumer = consume::Consumer::new(self, wake);
         let mut tasks = tokio::task::JoinSet::new();
-        // Planning is work for the processor: it runs beside the execution, not between its steps.
+        // Planning is work for the processor, so it runs beside the execution and not between its
+        // steps.
         tasks.spawn(consumer.run(soft.clone()));
         tasks.spawn(executor.run(soft, hard.clone()));
         loop {
@@ -178,7 +179,7 @@ impl Worker {
     }
 }
 
-/// The waits between tries at something that was not available.
+/// The waits between tries at a service that is away.
 #[derive(Default)]
 struct RetryWait {
     tries: u32,
@@ -198,10 +199,10 @@ impl RetryWait {
     }
 }
 
-/// Uniform in `[0, 1)`: jitter, nothing that anyone must not guess. SplitMix64 over a counter.
+/// Uniform in `[0, 1)`, for jitter: it need not be hard to guess. SplitMix64 over a counter.
 fn random() -> Box<dyn Fn() -> f64 + Send + Sync> {
     let mut seed = [0; 8];
-    // Without randomness from the system the waits are the same in each process, and nothing worse.
+    // Without randomness from the system the waits are equal in each process. That is harmless.
     let _ = getrandom::fill(&mut seed);
     let state = AtomicU64::new(u64::from_le_bytes(seed));
     Box::new(move || {

@@ -1,4 +1,4 @@
-//! All rules in memory, brought up to date by version. Compiled when they are first used.
+//! All rules in memory, refreshed by version. A rule is compiled at its first use.
 
 use crate::{
     domain::{Envelope, OrgId, Rule, RuleId, RuleSpec},

@@ -16,7 +16,7 @@ fn make(cache: &Cache, key: u32, value: u32) -> u32 {
     *cache.get_or_make::<Error>(&key, || Ok(value)).unwrap()
 }
 
-/// A load that says when it has begun and waits to be let go.
+/// A load that reports its begin and waits for a permit.
 #[derive(Default)]
 struct Gate {
     begun: Notify,
@@ -142,7 +142,7 @@ async fn when_who_loads_goes_away_one_who_waits_loads() {
     drop(first);
     assert_eq!(*second.await.unwrap(), 20);
     assert_eq!(cache.get(&1).as_deref(), Some(&20));
-    // Nobody waits: nothing is left behind.
+    // No other caller waits, so nothing is left behind.
     let mut alone = Box::pin(cache.get_or_load(&2, gate.load(10)));
     assert!(futures_util::poll!(&mut alone).is_pending());
     drop(alone);
@@ -162,14 +162,16 @@ async fn a_load_begun_before_a_removal_is_not_put_back_after_it() {
         let mut slow = Box::pin(cache.get_or_load(&1, gate.load(10)));
         assert!(futures_util::poll!(&mut slow).is_pending());
         remove(&cache);
-        // Who comes after the removal does not get the value from before it, nor waits for it.
+        // A caller that comes after the removal neither gets the value from before it nor waits for
+        // it.
         let fresh = *cache.get_or_load(&1, async { Ok::<_, Error>(20) }).await.unwrap();
         assert_eq!(fresh, if index == 2 { 99 } else { 20 });
         gate.go.notify_one();
         assert_eq!(*slow.await.unwrap(), 10);
         assert_eq!(cache.get(&1).as_deref(), Some(&fresh), "the old value was put back");
     }
-    // The other way round, with nobody in between: it is simply not kept.
+    // The removal comes after the begin of the load, without a caller in between: the value is not
+    // kept.
     let (cache, gate) = (cache(10), Gate::default());
     let mut slow = Box::pin(cache.get_or_load(&1, gate.load(10)));
     assert!(futures_util::poll!(&mut slow).is_pending());
