@@ -2,7 +2,10 @@
 //! provider (invariant 18).
 
 use crate::{
-    admin::web::problem::{Code, Problem},
+    admin::{
+        state::Answer,
+        web::problem::{Code, Problem},
+    },
     provider::CallError,
 };
 use std::time::Duration;
@@ -25,6 +28,18 @@ pub fn refused_or_unknown<T>(error: &CallError) -> Readable<T> {
     match error {
         CallError::Refused(refused) if matches!(refused.http_status, 401 | 403) => Readable::No,
         error => Readable::Unknown(Problem::unreachable(error)),
+    }
+}
+
+/// What a holder's own credential reads. One that this installation cannot open shows no claim: the
+/// claimer's proof stands, and a key that is missing for one organisation stops no other one.
+///
+/// # Errors
+/// Any other problem, because it says nothing about the claim.
+pub fn of_holder<T>(read: Answer<Readable<T>>) -> Answer<Readable<T>> {
+    match read {
+        Err(problem) if problem.code == Code::Undecryptable => Ok(Readable::No),
+        read => read,
     }
 }
 

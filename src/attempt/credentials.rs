@@ -9,7 +9,7 @@ use crate::{
     vault::{Purpose, SecretCache, Vault, VaultError},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
@@ -69,6 +69,13 @@ impl From<StoreError> for NoCredential {
 
 type Key = (OrgId, Provider, Box<str>);
 
+struct Refused {
+    org: OrgId,
+    version: i64,
+    /// The provider's.
+    words: Box<str>,
+}
+
 pub(super) struct Credentials {
     cache: SecretCache<Key, Loaded>,
     store: Arc<dyn Store>,
@@ -77,8 +84,8 @@ pub(super) struct Credentials {
     pub refresher: Arc<Refresher>,
     /// Versions that a provider has refused, until their rows say so: attempts that were claimed
     /// before the first refusal do not ask again. Bounded by the credentials that fail at once,
-    /// because each change of the configuration empties it.
-    refused: Mutex<HashMap<CredentialId, (i64, Box<str>)>>,
+    /// because each change of its organisation's credentials takes an entry out.
+    refused: Mutex<HashMap<CredentialId, Refused>>,
 }
 
 impl Credentials {
@@ -101,16 +108,17 @@ impl Credentials {
     }
 
     /// A provider has refused this version, in these words.
-    pub fn mark_refused(&self, loaded: &Loaded, words: &str) {
+    pub fn mark_refused(&self, org: OrgId, loaded: &Loaded, words: &str) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.insert(loaded.id, (loaded.version, words.into()));
+        let (version, words) = (loaded.version, words.into());
+        refused.insert(loaded.id, Refused { org, version, words });
     }
 
     /// The words of a refusal of this version.
     pub fn refusal_of(&self, loaded: &Loaded) -> Option<Box<str>> {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let (version, words) = refused.get(&loaded.id)?;
-        (*version == loaded.version).then(|| words.clone())
+        let known = refused.get(&loaded.id)?;
+        (known.version == loaded.version).then(|| known.words.clone())
     }
 
     pub async fn get(&self, org: OrgId, provider: Provider, name: &str) -> Result<Arc<Loaded>, NoCredential> {
@@ -182,15 +190,17 @@ impl Credentials {
         self.get(org, provider, name).await
     }
 
-    /// Drops what changes of configuration may have made old. Cheap enough to do for all.
-    pub fn forget(&self) {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.cache.remove_where(|_| true);
-    }
-
-    /// Drops what is kept of one organisation.
-    pub fn forget_org(&self, org: OrgId) {
-        self.cache.remove_where(|(owner, _, _)| *owner == org);
+    /// Drops what is kept of these organisations, whose credentials may have changed. What is kept
+    /// of all others stays.
+    pub fn forget(&self, orgs: &[OrgId]) {
+        if orgs.is_empty() {
+            return;
+        }
+        let orgs: HashSet<OrgId> = orgs.iter().copied().collect();
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.retain(|_, refused| !orgs.contains(&refused.org));
+        drop(refused);
+        self.cache.remove_where(|(owner, _, _)| orgs.contains(owner));
     }
 
     async fn load(&self, org: OrgId, provider: Provider, name: &str) -> Result<Loaded, NoCredential> {

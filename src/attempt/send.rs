@@ -165,14 +165,10 @@ impl Engine {
         self.credentials.gather_gauges();
     }
 
-    /// Credentials may have changed: what is cached is loaded again when it is needed.
-    pub fn forget_credentials(&self) {
-        self.credentials.forget();
-    }
-
-    /// The same for one organisation, by an operator's hand.
-    pub fn forget_credentials_of(&self, org: OrgId) {
-        self.credentials.forget_org(org);
+    /// The credentials of these organisations may have changed: what is cached of them is loaded
+    /// again when it is needed.
+    pub fn forget_credentials_of(&self, orgs: &[OrgId]) {
+        self.credentials.forget(orgs);
     }
 
     /// One attempt. Never fails: whatever happens is a record. Dropping the future before its
@@ -263,7 +259,7 @@ impl Engine {
                     (self.exchange(leased, action, &request, &newer).await, newer)
                 }
                 Ok(_) | Err(NoCredential::Unavailable) => {
-                    self.credentials.mark_refused(&loaded, &refused.0.text);
+                    self.credentials.mark_refused(claim.org, &loaded, &refused.0.text);
                     (Err(refused), loaded)
                 }
                 Err(error) => return error.into(),

@@ -91,6 +91,14 @@ pub fn account_mark(provider: Provider, fingerprint: Option<&str>, version: i64)
     }
 }
 
+/// Organisations whose cached credentials may be old.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChangedOrgs {
+    /// The version of the configuration that the list is complete for.
+    pub version: i64,
+    pub orgs: Vec<OrgId>,
+}
+
 /// Rows of one organisation at most, erased ones included, so that lists of them are bounded.
 pub const CREDENTIALS_PER_ORG_MAX: u32 = 200;
 
@@ -133,6 +141,14 @@ pub trait Credentials: Send + Sync + 'static {
         health: CredentialHealth,
         verified_at: Option<Timestamp>,
     ) -> Result<bool, StoreError>;
+
+    /// The organisations of which a credential, a data key or the state has changed after
+    /// `version`, each once: what is cached of all others is still good.
+    async fn load_changed_orgs(&self, version: i64) -> Result<ChangedOrgs, StoreError>;
+
+    /// Stamps the credentials of an organisation as changed, so that every instance drops what it
+    /// has cached of them. The configuration's version counts up, also where there are none.
+    async fn stamp_credentials(&self, org: OrgId) -> Result<(), StoreError>;
 
     /// Notes a good use; lazily, at most once a minute a credential.
     async fn touch_credential(&self, org: OrgId, id: CredentialId, used_at: Timestamp) -> Result<(), StoreError>;

@@ -52,16 +52,28 @@ pub trait Endpoints: Send + Sync + 'static {
         after: Option<EndpointId>,
         count_max: u32,
     ) -> Result<Vec<Endpoint>, StoreError>;
-    /// Deactivates it and erases its secrets. `false` when there is none.
-    async fn delete_endpoint(&self, org: OrgId, id: EndpointId, audit: AuditEntry) -> Result<bool, StoreError>;
-    /// Adds a secret; those of the same owner (organisation, source, endpoint or none) stop being
-    /// valid at `others_not_after`, where given and where they do not end earlier. `false` when it
-    /// names an endpoint that this organisation does not have for this source. Above
-    /// [`SECRETS_PER_OWNER_MAX`] valid ones the oldest former secret is erased before its end;
-    /// `Conflict` where there is no former one.
-    async fn add_secret(
+    /// Changes the name and the ignored types if `version` still stands (compare-and-swap). `false`
+    /// when another version stands, or there is none.
+    async fn update_endpoint(&self, endpoint: Endpoint, audit: AuditEntry) -> Result<bool, StoreError>;
+    /// Deactivates it and erases its secrets. `false` when there is none, or where another version
+    /// than `version` stands.
+    async fn delete_endpoint(
         &self,
-        secret: NewSecret,
+        org: OrgId,
+        id: EndpointId,
+        version: Option<i64>,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError>;
+    /// Adds the secrets of one owner (organisation, source, endpoint or none) in one change; the
+    /// former ones stop being valid at `others_not_after`, where given and where they do not end
+    /// earlier. An endpoint's version counts up. `false` when they name an endpoint that this
+    /// organisation does not have for this source, or of which another version than `version`
+    /// stands. Above [`SECRETS_PER_OWNER_MAX`] valid ones the oldest former secret is erased before
+    /// its end; `Conflict` where there is no former one.
+    async fn add_secrets(
+        &self,
+        secrets: Vec<NewSecret>,
+        version: Option<i64>,
         others_not_after: Option<Timestamp>,
         audit: AuditEntry,
     ) -> Result<bool, StoreError>;

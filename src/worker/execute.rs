@@ -59,6 +59,12 @@ struct State {
     records: mpsc::UnboundedSender<Record>,
     /// When to look again for actions that are due.
     next_claim: Instant,
+    /// The version of the configuration that the cached credentials are current for.
+    credentials_version: i64,
+    /// Whether the last look could tell which credentials changed: nothing is claimed before.
+    are_credentials_known: bool,
+    /// When to ask the database which credentials changed.
+    next_credentials_look: Instant,
 }
 
 impl Executor {
@@ -84,6 +90,7 @@ impl Executor {
         let (records, received) = mpsc::unbounded_channel();
         let (lag, lagging) = watch::channel(0_usize);
         let helpers = self.start_helpers(received, lag, &soft, &hard);
+        let mut changes = self.store.config_changes();
         let mut state = State {
             running: Running::new(
                 self.settings.attempts_concurrent_max,
@@ -94,9 +101,11 @@ impl Executor {
             claims: HashMap::new(),
             records,
             next_claim: Instant::now(),
+            // Nothing is cached yet.
+            credentials_version: *changes.borrow_and_update(),
+            are_credentials_known: true,
+            next_credentials_look: Instant::now() + POLL,
         };
-        let mut changes = self.store.config_changes();
-        changes.mark_unchanged();
         while !soft.is_cancelled() {
             // Registered before the look at the turns, so that an action planned meanwhile causes
             // the next look.
@@ -105,10 +114,14 @@ impl Executor {
             woken.as_mut().enable();
             if changes.has_changed().unwrap_or(false) {
                 changes.mark_unchanged();
-                self.engine.forget_credentials();
-                state.next_claim = Instant::now();
+                state.next_credentials_look = Instant::now();
             }
-            let may_claim = |state: &State| state.running.free() > 0 && *lagging.borrow() <= RECORDS_MAX * 4;
+            if state.next_credentials_look <= Instant::now() {
+                self.forget_changed_credentials(&mut state).await;
+            }
+            let may_claim = |state: &State| {
+                state.are_credentials_known && state.running.free() > 0 && *lagging.borrow() <= RECORDS_MAX * 4
+            };
             if state.next_claim <= Instant::now() && may_claim(&state) {
                 state.next_claim = self.claim(&mut state, &soft).await;
             }
@@ -129,9 +142,7 @@ impl Executor {
                 }
                 () = soft.cancelled() => continue,
                 () = &mut woken => {}
-                changed = changes.changed() => if changed.is_ok() {
-                    self.engine.forget_credentials();
-                },
+                _ = changes.changed() => state.next_credentials_look = Instant::now(),
                 () = tokio::time::sleep_until(sleep_until.into()) => {}
             }
             state.next_claim = Instant::now();
@@ -163,6 +174,24 @@ impl Executor {
             soft.clone(),
         ));
         helpers
+    }
+
+    /// Drops the cached credentials of the organisations whose credentials have changed, and keeps
+    /// all others. Also on a period, because a signal is a hint: another process, or a person by
+    /// hand, may have changed the database.
+    async fn forget_changed_credentials(&self, state: &mut State) {
+        match self.store.load_changed_orgs(state.credentials_version).await {
+            Ok(changed) => {
+                self.engine.forget_credentials_of(&changed.orgs);
+                state.credentials_version = changed.version;
+                state.are_credentials_known = true;
+            }
+            Err(error) => {
+                warn!(%error, "Which credentials changed is not known: nothing is claimed until it is");
+                state.are_credentials_known = false;
+            }
+        }
+        state.next_credentials_look = Instant::now() + POLL;
     }
 
     /// Claims and starts. Returns when to look again.

@@ -1,5 +1,6 @@
 //! The worker, from a delivery to what the provider saw.
 
+mod changes;
 mod poison;
 mod rig;
 

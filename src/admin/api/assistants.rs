@@ -179,7 +179,7 @@ async fn check_holder(state: &AdminState, org: OrgId, id: &str) -> Answer<Option
     else {
         return Ok(None);
     };
-    match read(state, holder, id).await? {
+    match proof::of_holder(read(state, holder, id).await)? {
         Readable::Yes(_) => Err(proof::held_elsewhere()),
         Readable::No => Ok(Some(holder)),
         Readable::Unknown(problem) => Err(problem),

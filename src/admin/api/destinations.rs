@@ -39,7 +39,7 @@ use std::sync::Arc;
 pub fn routes() -> Router<Arc<AdminState>> {
     Router::new()
         .route("/api/destinations", get(list).post(create))
-        .route("/api/destinations/{name}", get(show).delete(delete))
+        .route("/api/destinations/{name}", get(show).patch(patch).delete(delete))
         .route("/api/destinations/{name}/secrets", post(rotate))
 }
 
@@ -166,15 +166,7 @@ pub async fn create(
     let Credential::Http(http) = &credential else {
         return Err(Problem::new(Code::Internal));
     };
-    let not_allowed = |error: crate::provider::http::DestinationError| {
-        Problem::field(Code::AddressNotAllowed, "url", error.to_string())
-    };
-    state
-        .providers
-        .http
-        .check_destination_resolved(&http.url)
-        .await
-        .map_err(not_allowed)?;
+    check_address(&state, &http.url).await?;
     let others = active(&state, &member).await?;
     if others.iter().any(|row| row.name == http.name) {
         return Err(Problem::field(
@@ -189,7 +181,7 @@ pub async fn create(
         )));
     }
     let name = http.name.clone();
-    let row = save(&state, &member, &name, &credential, &made, "connect").await?;
+    let row = save(&state, &member, &name, &credential, last_four(&made), "connect").await?;
     let opened = Opened {
         row,
         credential: Ok(credential),
@@ -206,6 +198,16 @@ pub async fn create(
     ))
 }
 
+/// Refuses a URL that leads to an address that posts may not go to.
+async fn check_address(state: &AdminState, url: &str) -> Answer<()> {
+    state
+        .providers
+        .http
+        .check_destination_resolved(url)
+        .await
+        .map_err(|error| Problem::field(Code::AddressNotAllowed, "url", error.to_string()))
+}
+
 fn check(http: HttpCredential) -> Answer<Credential> {
     let credential = Credential::Http(http);
     match credential.check() {
@@ -219,7 +221,7 @@ async fn save(
     member: &Member,
     name: &str,
     credential: &Credential,
-    newest: &str,
+    last_four: Option<String>,
     verb: &'static str,
 ) -> Answer<StoredCredential> {
     let stored = credential.to_stored();
@@ -236,13 +238,54 @@ async fn save(
         account_id: None,
         account_name: None,
         account_fingerprint: None,
-        last_four: last_four(newest),
+        last_four,
         verified_at: None,
     };
     let audit = state.audit(member, verb, "credential", format_args!("http:{name}"), &["credential"]);
     let saved = state.store.save_credential(new, audit).await?;
     state.forget(member.org);
     Ok(saved)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DestinationChanges {
+    url: String,
+}
+
+/// Moves a destination to another URL. Name and secrets stay, so that the receiver that moved
+/// verifies as before; actions that were parked for it are due.
+pub async fn patch(
+    State(state): Admin,
+    Manager(member): Manager,
+    Id(name): Id<String>,
+    headers: HeaderMap,
+    body::Json(changes): body::Json<DestinationChanges>,
+) -> Answer<impl IntoResponse> {
+    let opened = credentials::find(&state, member.org, Provider::Http, &name)
+        .await?
+        .ok_or(Problem::not_found())?;
+    etag::check(&headers, &tag(&state, &opened.row))?;
+    let last_four = opened.row.last_four.clone();
+    let (_, Credential::Http(mut http)) = opened.usable()? else {
+        return Err(Problem::new(Code::Internal));
+    };
+    http.url = changes.url;
+    let credential = check(http)?;
+    let Credential::Http(http) = &credential else {
+        return Err(Problem::new(Code::Internal));
+    };
+    check_address(&state, &http.url).await?;
+    let row = save(&state, &member, &name, &credential, last_four, "update").await?;
+    let opened = Opened {
+        row,
+        credential: Ok(credential),
+    };
+    let tag = tag(&state, &opened.row);
+    Ok((
+        [(header::ETAG, etag::header_value(&tag))],
+        Json(DestinationView::new(&state, opened, None)),
+    ))
 }
 
 /// Makes a secret that signs beside the former one. Receivers take either, so they can be changed
@@ -265,7 +308,7 @@ pub async fn rotate(
     http.secrets.insert(0, SecretBytes::from(made.clone()));
     http.secrets.truncate(SECRETS_MAX);
     let credential = check(http)?;
-    let row = save(&state, &member, &name, &credential, &made, "rotate").await?;
+    let row = save(&state, &member, &name, &credential, last_four(&made), "rotate").await?;
     let opened = Opened {
         row,
         credential: Ok(credential),

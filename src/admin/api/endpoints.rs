@@ -34,11 +34,12 @@ use std::{sync::Arc, time::Duration};
 pub fn routes() -> Router<Arc<AdminState>> {
     Router::new()
         .route("/api/endpoints", get(list).post(create))
-        .route("/api/endpoints/{id}", get(show).delete(delete))
+        .route("/api/endpoints/{id}", get(show).patch(patch).delete(delete))
         .route("/api/endpoints/{id}/secrets", post(rotate))
 }
 
 const ENDPOINTS_MAX: usize = 200;
+const NAME_CHARS_MAX: usize = 100;
 const IGNORED_TYPES_MAX: usize = 50;
 const OVERLAP_SECONDS_DEFAULT: u32 = 24 * 3600;
 const OVERLAP_SECONDS_MAX: u32 = 30 * 24 * 3600;
@@ -164,10 +165,8 @@ pub async fn create(
     Manager(member): Manager,
     body::Json(mut new): body::Json<NewEndpoint>,
 ) -> Answer<impl IntoResponse> {
-    for kind in &mut new.ignored_types {
-        *kind = TypePattern(kind.as_str().into()).canonical(new.source).0.into();
-    }
-    check_text("name", &new.name, 100)?;
+    new.ignored_types = canonical(new.source, new.ignored_types);
+    check_text("name", &new.name, NAME_CHARS_MAX)?;
     check_ignored(new.source, &new.ignored_types)?;
     let plans = plans::read(new.source, new.plan)?;
     let count_max = u32::try_from(ENDPOINTS_MAX).unwrap_or(u32::MAX);
@@ -220,6 +219,52 @@ pub async fn create(
     ))
 }
 
+/// What of an endpoint can be changed. Its source and its id stand in the URL that the sender has.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointChanges {
+    name: Option<String>,
+    ignored_types: Option<Vec<String>>,
+}
+
+/// Changes the fields that the body names.
+pub async fn patch(
+    State(state): Admin,
+    Manager(member): Manager,
+    Id(id): Id<EndpointId>,
+    headers: HeaderMap,
+    body::Json(changes): body::Json<EndpointChanges>,
+) -> Answer<impl IntoResponse> {
+    let mut row = state
+        .store
+        .find_endpoint(member.org, id)
+        .await?
+        .ok_or(Problem::not_found())?;
+    etag::check(&headers, &tag_text(&state, &row))?;
+    let mut changed = Vec::new();
+    if let Some(name) = changes.name {
+        check_text("name", &name, NAME_CHARS_MAX)?;
+        row.name = name;
+        changed.push("name");
+    }
+    if let Some(kinds) = changes.ignored_types {
+        row.ignored_types = canonical(row.source, kinds);
+        check_ignored(row.source, &row.ignored_types)?;
+        changed.push("ignored_types");
+    }
+    let audit = state.audit(&member, "update", "endpoint", id, &changed);
+    if !changed.is_empty() && !state.store.update_endpoint(row, audit).await? {
+        return Err(etag::stale());
+    }
+    detail(&state, member.org, id, None).await
+}
+
+/// The types in the form in which they are stored and shown.
+fn canonical(source: Source, kinds: Vec<String>) -> Vec<String> {
+    let short = |kind: String| TypePattern(kind.into()).canonical(source).0.into();
+    kinds.into_iter().map(short).collect()
+}
+
 pub async fn delete(
     State(state): Admin,
     Manager(member): Manager,
@@ -233,10 +278,14 @@ pub async fn delete(
         .ok_or(Problem::not_found())?;
     etag::check(&headers, &tag_text(&state, &row))?;
     let audit = state.audit(&member, "delete", "endpoint", id, &[]);
-    if state.store.delete_endpoint(member.org, id, audit).await? {
+    if state
+        .store
+        .delete_endpoint(member.org, id, Some(row.version), audit)
+        .await?
+    {
         Ok(StatusCode::NO_CONTENT)
     } else {
-        Err(Problem::not_found())
+        Err(etag::stale())
     }
 }
 
@@ -291,14 +340,14 @@ pub async fn rotate(
     };
     plans::check_room(&state, member.org, row.source, plans.len()).await?;
     let others_not_after = state.now() + Duration::from_secs(overlap.into());
-    // The first secret sets the end of the former secrets; the other new ones leave that end as it
-    // is.
-    let mut ends_others = Some(others_not_after);
-    for sealed in seal_all(&state, member.org, id, row.source, &plans, &secret).await? {
-        let audit = state.audit(&member, "rotate", "secret", id, &["secret", "plan"]);
-        if !state.store.add_secret(sealed, ends_others.take(), audit).await? {
-            return Err(Problem::not_found());
-        }
+    let sealed = seal_all(&state, member.org, id, row.source, &plans, &secret).await?;
+    let audit = state.audit(&member, "rotate", "secret", id, &["secret", "plan"]);
+    if !state
+        .store
+        .add_secrets(sealed, Some(row.version), Some(others_not_after), audit)
+        .await?
+    {
+        return Err(etag::stale());
     }
     Ok((StatusCode::CREATED, detail(&state, member.org, id, made).await?))
 }

@@ -127,8 +127,8 @@ pub struct Invalidated {
     org_id: String,
 }
 
-/// Drops all that this process has cached of one organisation. It is loaded again when it is
-/// needed.
+/// Drops all that is cached of one organisation: here before the answer, and on each other instance
+/// as soon as it sees the new version of the configuration. It is loaded again when it is needed.
 pub async fn invalidate_cache(
     State(state): Admin,
     Operator(subject): Operator,
@@ -136,6 +136,7 @@ pub async fn invalidate_cache(
 ) -> Answer<Json<Invalidated>> {
     let org = parse_org("org_id", &request.org_id)?;
     state.forget(org);
+    state.store.stamp_credentials(org).await?;
     tracing::info!(org.id = %org, operator = %subject, "Dropped what was cached of an organisation");
     Ok(Json(Invalidated {
         org_id: org.to_string(),

@@ -4,7 +4,7 @@
 use crate::{
     admin::{
         Admin, AdminState, credentials,
-        proof::{READ_MAX, Readable, held_elsewhere, not_readable, refused_or_unknown},
+        proof::{READ_MAX, Readable, held_elsewhere, not_readable, of_holder, refused_or_unknown},
         state::Answer,
         web::{
             auth::{Manager, Reader},
@@ -204,7 +204,7 @@ async fn check_holder(
     let Some(holder) = holder.filter(|holder| *holder != org) else {
         return Ok(None);
     };
-    match read(state, holder, provider, number).await? {
+    match of_holder(read(state, holder, provider, number).await)? {
         Readable::Yes(theirs) if theirs.account_id == at_provider.account_id => Err(held_elsewhere()),
         // A holder that reads the number in another account has another route now, so its claim to
         // this one is stale.

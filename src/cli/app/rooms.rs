@@ -130,7 +130,7 @@ impl Rooms {
                 providers: self.providers.clone(),
                 clock: self.clock.clone(),
                 public_url: settings.receiver.public_url.clone(),
-                drop_credentials: Arc::new(move |org| forgetting.forget_credentials_of(org)),
+                drop_credentials: Arc::new(move |org| forgetting.forget_credentials_of(&[org])),
                 tasks: lifecycle.tracker(Stage::Intake),
                 refresher: Some(engine.refresher()),
             },

@@ -1,7 +1,9 @@
 //! Credentials. Saving and erasing also move the ledger's parked actions, in the same transaction
 //! (invariant 6).
 
-use super::{Access, Dialect, Row, Sql, SqlStore, Statement, Transaction, audit, can_be_stored, ledger::make_due};
+use super::{
+    Access, Dialect, READ_VERSION, Row, Sql, SqlStore, Statement, Transaction, audit, can_be_stored, ledger::make_due,
+};
 use crate::{
     domain::{CredentialId, OrgId, Provider, SealedBytes, Timestamp},
     store::{StoreError, audit::AuditEntry, credentials::*},
@@ -21,6 +23,8 @@ pub const STATEMENTS: &[Sql] = &[
     Sql::both(PARK),
     Sql::both(RECORD_HEALTH),
     Sql::both(TOUCH),
+    Sql::both(CHANGED_ORGS),
+    Sql::both(STAMP),
 ];
 
 macro_rules! credential_columns {
@@ -113,6 +117,20 @@ const TOUCH: &str = "
     SET last_used_at = $3
     WHERE org_id = $1 AND id = $2 AND is_active = true AND (last_used_at IS NULL OR last_used_at <= $4)";
 const TOUCH_PERIOD: Duration = Duration::from_mins(1);
+
+const CHANGED_ORGS: &str = "
+    SELECT org_id FROM org_credentials
+    WHERE changed_version > $1
+    UNION
+    SELECT org_id FROM data_keys
+    WHERE changed_version > $1
+    UNION
+    SELECT id AS org_id FROM organizations
+    WHERE changed_version > $1";
+const STAMP: &str = "
+    UPDATE org_credentials
+    SET changed_version = $2
+    WHERE org_id = $1";
 
 pub fn credential<D: Dialect>(row: Row<'_, D>) -> Result<StoredCredential, StoreError> {
     let row = row.table("org_credentials");
@@ -331,6 +349,36 @@ impl<S: SqlStore> Credentials for S {
                     .execute(&mut tx)
                     .await?;
                 Ok((recorded == 1, recorded == 1))
+            })
+        })
+        .await
+    }
+
+    async fn load_changed_orgs(&self, version: i64) -> Result<ChangedOrgs, StoreError> {
+        const DOING: &str = "load the organisations whose credentials changed";
+        let mut reader = self.read_moment(Access::ALL_ORGS).await?;
+        // The first read fixes what the whole transaction sees.
+        let current = Statement::new(DOING, READ_VERSION)
+            .one(&mut reader, |row| row.table("config_version").number("version"))
+            .await?;
+        let orgs = Statement::new(DOING, CHANGED_ORGS)
+            .number(version)
+            .all(&mut reader, |row| row.table("org_credentials").id("org_id"))
+            .await?;
+        reader.end(DOING).await?;
+        Ok(ChangedOrgs { version: current, orgs })
+    }
+
+    async fn stamp_credentials(&self, org: OrgId) -> Result<(), StoreError> {
+        const DOING: &str = "stamp the credentials";
+        self.configure(org, DOING, move |mut tx, version| {
+            Box::pin(async move {
+                Statement::new(DOING, STAMP)
+                    .id(org)
+                    .number(version)
+                    .execute(&mut tx)
+                    .await
+                    .map(drop)
             })
         })
         .await

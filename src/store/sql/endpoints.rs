@@ -16,9 +16,10 @@ pub const STATEMENTS: &[Sql] = &[
     Sql::both(INSERT),
     Sql::both(FIND),
     Sql::both(LIST),
+    Sql::both(UPDATE),
     Sql::both(DELETE),
     Sql::both(ERASE_OF_ENDPOINT),
-    Sql::both(IS_THERE),
+    Sql::both(ROTATED),
     Sql::both(INSERT_SECRET),
     Sql::both(LIST_SECRETS),
     Sql::both(COUNT_SECRETS),
@@ -42,18 +43,24 @@ const LIST: &str = "
     WHERE org_id = $1 AND id > $2 AND is_active = true
     ORDER BY id
     LIMIT $3";
+const UPDATE: &str = "
+    UPDATE endpoints
+    SET name = $4, ignored_types = $5, version = version + 1, updated_at = $6, changed_version = $7
+    WHERE org_id = $1 AND id = $2 AND version = $3 AND is_active = true";
 const DELETE: &str = "
     UPDATE endpoints
     SET is_active = false, version = version + 1, updated_at = $3, changed_version = $4
-    WHERE org_id = $1 AND id = $2 AND is_active = true
+    WHERE org_id = $1 AND id = $2 AND is_active = true AND version = coalesce($5, version)
     RETURNING source";
 const ERASE_OF_ENDPOINT: &str = "
     UPDATE endpoint_secrets
     SET is_active = false, sealed = NULL, last_four = NULL, changed_version = $4
     WHERE org_id = $1 AND source = $2 AND endpoint_id = $3 AND is_active = true";
-const IS_THERE: &str = "
-    SELECT count(*) AS count FROM endpoints
-    WHERE org_id = $1 AND id = $2 AND source = $3 AND is_active = true";
+/// A rotation is a change of the endpoint: who has read it before does not know its secrets.
+const ROTATED: &str = "
+    UPDATE endpoints
+    SET version = version + 1, updated_at = $4, changed_version = $5
+    WHERE org_id = $1 AND id = $2 AND source = $3 AND is_active = true AND version = coalesce($6, version)";
 
 const INSERT_SECRET: &str = "
     INSERT INTO endpoint_secrets
@@ -254,32 +261,46 @@ pub async fn replace<D: Dialect>(
     audit::insert(tx, org, &change.audit).await
 }
 
-/// Adds a secret beside the others. `false` where the endpoint is not there.
+/// What [`Endpoints::add_secrets`] writes.
+struct Addition {
+    secrets: Vec<NewSecret>,
+    /// The version of the endpoint that the caller knows.
+    version: Option<i64>,
+    others_not_after: Option<Timestamp>,
+    audit: AuditEntry,
+}
+
+/// Adds secrets beside the others. `false` where the endpoint is not there as the caller knows it.
 async fn add<D: Dialect>(
     tx: &mut Transaction<'_, D>,
-    version: i64,
-    new: &NewSecret,
-    others_not_after: Option<Timestamp>,
-    audit: &AuditEntry,
+    changed_version: i64,
+    addition: &Addition,
 ) -> Result<bool, StoreError> {
-    let owner = Owner::of(new);
+    let Some(owner) = addition.secrets.first().map(Owner::of) else {
+        return Ok(false);
+    };
     if let Some(endpoint) = owner.endpoint {
-        let count: i64 = Statement::new("find the endpoint", IS_THERE)
+        let rotated = Statement::new("count the endpoint's version up", ROTATED)
             .id(owner.org)
             .id(endpoint)
             .text(owner.source.as_str())
-            .one(tx, |row| row.table("endpoints").number("count"))
+            .time(tx.now)
+            .number(changed_version)
+            .number_opt(addition.version)
+            .execute(tx)
             .await?;
-        if count == 0 {
+        if rotated == 0 {
             return Ok(false);
         }
     }
-    if let Some(end) = others_not_after {
-        owner.end(tx, version, end).await?;
+    if let Some(end) = addition.others_not_after {
+        owner.end(tx, changed_version, end).await?;
     }
-    owner.erase_ended(tx, version).await?;
-    owner.insert(tx, version, new).await?;
-    audit::insert(tx, owner.org, audit).await?;
+    owner.erase_ended(tx, changed_version).await?;
+    for new in &addition.secrets {
+        owner.insert(tx, changed_version, new).await?;
+    }
+    audit::insert(tx, owner.org, &addition.audit).await?;
     Ok(true)
 }
 
@@ -342,15 +363,45 @@ impl<S: SqlStore> Endpoints for S {
             .await
     }
 
-    async fn delete_endpoint(&self, org: OrgId, id: EndpointId, audit: AuditEntry) -> Result<bool, StoreError> {
+    async fn update_endpoint(&self, endpoint: Endpoint, audit: AuditEntry) -> Result<bool, StoreError> {
+        const DOING: &str = "change the endpoint";
+        self.configure_if(endpoint.org, DOING, move |mut tx, version| {
+            Box::pin(async move {
+                let changed = Statement::new(DOING, UPDATE)
+                    .id(endpoint.org)
+                    .id(endpoint.id)
+                    .number(endpoint.version)
+                    .text(&endpoint.name)
+                    .json(&endpoint.ignored_types)?
+                    .time(tx.now)
+                    .number(version)
+                    .execute(&mut tx)
+                    .await?;
+                if changed == 1 {
+                    audit::insert(&mut tx, endpoint.org, &audit).await?;
+                }
+                Ok((changed == 1, changed == 1))
+            })
+        })
+        .await
+    }
+
+    async fn delete_endpoint(
+        &self,
+        org: OrgId,
+        id: EndpointId,
+        version: Option<i64>,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError> {
         const DOING: &str = "delete the endpoint";
-        self.configure_if(org, DOING, move |mut tx, version| {
+        self.configure_if(org, DOING, move |mut tx, changed_version| {
             Box::pin(async move {
                 let source = Statement::new(DOING, DELETE)
                     .id(org)
                     .id(id)
                     .time(tx.now)
-                    .number(version)
+                    .number(changed_version)
+                    .number_opt(version)
                     .optional(&mut tx, |row| row.table("endpoints").string("source"))
                     .await?;
                 let Some(source) = source else {
@@ -360,7 +411,7 @@ impl<S: SqlStore> Endpoints for S {
                     .id(org)
                     .text(&source)
                     .id(id)
-                    .number(version)
+                    .number(changed_version)
                     .execute(&mut tx)
                     .await?;
                 audit::insert(&mut tx, org, &audit).await?;
@@ -370,15 +421,25 @@ impl<S: SqlStore> Endpoints for S {
         .await
     }
 
-    async fn add_secret(
+    async fn add_secrets(
         &self,
-        new: NewSecret,
+        secrets: Vec<NewSecret>,
+        version: Option<i64>,
         others_not_after: Option<Timestamp>,
         audit: AuditEntry,
     ) -> Result<bool, StoreError> {
-        self.configure_if(new.org, "add the secret", move |mut tx, version| {
+        let Some(org) = secrets.first().map(|secret| secret.org) else {
+            return Ok(false);
+        };
+        let addition = Addition {
+            secrets,
+            version,
+            others_not_after,
+            audit,
+        };
+        self.configure_if(org, "add secrets", move |mut tx, changed_version| {
             Box::pin(async move {
-                let is_added = add(&mut tx, version, &new, others_not_after, &audit).await?;
+                let is_added = add(&mut tx, changed_version, &addition).await?;
                 Ok((is_added, is_added))
             })
         })

@@ -54,6 +54,10 @@ impl<D: Dialect> Statement<D> {
         self.bind(Value::Number(Some(number.into())))
     }
 
+    pub fn number_opt(self, number: Option<i64>) -> Self {
+        self.bind(Value::Number(number))
+    }
+
     /// A count, which no database holds above `i64::MAX`.
     pub fn count(self, count: u64) -> Self {
         self.number(i64::try_from(count).unwrap_or(i64::MAX))

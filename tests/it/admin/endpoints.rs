@@ -1,7 +1,9 @@
 //! Endpoints and destinations: their secrets are shown once, and rotate with overlap.
 
 use super::Api;
-use serde_json::json;
+use hookswitch::admin::Role;
+use reqwest::Method;
+use serde_json::{Value, json};
 
 #[tokio::test]
 async fn a_secret_that_we_made_is_shown_once() {
@@ -55,6 +57,126 @@ async fn a_secret_that_we_made_is_shown_once() {
     );
     api.delete(api.a, &format!("/api/endpoints/{id}")).await.expect(204);
     api.get(api.a, &format!("/api/endpoints/{id}")).await.expect(404);
+}
+
+impl Api {
+    async fn call_at(&self, method: Method, path: &str, etag: &str, body: &Value) -> super::Answer {
+        let request = self.request(method, path).bearer_auth(self.token(self.a, Role::Owner));
+        Self::send(request.header("if-match", etag).json(body)).await
+    }
+}
+
+/// A rotation is a change: who has read the endpoint or the destination before it does not know its
+/// secrets, and neither deletes nor rotates by what was read.
+#[tokio::test]
+async fn a_tag_from_before_a_rotation_neither_deletes_nor_rotates() {
+    let api = Api::start().await;
+    let endpoint = api
+        .post(api.a, "/api/endpoints", &json!({ "source": "vapi", "name": "calls" }))
+        .await
+        .expect(201);
+    let destination = json!({ "name": "crm", "url": "https://93.184.215.14/hooks" });
+    let destination = api.post(api.a, "/api/destinations", &destination).await.expect(201);
+    for (path, made) in [
+        (
+            format!("/api/endpoints/{}", endpoint.json()["id"].as_str().unwrap()),
+            endpoint,
+        ),
+        ("/api/destinations/crm".to_owned(), destination),
+    ] {
+        let (secrets, former) = (format!("{path}/secrets"), made.etag());
+        let empty = json!({});
+        let rotated = api.call_at(Method::POST, &secrets, &former, &empty).await.expect(201);
+        assert_eq!(rotated.json()["etag"], rotated.etag(), "{path}");
+        for (method, path) in [(Method::POST, &secrets), (Method::DELETE, &path)] {
+            let refused = api.call_at(method, path, &former, &empty).await.expect(412);
+            assert_eq!(refused.code(), "precondition_failed", "{path}");
+        }
+        let current = rotated.etag();
+        api.call_at(Method::DELETE, &path, &current, &empty).await.expect(204);
+    }
+}
+
+#[tokio::test]
+async fn a_patch_changes_what_it_names_and_nothing_else() {
+    let api = Api::start().await;
+    let new = json!({ "source": "vapi", "name": "calls", "ignored_types": ["speech-update"] });
+    let made = api.post(api.a, "/api/endpoints", &new).await.expect(201);
+    let path = format!("/api/endpoints/{}", made.json()["id"].as_str().unwrap());
+    let patch = async |org, path: &str, body: Value| api.call(org, Method::PATCH, path, Some(&body)).await;
+    let renamed = patch(api.a, &path, json!({ "name": "front desk" })).await.expect(200);
+    let (renamed, before) = (renamed.json(), made.json());
+    assert_eq!(
+        (
+            &renamed["name"],
+            &renamed["ignored_types"],
+            &renamed["secrets"],
+            &renamed["version"]
+        ),
+        (
+            &json!("front desk"),
+            &before["ignored_types"],
+            &before["secrets"],
+            &json!(2)
+        )
+    );
+    let types = json!({ "ignored_types": ["vapi.transcript"] });
+    let typed = patch(api.a, &path, types).await.expect(200).json();
+    assert_eq!(
+        (&typed["name"], &typed["ignored_types"]),
+        (&json!("front desk"), &json!(["transcript"]))
+    );
+    for (body, field) in [
+        (json!({ "ignored_types": ["a b"] }), "ignored_types"),
+        (json!({ "name": "" }), "name"),
+        (json!({ "source": "twilio" }), "source"),
+    ] {
+        assert_eq!(patch(api.a, &path, body).await.expect(400).field(), field);
+    }
+    let stale = api
+        .call_at(Method::PATCH, &path, &made.etag(), &json!({ "name": "late" }))
+        .await;
+    stale.expect(412);
+    patch(api.b, &path, json!({ "name": "theirs" })).await.expect(404);
+
+    let new = json!({ "name": "crm", "url": "https://93.184.215.14/hooks" });
+    let made = api.post(api.a, "/api/destinations", &new).await.expect(201).json();
+    let crm = "/api/destinations/crm";
+    let moved = patch(api.a, crm, json!({ "url": "https://93.184.215.14/other" }))
+        .await
+        .expect(200);
+    assert_eq!(moved.json()["etag"], moved.etag());
+    let moved = moved.json();
+    assert_eq!(
+        (
+            &moved["url"],
+            &moved["last_four"],
+            &moved["secrets"],
+            &moved["version"],
+            moved.get("secret")
+        ),
+        (
+            &json!("https://93.184.215.14/other"),
+            &made["last_four"],
+            &json!(1),
+            &json!(2),
+            None
+        )
+    );
+    let inside = patch(api.a, crm, json!({ "url": "https://127.0.0.1/" }))
+        .await
+        .expect(422);
+    assert_eq!(
+        (inside.code(), inside.field()),
+        ("address_not_allowed".into(), "url".into())
+    );
+    patch(api.b, crm, json!({ "url": "https://93.184.215.14/" }))
+        .await
+        .expect(404);
+    assert_eq!(
+        api.get(api.a, crm).await.expect(200).json()["url"],
+        "https://93.184.215.14/other"
+    );
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use hookswitch::{
     },
 };
 use serde_json::{Value, json};
+use sqlx::Connection;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 const SID: &str = "AC0123456789abcdef0123456789abcdef";
@@ -355,6 +356,44 @@ async fn proof_moves_a_stale_claim_and_both_sides_can_read_it() {
     assert_eq!((&own["verb"], &own["target_id"]), (&json!("prove"), &json!(ASSISTANT)));
     api.delete(b, &format!("/api/assistants/{ASSISTANT}")).await.expect(204);
     assert_eq!(api.store.find_assistant_holder(ASSISTANT).await.unwrap(), None);
+}
+
+/// A holder whose credential this installation cannot open shows no claim: the claimer's own proof
+/// stands, and the other one finds the move in its audit.
+#[tokio::test]
+async fn a_holders_credential_that_does_not_open_stops_no_other_organisations_claim() {
+    let house = start().await;
+    let (api, a, b) = (&house.api, house.api.a, house.api.b);
+    house.connect_vapi(a, KEY).await;
+    house.connect_twilio(a).await;
+    let claims = [
+        ("/api/assistants", json!({ "assistant_id": ASSISTANT })),
+        ("/api/phone-numbers", json!({ "number": NUMBER })),
+    ];
+    for (path, claim) in &claims {
+        api.post(a, path, claim).await.expect(201);
+    }
+    house.connect_vapi(b, OTHER_KEY).await;
+    house.connect_twilio(b).await;
+    for (path, claim) in &claims {
+        api.post(b, path, claim).await.expect(409);
+    }
+    let file = format!("sqlite:{}", api.folder().join("store.db").display());
+    let mut connection = sqlx::SqliteConnection::connect(&file).await.unwrap();
+    sqlx::query("UPDATE org_credentials SET sealed = x'00' WHERE org_id = ?1")
+        .bind(a.as_bytes().as_slice())
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    for (path, claim) in &claims {
+        assert_eq!(api.post(a, path, claim).await.expect(500).code(), "undecryptable");
+        api.post(b, path, claim).await.expect(201);
+        let last = api.get(a, "/api/audit?limit=1").await.json()["data"][0].clone();
+        assert_eq!(
+            (&last["verb"], &last["actor"]),
+            (&json!("release"), &json!("hookswitch"))
+        );
+    }
 }
 
 #[tokio::test]

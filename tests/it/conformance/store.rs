@@ -3,14 +3,14 @@
 
 use hookswitch::{
     domain::{
-        Clock, Endpoint, EndpointId, IntegrationState, ManualClock, OrgId, Provider, Rule, RuleId, RuleSpec,
-        SealedBytes, SecretId, Source, Timestamp,
+        Endpoint, EndpointId, IntegrationState, ManualClock, OrgId, Provider, Rule, RuleId, RuleSpec, SealedBytes,
+        SecretId, Source, Timestamp,
     },
     store::{
         Store, StoreError,
         audit::AuditEntry,
         credentials::{CREDENTIALS_PER_ORG_MAX, CredentialHealth, NewCredential},
-        endpoints::{NewSecret, SECRETS_PER_OWNER_MAX},
+        endpoints::NewSecret,
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -25,13 +25,15 @@ macro_rules! store_suite {
             organisations_are_created_once_and_paged, a_save_keeps_the_integration_and_counts_up,
             an_erased_credential_keeps_its_row_only,
             health_is_compare_and_swap_on_the_version, a_use_is_noted_once_a_minute, credentials_are_limited,
-            endpoints_are_paged_and_deleted_once,
-            secrets_overlap_while_one_is_rotated, secrets_are_limited_to_what_is_valid,
-            the_organisations_own_secrets_are_replaced,
-            secrets_of_another_owner_are_refused, rules_are_compare_and_swap, of_fifty_updates_of_one_version_one_wins,
+            changed_credentials_name_their_organisation,
+            rules_are_compare_and_swap, of_fifty_updates_of_one_version_one_wins,
             rules_are_loaded_by_change,
             a_change_and_its_entry_are_one, the_version_counts_changes_only, another_organisation_sees_nothing,
             text_comes_back_whole_or_is_refused);
+        $crate::store_suite!($open, store_endpoints:
+            endpoints_are_paged_and_deleted_once, secrets_overlap_while_one_is_rotated,
+            secrets_are_limited_to_what_is_valid, the_organisations_own_secrets_are_replaced,
+            secrets_of_another_owner_are_refused);
         $crate::store_suite!($open, store_routes:
             proof_moves_a_stale_claim, released_claims_are_gone, a_twilio_number_belongs_to_its_account,
             a_vapi_number_is_one_by_itself_and_by_its_id,
@@ -116,7 +118,7 @@ pub(super) fn secret(org: OrgId, endpoint: Option<EndpointId>) -> NewSecret {
     }
 }
 
-fn endpoint(org: OrgId) -> Endpoint {
+pub(super) fn endpoint(org: OrgId) -> Endpoint {
     Endpoint {
         id: EndpointId::generate(),
         org,
@@ -149,7 +151,7 @@ pub fn rule(org: OrgId, name: &str) -> Rule {
     }
 }
 
-fn is_conflict<T>(result: &Result<T, StoreError>) -> bool {
+pub(super) fn is_conflict<T>(result: &Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::Conflict { .. }))
 }
 
@@ -426,237 +428,28 @@ pub async fn credentials_are_limited(store: &Arc<dyn Store>, _: &ManualClock) {
     );
 }
 
-pub async fn endpoints_are_paged_and_deleted_once(store: &Arc<dyn Store>, _: &ManualClock) {
-    let org = org(store).await;
-    let all: Vec<_> = (0..5).map(|_| endpoint(org)).collect();
-    for one in &all {
-        store
-            .create_endpoint(one.clone(), vec![secret(org, Some(one.id))], entry(org, "create"))
-            .await
-            .expect("created");
-    }
-    assert!(is_conflict(
-        &store
-            .create_endpoint(all[0].clone(), vec![], entry(org, "create"))
-            .await
-    ));
-    assert_eq!(
-        store.find_endpoint(org, all[2].id).await.expect("a look"),
-        Some(all[2].clone())
-    );
-    assert!(
-        store
-            .delete_endpoint(org, all[2].id, entry(org, "delete"))
-            .await
-            .expect("deleted")
-    );
-    assert!(
-        !store
-            .delete_endpoint(org, all[2].id, entry(org, "delete"))
-            .await
-            .expect("deleted before")
-    );
-    assert_eq!(store.find_endpoint(org, all[2].id).await.expect("a look"), None);
-    assert_eq!(
-        store
-            .list_secrets(org, Source::Vapi, Some(all[2].id))
-            .await
-            .expect("a list"),
-        []
-    );
-    assert!(
-        !store
-            .add_secret(secret(org, Some(all[2].id)), None, entry(org, "rotate"))
-            .await
-            .expect("a deleted one takes no secret")
-    );
-    let first = store.list_endpoints(org, None, 2).await.expect("a page");
-    let rest = store.list_endpoints(org, Some(first[1].id), 9).await.expect("a page");
-    assert_eq!([first, rest].concat(), [&all[..2], &all[3..]].concat());
-}
-
-pub async fn secrets_overlap_while_one_is_rotated(store: &Arc<dyn Store>, clock: &ManualClock) {
-    let org = org(store).await;
-    let own = endpoint(org);
-    store
-        .create_endpoint(own.clone(), vec![secret(org, Some(own.id))], entry(org, "create"))
-        .await
-        .expect("created");
-    let ends = |seconds| Some(Timestamp::from_micros(1) + Duration::from_secs(seconds));
-    let now = 1_000_000;
-    clock.set(Timestamp::from_seconds(now));
-    let valid = async || {
-        store
-            .list_secrets(org, Source::Vapi, Some(own.id))
-            .await
-            .expect("a list")
-            .iter()
-            .map(|s| s.not_after)
-            .collect::<Vec<_>>()
-    };
-    clock.advance(Duration::from_secs(1));
-    assert!(
-        store
-            .add_secret(secret(org, Some(own.id)), ends(1_000_100), entry(org, "rotate"))
-            .await
-            .expect("added")
-    );
-    assert_eq!(
-        valid().await,
-        [None, ends(1_000_100)],
-        "newest first, the other one ends"
-    );
-    clock.advance(Duration::from_secs(1));
-    assert!(
-        store
-            .add_secret(secret(org, Some(own.id)), ends(1_000_200), entry(org, "rotate"))
-            .await
-            .expect("added")
-    );
-    assert_eq!(
-        valid().await,
-        [None, ends(1_000_200), ends(1_000_100)],
-        "an end is never moved back"
-    );
-    clock.set(Timestamp::from_seconds(1_000_101));
-    assert_eq!(valid().await, [None, ends(1_000_200)], "what has ended is not listed");
-    assert!(
-        store
-            .add_secret(secret(org, Some(own.id)), None, entry(org, "rotate"))
-            .await
-            .expect("added")
-    );
-    assert_eq!(
-        valid().await,
-        [None, None, ends(1_000_200)],
-        "without an end the others stay"
-    );
-}
-
-pub async fn secrets_are_limited_to_what_is_valid(store: &Arc<dyn Store>, clock: &ManualClock) {
-    let org = org(store).await;
-    let soon = clock.now() + Duration::from_secs(1_000);
-    let add = async |end| store.add_secret(secret(org, None), end, entry(org, "rotate")).await;
-    let ids = async || {
-        let all = store.list_secrets(org, Source::Vapi, None).await.expect("a list");
-        all.into_iter().map(|secret| secret.id).collect::<Vec<_>>()
-    };
-    for _ in 0..SECRETS_PER_OWNER_MAX {
-        clock.advance(Duration::from_secs(1));
-        assert!(add(None).await.expect("within the limit"));
-    }
-    assert!(is_conflict(&add(None).await), "all of them last");
-    let before = ids().await;
-    assert_eq!(before.len(), SECRETS_PER_OWNER_MAX as usize);
-    // The others become former ones, and the oldest of them gives way.
-    clock.advance(Duration::from_secs(1));
-    assert!(add(Some(soon)).await.expect("in the place of the oldest"));
-    assert_eq!(ids().await[1..], before[..before.len() - 1]);
-    clock.set(soon + Duration::from_secs(1));
-    assert!(
-        store
-            .add_secret(secret(org, None), None, entry(org, "rotate"))
-            .await
-            .expect("what has ended does not count")
-    );
-    assert_eq!(
-        store.list_secrets(org, Source::Vapi, None).await.expect("a list").len(),
-        2
-    );
-}
-
-pub async fn the_organisations_own_secrets_are_replaced(store: &Arc<dyn Store>, _: &ManualClock) {
-    let org = org(store).await;
-    let own = endpoint(org);
-    store
-        .create_endpoint(own.clone(), vec![secret(org, Some(own.id))], entry(org, "create"))
-        .await
-        .expect("created");
-    let replace = async |secrets, end| {
-        store
-            .replace_org_secrets(org, Source::Vapi, secrets, end, entry(org, "rotate"))
-            .await
-            .expect("replaced");
-    };
-    let ends = async || {
-        store
-            .list_secrets(org, Source::Vapi, None)
-            .await
-            .expect("a list")
-            .iter()
-            .map(|s| s.not_after)
-            .collect::<Vec<_>>()
-    };
-    replace(vec![secret(org, None), secret(org, None)], None).await;
-    assert_eq!(ends().await, [None, None]);
-    let later = Some(Timestamp::from_seconds(2_000_000));
-    replace(vec![secret(org, None)], later).await;
-    assert_eq!(ends().await.iter().filter(|end| **end == later).count(), 2);
-    replace(vec![secret(org, None)], None).await;
-    assert_eq!(ends().await, [None], "without an overlap the former ones are erased");
-    replace(vec![], later).await;
-    assert_eq!(ends().await, [], "an empty list erases");
-    assert_eq!(
-        store
-            .list_secrets(org, Source::Vapi, Some(own.id))
-            .await
-            .expect("a list")
-            .len(),
-        1,
-        "an endpoint's own ones stay"
-    );
-    assert_eq!(store.list_secrets(org, Source::Twilio, None).await.expect("a list"), []);
-}
-
-pub async fn secrets_of_another_owner_are_refused(store: &Arc<dyn Store>, _: &ManualClock) {
+pub async fn changed_credentials_name_their_organisation(store: &Arc<dyn Store>, _: &ManualClock) {
     let (a, b) = (org(store).await, org(store).await);
-    let (own, other) = (endpoint(a), endpoint(b));
-    store
-        .create_endpoint(other.clone(), vec![], entry(b, "create"))
-        .await
-        .expect("created");
-    for foreign in [
-        secret(b, Some(own.id)),
-        secret(a, Some(other.id)),
-        secret(a, None),
-        NewSecret {
-            source: Source::Twilio,
-            ..secret(a, Some(own.id))
-        },
-    ] {
-        let refused = store
-            .create_endpoint(own.clone(), vec![foreign], entry(a, "create"))
-            .await;
-        assert!(matches!(refused, Err(StoreError::Data { .. })), "{refused:?}");
-    }
-    assert_eq!(
-        store.find_endpoint(a, own.id).await.expect("a look"),
-        None,
-        "nothing was kept"
-    );
-    assert!(
-        !store
-            .add_secret(secret(a, Some(other.id)), None, entry(a, "rotate"))
-            .await
-            .expect("another's endpoint is not there")
-    );
-    let twilio = NewSecret {
-        source: Source::Twilio,
-        ..secret(b, Some(other.id))
+    let changed = async |version| {
+        let mut changed = store.load_changed_orgs(version).await.expect("a list");
+        changed.orgs.sort_unstable();
+        (changed.version, changed.orgs)
     };
-    assert!(
-        !store
-            .add_secret(twilio, None, entry(b, "rotate"))
-            .await
-            .expect("another source's endpoint is not there")
-    );
-    assert!(matches!(
-        store
-            .replace_org_secrets(a, Source::Vapi, vec![secret(b, None)], None, entry(a, "rotate"))
-            .await,
-        Err(StoreError::Data { .. })
-    ));
-    assert_eq!(store.list_secrets(b, Source::Vapi, None).await.expect("a list"), []);
+    let begun = store.config_version().await.expect("a version");
+    assert_eq!(changed(begun).await, (begun, vec![]));
+    store
+        .save_credential(credential(a, Provider::Vapi, "", "one"), entry(a, "connect"))
+        .await
+        .expect("saved");
+    // What is no credential concerns nobody who keeps credentials.
+    let rule = rule(b, "a rule");
+    store.create_rule(rule, entry(b, "create")).await.expect("created");
+    let (version, orgs) = changed(begun).await;
+    assert_eq!((version, orgs), (begun + 2, vec![a]));
+    store.stamp_credentials(a).await.expect("stamped");
+    assert_eq!(changed(version).await, (begun + 3, vec![a]));
+    store.stamp_credentials(b).await.expect("it has none");
+    assert_eq!(changed(begun + 3).await, (begun + 4, vec![]));
 }
 
 pub async fn rules_are_compare_and_swap(store: &Arc<dyn Store>, _: &ManualClock) {
@@ -858,7 +651,7 @@ pub async fn the_version_counts_changes_only(store: &Arc<dyn Store>, _: &ManualC
         .await
         .expect("a look");
     store
-        .delete_endpoint(org, EndpointId::generate(), entry(org, "delete"))
+        .delete_endpoint(org, EndpointId::generate(), None, entry(org, "delete"))
         .await
         .expect("a look");
     store
@@ -929,7 +722,7 @@ pub async fn another_organisation_sees_nothing(store: &Arc<dyn Store>, _: &Manua
     );
     assert!(
         !store
-            .delete_endpoint(b, own.id, entry(b, "delete"))
+            .delete_endpoint(b, own.id, None, entry(b, "delete"))
             .await
             .expect("a look")
     );

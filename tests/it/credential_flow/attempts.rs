@@ -265,7 +265,7 @@ async fn a_booking_without_an_answer_belongs_to_the_account_that_it_was_sent_to(
         let begun = begin(&house, house.api.a, "?replace_account=true").await;
         let back = consent(&format!("{}&login_hint={account}", begun.url)).await;
         come_back(&house, &back, Some(&begun.cookie)).await.expect(200);
-        engine.forget_credentials();
+        engine.forget_credentials_of(&[house.api.a]);
         let record = run_due(&house, &engine).await;
         assert_eq!((record.to, record.cause), expected, "{account}: {record:?}");
         assert_eq!(house.providers.calendar_events().len(), 1, "{account}");
@@ -313,7 +313,7 @@ async fn an_email_without_an_answer_is_not_sent_again_under_another_key() {
         "{sent:?}"
     );
     connect_resend(&house, "re_second").await;
-    engine.forget_credentials();
+    engine.forget_credentials_of(&[house.api.a]);
     house.api.clock.advance(Duration::from_mins(5));
     let asked = run_due(&house, &engine).await;
     assert_eq!(

@@ -296,7 +296,7 @@ impl Ingress {
         let secret = sealed(&self.vault, tenant.org, None, Source::Vapi, secret).await;
         assert!(
             self.store
-                .add_secret(secret, others_not_after, audit(tenant.org))
+                .add_secrets(vec![secret], None, others_not_after, audit(tenant.org))
                 .await
                 .unwrap()
         );

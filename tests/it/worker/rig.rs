@@ -477,6 +477,19 @@ impl Rig {
         assert_eq!(written.expect("a statement").rows_affected(), 1);
     }
 
+    /// Damages the stored credential behind the store's back: what is cached of it works on, and a
+    /// load fails.
+    pub async fn damage_credential(&self) {
+        use sqlx::Connection;
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.directory.0.join("store.db"));
+        let mut connection = sqlx::SqliteConnection::connect_with(&options).await.expect("opens");
+        let written = sqlx::query("UPDATE org_credentials SET sealed = x'00' WHERE org_id = ?1")
+            .bind(self.org.as_bytes().as_slice())
+            .execute(&mut connection)
+            .await;
+        assert_eq!(written.expect("a statement").rows_affected(), 1);
+    }
+
     /// Saves a rule as the admin API does.
     pub async fn save_rule(&self, rule: RuleId, spec: &str) {
         let spec = serde_json::from_str(spec).expect("a spec");
