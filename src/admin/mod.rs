@@ -5,7 +5,8 @@
 //! call is bound to the organisation of the token. A thing of another organisation is answered like
 //! a thing that does not exist. A secret is shown once at most: when Hookswitch made it.
 //!
-//! `web` knows HTTP and no resource; `api` holds a page a resource.
+//! `web` knows HTTP and no resource; `api` holds a page a resource; `dashboard` serves the files of
+//! the page that people use in a browser, and knows neither.
 //!
 //! | who | may |
 //! |---|---|
@@ -16,6 +17,7 @@
 
 mod api;
 mod credentials;
+mod dashboard;
 mod plans;
 mod proof;
 mod state;
@@ -43,4 +45,5 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .method_not_allowed_fallback(respond::other_methods)
         .layer(middleware::from_fn_with_state(Arc::clone(&state), respond::respond))
         .with_state(state)
+        .merge(dashboard::routes())
 }

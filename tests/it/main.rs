@@ -5,6 +5,7 @@ mod admin;
 mod conformance;
 mod crash;
 mod credential_flow;
+mod dashboard;
 mod doctor;
 mod envelope;
 mod faults;

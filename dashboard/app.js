@@ -1,0 +1,138 @@
+// The frame around the pages: who is signed in, where the address points, and what the network does.
+
+import { Api } from './lib/api.js';
+import { h, replace } from './lib/dom.js';
+import { follow, href, placeOf } from './lib/page.js';
+import { Session } from './lib/session.js';
+import { empty, failure, loading, note } from './parts/bits.js';
+import { signIn } from './views/sign-in.js';
+import texts from './texts.js';
+
+/**
+ * @typedef {object} Context what every page gets
+ * @property {Api} api
+ * @property {Session} session
+ * @property {() => void} start shows the page that the address names
+ */
+
+/**
+ * The pages, in the order of the navigation. Each is loaded when it is first opened.
+ * @type {Record<string, () => Promise<{view: (context: Context, place: import('./lib/page.js').Place) => HTMLElement}>>}
+ */
+const PAGES = {
+  integrations: () => import('./views/integrations.js'),
+};
+
+// What went wrong in the page itself. The browser tests hold this list against emptiness.
+/** @type {string[]} */
+const faults = [];
+Object.defineProperty(window, 'hookswitchFaults', { value: faults });
+window.addEventListener('error', (event) => faults.push(`error: ${event.message}`));
+window.addEventListener('unhandledrejection', (event) => faults.push(`rejection: ${event.reason}`));
+document.addEventListener('securitypolicyviolation', (event) => faults.push(`policy: ${event.violatedDirective} ${event.blockedURI}`));
+
+const api = new Api();
+const session = new Session(api);
+const content = /** @type {HTMLElement} */ (document.getElementById('content'));
+const top_ = /** @type {HTMLElement} */ (document.getElementById('top'));
+const nav = /** @type {HTMLElement} */ (document.getElementById('pages'));
+/** @type {Context} */
+const context = { api, session, start: show };
+/** Counts the openings of pages, so that a page that loads slowly does not show up over a later one. */
+let opening = 0;
+
+api.onExpired = () => {
+  if (session.me === null) return;
+  session.forget();
+  askForToken(texts.signIn.expired);
+};
+
+function frame() {
+  const { me } = session;
+  const current = placeOf(location).page;
+  replace(
+    top_,
+    h('a.brand', { href: href('integrations') }, texts.brand),
+    me?.organisation ? h('span.organisation', null, me.organisation.name ?? me.organisation.id) : null,
+    me?.role ? h('span.quiet', null, texts.roles[me.role] ?? me.role) : null,
+    me === null ? null : h('button.small', { type: 'button', onclick: signOut, 'data-key': 'sign-out' }, texts.signIn.signOut),
+  );
+  replace(
+    nav,
+    me === null ? null : Object.keys(PAGES).map((page) => h('a', { href: href(page), 'aria-current': page === current ? 'page' : null }, texts.pages[page])),
+  );
+}
+
+async function signOut() {
+  await session.end().catch(() => {});
+  askForToken(texts.signIn.signedOut);
+}
+
+/** @param {string | null} why */
+function askForToken(why) {
+  opening += 1;
+  for (const dialog of document.querySelectorAll('dialog')) dialog.close();
+  frame();
+  document.title = texts.title(texts.signIn.title);
+  content.dataset.state = 'sign-in';
+  replace(content, signIn(context, why));
+}
+
+async function show() {
+  if (session.me === null) return askForToken(null);
+  opening += 1;
+  const own = opening;
+  const place = placeOf(location);
+  frame();
+  for (const dialog of document.querySelectorAll('dialog')) dialog.close();
+  const load = PAGES[place.page];
+  document.title = texts.title(texts.pages[place.page] ?? texts.errors.notFound);
+  if (load === undefined) {
+    content.dataset.state = 'missing';
+    replace(content, empty(texts.errors.notFound, null, h('a', { href: href('integrations') }, texts.errors.toStart)));
+    return;
+  }
+  const timer = setTimeout(() => replace(content, loading()), 150);
+  try {
+    const { view } = await load();
+    if (own !== opening) return;
+    replace(content, view(context, place));
+    content.dataset.state = 'ready';
+    content.querySelector('h1')?.focus({ preventScroll: true });
+    window.scrollTo(0, 0);
+  } catch (error) {
+    if (own !== opening) return;
+    content.dataset.state = 'error';
+    // A part that is not served any more: another version is being served now.
+    if (error instanceof TypeError && navigator.onLine) {
+      replace(content, note('warn', texts.bits.newVersion, ' ', h('button', { type: 'button', onclick: () => location.reload() }, texts.bits.reload)));
+    } else {
+      replace(content, failure(error, show));
+    }
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** The strip that says that the browser is offline. */
+function network() {
+  document.getElementById('offline')?.remove();
+  if (!navigator.onLine) document.body.prepend(h('div.offline', { id: 'offline', role: 'status' }, texts.errors.offlineNow));
+}
+
+async function begin() {
+  window.addEventListener('online', network);
+  window.addEventListener('offline', network);
+  network();
+  replace(content, loading());
+  try {
+    await session.resume();
+    follow(show);
+    show();
+  } catch (error) {
+    content.dataset.state = 'error';
+    replace(content, failure(error, begin));
+  }
+}
+
+begin();

@@ -1,0 +1,168 @@
+// One function for all requests to the admin API. A refusal is an ApiError with the API's own
+// words; what the network does is told apart from what the API says.
+
+import texts from '../texts.js';
+
+/**
+ * @typedef {{field: string, problem: string}} FieldError
+ * @typedef {{status?: number, code?: string | null, message?: string | null}} ProviderAnswer
+ */
+
+/** What the API refused, or why it could not be asked. */
+export class ApiError extends Error {
+  /**
+   * @param {number} status 0 where no answer came
+   * @param {string} code the API's stable code, or `offline`, `timeout`
+   * @param {Record<string, any>} problem the body of the refusal
+   * @param {string | null} etag
+   */
+  constructor(status, code, problem, etag = null) {
+    super(problem.detail ?? problem.title ?? texts.errors[code] ?? texts.errors.other);
+    this.status = status;
+    this.code = code;
+    this.problem = problem;
+    this.etag = etag;
+    /** @type {FieldError[]} */
+    this.errors = Array.isArray(problem.errors) ? problem.errors : [];
+    /** @type {ProviderAnswer | null} */
+    this.provider = problem.provider ?? null;
+    /** @type {string | null} */
+    this.requestId = problem.request_id ?? null;
+  }
+}
+
+const TIMEOUT_MS = 20_000;
+
+/**
+ * @typedef {object} Call
+ * @property {any} [body]
+ * @property {Record<string, string | string[] | number | boolean | null | undefined>} [query]
+ * @property {string | null} [etag] sent as `If-Match`
+ * @property {AbortSignal} [signal]
+ */
+
+/** The address of a request, with its query. @param {string} path @param {Call['query']} [query] */
+export function address(path, query) {
+  const params = new URLSearchParams();
+  for (const [name, value] of Object.entries(query ?? {})) {
+    if (value === null || value === undefined || value === '' || value === false) continue;
+    params.set(name, Array.isArray(value) ? value.join(',') : String(value));
+  }
+  const text = params.toString();
+  return text === '' ? path : `${path}?${text}`;
+}
+
+/** Speaks for one signed-in person. */
+export class Api {
+  /** @param {typeof fetch} [fetcher] */
+  constructor(fetcher) {
+    this.fetcher = fetcher ?? ((input, init) => fetch(input, init));
+    /** In memory only: a reload forgets it. @type {string | null} */
+    this.token = null;
+    /** What a session's cookie needs beside it for writes. @type {string | null} */
+    this.csrf = null;
+    /** Called when the API no longer takes the token or the cookie. */
+    this.onExpired = () => {};
+    /** Entity tags and bodies of reads, so that an unchanged answer costs no body. @type {Map<string, {etag: string, data: any}>} */
+    this.known = new Map();
+  }
+
+  /**
+   * @param {string} method
+   * @param {string} path
+   * @param {Call} [call]
+   * @returns {Promise<any>} the body; `null` for an answer without one
+   */
+  async request(method, path, call = {}) {
+    const url = address(path, call.query);
+    /** @type {Record<string, string>} */
+    const headers = { accept: 'application/json' };
+    if (this.token !== null) headers.authorization = `Bearer ${this.token}`;
+    const isRead = method === 'GET';
+    if (!isRead && this.token === null && this.csrf !== null) headers['x-csrf-token'] = this.csrf;
+    if (call.body !== undefined) headers['content-type'] = 'application/json';
+    if (call.etag) headers['if-match'] = call.etag;
+    const known = isRead ? this.known.get(url) : undefined;
+    if (known) headers['if-none-match'] = known.etag;
+
+    const timeout = AbortSignal.timeout(TIMEOUT_MS);
+    const signal = call.signal ? AbortSignal.any([call.signal, timeout]) : timeout;
+    let response;
+    let text;
+    try {
+      response = await this.fetcher(url, {
+        method,
+        headers,
+        body: call.body === undefined ? undefined : JSON.stringify(call.body),
+        signal,
+        credentials: 'same-origin',
+        cache: 'no-store',
+      });
+      text = await response.text();
+    } catch (error) {
+      if (call.signal?.aborted) throw error;
+      throw new ApiError(0, timeout.aborted ? 'timeout' : 'offline', {});
+    }
+    if (response.status === 304 && known) return known.data;
+    const data = parse(text);
+    if (!response.ok) {
+      const problem = data !== null && typeof data === 'object' ? data : {};
+      const refused = new ApiError(response.status, problem.code ?? 'other', problem, response.headers.get('etag'));
+      if (response.status === 401) this.onExpired();
+      throw refused;
+    }
+    const etag = response.headers.get('etag');
+    if (isRead && etag) this.remember(url, etag, data);
+    return data;
+  }
+
+  /** @param {string} url @param {string} etag @param {any} data */
+  remember(url, etag, data) {
+    this.known.delete(url);
+    this.known.set(url, { etag, data });
+    const oldest = this.known.size > 40 ? this.known.keys().next().value : undefined;
+    if (oldest !== undefined) this.known.delete(oldest);
+  }
+
+  /** @param {string} path @param {Call['query']} [query] @param {AbortSignal} [signal] */
+  get(path, query, signal) {
+    return this.request('GET', path, { query, signal });
+  }
+
+  /** @param {string} path @param {any} [body] @param {Call} [call] */
+  post(path, body, call) {
+    return this.request('POST', path, { ...call, body });
+  }
+
+  /** @param {string} path @param {any} body @param {Call} [call] */
+  patch(path, body, call) {
+    return this.request('PATCH', path, { ...call, body });
+  }
+
+  /** @param {string} path @param {any} body @param {Call} [call] */
+  put(path, body, call) {
+    return this.request('PUT', path, { ...call, body });
+  }
+
+  /** @param {string} path @param {Call} [call] */
+  delete(path, call) {
+    return this.request('DELETE', path, call);
+  }
+
+  /** Forgets everything of the person. */
+  forget() {
+    this.token = null;
+    this.csrf = null;
+    this.known.clear();
+  }
+}
+
+/** @param {string} text */
+function parse(text) {
+  if (text === '') return null;
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}

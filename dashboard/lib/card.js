@@ -1,0 +1,352 @@
+// The state machine of one integration's card. Pure: `next(state, event)` gives the next state, and
+// `model(state)` what the card shows. The element asks the API and tells the answers as events.
+//
+// Invariant: an answer counts only while its question is the newest of its card. Each question
+// takes a ticket; whatever changes the card meanwhile (typing, another question, a form that is
+// closed) takes a new one, and an answer with an older ticket is dropped.
+
+import { initialValues, initialWay, problems, sentence } from './fields.js';
+import texts from '../texts.js';
+
+/**
+ * @typedef {import('./fields.js').Form} Form
+ *
+ * @typedef {object} Integration as GET /api/integrations/status lists it
+ * @property {string | null} id
+ * @property {string} provider
+ * @property {boolean} connected
+ * @property {string} state
+ * @property {string | null} cause
+ * @property {string | null} error
+ * @property {any} missing
+ * @property {string | null} checked_at
+ * @property {string | null} first_failed_at
+ * @property {string | null} next_try_at
+ * @property {string | null} last_used_at
+ * @property {string | null} last_verified_at
+ * @property {{id: string, name: string | null} | null} account
+ * @property {string | null} last_four
+ * @property {Record<string, string>} settings
+ * @property {string[]} secrets_set
+ * @property {string | null} etag
+ * @property {Record<string, number>} [actions]
+ * @property {{at: string, cause: string, detail: string | null} | null} [last_problem]
+ *
+ * @typedef {object} Tested
+ * @property {string} state
+ * @property {any} [missing]
+ * @property {{field: string, problem: string}[]} [warnings]
+ * @property {any} [replaces_account]
+ *
+ * @typedef {object} Refusal what a form or a card shows of an ApiError
+ * @property {string} code
+ * @property {string} text
+ * @property {string | null} provider the provider's own words
+ * @property {string | null} requestId
+ * @property {any} accounts
+ *
+ * @typedef {object} Opened the form while its dialog is open
+ * @property {import('./fields.js').Values} values
+ * @property {number} way
+ * @property {'editing' | 'testing' | 'saving' | 'leaving'} phase `leaving`: on the way to the provider's own page
+ * @property {Record<string, string>} errors
+ * @property {Refusal | null} refusal
+ * @property {Tested | null} tested
+ * @property {boolean} unverified save without asking the provider
+ * @property {boolean} replace take another account than before
+ *
+ * @typedef {object} Card
+ * @property {Form} form
+ * @property {Integration | null} stored `null` until it is loaded
+ * @property {number} ticket
+ * @property {number} reading ticket of the reading of the status that is under way
+ * @property {'verifying' | 'disconnecting' | null} busy
+ * @property {boolean} asking whether the dialog before a disconnect is open
+ * @property {Opened | null} opened
+ * @property {{kind: 'good' | 'bad', text: string, provider?: string | null, requestId?: string | null} | null} said
+ */
+
+/** @param {Form} form @returns {Card} */
+export function card(form) {
+  return { form, stored: null, ticket: 0, reading: 0, busy: null, asking: false, opened: null, said: null };
+}
+
+/**
+ * @param {Card} state
+ * @param {{type: string, [more: string]: any}} event
+ * @returns {Card}
+ */
+export function next(state, event) {
+  switch (event.type) {
+    // The status of all cards was read. `ticket` is the card's ticket when the reading began.
+    case 'status':
+      if (event.ticket !== state.ticket || state.busy !== null) return state;
+      if (state.opened !== null && state.opened.phase !== 'editing') return state;
+      return { ...state, stored: event.stored };
+
+    case 'open':
+      if (state.busy !== null) return state;
+      return {
+        ...changed(state),
+        said: null,
+        asking: false,
+        opened: {
+          values: initialValues(state.form, state.stored),
+          way: initialWay(state.form, state.stored),
+          phase: 'editing',
+          errors: {},
+          refusal: null,
+          tested: null,
+          unverified: false,
+          replace: false,
+        },
+      };
+
+    case 'close':
+      // What is being saved is told by the answer: the dialog stays open for it.
+      if (state.opened === null || state.opened.phase === 'saving') return state;
+      return { ...changed(state), opened: null };
+
+    case 'input': {
+      if (state.opened === null || state.opened.phase === 'saving') return state;
+      const { [event.name]: _, ...errors } = state.opened.errors;
+      const values = { ...state.opened.values, [event.name]: event.value };
+      return edited(state, { values, errors });
+    }
+
+    case 'left': {
+      // The field lost the focus: only now a half-typed value is called wrong.
+      if (state.opened === null) return state;
+      const { values, way } = state.opened;
+      if ((values[event.name] ?? '') === '') return state;
+      const problem = problems(state.form, way, values, state.stored)[event.name];
+      if (problem === undefined) return state;
+      return { ...state, opened: { ...state.opened, errors: { ...state.opened.errors, [event.name]: problem } } };
+    }
+
+    case 'way':
+      if (state.opened === null || state.opened.phase === 'saving') return state;
+      return edited(state, { way: event.way, errors: {} });
+
+    case 'test':
+    case 'save': {
+      const { opened } = state;
+      if (opened === null || opened.phase !== 'editing') return state;
+      const errors = problems(state.form, opened.way, opened.values, state.stored);
+      if (Object.keys(errors).length > 0) return { ...state, opened: { ...opened, errors, refusal: null } };
+      return {
+        ...changed(state),
+        opened: {
+          ...opened,
+          errors: {},
+          refusal: null,
+          tested: event.type === 'test' ? null : opened.tested,
+          phase: event.type === 'test' ? 'testing' : 'saving',
+          unverified: event.unverified === true,
+          replace: event.replace === true,
+        },
+      };
+    }
+
+    case 'tested':
+      if (event.ticket !== state.ticket || state.opened === null) return state;
+      return { ...state, opened: { ...state.opened, phase: 'editing', tested: event.tested } };
+
+    case 'saved':
+      if (event.ticket !== state.ticket) return state;
+      return {
+        ...changed(state),
+        stored: event.stored,
+        opened: null,
+        said: { kind: 'good', text: texts.card.saved(state.form.name) },
+      };
+
+    case 'leave': {
+      const { opened } = state;
+      if (opened === null || opened.phase !== 'editing') return state;
+      return { ...changed(state), opened: { ...opened, phase: 'leaving', refusal: null, replace: event.replace === true } };
+    }
+
+    case 'verify':
+      if (state.busy !== null) return state;
+      return { ...changed(state), busy: 'verifying', said: null };
+
+    case 'verified':
+      if (event.ticket !== state.ticket) return state;
+      return {
+        ...changed(state),
+        busy: null,
+        stored: event.stored,
+        said: isGood(event.stored) ? { kind: 'good', text: texts.card.checked } : null,
+      };
+
+    case 'ask':
+      if (state.busy !== null) return state;
+      return { ...state, asking: true, said: null };
+
+    case 'keep':
+      return { ...state, asking: false };
+
+    case 'disconnect':
+      if (!state.asking || state.busy !== null) return state;
+      return { ...changed(state), busy: 'disconnecting' };
+
+    case 'disconnected':
+      if (event.ticket !== state.ticket) return state;
+      return {
+        ...changed(state),
+        busy: null,
+        asking: false,
+        stored: event.stored,
+        said: { kind: 'good', text: texts.card.disconnected(state.form.name) },
+      };
+
+    case 'refused':
+      return refused(state, event);
+
+    // Back from the provider's consent page.
+    case 'returned':
+      return { ...state, said: event.said };
+
+    default:
+      throw new Error(`no such event: ${event.type}`);
+  }
+}
+
+/** A state whose older questions no longer count. @param {Card} state @returns {Card} */
+function changed(state) {
+  return { ...state, ticket: state.ticket + 1 };
+}
+
+/** Another value ends a test that is under way, and what an earlier one said. @param {Card} state @param {Partial<Opened>} part @returns {Card} */
+function edited(state, part) {
+  const opened = /** @type {Opened} */ (state.opened);
+  return {
+    ...changed(state),
+    opened: { ...opened, ...part, phase: 'editing', tested: null, refusal: null },
+  };
+}
+
+/** @param {Card} state @param {any} event @returns {Card} */
+function refused(state, { ticket, error }) {
+  if (ticket !== state.ticket) return state;
+  const refusal = {
+    code: error.code,
+    text: error.message,
+    provider: providersWords(error),
+    requestId: error.requestId ?? null,
+    accounts: error.problem?.accounts ?? null,
+  };
+  if (state.opened !== null && state.opened.phase !== 'editing') {
+    /** @type {Record<string, string>} */
+    const errors = {};
+    const names = new Set(state.form.fields.map((field) => field.name));
+    for (const { field, problem } of error.errors ?? []) if (names.has(field)) errors[field] = sentence(problem);
+    return { ...changed(state), opened: { ...state.opened, phase: 'editing', errors, refusal } };
+  }
+  const said = { kind: /** @type {'bad'} */ ('bad'), text: refusal.text, provider: refusal.provider, requestId: refusal.requestId };
+  return { ...changed(state), busy: null, asking: false, said };
+}
+
+/** The provider's own words, apart from ours. @param {any} error */
+function providersWords(error) {
+  if (!error.provider?.message) return null;
+  const { message, status, code } = error.provider;
+  const facts = [status && `HTTP ${status}`, code && texts.card.providerCode(code)].filter(Boolean).join(', ');
+  return facts === '' ? message : `${message} (${facts})`;
+}
+
+/** @param {Integration} stored */
+function isGood(stored) {
+  return stored.state === 'connected' || stored.state === 'limited';
+}
+
+/** Tone of the badge of each state. @type {Record<string, string>} */
+export const TONES = {
+  loading: 'quiet',
+  not_connected: 'quiet',
+  connected: 'good',
+  unverified: 'warn',
+  limited: 'warn',
+  failing: 'bad',
+  needs_reconnecting: 'bad',
+  undecryptable: 'bad',
+};
+
+/**
+ * What a card shows.
+ * @param {Card} state
+ * @param {boolean} mayManage
+ */
+export function model(state, mayManage) {
+  const { stored, form } = state;
+  const name = stored === null ? 'loading' : stored.state;
+  const isConnected = stored !== null && name !== 'not_connected';
+  /** @type {{key: string, text?: string, time?: string}[]} */
+  const facts = [];
+  if (stored !== null && isConnected) {
+    const account = stored.account?.name ?? stored.account?.id;
+    if (account) facts.push({ key: 'account', text: account });
+    if (stored.settings.phone_number) facts.push({ key: 'number', text: stored.settings.phone_number });
+    if (stored.settings.from) facts.push({ key: 'from', text: stored.settings.from });
+    if (stored.last_four) facts.push({ key: 'lastFour', text: stored.last_four });
+    if (name === 'failing' && stored.first_failed_at) facts.push({ key: 'since', time: stored.first_failed_at });
+    if (name === 'failing' && stored.next_try_at) facts.push({ key: 'nextTry', time: stored.next_try_at });
+    if (stored.last_verified_at) facts.push({ key: 'verified', time: stored.last_verified_at });
+    if (stored.last_used_at) facts.push({ key: 'used', time: stored.last_used_at });
+  }
+  const isOauth = form.connect === 'oauth';
+  const repairs = name === 'needs_reconnecting' || name === 'undecryptable';
+  /** @type {{name: string, label: string, primary: boolean}[]} */
+  const buttons = [];
+  if (mayManage && stored !== null) {
+    if (!isConnected) {
+      if (form.available) buttons.push({ name: 'open', label: texts.card.connect, primary: true });
+    } else {
+      if (repairs || (isOauth && name !== 'connected')) {
+        buttons.push({ name: 'open', label: texts.card.reconnect, primary: repairs });
+      }
+      if (name !== 'undecryptable') {
+        buttons.push({ name: 'verify', label: state.busy === 'verifying' ? texts.card.checking : texts.card.check, primary: false });
+      }
+      if (!repairs && !isOauth) buttons.push({ name: 'open', label: texts.card.change, primary: false });
+      buttons.push({ name: 'ask', label: texts.card.disconnect, primary: false });
+    }
+  }
+  return {
+    state: name,
+    tone: TONES[name] ?? 'quiet',
+    badge: texts.states[name] ?? name,
+    lead: texts.card.leads[name]?.(form.name) ?? null,
+    purpose: texts.purposes[form.provider] ?? null,
+    missing: stored === null ? [] : missing(stored),
+    words: stored?.error ? wordsOf(stored.error) : null,
+    cause: stored?.cause && name !== 'connected' ? (texts.causes[stored.cause] ?? stored.cause) : null,
+    advice: texts.card.advice[name]?.(form.name) ?? null,
+    unavailable: stored !== null && !isConnected && !form.available ? texts.card.unavailable : null,
+    held: stored === null ? [] : held(stored),
+    problem: stored?.last_problem ?? null,
+    facts,
+    buttons,
+    busy: state.busy,
+    said: state.said,
+  };
+}
+
+/** The provider's words: a text, or an object with the facts beside them. @param {any} error */
+function wordsOf(error) {
+  return typeof error === 'string' ? error : (providersWords({ provider: { status: error.http_status, ...error } }) ?? null);
+}
+
+/** What a limited credential cannot do: a sentence, or a list of features. @param {Integration} stored @returns {string[]} */
+function missing({ missing }) {
+  if (!missing) return [];
+  if (typeof missing === 'string') return [missing];
+  return missing.map((/** @type {any} */ each) => (typeof each === 'string' ? each : texts.card.missingFeature(each.feature, each.permission)));
+}
+
+/** Actions that wait for this credential, where the API counts them. @param {Integration} stored */
+function held({ actions }) {
+  const names = ['parked', 'unknown', 'waiting'];
+  return names.flatMap((name) => (actions?.[name] ? [{ state: name, count: actions[name] }] : []));
+}

@@ -1,0 +1,58 @@
+// Times and numbers as people read them, in the zone and the language of the browser.
+
+import texts from '../texts.js';
+
+/** @type {[Intl.RelativeTimeFormatUnit, number][]} */
+const UNITS = [
+  ['day', 86_400],
+  ['hour', 3_600],
+  ['minute', 60],
+];
+
+/**
+ * `3 minutes ago`, `in 20 seconds`.
+ * @param {string | Date} time
+ * @param {number} now in milliseconds
+ * @param {string} [language]
+ */
+export function ago(time, now, language) {
+  const seconds = Math.round((new Date(time).getTime() - now) / 1000);
+  if (Math.abs(seconds) < 5) return texts.times.now;
+  const relative = new Intl.RelativeTimeFormat(language, { numeric: 'always' });
+  for (const [unit, size] of UNITS) {
+    if (Math.abs(seconds) >= size) return relative.format(Math.trunc(seconds / size), unit);
+  }
+  return relative.format(seconds, 'second');
+}
+
+/**
+ * The exact time, with its zone.
+ * @param {string | Date} time
+ * @param {string} [language]
+ * @param {string} [zone]
+ */
+export function exact(time, language, zone) {
+  return new Intl.DateTimeFormat(language, {
+    year: 'numeric',
+    month: 'short',
+    day: 'numeric',
+    hour: '2-digit',
+    minute: '2-digit',
+    second: '2-digit',
+    timeZoneName: 'short',
+    timeZone: zone,
+  }).format(new Date(time));
+}
+
+/**
+ * @param {number} count
+ * @param {string} [language]
+ */
+export function number(count, language) {
+  return new Intl.NumberFormat(language).format(count);
+}
+
+/** @param {number} bytes */
+export function bytes(bytes) {
+  return bytes < 1024 ? `${bytes} B` : bytes < 1024 * 1024 ? `${Math.round(bytes / 1024)} kB` : `${(bytes / 1_048_576).toFixed(1)} MB`;
+}

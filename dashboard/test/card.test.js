@@ -1,0 +1,207 @@
+// The state machine of a card, as tables.
+
+import test from 'node:test';
+import assert from 'node:assert/strict';
+import { card, model, next } from '../lib/card.js';
+import { twilio, google, view } from './samples.js';
+
+/** @param {any[]} events @param {any} [from] */
+const after = (events, from = card(twilio)) => events.reduce(next, from);
+const loaded = (/** @type {any} */ stored) => ({ type: 'status', ticket: 0, stored });
+const typed = [
+  { type: 'input', name: 'account_sid', value: 'AC' + '0'.repeat(32) },
+  { type: 'input', name: 'auth_token', value: 'token' },
+];
+const error = (/** @type {any} */ more) => ({ code: 'refused_by_provider', message: 'No.', errors: [], ...more });
+
+test('each state has a badge, a tone and the buttons that help', () => {
+  /** @type {[string, string, string[]][]} */
+  const table = [
+    ['not_connected', 'quiet', ['open']],
+    ['connected', 'good', ['verify', 'open', 'ask']],
+    ['unverified', 'warn', ['verify', 'open', 'ask']],
+    ['limited', 'warn', ['verify', 'open', 'ask']],
+    ['failing', 'bad', ['verify', 'open', 'ask']],
+    ['needs_reconnecting', 'bad', ['open', 'verify', 'ask']],
+    ['undecryptable', 'bad', ['open', 'ask']],
+  ];
+  for (const [state, tone, buttons] of table) {
+    const shown = model(after([loaded(view({ state }))]), true);
+    assert.equal(shown.tone, tone, state);
+    assert.notEqual(shown.badge, state, `${state} has words of its own`);
+    assert.deepEqual(shown.buttons.map((button) => button.name), buttons, state);
+    assert.deepEqual(model(after([loaded(view({ state }))]), false).buttons, [], `${state}: a viewer has no button`);
+  }
+});
+
+test('a state that this page does not know is shown by its name', () => {
+  assert.equal(model(after([loaded(view({ state: 'sleeping' }))]), true).badge, 'sleeping');
+});
+
+test('before the first answer a card is loading and has no button', () => {
+  const shown = model(card(twilio), true);
+  assert.equal(shown.state, 'loading');
+  assert.deepEqual(shown.buttons, []);
+});
+
+test('a failing card says since when, when it is tried next, and what the provider said', () => {
+  const shown = model(
+    after([loaded(view({ state: 'failing', cause: 'provider_unavailable', error: 'Try later', first_failed_at: 'A', next_try_at: 'B' }))]),
+    true,
+  );
+  assert.deepEqual(shown.facts.filter((fact) => fact.time), [{ key: 'since', time: 'A' }, { key: 'nextTry', time: 'B' }]);
+  assert.equal(shown.words, 'Try later');
+  assert.ok(shown.cause && shown.advice && shown.lead);
+});
+
+test('the words of a provider are taken as a text and as an object', () => {
+  const words = (/** @type {any} */ error) => model(after([loaded(view({ state: 'failing', error }))]), true).words;
+  assert.equal(words('Authenticate'), 'Authenticate');
+  assert.equal(words({ message: 'Authenticate', http_status: 401, code: '20003' }), 'Authenticate (HTTP 401, code 20003)');
+});
+
+test('what a limited credential cannot do is a list', () => {
+  const missing = (/** @type {any} */ missing) => model(after([loaded(view({ state: 'limited', missing }))]), true).missing;
+  assert.deepEqual(missing('reading domains'), ['reading domains']);
+  assert.equal(missing([{ feature: 'reading voices', permission: 'voices_read' }])[0], 'reading voices (needs the permission voices_read)');
+});
+
+test('an installation without a client of Google offers no button, and says why', () => {
+  const shown = model(after([loaded(view({ state: 'not_connected' }))], card({ ...google, available: false })), true);
+  assert.deepEqual(shown.buttons, []);
+  assert.ok(shown.unavailable);
+});
+
+test('opening fills in what is no secret', () => {
+  const stored = view({ settings: { account_sid: 'AC' + '1'.repeat(32), phone_number: '+15552010100' }, secrets_set: ['auth_token'] });
+  const { opened } = after([loaded(stored), { type: 'open' }]);
+  assert.equal(opened.values.phone_number, '+15552010100');
+  assert.equal(opened.values.auth_token, '');
+});
+
+test('a test with wrong fields asks nobody, and names each field', () => {
+  const state = after([loaded(view({ state: 'not_connected' })), { type: 'open' }, { type: 'test' }]);
+  assert.equal(state.opened.phase, 'editing');
+  assert.deepEqual(Object.keys(state.opened.errors), ['account_sid', 'auth_token']);
+});
+
+test('a field is called wrong when it is left, not while it is typed', () => {
+  const half = after([loaded(null), { type: 'open' }, { type: 'input', name: 'account_sid', value: 'AC12' }]);
+  assert.deepEqual(half.opened.errors, {});
+  const left = next(half, { type: 'left', name: 'account_sid' });
+  assert.match(left.opened.errors.account_sid, /32/);
+  const again = next(left, { type: 'input', name: 'account_sid', value: 'AC123' });
+  assert.deepEqual(again.opened.errors, {}, 'typing takes the error away');
+  assert.deepEqual(next(after([loaded(null), { type: 'open' }]), { type: 'left', name: 'account_sid' }).opened.errors, {}, 'an empty field is no error yet');
+});
+
+test('the answer to a test is dropped once a field has changed', () => {
+  const asked = after([loaded(null), { type: 'open' }, ...typed, { type: 'test' }]);
+  assert.equal(asked.opened.phase, 'testing');
+  const changed = next(asked, { type: 'input', name: 'auth_token', value: 'other' });
+  assert.equal(changed.opened.phase, 'editing');
+  const answered = next(changed, { type: 'tested', ticket: asked.ticket, tested: { state: 'connected' } });
+  assert.equal(answered.opened.tested, null);
+  const refused = next(changed, { type: 'refused', ticket: asked.ticket, error: error({}) });
+  assert.equal(refused.opened.refusal, null);
+});
+
+test('a good test is forgotten when a field changes', () => {
+  const asked = after([loaded(null), { type: 'open' }, ...typed, { type: 'test' }]);
+  const good = next(asked, { type: 'tested', ticket: asked.ticket, tested: { state: 'connected' } });
+  assert.equal(good.opened.tested.state, 'connected');
+  assert.equal(next(good, { type: 'input', name: 'auth_token', value: 'x' }).opened.tested, null);
+});
+
+test('the answer to a test of a closed form is dropped, also when the form is open again', () => {
+  const asked = after([loaded(null), { type: 'open' }, ...typed, { type: 'test' }]);
+  const again = after([{ type: 'close' }, { type: 'open' }], asked);
+  const answered = next(again, { type: 'tested', ticket: asked.ticket, tested: { state: 'connected' } });
+  assert.equal(answered.opened.tested, null);
+  assert.equal(answered.opened.phase, 'editing');
+});
+
+test('while it saves a form takes no input, does not close, and saves once', () => {
+  const saving = after([loaded(null), { type: 'open' }, ...typed, { type: 'save' }]);
+  assert.equal(saving.opened.phase, 'saving');
+  for (const event of [{ type: 'input', name: 'auth_token', value: 'x' }, { type: 'close' }, { type: 'save' }, { type: 'way', way: 1 }]) {
+    assert.equal(next(saving, event), saving, event.type);
+  }
+});
+
+test('what was saved is shown, and the form closes', () => {
+  const saving = after([loaded(null), { type: 'open' }, ...typed, { type: 'save' }]);
+  const saved = next(saving, { type: 'saved', ticket: saving.ticket, stored: view({ state: 'limited' }) });
+  assert.equal(saved.opened, null);
+  assert.equal(saved.stored.state, 'limited');
+  assert.equal(saved.said.kind, 'good');
+});
+
+test('a refused save stays open, with errors at their fields and the words of the provider', () => {
+  const saving = after([loaded(null), { type: 'open' }, ...typed, { type: 'save' }]);
+  const refused = next(saving, {
+    type: 'refused',
+    ticket: saving.ticket,
+    error: error({
+      errors: [{ field: 'auth_token', problem: 'is not the token of this account' }, { field: 'elsewhere', problem: 'x' }],
+      provider: { status: 401, code: 20003, message: 'Authenticate' },
+    }),
+  });
+  assert.equal(refused.opened.phase, 'editing');
+  assert.deepEqual(refused.opened.errors, { auth_token: 'Is not the token of this account.' });
+  assert.equal(refused.opened.refusal.provider, 'Authenticate (HTTP 401, code 20003)');
+  assert.equal(refused.opened.values.auth_token, 'token', 'nothing that was typed is lost');
+});
+
+test('a status that was read before a change is dropped', () => {
+  const before = after([loaded(view({ state: 'not_connected' }))]);
+  const saving = after([{ type: 'open' }, ...typed, { type: 'save' }], before);
+  const saved = next(saving, { type: 'saved', ticket: saving.ticket, stored: view({ state: 'connected' }) });
+  const late = next(saved, { type: 'status', ticket: before.ticket, stored: view({ state: 'not_connected' }) });
+  assert.equal(late.stored.state, 'connected');
+  const fresh = next(saved, { type: 'status', ticket: saved.ticket, stored: view({ state: 'failing' }) });
+  assert.equal(fresh.stored.state, 'failing');
+});
+
+test('a status that comes while a question is under way is dropped', () => {
+  const busy = after([loaded(view({})), { type: 'verify' }]);
+  assert.equal(next(busy, { type: 'status', ticket: busy.ticket, stored: view({ state: 'failing' }) }), busy);
+});
+
+test('a status does not touch what is typed', () => {
+  const opened = after([loaded(view({})), { type: 'open' }, ...typed]);
+  const read = next(opened, { type: 'status', ticket: opened.ticket, stored: view({ state: 'failing' }) });
+  assert.equal(read.opened, opened.opened);
+});
+
+test('a disconnect asks first, and stands only after its answer', () => {
+  const ready = after([loaded(view({}))]);
+  assert.equal(next(ready, { type: 'disconnect' }), ready, 'nothing without the question');
+  const asking = next(ready, { type: 'ask' });
+  assert.equal(asking.asking, true);
+  assert.equal(next(asking, { type: 'keep' }).asking, false);
+  const busy = next(asking, { type: 'disconnect' });
+  assert.equal(busy.busy, 'disconnecting');
+  assert.equal(busy.stored.state, 'connected');
+  const gone = next(busy, { type: 'disconnected', ticket: busy.ticket, stored: view({ state: 'not_connected' }) });
+  assert.deepEqual([gone.busy, gone.asking, gone.stored.state], [null, false, 'not_connected']);
+  const failed = next(busy, { type: 'refused', ticket: busy.ticket, error: error({ message: 'Away.' }) });
+  assert.deepEqual([failed.busy, failed.asking, failed.said.text], [null, false, 'Away.']);
+});
+
+test('a check that finds a fault says nothing good', () => {
+  const busy = after([loaded(view({})), { type: 'verify' }]);
+  assert.equal(next(busy, { type: 'verified', ticket: busy.ticket, stored: view({ state: 'needs_reconnecting' }) }).said, null);
+  assert.equal(next(busy, { type: 'verified', ticket: busy.ticket, stored: view({}) }).said.kind, 'good');
+});
+
+test('two cards share nothing', () => {
+  const one = after([loaded(view({})), { type: 'open' }, ...typed, { type: 'save' }]);
+  const other = after([loaded(view({ state: 'not_connected' }))], card(google));
+  assert.equal(other.opened, null);
+  assert.equal(one.opened.phase, 'saving');
+});
+
+test('an event that does not exist is a fault of the page', () => {
+  assert.throws(() => next(card(twilio), { type: 'nonsense' }));
+});

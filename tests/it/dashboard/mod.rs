@@ -1,0 +1,3 @@
+//! The dashboard, as browsers get it.
+
+mod served;

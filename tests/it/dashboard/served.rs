@@ -1,0 +1,168 @@
+//! The files of the dashboard through real HTTP: their headers, their addresses, and what is not
+//! there.
+
+use crate::{admin::Api, support::client};
+use reqwest::{Response, StatusCode, header};
+
+async fn get(api: &Api, path: &str) -> Response {
+    let request = client().get(format!("{}{path}", api.base));
+    request.send().await.expect("the admin listener answers")
+}
+
+fn text<'a>(answer: &'a Response, name: &str) -> &'a str {
+    let value = answer
+        .headers()
+        .get(name)
+        .unwrap_or_else(|| panic!("no {name}: {answer:?}"));
+    value.to_str().expect("visible ASCII")
+}
+
+/// All addresses that begin like this in a text.
+fn addresses<'a>(page: &'a str, beginning: &str) -> Vec<&'a str> {
+    let found = page.match_indices(beginning).map(|(at, _)| &page[at..]);
+    found.filter_map(|rest| rest.split(['"', '\'']).next()).collect()
+}
+
+#[tokio::test]
+async fn every_page_of_the_dashboard_is_one_document_under_a_strict_policy() {
+    let api = Api::start().await;
+    let mut pages = Vec::new();
+    for path in [
+        "/dashboard",
+        "/dashboard/integrations",
+        "/dashboard/events/of-nobody?source=vapi",
+    ] {
+        let answer = get(&api, path).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        let policy = text(&answer, "content-security-policy");
+        for part in [
+            "default-src 'none'",
+            "script-src 'self'",
+            "frame-ancestors 'none'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "require-trusted-types-for 'script'",
+        ] {
+            assert!(policy.contains(part), "{part} is missing: {policy}");
+        }
+        assert!(!policy.contains("unsafe"), "{policy}");
+        assert_eq!(text(&answer, "x-content-type-options"), "nosniff");
+        assert_eq!(text(&answer, "referrer-policy"), "no-referrer");
+        assert_eq!(text(&answer, "cache-control"), "no-cache");
+        assert!(text(&answer, "content-type").starts_with("text/html"));
+        pages.push(answer.text().await.expect("a text"));
+    }
+    assert!(pages.iter().all(|page| *page == pages[0]), "one document");
+    assert!(
+        !pages[0].contains("<style") && !pages[0].contains("style="),
+        "no inline styles"
+    );
+    assert!(!pages[0].contains("<script>"), "no inline scripts");
+    assert!(
+        addresses(&pages[0], "http").is_empty(),
+        "nobody else is asked for anything"
+    );
+}
+
+#[tokio::test]
+async fn a_file_has_the_hash_of_the_version_in_its_address_and_is_kept_for_ever() {
+    let api = Api::start().await;
+    let page = get(&api, "/dashboard").await;
+    let tag = text(&page, "etag").trim_matches('"').to_owned();
+    let page = page.text().await.expect("a text");
+    let files = addresses(&page, "/dashboard/assets/");
+    assert!(files.len() > 3, "{page}");
+    for path in files {
+        assert!(path.starts_with(&format!("/dashboard/assets/{tag}/")), "{path}");
+        let answer = get(&api, path).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        assert_eq!(text(&answer, "cache-control"), "public, max-age=31536000, immutable");
+        assert_eq!(text(&answer, "x-content-type-options"), "nosniff");
+        assert_eq!(
+            answer.headers().contains_key(header::CONTENT_ENCODING),
+            false,
+            "nobody asked for it"
+        );
+        let plain = answer.bytes().await.expect("bytes");
+        let packed = client()
+            .get(format!("{}{path}", api.base))
+            .header("accept-encoding", "br, gzip");
+        let packed = packed.send().await.expect("an answer");
+        assert_eq!(text(&packed, "content-encoding"), "gzip");
+        assert_eq!(text(&packed, "vary"), "accept-encoding");
+        let packed = packed.bytes().await.expect("bytes");
+        assert!(
+            packed.len() < plain.len(),
+            "{path}: {} of {}",
+            packed.len(),
+            plain.len()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_browser_that_has_this_version_gets_304() {
+    let api = Api::start().await;
+    let tag = text(&get(&api, "/dashboard").await, "etag").to_owned();
+    let again = client()
+        .get(format!("{}/dashboard", api.base))
+        .header("if-none-match", &tag);
+    let again = again.send().await.expect("an answer");
+    assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
+    assert!(again.headers().contains_key("content-security-policy"));
+    let other = client()
+        .get(format!("{}/dashboard", api.base))
+        .header("if-none-match", "\"other\"");
+    assert_eq!(other.send().await.expect("an answer").status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn what_is_not_part_of_the_dashboard_is_404() {
+    let api = Api::start().await;
+    let tag = text(&get(&api, "/dashboard").await, "etag")
+        .trim_matches('"')
+        .to_owned();
+    for path in [
+        "/dashboard/nowhere".to_owned(),
+        "/dashboard/assets/0000000000000000/app.js".to_owned(),
+        format!("/dashboard/assets/{tag}/package.json"),
+        format!("/dashboard/assets/{tag}/test/card.test.js"),
+        format!("/dashboard/assets/{tag}/../../Cargo.toml"),
+        format!("/dashboard/assets/{tag}/..%2f..%2fCargo.toml"),
+        format!("/dashboard/assets/{tag}/lib/..%2fapp.js"),
+        format!("/dashboard/assets/{tag}//app.js"),
+        format!("/dashboard/assets/{tag}/"),
+        "/dashboard/integrations/a/b".to_owned(),
+    ] {
+        assert_eq!(raw(&api, &path).await, 404, "{path}");
+    }
+}
+
+/// The status of a path that is sent as it is written: a client would tidy its dots up.
+async fn raw(api: &Api, path: &str) -> u16 {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let host = api.base.trim_start_matches("http://");
+    let mut stream = tokio::net::TcpStream::connect(host).await.expect("a connection");
+    let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    let status = answer.split(' ').nth(1).expect("a status line");
+    status.parse().expect("a number")
+}
+
+#[tokio::test]
+async fn the_root_leads_to_the_dashboard_and_the_api_stays_an_api() {
+    let api = Api::start().await;
+    let root = get(&api, "/").await;
+    assert_eq!(root.url().path(), "/dashboard");
+    let refused = get(&api, "/api/rules").await;
+    assert_eq!(text(&refused, "content-type"), "application/problem+json");
+    assert_eq!(text(&refused, "cache-control"), "no-store");
+    let post = client()
+        .post(format!("{}/dashboard", api.base))
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(post.status(), StatusCode::METHOD_NOT_ALLOWED);
+}
