@@ -21,6 +21,9 @@ import texts from './texts.js';
  */
 const PAGES = {
   integrations: () => import('./views/integrations.js'),
+  rules: () => import('./views/rules.js'),
+  events: () => import('./views/events.js'),
+  actions: () => import('./views/actions.js'),
 };
 
 // What went wrong in the page itself. The browser tests hold this list against emptiness.
@@ -40,6 +43,8 @@ const nav = /** @type {HTMLElement} */ (document.getElementById('pages'));
 const context = { api, session, start: show };
 /** Counts the openings of pages, so that a page that loads slowly does not show up over a later one. */
 let opening = 0;
+/** @type {import('./lib/page.js').Place | null} */
+let shown = null;
 
 api.onExpired = () => {
   if (session.me === null) return;
@@ -71,6 +76,7 @@ async function signOut() {
 /** @param {string | null} why */
 function askForToken(why) {
   opening += 1;
+  shown = null;
   for (const dialog of document.querySelectorAll('dialog')) dialog.close();
   frame();
   document.title = texts.title(texts.signIn.title);
@@ -83,6 +89,10 @@ async function show() {
   opening += 1;
   const own = opening;
   const place = placeOf(location);
+  const isSame = shown !== null && shown.page === place.page && shown.id === place.id && place.id === null;
+  const current = /** @type {any} */ (content.firstElementChild);
+  shown = place;
+  if (isSame && current?.placeChanged) return current.placeChanged(place);
   frame();
   for (const dialog of document.querySelectorAll('dialog')) dialog.close();
   const load = PAGES[place.page];

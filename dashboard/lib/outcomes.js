@@ -1,0 +1,67 @@
+// What became of events and actions, as words and tones.
+
+import texts from '../texts.js';
+
+/** Tone of the badge of each state of an action. @type {Record<string, string>} */
+const TONES = {
+  pending: 'quiet',
+  running: 'quiet',
+  succeeded: 'good',
+  waiting: 'warn',
+  unknown: 'warn',
+  parked: 'warn',
+  suppressed: 'quiet',
+  cancelled: 'quiet',
+  dead: 'bad',
+};
+
+export const STATES = Object.keys(TONES);
+
+/** The order in which an event's outcomes are told: what needs a person first. */
+const BY_WEIGHT = ['dead', 'unknown', 'parked', 'waiting', 'running', 'pending', 'suppressed', 'cancelled', 'succeeded'];
+
+/** @param {string} state */
+export function tone(state) {
+  return TONES[state] ?? 'quiet';
+}
+
+/** @param {string} state @returns {string} */
+export function word(state) {
+  return texts.actions.states[state] ?? state;
+}
+
+/**
+ * The outcomes of one event, counted by state.
+ * @param {Record<string, number> | null | undefined} counts
+ * @returns {{state: string, count: number}[]}
+ */
+export function outcomes(counts) {
+  if (!counts) return [];
+  const known = BY_WEIGHT.filter((state) => counts[state] > 0);
+  const others = Object.keys(counts).filter((state) => !BY_WEIGHT.includes(state) && counts[state] > 0);
+  return [...known, ...others].map((state) => ({ state, count: counts[state] }));
+}
+
+/**
+ * What a person may do with an action now: as the API says, else by its state.
+ * @param {{state: string, can?: string[]}} action
+ * @returns {string[]}
+ */
+export function possible({ state, can }) {
+  if (can !== undefined) return can;
+  switch (state) {
+    case 'dead':
+    case 'suppressed':
+    case 'cancelled':
+      return ['retry'];
+    case 'parked':
+    case 'waiting':
+      return ['retry', 'cancel'];
+    case 'pending':
+      return ['cancel'];
+    case 'unknown':
+      return ['resolve'];
+    default:
+      return [];
+  }
+}

@@ -1,0 +1,160 @@
+// A list that is read page by page, and kept true while it is looked at.
+
+import { h, replace } from '../lib/dom.js';
+import { extended, merged } from '../lib/rows.js';
+import { empty, failure, loading, note } from './bits.js';
+import texts from '../texts.js';
+
+const READ_EVERY_MS = 5_000;
+const PAGE = 50;
+
+/**
+ * @typedef {object} Column
+ * @property {string} label
+ * @property {(row: any) => any} cell
+ */
+
+export class PagedList extends HTMLElement {
+  /** @type {import('../lib/api.js').Api} */
+  api = /** @type {any} */ (null);
+  path = '';
+  label = '';
+  /** @type {Record<string, any>} */
+  query = {};
+  /** @type {Column[]} */
+  columns = [];
+  /** What stands in the place of no rows. @type {() => any} */
+  none = () => empty(texts.lists.none, null);
+  /** Told after each reading, also of the parts of the answer beside its rows. @type {(answer: any) => void} */
+  read_ = () => {};
+  isLive = true;
+
+  /** @type {any[]} */
+  rows = [];
+  /** @type {string | null} */
+  cursor = null;
+
+  connectedCallback() {
+    this.stop = new AbortController();
+    const { signal } = this.stop;
+    document.addEventListener('visibilitychange', () => document.hidden || this.refresh(), { signal });
+    window.addEventListener('online', () => this.refresh(), { signal });
+    this.load();
+  }
+
+  disconnectedCallback() {
+    this.stop?.abort();
+    this.reading?.abort();
+    clearTimeout(this.timer);
+  }
+
+  /** Begins anew with another query. @param {Record<string, any>} query */
+  ask(query) {
+    this.query = query;
+    this.load();
+  }
+
+  /** The first page. An answer to an earlier query is dropped. */
+  async load() {
+    clearTimeout(this.timer);
+    this.reading?.abort();
+    const reading = (this.reading = new AbortController());
+    this.setAttribute('data-state', 'loading');
+    this.setAttribute('aria-busy', 'true');
+    if (this.rows.length === 0) replace(this, loading());
+    try {
+      const answer = await this.page(null, reading.signal);
+      this.rows = answer.data;
+      this.cursor = answer.next_cursor;
+      this.read_(answer);
+      this.draw();
+    } catch (error) {
+      if (reading.signal.aborted) return;
+      this.rows = [];
+      this.setAttribute('data-state', 'error');
+      replace(this, failure(error, () => this.load()));
+    } finally {
+      if (!reading.signal.aborted) this.removeAttribute('aria-busy');
+    }
+    if (!reading.signal.aborted) this.later();
+  }
+
+  /** @param {string | null} cursor @param {AbortSignal} signal */
+  page(cursor, signal) {
+    return this.api.get(this.path, { ...this.query, limit: PAGE, cursor }, signal);
+  }
+
+  later() {
+    clearTimeout(this.timer);
+    if (this.isLive && this.isConnected) this.timer = setTimeout(() => this.refresh(), READ_EVERY_MS);
+  }
+
+  /** Reads the newest page again. */
+  async refresh() {
+    clearTimeout(this.timer);
+    if (document.hidden || !this.isConnected || this.getAttribute('data-state') === 'loading') return;
+    const reading = this.reading;
+    try {
+      const answer = await this.page(null, /** @type {AbortController} */ (reading).signal);
+      if (reading?.signal.aborted) return;
+      const { rows, hasGap } = merged(this.rows, answer.data);
+      if (hasGap || rows.length === answer.data.length) this.cursor = answer.next_cursor;
+      this.rows = rows;
+      this.read_(answer);
+      this.isStale = false;
+      this.draw();
+    } catch {
+      if (reading?.signal.aborted) return;
+      this.isStale = true;
+      this.draw();
+    }
+    this.later();
+  }
+
+  async more() {
+    const reading = /** @type {AbortController} */ (this.reading);
+    try {
+      const answer = await this.page(this.cursor, reading.signal);
+      this.rows = extended(this.rows, answer.data);
+      this.cursor = answer.next_cursor;
+      this.problem = null;
+    } catch (error) {
+      if (reading.signal.aborted) return;
+      this.problem = /** @type {Error} */ (error).message;
+    }
+    this.draw();
+  }
+
+  draw() {
+    const drawn = JSON.stringify([this.rows, this.cursor, this.isStale, this.problem]);
+    this.setAttribute('data-state', this.rows.length === 0 ? 'empty' : 'ready');
+    if (drawn === this.drawn && this.querySelector('table, .empty')) return;
+    this.drawn = drawn;
+    if (this.rows.length === 0) {
+      replace(this, this.isStale && note('warn', texts.lists.stale), this.none());
+      return;
+    }
+    replace(
+      this,
+      this.isStale && note('warn', texts.lists.stale),
+      h(
+        'table',
+        { 'aria-label': this.label },
+        h('thead', null, h('tr', null, this.columns.map(({ label }) => h('th', { scope: 'col' }, label)))),
+        h(
+          'tbody',
+          null,
+          this.rows.map((row) => h('tr', { 'data-id': row.id ?? null }, this.columns.map(({ label, cell }) => h('td', { 'data-label': label }, h('div', null, cell(row)))))),
+        ),
+      ),
+      this.problem && note('bad', this.problem),
+      this.cursor && h('button', { type: 'button', 'data-key': 'more', onclick: () => this.more() }, texts.bits.more),
+    );
+  }
+}
+customElements.define('paged-list', PagedList);
+
+/** @param {Partial<PagedList>} settings @returns {PagedList} */
+export function pagedList(settings) {
+  return Object.assign(/** @type {PagedList} */ (h('paged-list')), settings);
+}

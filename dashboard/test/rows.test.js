@@ -1,0 +1,35 @@
+// Lists that grow at their beginning.
+
+import test from 'node:test';
+import assert from 'node:assert/strict';
+import { extended, merged } from '../lib/rows.js';
+
+const rows = (/** @type {string} */ ids) => [...ids].map((id) => ({ id }));
+const ids = (/** @type {{id: string}[]} */ list) => list.map((row) => row.id).join('');
+
+test('the newest page and what is loaded', () => {
+  /** @type {[string, string, string, string, boolean][]} */
+  const table = [
+    ['nothing is new', 'cba', 'cba', 'cba', false],
+    ['one is new', 'cba', 'dcb', 'dcba', false],
+    ['the first rows', '', 'cba', 'cba', false],
+    ['nothing at all', '', '', '', false],
+    ['more are new than a page holds', 'cba', 'hgf', 'hgf', true],
+    ['one has left the list', 'dcba', 'dba', 'dba', false],
+    ['older pages stay', 'fedcba', 'gfe', 'gfedcba', false],
+  ];
+  for (const [what, loaded, newest, expected, gap] of table) {
+    const { rows: result, hasGap } = merged(rows(loaded), rows(newest));
+    assert.equal(ids(result), expected, what);
+    assert.equal(hasGap, gap, what);
+  }
+});
+
+test('a row is shown as it is now', () => {
+  const result = merged([{ id: 'a', state: 'waiting' }], [{ id: 'a', state: 'succeeded' }]);
+  assert.deepEqual(result.rows, [{ id: 'a', state: 'succeeded' }]);
+});
+
+test('no row of an older page stands twice', () => {
+  assert.equal(ids(extended(rows('dcb'), rows('ba'))), 'dcba');
+});

@@ -1,0 +1,69 @@
+// The editor of a rule as data.
+
+import test from 'node:test';
+import assert from 'node:assert/strict';
+import { draftOf, emptyDraft, failures, fieldsOf, pathsOf, placed, specOf, withField } from '../lib/rule.js';
+import { READY } from '../lib/ready.js';
+
+/** @type {any[]} */
+const parameters = [
+  { name: 'to', type: 'text or list of texts' },
+  { name: 'subject', type: 'text' },
+  { name: 'body', type: 'object, list or text' },
+];
+
+test('a rule that is shown and sent back is the same', () => {
+  for (const spec of [
+    { name: 'a', source: 'vapi', event_type: 'x', when: 'message.a', action: 'resend.send_email', parameters: { to: ['a@b.c', 'd@e.f'], subject: 's' }, enabled: true, expires_after_seconds: 5400 },
+    { name: 'a', source: 'vapi', event_type: '*', action: 'http.post', parameters: { to: 'a@b.c', body: { call: '{{ message.call.id }}', list: [1] } }, enabled: false },
+    { name: 'a', source: 'vapi', event_type: '*', action: 'http.post', parameters: { body: '{{ message | tojson }}' }, enabled: true },
+  ]) {
+    assert.deepEqual(specOf(draftOf({ id: 'I', version: 3, ...spec }), parameters), spec);
+  }
+});
+
+test('parameters of another action, and empty ones, are not sent', () => {
+  const draft = { ...emptyDraft(), parameters: { to: ' ', subject: 's', elsewhere: 'x' } };
+  assert.deepEqual(specOf(draft, parameters).parameters, { subject: 's' });
+});
+
+test('the fields of an event by their paths', () => {
+  const paths = pathsOf({ a: 1, b: { 'c-d': null, e: [{ f: 'x' }, { f: 'y' }] }, g: [] }, 'message').map(({ path, example }) => `${path}=${example}`);
+  assert.deepEqual(paths, ['message.a=1', 'message.b["c-d"]=null', 'message.b.e[0].f=x']);
+  assert.equal(fieldsOf('vapi', { message: { a: 1 } })[0].path, 'message.a');
+  assert.equal(fieldsOf('twilio', 'From=%2B1&Body=hi')[0].path, 'params.From');
+  assert.equal(fieldsOf('standard', { type: 'x' })[0].path, 'body.type');
+  assert.equal(pathsOf(Object.fromEntries(Array.from({ length: 900 }, (_, n) => [`k${n}`, n])), 'body').length, 400);
+});
+
+test('a field is put where the caret stands, with braces only where they are missing', () => {
+  assert.deepEqual(withField({ text: 'Hi !', start: 3, end: 3 }, 'message.a', true), { text: 'Hi {{ message.a }}!', caret: 18 });
+  assert.equal(withField({ text: 'Hi {{  }}', start: 6, end: 6 }, 'message.a', true).text, 'Hi {{ message.a }}');
+  assert.equal(withField({ text: '', start: 0, end: 0 }, 'message.a', false).text, 'message.a');
+  assert.equal(withField({ text: 'Hi you', start: 3, end: 6 }, 'message.a', true).text, 'Hi {{ message.a }}');
+});
+
+test('each problem stands at its field', () => {
+  assert.deepEqual(
+    placed([
+      { field: 'when', problem: 'a' },
+      { field: 'parameters.body.call', problem: 'b' },
+      { field: 'parameters.to', problem: 'c' },
+      { field: 'parameters.to', problem: 'd' },
+      { field: 'spec.name', problem: 'e' },
+      { field: 'elsewhere', problem: 'f' },
+    ]),
+    { when: 'a', 'parameters.body': 'b', 'parameters.to': 'c; d', name: 'e', '': 'f' },
+  );
+});
+
+test('a dry run that fails names its field', () => {
+  assert.deepEqual(failures({ detail: 'parameters.body: undefined value, at `message.x`' }), [{ field: 'parameters.body', problem: 'undefined value, at `message.x`' }]);
+  assert.deepEqual(failures({ errors: [{ field: 'when', problem: 'x' }] }), [{ field: 'when', problem: 'x' }]);
+  assert.deepEqual(failures({ cause: 'template_limit' }), [{ field: '', problem: 'template_limit' }]);
+});
+
+test('ready-made rules have keys and names of their own', () => {
+  for (const name of /** @type {const} */ (['key'])) assert.equal(new Set(READY.map((each) => each[name])).size, READY.length);
+  assert.equal(new Set(READY.map((each) => each.spec.name)).size, READY.length);
+});

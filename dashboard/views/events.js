@@ -1,0 +1,204 @@
+// Events: the live list, and the whole story of one on one page.
+
+import { h, replace } from '../lib/dom.js';
+import { bytes } from '../lib/format.js';
+import { href } from '../lib/page.js';
+import { outcomes, tone, word } from '../lib/outcomes.js';
+import { badge, copyable, empty, fillFrom, heading, note, tell, time } from '../parts/bits.js';
+import { filterBar } from '../parts/filters.js';
+import { pagedList } from '../parts/paged.js';
+import { actionSheet } from './actions.js';
+import texts from '../texts.js';
+
+const SOURCES = ['vapi', 'twilio', 'elevenlabs', 'resend', 'google_calendar', 'standard'];
+
+/** What came of an event: a badge for each state of its actions. @param {any} row */
+function outcomeOf(row) {
+  if (row.dead_reason) return badge('bad', texts.events.dead, 'dead');
+  const all = outcomes(row.actions);
+  if (row.actions === undefined) return null;
+  if (all.length === 0) return h('span.quiet', null, texts.events.nothing);
+  return all.map(({ state, count }) => [badge(tone(state), count > 1 ? `${count} × ${word(state)}` : word(state), state), ' ']);
+}
+
+class EventsView extends HTMLElement {
+  /** @type {import('../app.js').Context} */
+  context = /** @type {any} */ (null);
+  query = new URLSearchParams();
+
+  connectedCallback() {
+    const words = texts.events.columns;
+    this.list = pagedList({
+      api: this.context.api,
+      path: '/api/events',
+      label: texts.pages.events,
+      query: Object.fromEntries(this.query),
+      none: () =>
+        this.query.size > 0
+          ? empty(texts.lists.noMatch, null)
+          : empty(texts.events.none, texts.events.noneYet, h('a.button', { href: href('endpoints') }, texts.events.toEndpoints)),
+      columns: [
+        { label: words.when, cell: (row) => time(row.received_at) },
+        { label: words.type, cell: (row) => h('a', { href: href('events', row.id) }, row.type) },
+        { label: words.outcome, cell: outcomeOf },
+        { label: words.subject, cell: (row) => h('a.mono', { href: href('events', null, { subject: row.subject }), title: texts.events.sameSubject }, row.subject) },
+      ],
+    });
+    this.bar = h('div');
+    replace(this, heading(texts.pages.events, texts.events.lead), this.bar, this.list);
+    this.filters();
+  }
+
+  filters() {
+    const words = texts.events.columns;
+    replace(
+      /** @type {Element} */ (this.bar),
+      filterBar('events', this.query, [
+        { name: 'source', label: words.source, options: SOURCES.map((each) => [each, texts.providers[each] ?? each]) },
+        { name: 'type', label: words.type, placeholder: 'vapi.end-of-call-report' },
+        { name: 'subject', label: words.subject },
+      ]),
+    );
+  }
+
+  /** @param {import('../lib/page.js').Place} place */
+  placeChanged(place) {
+    this.query = place.query;
+    this.filters();
+    this.list?.ask(Object.fromEntries(place.query));
+  }
+}
+customElements.define('events-view', EventsView);
+
+class EventView extends HTMLElement {
+  /** @type {import('../app.js').Context} */
+  context = /** @type {any} */ (null);
+  event = '';
+
+  connectedCallback() {
+    this.load();
+  }
+
+  load() {
+    return fillFrom(this, this, async () => {
+      const { api } = this.context;
+      const event = await api.get(`/api/events/${encodeURIComponent(this.event)}`);
+      const actions = await Promise.all(event.actions.map((/** @type {any} */ each) => api.get(`/api/actions/${each.id}`)));
+      return this.story(event, actions);
+    });
+  }
+
+  /** @param {any} event @param {any[]} actions */
+  story(event, actions) {
+    const words = texts.events;
+    return [
+      heading(event.type, null, this.replay(event)),
+      event.dead_reason && note('bad', h('p', null, words.deadBecause, ' ', event.dead_reason)),
+      h(
+        'section.sheet',
+        null,
+        h('h2', null, words.received),
+        h(
+          'dl',
+          null,
+          fact(words.facts.received, time(event.received_at)),
+          fact(words.facts.time, time(event.time)),
+          fact(words.facts.subject, h('a', { href: href('events', null, { subject: event.subject }) }, event.subject)),
+          fact(words.facts.path, h('code', null, event.path + (event.query ? `?${event.query}` : ''))),
+          event.endpoint_id && fact(words.facts.endpoint, h('a', { href: href('endpoints') }, event.endpoint_id)),
+          event.verified_by && fact(words.facts.verifiedBy, typeof event.verified_by === 'string' ? event.verified_by : JSON.stringify(event.verified_by)),
+          fact(words.facts.size, `${bytes(event.body_bytes)}, ${event.content_type}`),
+          fact(words.facts.id, copyable(event.id, words.facts.id)),
+        ),
+      ),
+      h('h2', null, words.actions),
+      actions.length === 0 && note('quiet', h('p', null, words.noActions)),
+      actions.map((action) => actionSheet(this.context, action, () => this.load())),
+      this.context.session.can('edit') &&
+        event.body !== null &&
+        Object.assign(h('silent-rules'), { context: this.context, event, acted: new Set(actions.map((each) => each.rule_id)) }),
+      h(
+        'details.sheet',
+        null,
+        h('summary', null, words.body),
+        event.body === null ? h('p', null, words.forgotten) : h('pre', { tabindex: '0' }, h('code', null, typeof event.body === 'string' ? event.body : JSON.stringify(event.body, null, 2))),
+      ),
+      event.headers.length > 0 &&
+        h('details.sheet', null, h('summary', null, words.headers), h('dl', null, event.headers.map((/** @type {any} */ each) => fact(each.name, each.value)))),
+    ];
+  }
+
+  /** Plans the event anew, where the API can. @param {any} event */
+  replay(event) {
+    if (!this.context.session.can('edit') || !(event.can ?? []).includes('replay')) return null;
+    const button = h('button', { type: 'button' }, texts.events.replay);
+    button.addEventListener('click', async () => {
+      button.disabled = true;
+      try {
+        await this.context.api.post(`/api/events/${event.id}/replay`);
+        tell(texts.events.replayed);
+        this.load();
+      } catch (error) {
+        button.disabled = false;
+        tell(/** @type {Error} */ (error).message, 'bad');
+      }
+    });
+    return button;
+  }
+}
+
+/** Why the other rules did nothing: each is tried on the event, without doing anything. */
+class SilentRules extends HTMLElement {
+  /** @type {import('../app.js').Context} */
+  context = /** @type {any} */ (null);
+  /** @type {any} */
+  event = null;
+  /** @type {Set<string>} */
+  acted = new Set();
+
+  connectedCallback() {
+    const words = texts.events.silent;
+    const button = h('button', { type: 'button', onclick: () => this.explain() }, words.button);
+    this.to = h('div', null, button);
+    replace(this, this.to);
+  }
+
+  explain() {
+    const to = /** @type {Element} */ (this.to);
+    return fillFrom(this, to, async () => {
+      const { api } = this.context;
+      const { data } = await api.get('/api/rules', { limit: 200 });
+      const others = data.filter((/** @type {any} */ rule) => !this.acted.has(rule.id));
+      if (others.length === 0) return [note('quiet', texts.events.silent.none)];
+      const rows = await Promise.all(others.map(async (/** @type {any} */ rule) => ({ rule, why: await this.why(rule) })));
+      return [h('h2', null, texts.events.silent.title), h('ul', null, rows.map(({ rule, why }) => h('li', null, h('a', { href: href('rules', rule.id) }, rule.name), ': ', why)))];
+    });
+  }
+
+  /** @param {any} rule */
+  async why(rule) {
+    const words = texts.events.silent;
+    if (!rule.enabled) return words.off;
+    if (rule.source !== this.event.source) return words.fields.source;
+    try {
+      const ran = await this.context.api.post(`/api/rules/${rule.id}/dry-run`, { event_id: this.event.id });
+      if (ran.outcome === 'not_matched') return words.fields[ran.field] ?? ran.field;
+      return ran.outcome === 'planned' ? words.wouldNow : `${texts.causes[ran.cause] ?? ran.cause} ${ran.detail}`;
+    } catch (error) {
+      return /** @type {Error} */ (error).message;
+    }
+  }
+}
+customElements.define('silent-rules', SilentRules);
+customElements.define('event-view', EventView);
+
+/** @param {string} name @param {any} value */
+function fact(name, value) {
+  return [h('dt', null, name), h('dd', null, value)];
+}
+
+/** @param {import('../app.js').Context} context @param {import('../lib/page.js').Place} place */
+export function view(context, place) {
+  if (place.id !== null) return Object.assign(h('event-view'), { context, event: place.id });
+  return Object.assign(h('events-view'), { context, query: place.query });
+}
