@@ -169,8 +169,8 @@ const texts = {
     },
     delivery: (/** @type {string} */ status) =>
       ({ delivered: 'delivered', undelivered: 'not delivered', failed: 'not delivered', sent: 'on its way', queued: 'on its way', bounced: 'bounced' })[status] ?? status,
-    do: { retry: 'Try again', cancel: 'Cancel', resolve: 'Settle …' },
-    did: { retry: 'It is tried again.', cancel: 'It is cancelled.', resolve: 'It is settled.' },
+    do: { retry: 'Try again', cancel: 'Cancel', resolve: 'Decide …' },
+    did: { retry: 'It is tried again.', cancel: 'It is cancelled.', resolve: 'Your word is taken.' },
     resolve: {
       title: 'Did it go out?',
       lead: 'The provider gave no answer, and could not say it later either. Look into the account at the provider, then choose.',
@@ -268,7 +268,7 @@ const texts = {
   causes: {
     looked_up: 'The provider was asked, and knows it.',
     called_back: 'The provider called back.',
-    resolved_by_hand: 'Settled by a person.',
+    resolved_by_hand: 'Decided by a person.',
     lease_ended: 'The process that sent it ended before an answer came.',
     invalid_request: 'The provider does not accept the request.',
     invalid_recipient: 'The recipient is not valid.',
