@@ -1,8 +1,8 @@
 //! Who changed what: names of fields, never values.
 //!
-//! **Invariant:** a change and its entry are one transaction: every mutation of the other concerns
-//! takes its entry as an argument, refuses one that names another organisation, and writes none
-//! where it changed nothing.
+//! **Invariant:** a change and its entry are one transaction. Every mutation of the other concerns
+//! takes its entry as an argument. It refuses an entry that names another organisation, and writes
+//! none where it changed nothing.
 
 use super::StoreError;
 use crate::domain::{OrgId, Timestamp};
@@ -25,7 +25,7 @@ pub struct AuditEntry {
     pub fields: Vec<&'static str>,
 }
 
-/// Who acts where the cause is another organisation's proof: its people are nobody's business here.
+/// The actor of a change that another organisation's proof caused. Its people are not named here.
 pub const ACTOR_SYSTEM: &str = "hookswitch";
 
 /// An entry as lists show it.
@@ -43,7 +43,7 @@ pub struct StoredAuditEntry {
 
 #[async_trait]
 pub trait AuditLog: Send + Sync + 'static {
-    /// For what changes no configuration: retry, cancel, replay.
+    /// Writes the entry of an act that changes no configuration: retry, cancel, replay.
     async fn record_audit(&self, entry: AuditEntry) -> Result<(), StoreError>;
     /// Newest first, before `before`.
     async fn list_audit(

@@ -30,7 +30,7 @@ pub struct StoredCredential {
     pub updated_at: Timestamp,
 }
 
-/// What is known about whether it works.
+/// Whether the credential works, as far as known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialHealth {
     pub state: IntegrationState,
@@ -44,7 +44,7 @@ pub struct CredentialHealth {
 }
 
 impl CredentialHealth {
-    /// A state with nothing to say about it.
+    /// A state without error, account or time.
     #[must_use]
     pub const fn of(state: IntegrationState) -> Self {
         Self {
@@ -58,7 +58,7 @@ impl CredentialHealth {
     }
 }
 
-/// What a save writes. The caller sealed it.
+/// The values that a save writes. The caller sealed them.
 #[derive(Clone, Debug)]
 pub struct NewCredential {
     pub org: OrgId,
@@ -75,8 +75,8 @@ pub struct NewCredential {
     pub verified_at: Option<Timestamp>,
 }
 
-/// Names the account that a credential opens, so that an unknown outcome is looked up and repeated
-/// at the account that the request went to, and nowhere else (invariant 2).
+/// Names the account that a credential opens. An unknown outcome is looked up and repeated only at
+/// the account that got the request (invariant 2).
 ///
 /// A provider that names no account gets a mark for each saved version: another key may belong to
 /// another account. `None` for destinations of `http.post`, which have no account.
@@ -85,7 +85,7 @@ pub fn account_mark(provider: Provider, fingerprint: Option<&str>, version: i64)
     match (provider, fingerprint) {
         (Provider::Http, _) => None,
         (_, Some(fingerprint)) => Some(fingerprint.to_owned()),
-        // Each refresh of a token is a version; the account stays.
+        // Each refresh of a token makes a version, but the account stays.
         (Provider::GoogleCalendar, None) => Some("unnamed".to_owned()),
         (_, None) => Some(format!("version-{version}")),
     }
@@ -114,15 +114,16 @@ pub trait Credentials: Send + Sync + 'static {
     /// All of an organisation, erased ones included, by provider and name.
     async fn list_credentials(&self, org: OrgId) -> Result<Vec<StoredCredential>, StoreError>;
 
-    /// Inserts or replaces: keeps the id, the time of creation and of the last good use, counts the
-    /// version up, clears failures, and makes actions of this credential due that were parked under
-    /// an older version or none (invariant 6), in one transaction. `Conflict` above
+    /// Inserts or replaces, in one transaction. The id and the times of creation and of the last
+    /// good use stay; the version counts up and failures are cleared. Actions of this credential
+    /// that were parked under an older version or none become due (invariant 6). `Conflict` above
     /// [`CREDENTIALS_PER_ORG_MAX`] rows.
     async fn save_credential(&self, new: NewCredential, audit: AuditEntry) -> Result<StoredCredential, StoreError>;
 
-    /// Erases the ciphertext, the last four and the account, keeps the row with its id and the
-    /// account's fingerprint, and parks what is `pending` or `waiting` for it, in one transaction.
-    /// `false` when there was nothing active; then nothing is written.
+    /// Erases the ciphertext, the last four and the account, in one transaction. The row stays with
+    /// its id and the account's fingerprint. Actions that are `pending` or `waiting` for the
+    /// credential are parked. Returns `false` when no credential was active, and writes nothing
+    /// then.
     async fn erase_credential(
         &self,
         org: OrgId,
@@ -131,8 +132,9 @@ pub trait Credentials: Send + Sync + 'static {
         audit: AuditEntry,
     ) -> Result<bool, StoreError>;
 
-    /// Records what a check came to, if `version` still stands (compare-and-swap). `false` when a
-    /// newer one stands, or it was erased. A `verified_at` of `None` keeps the last one.
+    /// Records the result of a check, if `version` still stands (compare-and-swap). Returns `false`
+    /// when a newer version stands, or the credential was erased. A `verified_at` of `None` keeps
+    /// the last time.
     async fn record_credential_health(
         &self,
         org: OrgId,
@@ -150,6 +152,6 @@ pub trait Credentials: Send + Sync + 'static {
     /// has cached of them. The configuration's version counts up, also where there are none.
     async fn stamp_credentials(&self, org: OrgId) -> Result<(), StoreError>;
 
-    /// Notes a good use; lazily, at most once a minute a credential.
+    /// Notes a good use, at most once a minute for each credential.
     async fn touch_credential(&self, org: OrgId, id: CredentialId, used_at: Timestamp) -> Result<(), StoreError>;
 }

@@ -64,12 +64,12 @@ pub trait Endpoints: Send + Sync + 'static {
         version: Option<i64>,
         audit: AuditEntry,
     ) -> Result<bool, StoreError>;
-    /// Adds the secrets of one owner (organisation, source, endpoint or none) in one change; the
-    /// former ones stop being valid at `others_not_after`, where given and where they do not end
-    /// earlier. An endpoint's version counts up. `false` when they name an endpoint that this
-    /// organisation does not have for this source, or of which another version than `version`
-    /// stands. Above [`SECRETS_PER_OWNER_MAX`] valid ones the oldest former secret is erased before
-    /// its end; `Conflict` where there is no former one.
+    /// Adds the secrets of one owner (organisation, source, endpoint or none) in one change. The
+    /// former secrets end at `others_not_after`, if it is given and they do not end earlier. An
+    /// endpoint's version counts up. Returns `false` when this organisation has no such endpoint
+    /// for this source, or another version than `version` stands. Above [`SECRETS_PER_OWNER_MAX`]
+    /// valid secrets the oldest former one is erased early; without a former one it is a
+    /// `Conflict`.
     async fn add_secrets(
         &self,
         secrets: Vec<NewSecret>,
@@ -78,8 +78,8 @@ pub trait Endpoints: Send + Sync + 'static {
         audit: AuditEntry,
     ) -> Result<bool, StoreError>;
     /// Replaces all secrets that the organisation itself (no endpoint) has for a source. The former
-    /// ones stay valid until `others_not_after`; without it, or when the list is empty, they are
-    /// erased at once.
+    /// secrets stay valid until `others_not_after`. They are erased at once without that time, or
+    /// when the new list is empty.
     async fn replace_org_secrets(
         &self,
         org: OrgId,

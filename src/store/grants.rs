@@ -1,8 +1,9 @@
-//! Connecting and disconnecting as one change, refreshing under a lease, and consents on their way.
+//! Connecting and disconnecting as one change, refreshes under a lease, and consents that are under
+//! way.
 //!
 //! **Invariant:** a credential and the signing secrets that came with it are written in one
-//! transaction; what is written under a lease is written only while its fence is the newest, and no
-//! transaction is held while a provider is asked.
+//! transaction. A write under a lease happens only while its fence is the newest. No transaction is
+//! open during a request to a provider.
 
 use super::{
     StoreError,
@@ -15,18 +16,18 @@ use async_trait::async_trait;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// What becomes of the signing secrets that the organisation itself (no endpoint) has for a source.
+/// The change of the signing secrets that the organisation itself (no endpoint) has for a source.
 #[derive(Clone, Debug)]
 pub struct SecretsChange {
     pub source: Source,
-    /// In the place of those there are. Empty: all are erased at once.
+    /// They replace the present secrets. Empty: all are erased at once.
     pub secrets: Vec<NewSecret>,
     /// Until when the former ones stay valid beside new ones; `None`: they are erased at once.
     pub others_not_after: Option<Timestamp>,
     pub audit: AuditEntry,
 }
 
-/// A connection: a credential with everything that is written with it.
+/// A credential with everything that is written in its transaction.
 #[derive(Clone, Debug)]
 pub struct IntegrationChange {
     pub credential: NewCredential,
@@ -36,7 +37,7 @@ pub struct IntegrationChange {
     pub audit: AuditEntry,
 }
 
-/// A lease that was taken: its fence tells it from every other holding of the same name.
+/// A lease that was taken. No other holding of the same name has its fence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     pub org: OrgId,
@@ -44,7 +45,7 @@ pub struct Lease {
     pub fence: i64,
 }
 
-/// A credential whose turn to be refreshed has come.
+/// A credential whose refresh is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RefreshDue {
     pub org: OrgId,
@@ -52,7 +53,7 @@ pub struct RefreshDue {
     pub id: CredentialId,
 }
 
-/// What a refresh came to, to be written if `version` still stands and the lease is held.
+/// The result of a refresh. It is written if `version` still stands and the lease is held.
 #[derive(Clone, Debug)]
 pub struct Refresh {
     pub lease: Lease,
@@ -60,10 +61,10 @@ pub struct Refresh {
     /// The version that was refreshed.
     pub version: i64,
     pub health: CredentialHealth,
-    /// The next refresh, or the next try. `None`: nobody tries again by itself, and what waits for
-    /// the credential parks.
+    /// The next refresh, or the next try. `None`: no further try by itself, and actions that wait
+    /// for the credential are parked.
     pub refresh_at: Option<Timestamp>,
-    /// The new tokens. `None`: there are none, and the former ones stay.
+    /// The new tokens. `None`: the former tokens stay.
     pub sealed: Option<SealedBytes>,
 }
 
@@ -80,7 +81,7 @@ pub struct Consent {
     pub expires_at: Timestamp,
 }
 
-/// Consents of one organisation that are on their way at most; the oldest give way.
+/// Most consents of one organisation that are under way. A further one removes the oldest.
 pub const CONSENTS_PER_ORG_MAX: u32 = 20;
 
 #[async_trait]
@@ -105,7 +106,7 @@ pub trait Grants: Send + Sync + 'static {
     /// someone else holds it.
     async fn take_lease(&self, org: OrgId, name: &str, length: Duration) -> Result<Option<Lease>, StoreError>;
 
-    /// Lets it go, if it is still held under this fence.
+    /// Releases the lease, if it is still held under this fence.
     async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError>;
 
     /// Active credentials whose refresh is due, over all organisations, the longest overdue first.
@@ -122,11 +123,10 @@ pub trait Grants: Send + Sync + 'static {
     /// to learn of a fresh access token.
     async fn record_refresh(&self, refresh: Refresh) -> Result<Option<i64>, StoreError>;
 
-    /// Keeps a consent until it comes back; those that have ended, and the oldest above
-    /// [`CONSENTS_PER_ORG_MAX`], go.
+    /// Keeps a consent until the person comes back. Removes expired consents, and the oldest above
+    /// [`CONSENTS_PER_ORG_MAX`].
     async fn begin_consent(&self, consent: Consent) -> Result<(), StoreError>;
 
-    /// Takes a consent out: whoever comes first has it, and nobody after. `None` as well when it
-    /// has expired.
+    /// Takes a consent out. Only the first caller gets it. `None` also when it has expired.
     async fn take_consent(&self, id: Uuid) -> Result<Option<Consent>, StoreError>;
 }

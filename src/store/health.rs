@@ -7,7 +7,7 @@ use crate::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// Less than a check may take as a whole: a database that hangs is this check's own finding.
+/// Less than the time of a whole check, so that this check itself reports a database that hangs.
 const PING_MAX: Duration = Duration::from_millis(900);
 
 /// Whether the database takes writes. Without it the process is degraded and not failed: routes and

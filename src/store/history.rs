@@ -1,4 +1,4 @@
-//! Events, actions and attempts as people look at them. Read only: the ledger changes them.
+//! Events, actions and attempts, read for people. Only the ledger changes them.
 
 use super::StoreError;
 use crate::domain::{
@@ -85,7 +85,7 @@ pub struct ActionFilter {
     pub provider: Option<Provider>,
 }
 
-/// What gauges show, gathered at each scrape, over all organisations.
+/// The figures of the gauges over all organisations, gathered at each scrape.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LedgerState {
     /// By provider: when the oldest claimable action became due.

@@ -11,7 +11,7 @@ pub struct DataKeyRow {
     pub version: u32,
     pub kek: KeyId,
     pub wrapped: Box<[u8]>,
-    /// An upper bound of the seals made with it: counted up in blocks, before they are used.
+    /// An upper bound of the seals made with this key. It counts up in blocks, before their use.
     pub seals: u64,
 }
 

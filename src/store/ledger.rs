@@ -8,7 +8,7 @@ use crate::domain::{
 use async_trait::async_trait;
 use std::{sync::Arc, time::Duration};
 
-/// One event with what was planned from it.
+/// One event with the actions that were planned from it.
 #[derive(Clone, Debug)]
 pub struct PlannedEvent {
     pub org: OrgId,
@@ -18,9 +18,9 @@ pub struct PlannedEvent {
     pub actions: Vec<PlannedAction>,
     /// `0` for the first time; counts up for replays, which pass dedupe by it (invariant 4).
     pub series: u32,
-    /// The part of one rule that could not be read when the event was planned. The event may be
-    /// there already, and its other actions with it; an action is planned once all the same, by the
-    /// key of its event and rule.
+    /// Whether this is the part of one rule, held because the rule could not be read. The event and
+    /// its other actions may be stored already. The key of event and rule still plans each action
+    /// once.
     pub is_part: bool,
 }
 
@@ -40,16 +40,17 @@ pub struct PlannedAction {
     pub expires_at: Timestamp,
 }
 
-/// What became of one event of a plan.
+/// The outcome for one event of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planned {
-    /// First time: event and actions are there.
+    /// The first time: event and actions were written.
     New,
     /// A redelivery: nothing was written.
     Duplicate,
 }
 
-/// An event that cannot be made a row of `events`: undecodable, nobody's, or poison.
+/// An event that cannot become a row of `events`: it cannot be decoded, has no organisation, or its
+/// data fails.
 #[derive(Clone, Debug)]
 pub struct DeadEvent {
     pub id: EventId,
@@ -77,7 +78,7 @@ pub struct HeldPart {
 /// Parts of one rule that are held at most.
 pub const HELD_PARTS_MAX: u32 = 10_000;
 
-/// Outgoing work that a worker has claimed: the row is durably `running` under `fence` until
+/// An action that a worker has claimed. Its row is durably `running` under `fence` until
 /// `lease_until`.
 #[derive(Clone, Debug)]
 pub struct Claim {
@@ -97,8 +98,8 @@ pub struct Claim {
     pub look_ups: u32,
     pub absences: u32,
     pub first_sent_at: Option<Timestamp>,
-    /// The account that the first try went to, as [`account_mark`] names it. Where nothing can have
-    /// gone out yet: the account that is connected now.
+    /// The account of the first try, as [`account_mark`] names it. Before a first try: the account
+    /// that is connected now.
     ///
     /// [`account_mark`]: super::credentials::account_mark
     pub account: Option<String>,
@@ -109,15 +110,15 @@ pub struct Claim {
     pub hops: u8,
 }
 
-/// What one organisation may have claimed in this round (invariant 22).
+/// Limits of one claim, so that each organisation gets its share (invariant 22).
 #[derive(Clone, Debug)]
 pub struct ClaimLimits {
     /// Actions in all.
     pub count_max: u32,
     /// Rows an organisation and provider a turn.
     pub turn_max: u32,
-    /// What organisations that are at work already may still take, where that is less than a turn.
-    /// `0`: passed over, keeping its place.
+    /// The actions that an organisation with running ones may still take, where that is less than a
+    /// turn. `0`: it is passed over and keeps its place.
     pub allowances: Vec<(OrgId, Provider, u32)>,
     /// Turns that are moved instead of taken: paused, or with an open breaker.
     pub deferred: Vec<(OrgId, Provider, Timestamp)>,
@@ -145,8 +146,8 @@ pub struct Record {
     pub counts: bool,
     /// A look-up found nothing; `absences` counts up, else it is reset.
     pub is_absence: bool,
-    /// It is certain that nothing of this action has gone out so far: `first_sent_at` is forgotten,
-    /// so that a later look-up looks no further back than it must.
+    /// Nothing of this action can have gone out so far. `first_sent_at` is cleared, so that a later
+    /// look-up reaches no further back than necessary.
     pub is_unsent: bool,
     /// The attempt was a look-up: `look_ups` counts up.
     pub is_look_up: bool,
@@ -155,7 +156,7 @@ pub struct Record {
     pub credential_version: Option<i64>,
 }
 
-/// What became of a record.
+/// The outcome of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
     Done,
@@ -166,7 +167,7 @@ pub enum Recorded {
     RefTaken,
 }
 
-/// What a manual transition, or that of a callback, came to.
+/// The outcome of a manual transition or of a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ManualTransition {
     Done(ActionState),
@@ -182,12 +183,12 @@ pub trait Ledger: Send + Sync + 'static {
     /// whole batch: the caller bisects it.
     async fn plan(&self, events: Arc<[PlannedEvent]>) -> Result<Vec<Planned>, StoreError>;
 
-    /// Sets an event aside that cannot be planned, with the reason. Again with the same id: nothing
-    /// is changed.
+    /// Stores an event that cannot be planned, with the reason. A second call with the same id
+    /// changes nothing.
     async fn store_dead_event(&self, dead: DeadEvent) -> Result<(), StoreError>;
 
-    /// Keeps a part until its rule can be read. Again with the same event and rule: nothing is
-    /// changed. `false` where [`HELD_PARTS_MAX`] parts of the rule are held already.
+    /// Keeps a part until its rule can be read. A second call with the same event and rule changes
+    /// nothing. Returns `false` where [`HELD_PARTS_MAX`] parts of the rule are held already.
     async fn hold_part(&self, part: HeldPart) -> Result<bool, StoreError>;
 
     /// Rules that parts are held for, of all organisations.
@@ -199,28 +200,28 @@ pub trait Ledger: Send + Sync + 'static {
     /// Forgets parts that were planned.
     async fn drop_held_parts(&self, parts: Vec<HeldPart>) -> Result<(), StoreError>;
 
-    /// Takes what is due now, turn by turn over organisations, and durably sets it `running` with a
-    /// fence and a row of its attempt. Expired ones become `dead: expired` instead, without an
-    /// attempt; `unknown` ones come as look-ups, expired or not. The first claim to send sets
-    /// `first_sent_at` and the account that is connected then.
+    /// Claims due actions, organisation by organisation. Each becomes durably `running` with a
+    /// fence and a row of its attempt. An expired action becomes `dead: expired` without an
+    /// attempt. An `unknown` action comes as a look-up, expired or not. The first claim to send
+    /// sets `first_sent_at` and the account that is connected then.
     async fn claim(&self, limits: ClaimLimits, now: Timestamp) -> Result<Vec<Claim>, StoreError>;
 
-    /// Ends attempts: each record moves its row out of `running` if its fence still stands. A
-    /// success also moves a row whose lease has ended and that nobody has claimed since: the answer
-    /// came late, and it is true. One answer a record, in order.
+    /// Ends attempts: each record moves its row out of `running` if its fence still stands. A late
+    /// success also moves a row whose lease has ended, as long as no other claim came since. One
+    /// answer a record, in order.
     async fn record(&self, records: Vec<Record>) -> Result<Vec<Recorded>, StoreError>;
 
-    /// `running` whose lease ended becomes `unknown`, due `look_up_delay` after the lease's end
-    /// (invariant 1). How many.
+    /// A `running` row whose lease ended becomes `unknown`, due `look_up_delay` after the lease's
+    /// end (invariant 1). Returns the count.
     async fn expire_leases(&self, now: Timestamp, look_up_delay: Duration, count_max: u32) -> Result<u64, StoreError>;
 
-    /// At a start, where the store is not shared: no other process can hold a lease, so `running`
-    /// rows of the process that died become `unknown` at once, due after `look_up_delay`.
+    /// For the start over a store that is not shared, where no other process can hold a lease.
+    /// `running` rows of the former process become `unknown` at once, due after `look_up_delay`.
     async fn abandon_leases(&self, now: Timestamp, look_up_delay: Duration) -> Result<u64, StoreError>;
 
-    /// A provider called back about an action (invariant 2): records it as succeeded under its id,
-    /// whatever non-final state it is in. Not from a final state, and not where another action
-    /// holds the id.
+    /// Records an action as succeeded under the provider's id, because the provider called back
+    /// about it (invariant 2). It changes no final state, and nothing where another action holds
+    /// the id.
     async fn record_callback(
         &self,
         org: OrgId,
@@ -229,9 +230,9 @@ pub trait Ledger: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<ManualTransition, StoreError>;
 
-    /// Keeps what a provider says of the delivery of what an action sent, beside the action's
-    /// state. Only for the action that holds the provider's id, and only where the status outranks
-    /// the one that stands. `false` where nothing was changed.
+    /// Keeps the provider's report of a delivery beside the action's state. It counts only for the
+    /// action that holds the provider's id, and only where the status outranks the present one.
+    /// Returns `false` where nothing was changed.
     async fn record_delivery(
         &self,
         org: OrgId,
@@ -253,10 +254,10 @@ pub trait Ledger: Send + Sync + 'static {
         by_other_than: ActionId,
     ) -> Result<bool, StoreError>;
 
-    /// A person tries again: `dead`, `parked`, `suppressed`, `cancelled`, `waiting` become
-    /// `pending` with fresh tries; `unknown` is looked up now (invariant 4). Not where there is no
-    /// request, because a template failed. `audit` is written in the same transaction, and only
-    /// where the action changes; so it is for the other two transitions of a person.
+    /// A person tries again. `dead`, `parked`, `suppressed`, `cancelled` and `waiting` become
+    /// `pending` with fresh tries; `unknown` is looked up now (invariant 4). An action without a
+    /// request, because its template failed, stays. `audit` is written in the same transaction, and
+    /// only where the action changes. The same holds for `cancel` and `resolve`.
     async fn retry(
         &self,
         org: OrgId,
@@ -266,7 +267,7 @@ pub trait Ledger: Send + Sync + 'static {
         audit: AuditEntry,
     ) -> Result<ManualTransition, StoreError>;
 
-    /// A person stops what has not gone out: `pending`, `waiting`, `parked`.
+    /// A person stops an action that has not gone out: `pending`, `waiting`, `parked`.
     async fn cancel(
         &self,
         org: OrgId,
@@ -275,7 +276,7 @@ pub trait Ledger: Send + Sync + 'static {
         audit: AuditEntry,
     ) -> Result<ManualTransition, StoreError>;
 
-    /// A person says what happened to an `unknown` one: it went out (`Succeeded`), or send it again
+    /// A person decides about an `unknown` action: it went out (`Succeeded`), or it is sent again
     /// (`Pending`, for at least another hour). Any other `to` is refused as a data error.
     async fn resolve(
         &self,

@@ -1,5 +1,5 @@
-//! Assistants that are kept at Vapi for an organisation: what is wanted, which one it is, and what
-//! was last seen of it.
+//! Assistants that are kept at Vapi for an organisation: the wanted configuration, the assistant's
+//! id, and its last known state.
 
 use super::{StoreError, audit::AuditEntry, grants::Lease, routes::AssistantClaim};
 use crate::domain::{AssistantRole, EndpointId, ManagedAssistantState, OrgId, SealedBytes, Timestamp};
@@ -14,7 +14,7 @@ pub struct ManagedAssistant {
     /// `None` until Vapi has answered.
     pub assistant_id: Option<String>,
     pub endpoint: EndpointId,
-    /// What is wanted, with the webhooks' secret.
+    /// The wanted configuration, with the webhooks' secret.
     pub sealed: SealedBytes,
     pub state: ManagedAssistantState,
     /// Names of the fields that differ at Vapi.
@@ -38,17 +38,17 @@ pub trait ManagedAssistants: Send + Sync + 'static {
     /// Of one organisation, in order of role.
     async fn list_managed_assistants(&self, org: OrgId) -> Result<Vec<ManagedAssistant>, StoreError>;
 
-    /// Over all organisations: those that were not looked at since `before`, the longest first.
+    /// Over all organisations: assistants without a look since `before`, the longest first.
     async fn list_assistants_to_check(
         &self,
         before: Timestamp,
         count_max: u32,
     ) -> Result<Vec<(OrgId, AssistantRole)>, StoreError>;
 
-    /// Writes the row by compare-and-swap on its version and the fence of the lease, and with it
-    /// the claim that routes it (`Proof::MadeByUs`) where there is one; a former claim of the same
-    /// role on another id is released. `None` when a newer version stands or the lease is someone
-    /// else's.
+    /// Writes the row by compare-and-swap on its version and the fence of the lease. The claim that
+    /// routes it (`Proof::MadeByUs`), where given, is written too, and a former claim of the same
+    /// role on another id is released. `None` when a newer version stands or another process holds
+    /// the lease.
     async fn save_managed_assistant(
         &self,
         row: ManagedAssistant,
@@ -57,8 +57,8 @@ pub trait ManagedAssistants: Send + Sync + 'static {
         audit: Option<AuditEntry>,
     ) -> Result<Option<ManagedAssistant>, StoreError>;
 
-    /// Forgets the row and releases its claim; the assistant at Vapi is the caller's matter.
-    /// `false` when there is none.
+    /// Deletes the row and releases its claim. The caller deletes the assistant at Vapi. Returns
+    /// `false` when there is no row.
     async fn delete_managed_assistant(
         &self,
         org: OrgId,

@@ -11,10 +11,10 @@ pub struct Rejection {
     pub at: Timestamp,
     pub source: Source,
     pub endpoint: Option<EndpointId>,
-    /// Whose endpoint it came to, or whose ids it carried.
+    /// The organisation of the endpoint that got it, or of the ids that it carried.
     pub org: Option<OrgId>,
-    /// On the shared URL, by ids alone: anyone could have sent it, so its head is withheld from the
-    /// organisation.
+    /// Whether only ids on the shared URL name the organisation. Anyone could have sent it, so the
+    /// organisation does not see its head.
     pub is_claimed: bool,
     /// `bad_signature`, `too_old`, `unknown_route`, `conflicting_route`, `not_the_format`,
     /// `too_large`, …
@@ -32,8 +32,8 @@ pub trait Rejections: Send + Sync + 'static {
     /// lowered limit is reached over some batches). An id that is there already is skipped, so that
     /// a flush may be tried again.
     async fn record_rejections(&self, batch: Vec<Rejection>, kept_max: u32) -> Result<(), StoreError>;
-    /// Newest first, before `before`. `org: None` is the operator's view of all; an organisation
-    /// sees no head of what was only claimed to be its own.
+    /// Newest first, before `before`. `org: None` is the operator's view of all. An organisation
+    /// sees no head of a request that only claimed to be for it.
     async fn list_rejections(
         &self,
         org: Option<OrgId>,

@@ -5,13 +5,13 @@ pub use crate::domain::Proof;
 use crate::domain::{AssistantRole, OrgId, RouteState, Timestamp};
 use async_trait::async_trait;
 
-/// Whose live claim a proof may take the place of.
+/// The holder whose live claim a proof may replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Displaces {
-    /// The holder whose credential was checked, and that reads the id no longer. A proof that meets
-    /// another holder is a `Conflict`: that holder's claim was proven after the check.
+    /// Only this holder: its credential was checked and no longer reads the id. A proof that meets
+    /// another holder is a `Conflict`, because that claim was proven after the check.
     Checked(Option<OrgId>),
-    /// Every holder: the id was made by us, or an operator approved the claim.
+    /// Any holder, because we made the id or an operator approved the claim.
     Anyone,
 }
 
@@ -58,8 +58,8 @@ pub struct NumberClaim {
 #[async_trait]
 pub trait Routes: Send + Sync + 'static {
     /// Writes a proven claim as live. A live claim of another organisation is released in the same
-    /// transaction, audited on both sides (there without the actor, who is another organisation's),
-    /// and its owner returned. `state` and `version` of the claim are not read.
+    /// transaction, and its owner is returned. Both sides get an audit entry; the former owner's
+    /// names no actor of the other organisation. `state` and `version` of the claim are not read.
     async fn prove_assistant(
         &self,
         claim: AssistantClaim,
@@ -75,15 +75,15 @@ pub trait Routes: Send + Sync + 'static {
     ) -> Result<Vec<AssistantClaim>, StoreError>;
     /// Live or pending.
     async fn find_assistant(&self, org: OrgId, assistant_id: &str) -> Result<Option<AssistantClaim>, StoreError>;
-    /// Who holds an assistant live, for the proof that a claim is stale. Never shown to another
-    /// organisation.
+    /// The organisation with a live claim to an assistant, for the proof that the claim is stale.
+    /// Never shown to another organisation.
     async fn find_assistant_holder(&self, assistant_id: &str) -> Result<Option<OrgId>, StoreError>;
     /// `false` when this organisation holds no such claim.
     async fn release_assistant(&self, org: OrgId, assistant_id: &str, audit: AuditEntry) -> Result<bool, StoreError>;
 
-    /// As [`Routes::prove_assistant`]. A Twilio number is a route together with its account, so
-    /// only a live claim of the same account is another's; a Vapi number is one by itself, and by
-    /// its id at Vapi.
+    /// As [`Routes::prove_assistant`]. A Twilio number routes together with its account, so it
+    /// displaces live claims of the same account only. A Vapi number routes by itself and by its id
+    /// at Vapi.
     async fn prove_number(
         &self,
         claim: NumberClaim,
@@ -99,8 +99,8 @@ pub trait Routes: Send + Sync + 'static {
     ) -> Result<Vec<NumberClaim>, StoreError>;
     /// Live or pending; a live one first where Twilio and Vapi both have it.
     async fn find_number(&self, org: OrgId, number: &str) -> Result<Option<NumberClaim>, StoreError>;
-    /// Who holds the route of a number live, as [`Routes::prove_number`] tells routes apart. Never
-    /// shown to another organisation.
+    /// The organisation with a live claim to the number's route, in the sense of
+    /// [`Routes::prove_number`]. Never shown to another organisation.
     async fn find_number_holder(
         &self,
         provider: crate::domain::Provider,

@@ -5,35 +5,35 @@ use crate::domain::{EventType, OrgId, Rule, RuleId, RuleSpec, Source, TypePatter
 use async_trait::async_trait;
 use serde::Deserialize as _;
 
-/// What a worker's snapshot of rules is brought up to date with.
+/// The changes that bring a worker's snapshot of rules up to date.
 #[derive(Clone, Debug, Default)]
 pub struct RuleChanges {
     /// The configuration version that these rules are current for.
     pub version: i64,
     /// Rules changed above the version asked for, with whether they are deleted.
     pub rules: Vec<(Rule, bool)>,
-    /// Changed rules that cannot be read: they cost their own organisation, not the others.
+    /// Changed rules that cannot be read. They affect their own organisation only.
     pub unreadable: Vec<UnreadableRule>,
     /// All organisations known at `version` that were changed above the one asked for, and whether
     /// they are active. An event of an organisation that is in no snapshot waits (invariant 7).
     pub organisations: Vec<(OrgId, bool)>,
 }
 
-/// A stored rule that is none.
+/// A stored rule that this release cannot read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UnreadableRule {
     pub org: OrgId,
-    /// The row's id as it stands, for it may be what is broken.
+    /// The row's id as it stands, because the id itself may be damaged.
     pub key: Box<[u8]>,
-    /// The column that does not read.
+    /// The column that cannot be read.
     pub column: &'static str,
     pub is_deleted: bool,
-    /// What can be read of it.
+    /// The part of the rule that can be read.
     pub scope: RuleScope,
 }
 
-/// Which events a rule is about, read from a spec that cannot be read as a whole: a later release
-/// may know more kinds of action than this one.
+/// The events that a rule is about, read from a spec that cannot be read as a whole. A later
+/// release may know more kinds of action than this one.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Deserialize)]
 pub struct RuleScope {
     #[serde(default, deserialize_with = "or_default")]
@@ -54,7 +54,7 @@ impl UnreadableRule {
 }
 
 impl RuleScope {
-    /// Unknown fields of it stand for all values.
+    /// A field that cannot be read matches all values.
     #[must_use]
     pub fn of(spec: &str) -> Self {
         serde_json::from_str(spec).unwrap_or(Self {

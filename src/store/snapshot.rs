@@ -1,11 +1,11 @@
-//! What the routing table holds in memory, loaded whole at the start and by change afterwards.
+//! The rows that the routing table holds in memory: all at the start, changes afterwards.
 
 use super::{StoreError, keys::DataKeyRow};
 use crate::domain::{EndpointId, OrgId, RouteKey, SealedBytes, SecretId, Source, Timestamp};
 use async_trait::async_trait;
 
-/// Rows whose `changed_version` lies above the one asked for. Deleted things come as inactive rows,
-/// so that a refresh can take them out.
+/// Rows whose `changed_version` lies above the one asked for. A deleted thing comes as an inactive
+/// row, so that a refresh can take it out.
 #[derive(Clone, Debug, Default)]
 pub struct SnapshotChanges {
     /// The version that these rows are current for.
@@ -52,19 +52,18 @@ pub struct RouteRow {
     pub org: OrgId,
     /// Live rows route. Others take the key out where it led to this organisation.
     pub is_live: bool,
-    /// The stored row that claims the key, where one row may claim another key later (a number
-    /// moves to another account, a credential to another one): what it claimed before is then taken
-    /// out. `None` where the key is the row's own name.
+    /// The stored row that claims the key, where one row may claim another key later: a number or a
+    /// credential can move to another account. The former key is then taken out. `None` where the
+    /// key is the row's own name.
     pub slot: Option<[u8; 16]>,
 }
 
 #[async_trait]
 pub trait Snapshots: Send + Sync + 'static {
-    /// Everything that changed after `version`; `0` asks for all (then only live rows). One read
-    /// transaction, so that it is consistent. A `TwilioAccount` row is the claim of a connected
-    /// Twilio credential whose account was verified at the provider (invariant 18): the reader
-    /// routes by it only while one organisation claims the account, and it can, because each claim
-    /// comes with its slot. The store alone could not tell from changed rows that the second of two
-    /// claimants has gone to another account.
+    /// Everything that changed after `version`; `0` asks for all live rows. One read transaction,
+    /// so that the answer is consistent. A `TwilioAccount` row is the claim of a connected Twilio
+    /// credential whose account the provider verified (invariant 18). The reader routes by it only
+    /// while one organisation claims the account, and counts the claims by their slots. The store
+    /// cannot count them from changed rows alone.
     async fn load_changes(&self, version: i64) -> Result<SnapshotChanges, StoreError>;
 }

@@ -6,7 +6,7 @@ use crate::{
     store::{ConnectError, MigrationStatus},
 };
 use sqlx::{
-    Connection, PgConnection, Row,
+    Connection, PgConnection, PgPool, Row,
     migrate::{Migration, MigrationType, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -17,8 +17,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 const TENANT_ROLE: &str = "hookswitch_tenant";
 const WORKER_ROLE: &str = "hookswitch_worker";
 
-/// Connections of each role. A transaction holds one for a few round trips; more would only queue
-/// inside the database.
+/// Connections of each role. A transaction holds a connection for a few round trips; more
+/// connections would only queue inside the database.
 const CONNECTIONS_MAX: u32 = 16;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -87,8 +87,8 @@ fn open_failed(path: &str) -> impl FnOnce(sqlx::Error) -> ConnectError {
     }
 }
 
-/// Nothing answers, or a server that takes nobody on for now: later may work. A wrong password or a
-/// database that is not there is no reason to wait.
+/// Whether a later try may work: no server answers, or it accepts no connection for now. A wrong
+/// password or a missing database is no reason to wait.
 fn is_away(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
@@ -129,7 +129,7 @@ pub async fn migrate(url: &str) -> Result<(), ConnectError> {
             .await
             .map_err(|source| ConnectError::Migrate { path, source })?;
     }
-    // What was written is written; a connection that ends badly changes nothing.
+    // The migrations are committed. An error on closing changes nothing.
     let _ = connection.close().await;
     Ok(())
 }
@@ -160,13 +160,58 @@ async fn status(connection: &mut PgConnection) -> Result<MigrationStatus, sqlx::
     Ok(MigrationStatus::of(&migrator(), &applied))
 }
 
-/// Row-level security holds for neither a superuser nor a role that may pass it by.
-const ROLES: &str = "SELECT rolname, rolsuper OR rolbypassrls AS is_free FROM pg_roles WHERE rolname IN \
-    ('hookswitch_tenant', 'hookswitch_worker')";
+/// Row-level security binds neither a superuser nor a role that may bypass it.
+const ROLES: &str = "
+    SELECT rolname, rolsuper OR rolbypassrls AS is_free FROM pg_roles
+    WHERE rolname IN ('hookswitch_tenant', 'hookswitch_worker')";
+
+/// Refuses a schema that is not up to date, and roles that row-level security does not bind.
+/// Returns the version of the configuration.
+async fn check_database(connection: &mut PgConnection, path: &str) -> Result<i64, ConnectError> {
+    let status = status(connection).await.map_err(open_failed(path))?;
+    if !status.pending.is_empty() {
+        return Err(ConnectError::Pending {
+            path: path.to_owned(),
+            pending: status.pending,
+        });
+    }
+    let roles = sqlx::query(ROLES).fetch_all(&mut *connection).await;
+    for row in roles.map_err(open_failed(path))? {
+        if row.try_get::<bool, _>("is_free").map_err(open_failed(path))? {
+            return Err(ConnectError::FreeRole {
+                role: row.try_get("rolname").map_err(open_failed(path))?,
+            });
+        }
+    }
+    sqlx::query_scalar(READ_VERSION)
+        .fetch_one(connection)
+        .await
+        .map_err(open_failed(path))
+}
+
+/// The connections of one role. They are opened when they are needed.
+fn pool(options: &PgConnectOptions, role: &'static str, size: u32) -> PgPool {
+    let options = options.clone().options([
+        ("role", role),
+        // No statement of ours takes this long. One that does fails, and its caller tries again,
+        // instead of waiting for ever.
+        ("statement_timeout", "15s"),
+        ("lock_timeout", "5s"),
+        ("idle_in_transaction_session_timeout", "30s"),
+        // Each transaction begins with a ROLLBACK, mostly of nothing. Postgres would warn of each.
+        ("client_min_messages", "error"),
+    ]);
+    PgPoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        // The first statement finds a dead connection, and is tried on another one.
+        .test_before_acquire(false)
+        .connect_lazy_with(options)
+}
 
 impl PostgresStore {
     /// Opens the pools of both roles. Refuses a schema that is not up to date, and roles that
-    /// row-level security does not hold.
+    /// row-level security does not bind.
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -174,50 +219,12 @@ impl PostgresStore {
         let options = parse(url)?;
         let path = shown(&options);
         let mut connection = connection(&options, &path).await?;
-        let status = status(&mut connection).await.map_err(open_failed(&path))?;
-        if !status.pending.is_empty() {
-            return Err(ConnectError::Pending {
-                path,
-                pending: status.pending,
-            });
-        }
-        for row in sqlx::query(ROLES)
-            .fetch_all(&mut connection)
-            .await
-            .map_err(open_failed(&path))?
-        {
-            if row.try_get::<bool, _>("is_free").map_err(open_failed(&path))? {
-                return Err(ConnectError::FreeRole {
-                    role: row.try_get("rolname").map_err(open_failed(&path))?,
-                });
-            }
-        }
-        let version: i64 = sqlx::query_scalar(READ_VERSION)
-            .fetch_one(&mut connection)
-            .await
-            .map_err(open_failed(&path))?;
+        let version = check_database(&mut connection, &path).await?;
         let _ = connection.close().await;
 
-        let pool = |role: &'static str, size: u32| {
-            let options = options.clone().options([
-                ("role", role),
-                // Waiting for ever is no answer. No statement of ours runs longer, and one that
-                // does is tried again by whoever asked.
-                ("statement_timeout", "15s"),
-                ("lock_timeout", "5s"),
-                ("idle_in_transaction_session_timeout", "30s"),
-                // Each transaction begins with a ROLLBACK, mostly of nothing: not worth a warning.
-                ("client_min_messages", "error"),
-            ]);
-            PgPoolOptions::new()
-                .max_connections(size)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                // The first statement tells, and is tried on another connection.
-                .test_before_acquire(false)
-                .connect_lazy_with(options)
-        };
+        let pool = |role, size| pool(&options, role, size);
         let (tenant, worker) = (pool(TENANT_ROLE, CONNECTIONS_MAX), pool(WORKER_ROLE, CONNECTIONS_MAX));
-        // One that cannot take its role on is found here, not by the first request.
+        // A pool whose role cannot be assumed fails here, not at the first request.
         for pool in [&tenant, &worker] {
             drop(pool.acquire().await.map_err(open_failed(&path))?);
         }

@@ -1,5 +1,4 @@
-//! Changes of configuration made by other processes: a notification is a hint, the version is the
-//! truth.
+//! Changes of configuration by other processes. A notification is a hint; the version decides.
 
 use super::{READ_VERSION, raise};
 use sqlx::{PgPool, postgres::PgListener};

@@ -1,10 +1,10 @@
 //! Postgres: a pool for each of the two roles, a transaction for each statement that touches a
 //! tenant's rows, a listener for changes of configuration.
 //!
-//! **Invariant:** nothing runs outside a transaction that begins with `ROLLBACK` and, as the
-//! tenant's role, names its organisation: a connection that a cancelled caller left behind brings
-//! nobody into its transaction. Writes run in tasks of the store's own, so that a caller who goes
-//! away cuts none in two.
+//! **Invariant:** every statement runs in a transaction that begins with `ROLLBACK` and, as the
+//! tenant's role, names its organisation. So no caller gets into a transaction that a cancelled
+//! caller left open. Writes run in tasks of the store's own, so that a caller that goes away
+//! interrupts none.
 
 mod connect;
 mod ledger;
@@ -32,8 +32,8 @@ pub struct PostgresStore {
     /// Sees all organisations, but no credential's ciphertext and no event's body.
     worker: PgPool,
     changes: watch::Sender<i64>,
-    /// Changes of configuration wait for each other here, not each on a connection of its own:
-    /// readers need those.
+    /// Changes of configuration wait for each other here. If each waited on a connection, readers
+    /// would find none.
     configuring: Mutex<()>,
     clock: Arc<dyn Clock>,
     /// Writes under way, and the listener.
@@ -41,16 +41,16 @@ pub struct PostgresStore {
     stop: CancellationToken,
 }
 
-/// Dead connections that one transaction passes over at most: after a restart of the database all
-/// idle ones are.
+/// Most dead connections that one transaction passes over. After a restart of the database all idle
+/// ones are dead.
 const BEGIN_TRIES_MAX: u32 = 20;
 
 /// A standby after a failover, or a database that a person has set to read only.
 const IS_READ_ONLY: &str = "SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean";
 
-/// A transaction in a scope. `ROLLBACK` first: sqlx up to 0.9.0 puts a connection back whose
-/// `begin()` was cancelled after it was sent (sqlx#4385). All in one message, so it costs no round
-/// trip.
+/// A transaction in a scope. `ROLLBACK` comes first, because sqlx up to 0.9.0 returns a connection
+/// to its pool whose `begin()` was cancelled after it was sent (sqlx#4385). All of it is one
+/// message, so it costs no round trip.
 async fn begin(
     tenant: &PgPool,
     worker: &PgPool,
@@ -79,7 +79,8 @@ async fn begin(
     }
 }
 
-/// The server ended the connection while it was idle; nothing of ours was in it.
+/// Whether the server ended the connection while it was idle. No statement of ours was lost with
+/// it.
 fn is_dead_connection(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) => true,
@@ -88,12 +89,13 @@ fn is_dead_connection(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Without the time-out of statements: a synchronous standby that is slow would have a COMMIT cut
-/// off, which then reports success and holds on this server alone. In one message, so the setting
-/// costs no round trip; a transaction that has failed is refused by it, not ended in silence.
+/// COMMIT has no statement time-out. A slow synchronous standby could otherwise cut off a COMMIT,
+/// which then reports success and holds on this server alone. Both statements are one message, so
+/// the setting costs no round trip. `SET LOCAL` fails in a transaction that has failed, so such a
+/// COMMIT is no silent rollback.
 const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 
-/// A snapshot of one moment. Dropped, it costs no round trip: its end goes out with the next
+/// A snapshot of one moment. Dropping it costs no round trip: its end goes out with the next
 /// statement of the connection.
 const READING: &str = "ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
@@ -140,7 +142,8 @@ impl SqlStore for PostgresStore {
                 .execute(&mut *transaction)
                 .await
                 .map_err(failed(doing))?;
-            // The pool ends what has ended already along with the connection's next statement.
+            // The pool sends the end of this transaction along with the connection's next
+            // statement.
             drop(transaction);
             committed(&value);
             Ok(value)
@@ -167,9 +170,9 @@ pub(super) fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> StoreEr
     failed_on::<Postgres>(doing)
 }
 
-/// Whether the statement failed on what it was given, so that it fails again. All else (locks,
-/// deadlocks, timeouts, a full disk, a restart, a schema that is not there) is the database's own
-/// trouble: whoever took that for bad data would set good events aside.
+/// Whether the statement failed on its data, so that it fails again. All other errors (locks,
+/// deadlocks, time-outs, a full disk, a restart, a missing schema) are the database's own. A caller
+/// that took one for bad data would store good events as dead.
 pub(super) fn is_about_data(code: Option<&str>) -> bool {
     let Some(code) = code else { return false };
     // Class 22 data, 23 constraints, 54 limits; 42501: a row that its policy refuses.

@@ -1,4 +1,4 @@
-//! The audit log. [`insert`] is how every other mutation writes its entry, in its own transaction.
+//! The audit log. Every other mutation writes its entry by [`insert`], in its own transaction.
 
 #[cfg(test)]
 use super::Sql;
@@ -17,8 +17,8 @@ const INSERT: &str = "
     INSERT INTO audit_log (id, org_id, at, actor, verb, target_kind, target_id, fields)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
 
-/// Writes the entry of a change of `org`. An entry of another organisation undoes the change: it
-/// would tell one about the other.
+/// Writes the entry of a change of `org`. An entry that names another organisation undoes the
+/// change, because one would learn about the other.
 pub async fn insert<D: Dialect>(tx: &mut Transaction<'_, D>, org: OrgId, entry: &AuditEntry) -> Result<(), StoreError> {
     const DOING: &str = "write the audit entry";
     if entry.org != org {

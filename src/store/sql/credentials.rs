@@ -52,8 +52,8 @@ const LIST: &str = concat!(
     ORDER BY provider, name"
 );
 
-/// A save and an attempt that parks its action for this credential go one after the other, also
-/// where there is no row yet. Else each misses what the other has not committed, and the action
+/// A save and an attempt that parks its action for this credential go one after the other, even
+/// where there is no row yet. Otherwise neither sees the other's uncommitted rows, and the action
 /// stays parked under a version that is no longer the newest (invariant 6).
 const LOCK: Sql = Sql::postgres_only(
     "SELECT pg_advisory_xact_lock(hashtextextended(concat($1::uuid, '/', $2::text, '/', $3::text), 0))",
@@ -83,8 +83,8 @@ const COUNT: &str = "
     SELECT count(*) AS count FROM org_credentials
     WHERE org_id = $1";
 
-/// What was parked under this version or a newer one is parked for a reason that this save does not
-/// mend.
+/// Actions that were parked under this version or a newer one have a cause that this save does not
+/// remove.
 const RESUME: &str = "
     UPDATE actions
     SET state = 'pending', cause = NULL, detail = NULL, due_at = $5, updated_at = $5
@@ -96,8 +96,8 @@ const ERASE: &str = "
         missing = NULL, first_failed_at = NULL, failing_version = NULL, account_id = NULL, account_name = NULL,
         refresh_at = NULL, updated_at = $4, changed_version = $5
     WHERE org_id = $1 AND provider = $2 AND name = $3 AND is_active = true";
-/// The first list of states is the partial index's own, in its words, so that the index serves;
-/// `unknown` ones are still looked up.
+/// The first list of states repeats the condition of the partial index, so that the database uses
+/// it. `unknown` actions are still looked up.
 const PARK: &str = "
     UPDATE actions
     SET state = 'parked', cause = $5, detail = NULL, updated_at = $4
@@ -162,7 +162,7 @@ pub fn credential<D: Dialect>(row: Row<'_, D>) -> Result<StoredCredential, Store
     })
 }
 
-/// Makes what was parked under an older version claimable now.
+/// Makes actions that were parked under an older version claimable now.
 pub async fn resume<D: Dialect>(tx: &mut Transaction<'_, D>, saved: &StoredCredential) -> Result<(), StoreError> {
     const DOING: &str = "make parked actions due";
     let resumed = Statement::new(DOING, RESUME)
@@ -179,8 +179,8 @@ pub async fn resume<D: Dialect>(tx: &mut Transaction<'_, D>, saved: &StoredCrede
     Ok(())
 }
 
-/// Saves within a transaction, resumes what was parked under an older version, and writes the audit
-/// entry.
+/// Saves within a transaction, resumes actions that were parked under an older version, and writes
+/// the audit entry.
 pub async fn save<D: Dialect>(
     tx: &mut Transaction<'_, D>,
     version: i64,
@@ -229,8 +229,8 @@ pub async fn save<D: Dialect>(
     Ok(saved)
 }
 
-/// Erases within a transaction and parks what waits for it. `false` when there was nothing active:
-/// then nothing is written.
+/// Erases within a transaction and parks the actions that wait for the credential. Returns `false`
+/// when no credential was active, and writes nothing then.
 pub async fn erase<D: Dialect>(
     tx: &mut Transaction<'_, D>,
     version: i64,
@@ -253,7 +253,7 @@ pub async fn erase<D: Dialect>(
     Ok(true)
 }
 
-/// Parks what has not gone out and waits for a credential.
+/// Parks the actions that have not gone out and wait for a credential.
 pub async fn park<D: Dialect>(
     tx: &mut Transaction<'_, D>,
     (org, provider, name): (OrgId, Provider, &str),

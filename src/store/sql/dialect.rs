@@ -1,5 +1,5 @@
-//! What differs between the databases: how a value goes in, how one comes out, and which errors
-//! are about data. Each method is a line; one macro writes them for both.
+//! The differences between the databases: how values go in and come out, and which errors are about
+//! data. Each method is a line; one macro writes them for both.
 
 use crate::store::StoreError;
 use futures_util::{TryStreamExt, future::BoxFuture};
@@ -75,8 +75,8 @@ pub trait Dialect: Database {
     fn bytes<'r>(row: &'r Self::Row, column: &str) -> Result<Option<&'r [u8]>, sqlx::Error>;
     fn flag(row: &Self::Row, column: &str) -> Result<bool, sqlx::Error>;
 
-    /// Whether the statement failed on what it was given, so that it fails again. All else is the
-    /// database's own trouble: a caller that took that for bad data would set good events aside.
+    /// Whether the statement failed on its data, so that it fails again. All other errors are the
+    /// database's own. A caller that took one for bad data would store good events as dead.
     fn is_about_data(code: Option<&str>) -> bool;
 }
 
@@ -173,7 +173,7 @@ pub fn failed<D: Dialect>(doing: &'static str) -> impl FnOnce(sqlx::Error) -> St
 
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// Logs why the database could not do it, at most once in 10 seconds: a database that is away fails
+/// Logs the cause of a database error, at most once in 10 seconds. A database that is away fails
 /// every caller, and their own lines carry no cause.
 fn log_cause(doing: &'static str, error: &sqlx::Error) {
     static LOGGED_AT: Mutex<Option<Instant>> = Mutex::new(None);

@@ -1,5 +1,5 @@
-//! Endpoints and signing secrets. What is deleted or has ended keeps its row without ciphertext, so
-//! that a refresh by version takes it out of memory.
+//! Endpoints and signing secrets. A deleted or ended one keeps its row without ciphertext, so that
+//! a refresh by version takes it out of memory.
 
 #[cfg(test)]
 use super::Sql;
@@ -76,7 +76,7 @@ const COUNT_SECRETS: &str = "
     SELECT count(*) AS count FROM endpoint_secrets
     WHERE org_id = $1 AND source = $2 AND endpoint_id IS NOT DISTINCT FROM $3 AND is_active = true
     AND (not_after IS NULL OR not_after > $4)";
-/// Never lengthens: one that ends earlier already keeps its end.
+/// Never moves an end to a later time.
 const END_SECRETS: &str = "
     UPDATE endpoint_secrets
     SET not_after = $4, changed_version = $5
@@ -87,7 +87,8 @@ const ERASE_ENDED: &str = "
     SET is_active = false, sealed = NULL, last_four = NULL, changed_version = $5
     WHERE org_id = $1 AND source = $2 AND endpoint_id IS NOT DISTINCT FROM $3 AND is_active = true
     AND not_after <= $4";
-/// Those that were made first among the former ones: the plans of one secret are made at one time.
+/// Erases the former secret that was made first. One secret may be several rows, one a plan, made
+/// at one time.
 const ERASE_OLDEST_FORMER: &str = "
     UPDATE endpoint_secrets
     SET is_active = false, sealed = NULL, last_four = NULL, changed_version = $4

@@ -1,5 +1,5 @@
-//! Changes of integrations, refreshes and consents. A lease is a row: nothing is held while a
-//! provider is asked.
+//! Changes of integrations, refreshes and consents. A lease is a row, so that no transaction is
+//! open during a request to a provider.
 
 #[cfg(test)]
 use super::Sql;
@@ -31,7 +31,7 @@ pub const STATEMENTS: &[Sql] = &[
     Sql::both(TAKE_CONSENT),
 ];
 
-/// Taken where nobody has it or where it has ended; its fence counts up in both cases.
+/// Takes a lease that is free or has ended. Its fence counts up in both cases.
 const TAKE_LEASE: &str = "
     INSERT INTO leases (org_id, name, fence, lease_until)
     VALUES ($1, $2, 1, $3)
@@ -43,7 +43,8 @@ const RELEASE_LEASE: &str = "
     UPDATE leases
     SET lease_until = 0
     WHERE org_id = $1 AND name = $2 AND fence = $3";
-/// One that has ended and that nobody took since still holds: its fence is the newest.
+/// A lease that has ended still holds while no other process took it, because its fence is the
+/// newest.
 const HOLDS_LEASE: &str = "
     SELECT count(*) AS count FROM leases
     WHERE org_id = $1 AND name = $2 AND fence = $3";
@@ -90,8 +91,8 @@ const DROP_OLDEST: &str = "
         WHERE org_id = $1
         ORDER BY expires_at DESC
         LIMIT $2)";
-/// The id is random and signed: the browser that shows it learns whose it is, and nobody can show
-/// it twice.
+/// The id is random and signed, and names the organisation. The first use deletes it, so it works
+/// once.
 const TAKE_CONSENT: &str = "
     DELETE FROM oauth_consents
     WHERE id = $1
@@ -141,8 +142,8 @@ async fn release<D: Dialect>(tx: &mut Transaction<'_, D>, lease: &Lease) -> Resu
         .map(drop)
 }
 
-/// Writes a refresh whose lease is held. The version that stands now, or `None` where another one
-/// does; whether the configuration changed comes second.
+/// Writes a refresh whose lease is held. Returns the version that stands now, or `None` where
+/// another version stands, and whether the configuration changed.
 async fn record<D: Dialect>(
     tx: &mut Transaction<'_, D>,
     changed_version: i64,

@@ -141,7 +141,7 @@ const COUNT_STATES: Sql = Sql {
     sqlite: count_states!(" INDEXED BY actions_state"),
     postgres: count_states!(""),
 };
-/// By the rows themselves: a turn's own time may have been moved by a limit or a breaker.
+/// Reads the actions themselves, because a limit or a breaker may have moved a turn's time.
 const OLDEST_DUE: &str = "
     SELECT provider, min(due_at) AS due_at
     FROM (

@@ -26,7 +26,7 @@ const INSERT: &str = "
     INSERT INTO data_keys (org_id, version, kek_id, wrapped, seals, created_at, changed_version)
     VALUES ($1, $2, $3, $4, $5, $6, $7)";
 
-/// Not stamped: how many seals were counted changes nothing for those who open.
+/// Not stamped with a version: the count of seals matters to no reader.
 const RESERVE: &str = "
     UPDATE data_keys
     SET seals = seals + $3

@@ -52,7 +52,7 @@ const TO_CHECK: &str = "
     WHERE checked_at <= $1
     ORDER BY checked_at
     LIMIT $2";
-/// The version that was read is part of the condition: 0 where there was no row.
+/// The condition names the version that was read: 0 where there was no row.
 const SAVE: &str = concat!(
     "
     INSERT INTO managed_assistants
@@ -94,7 +94,7 @@ fn managed<D: Dialect>(row: Row<'_, D>) -> Result<ManagedAssistant, StoreError> 
     })
 }
 
-/// Releases what was made for this role before, except `assistant_id`.
+/// Releases former claims of this role, except on `assistant_id`.
 async fn release_others<D: Dialect>(
     tx: &mut Transaction<'_, D>,
     version: i64,

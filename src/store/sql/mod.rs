@@ -1,6 +1,6 @@
 //! The statements, each written once for both databases: a concern a file.
 //!
-//! **Invariant:** a statement stands here once; where the databases differ in truth, both texts
+//! **Invariant:** a statement stands here once. Where the databases need different texts, both
 //! stand side by side in one [`Sql`]. The folders of the databases hold connections, transactions
 //! and the part of the ledger whose locking differs.
 
@@ -192,8 +192,8 @@ pub trait SqlStore: Send + Sync + 'static {
     /// The newest version of the configuration that this process knows of.
     fn known_version(&self) -> &watch::Sender<i64>;
 
-    /// Held during a change of configuration, where several connections write: changes then wait
-    /// for each other here, not each on a connection of its own.
+    /// Held during a change of configuration, where several connections write. Changes wait for
+    /// each other here, so that they take no connection meanwhile.
     fn configuring(&self) -> Option<&Mutex<()>>;
 
     /// Runs a command in a transaction and returns after its commit. An error undoes it alone.
@@ -210,8 +210,8 @@ pub trait SqlStore: Send + Sync + 'static {
         self.run(access.into(), doing, command, |_| ())
     }
 
-    /// Like [`SqlStore::write`] for a change of configuration: counts the version up, hands it to
-    /// the command (which stamps its rows with it), and wakes those who refresh.
+    /// Like [`SqlStore::write`], for a change of configuration. It counts the version up and hands
+    /// it to the command, which stamps its rows. Then it wakes the rooms that refresh.
     fn configure<T, F>(
         &self,
         access: impl Into<Access> + Send,
@@ -227,8 +227,8 @@ pub trait SqlStore: Send + Sync + 'static {
         })
     }
 
-    /// Like [`SqlStore::configure`] for a command that finds out by itself whether there is a
-    /// change: the version counts up only where it says `true`.
+    /// Like [`SqlStore::configure`], for a command that finds out whether there is a change. The
+    /// version counts up only where it returns `true`.
     fn configure_if<T, F>(
         &self,
         access: impl Into<Access> + Send,
@@ -262,8 +262,9 @@ pub trait SqlStore: Send + Sync + 'static {
 }
 
 pub(super) const READ_VERSION: &str = "SELECT version FROM config_version WHERE id = 1";
-/// Changes of configuration go one after the other, so that versions become visible in their order:
-/// a refresh that has seen one has seen all below it. SQLite has one writer.
+/// Changes of configuration go one after the other, so that versions become visible in their order.
+/// A refresh that has seen a version has then seen all below it. SQLite has one writer and needs no
+/// lock.
 const LOCK_VERSION: Sql = Sql {
     sqlite: READ_VERSION,
     postgres: "SELECT version FROM config_version WHERE id = 1 FOR UPDATE",
@@ -307,7 +308,7 @@ where
     })
 }
 
-/// Wakes those who refresh, never with an older version.
+/// Announces a version to the rooms that refresh, never an older one.
 pub fn raise(known: &watch::Sender<i64>, version: Option<i64>) {
     known.send_if_modified(|known| {
         let is_newer = version.is_some_and(|version| version > *known);
@@ -316,7 +317,7 @@ pub fn raise(known: &watch::Sender<i64>, version: Option<i64>) {
     });
 }
 
-/// Postgres has no NUL in a text: nothing is stored under such a name, so nothing is found.
+/// Postgres stores no NUL in a text. So no row has such a name, and a look-up finds none.
 pub fn can_be_stored(name: &str) -> bool {
     !name.contains('\0')
 }

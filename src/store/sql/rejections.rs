@@ -1,5 +1,5 @@
-//! Rejections: a ring. `seq` has no gaps, so how many there are is the newest less the oldest,
-//! without counting.
+//! Rejections: a ring. `seq` has no gaps, so the newest less the oldest gives their number without
+//! a count.
 
 use super::{Access, Dialect, Row, Sql, SqlStore, Statement, Transaction};
 use crate::{
@@ -20,11 +20,11 @@ pub const STATEMENTS: &[Sql] = &[
     Sql::both(LIST_OF_ORG),
 ];
 
-/// Rows that one batch drops at most beyond its own length: the writer is everybody's (invariant
-/// 15).
+/// Most rows that one batch drops beyond its own length, because all commands share the writer
+/// (invariant 15).
 const DROPPED_MAX: i64 = 1_000;
 
-/// One batch after the other: `seq` has no gaps.
+/// One batch after the other, so that `seq` has no gaps.
 const LOCK: Sql = Sql::postgres_only("SELECT pg_advisory_xact_lock(hashtextextended('hookswitch rejections', 0))");
 const INSERT: &str = "
     INSERT INTO rejections
@@ -42,7 +42,7 @@ const LIST_ALL: &str = "
     WHERE id < $1
     ORDER BY id DESC
     LIMIT $2";
-/// What anyone could have sent in an organisation's name is not shown to it.
+/// An organisation does not see the head of a request that anyone could have sent in its name.
 const LIST_OF_ORG: &str = "
     SELECT id, at, source, endpoint_id, org_id, is_claimed, cause, status, bytes, ids,
         CASE WHEN is_claimed THEN '' ELSE head END AS head

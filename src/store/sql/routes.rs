@@ -1,5 +1,5 @@
-//! Claims to external ids. Proof releases the organisation that held the id live, in the same
-//! transaction, so the unique live indexes are a net that is never hit.
+//! Claims to external ids. A proof releases the former live claim in the same transaction. So the
+//! unique indexes over live claims never fail; they guard against a mistake here.
 
 use super::{Access, Dialect, Row, Sql, SqlStore, Statement, Transaction, audit, can_be_stored};
 use crate::{
@@ -29,7 +29,7 @@ pub const STATEMENTS: &[Sql] = &[
     Sql::both(RELEASE_NUMBER),
 ];
 
-/// Touches other organisations' rows on purpose: a live claim of the same id, which the proof has
+/// Changes other organisations' rows on purpose: a live claim of the same id, which the proof has
 /// shown to be stale (invariant 18).
 const DISPLACE_ASSISTANT: &str = "
     UPDATE assistant_org_mapping
@@ -55,7 +55,7 @@ const FIND_ASSISTANT: &str = "
     SELECT org_id, assistant_id, role, name, state, proof, proven_at, version, created_at
     FROM assistant_org_mapping
     WHERE org_id = $1 AND assistant_id = $2 AND state IN ('live', 'pending')";
-/// Over all organisations: who holds it.
+/// Over all organisations: finds the holder.
 const FIND_ASSISTANT_HOLDER: &str = "
     SELECT org_id FROM assistant_org_mapping
     WHERE assistant_id = $1 AND state = 'live'";
@@ -64,10 +64,10 @@ const RELEASE_ASSISTANT: &str = "
     SET state = 'released', version = version + 1, updated_at = $3, changed_version = $4
     WHERE org_id = $1 AND assistant_id = $2 AND state IN ('live', 'pending')";
 
-/// Live rows whose route the proven claim takes: of the same number and provider, for Twilio only
-/// of the same account; for Vapi also those of the same id there. Other rows of the organisation's
-/// own for that number (an account it has left) go as well. The row that is about to be saved
-/// stays.
+/// Live rows whose route the proven claim takes. They have the same number and provider. For Twilio
+/// the account is the same too; for Vapi the same id also counts. The organisation's own other rows
+/// for that number, of an account that it has left, are displaced as well. The row that is about to
+/// be saved stays.
 const DISPLACE_NUMBER: &str = "
     UPDATE phone_numbers
     SET state = 'released', version = version + 1, updated_at = $6, changed_version = $7
@@ -96,7 +96,7 @@ macro_rules! save_number {
         )
     };
 }
-/// The conflict is named in the words of each database's own index.
+/// Each database names the index of the conflict in its own way.
 const SAVE_NUMBER: Sql = Sql {
     sqlite: save_number!("ifnull"),
     postgres: save_number!("coalesce"),
@@ -113,8 +113,8 @@ const FIND_NUMBER: &str = "
     WHERE org_id = $1 AND number = $2 AND state IN ('live', 'pending')
     ORDER BY (state = 'live') DESC, provider
     LIMIT 1";
-/// Over all organisations: who holds it. The account tells Twilio's apart, the id at Vapi is one by
-/// itself.
+/// Over all organisations: finds the holder. A Twilio number routes with its account, a Vapi number
+/// by its id.
 const FIND_NUMBER_HOLDER: &str = "
     SELECT org_id FROM phone_numbers
     WHERE provider = $1 AND state = 'live'
@@ -157,7 +157,7 @@ fn number<D: Dialect>(row: Row<'_, D>) -> Result<NumberClaim, StoreError> {
     })
 }
 
-/// Tells the organisation that held it that it is gone, without who has it now.
+/// Writes the audit entry of the former holder. It does not name the new one.
 async fn audit_displaced<D: Dialect>(
     tx: &mut Transaction<'_, D>,
     from: OrgId,
@@ -175,7 +175,7 @@ async fn audit_displaced<D: Dialect>(
     audit::insert(tx, from, &released).await
 }
 
-/// Writes a proven claim as live within a transaction, and tells the organisation that held the id.
+/// Writes a proven claim as live within a transaction, with the audit entry of the former holder.
 pub async fn prove<D: Dialect>(
     tx: &mut Transaction<'_, D>,
     version: i64,

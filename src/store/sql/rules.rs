@@ -41,7 +41,8 @@ macro_rules! list {
         )
     };
 }
-/// The partial index of SQLite is made with `0`, and only the same word makes it serve.
+/// The partial index of SQLite is made with `0`. SQLite uses it only for a statement with the same
+/// text.
 const LIST: Sql = Sql {
     sqlite: list!("0"),
     postgres: list!("false"),
@@ -59,8 +60,8 @@ const COUNT: Sql = Sql {
     sqlite: "SELECT count(*) AS count FROM rules WHERE org_id = $1 AND is_deleted = 0",
     postgres: "SELECT count(*) AS count FROM rules WHERE org_id = $1 AND is_deleted = false",
 };
-/// Over all organisations: a worker serves them all. A caller that asks for everything (`$1` is 0)
-/// has nothing to take out.
+/// Over all organisations, because a worker serves them all. Where `$1` is 0 the caller has no
+/// rules yet, so deleted rules are left out.
 const CHANGED: &str = "
     SELECT id, org_id, spec, is_deleted, version, created_at, updated_at
     FROM rules
@@ -81,8 +82,8 @@ fn rule<D: Dialect>(row: Row<'_, D>) -> Result<Rule, StoreError> {
     })
 }
 
-/// A rule that cannot be read is its organisation's matter alone; a row that does not even say
-/// whose it is is everybody's.
+/// A rule that cannot be read affects its organisation only. A row that names no organisation fails
+/// the whole load.
 fn sort<D: Dialect>(row: Row<'_, D>, changes: &mut RuleChanges) -> Result<(), StoreError> {
     let row = row.table("rules");
     match rule(row).and_then(|rule| Ok((rule, row.flag("is_deleted")?))) {
@@ -102,8 +103,8 @@ fn sort<D: Dialect>(row: Row<'_, D>, changes: &mut RuleChanges) -> Result<(), St
     Ok(())
 }
 
-/// The rules of an organisation after `after`, those that cannot be read beside the others. `admin`
-/// limits their number, so they are loaded at once.
+/// The rules of an organisation after `after`, and those that cannot be read. `admin` limits their
+/// number, so they are loaded at once.
 async fn load_all<S: SqlStore>(store: &S, org: OrgId, after: Option<RuleId>) -> Result<RuleChanges, StoreError> {
     let mut reader = store.read(org).await?;
     let mut all = RuleChanges::default();
@@ -225,7 +226,7 @@ impl<S: SqlStore> Rules for S {
 
     async fn load_rule_changes(&self, version: i64) -> Result<RuleChanges, StoreError> {
         const DOING: &str = "load changed rules";
-        // One moment: an organisation that it shows comes with all of its rules of that moment
+        // One moment, so that each organisation comes with all of its rules of that moment
         // (invariant 7).
         let mut reader = self.read_moment(Access::ALL_ORGS).await?;
         let mut changes = RuleChanges {

@@ -1,4 +1,4 @@
-//! What the routing table holds: one read transaction, row by row.
+//! The rows of the routing table, in one read transaction, row by row.
 
 use super::{Access, Dialect, READ_VERSION, Reader, Row, Sql, SqlStore, Statement, keys::data_key};
 use crate::{
@@ -33,9 +33,9 @@ pub const STATEMENTS: &[Sql] = &[
 
 const DOING: &str = "load routes";
 
-/// One table's rows, twice. What changed comes by the index on `changed_version`. Everything comes
-/// without what is not live, and on SQLite by a walk of the table (`NOT INDEXED`), which is several
-/// times faster than a look-up for each entry of that index.
+/// Two statements for one table. Changed rows are read by the index on `changed_version`. A full
+/// load reads live rows only. On SQLite it walks the table (`NOT INDEXED`), which is several times
+/// faster than a look-up for each entry of that index.
 #[derive(Clone, Copy)]
 struct Rows {
     all: Sql,
@@ -96,9 +96,9 @@ const NUMBERS: Rows = rows!(
     FROM phone_numbers",
     live: " AND state = 'live'",
 );
-/// An account that was saved without being verified claims nothing: else anybody could name
-/// another's and take its route from it (invariant 18). The worker's role on Postgres may not read
-/// the ciphertext, only whether there is one.
+/// An account that was saved without verification claims nothing. Otherwise an organisation could
+/// name another's account and take its route (invariant 18). On Postgres the worker's role may not
+/// read the ciphertext, only whether there is one.
 const ACCOUNTS: Rows = rows!(
     select: "
     SELECT id, org_id, account_id, (is_active = true AND sealed IS NOT NULL AND last_verified_at IS NOT NULL
@@ -111,10 +111,10 @@ const ACCOUNTS: Rows = rows!(
     live: " AND is_active = true",
 );
 
-/// All live assistants of SQLite, a page of many at once: a row by itself costs several times what
-/// it holds. A line is the organisation's id in hex, then the assistant's. No provider's id has a
-/// line break (the admin API refuses it); one that had could pass for another organisation's row,
-/// so it leads nowhere. Postgres sends rows in one stream and needs no pages.
+/// All live assistants of SQLite, many in one row, because each row costs several times its
+/// content. A line is the organisation's id in hex, then the assistant's id. The admin API refuses
+/// an id with a line break. Such an id could pass for another organisation's line, so this
+/// statement leaves it out. Postgres sends rows in one stream and needs no pages.
 const ASSISTANTS_IN_PAGES: Sql = Sql {
     sqlite: "
     SELECT max(id) AS last, group_concat(hex(org_id) || assistant_id, char(10)) AS lines
@@ -126,13 +126,13 @@ const ASSISTANTS_IN_PAGES: Sql = Sql {
         LIMIT 4096)",
     postgres: "",
 };
-/// An embedded database has no clock of its own: its time is this process's.
+/// An embedded database has no clock of its own, so its time is this process's.
 const DATABASE_CLOCK: Sql = Sql {
     sqlite: "",
     postgres: "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now",
 };
 
-/// What one read works with: everything, or what changed above a version.
+/// One load: everything, or the changes above a version.
 struct Load<D: Dialect> {
     reader: Reader<D>,
     above: i64,
@@ -171,7 +171,7 @@ impl<D: Dialect> Load<D> {
 impl<S: SqlStore> Snapshots for S {
     async fn load_changes(&self, version: i64) -> Result<SnapshotChanges, StoreError> {
         let mut reader = self.read_moment(Access::ALL_ORGS).await?;
-        // The first read fixes what the whole transaction sees.
+        // The first read fixes the moment that the whole transaction sees.
         let current = Statement::new(DOING, READ_VERSION)
             .one(&mut reader, |row| row.table("config_version").number("version"))
             .await?;
@@ -251,7 +251,7 @@ fn assistant<D: Dialect>(row: Row<'_, D>) -> Result<RouteRow, StoreError> {
     })
 }
 
-/// Reads a page and returns the id of its last row; of no rows there is no last one.
+/// Reads a page and returns the id of its last row; `None` for an empty page.
 fn page_of_assistants<D: Dialect>(row: Row<'_, D>, into: &mut Vec<RouteRow>) -> Result<Option<Uuid>, StoreError> {
     let row = row.table("assistant_org_mapping");
     let last = row.id_opt("last")?;
@@ -276,7 +276,7 @@ fn number<D: Dialect>(row: Row<'_, D>, into: &mut Vec<RouteRow>) -> Result<(), S
     let (org, is_live) = (row.id("org_id")?, is_live(row)?);
     let slot = Some(row.id::<Uuid>("id")?.into_bytes());
     let number = row.text("number")?;
-    // A part that is missing makes a row that only takes out what it claimed before.
+    // A missing part makes a row that only takes out the former claim.
     let claim = |kind, value: Option<&str>| RouteRow {
         is_live: is_live && value.is_some(),
         key: RouteKey::new(kind, value.unwrap_or_default()),

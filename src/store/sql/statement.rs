@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::str::FromStr;
 use uuid::Uuid;
 
-/// One statement on its way: `$1` is the first value that is added.
+/// One statement and its values so far. `$1` is the first value that is added.
 pub struct Statement<D: Dialect> {
     doing: &'static str,
     query: Query<D>,

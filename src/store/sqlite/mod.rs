@@ -152,8 +152,8 @@ impl SqliteStore {
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS_MAX)
             .acquire_timeout(Duration::from_secs(5))
-            // A local file does not hang up: no probe before each read, no connection opened anew
-            // by age.
+            // A local file does not lose connections: no probe before each read, no reconnect by
+            // age.
             .test_before_acquire(false)
             .idle_timeout(None)
             .max_lifetime(None)
@@ -174,8 +174,8 @@ impl SqliteStore {
     }
 }
 
-/// Which migrations a file has; one that is not there waits for all. Reads only, also while a
-/// process has it open.
+/// Which migrations a file has. A missing file waits for all of them. Reads only, also while a
+/// process has the file open.
 pub(super) async fn migration_status(path: &Path) -> Result<MigrationStatus, ConnectError> {
     let open_failed = |source| ConnectError::Open {
         path: path.display().to_string(),
@@ -197,7 +197,7 @@ pub(super) async fn migration_status(path: &Path) -> Result<MigrationStatus, Con
                 .await
                 .map_err(open_failed)?;
         }
-        // It has only read: how it ends changes nothing.
+        // The connection has only read, so an error on closing changes nothing.
         let _ = connection.close().await;
     }
     Ok(MigrationStatus::of(&migrator(), &applied))
@@ -211,9 +211,9 @@ pub(super) fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> StoreEr
     failed_on::<Sqlite>(doing)
 }
 
-/// Whether the statement failed on what it was given, so that it fails again. All else (full disk,
-/// I/O, busy, a damaged or read-only file) is the database's own trouble: whoever took that for bad
-/// data would set good events aside.
+/// Whether the statement failed on its data, so that it fails again. All other errors (full disk,
+/// I/O, busy, a damaged or read-only file) are the database's own. A caller that took one for bad
+/// data would store good events as dead.
 pub(super) fn is_about_data(extended_code: Option<&str>) -> bool {
     const ERROR: i32 = 1; // also what SQL functions raise over their arguments
     const TOOBIG: i32 = 18;
@@ -226,7 +226,7 @@ pub(super) fn is_about_data(extended_code: Option<&str>) -> bool {
     matches!(primary, Some(ERROR | TOOBIG | CONSTRAINT | MISMATCH | RANGE))
 }
 
-/// What became of the lock on a database file.
+/// The result of locking a database file.
 enum FileLock {
     Taken(std::fs::File),
     /// Another process has the database open.
@@ -253,7 +253,8 @@ fn lock_beside(path: &Path) -> FileLock {
     }
 }
 
-/// Whether the linked SQLite keeps committed writes: its WAL-reset bug was mended in 3.51.3.
+/// Whether the linked SQLite keeps committed writes. SQLite 3.51.3 fixed a bug in the reset of its
+/// write-ahead log.
 enum LinkedSqlite {
     Usable,
     TooOld { version: String },
@@ -322,7 +323,7 @@ impl SqlStore for SqliteStore {
         &self.changes
     }
 
-    /// The writer is one already.
+    /// There is one writer already.
     fn configuring(&self) -> Option<&Mutex<()>> {
         None
     }
@@ -347,8 +348,8 @@ impl Base for SqliteStore {
     }
 
     async fn close(&self) {
-        // Readers first: the last connection to close folds the write-ahead log into the file,
-        // which a reader may not.
+        // Close readers first. The last connection to close folds the write-ahead log into the
+        // file, and a reader may not do that.
         self.readers.close().await;
         self.writer.close().await;
     }

@@ -1,5 +1,5 @@
-//! What only this dialect can be asked: its statements, its settings, its writer, its damaged rows.
-//! The contracts are tested from outside.
+//! Tests of this dialect only: its statements, settings, writer and damaged rows. The contracts are
+//! tested from outside.
 
 use super::*;
 use crate::{

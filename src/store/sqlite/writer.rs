@@ -1,8 +1,8 @@
 //! The one writer: two lanes in, one transaction for many commands, answers after its commit
 //! (invariant 15).
 //!
-//! **Invariant:** a command that fails, panics or whose caller went away never undoes another's,
-//! and nobody is answered before the commit.
+//! **Invariant:** a command that fails, panics or loses its caller never undoes another, and no
+//! caller gets an answer before the commit.
 
 use super::{Lane, StoreError};
 use futures_util::future::BoxFuture;
@@ -16,10 +16,10 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Commands in one transaction at most, and how long one may stay open for more of them to join.
+/// Most commands in one transaction, and the time that it stays open for more to join.
 const COMMANDS_MAX: usize = 256;
 const TRANSACTION_MAX: Duration = Duration::from_millis(20);
-/// Waiting commands a lane; beyond it callers wait, so that memory stays bounded.
+/// Most waiting commands in a lane. Further callers wait, so that memory stays bounded.
 const LANE_CAPACITY: usize = 1024;
 
 /// Tells the caller how its command ended, once the commit (or its failure) is known.
@@ -36,15 +36,15 @@ pub(super) struct Writer {
 }
 
 impl Drop for Writer {
-    /// Without [`Writer::close`] the task still does what waits, and ends.
+    /// Without [`Writer::close`] the task still runs the waiting commands, and ends.
     fn drop(&mut self) {
         self.stop.cancel();
     }
 }
 
 impl Writer {
-    /// `lock` is let go when the connection is closed: nobody else opens the database while a
-    /// command can still be written.
+    /// `lock` is released after the connection is closed, so that no other process opens the
+    /// database while a command can still be written.
     pub(super) fn start(connection: SqliteConnection, lock: std::fs::File) -> std::io::Result<Self> {
         let (urgent, urgent_rx) = mpsc::channel(LANE_CAPACITY);
         let (bulk, bulk_rx) = mpsc::channel(LANE_CAPACITY);
@@ -54,8 +54,8 @@ impl Writer {
             bulk: bulk_rx,
         };
         let (stopped, running) = (stop.clone(), task.token());
-        // A thread and runtime of its own: each statement is a hand-over to sqlx's thread and back,
-        // and on a busy pool the way back waits for its turn.
+        // The writer has its own thread and runtime. Each statement goes to sqlx's thread and back,
+        // and on a busy pool the way back would wait.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         std::thread::Builder::new()
             .name("store-writer".to_owned())
@@ -102,7 +102,7 @@ impl Writer {
                     if let Ok(value) = &result {
                         committed(value);
                     }
-                    // A caller that went away wants no answer.
+                    // A caller that went away needs no answer.
                     let _ = answer.send(result);
                 });
                 (answer, good)
@@ -124,26 +124,25 @@ impl Writer {
         self.task.is_empty()
     }
 
-    /// Outlives the store, to wait for a writer that nobody closed.
+    /// The tracker outlives the store, to wait for a writer that was not closed.
     #[cfg(test)]
     pub(super) fn task(&self) -> TaskTracker {
         self.task.clone()
     }
 
-    /// Finishes the commands that are waiting, then closes the connection. Safe to call twice, and
-    /// to give up waiting for.
+    /// Finishes the waiting commands, then closes the connection. Safe to call twice, and
+    /// cancel-safe.
     pub(super) async fn close(&self) {
         self.stop.cancel();
         self.task.wait().await;
     }
 }
 
-/// The future's output, or `None` where it panicked: a fault in one command must not end the
-/// writer, which serves everybody.
+/// The future's output, or `None` where it panicked. A fault in one command must not end the
+/// writer, which serves all callers.
 async fn caught<T>(future: impl Future<Output = T> + Send) -> Option<T> {
     let mut future = Box::pin(future);
-    // The future is not polled again after a panic, and what it did to the connection is rolled
-    // back.
+    // The future is not polled again after a panic, and its changes are rolled back.
     poll_fn(
         move |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
             Ok(poll) => poll.map(Some),
@@ -175,7 +174,7 @@ async fn run(mut connection: SqliteConnection, mut lanes: Lanes, stop: Cancellat
             Some(command) = lanes.urgent.recv() => (command, Lane::Urgent),
             Some(command) = lanes.bulk.recv() => (command, Lane::Bulk),
             () = stop.cancelled(), if !stopping => {
-                // What is in the lanes is still done; what comes later is refused.
+                // Commands in the lanes still run; later commands are refused.
                 lanes.urgent.close();
                 lanes.bulk.close();
                 stopping = true;
@@ -192,14 +191,14 @@ async fn transaction(connection: &mut SqliteConnection, first: (Command, Lane), 
     let mut answers: Vec<Answer> = Vec::new();
     let begun = Instant::now();
     let mut has_bulk = false;
-    // Each statement is a hand-over to the database's thread: those that follow one another go
-    // together. The commit releases the last savepoint.
+    // Each call goes to the database's thread, so statements that follow one another go together.
+    // The commit releases the last savepoint.
     let mut state = execute(connection, "BEGIN IMMEDIATE; SAVEPOINT command").await;
     let mut next = Some(first);
     while let Some((command, lane)) = next.take() {
         if state.is_err() {
-            // The transaction is broken: the command has not run, and its dropped answer says "not
-            // available".
+            // The transaction is broken. The command has not run, and its dropped answer means
+            // "unavailable" to the caller.
             break;
         }
         has_bulk |= lane == Lane::Bulk;
@@ -214,8 +213,8 @@ async fn transaction(connection: &mut SqliteConnection, first: (Command, Lane), 
             } else if has_bulk {
                 None
             } else {
-                // Urgent work without end must not starve the rest: each full transaction takes one
-                // of the others along.
+                // Endless urgent work must not starve the bulk lane, so each full transaction takes
+                // one bulk command along.
                 lanes.bulk.try_recv().ok().map(|command| (command, Lane::Bulk))
             };
         }
@@ -236,8 +235,8 @@ async fn transaction(connection: &mut SqliteConnection, first: (Command, Lane), 
     }
 }
 
-/// A failure here is never about one command's data, so it is never [`StoreError::Data`]: that
-/// would have innocents set aside (invariant 15).
+/// A failure here is never about one command's data, so it is never [`StoreError::Data`]. Otherwise
+/// good events would be stored as dead (invariant 15).
 async fn execute(connection: &mut SqliteConnection, statement: &'static str) -> Result<(), StoreError> {
     sqlx::query(statement)
         .execute(connection)

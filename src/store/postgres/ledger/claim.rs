@@ -1,5 +1,5 @@
 //! Claims: turns, the rows of each, `running` with a fence and the attempt's row, in one
-//! transaction. What another claim holds is passed over.
+//! transaction. Rows that another claim holds are passed over.
 
 use super::failed;
 use crate::{
@@ -16,57 +16,93 @@ use uuid::Uuid;
 #[cfg(test)]
 pub(crate) const STATEMENTS: &[&str] = &[DEFER, ROWS, RUN, EXPIRE, BEGIN_ATTEMPTS, PASS_TURNS, END_TURNS];
 
-/// Never brings a turn forward. A turn that someone holds is being taken: it is deferred the next
-/// time.
-const DEFER: &str = "UPDATE turns SET due_at = held.until FROM (SELECT t.org_id, t.provider, d.until FROM \
-    unnest($1::uuid[], $2::text[], $3::bigint[]) AS d (org_id, provider, until) \
-    JOIN turns AS t ON t.org_id = d.org_id AND t.provider = d.provider AND t.due_at < d.until FOR UPDATE OF t SKIP \
-    LOCKED) AS held \
+/// Never brings a turn forward. Another claim may hold a turn; it is deferred the next time.
+const DEFER: &str = "
+    UPDATE turns
+    SET due_at = held.until
+    FROM (
+        SELECT t.org_id, t.provider, d.until
+        FROM unnest($1::uuid[], $2::text[], $3::bigint[]) AS d (org_id, provider, until)
+        JOIN turns AS t ON t.org_id = d.org_id AND t.provider = d.provider AND t.due_at < d.until
+        FOR UPDATE OF t SKIP LOCKED
+    ) AS held
     WHERE turns.org_id = held.org_id AND turns.provider = held.provider";
 
 /// The rows of many turns at once, each turn's oldest first. `$1`, `$2` turns, `$3` now, `$4` rows
 /// a turn.
 pub(crate) const ROWS: &str = concat!(
-    "SELECT a.*, c.account_fingerprint, c.version \
-     FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS turn (org_id, provider, place) \
-     CROSS JOIN LATERAL (SELECT id, org_id, event_id, kind, provider, credential_name, state, request_sealed, \
-     idempotency_key, fence, attempts, look_ups, \
-     absences, first_sent_at, expires_at, created_at, hops, account, due_at FROM actions \
-     WHERE org_id = turn.org_id AND provider = turn.provider AND ",
+    "
+    SELECT a.*, c.account_fingerprint, c.version
+    FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS turn (org_id, provider, place)
+    CROSS JOIN LATERAL (
+        SELECT id, org_id, event_id, kind, provider, credential_name, state, request_sealed, idempotency_key, fence,
+            attempts, look_ups, absences, first_sent_at, expires_at, created_at, hops, account, due_at
+        FROM actions
+        WHERE org_id = turn.org_id AND provider = turn.provider AND ",
     claimable!(),
-    " AND due_at <= $3 ORDER BY due_at, id LIMIT $4 FOR UPDATE SKIP LOCKED) AS a \
-     LEFT JOIN org_credentials AS c ON c.org_id = a.org_id AND c.provider = a.provider AND c.name = a.credential_name \
-     ORDER BY turn.place, a.due_at, a.id"
+    " AND due_at <= $3
+        ORDER BY due_at, id
+        LIMIT $4
+        FOR UPDATE SKIP LOCKED
+    ) AS a
+    LEFT JOIN org_credentials AS c
+        ON c.org_id = a.org_id AND c.provider = a.provider AND c.name = a.credential_name
+    ORDER BY turn.place, a.due_at, a.id"
 );
 
 const RUN: &str = concat!(
-    "UPDATE actions SET state = 'running', fence = fence + 1, lease_until = $2, updated_at = $3, \
-     first_sent_at = CASE WHEN state = 'unknown' THEN first_sent_at ELSE coalesce(first_sent_at, $3) END, \
-     account = claimed.sent_by FROM unnest($1::uuid[], $4::text[]) AS claimed (claimed_id, sent_by) \
-     WHERE actions.id = claimed.claimed_id AND ",
+    "
+    UPDATE actions
+    SET state = 'running',
+        fence = fence + 1,
+        lease_until = $2,
+        updated_at = $3,
+        first_sent_at = CASE WHEN state = 'unknown' THEN first_sent_at ELSE coalesce(first_sent_at, $3) END,
+        account = claimed.sent_by
+    FROM unnest($1::uuid[], $4::text[]) AS claimed (claimed_id, sent_by)
+    WHERE actions.id = claimed.claimed_id AND ",
     claimable!()
 );
 
-const EXPIRE: &str = "UPDATE actions SET state = 'dead', cause = 'expired', detail = NULL, updated_at = $2 WHERE id = \
-    ANY($1) AND state IN ('pending', 'waiting')";
+const EXPIRE: &str = "
+    UPDATE actions
+    SET state = 'dead', cause = 'expired', detail = NULL, updated_at = $2
+    WHERE id = ANY($1) AND state IN ('pending', 'waiting')";
 
-const BEGIN_ATTEMPTS: &str = "INSERT INTO attempts (action_id, number, org_id, is_look_up, started_at) \
-    SELECT begun.*, $5 FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::boolean[]) AS begun";
+const BEGIN_ATTEMPTS: &str = "
+    INSERT INTO attempts (action_id, number, org_id, is_look_up, started_at)
+    SELECT begun.*, $5
+    FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::boolean[]) AS begun";
 
-/// After its turn an organisation stands behind all that are due now, or is due when its next
-/// action is.
+/// After its turn an organisation comes after all that are due now, or becomes due with its next
+/// action.
 const PASS_TURNS: &str = concat!(
-    "UPDATE turns SET last_turn_at = $3, due_at = greatest($3, coalesce((SELECT due_at FROM actions \
-     WHERE org_id = turns.org_id AND provider = turns.provider AND ",
+    "
+    UPDATE turns
+    SET last_turn_at = $3,
+        due_at = greatest($3, coalesce((
+            SELECT due_at FROM actions
+            WHERE org_id = turns.org_id AND provider = turns.provider AND ",
     claimable!(),
-    " ORDER BY due_at, id LIMIT 1), -1)) WHERE (org_id, provider) IN (SELECT * FROM unnest($1::uuid[], $2::text[]))"
+    "
+            ORDER BY due_at, id
+            LIMIT 1
+        ), -1))
+    WHERE (org_id, provider) IN (SELECT * FROM unnest($1::uuid[], $2::text[]))"
 );
 
 const END_TURNS: &str = concat!(
-    "DELETE FROM turns WHERE (org_id, provider) IN (SELECT * FROM unnest($1::uuid[], $2::text[])) \
-     AND (SELECT due_at FROM actions WHERE org_id = turns.org_id AND provider = turns.provider AND ",
+    "
+    DELETE FROM turns
+    WHERE (org_id, provider) IN (SELECT * FROM unnest($1::uuid[], $2::text[]))
+        AND (
+            SELECT due_at FROM actions
+            WHERE org_id = turns.org_id AND provider = turns.provider AND ",
     claimable!(),
-    " ORDER BY due_at, id LIMIT 1) IS NULL"
+    "
+            ORDER BY due_at, id
+            LIMIT 1
+        ) IS NULL"
 );
 
 fn orgs(turns: &[Turn]) -> Vec<Uuid> {

@@ -1,9 +1,9 @@
 //! The ledger's batches in Postgres: claims, records, the end of leases. Statements are counted by
 //! the batch, never by the row.
 //!
-//! **Invariant:** a transaction that makes an action claimable writes its turn too; a claim holds
-//! the turns that it has taken until its commit, so none is lost between the two. A claim waits for
-//! nobody: rows that another transaction holds are passed over.
+//! **Invariant:** a transaction that makes an action claimable writes its turn too. A claim holds
+//! the turns that it has taken until its commit, so no turn is lost between the two. A claim never
+//! waits: it passes over rows that another transaction holds.
 
 mod claim;
 mod record;
@@ -20,8 +20,8 @@ use futures_util::future::BoxFuture;
 use sqlx::{PgConnection, Postgres, postgres::PgRow};
 use uuid::Uuid;
 
-/// Returns what was not there yet. In the order of the arrays, which is sorted: two batches with
-/// the same keys never wait for each other crosswise.
+/// Returns the keys that are new. The arrays are sorted, so that two batches with the same keys
+/// never deadlock.
 const MARK_EVENTS: &str = "
     INSERT INTO dedupe_keys (org_id, hash, created_at)
     SELECT org_id, hash, $3 FROM unnest($1::uuid[], $2::bytea[]) AS marked (org_id, hash)
@@ -33,8 +33,8 @@ const MARK_ACTIONS: &str = "
     ON CONFLICT (org_id, hash) DO NOTHING
     RETURNING org_id, hash";
 
-/// Brings turns forward to when something becomes due. Sorted by the caller, so that two of them
-/// never wait for each other.
+/// Brings turns forward to the time at which an action becomes due. The caller sorts them, so that
+/// two calls never deadlock.
 const ADD_TURNS: &str = "
     INSERT INTO turns (org_id, provider, due_at)
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::bigint[])

@@ -14,56 +14,93 @@ use serde_json::{Value, json};
 use sqlx::{PgConnection, Postgres, postgres::PgRow};
 use uuid::Uuid;
 
-/// One entry a record, by position. The fence and the state stand in the WHERE: a record that was
-/// overtaken changes nothing. A success still counts after its lease ended, as long as nobody else
-/// has claimed the row since.
-const RECORD: &str = "UPDATE actions SET state = r.state, cause = r.cause, detail = r.detail, http_status = \
-    r.http_status, provider_code = r.provider_code, \
-    provider_ref = coalesce(r.provider_ref, actions.provider_ref), due_at = coalesce(r.due_at, actions.due_at), \
-    lease_until = NULL, updated_at = r.ended_at, \
-    attempts = actions.attempts + r.counts, look_ups = actions.look_ups + r.looked_up, absences = CASE WHEN \
-    r.is_absence THEN actions.absences + 1 ELSE 0 END, \
-    credential_version = coalesce(r.credential_version, actions.credential_version), \
-    first_sent_at = CASE WHEN r.is_unsent THEN NULL ELSE actions.first_sent_at END \
-    FROM json_to_recordset($1::text::json) AS r (id uuid, org_id uuid, fence bigint, state text, cause text, detail \
-    text, http_status bigint, provider_code text, \
-    provider_ref text, due_at bigint, counts bigint, is_absence boolean, is_unsent boolean, ended_at bigint, \
-    credential_version bigint, looked_up bigint) \
-    WHERE actions.id = r.id AND actions.org_id = r.org_id AND actions.fence = r.fence \
-    AND (actions.state = 'running' \
-        OR (actions.state = 'unknown' AND actions.cause = 'lease_ended' AND r.state = 'succeeded')) \
+/// One entry a record, by position. The WHERE names the fence and the state, so that a record that
+/// was overtaken changes nothing. A success still counts after its lease ended, as long as no other
+/// claim came since.
+const RECORD: &str = "
+    UPDATE actions
+    SET state = r.state,
+        cause = r.cause,
+        detail = r.detail,
+        http_status = r.http_status,
+        provider_code = r.provider_code,
+        provider_ref = coalesce(r.provider_ref, actions.provider_ref),
+        due_at = coalesce(r.due_at, actions.due_at),
+        lease_until = NULL,
+        updated_at = r.ended_at,
+        attempts = actions.attempts + r.counts,
+        look_ups = actions.look_ups + r.looked_up,
+        absences = CASE WHEN r.is_absence THEN actions.absences + 1 ELSE 0 END,
+        credential_version = coalesce(r.credential_version, actions.credential_version),
+        first_sent_at = CASE WHEN r.is_unsent THEN NULL ELSE actions.first_sent_at END
+    FROM json_to_recordset($1::text::json) AS r (
+        id uuid, org_id uuid, fence bigint, state text, cause text, detail text, http_status bigint,
+        provider_code text, provider_ref text, due_at bigint, counts bigint, is_absence boolean, is_unsent boolean,
+        ended_at bigint, credential_version bigint, looked_up bigint
+    )
+    WHERE actions.id = r.id AND actions.org_id = r.org_id AND actions.fence = r.fence
+        AND (actions.state = 'running'
+            OR (actions.state = 'unknown' AND actions.cause = 'lease_ended' AND r.state = 'succeeded'))
     RETURNING actions.id, actions.org_id, actions.provider, actions.state, actions.due_at";
 
-const END_ATTEMPTS: &str = "UPDATE attempts SET ended_at = r.ended_at, outcome = r.outcome, cause = r.cause, \
-    http_status = r.http_status, \
-    provider_code = r.provider_code, detail = r.detail, credential_version = r.credential_version \
-    FROM json_to_recordset($1::text::json) AS r (id uuid, number bigint, ended_at bigint, outcome text, cause text, \
-    http_status bigint, provider_code text, \
-    detail text, credential_version bigint) \
+const END_ATTEMPTS: &str = "
+    UPDATE attempts
+    SET ended_at = r.ended_at,
+        outcome = r.outcome,
+        cause = r.cause,
+        http_status = r.http_status,
+        provider_code = r.provider_code,
+        detail = r.detail,
+        credential_version = r.credential_version
+    FROM json_to_recordset($1::text::json) AS r (
+        id uuid, number bigint, ended_at bigint, outcome text, cause text, http_status bigint, provider_code text,
+        detail text, credential_version bigint
+    )
     WHERE attempts.action_id = r.id AND attempts.number = r.number";
 
-/// A newer version of the credential was saved while the attempt was under way: its save has passed
-/// these rows by (invariant 6).
-const UNPARK: &str = "UPDATE actions SET state = 'pending', due_at = $2 WHERE actions.id = ANY($1) AND actions.state = \
-    'parked' AND EXISTS (SELECT 1 FROM org_credentials AS c WHERE c.org_id = actions.org_id \
-    AND c.provider = actions.provider AND c.name = actions.credential_name AND c.is_active AND c.version > \
-    coalesce(actions.credential_version, 0)) \
+/// A newer version of the credential was saved during the attempt. That save did not see these
+/// rows, because they were not parked yet (invariant 6).
+const UNPARK: &str = "
+    UPDATE actions
+    SET state = 'pending', due_at = $2
+    WHERE actions.id = ANY($1) AND actions.state = 'parked'
+        AND EXISTS (
+            SELECT 1 FROM org_credentials AS c
+            WHERE c.org_id = actions.org_id AND c.provider = actions.provider AND c.name = actions.credential_name
+                AND c.is_active AND c.version > coalesce(actions.credential_version, 0)
+        )
     RETURNING actions.id, actions.org_id, actions.provider, actions.state, actions.due_at";
 
-/// `$4` leases that end until then; `$1` now, `$2` delay of the look-up in µs, `$3` rows. Those
-/// that someone records at this moment are passed over.
-const END_LEASES: &str = "UPDATE actions SET state = 'unknown', cause = 'lease_ended', detail = NULL, due_at = \
-    least(lease_until, $1) + $2, lease_until = NULL, \
-    updated_at = $1 WHERE id IN (SELECT id FROM actions WHERE state = 'running' AND lease_until <= $4 ORDER BY \
-    lease_until LIMIT $3 FOR UPDATE SKIP LOCKED) \
-    AND state = 'running' RETURNING actions.id, actions.org_id, actions.provider, actions.state, actions.due_at, \
-    actions.fence";
+/// `$4` leases that end until then; `$1` now, `$2` delay of the look-up in µs, `$3` rows. Rows that
+/// a record holds at this moment are passed over.
+const END_LEASES: &str = "
+    UPDATE actions
+    SET state = 'unknown',
+        cause = 'lease_ended',
+        detail = NULL,
+        due_at = least(lease_until, $1) + $2,
+        lease_until = NULL,
+        updated_at = $1
+    WHERE id IN (
+            SELECT id FROM actions
+            WHERE state = 'running' AND lease_until <= $4
+            ORDER BY lease_until
+            LIMIT $3
+            FOR UPDATE SKIP LOCKED
+        )
+        AND state = 'running'
+    RETURNING actions.id, actions.org_id, actions.provider, actions.state, actions.due_at, actions.fence";
 
-/// The key of `sql::credentials::LOCK`, shared among attempts that park: they wait for a save and
+/// The key of `sql::credentials::LOCK`, shared among attempts that park. They wait for a save and
 /// not for each other.
-const LOCK_SHARED: &str = "SELECT pg_advisory_xact_lock_shared(key) FROM (SELECT DISTINCT \
-    hashtextextended(concat(r.org_id, '/', a.provider, '/', a.credential_name), 0) AS key \
-    FROM unnest($1::uuid[], $2::uuid[]) AS r (id, org_id) JOIN actions AS a ON a.id = r.id ORDER BY key) AS keys";
+const LOCK_SHARED: &str = "
+    SELECT pg_advisory_xact_lock_shared(key)
+    FROM (
+        SELECT DISTINCT hashtextextended(concat(r.org_id, '/', a.provider, '/', a.credential_name), 0) AS key
+        FROM unnest($1::uuid[], $2::uuid[]) AS r (id, org_id)
+        JOIN actions AS a ON a.id = r.id
+        ORDER BY key
+    ) AS keys";
 #[cfg(test)]
 pub(crate) const STATEMENTS: &[&str] = &[RECORD, END_ATTEMPTS, UNPARK, END_LEASES, LOCK_SHARED];
 

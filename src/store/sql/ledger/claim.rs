@@ -1,5 +1,5 @@
-//! Claims: the turns that are due, the rows of each, and the choice among them, which each database
-//! then writes in its own way.
+//! Claims: reads due turns and the rows of each, and chooses among them. Each database then writes
+//! the choice in its own way.
 
 use super::{LedgerSql, claim_of};
 use crate::{
@@ -17,7 +17,7 @@ use uuid::Uuid;
 #[cfg(test)]
 pub const STATEMENTS: &[Sql] = &[TURNS];
 
-/// A turn that another claim holds is being taken: it is passed over.
+/// A turn that another claim holds is passed over.
 const TURNS: Sql = Sql {
     sqlite: "SELECT org_id, provider FROM turns WHERE due_at <= $1 ORDER BY due_at LIMIT $2",
     postgres: "SELECT org_id, provider FROM turns WHERE due_at <= $1 ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED",
@@ -31,7 +31,7 @@ const ROUNDS_MAX: usize = 64;
 /// An organisation's place among those that wait for a provider.
 pub type Turn = (OrgId, Provider);
 
-/// What one look at the turns came to.
+/// The result of one look at the turns.
 pub struct Choice {
     pub now: Timestamp,
     pub lease_until: Timestamp,
@@ -50,7 +50,7 @@ pub trait ClaimSql: Dialect {
         deferred: &'c [(OrgId, Provider, Timestamp)],
     ) -> BoxFuture<'c, Result<(), StoreError>>;
 
-    /// What can be claimed in these turns, in their order, each turn's oldest first.
+    /// The actions that can be claimed in these turns, in their order, each turn's oldest first.
     fn rows_of_turns<'c>(
         on: &'c mut Self::Connection,
         turns: &'c [Turn],
@@ -58,8 +58,8 @@ pub trait ClaimSql: Dialect {
         turn_max: u32,
     ) -> BoxFuture<'c, Result<Vec<Self::Row>, StoreError>>;
 
-    /// Writes a choice: claims are `running` with their attempts begun, what has expired is dead,
-    /// and turns are passed on or ended.
+    /// Writes a choice: claimed actions become `running` with their attempts begun, expired actions
+    /// become dead, and turns are passed on or ended.
     fn take<'c>(on: &'c mut Self::Connection, choice: &'c Choice) -> BoxFuture<'c, Result<(), StoreError>>;
 }
 
@@ -85,8 +85,8 @@ pub async fn claim<D: LedgerSql>(
         if !choice.claims.is_empty() {
             reach(Step::ClaimWritten);
         }
-        // Turns of what has expired or was cancelled since cost no one a turn: the next ones are
-        // looked at instead.
+        // A turn whose actions had expired or were cancelled gave no claim. Look at the next turns
+        // instead, so that no organisation loses its turn to them.
         if !choice.claims.is_empty() || ended >= EXPIRED_MAX {
             return Ok(choice.claims);
         }
@@ -100,8 +100,8 @@ async fn turns_due<D: LedgerSql>(
     limits: &ClaimLimits,
     now: Timestamp,
 ) -> Result<Vec<(Turn, u32)>, StoreError> {
-    // Those that may take nothing now keep their place; there are at most as many of them as
-    // attempts run.
+    // An organisation that may take nothing now keeps its place. There are at most as many such
+    // organisations as attempts run.
     let turns_max = limits
         .count_max
         .saturating_add(u32::try_from(limits.allowances.len()).unwrap_or(u32::MAX));

@@ -1,4 +1,4 @@
-//! What became of what an action sent, after the provider had accepted it.
+//! The delivery of a message or e-mail after the provider had accepted it.
 
 use crate::{
     domain::{ActionId, Delivery, DeliveryStatus, OrgId, Timestamp},

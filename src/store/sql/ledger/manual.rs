@@ -1,5 +1,5 @@
-//! Manual transitions: what a callback or a person does to an action. Each names the states that it
-//! takes it from.
+//! Manual transitions: a callback or a person moves an action. Each names the states that it starts
+//! from.
 
 use super::make_due;
 use crate::{
@@ -68,7 +68,7 @@ const END_ATTEMPT: &str = "
         credential_version = NULL
     WHERE action_id = $1 AND number = $2";
 
-// On Postgres a failed statement ends its whole transaction; on SQLite it undoes itself alone.
+// On Postgres a failed statement ends its whole transaction; on SQLite it undoes only itself.
 const SAVEPOINT: Sql = Sql::postgres_only("SAVEPOINT callback");
 const RELEASE: Sql = Sql::postgres_only("RELEASE SAVEPOINT callback");
 const ROLLBACK_TO: Sql = Sql::postgres_only("ROLLBACK TO SAVEPOINT callback");
@@ -147,7 +147,7 @@ pub async fn record_callback<D: Dialect>(
             }
             Ok(ManualTransition::Done(ActionState::Succeeded))
         }
-        // The id is another action's: that one keeps it, and this one is looked up as before.
+        // Another action holds the id and keeps it. This action is looked up as before.
         Ok(_) | Err(StoreError::Conflict { .. }) => Ok(ManualTransition::NotFrom(before.state)),
         Err(error) => Err(error),
     }

@@ -1,6 +1,7 @@
-//! The ledger: what is equal on both databases. Claims and records stand in the folders of the
-//! databases on purpose: they take whole batches into one statement (`json_each` there, `unnest`
-//! here) and lock rows in each database's own way. [`LedgerSql`] is the wall between.
+//! The ledger, as far as it is equal on both databases. The batches of claims and records stand in
+//! the folders of the databases on purpose. They put a whole batch into one statement (`json_each`
+//! on SQLite, `unnest` on Postgres) and lock rows in each database's own way. [`LedgerSql`] is the
+//! interface between the two.
 //!
 //! **Invariant:** a row leaves `running` only under its fence, and an action that can be claimed
 //! has a turn that is due no later than it needs.
@@ -47,8 +48,8 @@ pub fn statements() -> Vec<Sql> {
         .collect()
 }
 
-/// What can be claimed, as the partial index `actions_due` has it: statements repeat it word for
-/// word, or the index is not used.
+/// The condition of the partial index `actions_due`: an action that can be claimed. A statement
+/// repeats it to the letter, or the database does not use the index.
 macro_rules! claimable {
     () => {
         "state IN ('pending', 'waiting', 'unknown')"
@@ -162,14 +163,14 @@ pub fn claim_of<D: Dialect>(
     })
 }
 
-/// What another action holds says nothing about this one (invariant 2).
+/// An id that another action holds says nothing about this one (invariant 2).
 pub fn make_ambiguous(record: &mut Record) {
     record.to = ActionState::Unknown;
     record.cause = crate::domain::Cause::Ambiguous;
     record.outcome = AttemptOutcome::Unknown;
     record.provider_ref = None;
     record.is_unsent = false;
-    // A long time: only a person, a callback or another look changes it.
+    // An hour from now: only a person, a callback or another look-up changes it.
     record.due_at = Some(record.due_at.unwrap_or(record.ended_at + Duration::from_hours(1)));
 }
 

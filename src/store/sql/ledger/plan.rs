@@ -19,7 +19,7 @@ use std::{
 
 type Hash = [u8; 16];
 
-/// Rows of an INSERT: few sizes, so that few statements are prepared.
+/// Rows of an INSERT. The sizes are few, so that few statements are prepared.
 const CHUNKS: [usize; 3] = [32, 8, 1];
 
 /// One INSERT of many rows, for each size and each database.
@@ -46,8 +46,8 @@ static INSERT_ACTIONS: LazyLock<Inserts> = LazyLock::new(|| {
 
 impl Inserts {
     fn of(into: &str, columns: usize, end: &str) -> Self {
-        // SQLite looks a numbered placeholder up in a list each time, which costs the square of
-        // their number; Postgres knows no others.
+        // SQLite looks each numbered placeholder up in a list, which costs the square of their
+        // number. Postgres knows numbered placeholders only.
         let text = |count: usize, placeholder: &dyn Fn(usize) -> String| {
             let row = |row: usize| {
                 let values: Vec<String> = (1..=columns).map(|n| placeholder(row * columns + n)).collect();
@@ -78,8 +78,7 @@ impl Inserts {
 
 /// How each database writes many keys and turns at once.
 pub trait PlanSql: Dialect {
-    /// Writes keys that come sorted and returns `org_id` and `hash` of those that were not there
-    /// yet.
+    /// Writes sorted keys and returns `org_id` and `hash` of the new ones.
     fn mark(
         on: &mut Self::Connection,
         keys_of: KeysOf,
@@ -87,8 +86,8 @@ pub trait PlanSql: Dialect {
         now: Timestamp,
     ) -> BoxFuture<'_, Result<Vec<Self::Row>, StoreError>>;
 
-    /// Brings turns forward to when something becomes due. They come sorted, one for an
-    /// organisation and provider.
+    /// Brings turns forward to the time at which an action becomes due. They come sorted, one for
+    /// each organisation and provider.
     fn add_turns(
         on: &mut Self::Connection,
         due: Vec<(OrgId, Provider, Timestamp)>,
@@ -101,7 +100,7 @@ pub async fn plan<D: LedgerSql>(
 ) -> Result<Vec<Planned>, StoreError> {
     let hashes: Vec<Key> = events.iter().map(|event| (event.org, dedupe_hash(event))).collect();
     let mut fresh = mark(tx, KeysOf::Events, &hashes).await?;
-    // The first of equal ones in a batch is the new one.
+    // Of equal keys in a batch the first one is new.
     let planned: Vec<Planned> = hashes
         .iter()
         .map(|key| {
@@ -112,26 +111,32 @@ pub async fn plan<D: LedgerSql>(
             }
         })
         .collect();
-    let new: Vec<(&PlannedEvent, Hash)> = events
-        .iter()
-        .zip(&hashes)
-        .zip(&planned)
-        .filter(|(_, planned)| **planned == Planned::New)
-        .map(|((event, key), _)| (event, key.1))
-        .collect();
+    let chosen = |is_chosen: fn(&PlannedEvent, Planned) -> bool| -> Vec<(&PlannedEvent, Hash)> {
+        events
+            .iter()
+            .zip(&hashes)
+            .zip(&planned)
+            .filter(|((event, _), planned)| is_chosen(event, **planned))
+            .map(|((event, key), _)| (event, key.1))
+            .collect()
+    };
+    let new = chosen(|_, planned| planned == Planned::New);
+    // The event of a part may be stored already; its actions have keys of their own.
+    let acting = chosen(|event, planned| event.is_part || planned == Planned::New);
     for (statement, chunk) in INSERT_EVENTS.chunks(&new) {
         insert_events(tx, statement, chunk).await?;
     }
+    plan_actions(tx, &acting).await?;
+    reach(Step::PlanWritten);
+    Ok(planned)
+}
 
-    // The event of a part may be there already; its actions have keys of their own.
-    let acting: Vec<(&PlannedEvent, Hash)> = events
-        .iter()
-        .zip(&hashes)
-        .zip(&planned)
-        .filter(|((event, _), planned)| event.is_part || **planned == Planned::New)
-        .map(|((event, key), _)| (event, key.1))
-        .collect();
-    let keys: Vec<Key> = acting
+/// Writes the new actions of these events, and their turns.
+async fn plan_actions<D: LedgerSql>(
+    tx: &mut Transaction<'_, D>,
+    events: &[(&PlannedEvent, Hash)],
+) -> Result<(), StoreError> {
+    let keys: Vec<Key> = events
         .iter()
         .flat_map(|(event, hash)| {
             event
@@ -141,7 +146,7 @@ pub async fn plan<D: LedgerSql>(
         })
         .collect();
     let mut fresh = mark(tx, KeysOf::Actions, &keys).await?;
-    let actions: Vec<(&PlannedEvent, &PlannedAction, Hash)> = acting
+    let actions: Vec<(&PlannedEvent, &PlannedAction, Hash)> = events
         .iter()
         .flat_map(|(event, _)| event.actions.iter().map(move |action| (*event, action)))
         .zip(&keys)
@@ -156,12 +161,10 @@ pub async fn plan<D: LedgerSql>(
         .filter(|(_, action, _)| action.state == ActionState::Pending)
         .map(|(event, action, _)| (event.org, action.kind.provider(), tx.now))
         .collect();
-    add_turns(tx, due).await?;
-    reach(Step::PlanWritten);
-    Ok(planned)
+    add_turns(tx, due).await
 }
 
-/// Keys go in sorted: two batches with the same keys never wait for each other crosswise.
+/// Keys go in sorted, so that two batches with the same keys never deadlock.
 async fn mark<D: LedgerSql>(
     tx: &mut Transaction<'_, D>,
     keys_of: KeysOf,
@@ -187,8 +190,8 @@ async fn mark<D: LedgerSql>(
         .collect()
 }
 
-/// Batches are mostly of few organisations: one turn each, the earliest. Sorted, so that two
-/// batches never wait for each other crosswise.
+/// Most batches concern few organisations. Each gets one turn, its earliest. The turns are sorted,
+/// so that two batches never deadlock.
 pub(super) async fn add_turns<D: LedgerSql>(
     tx: &mut Transaction<'_, D>,
     mut due: Vec<(OrgId, Provider, Timestamp)>,
@@ -267,7 +270,7 @@ async fn insert_actions<D: Dialect>(
 }
 
 /// Unique together with the organisation (invariant 20): source, endpoint or none, and the source's
-/// own key; a replay's series makes it another one.
+/// own key. The series of a replay gives it another hash.
 fn dedupe_hash(event: &PlannedEvent) -> Hash {
     let mut hash = Sha256::new();
     hash.update(event.envelope.source.as_str().as_bytes());
@@ -284,7 +287,7 @@ fn dedupe_hash(event: &PlannedEvent) -> Hash {
     first_half(&hash.finalize())
 }
 
-/// Keyed by the event's hash and the rule, so that a replayed plan meets its own actions.
+/// Made from the event's hash and the rule, so that a repeated plan finds its own actions.
 fn idempotency_hash(dedupe: &Hash, action: &PlannedAction) -> Hash {
     let mut hash = Sha256::new();
     hash.update(dedupe);

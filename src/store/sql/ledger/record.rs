@@ -18,12 +18,12 @@ pub const STATEMENTS: &[Sql] = &[SAVEPOINT, RELEASE, ROLLBACK_TO];
 
 const DOING: &str = "record attempts";
 
-// On Postgres a failed statement ends its whole transaction; on SQLite it undoes itself alone.
+// On Postgres a failed statement ends its whole transaction; on SQLite it undoes only itself.
 const SAVEPOINT: Sql = Sql::postgres_only("SAVEPOINT records");
 const RELEASE: Sql = Sql::postgres_only("RELEASE SAVEPOINT records");
 const ROLLBACK_TO: Sql = Sql::postgres_only("ROLLBACK TO SAVEPOINT records");
 
-/// How one attempt ended, as its row keeps it.
+/// The end of one attempt, as its row keeps it.
 pub struct EndedAttempt {
     pub action: ActionId,
     pub fence: i64,
@@ -88,8 +88,8 @@ pub async fn record<D: LedgerSql>(
     }
     match write(tx, &records).await {
         Ok(written) => mark_written(&records, &written, &mut results),
-        // One of them brings an id of the provider's that another action holds. One by one, to know
-        // which.
+        // A record brings a provider's id that another action holds. Write the records one by one
+        // to find it.
         Err(StoreError::Conflict { .. }) => {
             for (record, result) in records.iter_mut().zip(&mut results) {
                 *result = write_one(tx, record).await?;
@@ -143,8 +143,8 @@ async fn write_one<D: LedgerSql>(tx: &mut Transaction<'_, D>, record: &mut Recor
     })
 }
 
-/// Writes records and returns those whose fence still stood. Where an id of the provider's may be
-/// another's, a failure is undone alone.
+/// Writes records and returns those whose fence still stood. Where a provider's id may be taken, a
+/// savepoint undoes the failure.
 async fn write<D: LedgerSql>(
     tx: &mut Transaction<'_, D>,
     records: &[Record],
@@ -169,7 +169,7 @@ async fn write<D: LedgerSql>(
         .collect()
 }
 
-/// Lets actions go on whose credential was saved again while their attempt was under way.
+/// Makes actions claimable whose credential was saved again during their attempt.
 async fn unpark<D: LedgerSql>(tx: &mut Transaction<'_, D>, records: &[Record]) -> Result<(), StoreError> {
     let parked = records.iter().filter(|record| record.to == ActionState::Parked);
     let Some(now) = parked.clone().map(|record| record.ended_at).max() else {
@@ -180,7 +180,7 @@ async fn unpark<D: LedgerSql>(tx: &mut Transaction<'_, D>, records: &[Record]) -
     bring_turns_forward(tx, &changed).await
 }
 
-/// Rows that can be claimed again have a turn when they are due.
+/// Gives each row that can be claimed again a turn at its time.
 async fn bring_turns_forward<D: LedgerSql>(tx: &mut Transaction<'_, D>, changed: &[D::Row]) -> Result<(), StoreError> {
     let mut due = Vec::new();
     for row in changed {

@@ -16,63 +16,99 @@ use sqlx::{Sqlite, SqliteConnection, sqlite::SqliteRow};
 use std::sync::LazyLock;
 
 /// `$0` organisation, `$1` provider, `$2` until. Never brings a turn forward.
-const DEFER: &str = "UPDATE turns SET due_at = held.until FROM (SELECT unhex(value ->> 0) AS org_id, value ->> 1 AS \
-    provider, value ->> 2 AS until FROM json_each(?1)) AS held \
+const DEFER: &str = "
+    UPDATE turns
+    SET due_at = held.until
+    FROM (
+        SELECT unhex(value ->> 0) AS org_id, value ->> 1 AS provider, value ->> 2 AS until
+        FROM json_each(?1)
+    ) AS held
     WHERE turns.org_id = held.org_id AND turns.provider = held.provider AND turns.due_at < held.until";
 
 /// The rows of many turns at once, each turn's oldest first. `?1` turns, `?2` now, `?3` rows a
 /// turn.
 pub(super) const ROWS: &str = concat!(
-    "SELECT a.id, a.org_id, a.event_id, a.kind, a.provider, a.credential_name, a.state, a.request_sealed, \
-    a.idempotency_key, a.fence, a.attempts, a.look_ups, \
-     a.absences, a.first_sent_at, a.expires_at, a.created_at, a.hops, a.account, c.account_fingerprint, c.version \
-     FROM (SELECT key, unhex(value ->> 0) AS org_id, value ->> 1 AS provider FROM json_each(?1)) AS turn \
-     CROSS JOIN actions AS a ON a.id IN (SELECT id FROM actions INDEXED BY actions_due WHERE org_id = turn.org_id AND \
-     provider = turn.provider AND ",
+    "
+    SELECT a.id, a.org_id, a.event_id, a.kind, a.provider, a.credential_name, a.state, a.request_sealed,
+        a.idempotency_key, a.fence, a.attempts, a.look_ups, a.absences, a.first_sent_at, a.expires_at, a.created_at,
+        a.hops, a.account, c.account_fingerprint, c.version
+    FROM (
+        SELECT key, unhex(value ->> 0) AS org_id, value ->> 1 AS provider
+        FROM json_each(?1)
+    ) AS turn
+    CROSS JOIN actions AS a ON a.id IN (
+        SELECT id FROM actions INDEXED BY actions_due
+        WHERE org_id = turn.org_id AND provider = turn.provider AND ",
     claimable!(),
-    " AND due_at <= ?2 ORDER BY due_at, id LIMIT ?3) \
-     LEFT JOIN org_credentials AS c ON c.org_id = a.org_id AND c.provider = a.provider AND c.name = a.credential_name \
-     ORDER BY turn.key, a.due_at, a.id"
+    " AND due_at <= ?2
+        ORDER BY due_at, id
+        LIMIT ?3
+    )
+    LEFT JOIN org_credentials AS c
+        ON c.org_id = a.org_id AND c.provider = a.provider AND c.name = a.credential_name
+    ORDER BY turn.key, a.due_at, a.id"
 );
 
-/// What follows a choice reads it from one document, so that all of it is one hand-over to the
-/// database: `now`, `lease_until`, `claims` (action, fence, organisation, whether it is a look-up,
-/// account), `expired` (actions), `turns` (organisation, provider).
+/// The statements after a choice read it from one document, so that all of them go to the database
+/// at once. Its fields are `now`, `lease_until`, `claims` (action, fence, organisation, whether it
+/// is a look-up, account), `expired` (actions), and `turns` (organisation, provider).
 const RUN: &str = concat!(
-    "UPDATE actions SET state = 'running', fence = fence + 1, lease_until = ?1 ->> '$.lease_until', updated_at = ?1 \
-    ->> '$.now', \
-     first_sent_at = CASE WHEN state = 'unknown' THEN first_sent_at ELSE coalesce(first_sent_at, ?1 ->> '$.now') END, \
-     account = claimed.sent_by \
-     FROM (SELECT unhex(value ->> 0) AS claimed_id, value ->> 4 AS sent_by FROM json_each(?1, '$.claims')) AS claimed \
-     WHERE actions.id = claimed.claimed_id AND ",
+    "
+    UPDATE actions
+    SET state = 'running',
+        fence = fence + 1,
+        lease_until = ?1 ->> '$.lease_until',
+        updated_at = ?1 ->> '$.now',
+        first_sent_at = CASE
+            WHEN state = 'unknown' THEN first_sent_at
+            ELSE coalesce(first_sent_at, ?1 ->> '$.now')
+        END,
+        account = claimed.sent_by
+    FROM (
+        SELECT unhex(value ->> 0) AS claimed_id, value ->> 4 AS sent_by
+        FROM json_each(?1, '$.claims')
+    ) AS claimed
+    WHERE actions.id = claimed.claimed_id AND ",
     claimable!()
 );
 
-const BEGIN_ATTEMPTS: &str = "INSERT INTO attempts (action_id, number, org_id, is_look_up, started_at) \
-    SELECT unhex(value ->> 0), value ->> 1, unhex(value ->> 2), value ->> 3, ?1 ->> '$.now' FROM json_each(?1, \
-    '$.claims')";
+const BEGIN_ATTEMPTS: &str = "
+    INSERT INTO attempts (action_id, number, org_id, is_look_up, started_at)
+    SELECT unhex(value ->> 0), value ->> 1, unhex(value ->> 2), value ->> 3, ?1 ->> '$.now'
+    FROM json_each(?1, '$.claims')";
 
-const EXPIRE: &str = "UPDATE actions SET state = 'dead', cause = 'expired', detail = NULL, updated_at = ?1 ->> '$.now' \
-    WHERE id IN (SELECT unhex(value) FROM json_each(?1, '$.expired')) AND state IN ('pending', 'waiting')";
+const EXPIRE: &str = "
+    UPDATE actions
+    SET state = 'dead', cause = 'expired', detail = NULL, updated_at = ?1 ->> '$.now'
+    WHERE id IN (SELECT unhex(value) FROM json_each(?1, '$.expired'))
+        AND state IN ('pending', 'waiting')";
 
 const END_TURNS: &str = concat!(
-    "DELETE FROM turns WHERE (org_id, provider) IN (SELECT unhex(value ->> 0), value ->> 1 FROM json_each(?1, \
-    '$.turns')) \
-     AND NOT EXISTS (SELECT 1 FROM actions INDEXED BY actions_due WHERE org_id = turns.org_id AND provider = \
-     turns.provider AND ",
+    "
+    DELETE FROM turns
+    WHERE (org_id, provider) IN (SELECT unhex(value ->> 0), value ->> 1 FROM json_each(?1, '$.turns'))
+        AND NOT EXISTS (
+            SELECT 1 FROM actions INDEXED BY actions_due
+            WHERE org_id = turns.org_id AND provider = turns.provider AND ",
     claimable!(),
     ")"
 );
 
-/// After its turn an organisation stands behind all that are due now, or is due when its next
-/// action is.
+/// After its turn an organisation comes after all that are due now, or becomes due with its next
+/// action.
 pub(super) const PASS_TURNS: &str = concat!(
-    "UPDATE turns SET last_turn_at = ?1 ->> '$.now', due_at = max(?1 ->> '$.now', coalesce((SELECT due_at FROM actions \
-    INDEXED BY actions_due \
-     WHERE org_id = turns.org_id AND provider = turns.provider AND ",
+    "
+    UPDATE turns
+    SET last_turn_at = ?1 ->> '$.now',
+        due_at = max(?1 ->> '$.now', coalesce((
+            SELECT due_at FROM actions INDEXED BY actions_due
+            WHERE org_id = turns.org_id AND provider = turns.provider AND ",
     claimable!(),
-    " ORDER BY due_at LIMIT 1), -1)) WHERE (org_id, provider) IN (SELECT unhex(value ->> 0), value ->> 1 FROM \
-    json_each(?1, '$.turns'))"
+    "
+            ORDER BY due_at
+            LIMIT 1
+        ), -1))
+    WHERE (org_id, provider) IN (SELECT unhex(value ->> 0), value ->> 1 FROM json_each(?1, '$.turns'))"
 );
 
 static TAKE: LazyLock<String> = LazyLock::new(|| [RUN, BEGIN_ATTEMPTS, END_TURNS, PASS_TURNS].join("; "));

@@ -1,5 +1,5 @@
-//! The ledger's batches in SQLite: claims, records, the end of leases. Statements are counted by
-//! the batch, never by the row: one costs more than a row.
+//! The ledger's batches in SQLite: claims, records, the end of leases. Each batch is one statement,
+//! because a statement costs more than a row.
 //!
 //! Lists go in as one JSON text and come out by `json_each`; ids travel in it as hex.
 
@@ -20,7 +20,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use sqlx::{Sqlite, SqliteConnection, sqlite::SqliteRow};
 
-/// Returns what was not there yet. `$0` organisation, `$1` hash; both in hex.
+/// Returns the keys that are new. `$0` organisation, `$1` hash; both in hex.
 const MARK_EVENTS: &str = "
     INSERT INTO dedupe_keys (org_id, hash, created_at)
     SELECT unhex(value ->> 0), unhex(value ->> 1), ?2 FROM json_each(?1) WHERE true
@@ -32,8 +32,8 @@ const MARK_ACTIONS: &str = "
     ON CONFLICT (org_id, hash) DO NOTHING
     RETURNING org_id, hash";
 
-/// Brings turns forward to when something becomes due. `$0` organisation in hex, `$1` provider,
-/// `$2` due.
+/// Brings turns forward to the time at which an action becomes due. `$0` organisation in hex, `$1`
+/// provider, `$2` due.
 const ADD_TURNS: &str = "
     INSERT INTO turns (org_id, provider, due_at)
     SELECT unhex(value ->> 0), value ->> 1, min(value ->> 2) FROM json_each(?1) WHERE true GROUP BY 1, 2

@@ -13,55 +13,89 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use sqlx::{Sqlite, SqliteConnection, sqlite::SqliteRow};
 
-/// One entry a record, by position. The fence and the state stand in the WHERE: a record that was
-/// overtaken changes nothing. A success still counts after its lease ended, as long as nobody else
-/// has claimed the row since.
-const RECORD: &str = "UPDATE actions SET state = r.state, cause = r.cause, detail = r.detail, http_status = \
-    r.http_status, provider_code = r.provider_code, \
-    provider_ref = coalesce(r.provider_ref, actions.provider_ref), due_at = coalesce(r.due_at, actions.due_at), \
-    lease_until = NULL, updated_at = r.ended_at, \
-    attempts = actions.attempts + r.counts, look_ups = actions.look_ups + r.looked_up, absences = CASE WHEN \
-    r.is_absence THEN actions.absences + 1 ELSE 0 END, \
-    credential_version = coalesce(r.credential_version, actions.credential_version), \
-    first_sent_at = CASE WHEN r.is_unsent THEN NULL ELSE actions.first_sent_at END \
-    FROM (SELECT unhex(value ->> 0) AS id, unhex(value ->> 1) AS org_id, value ->> 2 AS fence, value ->> 3 AS state, \
-    value ->> 4 AS cause, value ->> 5 AS detail, \
-    value ->> 6 AS http_status, value ->> 7 AS provider_code, value ->> 8 AS provider_ref, value ->> 9 AS due_at, \
-    value ->> 10 AS counts, value ->> 11 AS is_absence, \
-    value ->> 12 AS is_unsent, value ->> 13 AS ended_at, value ->> 14 AS credential_version, value ->> 15 AS looked_up \
-    FROM json_each(?1)) AS r \
-    WHERE actions.id = r.id AND actions.org_id = r.org_id AND actions.fence = r.fence \
-    AND (actions.state = 'running' \
-        OR (actions.state = 'unknown' AND actions.cause = 'lease_ended' AND r.state = 'succeeded')) \
+/// One entry a record, by position. The WHERE names the fence and the state, so that a record that
+/// was overtaken changes nothing. A success still counts after its lease ended, as long as no other
+/// claim came since.
+const RECORD: &str = "
+    UPDATE actions
+    SET state = r.state,
+        cause = r.cause,
+        detail = r.detail,
+        http_status = r.http_status,
+        provider_code = r.provider_code,
+        provider_ref = coalesce(r.provider_ref, actions.provider_ref),
+        due_at = coalesce(r.due_at, actions.due_at),
+        lease_until = NULL,
+        updated_at = r.ended_at,
+        attempts = actions.attempts + r.counts,
+        look_ups = actions.look_ups + r.looked_up,
+        absences = CASE WHEN r.is_absence THEN actions.absences + 1 ELSE 0 END,
+        credential_version = coalesce(r.credential_version, actions.credential_version),
+        first_sent_at = CASE WHEN r.is_unsent THEN NULL ELSE actions.first_sent_at END
+    FROM (
+        SELECT unhex(value ->> 0) AS id, unhex(value ->> 1) AS org_id, value ->> 2 AS fence, value ->> 3 AS state,
+            value ->> 4 AS cause, value ->> 5 AS detail, value ->> 6 AS http_status, value ->> 7 AS provider_code,
+            value ->> 8 AS provider_ref, value ->> 9 AS due_at, value ->> 10 AS counts, value ->> 11 AS is_absence,
+            value ->> 12 AS is_unsent, value ->> 13 AS ended_at, value ->> 14 AS credential_version,
+            value ->> 15 AS looked_up
+        FROM json_each(?1)
+    ) AS r
+    WHERE actions.id = r.id AND actions.org_id = r.org_id AND actions.fence = r.fence
+        AND (actions.state = 'running'
+            OR (actions.state = 'unknown' AND actions.cause = 'lease_ended' AND r.state = 'succeeded'))
     RETURNING id, org_id, provider, state, due_at";
 
-const END_ATTEMPTS: &str = "UPDATE attempts SET ended_at = r.ended_at, outcome = r.outcome, cause = r.cause, \
-    http_status = r.http_status, \
-    provider_code = r.provider_code, detail = r.detail, credential_version = r.credential_version \
-    FROM (SELECT unhex(value ->> 0) AS id, value ->> 1 AS number, value ->> 2 AS ended_at, value ->> 3 AS outcome, \
-    value ->> 4 AS cause, value ->> 5 AS http_status, \
-    value ->> 6 AS provider_code, value ->> 7 AS detail, value ->> 8 AS credential_version FROM json_each(?1)) AS r \
+const END_ATTEMPTS: &str = "
+    UPDATE attempts
+    SET ended_at = r.ended_at,
+        outcome = r.outcome,
+        cause = r.cause,
+        http_status = r.http_status,
+        provider_code = r.provider_code,
+        detail = r.detail,
+        credential_version = r.credential_version
+    FROM (
+        SELECT unhex(value ->> 0) AS id, value ->> 1 AS number, value ->> 2 AS ended_at, value ->> 3 AS outcome,
+            value ->> 4 AS cause, value ->> 5 AS http_status, value ->> 6 AS provider_code, value ->> 7 AS detail,
+            value ->> 8 AS credential_version
+        FROM json_each(?1)
+    ) AS r
     WHERE attempts.action_id = r.id AND attempts.number = r.number";
 
-/// A newer version of the credential was saved while the attempt was under way: its save has passed
-/// these rows by (invariant 6).
-const UNPARK: &str = "UPDATE actions SET state = 'pending', due_at = ?2 FROM (SELECT unhex(value) AS id FROM \
-    json_each(?1)) AS parked \
-    WHERE actions.id = parked.id AND actions.state = 'parked' AND EXISTS (SELECT 1 FROM org_credentials AS c WHERE \
-    c.org_id = actions.org_id \
-    AND c.provider = actions.provider AND c.name = actions.credential_name AND c.is_active = 1 AND c.version > \
-    coalesce(actions.credential_version, 0)) \
+/// A newer version of the credential was saved during the attempt. That save did not see these
+/// rows, because they were not parked yet (invariant 6).
+const UNPARK: &str = "
+    UPDATE actions
+    SET state = 'pending', due_at = ?2
+    FROM (SELECT unhex(value) AS id FROM json_each(?1)) AS parked
+    WHERE actions.id = parked.id AND actions.state = 'parked'
+        AND EXISTS (
+            SELECT 1 FROM org_credentials AS c
+            WHERE c.org_id = actions.org_id AND c.provider = actions.provider AND c.name = actions.credential_name
+                AND c.is_active = 1 AND c.version > coalesce(actions.credential_version, 0)
+        )
     RETURNING id, org_id, provider, state, due_at";
 
 /// `?1` leases that end until then; `?2` now, `?3` delay of the look-up in µs, `?4` rows.
-const END_LEASES: &str = "UPDATE actions SET state = 'unknown', cause = 'lease_ended', detail = NULL, due_at = \
-    min(lease_until, ?2) + ?3, lease_until = NULL, \
-    updated_at = ?2 WHERE id IN (SELECT id FROM actions INDEXED BY actions_leases WHERE state = 'running' AND \
-    lease_until <= ?1 ORDER BY lease_until LIMIT ?4) \
-    AND state = 'running' RETURNING id, org_id, provider, state, due_at, fence";
+const END_LEASES: &str = "
+    UPDATE actions
+    SET state = 'unknown',
+        cause = 'lease_ended',
+        detail = NULL,
+        due_at = min(lease_until, ?2) + ?3,
+        lease_until = NULL,
+        updated_at = ?2
+    WHERE id IN (
+            SELECT id FROM actions INDEXED BY actions_leases
+            WHERE state = 'running' AND lease_until <= ?1
+            ORDER BY lease_until
+            LIMIT ?4
+        )
+        AND state = 'running'
+    RETURNING id, org_id, provider, state, due_at, fence";
 
 impl RecordSql for Sqlite {
-    /// One writer: a save is before or after.
+    /// SQLite has one writer, so a save comes before or after.
     fn lock_credentials<'c>(
         _: &'c mut SqliteConnection,
         _: &'c [(ActionId, OrgId)],

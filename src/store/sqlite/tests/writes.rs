@@ -17,7 +17,7 @@ async fn opened(scratch: &Scratch) -> SqliteStore {
     store
 }
 
-/// Holds the writer until it is let go, so that what comes meanwhile waits in the lanes.
+/// Holds the writer until it is released, so that later commands wait in the lanes.
 fn hold(
     store: &SqliteStore,
 ) -> (
@@ -146,8 +146,8 @@ async fn urgent_goes_first_and_close_finishes_what_waits() {
         join_all((0..4).map(|_| note(Lane::Bulk))),
         join_all((0..4).map(|_| note(Lane::Urgent))),
     );
-    // Polled in this order: all wait in their lanes before the writer is let go, and the stop is
-    // known before they are done.
+    // Polled in this order: all commands wait in their lanes before the writer is released, and the
+    // stop is known before they are done.
     let closing = async {
         has_started.await.expect("held");
         go.send(()).expect("let go");
@@ -175,8 +175,8 @@ async fn bulk_work_is_taken_along_under_urgent_load_without_end() {
     let store = Arc::new(opened(&scratch).await);
     let (has_started, go, held) = hold(&store);
     let done = Arc::new(AtomicU64::new(0));
-    // More urgent commands than one transaction takes wait; the one of the other lane stands behind
-    // none of the second transaction's.
+    // More urgent commands wait than one transaction takes. The bulk command still comes before
+    // those of the second transaction.
     let urgent = join_all((0..600).map(|_| {
         let done = done.clone();
         store.write(Access::ALL_ORGS, "urgent", move |_| {
