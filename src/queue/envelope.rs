@@ -29,7 +29,7 @@ const fn broken(reason: &'static str) -> EnvelopeError {
     EnvelopeError { reason }
 }
 
-/// What stands on disk for an attribute's name. Codes are never given out twice.
+/// The codes of attributes' names on disk. A code never gets a second meaning.
 mod code {
     pub const END: u8 = 0;
     pub const ID: u8 = 1;
@@ -324,7 +324,7 @@ pub fn attributes(envelope: &Envelope) -> Vec<(&'static str, Cow<'_, str>)> {
     attributes
 }
 
-/// A time outside of what RFC 3339 can say becomes the nearest that it can.
+/// A time outside the range of RFC 3339 becomes its nearest time.
 fn rfc3339(time: Timestamp) -> String {
     let nearest = if time.as_micros() < 0 {
         jiff::Timestamp::UNIX_EPOCH
@@ -484,8 +484,8 @@ mod tests {
         );
     }
 
-    /// What stands on disks is read by later versions: this text never changes, a later format
-    /// stands beside it.
+    /// Later versions must read the bytes that this version wrote. This text never changes; a later
+    /// format gets its own.
     #[test]
     fn version_one_stays_readable() {
         let stored = hex::decode(concat!(

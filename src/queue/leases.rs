@@ -1,22 +1,22 @@
-//! Who of several workers consumes which queue of a broker.
+//! Shares the queues of a broker out among several workers.
 
 use async_trait::async_trait;
 
 /// Shares a fixed number of queues out among workers. The store's rows implement it, in `cli`: this
 /// room knows no store.
 ///
-/// A lease only spares workers idle consumers. That two workers never consume one queue at once is
-/// held by the broker (single active consumer), also while nobody answers here.
+/// A lease only spares workers idle consumers. The broker itself keeps two workers from consuming
+/// one queue at once (single active consumer), even while the leases cannot be read.
 #[async_trait]
 pub trait QueueLeases: Send + Sync + 'static {
-    /// Renews the leases that this worker holds, gives back what is over its even share and takes
-    /// what is free, up to that share. The numbers that it holds from now on, of `0..queues`.
+    /// Renews this worker's leases, gives back those above its even share, and takes free ones up
+    /// to that share. Returns the queues that it holds from now on, of `0..queues`.
     ///
     /// # Errors
-    /// Why nobody can say. The queues that were held stay held until the lease's end.
+    /// The leases cannot be read. The queues that were held stay held until the lease's end.
     async fn share(&self, queues: u16) -> Result<Vec<u16>, LeaseError>;
 
-    /// Gives everything back: the worker stops.
+    /// Gives all leases back, because the worker stops.
     async fn release(&self);
 }
 

@@ -1,4 +1,4 @@
-//! Which address is tried next, and after which wait.
+//! Chooses the next address to try, and the wait before it.
 
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,7 @@ impl Backoff {
         self.tries + 1 >= self.addresses
     }
 
-    /// A connection stood: the next try is at once at the same address.
+    /// A connection was made: the next try comes at once, at the same address.
     pub fn reset(&mut self) {
         self.first = self.address();
         self.tries = 0;
@@ -50,8 +50,8 @@ impl Backoff {
     }
 }
 
-/// Jitter: nothing that anyone must not guess. Without randomness from the system all processes
-/// wait for the same time, and nothing worse.
+/// For jitter, so it need not be hard to guess. Without randomness from the system all processes
+/// wait for the same time, which is harmless.
 fn random() -> u32 {
     let mut bytes = [0; 4];
     let _ = getrandom::fill(&mut bytes);

@@ -1,8 +1,8 @@
 //! One connection, its events, and a hard way to end it.
 //!
-//! lapin drives each connection on a thread of its own, which ends only when the socket does: a
-//! broker that answers nothing would keep that thread for ever. So the socket stands beside the
-//! connection, and dropping a [`Link`] shuts it down.
+//! lapin drives each connection on a thread of its own, which ends only with the socket. A broker
+//! that never answers would keep that thread for ever. So a [`Link`] keeps a handle of the socket,
+//! and dropping the link shuts the socket down.
 
 use super::{AmqpSettings, url::Address};
 use futures_util::{StreamExt, future::ready, stream::BoxStream};
@@ -19,11 +19,11 @@ use std::{
     time::Duration,
 };
 
-/// Time for a connection to stand, over name, TCP, TLS and handshake.
+/// Time to make a connection: name look-up, TCP, TLS and handshake.
 const CONNECT_SECONDS: Duration = Duration::from_secs(5);
-/// Time for one question to the broker: a channel, a declaration.
+/// Time for one request to the broker, such as a channel or a declaration.
 const ANSWER_SECONDS: Duration = Duration::from_secs(10);
-/// Time for a farewell; then the socket is shut.
+/// Time for an orderly close; then the socket is shut down.
 const CLOSE_SECONDS: Duration = Duration::from_secs(1);
 
 /// Why there is no connection, or why it ended.
@@ -37,7 +37,7 @@ pub(super) struct LinkError {
 pub(super) enum Fault {
     /// May be gone at the next try.
     Passing,
-    /// What was asked for does not exist.
+    /// The queue or other thing of the request does not exist.
     Missing,
     /// Trying again cannot help: the broker refuses the user, the virtual host or a declaration.
     Final,
@@ -81,8 +81,8 @@ pub(super) struct Link {
     socket: SocketHandle,
 }
 
-/// What the broker tells of a connection: blocked, unblocked, failed. An error of one channel is
-/// not among them, because whoever uses the channel gets it.
+/// The broker's events of a connection: blocked, unblocked, failed. An error of one channel is none
+/// of them, because the user of the channel gets it.
 pub(super) type Events = BoxStream<'static, Event>;
 
 impl Link {
@@ -162,7 +162,7 @@ impl Link {
         self.connection.status().blocked()
     }
 
-    /// Says goodbye, so that the broker gives back at once what this connection holds.
+    /// Closes in order, so that the broker gives this connection's deliveries back at once.
     pub async fn close(self) {
         let _ = tokio::time::timeout(CLOSE_SECONDS, self.connection.close(200, "closed".into())).await;
     }
@@ -174,7 +174,7 @@ impl Drop for Link {
     }
 }
 
-/// The answer to one question, or an error when it does not come.
+/// The answer to one request, or an error when none comes in time.
 pub(super) async fn answered<T>(doing: &str, answer: impl Future<Output = lapin::Result<T>>) -> Result<T, LinkError> {
     match tokio::time::timeout(ANSWER_SECONDS, answer).await {
         Ok(answer) => answer.map_err(LinkError::from),

@@ -1,7 +1,7 @@
 //! Takes events from the queues, and keeps the connection for it alive.
 //!
-//! **Invariant:** nothing of a connection that failed is used again. What it had delivered and was
-//! not acked comes again from the broker, and an ack of it is no error and does nothing.
+//! **Invariant:** nothing of a connection that failed is used again. The broker delivers its
+//! unacked events again, and a late ack of one is no error and does nothing.
 
 use super::{
     AmqpSettings,
@@ -46,12 +46,12 @@ const SILENT_SECONDS: Duration = Duration::from_secs(30);
 /// Between two tries to consume a queue that does not answer.
 const ATTEMPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// What the task and its [`AmqpDeliveries`] share.
+/// The state that the task and its [`AmqpDeliveries`] share.
 pub(super) struct Consumption {
     pub unacked: Unacked,
     /// The worker asks for more.
     asked: Notify,
-    /// One consumer at a time; the next one begins when the one before has said goodbye.
+    /// One consumer at a time: the next one begins after the former one has closed.
     turn: tokio::sync::Mutex<()>,
     pub is_held: AtomicBool,
 }
@@ -98,7 +98,7 @@ impl Deliveries for AmqpDeliveries {
                     reason: "its consumer ended".into(),
                 });
             }
-            // What an earlier connection delivered comes again.
+            // Events of an earlier connection come again.
             let fresh: Vec<_> = batch
                 .drain(..)
                 .filter(|arrival| self.shared.unacked.is_current(arrival.epoch))
@@ -113,7 +113,7 @@ impl Deliveries for AmqpDeliveries {
     async fn ack(&mut self, tags: &[DeliveryTag]) -> Result<(), ConsumeError> {
         let acks = self.shared.unacked.ack(tags);
         if !acks.is_empty() {
-            // Without a consumer there is no connection that could take them: they come again.
+            // Without a consumer there is no connection for the acks, so the events come again.
             let _ = self.acks.send(acks);
         }
         Ok(())
@@ -194,7 +194,7 @@ impl Consumer {
         let (shared, shares, stop) = (self.shared.clone(), self.shares.clone(), self.stop.clone());
         let _turn = shared.turn.lock().await;
         shares.begin().await;
-        // Given back only after the consumers are gone.
+        // The leases are given back only after the consumers are gone.
         let consumed = CancellationToken::new();
         let consuming = async {
             self.consume(addresses, &stop).await;
@@ -318,7 +318,7 @@ impl Consumer {
                     counting = None;
                     match counted {
                         Ok(counts) => self.judge(&session, &counts, &mut watch),
-                        // One queue that does not answer is no reason to leave the others.
+                        // The other queues go on when one queue does not answer.
                         Err(error) if error.fault == Fault::Passing && session.link.is_connected() => Ok(()),
                         Err(error) => Err(error),
                     }
@@ -341,7 +341,8 @@ impl Consumer {
                         return Ended::GaveBack;
                     }
                     if session.link.is_connected() {
-                        // Beside the deliveries: a queue that answers nothing holds up no other.
+                        // Counted beside the deliveries, so that a queue that does not answer
+                        // delays no other.
                         counting.get_or_insert_with(|| {
                             counts(counter.clone(), session.queues.clone(), self.topology.queues.clone()).boxed()
                         });
@@ -362,14 +363,14 @@ impl Consumer {
         let event = message::envelope(&delivery.properties, delivery.data);
         let received_at = event.as_ref().ok().map(|envelope| envelope.received_at);
         let tag = self.shared.unacked.insert(queue, tag, received_at);
-        // Whoever reads them may have gone: then the stop is near.
+        // The reader may be gone. Then the stop is near.
         let _ = self.arrivals.send(Arrival {
             epoch,
             delivery: Delivery { tag, event },
         });
     }
 
-    /// Takes the counts over, and notices a consumer that has fallen silent.
+    /// Publishes the counts, and notices a consumer that delivers nothing any more.
     fn judge(&self, session: &Session, counts: &Counts, watch: &mut Watch) -> Result<(), LinkError> {
         self.depths.set(counts.others + counts.own.iter().sum::<u64>());
         for (number, (queue, ready)) in session.queues.iter().zip(&counts.own).enumerate() {
@@ -384,8 +385,8 @@ impl Consumer {
     }
 }
 
-/// Ready events, by queue that is consumed here, and in the queues of other workers together: every
-/// process tells the same number.
+/// Ready events, by queue that is consumed here, and in the queues of other workers together. So
+/// every process reports the same sum.
 struct Counts {
     own: Vec<u64>,
     others: u64,
@@ -407,16 +408,16 @@ async fn counts(channel: Channel, own: Vec<ShortString>, all: Vec<ShortString>) 
 
 enum Ended {
     Stopped,
-    /// Nobody worked on what was delivered.
+    /// The worker neither acked nor asked for more for a long time.
     GaveBack,
-    /// Other queues are this worker's from now on.
+    /// The leases changed: this worker consumes other queues from now on.
     Shared,
     Failed(LinkError),
 }
 
 impl Session {
     /// Begins to consume a queue on a channel of its own. A queue that does not answer is tried
-    /// again beside the others.
+    /// again while the others go on.
     async fn attempt(&mut self, number: usize, prefetch: u16, wait: Duration) -> Result<(), LinkError> {
         let queue = self.queues[number].clone();
         let channel = self.link.channel().await?;
@@ -443,7 +444,7 @@ impl Session {
                 self.channels[number] = Some(channel);
                 Ok(())
             }
-            // The connection itself is gone, or the queue: everything is made anew.
+            // The connection or the queue is gone, so everything is made anew.
             Err(error) if error.fault != Fault::Passing || !self.link.is_connected() => Err(error),
             Err(error) => {
                 warn!(%error, "{} is not consumed; it is tried again", self.queues[number]);
@@ -485,7 +486,7 @@ impl Watch {
         self.0[queue].since = Instant::now();
     }
 
-    /// Where another process is the active consumer, the count goes down from time to time.
+    /// A count that goes down shows another process that consumes the queue.
     fn is_silent(&mut self, queue: usize, ready: u64, is_busy: bool) -> bool {
         let silence = &mut self.0[queue];
         if ready == 0 || is_busy || ready < silence.ready {

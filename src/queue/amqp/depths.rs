@@ -1,4 +1,5 @@
-//! How many events are ready in the queues: asked for now and then, so that a scrape costs nothing.
+//! How many events are ready in the queues. The broker is asked from time to time, so that a scrape
+//! reads memory only.
 
 use super::{
     connection::{Fault, Link, LinkError},
@@ -12,7 +13,7 @@ use std::{
 
 pub(super) struct Depths {
     ready: AtomicU64,
-    /// A consumer counts: its connection is never blocked.
+    /// A consumer is counting, because its connection is never blocked.
     pub has_consumer: AtomicBool,
     pub period: Duration,
 }
@@ -42,7 +43,7 @@ impl Depths {
                         return error;
                     }
                 }
-                // One queue that does not answer is no reason to give the connection up.
+                // The connection stays when one queue does not answer.
                 Err(error) if error.fault == Fault::Passing && link.is_connected() => {}
                 Err(error) => return error,
             }
@@ -58,7 +59,7 @@ impl Depths {
     ) -> Result<(), LinkError> {
         let channel = link.channel().await?;
         loop {
-            // A blocked connection answers nothing, and the count stays as it was.
+            // A blocked connection answers nothing; then the last count stays.
             if may_count() && !link.is_blocked() {
                 let mut ready = 0;
                 for queue in queues {

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-/// Publishes on one channel that wait for their confirm at most; others wait for a place.
+/// Most publishes on one channel that wait for their confirm. Further ones wait in line.
 const WINDOW: usize = 2048;
 
 /// One event on its way to the broker.
@@ -54,7 +54,7 @@ impl Ticket {
     }
 }
 
-/// What lanes tell their supervisor.
+/// The signals of the lanes to their supervisor.
 #[derive(Default)]
 pub(super) struct Signals {
     /// An event was returned: its queue is missing.
@@ -80,7 +80,7 @@ pub(super) struct Lane {
     window: FuturesUnordered<BoxFuture<'static, (u64, Outcome)>>,
     waiting: HashMap<u64, Waiting>,
     sequence: u64,
-    /// Returned and not confirmed yet, with how often.
+    /// Events that were returned and not confirmed yet, with the count of returns.
     returned: HashMap<EventId, u32>,
 }
 
@@ -196,9 +196,10 @@ impl Lane {
 
     /// Answers what is confirmed by now.
     ///
-    /// lapin hangs a returned message on any confirm that comes with or after it, not on the one of
-    /// its own publish. It does so before the own confirm resolves. So everything that has resolved
-    /// is taken together, returns are matched by our own message id, and only then is answered.
+    /// lapin attaches a returned message to any confirm that comes with it or after it, not to the
+    /// confirm of its own publish. It does so before that confirm resolves. So this function takes
+    /// all resolved confirms together, matches returns by our own message id, and only then
+    /// answers.
     fn take_confirms(&mut self, first: (u64, Outcome)) -> Result<(), Arc<str>> {
         let mut batch = vec![first];
         while let Some(Some(done)) = self.window.next().now_or_never() {
@@ -267,7 +268,8 @@ impl Lane {
         true
     }
 
-    /// A return whose event is no longer waited for was matched too late. It has never been seen.
+    /// Reports returns whose publisher was answered already. They would show a mistake in the
+    /// matching; none was ever seen.
     fn check_returned(&mut self) {
         if self.returned.is_empty() {
             return;

@@ -13,7 +13,7 @@ use lapin::{
 
 const PREFIX: &str = "cloudEvents:";
 const CONTENT_TYPE: &str = "datacontenttype";
-/// Written to the disks of the queue before it is confirmed.
+/// The broker writes the message to disk before it confirms.
 const PERSISTENT: u8 = 2;
 
 pub(super) fn properties(envelope: &Envelope) -> BasicProperties {

@@ -28,9 +28,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// Channels that publish side by side. Events of one queue go over one of them.
+/// Channels that publish side by side. All events of one queue go over the same channel.
 const LANES: usize = 4;
-/// How often the connection's own state is looked at, in case that an event was missed.
+/// Time between two looks at the connection's state, in case that an event of it was missed.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
 /// Where publishers find the channels, or why there are none.
@@ -46,7 +46,7 @@ pub(super) struct Publisher {
     topology: Arc<Topology>,
     signals: Arc<Signals>,
     settings: Arc<AmqpSettings>,
-    /// How the first tries to connect went, for whoever opens the queue.
+    /// The outcome of the first tries to connect, for the caller that opens the queue.
     first: watch::Sender<Option<Result<(), LinkError>>>,
 }
 
@@ -122,7 +122,7 @@ impl Publisher {
         *self.channels.write().unwrap_or_else(PoisonError::into_inner) = channels;
     }
 
-    /// Keeps a connection until the stop, whatever happens to it.
+    /// Keeps a connection until the stop, and makes a new one after each failure.
     pub async fn run(&self, addresses: Vec<Address>, depths: Arc<Depths>, stop: CancellationToken) {
         let mut backoff = Backoff::new(addresses.len());
         loop {
@@ -209,7 +209,7 @@ impl Publisher {
         self.set(Channels::Away(error.reason.clone()));
         drop(channels);
         if stop.is_cancelled() {
-            // Events that were taken still go out, within the time that a publish has.
+            // Events that were accepted still go out, within the deadline of a publish.
             let ending = async { while lanes.join_next().await.is_some() {} };
             let _ = tokio::time::timeout(self.settings.confirm_seconds_max, ending).await;
             link.close().await;
@@ -254,8 +254,8 @@ impl Publisher {
                     }
                 }
                 () = self.signals.is_late.notified(), if !is_blocked => {
-                    // Slow is not dead: only a connection that confirmed nothing since the last
-                    // time is given up.
+                    // A slow connection is not dead. Give up only a connection without any confirm
+                    // since the last late publish.
                     let confirms = self.signals.confirms();
                     if confirms_when_late.replace(confirms) == Some(confirms) {
                         return LinkError::new("it confirms nothing any more");
@@ -284,7 +284,7 @@ impl Publisher {
     }
 }
 
-/// What stands while one connection does.
+/// One connection with its events and topology.
 struct Session {
     link: Link,
     events: Events,

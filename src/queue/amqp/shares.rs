@@ -1,4 +1,4 @@
-//! Which queues this worker consumes: those of its leases, or all of them.
+//! The queues that this worker consumes: those of its leases, or all of them.
 
 use super::AmqpSettings;
 use crate::queue::QueueLeases;
@@ -7,8 +7,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// Time for the first answer. Without one all queues are consumed: the broker holds the others
-/// back.
+/// Time for the first answer. Without one this worker consumes all queues; the broker lets only one
+/// consumer of a queue be active.
 const FIRST_SECONDS: Duration = Duration::from_secs(2);
 
 pub(super) struct Shares {
@@ -62,7 +62,7 @@ impl Shares {
                     is_other
                 });
             }
-            // What is consumed stays so: the broker sees to it that nobody else does.
+            // This worker goes on with its queues. The broker keeps other consumers inactive.
             Err(error) => warn!(%error, "The queues are not shared out anew"),
         }
     }

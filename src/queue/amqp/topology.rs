@@ -1,7 +1,7 @@
 //! The queues: their names, their arguments, and which of them an event goes to.
 //!
-//! Events go through the default exchange, whose routing key is a queue's name: there is no binding
-//! that can be lost, and an event can only be in the queue that it was meant for or be returned.
+//! Events go through the default exchange, whose routing key is a queue's name. So no binding can
+//! be lost: an event gets into its queue, or it is returned.
 
 use super::{
     AmqpSettings,
@@ -15,7 +15,7 @@ use lapin::{
 };
 use tracing::warn;
 
-/// Queues of an earlier, larger number are looked for up to here.
+/// Highest number at which queues of an earlier, larger setting are looked for.
 const QUEUES_MAX: u16 = 256;
 
 #[derive(Clone, Debug)]
@@ -50,8 +50,8 @@ impl Topology {
         crc32c::crc32c(subject.0.as_bytes()) as usize % self.queues.len()
     }
 
-    /// Declares what is missing. What stands with other arguments is an error that stays one. A
-    /// queue that does not answer holds up no other: its own publishes and consumers fail.
+    /// Declares missing queues. A queue that exists with other arguments is a lasting error. A
+    /// queue that does not answer delays no other; its own publishes and consumers fail.
     pub async fn declare(&self, link: &Link) -> Result<(), LinkError> {
         let mut channel = link.channel().await?;
         self.declare_on(&channel, &self.dead, Self::dead_arguments()).await?;
@@ -100,7 +100,7 @@ impl Topology {
         ])
     }
 
-    /// Queues of a larger number that was set before: they are still worked off.
+    /// Queues of an earlier, larger setting, whose events still have to be consumed.
     pub async fn surplus(&self, link: &Link) -> Result<Vec<ShortString>, LinkError> {
         let mut surplus = Vec::new();
         let channel = link.channel().await?;

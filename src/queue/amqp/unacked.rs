@@ -1,4 +1,4 @@
-//! Deliveries that are not acked: which they are, and how an ack is said to the broker.
+//! Deliveries that are not acked, and the acks in the form that the broker takes.
 
 use crate::{domain::Timestamp, queue::DeliveryTag};
 use std::{
@@ -21,7 +21,7 @@ pub(super) struct Ack {
 pub(super) struct Unacked(Mutex<Inner>);
 
 struct Inner {
-    /// Counts connections: a tag of an earlier one means nothing to the broker any more.
+    /// Counts connections, because a tag of an earlier one means nothing to the broker.
     epoch: u64,
     next: u64,
     /// By our own tag: the queue and the broker's tag.
@@ -56,7 +56,7 @@ impl Unacked {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection begins or has ended: the broker gives everything out again that was not acked.
+    /// A connection begins or has ended. The broker delivers all unacked events again.
     pub fn begin_epoch(&self, queues: usize) -> u64 {
         let mut inner = self.inner();
         inner.epoch += 1;
@@ -132,13 +132,13 @@ impl Unacked {
         self.inner().held.values().filter_map(|held| held.received_at).min()
     }
 
-    /// For as long as the guard lives, somebody waits for deliveries.
+    /// While the guard lives, the worker waits for deliveries.
     pub fn wait(&self) -> Waits<'_> {
         self.inner().is_waited_for = true;
         Waits(self)
     }
 
-    /// How long deliveries have been held by somebody who neither acks nor asks for more.
+    /// How long the worker has held deliveries without an ack and without asking for more.
     pub fn idle(&self) -> Option<Duration> {
         let inner = self.inner();
         (!inner.is_waited_for && !inner.held.is_empty()).then(|| inner.touched_at.elapsed())

@@ -4,8 +4,8 @@ use crate::queue::ConnectError;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use std::fmt;
 
-/// Seconds between heartbeats where the URL says nothing: a node that vanished without a word is
-/// noticed after two of them.
+/// Seconds between heartbeats where the URL names none. A node that vanished is noticed after two
+/// of them.
 const HEARTBEAT_SECONDS: u16 = 10;
 
 /// One node. Its `Debug` and `Display` show host and port, never the password.
@@ -60,11 +60,11 @@ fn address(url: &str) -> Result<Address, String> {
     if host.is_empty() || host.starts_with(['/', '?', ':']) {
         return Err("an address has no host".to_owned());
     }
-    // The parser takes an IPv6 address for no host at all.
+    // The parser reads an IPv6 address as an empty host.
     if let Some((inner, _)) = host.strip_prefix('[').and_then(|host| host.split_once(']')) {
         inner.clone_into(&mut uri.authority.host);
     }
-    // `amqp://host/` means the default virtual host to everyone who writes it.
+    // `amqp://host/` means the default virtual host.
     if uri.vhost.is_empty() {
         "/".clone_into(&mut uri.vhost);
     }

@@ -86,7 +86,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_travels_as_texts_comes_back_the_same(mut envelope in envelopes()) {
-            // Further away than RFC 3339 can say, a time becomes the nearest that it can.
+            // A time outside the range of RFC 3339 becomes its nearest time.
             for time in [&mut envelope.time, &mut envelope.received_at] {
                 *time = Timestamp::from_micros(time.as_micros() % 200_000_000_000_000_000);
             }

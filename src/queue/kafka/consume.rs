@@ -1,9 +1,9 @@
 //! The consumer: a thread that polls, and the handle that a worker holds.
 //!
-//! The thread waits for nothing but the broker: a worker that takes nothing makes it pause the
-//! partitions, and it goes on polling, so that the group never takes it for dead. **Invariant:** a
-//! partition that the group takes away is committed up to its lowest unfinished event and then
-//! forgotten, so that the next owner begins there.
+//! The thread waits for the broker only. While the worker takes nothing, the thread pauses the
+//! partitions and goes on polling, so that the group never takes it for dead. **Invariant:** a
+//! partition that the group takes away is committed up to its lowest unfinished event, so that the
+//! next owner begins there.
 
 use super::{CLOSE_PATIENCE, Shared, lock, message, partitions::tag, produce::on_a_thread};
 use crate::queue::{ConsumeError, Deliveries, Delivery, DeliveryTag};
@@ -26,26 +26,26 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// One poll; also how late a pause ends, and how late a stop is seen.
+/// Time of one poll. A pause or a stop takes effect at most this much later.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Watermarks that moved are committed so often.
+/// Time between two commits of watermarks that moved.
 const COMMIT_PERIOD: Duration = Duration::from_millis(200);
 
-/// Fetched and not taken by the worker at most; above it the partitions are paused.
+/// Most fetched events that wait for the worker. Above it the partitions are paused.
 const INBOX_EVENTS_MAX: usize = 4096;
 const INBOX_BYTES_MAX: usize = 32 << 20;
 
-/// How long a revocation waits for the worker to ack. It only saves duplicates.
+/// How long a revocation waits for acks of the worker. The wait only saves duplicates.
 const REVOKE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long the start of a partition waits for the group's committed offset.
 const COMMITTED_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Events that the broker has and a consumer does not fetch for so long: it is made anew.
+/// A consumer that fetches no event for this long, although the broker has some, is made anew.
 const STALL_MAX: Duration = Duration::from_secs(30);
 
-/// Between two consumers, when one could not go on.
+/// Pause before a new consumer, after one failed.
 const RENEW_PAUSE: Duration = Duration::from_secs(1);
 
 /// Fetched, not yet taken by the worker.
@@ -105,7 +105,7 @@ impl Inbox {
     }
 }
 
-/// Begins and ends consumers, one at a time.
+/// Starts and stops consumers, one at a time.
 pub(super) struct Consumers {
     shared: Arc<Shared>,
     running: Arc<Mutex<Running>>,
@@ -140,7 +140,7 @@ impl Consumers {
             running.stop = stop.clone();
             (running.epoch, running.ended.clone())
         };
-        // From here on dropping it gives the hold back.
+        // From here on dropping `deliveries` ends this consumer's hold.
         let deliveries = KafkaDeliveries {
             shared: self.shared.clone(),
             running: self.running.clone(),
@@ -203,8 +203,7 @@ impl Deliveries for KafkaDeliveries {
             if !batch.is_empty() {
                 return Ok(batch);
             }
-            // A permit is kept where it was notified since: nothing is missed between the look and
-            // the wait.
+            // `Notify` keeps a permit, so no notification between the look and the wait is lost.
             self.shared.arrived.notified().await;
         }
     }
@@ -233,7 +232,7 @@ impl Drop for KafkaDeliveries {
 struct Context {
     shared: Arc<Shared>,
     epoch: u64,
-    /// Leaves the group by itself: acks are kept for the next consumer of this process.
+    /// The consumer leaves the group by itself, so acks are kept for this process's next consumer.
     is_leaving: AtomicBool,
     is_paused: AtomicBool,
 }
@@ -308,7 +307,7 @@ impl Context {
             }
             if !is_leaving {
                 let untaken = state.inbox.remove(&ids);
-                // What the worker has taken may be acked in a moment; what it does not ack in time
+                // The worker may ack its events in a moment. An event that it does not ack in time
                 // is planned twice, and dedupe absorbs the second.
                 let waited = self.shared.acked.wait_timeout_while(state, REVOKE_PATIENCE, |state| {
                     state.partitions.unfinished(&ids) > untaken
@@ -373,7 +372,7 @@ fn commit(consumer: &BaseConsumer<Context>, all: bool, mode: CommitMode) {
 #[derive(PartialEq, Eq)]
 enum Ended {
     Stopped,
-    /// It cannot go on; another one can.
+    /// This consumer cannot go on; a new one can.
     Renew,
     /// The topic is gone, or was made anew: offsets of the old one mean nothing there.
     TopicGone,
@@ -438,7 +437,7 @@ impl Reader {
             .set("session.timeout.ms", "10000")
             .set("heartbeat.interval.ms", "3000")
             .set("socket.timeout.ms", "10000")
-            // A topic that was made anew, or got more partitions, is noticed so soon.
+            // So soon a topic that was made anew, or got more partitions, is noticed.
             .set("topic.metadata.refresh.interval.ms", "10000")
             .set("queued.min.messages", "10000")
             .set("queued.max.messages.kbytes", "32768");
@@ -495,7 +494,8 @@ impl Reader {
         }
     }
 
-    /// Whether the consumer has to be made anew after this error. All else librdkafka mends itself.
+    /// Whether the consumer has to be made anew after this error. librdkafka recovers from all
+    /// others by itself.
     fn ends(&self, error: &KafkaError) -> Option<Ended> {
         match error.rdkafka_error_code() {
             Some(
@@ -544,7 +544,7 @@ impl Reader {
 
 /// Notices a consumer that fetches nothing although the broker has events for it.
 struct Stall {
-    /// How far a partition was fetched, and since when it stands there.
+    /// How far each partition was fetched, and since when.
     standing: HashMap<i32, (i64, Instant)>,
 }
 

@@ -1,4 +1,4 @@
-//! What `doctor` says of the broker and its topic. Creates nothing.
+//! The checks of `doctor` for the broker and its topic. They create nothing.
 
 use super::{
     KafkaSettings, MARGIN_BYTES, RETENTION_MIN,
@@ -27,7 +27,7 @@ struct Shape {
     leaderless: usize,
 }
 
-/// Asks the broker; waits, so not for a thread of the runtime.
+/// Asks the broker. It blocks, so do not call it on a thread of the runtime.
 pub(super) fn diagnose(link: &str, settings: &KafkaSettings, is_dev: bool) -> Vec<Diagnosis> {
     let mut config = match url::client_config(link, settings) {
         Ok(config) => config,

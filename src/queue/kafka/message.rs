@@ -54,7 +54,7 @@ pub(super) fn envelope(message: &impl Message) -> Result<Envelope, EnvelopeError
     from_attributes(texts, Bytes::copy_from_slice(message.payload().unwrap_or_default()))
 }
 
-/// When the event was received; the time of its storing where the message does not say.
+/// The time of receipt; the time at which the broker stored it where the message names none.
 pub(super) fn received_at(message: &impl Message) -> Timestamp {
     let stored_at = message.timestamp().to_millis().unwrap_or_default();
     envelope(message).map_or_else(

@@ -1,4 +1,4 @@
-//! What a consumer has done of one partition, and the offset that it may commit.
+//! The progress of a consumer in one partition, and the offset that it may commit.
 //!
 //! Pure: no clock, no client. **Invariant:** the watermark is the lowest unfinished event, so a
 //! committed offset never passes an event that is not acked.
@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 pub(super) struct Progress {
     /// Every offset from here on was never fetched by this process.
     fetched: i64,
-    /// Fetched and not acked: by offset, with the time of receipt where the event could be read.
-    /// Everything below `fetched` that does not stand here is acked, or was never in the log.
+    /// Events that are fetched and not acked, by offset, with the time of receipt where the event
+    /// could be read. Any other offset below `fetched` is acked, or was never in the log.
     unfinished: BTreeMap<i64, Option<Timestamp>>,
 }
 
@@ -24,7 +24,7 @@ impl Progress {
         }
     }
 
-    /// Takes note of a fetched event. `false`: it is acked already and is not handed out again.
+    /// Records a fetched event. `false`: it is acked already and is not handed out again.
     pub fn fetch(&mut self, offset: i64, received_at: Option<Timestamp>) -> bool {
         if offset < self.fetched {
             return self.unfinished.contains_key(&offset);

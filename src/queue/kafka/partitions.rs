@@ -1,6 +1,6 @@
-//! What is known of each partition: its end, what the group has committed, what this process does.
+//! The state of each partition: its end, the group's committed offset, and this process's progress.
 //!
-//! Memory only; producer, consumer and the periodic look all write into it. **Invariant:** an ack
+//! Memory only. Producer, consumer and the periodic look write into it. **Invariant:** an ack
 //! counts only for an event of a partition that this process holds, or held last in this process.
 
 use super::offsets::Progress;
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 const OFFSET_BITS: u32 = 48;
 
-/// Partition and offset are the tag, so that a tag means the same event after a restart.
+/// Makes a tag of partition and offset, so that it means the same event after a restart.
 pub(super) fn tag(partition: i32, offset: i64) -> DeliveryTag {
     DeliveryTag((u64::from(partition.unsigned_abs()) << OFFSET_BITS) | offset.unsigned_abs())
 }
@@ -20,7 +20,7 @@ fn place(tag: DeliveryTag) -> (i32, i64) {
     (partition, offset)
 }
 
-/// What a look at the broker found for one partition.
+/// The result of a look at the broker, for one partition.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Looked {
     pub start: i64,
@@ -33,7 +33,7 @@ pub(super) struct Looked {
 struct Partition {
     start: i64,
     end: i64,
-    /// The end when the broker was asked last: a look that finds less than this is no older one.
+    /// The end at the last look. A look that finds a lower end is not an older look.
     end_at_look: i64,
     /// How far this process had fetched when the broker was asked last.
     fetched_at_look: Option<i64>,
@@ -102,21 +102,21 @@ impl Partitions {
         partition.end_at_look = partition.end;
         let fetched = partition.progress.as_ref().map(Progress::fetched);
         if partition.is_assigned {
-            // What was fetched since the look began is no sign.
+            // Events that were fetched after the look began prove nothing.
             let before = std::mem::replace(&mut partition.fetched_at_look, fetched);
             return fetched.is_some_and(|fetched| fetched > looked.end && before == Some(fetched));
         }
         partition.committed = looked.committed;
         let watermark = partition.progress.as_ref().map(Progress::watermark);
         if watermark.is_some_and(|watermark| looked.committed.is_some_and(|committed| committed > watermark)) {
-            // Another process has gone on from there.
+            // Another process has moved on from this offset.
             partition.progress = None;
         }
         false
     }
 
-    /// The group gave this partition to this process. Acks of the process before count only where
-    /// nothing has moved since: an operator may have rewound the group.
+    /// The group gave this partition to this process. Earlier acks of this process count only where
+    /// the committed offset has not moved since, because an operator may have rewound the group.
     pub fn assign(&mut self, partition: i32, committed: Option<i64>) {
         let partition = self.partitions.entry(partition).or_default();
         partition.committed = committed;
@@ -168,8 +168,8 @@ impl Partitions {
         }
     }
 
-    /// Offsets to commit, noted as on their way: those that moved, or (`all`) each that the broker
-    /// does not have.
+    /// Offsets to commit, which are marked as under way: those that moved, or with `all` each that
+    /// the broker lacks.
     pub fn take_offsets(&mut self, all: bool) -> Vec<(i32, i64)> {
         let mut offsets = Vec::new();
         for (id, partition) in self.partitions.iter_mut().filter(|(_, it)| it.is_assigned) {

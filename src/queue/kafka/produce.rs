@@ -26,15 +26,15 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// Events that wait in the producer at most; the next one is refused.
+/// Most events that wait in the producer. A further event is refused.
 const QUEUED_EVENTS_MAX: &str = "100000";
 const QUEUED_KBYTES_MAX: &str = "262144";
 
-/// A batch waits so long for company. Measured: `docs/benchmarks.md`.
+/// A batch waits this long for further events. Measured: `docs/benchmarks.md`.
 const LINGER_MS: &str = "1";
 
-/// Largest batch that is filled on purpose. Topics take about 1 MB by default,
-/// and a batch above the topic's limit would cost all that is in it.
+/// Largest batch that the producer fills. Topics take about 1 MB by default, and the broker refuses
+/// a larger batch with all its events.
 const BATCH_BYTES_MAX: usize = 900_000;
 
 /// Between two tries to make a producer.
@@ -42,7 +42,7 @@ const REPLACE_PAUSE: Duration = Duration::from_secs(1);
 
 type Producer = ThreadedProducer<Context>;
 
-/// Who waits for a confirm.
+/// A publisher that waits for its confirm.
 pub(super) struct Waiter {
     received_at: Timestamp,
     answer: oneshot::Sender<Result<(), PublishError>>,
@@ -55,8 +55,8 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// The callbacks name the cause of a fatal failure, not that it is one: the client is asked.
-    /// Called on the producer's own thread, which cannot end itself.
+    /// Asks the client whether it failed for good, because the callbacks name only the cause. This
+    /// runs on the producer's own thread, which cannot end itself.
     fn look_for_failure(&self) {
         let Some(publisher) = self.publisher.upgrade() else {
             return;
@@ -102,7 +102,7 @@ impl ProducerContext for Context {
                 Err(self.refusal(error, message.payload_len()))
             }
         };
-        // Nobody may wait any more: the deadline has passed, or the publish was dropped.
+        // The publisher may be gone: its deadline has passed, or the publish was dropped.
         let _ = waiter.answer.send(outcome);
     }
 }
@@ -111,7 +111,8 @@ impl Context {
     fn refusal(&self, error: &KafkaError, bytes: usize) -> PublishError {
         let bytes_max = self.shared.event_bytes_max.load(Ordering::Relaxed);
         match error.rdkafka_error_code() {
-            // A batch that is too large would say so of each event in it; the small ones are sound.
+            // The broker refuses a large batch as a whole, with this error for each event in it. A
+            // small event alone would fit.
             Some(RDKafkaErrorCode::MessageSizeTooLarge) if bytes > BATCH_BYTES_MAX => {
                 PublishError::TooLarge { bytes, bytes_max }
             }
@@ -129,7 +130,8 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    /// Waits for no broker, but starts threads and reads certificates: not on the runtime's.
+    /// Does not wait for a broker, but starts threads and reads certificates. Do not call it on a
+    /// thread of the runtime.
     pub fn start(shared: Arc<Shared>) -> Result<Arc<Self>, ConnectError> {
         let publisher = Arc::new(Self {
             shared,
@@ -160,8 +162,8 @@ impl Publisher {
         config
             .set("acks", "all")
             .set("enable.idempotence", "true")
-            // As the Java client's, so that producers of both put a subject into one partition. An
-            // empty subject is a key like any other.
+            // The partitioner of the Java client, so that producers of both kinds put a subject
+            // into one partition. An empty subject is a key like any other.
             .set("partitioner", "murmur2")
             .set("compression.type", "lz4")
             .set("linger.ms", LINGER_MS)
@@ -195,15 +197,14 @@ impl Publisher {
         }
     }
 
-    /// Why the producer takes nothing any more, if it does not.
+    /// Why the producer failed for good; `None` while it works.
     fn failure(&self) -> Option<String> {
         let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
         let (_, reason) = producer.as_ref()?.client().fatal_error()?;
         Some(reason)
     }
 
-    /// Puts a producer in the place of one that failed for good. What was in flight ends with the
-    /// old one, as unknown.
+    /// Replaces a producer that failed for good. Events in flight end with the old one, as unknown.
     fn replace(self: Arc<Self>) {
         let made = loop {
             let seen = self.shared.wake.seen();
@@ -237,7 +238,7 @@ impl Publisher {
                 let _ = producer.flush(super::CLOSE_PATIENCE);
             }
         });
-        // A runtime that shuts down gives up what it has not begun.
+        // A runtime that shuts down does not run this task.
         let _ = closing.await;
     }
 
@@ -253,9 +254,10 @@ impl Publisher {
     }
 }
 
-/// Ends of librdkafka's clients can wait for their threads, and for a broker.
+/// Dropping a client of librdkafka can wait for its threads and for a broker, so it needs a thread
+/// of its own.
 pub(super) fn on_a_thread(name: &str, work: impl FnOnce() + Send + 'static) {
-    // Without a thread the work is dropped here: the machine has worse trouble than a late end.
+    // Without a thread the work is dropped here. A machine without threads has greater trouble.
     if let Err(error) = thread::Builder::new().name(name.into()).spawn(work) {
         tracing::error!(%error, "Cannot start the thread {name}");
     }

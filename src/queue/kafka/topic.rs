@@ -1,4 +1,4 @@
-//! The topic: created where it is missing, and read for what its settings promise.
+//! The topic: creates it where it is missing, and reads its settings.
 
 use super::{HEADROOM_BYTES, KafkaSettings};
 use rdkafka::{
@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Replicas of a topic that is created here, where the cluster has as many brokers.
 pub(super) const REPLICAS: usize = 3;
 
-/// What the broker says of a topic, as far as durability depends on it.
+/// The settings of a topic that durability depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TopicFacts {
     pub min_insync_replicas: Option<u32>,
@@ -29,7 +29,7 @@ pub(super) struct TopicFacts {
 
 /// Why there is no topic yet.
 pub(super) enum CreateError {
-    /// The broker will not, however often it is asked.
+    /// The broker refuses, and would refuse again.
     Refused(String),
     /// It may be tried again.
     Later(String),
@@ -55,7 +55,7 @@ pub(super) fn create(config: &ClientConfig, settings: &KafkaSettings, brokers: u
     )
     .set("cleanup.policy", "delete")
     .set("retention.ms", &retention_ms)
-    // A limit of bytes would delete what a pause left unread.
+    // A limit by bytes would delete events that a long pause left unread.
     .set("retention.bytes", "-1")
     .set("max.message.bytes", &message_bytes_max)
     .set("unclean.leader.election.enable", "false")
@@ -121,7 +121,7 @@ fn options() -> AdminOptions {
         .operation_timeout(Some(PATIENCE))
 }
 
-/// The admin client has futures only, and its threads are no runtime's.
+/// The admin client offers futures only, and this thread has no runtime.
 fn wait_for<T>(answer: impl Future<Output = Result<T, KafkaError>>) -> Result<T, KafkaError> {
     tokio::runtime::Builder::new_current_thread()
         .build()

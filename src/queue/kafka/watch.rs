@@ -1,5 +1,5 @@
-//! The periodic look at the broker: is it there, does the topic exist, where does each partition
-//! end, what has the group committed, how old is the oldest event.
+//! The periodic look at the broker. It finds whether the topic exists, the end of each partition,
+//! the group's committed offsets, and the age of the oldest event.
 //!
 //! A thread and a client of its own. **Invariant:** nothing else asks the broker for state, so that
 //! [`super::KafkaQueue::state`] reads memory only.
@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 const PERIOD: Duration = Duration::from_secs(5);
 const PERIOD_AWAY: Duration = Duration::from_secs(1);
 
-/// Between a topic's creation and the look that finds it.
+/// Time between the creation of a topic and the look that finds it.
 const PERIOD_CREATED: Duration = Duration::from_millis(50);
 
 /// One request.
@@ -61,7 +61,7 @@ enum Look {
     /// The topic was created a moment ago.
     Created,
     Away(String),
-    /// Another try comes to the same, until somebody changes something.
+    /// Another try fails too, until a person changes something.
     Refused(String),
 }
 
@@ -69,7 +69,7 @@ pub(super) struct Watch {
     shared: Arc<Shared>,
     consumer: BaseConsumer<Context>,
     facts: Option<TopicFacts>,
-    /// Said once until it changes.
+    /// The last trouble that was logged. The same trouble is logged once.
     trouble: Option<String>,
 }
 
@@ -145,7 +145,7 @@ impl Watch {
     }
 
     fn failure(&self, error: &KafkaError) -> Look {
-        // Errors that explain it are events of the client, which only a poll reads.
+        // The errors that explain the failure are events of the client, and only a poll reads them.
         let until = Instant::now() + Duration::from_millis(100);
         while Instant::now() < until && self.consumer.poll(Duration::from_millis(10)).is_some() {}
         match super::lock(&self.consumer.context().refusal).take() {
@@ -197,7 +197,7 @@ impl Watch {
             if self.shared.state().partitions.looked(*partition, looked) {
                 tracing::warn!("The Kafka topic {topic} was deleted and made anew: it is read from its start");
                 self.shared.topics_made.fetch_add(1, Ordering::Relaxed);
-                // Its partitions are known again when the consumer has begun anew.
+                // The state of its partitions is filled again when the new consumer begins.
                 return Ok(());
             }
         }
@@ -240,8 +240,8 @@ impl Watch {
         let _ = self.consumer.unassign();
     }
 
-    /// Compares the topic with what the design relies on. A broker that does not tell is left
-    /// alone: it may lack the permission only.
+    /// Compares the topic with the settings that the design needs. An error is ignored, because
+    /// only the permission may be missing.
     fn read_facts(&mut self) {
         let settings = &self.shared.settings;
         let facts = match topic::describe(&self.shared.config, &settings.topic) {

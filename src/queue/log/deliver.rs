@@ -15,7 +15,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-/// Read ahead by so much; an event that is larger is read by itself.
+/// Bytes that are read ahead. A larger event is read by itself.
 const CHUNK_BYTES: u64 = 512 << 10;
 
 /// One record that was handed out and not acked.
@@ -71,8 +71,7 @@ impl LogDeliveries {
                 }
                 continue;
             }
-            // A permit is kept where it was notified since: nothing is missed between the look and
-            // the wait.
+            // `Notify` keeps a permit, so no notification between the look and the wait is lost.
             self.shared.more.notified().await;
         }
     }
@@ -172,7 +171,7 @@ impl LogDeliveries {
             .map(|(_, file)| file.clone());
         let (cursor, end) = (self.cursor, durable.min(segment.end()));
         let read = tokio::task::spawn_blocking(move || read(&segment, file, cursor, end));
-        // A runtime that shuts down gives up what it has not begun.
+        // A runtime that shuts down does not run this read.
         let (segment, file, bytes) = read
             .await
             .map_err(|error| unreadable(None, cursor, &error.to_string()))??;
@@ -199,7 +198,7 @@ fn read(segment: &Arc<Segment>, file: Option<Arc<File>>, cursor: u64, end: u64) 
     let left = end - cursor;
     let mut chunk = read(left.min(CHUNK_BYTES))?;
     if chunk.len() >= 8 {
-        // Only to know how much to read; whether it is a record is checked where it is handed out.
+        // The length only says how much to read. `hand_out` checks whether it is a record.
         let length = u32::from_le_bytes(chunk[4..8].try_into().expect("four bytes"));
         let whole = RECORD_HEADER as u64 + u64::from(length);
         if whole > chunk.len() as u64 && whole <= left {

@@ -1,4 +1,4 @@
-//! What `doctor` says of the directory of a log. Creates nothing.
+//! The checks of `doctor` for the directory of a log. They create nothing.
 
 use super::{
     LogSettings,

@@ -1,5 +1,5 @@
-//! The few calls that can fail on a disk, behind a seam: tests fail the n-th fsync, write short,
-//! fill the disk.
+//! The few calls that can fail on a disk, behind a trait. Tests fail the n-th fsync, write short,
+//! or fill the disk.
 
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
@@ -10,8 +10,8 @@ pub struct DiskSpace {
     pub total_bytes: u64,
 }
 
-/// What the log asks of a disk. The provided methods are the real thing; a test overrides the one
-/// that it breaks.
+/// The calls that the log makes to a disk. The provided methods are the real ones; a test overrides
+/// the one that it breaks.
 pub trait Disk: Send + Sync + 'static {
     /// May write less than all of `bytes`, as the system call may.
     fn write_at(&self, file: &File, path: &Path, bytes: &[u8], offset: u64) -> io::Result<usize> {
@@ -19,7 +19,7 @@ pub trait Disk: Send + Sync + 'static {
         file.write_at(bytes, offset)
     }
 
-    /// Returns when what was written to the file, and its length, stand on the disk.
+    /// Returns when the file's written bytes and its length are on the disk.
     fn sync(&self, file: &File, path: &Path) -> io::Result<()> {
         let _ = path;
         file.sync_data()

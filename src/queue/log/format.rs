@@ -30,7 +30,8 @@ fn sixteen_at(bytes: &[u8], at: usize) -> [u8; 16] {
     bytes[at..at + 16].try_into().expect("sixteen bytes")
 }
 
-/// Tells the files of this log from another log's, and seeds the checksums of its records.
+/// Marks the files of this log, so that another log's files are recognised. Seeds the checksums of
+/// its records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct LogId(pub [u8; 16]);
 
@@ -38,8 +39,8 @@ pub(super) struct LogId(pub [u8; 16]);
 pub(super) struct SegmentHeader {
     pub log: LogId,
     pub base: u64,
-    /// Base of the segment before; its own where it is the first. Tells a segment that was moved
-    /// away from one that is damaged.
+    /// Base of the segment before; its own base in the first segment. It shows whether a segment
+    /// was moved away or is damaged.
     pub previous_base: u64,
 }
 

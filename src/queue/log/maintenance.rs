@@ -150,7 +150,7 @@ impl Maintenance {
 
     /// Deletes the segments that lie before the mark on the disk.
     fn free_segments(&self) -> Result<(), AppendError> {
-        // Before a mark stands on the disk nothing is known to be unneeded.
+        // Before the first mark is on the disk, every segment may be needed.
         let Some((acked, _)) = self.saved_mark else {
             return Ok(());
         };

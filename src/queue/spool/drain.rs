@@ -84,7 +84,7 @@ async fn drain_batch(shared: &Shared, records: &mut LogDeliveries, batch: Vec<Re
     }
     let mut wait = None;
     while !left.is_empty() {
-        // After a failure one entry finds out whether the broker is back.
+        // After a failure a single entry tests whether the broker is back.
         let count = if wait.is_some() { 1 } else { left.len() };
         let outcomes = publish_in_order(shared, &left[..count]).await;
         let mut problem = None;

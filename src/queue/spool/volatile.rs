@@ -1,5 +1,5 @@
-//! A spool is state: a directory that goes away with its container or at a restart would take
-//! accepted events with it (invariant 12).
+//! Refuses a volatile directory for a spool. A directory that vanishes with its container or at a
+//! restart would lose accepted events (invariant 12).
 
 use crate::queue::ConnectError;
 use std::path::Path;

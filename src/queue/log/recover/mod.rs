@@ -24,7 +24,7 @@ use std::{
 use tracing::warn;
 
 pub(super) const MARKS: &str = "marks";
-/// Slots stand in pages of their own, so that a torn write of one leaves the other.
+/// Each slot has a page of its own, so that a torn write of one leaves the other.
 pub(super) const MARK_SLOT: u64 = 4096;
 
 /// The state from which this process goes on.
