@@ -1,5 +1,5 @@
-//! What `dev` made once and prints the same after every restart: `dev.json` in the data directory,
-//! mode 0600.
+//! The ids and secrets that `dev` makes once and prints at every start: `dev.json` in the data
+//! directory, mode 0600.
 
 use crate::{
     cli::samples::SampleValues,
@@ -9,8 +9,8 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::{io::Write, os::unix::fs::OpenOptionsExt, path::Path};
 
-/// The file, and (with `--format json`) the line that scripts read. Its secrets open a sandbox and
-/// nothing else, and are not for logs: no `Debug`.
+/// The file, and with `--format json` the line that scripts read. Its secrets open only a sandbox.
+/// They are not for logs, so there is no `Debug`.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct DevState {
     pub ingress: String,
@@ -57,7 +57,7 @@ impl DevState {
         })
     }
 
-    /// For what comes after `dev`: `send`, `bench load`.
+    /// For the commands that need a running `dev`: `send`, `bench load`.
     ///
     /// # Errors
     /// Nothing was made in this directory yet, or the file cannot be read.
@@ -77,7 +77,7 @@ impl DevState {
         EndpointId::from_uuid(*self.org_id.as_uuid())
     }
 
-    /// What samples are filled in with.
+    /// The values that fill the samples.
     #[must_use]
     pub fn sample_values(&self) -> SampleValues {
         SampleValues {
@@ -88,7 +88,7 @@ impl DevState {
         }
     }
 
-    /// Written beside and renamed: a reader sees the old one or the new one.
+    /// Writes a new file and renames it, so that a reader sees the old state or the new one.
     ///
     /// # Errors
     /// The directory cannot be written.
@@ -109,8 +109,7 @@ impl DevState {
         write().with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// The line of `--format json`: what scripts need, in the order in which the documentation
-    /// lists it.
+    /// The line of `--format json`: the values for scripts, in the order of the documentation.
     #[must_use]
     pub fn line(&self) -> String {
         let mut value = serde_json::to_value(self).expect("a struct of texts is JSON");

@@ -1,4 +1,4 @@
-//! `hookswitch doctor`: each thing that this installation stands on, how it stands, and the cure.
+//! `hookswitch doctor`: checks each thing that this installation needs, and names the cure.
 //!
 //! The command line enters. **Invariant:** a look changes nothing: no file, no topic, no row.
 
@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::{io::Write, process::ExitCode};
 
-/// Connections take one file each; fewer than this, and a burst of senders meets the limit.
+/// Each connection takes a file. With fewer files than this a burst of senders meets the limit.
 const FILES_MIN: u64 = 4096;
 
 #[derive(Debug, Args)]

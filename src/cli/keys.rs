@@ -21,7 +21,7 @@ enum KeysCommand {
 /// Prints the key and nothing else, so that `ENCRYPTION_KEY=$(hookswitch keys generate)` works.
 ///
 /// # Errors
-/// The system gives no randomness, or nobody reads what is written.
+/// The system gives no randomness, or standard output is closed.
 pub fn run(KeysArgs { command }: KeysArgs) -> anyhow::Result<()> {
     write(&command, &mut std::io::stdout().lock())
 }

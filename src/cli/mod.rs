@@ -88,7 +88,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
                     Command::Verify(_) | Command::Keys(_) | Command::Token(_) => Ok(ExitCode::SUCCESS),
                 }
             });
-            // A blocking call that hangs, such as the resolver's, holds no process back.
+            // A blocking call that hangs, such as the resolver's, does not delay the end of the
+            // process.
             runtime.shutdown_timeout(SHUTDOWN_MAX);
             outcome
         }),

@@ -19,7 +19,7 @@ pub struct Sample {
     text: &'static str,
 }
 
-/// What a sample is filled with besides its own ids.
+/// The values that fill a sample besides its own ids.
 #[derive(Clone, Debug)]
 pub struct SampleValues {
     pub assistant_id: String,
@@ -74,7 +74,7 @@ impl Sample {
     }
 }
 
-/// The first timestamp of a Vapi body is the message's; nothing else in it says when it was sent.
+/// The first timestamp of a Vapi body is the message's. No other field has the time of sending.
 fn at_time(text: &str, now: Timestamp) -> String {
     let Some(at) = text.find(TIMESTAMP).map(|at| at + TIMESTAMP.len()) else {
         return text.to_owned();

@@ -1,5 +1,5 @@
-//! `hookswitch sandbox`: the stand-in providers alone, so that what a provider saw outlives a kill
-//! of the rest.
+//! `hookswitch sandbox`: the stand-in providers alone, so that their records outlive a kill of the
+//! other processes.
 //!
 //! The command line and `dev` enter. **Invariant:** it listens on this machine only.
 
@@ -75,7 +75,7 @@ pub async fn run(args: &SandboxArgs) -> anyhow::Result<ExitCode> {
 /// Makes accounts known to a running sandbox.
 ///
 /// # Errors
-/// Nothing answers there, or something that is no sandbox.
+/// No sandbox answers there.
 pub async fn register(url: &str, accounts: &Accounts) -> anyhow::Result<()> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let client = reqwest::Client::builder()

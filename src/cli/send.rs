@@ -1,8 +1,8 @@
-//! `hookswitch send`: signs a sample webhook as its provider would, posts it to what `dev` started,
-//! and says what came back.
+//! `hookswitch send`: signs a sample webhook as its provider would, posts it to a running `dev`,
+//! and prints the answer.
 //!
-//! The command line and `dev --demo` enter. **Invariant:** each request has ids of its own, so
-//! nothing that is sent is a duplicate.
+//! The command line and `dev --demo` enter. **Invariant:** each request has ids of its own, so that
+//! none is a duplicate.
 
 use super::{
     dev_state::DevState,
@@ -104,10 +104,10 @@ fn unknown_sample(name: &str) -> String {
 
 /// Requests under way at once.
 const IN_FLIGHT_MAX: usize = 64;
-/// What takes no longer than this needs no progress bar.
+/// A shorter run shows no progress bar.
 const BAR_AFTER: Duration = Duration::from_secs(1);
 
-/// How many came out how: a status, or `no answer`.
+/// Returns the count of each outcome: a status, or `no answer`.
 async fn send_many(
     sender: &Arc<Sender>,
     sample: &'static Sample,
@@ -152,7 +152,7 @@ async fn send_many(
     outcomes
 }
 
-/// What came back.
+/// The answer to a sample.
 pub struct Answer {
     pub status: StatusCode,
     /// The id of the event, or of the refusal.
@@ -175,8 +175,8 @@ impl Sender {
     /// # Errors
     /// A secret of the file makes no key, or no client can be made.
     pub fn new(dev: &DevState, ingress: Option<&str>) -> anyhow::Result<Self> {
-        // A client cannot be built before a provider is installed, and a second installation is
-        // refused, which is as good.
+        // A client cannot be built before a provider is installed. The error of a second
+        // installation is ignored.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = reqwest::Client::builder()
             .no_proxy()
@@ -237,8 +237,8 @@ impl Sender {
                 (url, headers, body)
             }
             (Body::Json(body), _) => {
-                // By its ids a message leads to the organisation of its assistant; one that names
-                // no assistant goes to the endpoint's own URL.
+                // A message with an assistant's id goes to the shared URL. Any other message goes
+                // to the endpoint's own URL.
                 let url = if body.contains(&self.values.assistant_id) {
                     url
                 } else {

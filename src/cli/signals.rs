@@ -1,21 +1,21 @@
 //! Signals of a long-running command: the first asks it to stop, the second ends it at once.
 //!
-//! **Invariant:** a process that was asked to stop has ended when its deadline has passed, whatever
-//! hangs. A thread of its own watches, so that a runtime whose threads are blocked is watched too.
+//! **Invariant:** a process that was asked to stop ends by its deadline, even where something
+//! hangs. A separate thread watches, because the threads of the runtime may be blocked.
 
 use anyhow::Context;
 use std::{process::exit, time::Duration};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Exit code of a process that was ended because it had not ended at its deadline.
+/// Exit code of a process that was ended at its deadline.
 const EXIT_STUCK: i32 = 3;
 /// Time for a stop that was cut off at its deadline to return by itself.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Watches SIGTERM, SIGINT and SIGHUP from here on. The token is cancelled by the first signal; a
-/// second one ends the process with 128 and the signal's number, and so does nothing else but the
-/// deadline `drain_seconds` after the first.
+/// Watches SIGTERM, SIGINT and SIGHUP from here on. The first signal cancels the token. A second
+/// one ends the process at once, with 128 plus the signal's number. The deadline, `drain_seconds`
+/// after the first signal, ends it too.
 pub(super) fn watch(drain_seconds: Duration) -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let stopping = stop.clone();

@@ -41,7 +41,7 @@ pub(super) async fn run(args: SpoolArgs) -> anyhow::Result<ExitCode> {
     telemetry::start_logs(&settings.telemetry)?;
     let event_bytes_max = super::app::event_bytes_max(&settings);
     let mut spool = SpoolSettings::new(&settings.queue, event_bytes_max);
-    // The directory is looked at or emptied, not relied on.
+    // This command only reads or empties the directory, so it may be volatile.
     spool.may_be_volatile = true;
     match args.command {
         SpoolCommand::List { directory } => {
@@ -56,7 +56,7 @@ pub(super) async fn run(args: SpoolArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The directory to open. One that is missing is a mistyped path, not an empty spool.
+/// The directory to open. A missing directory is a mistyped path, not an empty spool.
 fn existing(named: Option<PathBuf>, default: PathBuf) -> anyhow::Result<PathBuf> {
     let directory = named.unwrap_or(default);
     if directory.is_dir() {

@@ -31,7 +31,7 @@ pub struct TokenArgs {
     /// How long it is valid.
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=8_760))]
     hours: u32,
-    /// Who it is for; stands in the audit.
+    /// The person it is for, as the audit log shows it.
     #[arg(long, default_value = "cli", value_name = "NAME")]
     subject: String,
 }
@@ -53,10 +53,10 @@ pub enum MintError {
     Sign(#[source] jsonwebtoken::errors::Error),
 }
 
-/// Who a token is for, and for how long.
+/// The holder of a token, and its lifetime.
 #[derive(Clone, Copy, Debug)]
 pub struct Grant<'a> {
-    /// Stands in the audit as the actor.
+    /// The actor in the audit log.
     pub subject: &'a str,
     pub now: Timestamp,
     pub valid_for: Duration,
@@ -133,7 +133,7 @@ fn sign(
 /// --operator)"` works.
 ///
 /// # Errors
-/// See [`MintError`]; or nobody reads what is written.
+/// See [`MintError`]; or standard output is closed.
 pub fn run(args: &TokenArgs, settings: &AdminSettings, clock: &dyn Clock) -> anyhow::Result<()> {
     let token = make(args, settings, clock)?;
     Ok(writeln!(std::io::stdout().lock(), "{token}")?)

@@ -1,6 +1,6 @@
-//! `hookswitch verify`: why a webhook does not verify, said to a person.
+//! `hookswitch verify`: explains to a person why a webhook does not verify.
 //!
-//! The command line enters. **Invariant:** the secret is never printed, nor anything made of it.
+//! The command line enters. **Invariant:** neither the secret nor anything made from it is printed.
 
 mod case;
 mod near;
@@ -19,7 +19,7 @@ use std::{
 
 #[derive(clap::Args, Debug)]
 pub struct VerifyArgs {
-    /// Who sent it: vapi or twilio.
+    /// The sender: vapi or twilio.
     source: Source,
     /// One request as JSON (method, url, headers, body, secret, plan, now), or many under `cases`;
     /// `-` reads standard input.
@@ -36,7 +36,7 @@ pub enum Format {
 }
 
 /// # Errors
-/// The file cannot be read, or is not in the form that is wanted; says which field of which case.
+/// The file cannot be read, or a case has another form; names the field and the case.
 pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let (text, from) = if args.file.as_os_str() == "-" {
         let mut text = Vec::new();
@@ -62,8 +62,8 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Writes one line a case. `true`: every verdict is valid, and none differs from its case's
-/// `expect`. A script that checks vectors with invalid ones among them compares the lines: one
-/// invalid webhook is enough for a shell to stop at.
+/// `expect`. A script over vectors with invalid ones compares the lines, because one invalid
+/// webhook already makes the exit code 1.
 ///
 /// # Errors
 /// As [`run`].

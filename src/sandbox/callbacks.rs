@@ -1,7 +1,7 @@
 //! Status callbacks, as Twilio posts them: `queued`, `sent`, `delivered` for each message that
 //! names a URL, signed with the account's token.
 //!
-//! **Invariant:** bounded twice, by the queue and by the workers; a receiver that does not answer
+//! **Invariant:** the queue and the number of workers are bounded. A receiver that does not answer
 //! costs callbacks, never messages.
 
 use super::{SandboxState, lock, twilio::CallbackJob};
@@ -18,7 +18,7 @@ use std::{collections::HashMap, sync::Mutex, time::Duration};
 use tokio::{net::TcpStream, sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// Messages that wait for their callbacks; more are not called back.
+/// Most messages that wait for their callbacks. A further message gets none.
 const QUEUE_MAX: usize = 20_000;
 /// Twilio waits 15 s for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
@@ -102,14 +102,14 @@ async fn post_all(state: &SandboxState, client: &mut Client, job: &CallbackJob) 
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Failed {
-    /// Not a URL that a local stand-in calls: `https`, or none.
+    /// The URL is none, or is `https`, which a local stand-in does not call.
     NotCalled,
     NotConnected,
     NoAnswer,
 }
 
-/// A worker's connections, one an authority. Plain HTTP only: what is called back runs beside the
-/// sandbox.
+/// A worker's connections, one for each authority. Plain HTTP only, because the receiver runs
+/// beside the sandbox.
 #[derive(Default)]
 struct Client {
     open: HashMap<String, SendRequest<Full<Bytes>>>,
@@ -147,8 +147,8 @@ impl Client {
         };
         let response = match connection.try_send_request(request).await {
             Ok(response) => response,
-            // The peer closed the idle connection before the request was written: it comes back
-            // whole.
+            // The peer closed the idle connection before the request was written, so hyper returns
+            // the request.
             Err(mut error) => {
                 let request = error.take_message().ok_or(Failed::NoAnswer)?;
                 connection = self.connect(authority).await?;

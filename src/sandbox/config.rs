@@ -1,4 +1,4 @@
-//! Whose accounts the stand-ins know.
+//! The accounts that the stand-ins know.
 
 use serde::{Deserialize, Serialize};
 
@@ -173,8 +173,8 @@ impl std::fmt::Debug for ApiKey {
     }
 }
 
-/// What a key may: a standard one all but the account itself, a main one all, a restricted one only
-/// sending here.
+/// The permissions of a key. A main key may do everything, a standard key everything except the
+/// account itself, a restricted key only send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyKind {
@@ -227,7 +227,7 @@ pub const DEMO_ASSISTANT_ID: &str = "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be001";
 pub const DEMO_PHONE_NUMBER_ID: &str = "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be002";
 
 impl Accounts {
-    /// What `dev` uses: one account at Twilio with one number, one organisation at Vapi with one
+    /// The accounts of `dev`: one at Twilio with one number, and one organisation at Vapi with one
     /// assistant and the same number.
     #[must_use]
     pub fn demo(twilio_auth_token: &str, vapi_api_key: &str) -> Self {
@@ -251,7 +251,7 @@ impl Accounts {
         }
     }
 
-    /// Adds accounts; one that is known is replaced.
+    /// Adds accounts. A known account is replaced.
     pub(super) fn merge(&mut self, more: Self) {
         for account in more.accounts {
             self.accounts.retain(|known| known.sid != account.sid);

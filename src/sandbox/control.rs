@@ -1,4 +1,4 @@
-//! `/_…`: what tests and people ask of the sandbox itself.
+//! `/_…`: requests of tests and people to the sandbox itself.
 
 use super::{Accounts, Fault, Reply, SandboxState, form, lock};
 use http::{Method, request::Parts};
@@ -37,7 +37,7 @@ pub(super) fn answer(state: &SandboxState, parts: &Parts, body: &[u8], is_local:
             state.clear_faults();
             Reply::json(200, &json!([]))
         }
-        // Accounts carry secrets, and whoever adds one decides what the stand-ins let in.
+        // Accounts carry secrets, and decide which requests the stand-ins accept.
         (&Method::POST, "/_accounts") if !is_local => wrong(403, "accounts are registered from this machine only"),
         (&Method::POST, "/_accounts") => match serde_json::from_slice::<Accounts>(body) {
             Err(error) => wrong(400, &format!("not accounts: {}", without_value(&error))),
@@ -74,7 +74,7 @@ fn problem_of(fault: &Fault) -> Option<&'static str> {
     None
 }
 
-/// Where JSON is wrong, without what stands there.
+/// The position of an error in JSON, without the text there.
 fn without_value(error: &serde_json::Error) -> String {
     format!("line {}, column {}", error.line(), error.column())
 }

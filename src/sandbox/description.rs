@@ -1,9 +1,7 @@
-//! The providers' own descriptions of their APIs (`schemas/providers/`), and what does not agree
-//! with them.
+//! The providers' own descriptions of their APIs (`schemas/providers/`), and checks against them.
 //!
-//! **Invariant:** what a description leaves open is allowed, and what it does not name is not: an
-//! unknown field of a request is a fault of its sender, an unknown field of an answer is a fault of
-//! ours.
+//! **Invariant:** a value that a description leaves open is allowed; a field that it does not name
+//! is a fault. In a request it is the sender's fault, in an answer it is ours.
 
 use crate::domain::Provider;
 use serde_json::Value;
@@ -38,7 +36,7 @@ pub fn of(provider: Provider) -> Option<&'static Description> {
         Provider::Vapi => Some(vapi),
         Provider::Resend => Some(resend),
         Provider::GoogleCalendar => Some(google),
-        // ElevenLabs' has no licence that lets us keep it.
+        // The licence of ElevenLabs' description does not let us keep it.
         Provider::ElevenLabs | Provider::Http => None,
     }
 }
@@ -81,14 +79,14 @@ impl Description {
                 {
                     out.answer = answer["content"]["application/json"]["schema"].clone();
                 }
-                // A dozen names, once a process.
+                // A dozen names are leaked, once in a process.
                 operations.insert(&*String::leak(id.to_owned()), out);
             }
         }
         Self { document, operations }
     }
 
-    /// What is wrong with a form: fields that are not there, values of another type.
+    /// The faults of a form: missing or unknown fields, values of another type.
     pub fn check_form(&self, operation: &str, form: &[(String, String)]) -> Vec<String> {
         self.operations
             .get(operation)
@@ -132,7 +130,7 @@ impl Description {
         faults
     }
 
-    /// What is wrong with a JSON body that was sent.
+    /// The faults of a JSON body of a request.
     pub fn check_body(&self, operation: &str, body: &Value) -> Vec<String> {
         let mut faults = Vec::new();
         match self.operations.get(operation) {
@@ -142,7 +140,7 @@ impl Description {
         faults
     }
 
-    /// What is wrong with an answer's body.
+    /// The faults of the body of an answer.
     pub fn check_answer(&self, operation: &str, body: &Value) -> Vec<String> {
         let mut faults = Vec::new();
         match self.operations.get(operation) {

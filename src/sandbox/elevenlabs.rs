@@ -1,6 +1,6 @@
-//! ElevenLabs' stand-in: the account and its voices, as far as a key may see them. ElevenLabs
-//! publishes no description under a licence that lets us keep it: shapes and errors are those that
-//! elevenlabs-python 2.78.0 reads and that its documents list.
+//! ElevenLabs' stand-in: the account and its voices, as far as a key may see them. The licence of
+//! its description does not let us keep it. Shapes and errors are those that elevenlabs-python
+//! 2.78.0 reads and that ElevenLabs' documents list.
 
 use super::{Call, ElevenLabsKey, Reply, SandboxState, lock};
 use http::{Method, header::HeaderName};
@@ -40,7 +40,7 @@ pub(super) fn answer(state: &SandboxState, call: &Call<'_>) -> Reply {
     }
 }
 
-/// The 401 of a good key that was not granted this.
+/// The 401 for a valid key without this permission.
 fn permitted(known: &ElevenLabsKey, permission: &str) -> Option<Reply> {
     let is_missing = known.missing_permissions.iter().any(|missing| missing == permission);
     is_missing.then(|| {

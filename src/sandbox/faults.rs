@@ -4,7 +4,8 @@ use crate::domain::Provider;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// One fault. The first that matches a request is taken, and goes when its `times` are used up.
+/// One fault. The first that matches a request is applied. It is removed when its `times` are used
+/// up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
@@ -19,13 +20,13 @@ pub struct Fault {
     /// How many requests. Absent: all, until `DELETE /_faults`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
-    /// Waits so long first.
+    /// Waits this long first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
-    /// Answers with this status instead of doing what was asked.
+    /// Answers with this status and does not perform the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// With `status`: does what was asked all the same, and then answers with the status.
+    /// With `status`: performs the request, and then answers with the status.
     #[serde(default, skip_serializing_if = "is_false")]
     pub accept: bool,
     /// The body beside `status`. Absent: the provider's own for this status.
@@ -47,9 +48,9 @@ const fn is_false(value: &bool) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Drop {
-    /// After doing what was asked.
+    /// After performing the request.
     AfterAccept,
-    /// Instead of doing it.
+    /// Instead of performing it.
     Before,
 }
 

@@ -1,5 +1,5 @@
-//! `application/x-www-form-urlencoded`, read as a provider would: `+` is a space, `%XX` a byte,
-//! what is no UTF-8 is replaced.
+//! Reads `application/x-www-form-urlencoded` as a provider would: `+` is a space, `%XX` a byte, and
+//! invalid UTF-8 is replaced.
 
 pub(super) fn parse(text: &[u8]) -> Vec<(String, String)> {
     text.split(|byte| *byte == b'&')

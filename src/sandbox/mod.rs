@@ -113,7 +113,7 @@ impl Sandbox {
     }
 }
 
-/// Everything that the stand-ins know. Clones share it; tests look into it directly.
+/// The state of all stand-ins. Clones share it; tests read it directly.
 #[derive(Clone)]
 pub struct SandboxState(Arc<Inner>);
 
@@ -198,7 +198,7 @@ impl SandboxState {
         lock(&self.0.records).count(provider)
     }
 
-    /// Messages that Twilio's stand-in accepted, over all accounts, oldest first: what happened in
+    /// Messages that Twilio's stand-in accepted, over all accounts, oldest first. Each is one
     /// effect.
     #[must_use]
     pub fn messages(&self) -> Vec<SandboxMessage> {
@@ -240,7 +240,7 @@ impl SandboxState {
         lock(&self.0.google).set_rotating(rotates);
     }
 
-    /// A person takes back at Google what they granted.
+    /// A person revokes a grant at Google.
     pub fn revoke_google_account(&self, account: &str) {
         lock(&self.0.google).revoke_account(account);
     }
@@ -297,7 +297,7 @@ impl SandboxState {
         lock(&self.0.faults).take(provider, parts.method.as_str(), path)
     }
 
-    /// Notes what a description does not allow. Empty is nothing.
+    /// Notes the faults of a call against its description; none where `faults` is empty.
     fn note(&self, call: &Call<'_>, operation: &'static str, faults: &[String]) {
         if faults.is_empty() {
             return;
@@ -341,7 +341,7 @@ impl Call<'_> {
     }
 }
 
-/// What a stand-in answers.
+/// The answer of a stand-in.
 struct Reply {
     status: u16,
     body: Vec<u8>,

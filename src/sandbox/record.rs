@@ -1,4 +1,4 @@
-//! What the stand-ins got, kept in a ring that is bounded by count and by bytes.
+//! The requests to the stand-ins, in a ring that is bounded by count and by bytes.
 
 use super::form;
 use crate::domain::{Provider, Timestamp};
@@ -197,7 +197,7 @@ impl Records {
 
     pub(super) fn set_status(&mut self, id: u64, status: u16) {
         let first = self.ring.front().map_or(id, |record| record.id);
-        // Ids are without gaps in the ring, so the place is known.
+        // Ids in the ring have no gaps, so an id gives the index.
         let index = id.checked_sub(first).and_then(|index| usize::try_from(index).ok());
         if let Some(record) = index.and_then(|index| self.ring.get_mut(index)) {
             record.status = Some(status);

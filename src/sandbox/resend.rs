@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 /// E-mails that are kept.
 const EMAILS_MAX: usize = 10_000;
 
-/// What the stand-in took.
+/// An e-mail that the stand-in accepted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SandboxEmail {
     pub id: String,
@@ -57,7 +57,7 @@ pub(super) fn answer(state: &SandboxState, call: &Call<'_>) -> Reply {
     let path = call.parts.uri.path();
     match (&call.parts.method, path) {
         (&Method::POST, "/emails") => send(state, call, &known),
-        // A key that may only send may do nothing else, and that is a 401.
+        // A key that may only send gets 401 for everything else.
         _ if known.is_sending_only => error(
             401,
             "restricted_api_key",
@@ -145,7 +145,7 @@ fn send(state: &SandboxState, call: &Call<'_>, known: &ResendKey) -> Reply {
     Reply::json(200, &json!({"id": id}))
 }
 
-/// Why an e-mail is refused that is as the description says.
+/// Why an e-mail is refused although it agrees with the description.
 fn refused(body: &Value, known: &ResendKey) -> Option<Reply> {
     let from = body["from"].as_str().unwrap_or_default();
     let domain = from.rsplit('@').next().unwrap_or_default().trim_end_matches('>');

@@ -13,7 +13,7 @@ const ORGANISATION_ID: &str = "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be000";
 
 pub(super) fn answer(state: &SandboxState, call: &Call<'_>) -> Reply {
     let Some(organisation) = authenticated(state, call) else {
-        // Seen in several public logs; Vapi answers it to the other kind of key as well.
+        // This text stands in several public logs. Vapi also sends it to the other kind of key.
         let message =
             "Invalid Key. Hot tip, you may be using the private key instead of the public key, or vice versa.";
         return error(401, &json!(message));
@@ -48,7 +48,7 @@ pub(super) fn answer(state: &SandboxState, call: &Call<'_>) -> Reply {
 }
 
 fn list(organisation: &VapiOrganisation, root: &str, query: &[(String, String)]) -> Reply {
-    // Everything was created at one moment, so a page of what was created before it is empty.
+    // All objects were created at one moment, so a page of earlier objects is empty.
     let limit = if form::get(query, "createdAtLt").is_some_and(|before| before <= CREATED_AT) {
         0
     } else {

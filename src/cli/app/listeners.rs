@@ -23,7 +23,7 @@ impl Listeners {
     /// Binds the addresses of the settings; port 0 takes any free port.
     ///
     /// # Errors
-    /// Which setting's address cannot be listened on, and why.
+    /// Names the setting whose address cannot be listened on, and why.
     pub async fn bind(settings: &Settings) -> anyhow::Result<Self> {
         Ok(Self {
             ingress: listen(&settings.receiver.ingress_address, "HOOKSWITCH_INGRESS_ADDRESS").await?,

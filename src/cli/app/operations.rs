@@ -12,7 +12,7 @@ use crate::{
 };
 use std::{future::ready, sync::Arc};
 
-/// What the checks and gauges read besides the shared rooms.
+/// The parts that checks and gauges read besides the shared rooms.
 pub(super) struct OperationsParts {
     pub receiver: Receiver,
     pub engine: Arc<Engine>,
@@ -45,8 +45,8 @@ pub(super) fn operations(recorder: Recorder, rooms: &Rooms, parts: OperationsPar
         .gather_async(move || store::gather_gauges(store.clone(), store_clock.clone()))
 }
 
-/// One answer to one question: may webhooks be sent to this process? `docs/operations.md` has the
-/// table of states.
+/// The checks answer one question: may webhooks be sent to this process? `docs/operations.md` has
+/// the table of states.
 fn checks(rooms: &Rooms, parts: &OperationsParts) -> Checks {
     let (queue, store) = (rooms.queue.clone(), rooms.store.clone());
     let (routes, receiver, ingress) = (rooms.routes.clone(), parts.receiver.clone(), parts.receiver.clone());

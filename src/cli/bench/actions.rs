@@ -1,4 +1,4 @@
-//! Actions: events that stand in the queue become SMS at the sandbox Twilio, beside a bare HTTP
+//! Actions: events in the queue become SMS at the sandbox Twilio. The baseline is a bare HTTP
 //! client that posts the same form to the same sandbox.
 
 use super::{ASSISTANT, organisation};
@@ -92,7 +92,7 @@ pub(super) async fn run(args: ActionsArgs, scratch: &Path) -> anyhow::Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the same machine does without a ledger: the form, the answer, nothing kept.
+/// The baseline without a ledger: post the form, read the answer, keep nothing.
 async fn bare_loop(args: &ActionsArgs, base: &str) -> anyhow::Result<f64> {
     let client = reqwest::Client::builder()
         .no_proxy()
@@ -121,8 +121,8 @@ async fn bare_loop(args: &ActionsArgs, base: &str) -> anyhow::Result<f64> {
     Ok(args.count as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// Events stand in the queue; the clock runs from the worker's start to the last SMS that the
-/// sandbox took.
+/// The events are in the queue before the start. The time runs from the worker's start to the last
+/// SMS at the sandbox.
 async fn whole_way(args: &ActionsArgs, directory: &Path, base: &str, sandbox: &SandboxState) -> anyhow::Result<f64> {
     std::fs::create_dir_all(directory)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);

@@ -97,7 +97,8 @@ async fn connect(url: &str) -> anyhow::Result<Connection> {
         .context("the broker does not answer")
 }
 
-/// Publishes bodies and awaits confirms. One header has as many bytes as an event's have together.
+/// Publishes bodies and awaits confirms. Its one header has as many bytes as all headers of an
+/// event.
 struct BarePublisher {
     _connection: Connection,
     channels: Vec<Channel>,
@@ -134,7 +135,7 @@ impl BarePublisher {
     fn properties(&self, event: &VerifiedEvent) -> BasicProperties {
         let properties = self.properties.get_or_init(|| {
             let attributes = queue::attributes(event.envelope());
-            // Each header has a prefix of 12 bytes, and 6 that tell name and text apart.
+            // Each header has a prefix of 12 bytes, and 6 bytes that separate name and text.
             let bytes: usize = attributes.iter().map(|(name, text)| name.len() + text.len() + 18).sum();
             let mut headers = FieldTable::default();
             headers.insert("padding".into(), AMQPValue::LongString("x".repeat(bytes).into()));

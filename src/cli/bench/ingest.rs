@@ -235,7 +235,7 @@ async fn measure_half(
     Ok(report)
 }
 
-/// What every run stands on.
+/// The parts that every run needs.
 struct Env<'e> {
     store: &'e Arc<dyn Store>,
     vault: &'e Arc<Vault>,
@@ -248,7 +248,7 @@ pub(super) fn median(values: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Limits above the load: what is measured is the way, not a limit.
+/// Limits above the load, so that no limit is measured.
 pub(super) fn settings() -> Settings {
     let mut settings = Settings::default();
     settings.queue.disk_free_bytes_min = Some(64 << 20);
@@ -256,7 +256,7 @@ pub(super) fn settings() -> Settings {
     settings
 }
 
-/// A receiver behind the listener that everything else has too, on a port of its own.
+/// A receiver behind the usual listener, on a port of its own.
 pub(super) struct Server {
     pub(super) address: SocketAddr,
     queue: Arc<dyn EventQueue>,
@@ -334,7 +334,7 @@ async fn measure(
     Ok(report)
 }
 
-/// As the server's own `/metrics` tells it; `None` where nobody answers.
+/// Resident memory from the server's own `/metrics`; `None` where no server answers.
 async fn resident_mib(operations: &str) -> Option<f64> {
     let client = reqwest::Client::builder()
         .no_proxy()

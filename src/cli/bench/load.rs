@@ -1,8 +1,9 @@
 //! The load generator: unique signed events over keep-alive connections, open loop or as fast as
 //! they are answered.
 //!
-//! **Invariant:** with a rate, a latency runs from when a request was due, not from when it could
-//! be sent: a server that stalls is seen to stall (no coordinated omission).
+//! **Invariant:** with a rate, a latency runs from the time at which a request was due, not from
+//! the time at which it was sent. So the figures show a server that stalls (no coordinated
+//! omission).
 
 use anyhow::{Context, bail};
 use hdrhistogram::Histogram;
@@ -23,7 +24,7 @@ use tokio::{
     task::JoinSet,
 };
 
-/// What to send, where to, how fast.
+/// The requests to send, their target and their rate.
 #[derive(Clone)]
 pub(crate) struct Load {
     pub(crate) address: SocketAddr,
@@ -37,13 +38,13 @@ pub(crate) struct Load {
     /// Requests a second over all connections; `None`: each connection sends as soon as it was
     /// answered.
     pub(crate) rate: Option<f64>,
-    /// A request that is due while its connection still waits is never sent, and counted: many
-    /// senders, none of which queues.
+    /// A request that is due while its connection still waits is counted and never sent. So the
+    /// load is that of many senders which do not queue.
     pub(crate) gives_up: bool,
     pub(crate) duration: Duration,
 }
 
-/// What came of it.
+/// The result of a load.
 pub(crate) struct Report {
     pub(crate) answered: u64,
     pub(crate) by_status: Vec<(u16, u64)>,
@@ -83,7 +84,7 @@ impl Report {
     }
 }
 
-/// Makes one event after the other: the same 2 kB but for its call id and time.
+/// Makes one event after the other. Only the call id and the time of the 2 kB differ.
 struct Events {
     head: Vec<u8>,
     tail: Vec<u8>,
@@ -156,7 +157,7 @@ impl Events {
 /// Runs the load to its end.
 pub(crate) async fn run(load: Load) -> anyhow::Result<Report> {
     let sent = Arc::new(AtomicU64::new(0));
-    // All connect before the clock starts: opening connections is no part of the rate.
+    // All connections are opened before the clock starts, because opening is no part of the rate.
     let mut streams = Vec::with_capacity(load.connections);
     for _ in 0..load.connections {
         streams.push(connect(load.address).await?);

@@ -47,8 +47,8 @@ enum What {
     Ingest(ingest::IngestArgs),
     /// SMS actions from the queue to the sandbox Twilio, beside a bare HTTP client's loop
     Actions(actions::ActionsArgs),
-    /// Five times the reached rate: what is still taken, how the rest is refused, how long the
-    /// taken ones wait, what it costs in memory
+    /// Five times the reached rate: how many are still taken and how long they wait, how the others
+    /// are refused, and the memory
     Overload(overload::OverloadArgs),
     /// How long a 401 takes by its cause: a known organisation with a wrong secret, ids and
     /// endpoints that lead nowhere
@@ -90,7 +90,7 @@ impl Drop for Scratch {
     }
 }
 
-/// What the figures were measured on.
+/// The machine of the figures.
 fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let model = std::fs::read_to_string("/proc/cpuinfo")

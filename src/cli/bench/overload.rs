@@ -1,5 +1,5 @@
-//! Overload: an open loop at a multiple of the reached rate, from senders none of which waits for
-//! another.
+//! Overload: an open loop at a multiple of the reached rate, from senders that do not wait for each
+//! other.
 
 use super::{ASSISTANT, SECRET, ingest, load, organisation};
 use crate::{

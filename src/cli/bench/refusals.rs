@@ -1,5 +1,5 @@
-//! Refusals: whether the time of a 401 tells an unknown sender if an organisation is known. Causes
-//! take turns on each connection, so that what drifts drifts for all.
+//! Refusals: whether the time of a 401 shows an unknown sender that an organisation is known. The
+//! causes alternate on each connection, so that a drift affects all of them.
 
 use super::{ASSISTANT, ingest, load::read_answer, organisation, sinks};
 use crate::domain::{Clock, EndpointId, SystemClock};
@@ -38,7 +38,7 @@ pub(super) async fn run(args: RefusalsArgs, scratch: &Path) -> anyhow::Result<Ex
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (store, vault, _) = organisation(scratch, &clock).await?;
     let mut settings = ingest::settings().receiver;
-    // Above the load: what is measured is 401, not 429.
+    // Above the load, so that the answers are 401 and not 429.
     settings.unknown_per_second_max = u32::MAX;
     let server = ingest::Server::start(settings, Arc::new(sinks::Drop), &store, &vault, &clock).await?;
     println!(
@@ -102,8 +102,8 @@ async fn connection(address: SocketAddr, number: usize, count: usize, body_bytes
         let status = read_answer(&mut stream, &mut answer).await?;
         seen[cause].record(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX))?;
         anyhow::ensure!(status == 401, "{} got {status}, not 401", CAUSES[cause]);
-        // Answers come in waves, one for each shared look at the routes: without this each
-        // connection would ride the same place of each wave.
+        // Answers come in waves, one for each shared look at the routes. Without this pause each
+        // connection would always have the same place in a wave.
         tokio::time::sleep(Duration::from_micros(u64::try_from(n * 7919 % 20_011)?)).await;
     }
     Ok(seen)

@@ -1,4 +1,4 @@
-//! What ingest is measured beside: a server that drops, the least that is durable, and Hookswitch.
+//! The sides of an ingest run: a server that drops, the simplest durable one, and Hookswitch.
 
 use super::sinks;
 use crate::{
@@ -84,7 +84,7 @@ impl Sides {
                 if side == 2 {
                     return Ok(queue);
                 }
-                // It made the topic.
+                // Opening and closing it has made the topic.
                 queue.close().await;
                 Ok(Arc::new(super::kafka::BareProducer::connect(url, topic)?))
             }

@@ -14,7 +14,7 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Confirms at once: what remains is accept, read, verify and answer.
+/// Confirms at once, so that only accept, read, verify and answer remain.
 pub(super) struct Drop;
 
 #[async_trait]
@@ -35,8 +35,8 @@ impl EventQueue for Drop {
     async fn close(&self) {}
 }
 
-/// The least that durable can be: bodies appended to one file, one write and one fdatasync for all
-/// that wait. No ids, no checksums, no reading back.
+/// The simplest durable sink: bodies are appended to one file, with one write and one fdatasync for
+/// all that wait. No ids, no checksums, no reading.
 pub(super) struct AppendOnly {
     shared: Arc<Shared>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,

@@ -16,15 +16,15 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How often the console looks; it is for eyes.
+/// How often the console looks: as fast as a person can read.
 const PERIOD: Duration = Duration::from_millis(250);
-/// Rows looked at in a round; a flood shows its newest.
+/// Most rows of a round; of a flood it shows the newest.
 const ROWS: u32 = 50;
 
 pub(super) struct Console {
     store: Arc<dyn Store>,
     org: OrgId,
-    /// Asks the sandbox Twilio for the messages that actions say they made.
+    /// Asks the sandbox Twilio for the messages of succeeded actions.
     client: reqwest::Client,
     demo: DevState,
     newest_event: Option<EventId>,
@@ -50,7 +50,7 @@ impl Console {
         })
     }
 
-    /// Prints until `stop`. Starts with what happens from now on.
+    /// Prints until `stop`, from now on.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         self.look(false).await;
         while stop.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_some() {
@@ -58,7 +58,7 @@ impl Console {
         }
     }
 
-    /// A look that fails prints nothing: the console is no monitor.
+    /// A look that fails prints nothing, because the console is no monitor.
     async fn look(&mut self, print: bool) {
         if let Ok(events) = self
             .store
@@ -110,7 +110,7 @@ impl Console {
         }
     }
 
-    /// What the sandbox Twilio has, in its own words.
+    /// Prints the message as the sandbox Twilio keeps it.
     async fn show_sms(&self, sid: &str) {
         let account = &self.demo.twilio_account_sid;
         let url = format!(

@@ -1,5 +1,5 @@
-//! The demo organisation, made through the public admin API like anyone's, so that a first start
-//! proves it.
+//! The demo organisation, made through the public admin API, so that each first start tests this
+//! API.
 
 use crate::cli::dev_state::DevState;
 use crate::{
@@ -20,10 +20,10 @@ const VAPI_PLANS: [&str; 2] = [
     r#"{"type":"hmac","algorithm":"sha256","includeTimestamp":false,"payloadFormat":"{body}","signatureHeader":"x-vapi-signature"}"#,
 ];
 
-/// Makes what is not there yet. May run again after it was cut off.
+/// Makes the missing parts of the demo. It may run again after an interruption.
 ///
 /// # Errors
-/// Which step failed, with the problem that the API answered.
+/// Names the step that failed, with the problem that the API answered.
 pub async fn seed(state: &DevState, store: &Arc<dyn Store>, vault: &Arc<Vault>) -> anyhow::Result<()> {
     let api = Api::new(state)?;
     if store.find_organisation(state.org_id).await?.is_none() {

@@ -146,7 +146,7 @@ fn headers(value: &Value) -> anyhow::Result<HeaderMap> {
             let text = value
                 .as_str()
                 .with_context(|| format!("`headers`: expected a text for {name:?}"))?;
-            // The value may be a secret: it is not repeated.
+            // The value may be a secret, so the error does not repeat it.
             let value = HeaderValue::from_bytes(text.as_bytes())
                 .map_err(|_| anyhow::anyhow!("`headers`: the value of {name:?} cannot stand in a header"))?;
             headers.append(parsed.clone(), value);

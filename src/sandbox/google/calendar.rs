@@ -8,7 +8,7 @@ use crate::{
 use http::{Method, header::AUTHORIZATION};
 use serde_json::{Value, json};
 
-/// One call with a token that is good.
+/// One call with a valid token.
 struct Request<'a> {
     state: &'a SandboxState,
     call: &'a Call<'a>,

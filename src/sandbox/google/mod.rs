@@ -1,9 +1,9 @@
 //! Google's stand-in: consent, tokens and a calendar.
 //!
-//! It is as strict as the real one: a redirect that is not registered, a verifier that does not fit
-//! its challenge, a code that was used, and a token that has ended or was replaced are refused. The
-//! person at the consent page is the account that `login_hint` names, or the first account. The
-//! hint `deny` stands for a person who refuses.
+//! It is as strict as the real one. It refuses an unregistered redirect, a verifier that does not
+//! fit its challenge, a used code, and a token that has ended or was replaced. The person at the
+//! consent page is the account that `login_hint` names, or the first account. The hint `deny`
+//! stands for a person who refuses.
 
 mod calendar;
 mod consent;
@@ -49,7 +49,7 @@ struct Grant {
     scope: String,
 }
 
-/// Everything that Google knows.
+/// The state of the stand-in.
 #[derive(Default)]
 pub(super) struct Google {
     clients: Vec<GoogleOauthClient>,
@@ -85,7 +85,7 @@ impl Google {
         self.refreshes
     }
 
-    /// Takes everything back that an account granted.
+    /// Revokes all grants of an account.
     pub(super) fn revoke_account(&mut self, account: &str) {
         self.grants.retain(|_, grant| grant.account != account);
         self.tokens.retain(|_, token| token.account != account);
@@ -121,10 +121,10 @@ impl Google {
     }
 }
 
-/// 24 characters that nobody guesses.
+/// 24 random characters.
 fn random() -> String {
     let mut bytes = [0; 18];
-    // A stand-in without randomness still gives different ones: the id counts up.
+    // Without randomness the texts still differ, because the id counts up.
     let _ = getrandom::fill(&mut bytes);
     format!("{}{}", URL_SAFE_NO_PAD.encode(bytes), uuid::Uuid::now_v7().simple())
 }

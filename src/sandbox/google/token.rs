@@ -41,7 +41,7 @@ fn bad_request() -> Reply {
 fn exchange(google: &mut Google, form: &Form, now: Timestamp) -> Reply {
     let code = get(form, "code");
     if let Some(grant) = google.used.remove(code) {
-        // RFC 6749, 4.1.2: a code that is used twice ends what it gave.
+        // RFC 6749, 4.1.2: the second use of a code revokes its grant.
         google.revoke(&grant);
         return bad_request();
     }
@@ -87,7 +87,8 @@ fn refresh(google: &mut Google, form: &Form, now: Timestamp) -> Reply {
         return oauth_error(400, "invalid_grant", "Token has been expired or revoked.");
     };
     google.refreshes += 1;
-    // Google itself does not rotate; others do, and their former tokens are worth nothing.
+    // Google itself does not rotate refresh tokens. Other providers do, and a former token is then
+    // invalid.
     let grant = if google.rotates {
         google.revoke(old);
         let new = format!("1//{}", random());
@@ -110,8 +111,8 @@ fn token_body(access: &str, scope: &str) -> Value {
     json!({"access_token": access, "expires_in": TOKEN_SECONDS, "scope": scope, "token_type": "Bearer"})
 }
 
-/// A token that names the account. Its signature is no signature: the receiver has it from Google
-/// itself.
+/// A token that names the account. Its signature is a dummy, because the receiver gets the token
+/// from Google directly and does not check it.
 fn id_token(code: &Code, now: Timestamp) -> String {
     let claims = json!({
         "iss": "https://accounts.google.com",

@@ -1,4 +1,4 @@
-//! Messages of Twilio's stand-in: what is accepted, what is refused, and what the list shows.
+//! Messages of Twilio's stand-in: accepting, refusing and listing them.
 
 use super::{date, error, not_found, violated};
 use crate::{
@@ -11,7 +11,7 @@ use std::collections::{HashMap, VecDeque};
 
 const CHARACTERS_MAX: usize = 1600;
 
-/// An accepted message: an effect.
+/// An accepted message: one effect.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SandboxMessage {
     pub sid: String,
@@ -382,7 +382,8 @@ fn page_link(path: &str, query: &[(String, String)], size: usize, page: u64, tok
     format!("{path}?{filters}{separator}PageSize={size}&Page={page}{token}")
 }
 
-/// `DateSent` filters go by day in GMT; what was not sent yet has no date and matches none.
+/// `DateSent` filters go by day in GMT. A message that is not sent yet has no date and matches no
+/// filter.
 fn is_sent_within(message: &SandboxMessage, on: Option<&str>, until: Option<&str>, from: Option<&str>) -> bool {
     if on.is_none() && until.is_none() && from.is_none() {
         return true;

@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 
 const NOT_FOUND: u32 = 20404;
 
-/// Who calls, and what they may.
+/// The caller and its permissions.
 struct Caller {
     account: TwilioAccount,
     /// `None` for the account's own token.
@@ -152,7 +152,7 @@ pub(super) fn error_body(status: u16) -> Value {
     })
 }
 
-/// Notes what the description does not allow, and answers 400 where there is anything.
+/// Notes the faults against the description, and answers 400 where there is one.
 fn violated(state: &SandboxState, call: &Call<'_>, operation: &'static str, faults: &[String]) -> Option<Reply> {
     state.note(call, operation, faults);
     (!faults.is_empty()).then(|| {

@@ -1,4 +1,4 @@
-//! Changes of the body: what a framework or a proxy that parses it does to its bytes.
+//! Changes of the body, as a framework or a proxy makes them when it parses and writes it again.
 
 use super::{Change, Signed, change};
 use crate::source::Plan;

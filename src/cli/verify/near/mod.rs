@@ -1,4 +1,4 @@
-//! Near misses: what single change would make a request verify.
+//! Near misses: finds a single change with which a request would verify.
 
 mod body;
 mod plan;
@@ -13,11 +13,10 @@ use crate::{
 use base64::{Engine, engine::general_purpose as base64s};
 use http::{HeaderName, HeaderValue};
 
-/// A change, and what it would verify with.
+/// A change in words, and the changed request.
 type Change = (String, Signed);
 
-/// The first single change with which the request verifies. What people get wrong most often is
-/// tried first.
+/// The first single change with which the request verifies. Frequent mistakes are tried first.
 pub(super) fn hint(request: &Signed, refusal: Refusal) -> Option<String> {
     if let Some(hint) = about_time(request, refusal) {
         return Some(hint);
@@ -46,7 +45,7 @@ fn change(request: &Signed, changes: &mut Vec<Change>, hint: impl Into<String>, 
     changes.push((hint.into(), changed));
 }
 
-/// A timestamp is judged after the signature matched, so these are authentic.
+/// The timestamp is judged after the signature has matched, so these requests are authentic.
 fn about_time(request: &Signed, refusal: Refusal) -> Option<String> {
     if !matches!(refusal, Refusal::TooOld | Refusal::TooFarAhead) {
         return None;

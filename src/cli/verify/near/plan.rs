@@ -26,7 +26,7 @@ fn hmac_plans(request: &Signed, text: &HmacPlanText, changes: &mut Vec<Change>) 
     let mut with = |hint: String, edit: &dyn Fn(&mut HmacPlanText)| {
         let mut text = text.clone();
         edit(&mut text);
-        // A change that makes no plan is no near miss.
+        // A change that makes an invalid plan is no near miss.
         if let Ok(plan) = HmacPlan::try_from(text) {
             change(request, changes, hint, |request| {
                 request.plan = Plan::Vapi(VapiPlan::Hmac(plan));

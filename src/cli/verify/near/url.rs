@@ -1,4 +1,4 @@
-//! Changes of the URL: what a proxy on the way, or a wrong public URL, does to it.
+//! Changes of the URL, as a proxy on the way or a wrong public URL makes them.
 
 use super::{Change, Signed, change, hmac_plan};
 use crate::source::Plan;
@@ -150,7 +150,7 @@ fn queries(parts: &UrlParts<'_>, with: &mut impl FnMut(&str, String)) {
     }
 }
 
-/// All orders of a few.
+/// All orders of a few pairs.
 fn orders<'q>(pairs: &[&'q str]) -> Vec<Vec<&'q str>> {
     if pairs.len() < 2 {
         return vec![pairs.to_vec()];
