@@ -530,6 +530,61 @@ fn cited_invariants_exist() {
     assert!(cited > 0, "no invariant is cited: this test looks for the wrong word");
 }
 
+/// Paths that pages and comments cite by these folders, and decisions by their number.
+#[test]
+fn cited_files_and_decisions_exist() {
+    const FOLDERS: &[&str] = &[
+        "benches/",
+        "docs/",
+        "migrations/",
+        "schemas/",
+        "scripts/",
+        "src/",
+        "tests/",
+    ];
+    let mut texts = pages();
+    for folder in ["src", "tests", "benches"] {
+        texts.extend(files(folder, "rs"));
+    }
+    // Here the patterns themselves stand.
+    texts.remove("tests/tidy.rs");
+    let decisions: Vec<String> = files("docs/decisions", "md").into_keys().collect();
+    let is_of_path = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    let (mut wrong, mut cited) = (String::new(), 0);
+    for (file, text) in texts {
+        for folder in FOLDERS {
+            for (at, _) in text.match_indices(folder) {
+                let rest = &text[at..];
+                let path = &rest[..rest.find(|c| !is_of_path(c)).unwrap_or(rest.len())];
+                // A pattern such as `src/{a,b}`, a name to fill in, or the end of a longer path.
+                let is_pattern = rest[path.len()..].starts_with(['{', '*', '…']) || path.contains("NAME");
+                if is_pattern || text[..at].ends_with(|c: char| is_of_path(c) || c == '}') {
+                    continue;
+                }
+                cited += 1;
+                if !root().join(path.trim_end_matches(['.', '/'])).exists() {
+                    writeln!(wrong, "{file}: {path} does not exist").expect("to a string");
+                }
+            }
+        }
+        for (at, word) in text.match_indices("ecision 00") {
+            let number = text[at + word.len() - 2..].chars().take(4).collect::<String>();
+            if !decisions.iter().any(|name| name.contains(&format!("/{number}-"))) {
+                writeln!(wrong, "{file}: there is no decision {number}").expect("to a string");
+            }
+        }
+        let folder = Path::new(&file).parent().expect("a file has a folder");
+        for (at, _) in text.match_indices("](").filter(|_| file.ends_with("md")) {
+            let link: String = text[at + 2..].chars().take_while(|c| *c != ')' && *c != '#').collect();
+            if !link.contains("://") && !root().join(folder).join(&link).exists() {
+                writeln!(wrong, "{file}: the link {link} leads nowhere").expect("to a string");
+            }
+        }
+    }
+    assert!(cited > 0, "no path is cited: this test looks for the wrong words");
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
 /// Words of our own for things that have a name in the field, and that name. Checked as whole
 /// words, in any case, over code, tests, benches and pages.
 const BANNED: &[(&str, &str)] = &[
