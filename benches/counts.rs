@@ -1,10 +1,10 @@
 //! How many instructions the hot paths take: run by `scripts/counts` under callgrind, which counts
 //! inside of [`counted_path`] and nowhere else.
 //!
-//! `counts PATH` does one path's work 200 times; without a name it prints the names. What is
-//! counted is this thread's own work: a group's write and fsync belong to the appender's thread.
-//! Valgrind's processor has no SHA instructions and no AVX-512, so hashes count as their portable
-//! code; bodies are small here, so that what is ours is most of a count.
+//! `counts PATH` does one path's work 200 times; without a name it prints the names. The counts are
+//! of this thread's own work. A group's write and fsync belong to the appender's thread. Valgrind's
+//! processor has no SHA instructions and no AVX-512, so hashes count as their portable code. Bodies
+//! are small here, so that our own code is most of a count.
 
 use futures_util::FutureExt;
 use hookswitch::{

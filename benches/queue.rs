@@ -1,5 +1,5 @@
-//! The embedded queue beside the least that durable can be, and beside SQLite: events a second, all
-//! confirmed after an fsync, in one run on one disk.
+//! The embedded queue beside the simplest durable sink, and beside SQLite. The figures are events a
+//! second, all confirmed after an fsync, in one run on one disk.
 //!
 //! `cargo bench --bench queue [-- SECONDS]` prints the machine, each side's median of nine rounds,
 //! and the ratios that `docs/decisions/0001-embedded-queue.md` quotes. Sides: `bare` appends bodies

@@ -1,4 +1,4 @@
-//! What single steps cost: `cargo bench --bench micro [-- FILTER]`. One module a room.
+//! The cost of single steps: `cargo bench --bench micro [-- FILTER]`. One module a room.
 
 mod queue;
 mod routing;

@@ -18,7 +18,7 @@ const ROUTES: u32 = 1_000_000;
 const ORGS: u32 = 10_000;
 pub const ORG: OrgId = OrgId::from_uuid(uuid::Uuid::from_u128(1));
 
-/// What stands before the table of figures: the load and its bytes.
+/// Prints the load and its bytes before the table of figures.
 pub fn report() {
     let world = &*WORLD;
     let per_route = |bytes: u64| bytes as f64 / f64::from(ROUTES);
@@ -36,7 +36,7 @@ pub fn clear() {
     let _ = std::fs::remove_dir_all(&WORLD.directory);
 }
 
-/// What this process has in memory, as the system counts it.
+/// The resident memory of this process, as the system counts it.
 fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

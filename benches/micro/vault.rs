@@ -1,4 +1,4 @@
-//! What a secret costs: sealed, opened cold, opened with its data key in memory.
+//! The cost of a secret: sealing, opening cold, opening with its data key in memory.
 
 use super::routing::{ORG, WORLD};
 use divan::{Bencher, counter::BytesCount};

@@ -9,9 +9,9 @@
 //! at Google the end is exclusive: one day ends on the next one. The table of errors stands at
 //! [`calendar::outcome`].
 //!
-//! **Invariant:** the event's id is made from the action's, so a second insert is a 409 and never a
-//! second event; and an unknown outcome is looked up by that id before anything is inserted again,
-//! since Google does not promise to see every collision.
+//! **Invariant:** the event's id is made from the action's id, so a second insert is a 409 and
+//! never a second event. An unknown outcome is looked up by that id before another insert, because
+//! Google does not promise to see every collision.
 
 use super::*;
 use crate::provider::{GoogleCredential, ProviderRefusal, google::calendar, is_mailbox};

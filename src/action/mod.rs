@@ -1,5 +1,5 @@
-//! What can be done at providers: one file an action. Each knows how to check its parameters,
-//! freeze its request, send it, and what to do when the outcome is unknown.
+//! The actions at providers: one file an action. Each knows how to check its parameters, freeze its
+//! request, send it, and what to do when the outcome is unknown.
 //!
 //! `worker` (to plan) and `attempt` (to send) enter. **Invariant:** an action gets a decrypted
 //! credential as an argument and never sees the vault; a frozen request carries no secret.
@@ -53,7 +53,7 @@ pub struct Attempt<'a> {
     pub planned_at: Timestamp,
     /// When the first attempt that may have gone out began; look-ups match nothing older.
     pub first_sent_at: Option<Timestamp>,
-    /// What is left for the whole exchange. The lease covers it.
+    /// The time that is left for the whole exchange. The lease covers it.
     pub deadline: Duration,
     /// Scheme and host under which providers reach this installation, where it has any.
     pub public_url: Option<&'a str>,
@@ -95,7 +95,7 @@ impl Detail {
     }
 }
 
-/// What a look-up saw.
+/// The result of a look-up.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LookUp {
     /// The provider's ids of everything that matches; none when there is nothing.
@@ -110,7 +110,7 @@ pub struct Callback {
     pub action: ActionId,
     /// The provider's id of the thing that the action made.
     pub provider_ref: String,
-    /// What became of it, where the callback says so.
+    /// The delivery, where the callback reports one.
     pub delivery: Option<Delivery>,
 }
 
@@ -185,8 +185,8 @@ fn detail_of(error: &CallError) -> Detail {
     }
 }
 
-/// What a credential of another provider than the action's comes to: nothing was sent, and nothing
-/// is until it changes.
+/// The outcome for a credential of another provider than the action's. Nothing was sent, and
+/// nothing is sent until the credential changes.
 fn wrong_credential() -> (Cause, Detail) {
     (
         Cause::NotConnected,

@@ -18,7 +18,7 @@ const RECIPIENTS_MAX: usize = 50;
 const SUBJECT_CHARACTERS_MAX: usize = 998;
 /// Of text and HTML together; Resend's own limit of 40 MB is for attachments.
 const BODY_BYTES_MAX: usize = 256 << 10;
-/// What an e-mail has, in the order in which it is written.
+/// The fields of an e-mail, in the order in which they are written.
 const TEXTS: [&str; 4] = ["from", "subject", "text", "html"];
 const MAILBOXES: [&str; 4] = ["to", "cc", "bcc", "reply_to"];
 
@@ -136,8 +136,8 @@ impl Action for ResendSendEmail {
         self.check_parameters(&rendered)?;
         trim(&mut rendered, &MAILBOXES);
         trim(&mut rendered, &["from"]);
-        // An optional parameter that renders to nothing is one that was not given, and an empty
-        // place in a list is nobody.
+        // An optional parameter that renders to an empty text counts as left out. An empty place in
+        // a list is dropped.
         for value in rendered.values_mut() {
             if let Value::Array(items) = value {
                 items.retain(|item| item.as_str().is_none_or(|text| !text.trim().is_empty()));
@@ -192,8 +192,8 @@ impl Action for ResendSendEmail {
     }
 
     async fn look_up(&self, _providers: &Providers, _attempt: &Attempt<'_>) -> (LookUp, Detail) {
-        // Resend's list has no filter by key, and only the answer that was lost has the id: within
-        // the window the same key is sent again.
+        // Resend's list has no filter by key, and only the lost answer has the id. So the same key
+        // is sent again within its window.
         let cause = Cause::LookUpForbidden;
         let detail = Detail::in_words("Resend cannot be asked by our key");
         (LookUp::Failed(Outcome::Unknown { cause }), detail)

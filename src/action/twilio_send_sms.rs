@@ -25,8 +25,9 @@ const CALLBACK_OVERRIDES: &str = "#rc=5&rp=5xx,ct,rt";
 /// The parameter of the callback's URL that carries the action's id. Twilio signs the URL.
 const CALLBACK_ACTION: &str = "action";
 /// How far Twilio's clock may be behind ours: messages are matched from this long before the first
-/// try. Invariant 16 takes an instance out of service at this offset. What is matched too early is
-/// another action's by its id, or makes the outcome ambiguous; what is missed would be sent twice.
+/// try. Invariant 16 takes an instance out of service at this offset. A match that is too early
+/// holds another action's id, or makes the outcome ambiguous. A message that is missed would be
+/// sent twice.
 const CLOCK_ALLOWANCE: Duration = Duration::from_mins(1);
 /// Stands before the bodies that trial accounts send. Seen in public answers; not in the API
 /// description.
@@ -187,8 +188,8 @@ impl Action for TwilioSendSms {
             );
         };
         let since = attempt.first_sent_at.unwrap_or(attempt.planned_at) - CLOCK_ALLOWANCE;
-        // Only a number that is frozen in the request: the credential's may have changed since the
-        // message went out, and a messaging service picks its own.
+        // Only a number that is frozen in the request. The credential's number may have changed
+        // since the message went out, and a messaging service picks its own.
         let from = Self::text(attempt.request, "from")
             .filter(|_| Self::text(attempt.request, "messaging_service_sid").is_none());
         match providers

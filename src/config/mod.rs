@@ -1,7 +1,7 @@
 //! Settings: read once at the start from `HOOKSWITCH_…` variables, all faults in one error.
 //!
-//! Every room may read its section. **Invariant:** a setting that nobody knows is an error with the
-//! nearest name, never ignored.
+//! Every room may read its section. **Invariant:** an unknown setting is an error that names the
+//! nearest known one. It is never ignored.
 
 #[macro_use]
 mod section;

@@ -18,7 +18,7 @@ pub struct Setting {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub name: String,
-    /// What is wrong and how to mend it; never the value of a secret.
+    /// The fault and its remedy; never the value of a secret.
     pub problem: String,
 }
 
@@ -73,8 +73,8 @@ impl Environment {
 
     /// Names that begin like ours and belong to no setting.
     pub(super) fn check_names(&self, known: &[Setting], faults: &mut Vec<Fault>) {
-        // The test suite names its servers so; they may stand in the environment of whoever runs
-        // both.
+        // The test suite names its servers by these variables. A developer may have them in the
+        // same environment.
         for name in self
             .0
             .keys()

@@ -1,4 +1,4 @@
-//! Actions: what is done at a provider, the states of the ledger, and what an attempt can come to.
+//! Actions at providers, the states of the ledger, and the outcomes of an attempt.
 
 use super::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ macro_rules! closed_text_enum {
 pub(crate) use closed_text_enum;
 
 closed_text_enum!(
-    /// Whose API an organisation's actions call.
+    /// The provider whose API an action calls.
     Provider: "provider" {
         Vapi = "vapi", Twilio = "twilio", GoogleCalendar = "google_calendar", Resend = "resend", ElevenLabs = "elevenlabs", Http = "http",
     }
@@ -59,7 +59,7 @@ impl Provider {
 }
 
 closed_text_enum!(
-    /// What can be done.
+    /// The kinds of action.
     ActionKind: "action" {
         TwilioSendSms = "twilio.send_sms",
         HttpPost = "http.post",
@@ -182,7 +182,7 @@ closed_text_enum!(
 );
 
 closed_text_enum!(
-    /// What became of a message after the provider had accepted it, by the provider's callbacks.
+    /// The delivery of a message after the provider had accepted it, by the provider's callbacks.
     DeliveryStatus: "delivery status" {
         /// On its way: queued, accepted, sending, sent.
         Sent = "sent",
@@ -216,11 +216,12 @@ pub struct Delivery {
     pub status: DeliveryStatus,
     /// The provider's own code, such as `30007`.
     pub code: Option<String>,
-    /// What the code means, for people.
+    /// The meaning of the code, for people.
     pub detail: Option<String>,
 }
 
-/// What one attempt or look-up came to. The provider's own file decides it; the worker only obeys.
+/// The outcome of one attempt or look-up. The provider's own file decides it; the worker only
+/// obeys.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// Done in effect. `provider_ref` is the provider's id for it.

@@ -6,8 +6,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// A moment, in microseconds since the Unix epoch, UTC. What the store, the log and the leases
-/// keep.
+/// A moment, in microseconds since the Unix epoch, UTC. The store, the log and the leases keep this
+/// type.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(i64);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
-/// Who sends webhooks.
+/// The senders of webhooks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
@@ -156,7 +156,7 @@ pub struct Envelope {
     /// The endpoint whose own secret verified; `None` for the organisation's secret.
     pub endpoint: Option<EndpointId>,
     pub dedupe_key: DedupeKey,
-    /// W3C trace context of the request, linked by whoever works on it later.
+    /// W3C trace context of the request. Later spans link to it.
     pub traceparent: Option<Box<str>>,
     pub content_type: Box<str>,
     pub path: Box<str>,
@@ -169,7 +169,7 @@ pub struct Envelope {
 }
 
 /// An envelope whose bytes verified. Only `receiver::verify` makes one from a request, and the
-/// queue takes nothing else from the receiver: what was not verified has no way to the queue.
+/// queue takes nothing else from the receiver. So an unverified event cannot reach the queue.
 #[derive(Clone, Debug)]
 pub struct VerifiedEvent(Envelope);
 

@@ -8,7 +8,8 @@ use subtle::ConstantTimeEq;
 
 pub const HOPS_HEADER: &str = "hookswitch-hops";
 
-/// The header's value for a count. `tag` is a keyed hash in hex, so that nobody else can count.
+/// The header's value for a count. `tag` is a keyed hash in hex, so that no other party can forge a
+/// count.
 pub fn sign_hops(hops: u8, tag: impl Fn(&[u8]) -> Box<str>) -> String {
     format!("{hops}.{}", tag(signed_text(hops).as_bytes()))
 }

@@ -28,7 +28,7 @@ pub struct Endpoint {
 }
 
 closed_text_enum!(
-    /// What kind of external id a route starts from.
+    /// The kinds of external ids that routes start from.
     RouteKind: "route kind" {
         VapiAssistant = "vapi_assistant",
         VapiPhoneNumber = "vapi_phone_number",
@@ -64,7 +64,7 @@ closed_text_enum!(
 );
 
 closed_text_enum!(
-    /// What an organisation's own assistant is for; it has at most one of each.
+    /// The purpose of an organisation's own assistant. It has at most one of each.
     AssistantRole: "role" {
         Inbound = "inbound",
         Outbound = "outbound",
@@ -135,7 +135,7 @@ pub struct RouteKey {
 }
 
 impl RouteKey {
-    /// Longest external id that is looked up; longer ones are nobody's.
+    /// Longest external id that is looked up. A longer one leads to no organisation.
     pub const BYTES_MAX: usize = 128;
 
     #[must_use]

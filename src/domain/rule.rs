@@ -90,7 +90,8 @@ fn globs_overlap(a: &[u8], b: &[u8]) -> bool {
     row[0]
 }
 
-/// What a person writes. Checked on save by `rule::check`, so that a stored rule always compiles.
+/// A rule as a person writes it. `rule::check` checks it on save, so that a stored rule always
+/// compiles.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleSpec {

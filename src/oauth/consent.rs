@@ -36,12 +36,12 @@ pub struct Consents {
 pub struct StartedConsent {
     /// Where to send the person.
     pub url: String,
-    /// What only the browser that began it can show.
+    /// A value that only the browser that began the consent can show.
     pub browser: String,
     pub expires_at: Timestamp,
 }
 
-/// What came of a code.
+/// The result of a code.
 #[derive(Debug)]
 pub struct Exchanged {
     pub credential: GoogleCredential,
@@ -51,7 +51,7 @@ pub struct Exchanged {
     pub missing: Option<&'static str>,
 }
 
-/// Why a code came to nothing.
+/// Why a code gave no grant.
 #[derive(Debug)]
 pub enum ExchangeError {
     /// Not a code, or Google refuses it: wrong, used, expired, or begun elsewhere.
@@ -124,7 +124,8 @@ impl Consents {
         }))
     }
 
-    /// What is ours in a `state`, without a look at the store: whoever made one up costs nothing.
+    /// Reads our part of a `state`, without a look at the store. So a made-up `state` costs
+    /// nothing.
     #[must_use]
     pub fn read_state(&self, state: &str) -> Option<Uuid> {
         let (id, mark) = state.split_once('.')?;
@@ -148,7 +149,7 @@ impl Consents {
         )
     }
 
-    /// Takes the consent out: it can be finished once, by whoever comes first.
+    /// Takes the consent out. Only the first caller can finish it.
     ///
     /// # Errors
     /// The store is away.
@@ -231,7 +232,7 @@ impl Consents {
     pub async fn revoke(&self, org: OrgId, sealed: &crate::domain::SealedBytes) -> bool {
         match open(&self.vault, org, PROVIDER, sealed).await {
             Ok(Some(google)) => self.revoke_token(&google.refresh_token).await,
-            // What cannot be opened cannot be given back.
+            // A grant that cannot be opened cannot be revoked.
             Ok(None) | Err(_) => false,
         }
     }

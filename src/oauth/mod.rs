@@ -1,9 +1,10 @@
 //! Grants that people give and that expire: consent begun and taken back, tokens kept fresh.
 //!
 //! `attempt` (a token for a call), `admin` (consent, verifying) and `lifecycle` (the refresher)
-//! enter. **Invariant:** one refresh of a credential at a time over all instances: single flight in
-//! the process, then a lease with a fence in the store, then the row read again; what comes back is
-//! written by compare-and-swap, and nothing of the store is held while the provider is asked.
+//! enter. **Invariant:** one refresh of a credential at a time over all instances. It is a single
+//! flight in the process, then it takes a lease with a fence in the store, then it reads the row
+//! again. The result is written by compare-and-swap. No transaction is open during the request to
+//! the provider.
 
 mod consent;
 mod refresh;

@@ -1,4 +1,4 @@
-//! Tokens before they end, once for everybody.
+//! Refreshes tokens before they end, once for all instances.
 
 use super::open;
 use crate::{
@@ -44,7 +44,7 @@ const RETRY_MAX: Duration = Duration::from_mins(30);
 /// Tries to write what the provider has given: a token that is not written is lost.
 const WRITES_MAX: u32 = 5;
 
-/// What a caller needs.
+/// The token that a caller needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Want {
     /// An access token that is good for so long.
@@ -99,8 +99,8 @@ pub struct Refresher {
     vault: Arc<Vault>,
     google: GoogleClient,
     clock: Arc<dyn Clock>,
-    /// One at a time for an organisation in this process. Bounded by those that wait: the map
-    /// forgets whom nobody holds.
+    /// One at a time for an organisation in this process. Bounded by the waiting callers: an entry
+    /// without one is removed.
     flights: Mutex<HashMap<OrgId, Weak<tokio::sync::Mutex<()>>>>,
 }
 
@@ -214,7 +214,7 @@ impl Refresher {
     /// One refresh under a lease. `None`: someone else's version stands, look again.
     async fn refresh(&self, lease: Lease, version: i64) -> Option<Result<i64, NotFresh>> {
         let org = lease.org;
-        // Read again under the lease: whoever had it before may have done the work.
+        // Read again under the lease, because its former holder may have refreshed.
         let read = match self.read(org).await {
             Ok((row, google)) if row.version == version => Ok((row, google)),
             Ok(_) => Err(None),
@@ -357,8 +357,8 @@ impl Refresher {
     }
 }
 
-/// What no later try mends (RFC 6749, section 5.2; Google: revoked, unused for six months, password
-/// changed, time-limited consent over).
+/// Errors that no later try mends (RFC 6749, section 5.2; Google: revoked, unused for six months,
+/// password changed, time-limited consent over).
 fn is_final(refused: &ProviderRefusal) -> bool {
     refused.http_status == 400 && refused.code.as_deref() == Some("invalid_grant")
 }

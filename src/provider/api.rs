@@ -1,5 +1,5 @@
-//! One JSON API: a base URL, the way to authenticate, and how its errors are read. What the files
-//! of providers have in common.
+//! One JSON API: a base URL, the way to authenticate, and how its errors are read. Common parts of
+//! the providers' files.
 
 use super::{
     CallError, ProviderRefusal,
@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// The provider's own code and words of an error body; the words are masked by whoever asks.
+/// The provider's own code and words of an error body. The caller masks the words.
 pub(super) type ReadProblem = fn(&[u8]) -> (Option<Box<str>>, String);
 
 #[derive(Clone, Debug)]
@@ -79,7 +79,7 @@ impl Api {
                 status,
             }),
             400.. => {
-                // The status stands whatever became of the body.
+                // The status counts even where the body could not be read.
                 let (code, message) = body.map_or((None, String::new()), |body| (self.problem)(&body));
                 Err(CallError::Refused(ProviderRefusal {
                     http_status: status,

@@ -75,8 +75,8 @@ impl ElevenLabsClient {
         Self(Api::new(base_url, http, problem))
     }
 
-    /// Whether a key works, by each request of the table: what it may not do takes a feature away,
-    /// and only a key that ElevenLabs does not know is refused.
+    /// Whether a key works, by each request of the table. A missing permission takes a feature
+    /// away. Only a key that ElevenLabs does not know is refused.
     ///
     /// # Errors
     /// It could not be found out: no connection, no answer, 429 or 5xx.

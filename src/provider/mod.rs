@@ -1,7 +1,7 @@
-//! Whose APIs are called: one file a provider, one HTTP client for all (timeouts, limits, SSRF
-//! guard).
+//! The providers whose APIs are called: one file a provider, one HTTP client for all (time-outs,
+//! limits, SSRF guard).
 //!
-//! `action` (to act) and `admin` (to verify) enter. **Invariant:** nobody else opens an outgoing
+//! `action` (to act) and `admin` (to verify) enter. **Invariant:** no other room opens an outgoing
 //! connection.
 //!
 //! Credentials are stored as JSON, sealed by the vault: [`Credential::parse`] reads it,

@@ -1,8 +1,8 @@
 //! Resend's API: e-mails, and whether a key works. Read in its OpenAPI document 1.5.0 and on
 //! resend.com/docs/api-reference/errors.
 //!
-//! **Invariant:** it is the error's `name` that says what is wrong, never the status alone: the 401
-//! of a key that may only send is a good key's, and a wrong key gets 403.
+//! **Invariant:** the error's `name` decides, never the status alone. A valid key that may only
+//! send gets 401, and a wrong key gets 403.
 
 use super::{CallError, ProviderRefusal, ResendCredential, Verified, api::Api, http::HttpClient, table::Form};
 use crate::domain::{Cause, Outcome, Provider, Timestamp};

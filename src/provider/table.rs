@@ -1,9 +1,9 @@
 //! The differences between providers as data: fields with shapes, examples and help, the ways
 //! to authenticate, and the requests that verify.
 //!
-//! `GET /api/providers` serves it, the forms of the dashboard are drawn from it, what people type
-//! is checked by it, and the clients take the paths of their verifying requests from it.
-//! **Invariant:** a field that is not in the table is refused, and a refusal never repeats a value.
+//! `GET /api/providers` serves it, and the dashboard draws its forms from it. The API checks typed
+//! fields by it, and the clients take the paths of their verifying requests from it. **Invariant:**
+//! a field that is not in the table is refused, and a refusal never repeats a value.
 
 use super::{is_e164, is_mailbox, is_sid};
 use crate::domain::Provider;
@@ -79,7 +79,7 @@ impl Shape {
         matches!(self, Self::Key(_) | Self::SigningSecret)
     }
 
-    /// As a regular expression for forms: anchored by whoever uses it, as HTML's `pattern` is.
+    /// As a regular expression for forms. The form anchors it, as HTML does with `pattern`.
     #[must_use]
     pub fn pattern(self) -> String {
         match self {
@@ -245,7 +245,7 @@ pub const FORMS: &[Form] = &[
                 path: "/2010-04-01/Accounts/{account_sid}.json",
                 feature: "the account's name and status",
             },
-            // What a Standard API key may make as well (docs:iam/api-keys).
+            // A call that a Standard API key may make as well (docs:iam/api-keys).
             Probe {
                 method: "GET",
                 path: "/2010-04-01/Accounts/{account_sid}/Messages.json?PageSize=1",

@@ -147,9 +147,9 @@ pub fn refusal_bodies() -> Vec<&'static str> {
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The problem with the id by which people find the request: the rejection's own, in the body and
-/// in the header as the admin API has it. Every id has the same length, so that answers of one
-/// status differ in nothing else.
+/// The problem with the rejection's id, in the body and in the header, as in the admin API. People
+/// find the request by it. Every id has the same length, so that answers of one status differ in
+/// nothing else.
 pub(super) fn refused(cause: Cause, request_id: Uuid) -> Response {
     let status = cause.status();
     let mut text = Uuid::encode_buffer();

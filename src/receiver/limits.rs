@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-/// The path that a request came to, parsed.
+/// The parsed path of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct WebhookPath {
     pub source: Source,

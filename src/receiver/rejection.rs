@@ -34,7 +34,7 @@ pub(super) struct Refusal<'r> {
     /// The organisation that its ids or its endpoint lead to.
     pub org: Option<OrgId>,
     pub ids: &'r [RouteKey],
-    /// Empty where nobody may see the body.
+    /// Empty where no one may see the body.
     pub body: &'r [u8],
     pub bytes: usize,
 }

@@ -3,7 +3,7 @@
 use crate::source::VapiQuestion;
 use std::time::{Duration, Instant};
 
-/// What is left of the time that a sender waits for its answer, less the way there and back.
+/// The rest of the time that a sender waits for its answer, less the time on the network.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Budget {
     deadline: Instant,
@@ -35,7 +35,7 @@ const fn total(question: VapiQuestion) -> Duration {
     match question {
         // 7.5 s end to end, fixed; the docs advise to stay below 6.
         VapiQuestion::AssistantRequest => Duration::from_millis(5_500),
-        // `server.timeoutSeconds`, 20 s where nobody set it.
+        // `server.timeoutSeconds`, by default 20 s.
         VapiQuestion::ToolCalls
         | VapiQuestion::FunctionCall
         | VapiQuestion::TransferDestinationRequest

@@ -2,9 +2,8 @@
 //! the line.
 //!
 //! `receiver` enters. Until organisations can have answers of their own, each question gets the
-//! smallest answer that its sender accepts and that does the least harm; see facts on Vapi's server
-//! messages. **Invariant:** an answer is always valid for its question, and never later than its
-//! [`Budget`].
+//! smallest answer that its sender accepts and that does the least harm. **Invariant:** an answer
+//! is always valid for its question, and never later than its [`Budget`].
 
 mod budget;
 mod vapi;

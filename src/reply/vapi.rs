@@ -8,16 +8,17 @@ use serde_json::{Value, json};
 
 const JSON: &str = "application/json";
 
-/// What the caller hears when no assistant can be named.
+/// The text that the caller hears when no assistant can be named.
 const APOLOGY: &str = "I am sorry, this line cannot take your call right now. Please try again later.";
-/// What the model reads for each tool that it asked for. One line: line breaks break Vapi's parser.
+/// The text that the model reads for each tool that it asked for. One line: line breaks break
+/// Vapi's parser.
 const NOT_DONE: &str =
     "This tool is not set up, so nothing was done. Tell the caller that it cannot be done right now.";
 
 pub(super) fn minimal_answer(question: VapiQuestion, body: &[u8]) -> Reply {
     let answer = match question {
-        // With `error` alone the caller hears the text and the call ends; an assistant that nobody
-        // chose would be worse.
+        // With `error` alone the caller hears the text and the call ends. An assistant of our
+        // choice would be worse.
         VapiQuestion::AssistantRequest => json!({ "error": APOLOGY }),
         VapiQuestion::ToolCalls => return reply(&tool_results(body)),
         VapiQuestion::FunctionCall => json!({ "result": NOT_DONE }),
@@ -27,7 +28,7 @@ pub(super) fn minimal_answer(question: VapiQuestion, body: &[u8]) -> Reply {
         VapiQuestion::KnowledgeBaseRequest => json!({ "documents": [] }),
         // Vapi's own example: half a second after the caller falls silent.
         VapiQuestion::CallEndpointingRequest => json!({ "timeoutSeconds": 0.5 }),
-        // Nobody said that this person may be called.
+        // No one has allowed the call to this person.
         VapiQuestion::CampaignPredial => json!({ "eligible": false }),
         VapiQuestion::VoiceRequest => return silence(body),
     };

@@ -1,8 +1,8 @@
 //! External ids in memory: 21 bytes a slot of the table, whatever the id's length.
 //!
-//! An id is kept as 128 bits of a hash under keys that are random for each process, so nobody can
-//! make two ids meet. Should two meet all the same, nothing is let in: a route only chooses whose
-//! secrets are tried, and the organisation of an event is the owner of the secret that verified it
+//! An id is kept as 128 bits of a hash under keys that are random for each process, so no sender
+//! can make two ids collide. A collision would still let nothing in. A route only chooses the
+//! secrets to try, and the organisation of an event is the owner of the secret that verified it
 //! (invariant 17).
 
 use crate::{
@@ -56,12 +56,12 @@ pub(super) struct Keys {
     claims: Mutex<KeyClaims>,
 }
 
-/// What only refreshes look at.
+/// State that only refreshes use.
 #[derive(Default)]
 struct KeyClaims {
     /// By the hash of kind and row: the key that a row claims at present.
     slots: Map<u64, Hashed>,
-    /// Who claims a Twilio account. It routes while that is one organisation.
+    /// The organisations that claim a Twilio account. It routes while that is one organisation.
     accounts: Map<Hashed, Vec<OrgIndex>>,
 }
 
@@ -84,9 +84,10 @@ impl Keys {
         read(self.shard(hashed)).get(&hashed).copied()
     }
 
-    /// Brings the table up to date with rows of one snapshot, in any order: all that ends is taken
-    /// out before anything is put in, and only where it leads to the row's own organisation. (One
-    /// row may begin to claim what another row, of the same organisation or not, has just left.)
+    /// Brings the table up to date with rows of one snapshot, in any order. Keys that end are
+    /// removed before any key is added, and only where they lead to the row's own organisation.
+    /// (One row may begin to claim what another row, of the same organisation or not, has just
+    /// left.)
     pub(super) fn apply(&self, rows: &[RouteRow], places: &[OrgIndex]) {
         let mut claims = lock(&self.claims);
         for (row, org) in rows.iter().zip(places) {
@@ -97,8 +98,8 @@ impl Keys {
         }
     }
 
-    /// A row with a slot gives up what the slot says that it claimed, and nothing else: its key may
-    /// be what another row of the same organisation claims.
+    /// A row with a slot gives up the key of its slot, and nothing else. Another row of the same
+    /// organisation may claim the row's present key.
     fn release(&self, claims: &mut KeyClaims, row: &RouteRow, org: OrgIndex) {
         let key = self.hash(&row.key);
         let given_up = match self.slot(row) {

@@ -1,9 +1,9 @@
-//! Whose webhook it is: all routes, endpoints, sealed signing secrets and wrapped data keys in
-//! memory.
+//! Finds the organisation of a webhook: all routes, endpoints, sealed signing secrets and wrapped
+//! data keys are in memory.
 //!
 //! `receiver` and `worker` enter. **Invariant:** a look-up does no I/O, and an unknown sender's ids
-//! cost no database read: all routes are here, so that what is not here is nobody's. There is
-//! nothing to remember about a miss. Before a refusal the receiver asks
+//! cost no database read. All routes are here, so an id that is not here has no organisation. There
+//! is nothing to remember about a miss. Before a refusal the receiver asks
 //! [`RouteTable::refresh_now`], which reads the version at most 10 times a second however many
 //! unknown senders knock.
 
@@ -33,7 +33,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// How long a secret that has ended stays in its entry, so that clocks may differ. Who verifies
+/// How long a secret that has ended stays in its entry, so that clocks may differ. The verifier
 /// compares `not_after` itself.
 const ENDED_SECRETS_KEPT: Duration = Duration::from_hours(1);
 
@@ -81,7 +81,7 @@ pub struct RouteTable {
     clock_offset_micros: AtomicI64,
 }
 
-/// What the snapshot is current for.
+/// The version and time for which the snapshot is current.
 struct Current {
     version: i64,
     /// When the look began that found so.

@@ -1,5 +1,5 @@
-//! Keeping the snapshot current: on the store's signal, every second, and when somebody is about to
-//! be refused.
+//! Keeps the snapshot current: on the store's signal, every second, and before a request is
+//! refused.
 //!
 //! All looks go through one lock. A look is one read transaction; where the version has not moved
 //! it reads one row.
@@ -26,7 +26,7 @@ const ASKED_MAX: Duration = Duration::from_secs(2);
 /// How long a look may take: a bulk import of routes is loaded in one.
 const LOOK_MAX: Duration = Duration::from_secs(30);
 
-/// What is known about looks, behind their lock.
+/// The state of the looks, behind their lock.
 #[derive(Default)]
 pub(super) struct Looks {
     last_begun: Option<Instant>,
@@ -37,9 +37,9 @@ pub(super) struct Looks {
 }
 
 impl RouteTable {
-    /// One shared look at the version for everybody who asks at the same time, at most 10 a second;
-    /// loads changes where there are any (invariant 9). `true` when the snapshot is current
-    /// afterwards: the look began after the question. Takes 2 s at most. Cancel-safe.
+    /// One look at the version for all callers of the same moment, at most 10 a second. It loads
+    /// changes where there are any (invariant 9). `true` when the snapshot is current afterwards:
+    /// the look began after the question. Takes 2 s at most. Cancel-safe.
     pub async fn refresh_now(&self) -> bool {
         let asked = self.looks_begun.load(Ordering::SeqCst);
         let look = async {

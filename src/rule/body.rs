@@ -1,10 +1,10 @@
 //! A body as rules, templates and people may see it: read leniently, secrets masked (invariant 19).
 //!
-//! The scanner of `source` takes a document for the few fields that it reads. One value that nobody
-//! reads must not cost the others, so the limits of this parser touch that value alone: half a
-//! surrogate pair becomes U+FFFD, and a number beyond all floats becomes the largest float (RFC
-//! 8259, section 6, allows a limited range). **Invariant:** a body whose secrets cannot be found is
-//! an [`UnreadableBody`]; its text is never handed on instead.
+//! The scanner of `source` takes a document for the few fields that it reads. One unreadable value
+//! must not affect the others, so the limits of this parser touch that value alone. Half a
+//! surrogate pair becomes U+FFFD. A number out of range becomes the largest float (RFC 8259,
+//! section 6, allows a limited range). **Invariant:** a body whose secrets cannot be found is an
+//! [`UnreadableBody`]; its text is never handed on instead.
 
 use super::mask::{MASKED, mask};
 use crate::domain::Source;
@@ -18,8 +18,8 @@ const PAIRS_MAX: usize = 1_000;
 #[error("the body of the event cannot be read as JSON, so that its secrets cannot be masked")]
 pub struct UnreadableBody;
 
-/// JSON as a tree with known secrets masked, a form as an object; other text only of a source that
-/// puts no secrets into its payloads.
+/// JSON as a tree with known secrets masked, and a form as an object. Other text only where its
+/// source puts no secrets into payloads.
 ///
 /// # Errors
 /// The source writes JSON with secrets in it, and `body` is no JSON.

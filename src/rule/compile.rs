@@ -29,7 +29,7 @@ pub struct Compiled {
     rewritten: HashMap<String, Rewritten>,
 }
 
-/// What a rule made of an event.
+/// The request that a rule rendered for an event.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Rendered {
     pub request: FrozenRequest,
@@ -425,8 +425,8 @@ impl Compiler {
     }
 }
 
-/// What is wrong with a text that does not compile. It is the author's own text: the engine's words
-/// may be shown.
+/// The fault of a text that does not compile. It is the author's own text: the engine's words may
+/// be shown.
 fn describe(error: &Error) -> String {
     let detail = error.detail().unwrap_or_default();
     match error.line() {

@@ -1,4 +1,4 @@
-//! What expressions and templates may see of an event.
+//! The parts of an event that expressions and templates may see.
 
 use super::{UnreadableBody, body::form, masked_body};
 use crate::domain::{EndpointId, Envelope, EventId, EventType, IngressHeader, Source, Timestamp};

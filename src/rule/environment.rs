@@ -41,7 +41,8 @@ pub(super) fn environment(is_html: fn(&str) -> bool) -> Environment<'static> {
         }
     });
     environment.set_recursion_limit(RECURSION_MAX);
-    // Keeps where in the template a failure is. What it also keeps of the context is never printed.
+    // Keeps where in the template a failure is. The error also keeps parts of the context, which
+    // are never printed.
     environment.set_debug(true);
     if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
         environment.set_syntax(syntax);

@@ -3,7 +3,7 @@
 use crate::domain::Source;
 use serde_json::Value;
 
-/// What stands where a secret was.
+/// The text in the place of a secret.
 pub(super) const MASKED: &str = "[masked]";
 
 /// Keys whose value is masked wherever Vapi's own objects (assistant, call, phone number, tools,

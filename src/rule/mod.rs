@@ -1,5 +1,5 @@
-//! What a rule means: its expression and templates compiled, what they may see of an event, and the
-//! request that comes out.
+//! Rules: compiles their expressions and templates, bounds what they see of an event, and renders
+//! the request.
 //!
 //! `worker` (to plan) and `admin` (to check on save, to dry-run, to mask what it shows) enter.
 //! Pure: no I/O, no clock. **Invariant:** a template sees the context and nothing else, text that
@@ -24,7 +24,7 @@ use crate::{
 };
 use serde_json::{Map, Value};
 
-/// What is wrong with one field of a rule: the words of an answer's `errors`.
+/// The fault of one field of a rule, in the words of an answer's `errors`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FieldProblem {
     /// `name`, `when`, `parameters.to`, …
@@ -59,7 +59,7 @@ pub const RENDERED_BYTES_MAX: usize = 256 << 10;
 pub const EXPIRES_AFTER_SECONDS: std::ops::RangeInclusive<u32> = 60..=30 * 24 * 3600;
 
 /// The work that one event may cost over all rules of its organisation (invariant 22), in template
-/// instructions: the engine also charges for the bytes that it makes.
+/// instructions. The engine also charges for the bytes that it makes.
 #[derive(Debug)]
 pub struct Budget {
     remaining: u64,
@@ -75,9 +75,9 @@ impl Budget {
         self.remaining = self.remaining.saturating_sub(fuel);
     }
 
-    /// A render that fails does not say what it used. An eighth of the rest is charged: fifty
-    /// failures in a row cost at most eight budgets of work, and one of them leaves the others
-    /// plenty.
+    /// A render that fails does not say what it used. A failure is charged an eighth of the rest.
+    /// So fifty failures in a row cost at most eight budgets of work, and one failure leaves the
+    /// other rules enough.
     const fn spend_failure(&mut self) {
         self.remaining -= self.remaining.div_ceil(8);
     }
@@ -162,7 +162,7 @@ fn no_such_type(pattern: &str, kinds: &[&str]) -> String {
     }
 }
 
-/// What a rule would do with an event.
+/// The result of a rule for an event, without doing it.
 #[derive(Clone, PartialEq, Debug)]
 pub enum DryRun {
     /// Source, type or expression say no: which one.

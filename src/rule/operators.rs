@@ -1,10 +1,10 @@
 //! Comparisons that know what they compare, and joined texts without a word for `null`.
 //!
 //! Every value of a form is a text, and the engine orders values of different kinds by their kind:
-//! `params.NumMedia > 0` would hold whatever the text says. The engine has no hook for operators,
-//! so a template's `a < b` becomes `compared(a, "<", b)`, and `a ~ b` becomes
-//! `(a)|joined ~ (b)|joined`, before it is compiled. **Invariant:** only operators change, and
-//! [`Rewritten::original`] finds the author's own text of every place.
+//! `params.NumMedia > 0` would hold whatever the text says. The engine has no hook for operators.
+//! So before it is compiled a template's `a < b` becomes `compared(a, "<", b)`, and `a ~ b` becomes
+//! `(a)|joined ~ (b)|joined`. **Invariant:** only operators change, and [`Rewritten::original`]
+//! finds the author's own text of every place.
 
 use minijinja::{Environment, Error, ErrorKind, Value, value::ValueKind};
 use std::ops::Range;
@@ -138,7 +138,7 @@ impl Rewritten {
     }
 }
 
-/// What stands between the marks of each expression and statement, comments and raw text left out.
+/// The text between the marks of each expression and statement, without comments and raw text.
 fn blocks(source: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut at = 0;

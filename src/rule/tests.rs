@@ -411,8 +411,8 @@ fn values_are_escaped_in_html_alone_unless_the_rule_calls_them_safe() {
     );
 }
 
-/// Every value of a form is a text, and senders write `null`: the engine alone would order both
-/// against a number by their kind, so that the rule always runs or never.
+/// Every value of a form is a text, and senders write `null`. The engine alone would order both
+/// against a number by their kind, so that the rule runs always or never.
 #[test]
 fn a_text_is_compared_with_a_number_as_a_number_or_fails_by_name() {
     let form = context(

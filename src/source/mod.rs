@@ -33,7 +33,7 @@ pub struct Request<'a> {
     pub body: &'a [u8],
 }
 
-/// What a request says about itself, read without a tree and before it is verified.
+/// The ids and facts of a request, read without a tree and before it is verified.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reading {
     pub event_type: EventType,
@@ -47,7 +47,7 @@ pub struct Reading {
     pub answer: AnswerKind,
 }
 
-/// What the sender expects in a 200.
+/// The body that the sender expects in a 200.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AnswerKind {
     /// Vapi's messages that wait for nothing: `{}` as JSON.
@@ -118,8 +118,8 @@ pub enum Refusal {
     SecretMalformed,
 }
 
-/// How one secret signs. Stored as JSON beside the sealed secret (`endpoint_secrets.plan`). What
-/// was read has been checked: it makes a key.
+/// How one secret signs. Stored as JSON beside the sealed secret (`endpoint_secrets.plan`). The
+/// plan was checked when it was read, so it makes a key.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, serde::Serialize)]
 #[serde(untagged)]
 pub enum Plan {
@@ -145,7 +145,7 @@ impl<'de> Deserialize<'de> for Plan {
 }
 
 impl Plan {
-    /// Whose webhooks are signed this way.
+    /// The source whose webhooks are signed this way.
     #[must_use]
     pub const fn source(&self) -> Source {
         match self {

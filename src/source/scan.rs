@@ -1,14 +1,14 @@
 //! A borrowed, partial JSON parse: one pass over the bytes, no tree, no recursion, nothing
 //! allocated but for escaped texts that are read.
 //!
-//! The sources' `read` enter. It goes to the end of the document even when everything wanted was
-//! seen, because a key that is read must not occur again behind it. **Invariant:** it takes a
-//! document exactly where `serde_json` makes a `Value` of it, so that what was routed here can be
-//! parsed again by whoever works on the event; in particular both stop at [`DEPTH_MAX`] levels.
+//! The sources' `read` enter. It goes to the end of the document even after it has seen every
+//! wanted key, because such a key must not occur again. **Invariant:** it accepts a document
+//! exactly where `serde_json` makes a `Value` of it, so that later rooms can parse a routed event
+//! again. In particular both stop at [`DEPTH_MAX`] levels.
 
 use std::borrow::Cow;
 
-/// What is wrong with a document. Never repeats any of it.
+/// The fault of a document. Never repeats any of it.
 pub(super) type Scanned<T> = Result<T, &'static str>;
 
 /// Levels of nesting. `serde_json` refuses the 128th.
@@ -129,8 +129,8 @@ impl<'a> Scan<'a> {
         self.byte() == Some(b'[')
     }
 
-    /// Calls `field` with each key, standing on its value, which it must consume. What is no object
-    /// is skipped.
+    /// Calls `field` with each key, standing on its value, which it must consume. A value that is
+    /// no object is skipped.
     pub(super) fn object(&mut self, mut field: impl FnMut(&mut Self, &str) -> Scanned<()>) -> Scanned<()> {
         if !self.is_object() {
             return self.skip();
@@ -158,7 +158,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Calls `item` on each value, which it must consume. What is no array is skipped.
+    /// Calls `item` on each value, which it must consume. A value that is no array is skipped.
     pub(super) fn array(&mut self, mut item: impl FnMut(&mut Self) -> Scanned<()>) -> Scanned<()> {
         if !self.is_array() {
             return self.skip();
@@ -257,8 +257,8 @@ impl<'a> Scan<'a> {
 
     fn key(&mut self) -> Scanned<Cow<'a, str>> {
         let from = self.at;
-        // What does not decode is the name of nothing that is read: it stands for itself, with its
-        // escape in it.
+        // A name that does not decode is none of the wanted names. It stands for itself, with its
+        // escape.
         let key = self.string()?.unwrap_or(Cow::Borrowed(&self.text[from..self.at]));
         self.colon()?;
         Ok(key)
@@ -316,9 +316,9 @@ impl<'a> Scan<'a> {
                 Ok(())
             }
             Some(b'u') => {
-                // Half a surrogate pair is let through: a transcript that was cut within an emoji
-                // is an authentic event, and its sender does not come back. A field that is read
-                // counts as absent then.
+                // Half a surrogate pair is accepted. A transcript that was cut within an emoji is
+                // an authentic event, and its sender does not retry. A field that is read counts as
+                // absent then.
                 self.at += 1;
                 self.hex4().map(drop)
             }

@@ -1,4 +1,4 @@
-//! Who changed what: names of fields, never values.
+//! The audit log: the actor and the changed fields, never their values.
 //!
 //! **Invariant:** a change and its entry are one transaction. Every mutation of the other concerns
 //! takes its entry as an argument. It refuses an entry that names another organisation, and writes

@@ -1,4 +1,4 @@
-//! What `doctor` says of one thing: how it stands, what was found, and the cure.
+//! A line of `doctor` about one thing: its state, the finding, and the cure.
 
 use serde::Serialize;
 use std::borrow::Cow;
@@ -9,7 +9,7 @@ pub enum Verdict {
     Ok,
     /// Works, and a person should know of it.
     Warn,
-    /// Would lose events, or work for nobody.
+    /// The installation would lose events, or would not work.
     Fail,
 }
 

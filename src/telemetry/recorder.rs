@@ -11,8 +11,8 @@ const SECONDS: &[f64] = &[
 ];
 const EVENTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
-/// How often samples are folded into buckets. Without it a histogram grows without bound while
-/// nobody scrapes it.
+/// How often samples are folded into buckets. Without it a histogram grows without bound between
+/// scrapes.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]

@@ -19,8 +19,8 @@ use tokio::time::Instant;
 const SHARDS_MAX: usize = 16;
 const SHARD_ENTRIES_MIN: usize = 64;
 
-/// Sharded LRU with a time to live, one load at a time per key, hit and miss counters
-/// (`hookswitch_cache_hits_total{cache}`, `…_misses_total`), and no way to print a value.
+/// A sharded LRU with a time to live and one load at a time per key. It counts hits and misses
+/// (`hookswitch_cache_hits_total{cache}`, `…_misses_total`), and offers no way to print a value.
 ///
 /// **A fill never undoes a removal.** Otherwise a slow reader could put the old value back after an
 /// invalidation. A load that began before a [`SecretCache::remove`], [`SecretCache::remove_where`]

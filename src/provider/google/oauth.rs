@@ -173,7 +173,7 @@ impl GoogleClient {
     }
 }
 
-/// Who an ID token is about. It came straight from Google's token endpoint over TLS, which
+/// The subject of an ID token. It came straight from Google's token endpoint over TLS, which
 /// verifies its issuer (OpenID Connect Core, 3.1.3.7). The audience is checked all the same.
 fn subject(id_token: &str, client_id: &str) -> Option<String> {
     #[derive(Deserialize)]

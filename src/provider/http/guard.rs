@@ -2,8 +2,8 @@
 //! of every address that a name resolves to.
 //!
 //! **Invariant:** the addresses that were checked are the ones connected to. A literal is checked
-//! from the parsed URL (it never meets a resolver); a name is resolved here, by the client's own
-//! resolver, and one address that is not allowed refuses the whole set.
+//! from the parsed URL, because it never meets a resolver. The client's own resolver resolves a
+//! name here. One forbidden address refuses the whole set.
 
 use crate::config::Fault;
 use reqwest::{
@@ -36,9 +36,9 @@ pub enum DestinationError {
     Address,
 }
 
-/// Ports of other protocols: the Fetch standard's list of bad ports (fetch.spec.whatwg.org, "port
-/// blocking"), and databases, caches, brokers and control planes that take commands from whoever
-/// can write a line to them.
+/// Ports of other protocols. They are the Fetch standard's list of bad ports
+/// (fetch.spec.whatwg.org, "port blocking"), and those of databases, caches, brokers and control
+/// planes. Some of these take commands from any peer that can write a line.
 const PORTS_REFUSED: &[u16] = &[
     0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109,
     110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 445, 465, 512, 513, 514, 515, 526, 530,

@@ -5,8 +5,8 @@
 //! calls URLs of organisations: [`guard`] decides which URLs and which resolved addresses it may
 //! call. The exemption of loopback never reaches it (invariant 23).
 //!
-//! **Invariant:** an error says whether anything was sent. [`CallError::NotSent`] only for what
-//! failed before the request had a connection; whatever fails later is [`CallError::NoAnswer`],
+//! **Invariant:** an error says whether anything was sent. [`CallError::NotSent`] means that the
+//! request failed before it had a connection. Every later failure is [`CallError::NoAnswer`],
 //! because a peer that closes an idle connection as we write may have read the request.
 
 mod guard;

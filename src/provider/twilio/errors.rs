@@ -82,8 +82,8 @@ pub fn class_of(code: u32) -> Option<Class> {
         .map(|index| CODES[index].1)
 }
 
-/// The class of a refusal: by its status where that alone decides (429 never processed, 5xx never
-/// certain), then by its code, then by its status.
+/// The class of a refusal. The status alone decides for 429 (never processed) and 5xx (never
+/// certain). Otherwise the code decides, and then the status.
 fn class_of_refusal(refused: &ProviderRefusal) -> Class {
     let by_code = refused
         .code

@@ -129,8 +129,8 @@ impl TwilioClient {
     /// Messages of the account to `to` (and from `from`), newest first, until a whole page is older
     /// than `since`.
     ///
-    /// Twilio's `DateSent` filter is not used: it goes by day, and a message that is queued has no
-    /// `date_sent` yet, so that a filtered list would prove absent what is about to go out.
+    /// Twilio's `DateSent` filter is not used. It goes by day, and a queued message has no
+    /// `date_sent` yet. A filtered list would call a message absent that is about to go out.
     ///
     /// # Errors
     /// See [`CallError`].
@@ -331,7 +331,7 @@ impl TwilioClient {
                 .map_err(|_| no_answer("the answer is not Twilio's JSON")),
             300..400 => Err(CallError::Redirect { host: host(), status }),
             400.. => {
-                // The status stands whatever became of the body.
+                // The status counts even where the body could not be read.
                 let problem: Option<Problem> = body.ok().and_then(|body| serde_json::from_slice(&body).ok());
                 let (code, message) = problem.map_or((None, None), |problem| (problem.code, problem.message));
                 Err(CallError::Refused(ProviderRefusal {

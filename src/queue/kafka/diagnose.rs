@@ -23,7 +23,7 @@ struct Shape {
     partitions: usize,
     /// Of the partition that has the fewest.
     replicas: usize,
-    /// Partitions that nobody leads now.
+    /// Partitions without a leader now.
     leaderless: usize,
 }
 

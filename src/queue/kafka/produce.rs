@@ -1,7 +1,7 @@
 //! The producer: idempotent, acks=all, replaced when librdkafka calls it fatally failed.
 //!
 //! **Invariant:** each publish ends in a confirm or in an error. Only an event that never came into
-//! the producer's queue is called not stored; each other failure is unknown, since librdkafka may
+//! the producer's queue counts as not stored. Each other failure is unknown, because librdkafka may
 //! have sent the event before it gave up.
 
 use super::{HEADROOM_BYTES, Shared, message};

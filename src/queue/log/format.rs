@@ -2,10 +2,10 @@
 //!
 //! A *position* counts the bytes of records since the log began; headers of segments do not count.
 //! A segment `{base:020}.seg` holds the records from position `base` on. Each record carries its
-//! length, the event's id and organisation, the time of receipt, checksums of both its header and
-//! its payload, and the position at which its *group* (what one fsync made durable) begins. The
-//! header's checksum also covers the log's id and the record's position, so that neither a stale
-//! record nor bytes inside a payload can pass for one.
+//! length, the event's id and organisation, the time of receipt, and checksums of its header and
+//! its payload. It also carries the position at which its *group* begins: the records that one
+//! fsync made durable. The header's checksum covers the log's id and the record's position too. So
+//! neither a stale record nor bytes inside a payload can pass for a record.
 
 use crate::domain::{EventId, OrgId, Timestamp};
 use uuid::Uuid;

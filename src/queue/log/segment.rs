@@ -21,7 +21,7 @@ pub(super) const SPARE: &str = "spare.tmp";
 pub(super) const GROWING: &str = "growing.tmp";
 const FILL: usize = 1 << 20;
 
-/// What a failed append means for the publishers that wait.
+/// The meaning of a failed append for the publishers that wait.
 #[derive(Debug)]
 pub(super) enum AppendError {
     /// The disk has no room: this group is refused, the next may fit.

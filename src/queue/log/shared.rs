@@ -125,8 +125,8 @@ pub(super) struct Heading {
     pub bytes: usize,
 }
 
-/// Locks through the poison of a panic: the panic ends in `failed`, and a later caller has to see
-/// that in place of a second panic.
+/// Locks even after a panic has poisoned the lock. The panic ends in `failed`, and a later caller
+/// has to see that instead of a second panic.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

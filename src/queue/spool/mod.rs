@@ -1,10 +1,10 @@
 //! The spool: a log on local disk that takes events while the broker is away or slow.
 //!
 //! `queue::connect_with_spool` builds it for a receiver. The receiver is either *direct* or
-//! *spooling*: the first publish that the broker refuses or leaves unknown switches it, and from
-//! then on every event goes through the spool until the spool is empty and confirmed. So no event
-//! of a subject overtakes an earlier one. **Invariant:** an event that was confirmed stands in the
-//! broker or on the spool's disk (invariants 10 to 12).
+//! *spooling*. The first publish that the broker refuses or leaves unknown switches it to spooling.
+//! From then on every event goes through the spool, until the spool is empty and confirmed. So no
+//! event of a subject overtakes an earlier one. **Invariant:** an event that was confirmed stands
+//! in the broker or on the spool's disk (invariants 10 to 12).
 
 mod dead;
 mod drain;

@@ -26,9 +26,9 @@ struct Change {
 }
 
 impl Model {
-    /// As the store writes: an organisation's row claims a value or gives it up, and takes it from
-    /// whoever held it live (but for accounts, where several may claim). Returns the slots that
-    /// were touched.
+    /// As the store writes. An organisation's row claims a value or gives it up. A claim takes the
+    /// value from its live holder; only an account may have several claimants. Returns the slots
+    /// that were touched.
     fn change(&mut self, change: &Change) -> Vec<(RouteKind, u8)> {
         let Change {
             kind,

@@ -144,8 +144,8 @@ fn documents_are_taken_where_serde_json_takes_them() {
             skips(body.as_bytes())
         );
     }
-    // Authentic events hold these where nobody reads them: a transcript cut within an emoji, a
-    // number that overflows.
+    // Authentic events hold these in unread fields: a transcript cut within an emoji, a number that
+    // overflows.
     for body in ["1e400", "-1e400", r#""\ud800""#, r#""\ud800\ud800""#, r#""\udc00""#] {
         assert!(skips(body.as_bytes()).is_ok(), "{body}");
     }

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-/// The pairs of a form in the order in which they were sent. Values are bytes: what is not UTF-8 is
-/// signed as it is and read by nobody.
+/// The pairs of a form in the order in which they were sent. Values are bytes. A value that is not
+/// UTF-8 is signed as it is, and no rule reads it.
 #[derive(Debug)]
 pub(in crate::source) struct Form<'a>(Vec<Pair<'a>>);
 

@@ -1,4 +1,4 @@
-//! What a Twilio webhook says about itself.
+//! The ids and kind of a Twilio webhook.
 //!
 //! # Kinds and dedupe keys (invariant 8)
 //! | kind | what makes it that | key |
@@ -12,10 +12,10 @@
 //! | `other` | anything else | all that is signed |
 //!
 //! All that is signed (URL and sorted pairs) where a part is absent **or not in its form**. A
-//! signature covers the names and values without anything between them, so a captured request can
-//! be sent again with its boundaries moved (`FromC=ity` for `From=City`); a SID, status or number
-//! that swallowed its neighbour is not in its form, and what is signed stays the same text however
-//! it is cut. `I-Twilio-Idempotency-Token` is outside the signature and has no part in any of this.
+//! signature covers the names and values without separators, so a captured request can be sent
+//! again with its boundaries moved (`FromC=ity` for `From=City`). A SID, status or number that
+//! swallowed its neighbour no longer has its form. The signed text stays the same however it is
+//! cut. `I-Twilio-Idempotency-Token` is outside the signature and has no part in any of this.
 //!
 //! # Whose number
 //! Ours is `To` of what comes in (messages, calls whose `Direction` is `inbound`) and `From` of
@@ -280,8 +280,7 @@ impl<'f> Params<'f> {
     }
 }
 
-/// What stands in the URL's path and query, and the pairs as one text, so that moved boundaries
-/// change nothing.
+/// The URL's path and query, and the pairs as one text, so that moved boundaries change nothing.
 fn all_signed(url: &SignedUrl<'_>, form: &Form<'_>) -> DedupeKey {
     KeyParts::new(SOURCE, "all that is signed")
         .with(url.path_and_query())

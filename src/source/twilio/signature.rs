@@ -62,7 +62,7 @@ impl TwilioKey {
         };
 
         if request.method != "POST" {
-            // Everything stands in the URL; a body would be one that nobody signed.
+            // The URL holds everything. A body would be unsigned.
             return match (request.body.is_empty(), matches(&[])) {
                 (_, false) => Err(Refusal::SignatureMismatch),
                 (false, true) => Err(Refusal::BodyHashMismatch),

@@ -2,9 +2,9 @@
 //! messages.
 //!
 //! A plan whose `payloadFormat` names no `{timestamp}`, and every bearer plan, has no replay
-//! window: a timestamp that is not signed could be set anew by whoever replays the request, so its
-//! header is neither wanted nor looked at. What guards such plans is the dedupe key alone. A bearer
-//! secret proves nothing about the body; [`super::Plan::signs_body`] says so.
+//! window. An attacker who replays the request could set an unsigned timestamp anew, so its header
+//! is ignored. Only the dedupe key guards such plans. A bearer secret proves nothing about the
+//! body; [`super::Plan::signs_body`] says so.
 
 mod plan;
 mod read;
@@ -131,7 +131,7 @@ fn verify_hmac(scheme: &Scheme, key: &HmacKey, request: &Request<'_>, now: Times
 }
 
 impl Scheme {
-    /// What is signed, in pieces.
+    /// The signed text, in pieces.
     pub(super) fn parts<'r>(
         &'r self,
         request: &'r Request<'r>,

@@ -22,7 +22,7 @@ impl Default for VapiPlan {
     }
 }
 
-/// What is said of a plan that cannot be kept: which field, and what is wrong with it.
+/// Why a plan cannot be stored: the field, and its fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct PlanFault {
@@ -338,7 +338,7 @@ impl BearerPlan {
         self.text.header().expect("a plan is checked when it is made")
     }
 
-    /// What stands before the token.
+    /// The text before the token.
     pub(in crate::source) fn prefix(&self) -> &'static str {
         if self.text.bearer_prefix_enabled.unwrap_or(true) {
             "Bearer "

@@ -1,4 +1,4 @@
-//! What a Vapi message says about itself.
+//! The ids and kind of a Vapi message.
 //!
 //! # Dedupe keys (invariant 8)
 //! | kind | key, beside the kind |
@@ -8,12 +8,12 @@
 //! | `tool-calls` | the call; id, name and arguments of each tool call |
 //! | all else | the call, chat, session or contact; `message.timestamp`; the message's own fields that stand in [`OWN`] |
 //!
-//! The whole body's hash where a part is absent. The bytes of a redelivery may differ (artifact
-//! URLs are presigned again), so nothing of `artifact`, `call` or `assistant` has a part in a key
-//! but the ids. Two messages of one kind can carry one timestamp (a token and the next, the
-//! caller's speech and the assistant's): their own fields tell them apart. A conversation's history
-//! is a field of its own for the two questions that are about it, and for nothing else, where it
-//! would cost a hash of kilobytes.
+//! The whole body's hash where a part is absent. The bytes of a redelivery may differ, because
+//! artifact URLs are presigned again. So only the ids of `artifact`, `call` and `assistant` are
+//! parts of a key. Two messages of one kind can carry one timestamp, such as a token and the next,
+//! or the caller's speech and the assistant's. Their own fields distinguish them. A conversation's
+//! history is part of the key for the two questions that are about it. For other kinds it would
+//! cost a hash of kilobytes.
 
 use super::super::{
     AnswerKind, NotTheFormat, Reading, Request, VapiQuestion, key,
@@ -333,7 +333,7 @@ impl<'a> ToolCall<'a> {
         match name {
             "toolCall" => {
                 once(&mut self.nested)?;
-                // What stood beside it is the tool's definition.
+                // The other fields beside it are the tool's definition.
                 *self = Self {
                     nested: true,
                     ..Self::default()

@@ -131,7 +131,7 @@ fn secret<D: Dialect>(row: Row<'_, D>) -> Result<StoredSecret, StoreError> {
     })
 }
 
-/// Whose secrets: an endpoint's, or the organisation's own for a source.
+/// The owner of secrets: an endpoint, or the organisation itself for a source.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Owner {
     org: OrgId,

@@ -1,9 +1,9 @@
 //! Tells a torn tail from damage. Pure: it reads and changes nothing.
 //!
 //! A group is written only after the group before it was fsynced, so at most the last group can be
-//! incomplete. Unsound bytes are a *torn tail* when no record of a later group follows them, no
-//! later segment exists, and the mark does not call them durable. Everything else is damage, and a
-//! person decides.
+//! incomplete. Unsound bytes are a *torn tail* under three conditions: no record of a later group
+//! follows them, no later segment exists, and the mark does not call them durable. Everything else
+//! is damage, and a person decides.
 
 use super::{
     damaged,

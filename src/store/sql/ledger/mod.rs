@@ -3,8 +3,8 @@
 //! on SQLite, `unnest` on Postgres) and lock rows in each database's own way. [`LedgerSql`] is the
 //! interface between the two.
 //!
-//! **Invariant:** a row leaves `running` only under its fence, and an action that can be claimed
-//! has a turn that is due no later than it needs.
+//! **Invariant:** a row leaves `running` only under its fence. An action that can be claimed has a
+//! turn that is due in time.
 
 mod claim;
 mod delivery;
@@ -60,14 +60,14 @@ pub(in crate::store) use claimable;
 /// A dedupe key or an idempotency key, within its organisation.
 pub type Key = (OrgId, [u8; 16]);
 
-/// Whose keys are marked.
+/// The kind of the keys that are marked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KeysOf {
     Events,
     Actions,
 }
 
-/// What each database does with a whole batch in one statement.
+/// The statements over a whole batch, which each database has in its own form.
 pub trait LedgerSql: PlanSql + ClaimSql + RecordSql {}
 
 impl<D: PlanSql + ClaimSql + RecordSql> LedgerSql for D {}

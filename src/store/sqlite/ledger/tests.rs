@@ -50,7 +50,7 @@ async fn every_statement_prepares() {
     }
 }
 
-/// The cost of a claim, a record and the end of a lease does not grow with finished rows: no
+/// The cost of a claim, a record and the end of a lease does not grow with finished rows. No
 /// statement reads a table or an index from end to end.
 #[tokio::test]
 async fn claims_and_records_never_scan_the_ledger() {
