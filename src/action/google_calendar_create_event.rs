@@ -20,18 +20,6 @@ use serde_json::json;
 
 pub struct GoogleCalendarCreateEvent;
 
-const TEXTS: [&str; 10] = [
-    "summary",
-    "start",
-    "end",
-    "start_date",
-    "end_date",
-    "calendar_id",
-    "time_zone",
-    "description",
-    "location",
-    "send_updates",
-];
 const SUMMARY_CHARACTERS_MAX: usize = 1024;
 /// Google's own limit is 8,192 characters.
 const DESCRIPTION_CHARACTERS_MAX: usize = 8192;
@@ -97,7 +85,7 @@ impl Action for GoogleCalendarCreateEvent {
     }
 
     fn check_parameters(&self, parameters: &Map<String, Value>) -> Result<(), ParameterError> {
-        check_names(parameters, &TEXTS, &["attendees"], &["summary"])?;
+        check_names(self.kind(), parameters)?;
         for name in ["start", "end"] {
             if !parameters.contains_key(name) && !parameters.contains_key(&format!("{name}_date")) {
                 return Err(invalid(name, "missing"));

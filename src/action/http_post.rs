@@ -53,11 +53,7 @@ impl Action for HttpPost {
     }
 
     fn check_parameters(&self, parameters: &Map<String, Value>) -> Result<(), ParameterError> {
-        check_names(parameters, &["destination"], &["body"], &["destination"])?;
-        match parameters.get("body") {
-            None | Some(Value::Object(_) | Value::Array(_) | Value::String(_)) => Ok(()),
-            Some(_) => Err(invalid("body", "expected an object, a list or a text")),
-        }
+        check_names(self.kind(), parameters)
     }
 
     fn stand_in(&self, name: &str) -> Value {

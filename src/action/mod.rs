@@ -6,6 +6,7 @@
 
 mod google_calendar_create_event;
 pub mod http_post;
+pub mod parameters;
 mod resend_send_email;
 mod twilio_send_sms;
 
@@ -14,6 +15,7 @@ use crate::{
     provider::{CallError, Credential, Providers},
 };
 use async_trait::async_trait;
+use parameters::Shape;
 use serde_json::{Map, Value};
 use std::time::Duration;
 
@@ -114,28 +116,55 @@ pub struct Callback {
     pub delivery: Option<Delivery>,
 }
 
-/// Checks names and kinds of what a person wrote: `text` parameters are texts, `any` ones may be
-/// anything, `required` ones are there.
-fn check_names(
-    parameters: &Map<String, Value>,
-    text: &[&str],
-    any: &[&str],
-    required: &[&str],
-) -> Result<(), ParameterError> {
+/// Checks names and kinds of what a person wrote, by the table of the action.
+fn check_names(kind: ActionKind, parameters: &Map<String, Value>) -> Result<(), ParameterError> {
+    let table = parameters::parameters(kind);
     for (name, value) in parameters {
-        if text.contains(&name.as_str()) {
-            if !value.is_string() {
-                return Err(invalid(name, "expected a text"));
+        let Some(known) = table.iter().find(|known| known.name == name) else {
+            let names = table.iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
+            return Err(invalid(name, &format!("there is no such parameter; known are {names}")));
+        };
+        let problem = match (known.shape, value) {
+            (Shape::Text, Value::String(_)) | (Shape::Json, Value::Object(_) | Value::Array(_) | Value::String(_)) => {
+                continue;
             }
-        } else if !any.contains(&name.as_str()) {
-            let known = text.iter().chain(any).copied().collect::<Vec<_>>().join(", ");
-            return Err(invalid(name, &format!("there is no such parameter; known are {known}")));
-        }
+            (Shape::Texts, Value::String(_)) => continue,
+            (Shape::Texts, Value::Array(items)) if items.iter().all(Value::is_string) => continue,
+            (Shape::Text, _) => "expected a text",
+            (Shape::Texts, _) => "expected a text, or a list of texts",
+            (Shape::Json, _) => "expected an object, a list or a text",
+        };
+        return Err(invalid(name, problem));
     }
-    match required.iter().find(|name| !parameters.contains_key(**name)) {
-        Some(name) => Err(invalid(name, "missing")),
+    match table
+        .iter()
+        .find(|known| known.is_required && !parameters.contains_key(known.name))
+    {
+        Some(missing) => Err(invalid(missing.name, "missing")),
         None => Ok(()),
     }
+}
+
+/// Everything that is wrong with names and kinds of what a person wrote, at once: a form shows each
+/// at its field.
+#[must_use]
+pub fn check_all(kind: ActionKind, parameters: &Map<String, Value>) -> Vec<ParameterError> {
+    let action = get(kind);
+    let mut trial = parameters.clone();
+    let mut wrong: Vec<ParameterError> = Vec::new();
+    while let Err(error) = action.check_parameters(&trial) {
+        let name = error.field.trim_start_matches("parameters.").to_owned();
+        if wrong.iter().any(|known| known.field == error.field) {
+            break;
+        }
+        if parameters::parameters(kind).iter().any(|known| known.name == name) {
+            trial.insert(name.clone(), action.stand_in(&name));
+        } else {
+            trial.remove(&name);
+        }
+        wrong.push(error);
+    }
+    wrong
 }
 
 /// Cuts white space off the ends of addresses and names: templates render it easily, and no

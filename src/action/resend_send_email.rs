@@ -108,14 +108,7 @@ impl Action for ResendSendEmail {
     }
 
     fn check_parameters(&self, parameters: &Map<String, Value>) -> Result<(), ParameterError> {
-        check_names(parameters, &TEXTS, &MAILBOXES, &["to", "subject"])?;
-        for name in MAILBOXES {
-            match parameters.get(name) {
-                None | Some(Value::String(_)) => {}
-                Some(Value::Array(items)) if items.iter().all(Value::is_string) => {}
-                Some(_) => return Err(invalid(name, "expected a text, or a list of texts")),
-            }
-        }
+        check_names(self.kind(), parameters)?;
         if parameters.contains_key("text") || parameters.contains_key("html") {
             Ok(())
         } else {

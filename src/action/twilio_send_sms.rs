@@ -57,12 +57,7 @@ impl Action for TwilioSendSms {
     }
 
     fn check_parameters(&self, parameters: &Map<String, Value>) -> Result<(), ParameterError> {
-        check_names(
-            parameters,
-            &["to", "body", "from", "messaging_service_sid"],
-            &[],
-            &["to", "body"],
-        )
+        check_names(self.kind(), parameters)
     }
 
     fn stand_in(&self, name: &str) -> Value {

@@ -1,5 +1,5 @@
 //! The admin API: an organisation's people and the installation's operators, through HTTP with
-//! bearer tokens.
+//! bearer tokens, or with sessions that tokens begin.
 //!
 //! `cli` builds the state and serves the router; people enter by HTTP. **Invariant:** every store
 //! call is bound to the organisation of the token. A thing of another organisation is answered like
@@ -28,6 +28,7 @@ pub use web::{
     auth::{SECRET_BYTES_MIN, check_settings},
     jwks::{FetchKeys, HttpKeys},
     problem::Code,
+    session::make_link,
     token::Role,
 };
 

@@ -3,8 +3,10 @@
 use crate::{
     admin::web::{
         auth::{KnownOrgs, Tokens},
+        cors::Origins,
         jwks::{FetchKeys, HttpKeys, Jwks},
         problem::Problem,
+        rate::Rates,
         token::Member,
     },
     config::{ConfigError, Settings},
@@ -44,6 +46,9 @@ pub struct AdminState {
     pub(super) public_url: Option<String>,
     pub(super) tasks: TaskTracker,
     pub(super) tokens: Tokens,
+    /// Origins whose pages may use this API.
+    pub(super) origins: Origins,
+    pub(super) rates: Rates,
     pub(super) known_orgs: KnownOrgs,
     pub(super) template_fuel: u64,
     /// Held from the counting of rules to the adding of one, so that no limit is passed by two
@@ -86,6 +91,8 @@ impl AdminState {
             refresher,
             consents,
             tokens,
+            origins: Origins::parse(&settings.admin.admin_origins).unwrap_or_default(),
+            rates: Rates::new(settings.admin.admin_requests_per_minute_max),
             known_orgs: KnownOrgs::new(Arc::clone(&needs.store), Arc::clone(&needs.clock)),
             store: needs.store,
             vault: needs.vault,

@@ -5,8 +5,14 @@ use secrecy::SecretString;
 section! {
     /// The admin API, the operations listener, and the tokens that open them.
     AdminSettings {
-        /// Address of the admin API and the dashboard.
+        /// Address of the admin API.
         admin_address: String = "127.0.0.1:8081".into(), "HOOKSWITCH_ADMIN_ADDRESS";
+        /// Origins whose pages may use the admin API from a browser (CORS), such as
+        /// https://app.example.com; `loopback` is every origin on this machine, without cookies.
+        admin_origins: Vec<String> = Vec::new(), "HOOKSWITCH_ADMIN_ORIGINS";
+        /// Requests that one organisation may send to the admin API of one instance in a minute; 0
+        /// is no limit.
+        admin_requests_per_minute_max: u32 = 6_000, "HOOKSWITCH_ADMIN_REQUESTS_PER_MINUTE_MAX";
         /// Address of /metrics, /healthz and /readyz.
         operations_address: String = "127.0.0.1:8082".into(), "HOOKSWITCH_OPERATIONS_ADDRESS";
         /// Secret of HS256 tokens of organisations, at least 32 bytes. One of this and the JWKS

@@ -5,6 +5,56 @@ use crate::domain::{EndpointId, Envelope, EventId, EventType, IngressHeader, Sou
 use minijinja::Value as Template;
 use serde_json::{Map, Value, json};
 
+/// A name that expressions and templates see.
+#[derive(Clone, Copy, Debug)]
+pub struct Visible {
+    pub name: &'static str,
+    /// The source whose events have it; `None`: all.
+    pub source: Option<Source>,
+    /// Its members, where they are always the same.
+    pub members: &'static [&'static str],
+    pub help: &'static str,
+}
+
+const fn visible(name: &'static str, source: Option<Source>, help: &'static str) -> Visible {
+    Visible {
+        name,
+        source,
+        members: &[],
+        help,
+    }
+}
+
+/// [`NAMES`], for people.
+pub const VISIBLE: &[Visible] = &[
+    Visible {
+        members: &[
+            "id",
+            "type",
+            "kind",
+            "source",
+            "subject",
+            "time",
+            "received_at",
+            "endpoint",
+        ],
+        ..visible(
+            "event",
+            None,
+            "The event itself; subject is its call, message or conversation",
+        )
+    },
+    visible("message", Some(Source::Vapi), "The message of the body"),
+    visible("params", Some(Source::Twilio), "The fields of the form, by their names"),
+    visible(
+        "body",
+        None,
+        "The whole body: JSON as it was sent, or the fields of a form",
+    ),
+    visible("headers", None, "The headers that were kept, by names in small letters"),
+    visible("query", None, "The parameters of the URL, by name"),
+];
+
 /// The names at the top. `message` is there for Vapi's events, `params` for Twilio's.
 pub(super) const NAMES: [&str; 6] = ["event", "message", "params", "body", "headers", "query"];
 

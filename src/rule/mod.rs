@@ -15,7 +15,7 @@ mod operators;
 pub use body::shown_body;
 use body::{UnreadableBody, masked_body};
 pub use compile::{Compiled, Rendered};
-pub use context::{Context, Sample};
+pub use context::{Context, Sample, VISIBLE, Visible};
 
 use crate::{
     action,
@@ -134,13 +134,12 @@ pub fn check(spec: &RuleSpec) -> Result<(), Vec<FieldProblem>> {
     {
         wrong("event_type", no_such_type(&pattern.0, kinds));
     }
-    match action::get(spec.action).check_parameters(&spec.parameters) {
-        Err(error) => wrong(&error.field, error.problem),
-        Ok(()) => {
-            for error in action::check_literals(spec.action, &spec.parameters) {
-                wrong(&error.field, error.problem);
-            }
-        }
+    let mut of_parameters = action::check_all(spec.action, &spec.parameters);
+    if of_parameters.is_empty() {
+        of_parameters = action::check_literals(spec.action, &spec.parameters);
+    }
+    for error in of_parameters {
+        wrong(&error.field, error.problem);
     }
     if let Err(more) = Compiled::new(spec) {
         problems.extend(more);

@@ -6,6 +6,7 @@
 mod hmac;
 mod key;
 mod kinds;
+pub mod samples;
 mod scan;
 pub mod sign;
 mod twilio;

@@ -6,6 +6,7 @@
 //! (`Ok(None)`) is never the same value as "could not look" (`Err`).
 
 pub mod audit;
+pub mod callers;
 pub mod credentials;
 pub mod endpoints;
 pub mod grants;
@@ -38,6 +39,7 @@ use tokio::sync::watch;
 pub trait Store:
     Base
     + audit::AuditLog
+    + callers::Callers
     + credentials::Credentials
     + endpoints::Endpoints
     + grants::Grants
@@ -56,6 +58,7 @@ pub trait Store:
 impl<S> Store for S where
     S: Base
         + audit::AuditLog
+        + callers::Callers
         + credentials::Credentials
         + endpoints::Endpoints
         + grants::Grants

@@ -201,6 +201,7 @@ impl Aad {
             Purpose::Credential(provider) => (b"c", provider.as_str()),
             Purpose::SigningSecret(source) => (b"s", source.as_str()),
             Purpose::Payload => (b"p", ""),
+            Purpose::Answer => (b"a", ""),
         };
         for part in [
             b"hookswitch value\0".as_slice(),

@@ -48,6 +48,8 @@ pub enum Purpose {
     SigningSecret(Source),
     /// A stored payload or frozen request.
     Payload,
+    /// The answer to a request of the admin API that may be sent again.
+    Answer,
 }
 
 #[derive(Debug, Clone, thiserror::Error)]

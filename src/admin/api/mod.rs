@@ -4,6 +4,7 @@
 mod actions;
 mod assistants;
 mod audit;
+mod catalog;
 mod destinations;
 mod endpoints;
 mod events;
@@ -12,6 +13,7 @@ mod operator;
 mod phone_numbers;
 mod rejections;
 mod rules;
+mod session;
 
 use super::AdminState;
 use axum::Router;
@@ -30,5 +32,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
         .merge(actions::routes())
         .merge(rejections::routes())
         .merge(audit::routes())
+        .merge(session::routes())
+        .merge(catalog::routes())
         .merge(operator::routes())
 }

@@ -1,13 +1,15 @@
-//! Authentication by bearer tokens alone. Cookies open nothing, so that no other site can make a
-//! browser act here.
+//! Authentication: by a bearer token, or by the cookie of a session that a token began. Where both
+//! come, the token counts alone.
 //!
-//! **Invariant:** the organisation of every request comes from its token; a token of an
+//! **Invariant:** the organisation of every request comes from its token or session; one of an
 //! organisation that is unknown or inactive is 401, and while that cannot be looked up the answer
-//! is 503, never 401.
+//! is 503, never 401. A cookie writes nothing without its CSRF header.
 
 use super::{
+    cors::Origins,
     jwks::{Jwks, KeyLookup},
     problem::{Code, Problem},
+    session::{self, Ticket},
     token::{self, Expected, Key, Member, Role, TokenError, UnverifiedToken},
 };
 use crate::{
@@ -16,7 +18,7 @@ use crate::{
     domain::{Clock, OrgId, Timestamp},
     store::{Store, StoreError},
 };
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use http::{HeaderMap, header, request};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use lru::LruCache;
@@ -44,11 +46,35 @@ pub struct Tokens {
     clock: Arc<dyn Clock>,
 }
 
+/// Whom a request comes from. Found out once for each request, before anything else is done.
+#[derive(Clone)]
+pub enum Identity {
+    Caller(Caller),
+    /// By the name for the audit.
+    Operator(String),
+}
+
 /// The owner of a bearer token.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Bearer {
-    Member(Member),
+    Member { member: Member, expires_at: Timestamp },
     Operator(String),
+}
+
+/// How a member of an organisation showed who they are.
+#[derive(Clone)]
+pub enum Credentials {
+    Token,
+    Cookie(Ticket),
+}
+
+/// A member of an organisation, of any role.
+#[derive(Clone)]
+pub struct Caller {
+    pub member: Member,
+    /// When the token or the session ends.
+    pub expires_at: Timestamp,
+    pub credentials: Credentials,
 }
 
 /// The faults in the settings of tokens: no key or two keys, secrets under 32 bytes, and one secret
@@ -89,6 +115,9 @@ pub fn check_settings(settings: &AdminSettings) -> Vec<Fault> {
             "HOOKSWITCH_OPERATOR_JWT_SECRET",
             "is the same as HOOKSWITCH_JWT_SECRET; operators need a key of their own",
         );
+    }
+    if let Err(problem) = Origins::parse(&settings.admin_origins) {
+        fault("HOOKSWITCH_ADMIN_ORIGINS", &problem);
     }
     if settings.jwt_audience == settings.operator_jwt_audience {
         fault(
@@ -148,9 +177,8 @@ impl Tokens {
         if !self.is_signed_for_an_organisation(&token).await? {
             return Err(refused(TokenError::NotValid));
         }
-        token::member(&token, &self.org_expected, now)
-            .map(Bearer::Member)
-            .map_err(refused)
+        let (member, expires_at) = token::member(&token, &self.org_expected, now).map_err(refused)?;
+        Ok(Bearer::Member { member, expires_at })
     }
 
     async fn is_signed_for_an_organisation(&self, token: &UnverifiedToken<'_>) -> Result<bool, Problem> {
@@ -245,8 +273,12 @@ impl KnownOrgs {
     }
 }
 
+/// The owner of the token of a request, if it has one.
 async fn bearer(headers: &HeaderMap, state: &AdminState) -> Result<Bearer, Problem> {
-    let missing = || Problem::new(Code::Unauthenticated).detail("Send one Authorization header: Bearer and a token.");
+    let missing = || {
+        Problem::new(Code::Unauthenticated)
+            .detail("Send one Authorization header: Bearer and a token. Or sign in with POST /api/session.")
+    };
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return Err(missing());
@@ -259,13 +291,54 @@ async fn bearer(headers: &HeaderMap, state: &AdminState) -> Result<Bearer, Probl
     if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
         return Err(missing());
     }
-    let bearer = state.tokens.bearer(token).await?;
-    if let Bearer::Member(member) = &bearer
-        && !state.known_orgs.is_active(member.org).await?
-    {
-        return Err(Problem::new(Code::Unauthenticated).detail("The token is not valid here."));
+    state.tokens.bearer(token).await
+}
+
+/// Whom a request comes from, by token or by cookie.
+///
+/// # Errors
+/// 401 and 403 as the documentation of the API says; 503 where it cannot be found out.
+pub async fn identify(parts: &request::Parts, state: &AdminState) -> Result<Identity, Problem> {
+    let ticket = session::cookie(&parts.headers).filter(|_| !parts.headers.contains_key(header::AUTHORIZATION));
+    let caller = if let Some(ticket) = ticket {
+        let (member, expires_at) = session::member(parts, state, &ticket).await?;
+        Caller {
+            member,
+            expires_at,
+            credentials: Credentials::Cookie(ticket),
+        }
+    } else {
+        match bearer(&parts.headers, state).await? {
+            Bearer::Member { member, expires_at } => Caller {
+                member,
+                expires_at,
+                credentials: Credentials::Token,
+            },
+            Bearer::Operator(subject) => return Ok(Identity::Operator(subject)),
+        }
+    };
+    if state.known_orgs.is_active(caller.member.org).await? {
+        Ok(Identity::Caller(caller))
+    } else {
+        Err(Problem::new(Code::Unauthenticated)
+            .detail("The token is good, but its organisation does not exist here or is not active."))
     }
-    Ok(bearer)
+}
+
+/// What [`identify`] found, which `respond` put beside the request.
+fn identity(parts: &request::Parts) -> Result<Identity, Problem> {
+    let found = parts.extensions.get::<Result<Identity, Problem>>();
+    found.cloned().unwrap_or(Err(Problem::new(Code::Internal)))
+}
+
+fn caller(parts: &request::Parts) -> Result<Caller, Problem> {
+    match identity(parts)? {
+        Identity::Caller(caller) => Ok(caller),
+        Identity::Operator(_) => {
+            Err(Problem::new(Code::Unauthenticated)
+                .detail("This needs a token of an organisation, not of an operator."))
+        }
+    }
 }
 
 /// Any role of an organisation: may read.
@@ -282,20 +355,33 @@ pub struct Manager(pub Member);
 pub struct Operator(pub String);
 
 /// The member whose bearer token a request carries, for a route that accepts another proof as well.
-pub async fn member_of(parts: &request::Parts, state: &AdminState, roles: &[Role]) -> Result<Member, Problem> {
-    member(parts, state, roles).await
+pub fn member_of(parts: &request::Parts, roles: &[Role]) -> Result<Member, Problem> {
+    let Caller { member, .. } = caller(parts)?;
+    if roles.contains(&member.role) {
+        return Ok(member);
+    }
+    let roles = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" or ");
+    Err(Problem::new(Code::Forbidden).detail(format!("This needs the role {roles}.")))
 }
 
-async fn member(parts: &request::Parts, state: &AdminState, roles: &[Role]) -> Result<Member, Problem> {
-    match bearer(&parts.headers, state).await? {
-        Bearer::Member(member) if roles.contains(&member.role) => Ok(member),
-        Bearer::Member(_) => {
-            let roles = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" or ");
-            Err(Problem::new(Code::Forbidden).detail(format!("This needs the role {roles}.")))
-        }
-        Bearer::Operator(_) => {
-            Err(Problem::new(Code::Unauthenticated)
-                .detail("This needs a token of an organisation, not of an operator."))
+impl FromRequestParts<Arc<AdminState>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut request::Parts, _: &Arc<AdminState>) -> Result<Self, Problem> {
+        caller(parts)
+    }
+}
+
+/// For a route that says the same with and without a session. A cookie that has ended is none; one
+/// without its CSRF header is refused all the same.
+impl OptionalFromRequestParts<Arc<AdminState>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut request::Parts, _: &Arc<AdminState>) -> Result<Option<Self>, Problem> {
+        match caller(parts) {
+            Ok(caller) => Ok(Some(caller)),
+            Err(problem) if problem.code == Code::Unauthenticated => Ok(None),
+            Err(problem) => Err(problem),
         }
     }
 }
@@ -305,8 +391,8 @@ macro_rules! extractor {
         impl FromRequestParts<Arc<AdminState>> for $name {
             type Rejection = Problem;
 
-            async fn from_request_parts(parts: &mut request::Parts, state: &Arc<AdminState>) -> Result<Self, Problem> {
-                member(parts, state, &[$(Role::$role),+]).await.map(Self)
+            async fn from_request_parts(parts: &mut request::Parts, _: &Arc<AdminState>) -> Result<Self, Problem> {
+                member_of(parts, &[$(Role::$role),+]).map(Self)
             }
         }
     };
@@ -318,10 +404,10 @@ extractor!(Manager, Owner Admin);
 impl FromRequestParts<Arc<AdminState>> for Operator {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut request::Parts, state: &Arc<AdminState>) -> Result<Self, Problem> {
-        match bearer(&parts.headers, state).await? {
-            Bearer::Operator(subject) => Ok(Self(subject)),
-            Bearer::Member(_) => Err(Problem::not_found()),
+    async fn from_request_parts(parts: &mut request::Parts, _: &Arc<AdminState>) -> Result<Self, Problem> {
+        match identity(parts)? {
+            Identity::Operator(subject) => Ok(Self(subject)),
+            Identity::Caller(_) => Err(Problem::not_found()),
         }
     }
 }

@@ -51,7 +51,7 @@ impl<S: Sync> FromRequest<S> for NoFields {
     }
 }
 
-async fn read(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Problem> {
+pub async fn read(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Problem> {
     let too_large =
         || Problem::new(Code::PayloadTooLarge).detail(format!("Bodies may have {BODY_BYTES_MAX} bytes at most."));
     let declared = headers

@@ -3,10 +3,15 @@
 
 pub mod auth;
 pub mod body;
+pub mod cors;
 pub mod etag;
+pub mod idempotency;
 pub mod jwks;
 pub mod page;
 pub mod problem;
+pub mod rate;
+pub mod represent;
 pub mod respond;
+pub mod session;
 pub mod token;
 pub mod view;

@@ -52,12 +52,18 @@ codes! {
     CursorInvalid = 400 "cursor_invalid" "The cursor is not valid for this list";
     /// `If-Match` is not a quoted entity tag.
     IfMatchInvalid = 400 "if_match_invalid" "If-Match is not an entity tag";
+    /// `Idempotency-Key` is not a text of 1 to 255 visible characters.
+    IdempotencyKeyInvalid = 400 "idempotency_key_invalid" "The Idempotency-Key is not valid";
     /// The consent was not begun here by this person, was used already, or took too long.
     ConsentInvalid = 400 "consent_invalid" "This consent is not valid here";
     /// No bearer token, or one that is not valid here.
     Unauthenticated = 401 "unauthenticated" "A valid bearer token is needed";
     /// The token's role may not do this.
     Forbidden = 403 "forbidden" "The role of this token may not do this";
+    /// A write with the cookie of a session lacks its `X-CSRF-Token`, or comes from another page.
+    CsrfInvalid = 403 "csrf_invalid" "The session's X-CSRF-Token is needed";
+    /// Pages of this origin may not use this API.
+    OriginNotAllowed = 403 "origin_not_allowed" "Pages of this origin may not use this API";
     /// There is no such thing, or it belongs to someone else.
     NotFound = 404 "not_found" "There is nothing here";
     /// The provider or source exists and cannot be used in this version.
@@ -76,6 +82,8 @@ codes! {
     LimitReached = 409 "limit_reached" "A limit is reached";
     /// The organisation has no credential for the provider that this needs.
     NotConnected = 409 "not_connected" "The provider is not connected";
+    /// The first request with this `Idempotency-Key` is not answered yet.
+    IdempotencyKeyInUse = 409 "idempotency_key_in_use" "The request with this key is being worked on";
     /// `If-Match` does not name the current version.
     PreconditionFailed = 412 "precondition_failed" "It was changed since it was read";
     /// The body is over 256 KiB.
@@ -94,8 +102,12 @@ codes! {
     SecretInvalid = 422 "secret_invalid" "The signing secret cannot be used";
     /// The URL leads to an address that posts may not go to.
     AddressNotAllowed = 422 "address_not_allowed" "Posts may not go to this address";
+    /// The `Idempotency-Key` came with another request.
+    IdempotencyKeyReused = 422 "idempotency_key_reused" "This Idempotency-Key was used for another request";
     /// A PUT needs `If-Match`.
     PreconditionRequired = 428 "precondition_required" "If-Match is needed";
+    /// The organisation sent more requests in a minute than it may.
+    TooManyRequests = 429 "too_many_requests" "Too many requests";
     /// Our fault; the request's id finds it in the log.
     Internal = 500 "internal" "Something went wrong here";
     /// A stored value does not open with the keys that this installation has.

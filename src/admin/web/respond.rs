@@ -1,16 +1,24 @@
 //! The common form of all answers: an id, headers against caching, a deadline, one form of refusal,
 //! and a count.
 
-use super::problem::{Code, Problem};
-use crate::{admin::Admin, telemetry::catalogue};
+use super::{
+    auth::{self, Identity},
+    idempotency,
+    problem::{Code, Problem},
+    represent::represent,
+};
+use crate::{
+    admin::{Admin, AdminState},
+    telemetry::catalogue,
+};
 use axum::{
     body::Body,
     extract::{Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use std::{panic, time::Duration};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
+use std::{panic, sync::Arc, time::Duration};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -22,19 +30,25 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// logs.
 pub async fn respond(State(state): Admin, request: Request, next: Next) -> Response {
     let id = Uuid::now_v7().to_string();
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let span = tracing::info_span!("admin.request", request.id = %id, method = %request.method());
-    let work = next.run(request).instrument(span);
-    let answered = if is_read {
-        tokio::time::timeout(DEADLINE, work).await.map_err(|_| Code::Timeout)
+    let (parts, body) = request.into_parts();
+    let asked = parts.headers.clone();
+    let is_read = matches!(parts.method, Method::GET | Method::HEAD);
+    let span = tracing::info_span!("admin.request", request.id = %id, method = %parts.method);
+    let answered = if let Some(preflight) = state.origins.preflight(&parts) {
+        Ok(preflight)
     } else {
-        // A write goes on when its caller disconnects.
-        let handle = state.tasks.spawn(work);
-        match tokio::time::timeout(DEADLINE, handle).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) if error.is_panic() => panic::resume_unwind(error.into_panic()),
-            Ok(Err(_)) => Err(Code::Internal),
-            Err(_) => Err(Code::Timeout),
+        let work = answer(Arc::clone(&state), parts, body, next).instrument(span);
+        if is_read {
+            tokio::time::timeout(DEADLINE, work).await.map_err(|_| Code::Timeout)
+        } else {
+            // A write goes on when its caller disconnects.
+            let handle = state.tasks.spawn(work);
+            match tokio::time::timeout(DEADLINE, handle).await {
+                Ok(Ok(response)) => Ok(response),
+                Ok(Err(error)) if error.is_panic() => panic::resume_unwind(error.into_panic()),
+                Ok(Err(_)) => Err(Code::Internal),
+                Err(_) => Err(Code::Timeout),
+            }
         }
     };
     let mut response = answered.unwrap_or_else(|code| Problem::new(code).into_response());
@@ -49,11 +63,37 @@ pub async fn respond(State(state): Admin, request: Request, next: Next) -> Respo
         );
         response.headers_mut().remove(header::CONTENT_LENGTH);
     }
+    if is_read {
+        response = represent(&asked, response).await;
+    }
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REQUEST_ID, HeaderValue::from_str(&id).expect("a UUID is visible ASCII"));
+    state.origins.allow(asked.get(header::ORIGIN), headers);
     catalogue::ADMIN_REQUESTS.count(1, &[label(response.status())]);
+    response
+}
+
+/// Finds out whom the request comes from, counts it, and sends it on.
+async fn answer(state: Arc<AdminState>, mut parts: Parts, body: Body, next: Next) -> Response {
+    let identity = auth::identify(&parts, &state).await;
+    let member = match &identity {
+        Ok(Identity::Caller(caller)) => Some(caller.member.clone()),
+        _ => None,
+    };
+    parts.extensions.insert(identity);
+    let quota = member
+        .as_ref()
+        .and_then(|member| state.rates.take(member.org, state.now()));
+    let mut response = match (&member, quota) {
+        (_, Some(quota)) if quota.is_over => quota.refusal().into_response(),
+        (Some(member), _) if idempotency::is_keyed(&parts) => idempotency::run(&state, member, parts, body, next).await,
+        _ => next.run(Request::from_parts(parts, body)).await,
+    };
+    if let Some(quota) = quota {
+        quota.show(response.headers_mut());
+    }
     response
 }
 
@@ -72,6 +112,8 @@ fn label(status: StatusCode) -> &'static str {
         200 => "200",
         201 => "201",
         204 => "204",
+        303 => "303",
+        304 => "304",
         400 => "400",
         401 => "401",
         403 => "403",
@@ -83,6 +125,7 @@ fn label(status: StatusCode) -> &'static str {
         415 => "415",
         422 => "422",
         428 => "428",
+        429 => "429",
         500 => "500",
         503 => "503",
         _ => "other",

@@ -318,7 +318,11 @@ pub struct Expected {
 }
 
 /// `exp`, `iss`, `aud`, `sub` are needed.
-fn check_registered(token: &UnverifiedToken<'_>, expected: &Expected, now: Timestamp) -> Result<String, TokenError> {
+fn check_registered(
+    token: &UnverifiedToken<'_>,
+    expected: &Expected,
+    now: Timestamp,
+) -> Result<(String, Timestamp), TokenError> {
     let claims: RegisteredClaims = decoded(token.claims).ok_or(TokenError::Claims)?;
     if claims.iss != expected.issuer || !claims.aud.contains(&expected.audience) {
         return Err(TokenError::NotForUs);
@@ -333,7 +337,7 @@ fn check_registered(token: &UnverifiedToken<'_>, expected: &Expected, now: Times
         && claims.sub.chars().count() <= SUBJECT_CHARS_MAX
         && !claims.sub.chars().any(char::is_control);
     if is_plain {
-        Ok(claims.sub)
+        Ok((claims.sub, claims.exp.0))
     } else {
         Err(TokenError::Claims)
     }
@@ -342,12 +346,16 @@ fn check_registered(token: &UnverifiedToken<'_>, expected: &Expected, now: Times
 /// Reads the claims of an organisation's token whose signature was found good.
 ///
 /// The organisation stands in `app_metadata.org_id` or `org_id`; where both stand, they must be
-/// equal. The role is `app_metadata.role`, else `role`.
+/// equal. The role is `app_metadata.role`, else `role`. The time is the token's end.
 ///
 /// # Errors
 /// Which kind of claim is wrong.
-pub fn member(token: &UnverifiedToken<'_>, expected: &Expected, now: Timestamp) -> Result<Member, TokenError> {
-    let subject = check_registered(token, expected, now)?;
+pub fn member(
+    token: &UnverifiedToken<'_>,
+    expected: &Expected,
+    now: Timestamp,
+) -> Result<(Member, Timestamp), TokenError> {
+    let (subject, expires_at) = check_registered(token, expected, now)?;
     let claims: OrgClaims = decoded(token.claims).ok_or(TokenError::Claims)?;
     let Object(app) = claims.app_metadata.into_option().unwrap_or_default();
     let id = |field: Field<String>| {
@@ -367,7 +375,7 @@ pub fn member(token: &UnverifiedToken<'_>, expected: &Expected, now: Timestamp) 
         .and_then(serde_json::Value::as_str)
         .and_then(Role::find)
         .ok_or(TokenError::Claims)?;
-    Ok(Member { org, role, subject })
+    Ok((Member { org, role, subject }, expires_at))
 }
 
 /// Reads the claims of an operator's token whose signature was found good, and returns its subject.
@@ -375,7 +383,7 @@ pub fn member(token: &UnverifiedToken<'_>, expected: &Expected, now: Timestamp) 
 /// # Errors
 /// Which kind of claim is wrong.
 pub fn operator(token: &UnverifiedToken<'_>, expected: &Expected, now: Timestamp) -> Result<String, TokenError> {
-    let subject = check_registered(token, expected, now)?;
+    let (subject, _) = check_registered(token, expected, now)?;
     let claims: OperatorClaims = decoded(token.claims).ok_or(TokenError::Claims)?;
     if claims.hookswitch_role == "operator" {
         Ok(subject)

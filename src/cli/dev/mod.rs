@@ -15,7 +15,7 @@ use super::{
     serve, signals, token,
 };
 use crate::{
-    admin::Role,
+    admin::{self, Role},
     config::{AdminSettings, Environment, Settings},
     domain::{Clock, OrgId, SystemClock},
     lifecycle::Stage,
@@ -85,6 +85,8 @@ pub fn demo_settings(
     [
         ("HOOKSWITCH_INGRESS_ADDRESS", at(0)),
         ("HOOKSWITCH_ADMIN_ADDRESS", at(1)),
+        ("HOOKSWITCH_ADMIN_ORIGINS", "loopback".to_owned()),
+        ("HOOKSWITCH_ADMIN_REQUESTS_PER_MINUTE_MAX", "60000".to_owned()),
         ("HOOKSWITCH_OPERATIONS_ADDRESS", at(2)),
         ("HOOKSWITCH_PUBLIC_URL", format!("http://{}", at(0))),
         (
@@ -163,10 +165,12 @@ pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         state.is_seeded = true;
         state.save(&args.data_dir)?;
     }
+    let code = admin::make_link(&**app.store(), state.org_id, Role::Owner, "dev", SystemClock.now()).await?;
+    let sign_in = format!("{}/api/session/open?code={code}", state.admin);
     match args.format {
-        Format::Json => println!("{}", state.line()),
+        Format::Json => println!("{}", state.line(&sign_in)),
         Format::Human => {
-            greet(&state, &args);
+            greet(&state, &args, &sign_in);
             let console = console::Console::new(app.store().clone(), state.clone())?;
             app.lifecycle()
                 .start(Stage::Upkeep, console.run(app.lifecycle().soft(Stage::Upkeep)));
@@ -303,7 +307,7 @@ fn fresh_state() -> anyhow::Result<DevState> {
     })
 }
 
-fn greet(state: &DevState, args: &DevArgs) {
+fn greet(state: &DevState, args: &DevArgs, sign_in: &str) {
     let more = if args.data_dir == Path::new(".hookswitch") {
         String::new()
     } else {
@@ -318,6 +322,7 @@ fn greet(state: &DevState, args: &DevArgs) {
         "  admin API    {}   (Authorization: Bearer {})",
         state.admin, state.admin_token
     );
+    println!("  sign in      {sign_in}   (once, within 15 minutes)");
     println!(
         "  operations   {}/metrics   {}/readyz",
         state.operations, state.operations

@@ -51,6 +51,11 @@ fn migrator() -> Migrator {
             "delivery of an action",
             include_str!("../../../migrations/postgres/0004_delivery_of_an_action.sql"),
         ),
+        step(
+            5,
+            "sessions and request keys",
+            include_str!("../../../migrations/postgres/0005_sessions_and_request_keys.sql"),
+        ),
     ]);
     // A newer release has added rows of its own; its schema works for this one too.
     migrator.set_ignore_missing(true);

@@ -5,6 +5,7 @@
 //! and the part of the ledger whose locking differs.
 
 pub(super) mod audit;
+mod callers;
 pub(super) mod credentials;
 mod dialect;
 mod endpoints;
@@ -38,6 +39,7 @@ pub(super) const STATEMENTS: &[(&str, &[Sql])] = &[
         &[Sql::both(READ_VERSION), LOCK_VERSION, Sql::both(WRITE_VERSION)],
     ),
     ("audit", audit::STATEMENTS),
+    ("callers", callers::STATEMENTS),
     ("credentials", credentials::STATEMENTS),
     ("endpoints", endpoints::STATEMENTS),
     ("grants", grants::STATEMENTS),

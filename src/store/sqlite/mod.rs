@@ -74,6 +74,11 @@ fn migrator() -> Migrator {
             "rows changed by hand",
             include_str!("../../../migrations/sqlite/0006_rows_changed_by_hand.sql"),
         ),
+        step(
+            7,
+            "sessions and request keys",
+            include_str!("../../../migrations/sqlite/0007_sessions_and_request_keys.sql"),
+        ),
     ]);
     // A newer release has added rows of its own; its schema works for this one too.
     migrator.set_ignore_missing(true);

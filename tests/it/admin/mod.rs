@@ -1,7 +1,10 @@
 //! The admin API through real HTTP, on the real store and the real vault.
 
+mod catalog;
+mod cors;
 mod documents;
 mod endpoints;
+mod exchange;
 mod integrations;
 mod isolation;
 mod pages;
@@ -9,6 +12,7 @@ mod problems;
 pub(crate) mod proof;
 mod public_keys;
 mod rules;
+mod session;
 mod tokens;
 
 use hookswitch::{

@@ -2,6 +2,7 @@
 
 pub mod queue;
 pub mod store;
+pub mod store_callers;
 pub mod store_endpoints;
 pub mod store_grants;
 pub mod store_ledger;

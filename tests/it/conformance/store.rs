@@ -45,6 +45,9 @@ macro_rules! store_suite {
             a_refresh_that_cannot_recover_parks_and_a_new_token_resumes, refreshes_come_due_in_order,
             a_consent_is_taken_once,
             consents_end_and_are_limited, a_managed_assistant_is_written_under_its_lease);
+        $crate::store_suite!($open, store_callers:
+            a_session_is_found_until_it_ends, a_link_becomes_one_session, sessions_are_limited,
+            a_key_is_one_requests);
         $crate::store_suite!($open, store_ledger:
             a_newer_credential_makes_parked_actions_due, an_erased_credential_parks_what_has_not_gone_out,
             history_is_paged_and_filtered,

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     admin::{
         Admin,
+        api::session::is_own_path,
         state::{AdminState, Answer},
         web::{
             auth::{Manager, member_of},
@@ -41,7 +42,6 @@ use serde::Serialize;
 
 const PROVIDER: Provider = Provider::GoogleCalendar;
 const COOKIE: &str = "hookswitch_consent";
-const RETURN_TO_BYTES_MAX: usize = 512;
 
 #[derive(Serialize)]
 pub struct Authorize {
@@ -56,13 +56,13 @@ pub async fn authorize(State(state): Admin, Manager(member): Manager, uri: Uri) 
     let may_replace = params.take_flag("replace_account")?;
     let return_to = params.take("return_to");
     params.finish()?;
-    if let Some(path) = &return_to
-        && !is_own_path(path)
+    if let Some(page) = &return_to
+        && !is_page_of_ours(&state, page)
     {
         return Err(Problem::field(
             Code::InvalidQuery,
             "return_to",
-            "expected a path of this host such as /integrations, and nothing else",
+            "expected a path of this host such as /integrations, or a page of an origin in HOOKSWITCH_ADMIN_ORIGINS",
         ));
     }
     let not_set_up = || {
@@ -93,13 +93,14 @@ pub async fn authorize(State(state): Admin, Manager(member): Manager, uri: Uri) 
     Ok(([(header::SET_COOKIE, cookie)], body).into_response())
 }
 
-/// An absolute path on this host: it has no scheme, no second slash, and no backslash, which
-/// browsers read as a slash.
-fn is_own_path(path: &str) -> bool {
-    let is_plain = path
-        .bytes()
-        .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'"' | b'<' | b'>'));
-    path.len() <= RETURN_TO_BYTES_MAX && path.starts_with('/') && !path.starts_with("//") && is_plain
+/// A path of this host, or a page of an origin that may use this API.
+fn is_page_of_ours(state: &AdminState, page: &str) -> bool {
+    if page.starts_with('/') {
+        return is_own_path(page);
+    }
+    let host_at = page.find("://").map_or(0, |at| at + 3);
+    let path_at = page[host_at..].find('/').map(|at| host_at + at);
+    path_at.is_some_and(|at| state.origins.contains(&page[..at]) && is_own_path(&page[at..]))
 }
 
 /// The same answer for a state that is forged, used, too old, or of another person.
@@ -122,7 +123,7 @@ pub async fn callback(State(state): Admin, request: Request) -> Answer<Response>
         .ok_or_else(not_ours)?;
     let has_token = parts.headers.contains_key(header::AUTHORIZATION);
     let bearer = if has_token {
-        Some(member_of(&parts, &state, &[Role::Owner, Role::Admin]).await?)
+        Some(member_of(&parts, &[Role::Owner, Role::Admin])?)
     } else {
         None
     };
