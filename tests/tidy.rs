@@ -421,8 +421,8 @@ fn settings_are_documented() {
     let mut doc = String::from(
         "# Settings\n\n\
          Read from the environment at the start. An unknown `HOOKSWITCH_…` name is an error; all faults are\n\
-         reported at once. This page is made from the structs in `src/config` by\n\
-         `cargo test --test tidy settings`.\n\n\
+         reported at once. `NAME_FILE` names a file that holds the value of `NAME`, for every setting. This\n\
+         page is made from the structs in `src/config` by `cargo test --test tidy settings`.\n\n\
          | setting | kind | default | |\n|---|---|---|---|\n",
     );
     let mut properties = serde_json::Map::new();
@@ -460,7 +460,14 @@ fn settings_are_documented() {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Hookswitch settings, as environment variables",
         "type": "object",
-        "propertyNames": { "anyOf": [{ "not": { "pattern": "^HOOKSWITCH_" } }, { "enum": names }] },
+        "propertyNames": {
+            "anyOf": [
+                { "not": { "pattern": "^HOOKSWITCH_" } },
+                { "enum": names },
+                // Any of them may be given as the path of a file.
+                { "pattern": "^HOOKSWITCH_.*_FILE$" },
+            ]
+        },
         "properties": properties,
     });
     rewrite("docs/settings.md", &doc);

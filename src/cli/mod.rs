@@ -8,6 +8,7 @@ mod bench;
 pub mod dev;
 pub mod dev_state;
 mod doctor;
+mod health;
 pub mod keys;
 mod migrate;
 pub mod samples;
@@ -47,6 +48,9 @@ enum Command {
     /// List each thing that this installation stands on, how it stands, and the cure; exit code 1
     /// when one fails
     Doctor(doctor::DoctorArgs),
+    /// Ask the process on this machine whether it is ready: exit code 0 when it is. For health
+    /// checks of containers, whose image has no other client
+    Health,
     /// Look at a receiver's spool, or publish its events
     Spool(spool::SpoolArgs),
     /// Sign a sample as its provider would, and post it to a running `dev`
@@ -81,6 +85,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
                     Command::Serve(args) => serve::run(args).await,
                     Command::Migrate(args) => migrate::run(&args).await,
                     Command::Doctor(args) => doctor::run(&args).await,
+                    Command::Health => health::run().await,
                     Command::Spool(args) => spool::run(args).await,
                     Command::Send(args) => send::run(&args).await,
                     Command::Sandbox(args) => sandbox::run(&args).await,

@@ -58,6 +58,7 @@ impl Settings {
     #[must_use]
     pub fn read(environment: &Environment) -> (Self, Vec<Fault>) {
         let mut faults = Vec::new();
+        let environment = &environment.clone().read_files(&Self::all(), &mut faults);
         let settings = Self {
             receiver: ReceiverSettings::load(environment, &mut faults),
             queue: QueueSettings::load(environment, &mut faults),

@@ -71,6 +71,46 @@ impl Environment {
             .filter(|value| !value.is_empty())
     }
 
+    /// Puts the content of files in the place of `NAME_FILE`, for every setting `NAME`: a secret
+    /// then stands in no environment. Only the path is ever reported.
+    pub(super) fn read_files(mut self, known: &[Setting], faults: &mut Vec<Fault>) -> Self {
+        let is_setting = |name: &str| known.iter().any(|setting| setting.name == name);
+        let named: Vec<(String, String)> = self
+            .0
+            .keys()
+            // A setting may itself be called so, such as one that names a certificate.
+            .filter(|name| !is_setting(name))
+            .filter_map(|name| Some((name.clone(), name.strip_suffix("_FILE")?.to_owned())))
+            .filter(|(_, setting)| is_setting(setting))
+            .collect();
+        for (variable, setting) in named {
+            let path = self.get(&variable).map(str::to_owned);
+            self.0.remove(&variable);
+            let Some(path) = path else { continue };
+            if self.get(&setting).is_some() {
+                faults.push(Fault {
+                    name: variable,
+                    problem: format!("{setting} is set too: leave one of them out"),
+                });
+                continue;
+            }
+            match std::fs::read_to_string(&path) {
+                Ok(text) if text.trim().is_empty() => faults.push(Fault {
+                    name: variable,
+                    problem: format!("the file {path} is empty"),
+                }),
+                Ok(text) => {
+                    self.0.insert(setting, text);
+                }
+                Err(error) => faults.push(Fault {
+                    name: variable,
+                    problem: format!("cannot read the file {path}: {error}"),
+                }),
+            }
+        }
+        self
+    }
+
     /// Names that begin like ours and belong to no setting.
     pub(super) fn check_names(&self, known: &[Setting], faults: &mut Vec<Fault>) {
         // The test suite names its servers by these variables. A developer may have them in the
@@ -263,5 +303,45 @@ mod tests {
         assert_eq!(secret.expose_secret(), "s".repeat(40));
         assert_eq!(settings.receiver.body_bytes_max, 1000);
         assert_eq!(settings.receiver.public_url, None, "nothing but white space is not set");
+    }
+
+    #[test]
+    fn a_setting_is_read_from_the_file_that_its_name_with_file_says() {
+        let file = std::env::temp_dir().join(format!("hookswitch-{}.secret", std::process::id()));
+        std::fs::write(&file, format!("{}\n", "s".repeat(40))).expect("written");
+        let path = file.display().to_string();
+        let by_file = Environment::default().with("HOOKSWITCH_JWT_SECRET_FILE", &path);
+        let settings = Settings::load(&by_file).expect("good settings");
+        let secret = settings.admin.jwt_secret.expect("a secret");
+        assert_eq!(secret.expose_secret(), "s".repeat(40));
+
+        let twice = by_file.with("HOOKSWITCH_JWT_SECRET", "t".repeat(40));
+        let error = Settings::load(&twice).expect_err("refused").to_string();
+        assert!(
+            error.contains("HOOKSWITCH_JWT_SECRET_FILE: HOOKSWITCH_JWT_SECRET is set too"),
+            "{error}"
+        );
+        std::fs::write(&file, " \n").expect("written");
+        for (name, path, said) in [
+            ("HOOKSWITCH_JWT_SECRET_FILE", &*path, "is empty"),
+            (
+                "HOOKSWITCH_JWT_SECRET_FILE",
+                "/nowhere/at/all",
+                "cannot read the file /nowhere/at/all",
+            ),
+            ("HOOKSWITCH_NO_SETTING_FILE", &*path, "there is no such setting"),
+        ] {
+            let error = Settings::load(&Environment::default().with(name, path))
+                .expect_err("refused")
+                .to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        std::fs::remove_file(&file).expect("removed");
+        // A setting whose own name ends so is a path and stays one.
+        let settings = Settings::load(&Environment::default().with("HOOKSWITCH_AMQP_CA_FILE", "/nowhere/ca.pem"));
+        assert_eq!(
+            settings.expect("good settings").queue.amqp_ca_file.as_deref(),
+            Some("/nowhere/ca.pem")
+        );
     }
 }

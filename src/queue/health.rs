@@ -39,9 +39,7 @@ impl QueueState {
         catalogue::QUEUE_BYTES.set(self.bytes as f64, &[]);
         let oldest = self.oldest_received_at.map_or(0.0, |at| now.since(at).as_secs_f64());
         catalogue::QUEUE_OLDEST_SECONDS.set(oldest, &[]);
-        if let Some(free) = self.disk_free_bytes {
-            catalogue::DISK_FREE_BYTES.set(free as f64, &[]);
-        }
+        gather_disk(self.disk_free_bytes, self.disk_free_bytes_min);
     }
 }
 
@@ -69,5 +67,16 @@ impl SpoolState {
         let oldest = self.oldest_received_at.map_or(0.0, |at| now.since(at).as_secs_f64());
         catalogue::SPOOL_OLDEST_SECONDS.set(oldest, &[]);
         catalogue::SPOOL_FILL_RATIO.set(self.bytes as f64 / self.bytes_max.max(1) as f64, &[]);
+        gather_disk(self.disk_free_bytes, self.disk_free_bytes_min);
+    }
+}
+
+/// A process has one log: the embedded queue or the spool.
+fn gather_disk(free: Option<u64>, free_min: Option<u64>) {
+    if let Some(free) = free {
+        catalogue::DISK_FREE_BYTES.set(free as f64, &[]);
+    }
+    if let Some(free_min) = free_min {
+        catalogue::DISK_FREE_BYTES_MIN.set(free_min as f64, &[]);
     }
 }

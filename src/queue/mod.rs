@@ -103,6 +103,8 @@ pub struct QueueState {
     /// When the oldest event that is not acked was received.
     pub oldest_received_at: Option<Timestamp>,
     pub disk_free_bytes: Option<u64>,
+    /// Below this much free space intake stops.
+    pub disk_free_bytes_min: Option<u64>,
     pub health: QueueHealth,
 }
 
@@ -116,6 +118,8 @@ pub struct SpoolState {
     pub bytes_max: u64,
     /// When the oldest event of the spool was received.
     pub oldest_received_at: Option<Timestamp>,
+    pub disk_free_bytes: Option<u64>,
+    pub disk_free_bytes_min: Option<u64>,
     pub health: QueueHealth,
     pub directory: Arc<Path>,
 }

@@ -112,8 +112,10 @@ catalogue! {
     QUEUE_OLDEST_SECONDS: Gauge Seconds "hookswitch_queue_oldest_seconds" [];
     /// Bytes cut from a torn tail when the log was opened.
     QUEUE_TORN_BYTES: Counter Bytes "hookswitch_queue_torn_bytes_total" [];
-    /// Free bytes of the queue's disk.
+    /// Free bytes of the disk of the embedded queue or the spool.
     DISK_FREE_BYTES: Gauge Bytes "hookswitch_disk_free_bytes" [];
+    /// Free bytes of that disk below which intake stops.
+    DISK_FREE_BYTES_MIN: Gauge Bytes "hookswitch_disk_free_bytes_min" [];
     /// Time to plan one batch: expressions, templates, sealing and the transaction.
     PLAN_SECONDS: Histogram Seconds "hookswitch_plan_seconds" [];
     /// Events by what planning came to: planned, unwanted, duplicate, recorded, dead; and parts of

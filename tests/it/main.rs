@@ -6,6 +6,7 @@ mod conformance;
 mod crash;
 mod credential_flow;
 mod dashboard;
+mod deploy;
 mod doctor;
 mod envelope;
 mod faults;

@@ -379,6 +379,7 @@ impl EventQueue for LogQueue {
             bytes_max,
             oldest_received_at: intake.usage.oldest_received_at(),
             disk_free_bytes: intake.space.map(|space| space.free_bytes),
+            disk_free_bytes_min: Some(self.shared.settings.free_bytes_min(intake.space)),
             health,
         }
     }

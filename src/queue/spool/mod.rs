@@ -250,8 +250,9 @@ impl EventQueue for SpoolQueue {
             bytes,
             bytes_max,
             oldest_received_at,
+            disk_free_bytes,
+            disk_free_bytes_min,
             health,
-            ..
         } = self.shared.log.state();
         Some(SpoolState {
             is_spooling: self.shared.gate().is_spooling,
@@ -259,6 +260,8 @@ impl EventQueue for SpoolQueue {
             bytes,
             bytes_max,
             oldest_received_at,
+            disk_free_bytes,
+            disk_free_bytes_min,
             health,
             directory: Arc::from(&*self.shared.settings.directory),
         })
