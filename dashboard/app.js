@@ -21,9 +21,13 @@ import texts from './texts.js';
  */
 const PAGES = {
   integrations: () => import('./views/integrations.js'),
+  assistants: () => import('./views/assistants.js'),
+  endpoints: () => import('./views/endpoints.js'),
   rules: () => import('./views/rules.js'),
   events: () => import('./views/events.js'),
   actions: () => import('./views/actions.js'),
+  audit: () => import('./views/audit.js'),
+  settings: () => import('./views/settings.js'),
 };
 
 // What went wrong in the page itself. The browser tests hold this list against emptiness.

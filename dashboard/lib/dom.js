@@ -2,7 +2,8 @@
 // page's policy forbids it.
 
 /**
- * @typedef {Node | string | number | null | undefined | false | Child[]} Child
+ * A node, a text, nothing, or a list of them.
+ * @typedef {Node | string | number | null | undefined | false | any[]} Child
  */
 
 const SVG = 'http://www.w3.org/2000/svg';

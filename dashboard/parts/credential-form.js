@@ -27,6 +27,8 @@ class ProviderForm extends HTMLElement {
 class CredentialForm extends ProviderForm {
   /** @type {Map<string, {row: HTMLElement, input: HTMLInputElement, error: HTMLElement}>} */
   rows = new Map();
+  /** What stands in the note now. */
+  saidBefore = '';
 
   /** @param {Card} card */
   build(card) {
@@ -267,7 +269,7 @@ const ELEMENTS = {
 
 for (const [provider, name] of Object.entries(ELEMENTS)) {
   const base = provider === 'google_calendar' ? GoogleCalendarOauthForm : CredentialForm;
-  customElements.define(name, class extends base {});
+  customElements.define(name, /** @type {any} */ (class extends base {}));
 }
 
 /** The form of a provider. @param {string} provider @returns {ProviderForm} */

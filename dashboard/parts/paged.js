@@ -28,6 +28,8 @@ export class PagedList extends HTMLElement {
   /** Told after each reading, also of the parts of the answer beside its rows. @type {(answer: any) => void} */
   read_ = () => {};
   isLive = true;
+  /** What is drawn now. */
+  drawn = '';
 
   /** @type {any[]} */
   rows = [];

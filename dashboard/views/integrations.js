@@ -22,6 +22,8 @@ const READ_EVERY_MS = 5_000;
 class IntegrationCard extends HTMLElement {
   /** @type {(name: string) => void} */
   press = () => {};
+  /** What is drawn now. */
+  drawn = '';
 
   /** @param {Card} state @param {boolean} mayManage */
   show(state, mayManage) {

@@ -44,6 +44,7 @@ files![
     "lib/rows.js",
     "lib/rule.js",
     "lib/session.js",
+    "parts/ask.js",
     "parts/bits.js",
     "parts/credential-form.js",
     "parts/dialog.js",
@@ -52,9 +53,13 @@ files![
     "style.css",
     "texts.js",
     "views/actions.js",
+    "views/assistants.js",
+    "views/audit.js",
+    "views/endpoints.js",
     "views/events.js",
     "views/integrations.js",
     "views/rules.js",
+    "views/settings.js",
     "views/sign-in.js",
 ];
 
@@ -240,7 +245,7 @@ mod tests {
     use std::{fs, path::PathBuf};
 
     /// Files of the folder that are for the people who work on it.
-    const NOT_SERVED: &[&str] = &["package.json", "package-lock.json", "tsconfig.json", "index.html"];
+    const NOT_SERVED: &[&str] = &[".npmrc", "package.json", "package-lock.json", "tsconfig.json", "index.html"];
 
     #[test]
     fn the_table_is_the_folder() {

@@ -1,0 +1,121 @@
+// Assistants and phone numbers: what leads an event to this organisation.
+
+import { h, replace } from '../lib/dom.js';
+import { groupedNumber, plainNumber } from '../lib/phone.js';
+import { askFirst, askForm } from '../parts/ask.js';
+import { badge, empty, heading, note, time } from '../parts/bits.js';
+import { pagedList } from '../parts/paged.js';
+import texts from '../texts.js';
+
+class AssistantsView extends HTMLElement {
+  /** @type {import('../app.js').Context} */
+  context = /** @type {any} */ (null);
+
+  connectedCallback() {
+    const { api, session } = this.context;
+    const words = texts.assistants;
+    const mayManage = session.can('manage');
+    const state = (/** @type {any} */ row) => {
+      const isUsable = row.usable !== false;
+      return [badge(row.state === 'live' && isUsable ? 'good' : 'warn', isUsable ? (words.states[row.state] ?? row.state) : words.notUsable), row.reason && h('span.hint', null, ' ', row.reason)];
+    };
+    this.assistants = pagedList({
+      api,
+      path: '/api/assistants',
+      label: words.assistants,
+      none: () => empty(words.noAssistants, words.noAssistantsYet),
+      columns: [
+        { label: words.columns.name, cell: (row) => [row.name ?? '–', ' ', h('code', null, row.assistant_id)] },
+        { label: words.columns.role, cell: (row) => words.roles[row.role] ?? row.role },
+        { label: words.columns.state, cell: state },
+        { label: words.columns.proven, cell: (row) => time(row.proven_at) },
+        { label: words.columns.do, cell: (row) => mayManage && this.askRemove(`/api/assistants/${encodeURIComponent(row.assistant_id)}`, row.name ?? row.assistant_id, row.etag, () => this.assistants?.load()) },
+      ],
+    });
+    this.numbers = pagedList({
+      api,
+      path: '/api/phone-numbers',
+      label: words.numbers,
+      none: () => empty(words.noNumbers, words.noNumbersYet),
+      columns: [
+        { label: words.columns.number, cell: (row) => groupedNumber(row.number) },
+        { label: words.columns.provider, cell: (row) => texts.providers[row.provider] ?? row.provider },
+        { label: words.columns.state, cell: state },
+        { label: words.columns.proven, cell: (row) => time(row.proven_at) },
+        { label: words.columns.do, cell: (row) => mayManage && this.askRemove(`/api/phone-numbers/${encodeURIComponent(row.number)}`, groupedNumber(row.number), row.etag, () => this.numbers?.load()) },
+      ],
+    });
+    replace(
+      this,
+      heading(texts.pages.assistants, words.lead),
+      note('quiet', words.proof),
+      h('div.heading', null, h('h2', null, words.assistants), mayManage && h('button', { type: 'button', 'data-key': 'assistant-add', onclick: () => this.addAssistant() }, words.addAssistant)),
+      this.assistants,
+      h('div.heading', null, h('h2', null, words.numbers), mayManage && h('button', { type: 'button', 'data-key': 'number-add', onclick: () => this.addNumber() }, words.addNumber)),
+      this.numbers,
+    );
+  }
+
+  /** @param {string} path @param {string} name @param {string} etag @param {() => void} done */
+  askRemove(path, name, etag, done) {
+    const words = texts.assistants;
+    return h(
+      'button.small',
+      {
+        type: 'button',
+        'aria-label': words.removeOf(name),
+        onclick: () =>
+          askFirst({
+            title: words.askRemove(name),
+            lead: [words.removeLead],
+            yes: words.remove,
+            act: async () => {
+              await this.context.api.delete(path, { etag });
+              done();
+            },
+          }),
+      },
+      words.remove,
+    );
+  }
+
+  addAssistant() {
+    const words = texts.assistants;
+    askForm({
+      title: words.addAssistant,
+      lead: words.addAssistantLead,
+      button: words.claim,
+      fields: [
+        { name: 'assistant_id', label: words.fields.assistant },
+        { name: 'role', label: words.fields.role, options: [['inbound', words.roles.inbound], ['outbound', words.roles.outbound]], value: 'inbound' },
+      ],
+      send: async (values) => {
+        await this.context.api.post('/api/assistants', values);
+        this.assistants?.load();
+      },
+    });
+  }
+
+  addNumber() {
+    const words = texts.assistants;
+    askForm({
+      title: words.addNumber,
+      lead: words.addNumberLead,
+      button: words.claim,
+      fields: [
+        { name: 'number', label: words.fields.number, type: 'tel', hint: texts.form.noCountry },
+        { name: 'provider', label: words.columns.provider, options: [['twilio', texts.providers.twilio], ['vapi', texts.providers.vapi]], value: 'twilio' },
+      ],
+      send: async ({ number, provider }) => {
+        await this.context.api.post('/api/phone-numbers', { number: plainNumber(number), provider });
+        this.numbers?.load();
+      },
+    });
+  }
+}
+customElements.define('assistants-view', AssistantsView);
+
+/** @param {import('../app.js').Context} context */
+export function view(context) {
+  return Object.assign(h('assistants-view'), { context });
+}

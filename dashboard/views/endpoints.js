@@ -1,0 +1,264 @@
+// Where webhooks come in, where they go out, and what was refused at the door.
+
+import { h, replace } from '../lib/dom.js';
+import { bytes } from '../lib/format.js';
+import { askFirst, askForm, showOnce } from '../parts/ask.js';
+import { badge, copyable, empty, fillFrom, heading, note, tell, time } from '../parts/bits.js';
+import { pagedList } from '../parts/paged.js';
+import { TONES } from '../lib/card.js';
+import texts from '../texts.js';
+
+const SOURCES = ['vapi', 'twilio'];
+
+class EndpointsView extends HTMLElement {
+  /** @type {import('../app.js').Context} */
+  context = /** @type {any} */ (null);
+
+  connectedCallback() {
+    const words = texts.endpoints;
+    const mayManage = this.context.session.can('manage');
+    this.in = h('div.cards');
+    this.out = h('div.cards');
+    const rejections = pagedList({
+      api: this.context.api,
+      path: '/api/rejections',
+      label: words.refused,
+      none: () => empty(words.noneRefused, null),
+      columns: [
+        { label: words.columns.when, cell: (row) => time(row.at) },
+        { label: words.columns.source, cell: (row) => texts.providers[row.source] ?? row.source },
+        { label: words.columns.why, cell: (row) => [h('strong', null, words.causes[row.cause] ?? row.cause), ' ', h('span.hint', null, row.hint ?? words.hints[row.cause] ?? null)] },
+        { label: words.columns.ids, cell: (row) => row.ids.map((/** @type {any} */ each) => h('div', null, `${each.kind}: `, h('code', null, each.value))) },
+        { label: words.columns.size, cell: (row) => bytes(row.bytes) },
+        { label: words.columns.head, cell: (row) => (row.head ? h('details', null, h('summary', null, words.show), h('pre', { tabindex: '0' }, h('code', null, row.head))) : row.claimed ? h('span.hint', null, words.claimed) : null) },
+      ],
+    });
+    replace(
+      this,
+      heading(texts.pages.endpoints, words.lead),
+      h('div.heading', null, h('h2', null, words.incoming), mayManage && h('button', { type: 'button', 'data-key': 'endpoint-add', onclick: () => this.add() }, words.add)),
+      this.in,
+      h('div.heading', null, h('h2', null, words.outgoing), mayManage && h('button', { type: 'button', 'data-key': 'destination-add', onclick: () => this.addDestination() }, words.addDestination)),
+      this.out,
+      h('h2', null, words.refused),
+      rejections,
+    );
+    this.loadIn();
+    this.loadOut();
+  }
+
+  loadIn() {
+    const { api } = this.context;
+    const to = /** @type {Element} */ (this.in);
+    return fillFrom(to, to, async () => {
+      const { data } = await api.get('/api/endpoints', { limit: 200 });
+      const all = await Promise.all(data.map((/** @type {any} */ row) => api.get(`/api/endpoints/${row.id}`).catch(() => row)));
+      return all.length === 0 ? [empty(texts.endpoints.none, texts.endpoints.noneYet)] : all.map((row) => this.sheet(row));
+    });
+  }
+
+  /** @param {any} endpoint */
+  sheet(endpoint) {
+    const words = texts.endpoints;
+    const mayManage = this.context.session.can('manage');
+    const last = endpoint.last_received_at;
+    return h(
+      'section.sheet',
+      { 'data-endpoint': endpoint.id },
+      h('header', null, h('h3', null, endpoint.name), badge('quiet', texts.providers[endpoint.source] ?? endpoint.source)),
+      endpoint.url ? copyable(endpoint.url, words.url) : [h('code', null, endpoint.path), note('warn', words.noUrl)],
+      last === undefined ? null : last === null ? note('quiet', words.waiting) : h('p', null, words.lastReceived, ' ', time(last)),
+      h('details', null, h('summary', null, words.stepsTitle), h('ol', null, (words.steps[endpoint.source] ?? []).map((/** @type {string} */ step) => h('li', null, step)))),
+      endpoint.ignored_types.length > 0 && h('p.quiet', null, words.ignored, ' ', endpoint.ignored_types.join(', ')),
+      (endpoint.secrets ?? []).length > 0 && [
+        h('h4', null, words.secrets),
+        h(
+          'ul',
+          null,
+          endpoint.secrets.map((/** @type {any} */ secret) =>
+            h(
+              'li',
+              null,
+              secret.last_four ? words.endsIn(secret.last_four) : words.secretOf,
+              ' ',
+              secret.not_after ? [words.validUntil, ' ', time(secret.not_after)] : words.valid,
+              secret.last_used_at === undefined ? null : secret.last_used_at ? [', ', words.lastUsed, ' ', time(secret.last_used_at)] : `, ${words.neverUsed}`,
+            ),
+          ),
+        ),
+      ],
+      mayManage &&
+        h(
+          'footer.row',
+          null,
+          h('button', { type: 'button', 'data-do': 'rename', onclick: () => this.rename(endpoint) }, words.rename),
+          endpoint.source === 'vapi' && h('button', { type: 'button', 'data-do': 'rotate', onclick: () => this.rotate(endpoint) }, words.rotate),
+          h('button', { type: 'button', 'data-do': 'delete', onclick: () => this.askRemove(endpoint) }, words.delete),
+        ),
+    );
+  }
+
+  add() {
+    const words = texts.endpoints;
+    askForm({
+      title: words.add,
+      lead: words.addLead,
+      button: words.make,
+      fields: [
+        { name: 'name', label: words.fields.name, hint: words.hints_.name },
+        { name: 'source', label: words.fields.source, options: SOURCES.map((each) => [each, texts.providers[each]]), value: 'vapi' },
+      ],
+      send: async (values) => {
+        const made = await this.context.api.post('/api/endpoints', values);
+        this.loadIn();
+        if (made.secret) showOnce(words.secretTitle, made.secret, made.url && h('p', null, words.url, ': ', copyable(made.url, words.url)));
+        else tell(words.made);
+      },
+    });
+  }
+
+  /** @param {any} endpoint */
+  rename(endpoint) {
+    const words = texts.endpoints;
+    askForm({
+      title: words.rename,
+      button: texts.form.save,
+      fields: [
+        { name: 'name', label: words.fields.name, value: endpoint.name },
+        { name: 'ignored_types', label: words.fields.ignored, value: endpoint.ignored_types.join(', '), optional: true, hint: words.hints_.ignored },
+      ],
+      send: async ({ name, ignored_types }) => {
+        const kinds = ignored_types.split(/[\s,]+/).filter((each) => each !== '');
+        await this.context.api.patch(`/api/endpoints/${endpoint.id}`, { name, ignored_types: kinds }, { etag: endpoint.etag });
+        this.loadIn();
+      },
+    });
+  }
+
+  /** @param {any} endpoint */
+  rotate(endpoint) {
+    const words = texts.endpoints;
+    askForm({
+      title: words.rotateTitle(endpoint.name),
+      lead: words.rotateLead,
+      button: words.rotate,
+      fields: [{ name: 'hours', label: words.fields.overlap, value: '24', hint: words.hints_.overlap }],
+      send: async ({ hours }) => {
+        const seconds = Math.max(0, Math.round(Number(hours.replace(',', '.')) * 3600)) || 0;
+        const made = await this.context.api.post(`/api/endpoints/${endpoint.id}/secrets`, { overlap_seconds: seconds }, { etag: endpoint.etag });
+        this.loadIn();
+        if (made.secret) showOnce(words.secretTitle, made.secret);
+      },
+    });
+  }
+
+  /** @param {any} endpoint */
+  askRemove(endpoint) {
+    const words = texts.endpoints;
+    askFirst({
+      title: words.askDelete(endpoint.name),
+      lead: [words.deleteLead],
+      yes: words.delete,
+      act: async () => {
+        await this.context.api.delete(`/api/endpoints/${endpoint.id}`, { etag: endpoint.etag });
+        this.loadIn();
+      },
+    });
+  }
+
+  loadOut() {
+    const to = /** @type {Element} */ (this.out);
+    return fillFrom(to, to, async () => {
+      const { data } = await this.context.api.get('/api/destinations', { limit: 200 });
+      return data.length === 0 ? [empty(texts.endpoints.noDestinations, texts.endpoints.noDestinationsYet)] : data.map((/** @type {any} */ row) => this.destination(row));
+    });
+  }
+
+  /** @param {any} row */
+  destination(row) {
+    const words = texts.endpoints;
+    return h(
+      'section.sheet',
+      { 'data-destination': row.name },
+      h('header', null, h('h3', null, row.name), badge(TONES[row.state] ?? 'quiet', texts.states[row.state] ?? row.state, row.state)),
+      h('code', null, row.url),
+      row.error && note('bad', typeof row.error === 'string' ? row.error : row.error.message),
+      h('dl', null, h('dt', null, words.secret), h('dd', null, row.last_four ? words.endsIn(row.last_four) : '–'), h('dt', null, texts.card.facts.used), h('dd', null, time(row.last_used_at))),
+      this.context.session.can('manage') &&
+        h(
+          'footer.row',
+          null,
+          h('button', { type: 'button', 'data-do': 'move', onclick: () => this.move(row) }, words.move),
+          h('button', { type: 'button', 'data-do': 'rotate', onclick: () => this.rotateDestination(row) }, words.rotate),
+          h('button', { type: 'button', 'data-do': 'delete', onclick: () => this.removeDestination(row) }, words.delete),
+        ),
+    );
+  }
+
+  addDestination() {
+    const words = texts.endpoints;
+    askForm({
+      title: words.addDestination,
+      lead: words.destinationLead,
+      button: words.make,
+      fields: [
+        { name: 'name', label: words.fields.destination, hint: words.hints_.destination },
+        { name: 'url', label: words.fields.url, type: 'url', hint: words.hints_.url },
+      ],
+      send: async (values) => {
+        const made = await this.context.api.post('/api/destinations', values);
+        this.loadOut();
+        if (made.secret) showOnce(words.secretTitle, made.secret, h('p', null, words.verifyLead));
+      },
+    });
+  }
+
+  /** @param {any} row */
+  move(row) {
+    const words = texts.endpoints;
+    askForm({
+      title: words.move,
+      button: texts.form.save,
+      fields: [{ name: 'url', label: words.fields.url, type: 'url', value: row.url, hint: words.hints_.url }],
+      send: async ({ url }) => {
+        await this.context.api.patch(`/api/destinations/${encodeURIComponent(row.name)}`, { url }, { etag: row.etag });
+        this.loadOut();
+      },
+    });
+  }
+
+  /** @param {any} row */
+  rotateDestination(row) {
+    const words = texts.endpoints;
+    askFirst({
+      title: words.rotateTitle(row.name),
+      lead: [words.rotateDestinationLead],
+      yes: words.rotate,
+      act: async () => {
+        const made = await this.context.api.post(`/api/destinations/${encodeURIComponent(row.name)}/secrets`, undefined, { etag: row.etag });
+        this.loadOut();
+        if (made.secret) showOnce(words.secretTitle, made.secret);
+      },
+    });
+  }
+
+  /** @param {any} row */
+  removeDestination(row) {
+    const words = texts.endpoints;
+    askFirst({
+      title: words.askDelete(row.name),
+      lead: [words.deleteDestinationLead],
+      yes: words.delete,
+      act: async () => {
+        await this.context.api.delete(`/api/destinations/${encodeURIComponent(row.name)}`, { etag: row.etag });
+        this.loadOut();
+      },
+    });
+  }
+}
+customElements.define('endpoints-view', EndpointsView);
+
+/** @param {import('../app.js').Context} context */
+export function view(context) {
+  return Object.assign(h('endpoints-view'), { context });
+}

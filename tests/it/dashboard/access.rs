@@ -1,0 +1,175 @@
+//! What people need who use no mouse, see little, are on the road, or may only look.
+
+use super::{Desk, card};
+use crate::support::browser::{Browser, DESK, Look, PHONE};
+use serde_json::json;
+use std::path::Path;
+
+/// axe-core, as `npm ci` puts it below `dashboard/`.
+fn axe() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboard/node_modules/axe-core/axe.min.js");
+    std::fs::read_to_string(&path).unwrap_or_else(|error| {
+        panic!(
+            "{} ({error}): run `npm ci` in dashboard/, as scripts/test does",
+            path.display()
+        )
+    })
+}
+
+/// axe-core finds nothing, and the page is not wider than its window.
+async fn is_accessible(page: &Browser<'_>, axe: &str, place: &str) {
+    page.run(axe, json!([])).await;
+    let script = "return axe.run(document, {resultTypes: ['violations']}).then(r => [r.passes.length, \
+        r.violations.map(v => v.id + ': ' + v.nodes.map(n => n.html + ' ' + n.failureSummary).join('; '))])";
+    let found = page.run(script, json!([])).await;
+    assert!(
+        found[0].as_u64().is_some_and(|passes| passes > 5),
+        "axe looked at the page: {found}"
+    );
+    assert_eq!(found[1], json!([]), "{place}");
+    let wide = page.run(
+        "return document.documentElement.scrollWidth - document.documentElement.clientWidth",
+        json!([]),
+    );
+    assert_eq!(wide.await, 0, "{place} is wider than its window");
+}
+
+#[tokio::test]
+async fn axe_finds_nothing_on_any_page_at_360_and_1440_pixels_in_light_and_dark() {
+    let desk = Desk::start().await;
+    let axe = axe();
+    for look in [DESK, PHONE] {
+        let page = desk.driver.open(&desk.dev.get("admin"), look).await;
+        page.go("/dashboard").await;
+        page.find("#token").await;
+        is_accessible(&page, &axe, "sign-in").await;
+        page.sign_in(&desk.dev.get("admin_token"), "/dashboard").await;
+        page.find(&card("twilio", "connected")).await;
+        is_accessible(&page, &axe, "integrations").await;
+        for (button, form) in [
+            ("twilio-open", "twilio-credential-form"),
+            ("google_calendar-open", "google-calendar-oauth-form"),
+        ] {
+            page.click(&format!("[data-key={button}]")).await;
+            page.find(form).await;
+            is_accessible(&page, &axe, form).await;
+            page.click("dialog > header button").await;
+            page.until("document.querySelector('dialog') === null").await;
+        }
+        page.click("[data-key=twilio-ask]").await;
+        page.find("dialog .danger").await;
+        is_accessible(&page, &axe, "the question before a disconnect").await;
+        page.click("dialog > header button").await;
+        let others = page
+            .run(
+                "return [...document.querySelectorAll('#pages a')].map(a => a.getAttribute('href'))",
+                json!([]),
+            )
+            .await;
+        for path in others
+            .as_array()
+            .expect("links")
+            .iter()
+            .filter_map(|path| path.as_str())
+        {
+            page.click(&format!("#pages a[href='{path}']")).await;
+            page.until("document.querySelector('#content [data-state=loading]') === null")
+                .await;
+            is_accessible(&page, &axe, path).await;
+        }
+        page.is_faultless().await;
+    }
+}
+
+#[tokio::test]
+async fn who_may_only_look_sees_no_button_that_is_refused() {
+    let desk = Desk::start().await;
+    let viewer = desk.token(&desk.dev.get("org_id"), hookswitch::admin::Role::Viewer);
+    let page = desk.open(&viewer, "/dashboard/integrations", DESK).await;
+    page.find(&card("twilio", "connected")).await;
+    assert_eq!(
+        page.run(
+            "return document.querySelectorAll('integration-card button').length",
+            json!([])
+        )
+        .await,
+        0
+    );
+    page.click("#pages a[href='/dashboard/rules']").await;
+    page.find("paged-list[data-state=ready]").await;
+    assert_eq!(
+        page.run(
+            "return document.querySelectorAll('main button, main a.primary').length",
+            json!([])
+        )
+        .await,
+        0
+    );
+    page.is_faultless().await;
+}
+
+#[tokio::test]
+async fn a_page_that_goes_offline_keeps_what_it_shows_and_comes_back_by_itself() {
+    let desk = Desk::start().await;
+    let page = desk.owner("/dashboard/integrations", PHONE).await;
+    page.find(&card("twilio", "connected")).await;
+    let network =
+        |offline: bool| json!({"offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1});
+    page.devtools("Network.enable", &json!({})).await;
+    page.devtools("Network.emulateNetworkConditions", &network(true)).await;
+    page.shows("body", "You are offline").await;
+    page.click("[data-key=twilio-verify]").await;
+    page.shows(&card("twilio", "connected"), "Are you online").await;
+    page.devtools("Network.emulateNetworkConditions", &network(false)).await;
+    page.until("document.querySelector('#offline') === null").await;
+    page.click("[data-key=twilio-verify]").await;
+    page.shows(&card("twilio", "connected"), "Checked: it works").await;
+}
+
+#[tokio::test]
+async fn the_first_view_comes_on_a_slow_phone_and_a_slow_network() {
+    let desk = Desk::start().await;
+    let look = Look {
+        is_dark: false,
+        ..PHONE
+    };
+    let page = desk.driver.open(&desk.dev.get("admin"), look).await;
+    // Chromium's own figures for slow 3G, and a processor six times slower than this one.
+    let slow = json!({"offline": false, "latency": 400, "downloadThroughput": 50_000, "uploadThroughput": 50_000});
+    page.devtools("Network.enable", &json!({})).await;
+    page.devtools("Network.emulateNetworkConditions", &slow).await;
+    page.devtools("Emulation.setCPUThrottlingRate", &json!({"rate": 6}))
+        .await;
+    page.sign_in(&desk.dev.get("admin_token"), "/dashboard/integrations")
+        .await;
+    page.find(&card("twilio", "connected")).await;
+    let script = "return performance.getEntriesByType('resource').filter(e => e.name.includes('/assets/'))\
+        .reduce((sum, e) => sum + e.encodedBodySize, 0)";
+    let bytes = page.run(script, json!([])).await.as_u64().expect("a number");
+    assert!(
+        bytes > 0 && bytes < 60_000,
+        "{bytes} compressed bytes for the first view"
+    );
+    page.is_faultless().await;
+}
+
+#[tokio::test]
+async fn a_session_that_has_ended_asks_for_a_token_and_goes_on_where_it_was() {
+    let desk = Desk::start().await;
+    let page = desk.owner("/dashboard/events?source=vapi", DESK).await;
+    page.find("paged-list").await;
+    // What the API says when a session or a token has ended.
+    page.run(
+        "const real = window.fetch; window.fetch = (...a) => String(a[0]).startsWith('/api/events') && !window.mended \
+        ? Promise.resolve(new Response('{\"code\":\"unauthenticated\"}', {status: 401})) : real(...a)",
+        json!([]),
+    )
+    .await;
+    page.shows("main", "Your session has ended").await;
+    page.run("window.mended = true", json!([])).await;
+    page.write("#token", &desk.dev.get("admin_token")).await;
+    page.click("form.sign-in button").await;
+    page.find("events-view").await;
+    assert_eq!(page.path().await, "/dashboard/events?source=vapi");
+    page.is_faultless().await;
+}

@@ -1,0 +1,115 @@
+//! Events, actions and rules in the browser.
+
+use super::Desk;
+use crate::support::browser::{DESK, PHONE};
+use hookswitch::cli::{dev_state::DevState, samples::Sample, send::Sender};
+use serde_json::json;
+
+async fn send(desk: &Desk, sample: &str) {
+    let state = DevState::load(desk.directory.path()).expect("readable").expect("made");
+    let sample = Sample::find(sample).expect("a sample");
+    let answer = Sender::new(&state, None)
+        .expect("a sender")
+        .send(sample)
+        .await
+        .expect("sent");
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn an_event_shows_up_by_itself_and_tells_its_whole_story_on_one_page() {
+    let desk = Desk::start().await;
+    let page = desk.owner("/dashboard/events", DESK).await;
+    page.find("paged-list[data-state=empty]").await;
+    send(&desk, "vapi/end-of-call-report").await;
+    page.shows("tbody", "vapi.end-of-call-report").await;
+    page.click("tbody td[data-label=Type] a").await;
+    page.find("event-view[data-state=ready]").await;
+    let story = "event-view";
+    for part in [
+        "Received and verified",
+        "Send a text",
+        "After a call, text the caller",
+        "Post to a URL",
+        "Attempts",
+    ] {
+        page.shows(story, part).await;
+    }
+    page.shows(story, "HTTP 20").await;
+    // The address of a story is a link: back leads to the list.
+    assert!(page.path().await.starts_with("/dashboard/events/"));
+    page.run("history.back()", json!([])).await;
+    page.find("paged-list[data-state=ready]").await;
+    page.is_faultless().await;
+}
+
+#[tokio::test]
+async fn filters_stand_in_the_address() {
+    let desk = Desk::start().await;
+    send(&desk, "vapi/status-update").await;
+    let page = desk.owner("/dashboard/events?source=twilio", PHONE).await;
+    page.find("paged-list[data-state=empty]").await;
+    page.shows("paged-list", "Nothing matches").await;
+    let choose = "const s = document.querySelector('select[name=source]'); s.value = 'vapi'; \
+        s.dispatchEvent(new Event('change', {bubbles: true}))";
+    page.run(choose, json!([])).await;
+    page.find("paged-list[data-state=ready]").await;
+    assert_eq!(page.path().await, "/dashboard/events?source=vapi");
+    page.is_faultless().await;
+}
+
+#[tokio::test]
+async fn a_name_with_markup_in_it_is_a_name() {
+    let desk = Desk::start().await;
+    let name = "<script>document.title='taken'</script><img src=x onerror=alert(1)>";
+    let rule = json!({"name": name, "source": "vapi", "event_type": "status-update", "action": "http.post",
+        "parameters": {"destination": "demo", "body": "<b>{{ message.status }}</b>"}});
+    let (status, _) = desk.dev.admin_post("/api/rules", &rule).await;
+    assert_eq!(status, 201);
+    send(&desk, "vapi/status-update").await;
+    let page = desk.owner("/dashboard/rules", DESK).await;
+    page.shows("tbody", name).await;
+    page.go("/dashboard/actions").await;
+    if page
+        .run(
+            "return new Promise(done => setTimeout(() => done(document.querySelector('#token') !== null), 1500))",
+            json!([]),
+        )
+        .await
+        == true
+    {
+        page.sign_in(&desk.dev.get("admin_token"), "/dashboard/actions").await;
+    }
+    page.shows("tbody", name).await;
+    page.click("tbody td[data-label=Action] a").await;
+    page.shows("action-view", "<b>").await;
+    assert_eq!(
+        page.run(
+            "return document.querySelectorAll('main script, main img, main b').length",
+            json!([])
+        )
+        .await,
+        0
+    );
+    page.until("!document.title.includes('taken')").await;
+    page.is_faultless().await;
+}
+
+#[tokio::test]
+async fn a_rule_is_switched_off_and_on_again() {
+    let desk = Desk::start().await;
+    let page = desk.owner("/dashboard/rules", DESK).await;
+    page.click("tbody tr:first-child .switch[aria-checked=true]").await;
+    page.find("tbody tr:first-child .switch[aria-checked=false]").await;
+    let rules = desk.dev.admin("/api/rules").await;
+    let off = rules["data"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|rule| rule["enabled"] == false)
+        .count();
+    assert_eq!(off, 1);
+    page.click("tbody tr:first-child .switch[aria-checked=false]").await;
+    page.find("tbody tr:first-child .switch[aria-checked=true]").await;
+    page.is_faultless().await;
+}
