@@ -20,6 +20,7 @@ import texts from './texts.js';
  * @type {Record<string, () => Promise<{view: (context: Context, place: import('./lib/page.js').Place) => HTMLElement}>>}
  */
 const PAGES = {
+  overview: () => import('./views/overview.js'),
   integrations: () => import('./views/integrations.js'),
   assistants: () => import('./views/assistants.js'),
   endpoints: () => import('./views/endpoints.js'),
@@ -61,7 +62,7 @@ function frame() {
   const current = placeOf(location).page;
   replace(
     top_,
-    h('a.brand', { href: href('integrations') }, texts.brand),
+    h('a.brand', { href: href('overview') }, texts.brand),
     me?.organisation ? h('span.organisation', null, me.organisation.name ?? me.organisation.id) : null,
     me?.role ? h('span.quiet', null, texts.roles[me.role] ?? me.role) : null,
     me === null ? null : h('button.small', { type: 'button', onclick: signOut, 'data-key': 'sign-out' }, texts.signIn.signOut),
@@ -70,6 +71,9 @@ function frame() {
     nav,
     me === null ? null : Object.keys(PAGES).map((page) => h('a', { href: href(page), 'aria-current': page === current ? 'page' : null }, texts.pages[page])),
   );
+  // On a phone the list of pages is wider than the window.
+  const here = /** @type {HTMLElement | null} */ (nav.querySelector('[aria-current]'));
+  if (here !== null) nav.scrollLeft = here.offsetLeft - (nav.clientWidth - here.offsetWidth) / 2;
 }
 
 async function signOut() {
@@ -103,7 +107,7 @@ async function show() {
   document.title = texts.title(texts.pages[place.page] ?? texts.errors.notFound);
   if (load === undefined) {
     content.dataset.state = 'missing';
-    replace(content, empty(texts.errors.notFound, null, h('a', { href: href('integrations') }, texts.errors.toStart)));
+    replace(content, empty(texts.errors.notFound, null, h('a', { href: href('overview') }, texts.errors.toStart)));
     return;
   }
   const timer = setTimeout(() => replace(content, loading()), 150);

@@ -8,7 +8,7 @@ export const BASE = '/dashboard';
 /** The place that an address names. @param {{pathname: string, search: string}} location @returns {Place} */
 export function placeOf({ pathname, search }) {
   const [page = '', id = null] = pathname.slice(BASE.length).split('/').filter((part) => part !== '').map(decoded);
-  return { page: page || 'integrations', id, query: new URLSearchParams(search) };
+  return { page: page || 'overview', id, query: new URLSearchParams(search) };
 }
 
 /** @param {string} part */

@@ -6,10 +6,12 @@
  * @template {{id: string}} Row
  * @param {Row[]} loaded
  * @param {Row[]} newest
+ * @param {boolean} isWhole there is no page behind the newest one: what is not in it has gone
  * @returns {{rows: Row[], hasGap: boolean}} `hasGap`: more came than one page holds, so that rows
  * between are missing
  */
-export function merged(loaded, newest) {
+export function merged(loaded, newest, isWhole) {
+  if (isWhole) return { rows: newest, hasGap: false };
   const fresh = new Map(newest.map((row) => [row.id, row]));
   const known = new Set(loaded.map((row) => row.id));
   const hasGap = loaded.length > 0 && newest.length > 0 && !newest.some((row) => known.has(row.id));

@@ -3,7 +3,7 @@
 
 import { isNumber, shownFields } from '../lib/fields.js';
 import { freshId, h, replace } from '../lib/dom.js';
-import { typedNumber } from '../lib/phone.js';
+import { groupedNumber, typedNumber } from '../lib/phone.js';
 import { note, outward } from './bits.js';
 import texts from '../texts.js';
 
@@ -29,10 +29,11 @@ class CredentialForm extends ProviderForm {
   rows = new Map();
   /** What stands in the note now. */
   saidBefore = '';
+  isPressing = false;
 
   /** @param {Card} card */
   build(card) {
-    const { form, stored } = card;
+    const { form } = card;
     const ways = form.one_of.length > 1 ? this.ways(card) : null;
     const rows = form.fields.map((field) => this.row(field, card));
     // The fields of a choice stand together, below it.
@@ -56,7 +57,11 @@ class CredentialForm extends ProviderForm {
       this.dispatch({ type: 'save' });
       this.focusError();
     });
-    this.stored = stored;
+    element.addEventListener('pointerdown', (/** @type {Event} */ event) => {
+      this.isPressing = /** @type {Element} */ (event.target).closest('button') !== null;
+    });
+    element.addEventListener('pointerup', () => (this.isPressing = false));
+    element.addEventListener('pointercancel', () => (this.isPressing = false));
     this.append(element);
   }
 
@@ -83,13 +88,14 @@ class CredentialForm extends ProviderForm {
   row(field, card) {
     const id = freshId(field.name);
     const error = h('p.field-error', { id: `${id}-error` });
+    const value = card.opened?.values[field.name] ?? '';
     const isKept = field.secret && (card.stored?.secrets_set ?? []).includes(field.name);
     /** @type {HTMLInputElement} */
     const input = h('input', {
       id,
       name: field.name,
       type: field.secret ? 'password' : isNumber(field) ? 'tel' : 'text',
-      value: card.opened?.values[field.name] ?? '',
+      value: isNumber(field) ? groupedNumber(value) : value,
       autocomplete: 'off',
       spellcheck: 'false',
       autocapitalize: 'none',
@@ -105,9 +111,9 @@ class CredentialForm extends ProviderForm {
       }
       this.dispatch({ type: 'input', name: field.name, value: input.value });
     });
-    input.addEventListener('focusout', (event) => {
+    input.addEventListener('focusout', () => {
       // A button that is being pressed must not move away below the pointer.
-      if (event.relatedTarget instanceof HTMLButtonElement) return;
+      if (this.isPressing) return;
       this.dispatch({ type: 'left', name: field.name });
     });
     const needed = field.required || card.form.one_of.some((way) => way.includes(field.name));

@@ -99,7 +99,7 @@ export class PagedList extends HTMLElement {
     try {
       const answer = await this.page(null, /** @type {AbortController} */ (reading).signal);
       if (reading?.signal.aborted) return;
-      const { rows, hasGap } = merged(this.rows, answer.data);
+      const { rows, hasGap } = merged(this.rows, answer.data, answer.next_cursor === null);
       if (hasGap || rows.length === answer.data.length) this.cursor = answer.next_cursor;
       this.rows = rows;
       this.read_(answer);
@@ -120,6 +120,7 @@ export class PagedList extends HTMLElement {
       this.rows = extended(this.rows, answer.data);
       this.cursor = answer.next_cursor;
       this.problem = null;
+      this.read_(answer);
     } catch (error) {
       if (reading.signal.aborted) return;
       this.problem = /** @type {Error} */ (error).message;

@@ -8,7 +8,7 @@ const rows = (/** @type {string} */ ids) => [...ids].map((id) => ({ id }));
 const ids = (/** @type {{id: string}[]} */ list) => list.map((row) => row.id).join('');
 
 test('the newest page and what is loaded', () => {
-  /** @type {[string, string, string, string, boolean][]} */
+  /** @type {[string, string, string, string, boolean, boolean?][]} */
   const table = [
     ['nothing is new', 'cba', 'cba', 'cba', false],
     ['one is new', 'cba', 'dcb', 'dcba', false],
@@ -17,16 +17,18 @@ test('the newest page and what is loaded', () => {
     ['more are new than a page holds', 'cba', 'hgf', 'hgf', true],
     ['one has left the list', 'dcba', 'dba', 'dba', false],
     ['older pages stay', 'fedcba', 'gfe', 'gfedcba', false],
+    ['the last one has left the list', 'a', '', '', false, true],
+    ['all but one have left the list', 'dcba', 'c', 'c', false, true],
   ];
-  for (const [what, loaded, newest, expected, gap] of table) {
-    const { rows: result, hasGap } = merged(rows(loaded), rows(newest));
+  for (const [what, loaded, newest, expected, gap, isWhole] of table) {
+    const { rows: result, hasGap } = merged(rows(loaded), rows(newest), isWhole === true);
     assert.equal(ids(result), expected, what);
     assert.equal(hasGap, gap, what);
   }
 });
 
 test('a row is shown as it is now', () => {
-  const result = merged([{ id: 'a', state: 'waiting' }], [{ id: 'a', state: 'succeeded' }]);
+  const result = merged([{ id: 'a', state: 'waiting' }], [{ id: 'a', state: 'succeeded' }], false);
   assert.deepEqual(result.rows, [{ id: 'a', state: 'succeeded' }]);
 });
 

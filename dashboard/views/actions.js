@@ -1,8 +1,10 @@
 // Actions: what was asked of providers, what came of it, and what a person can do about it.
 
 import { h, replace } from '../lib/dom.js';
-import { href } from '../lib/page.js';
+import { number } from '../lib/format.js';
 import { possible, STATES, tone, word } from '../lib/outcomes.js';
+import { href } from '../lib/page.js';
+import { askFirst } from '../parts/ask.js';
 import { badge, empty, fillFrom, heading, note, tell, time } from '../parts/bits.js';
 import { openDialog } from '../parts/dialog.js';
 import { filterBar } from '../parts/filters.js';
@@ -80,6 +82,8 @@ class ActionsView extends HTMLElement {
   /** @type {import('../app.js').Context} */
   context = /** @type {any} */ (null);
   query = new URLSearchParams();
+  /** The rows that the button for all of them stands for. */
+  bulkShown = '';
 
   connectedCallback() {
     this.list = pagedList({
@@ -98,8 +102,55 @@ class ActionsView extends HTMLElement {
       ],
     });
     this.bar = h('div');
-    replace(this, heading(texts.pages.actions, texts.actions.lead), this.bar, this.list);
+    this.bulk = h('div');
+    this.list.read_ = () => this.showBulk();
+    replace(this, heading(texts.pages.actions, texts.actions.lead), this.bar, this.bulk, this.list);
     this.filters();
+  }
+
+  /** Where one state is looked at, all of it can be tried again: after a look at what that is. */
+  showBulk() {
+    const words = texts.actions.bulk;
+    /** @type {any[]} */
+    const all = this.list?.rows ?? [];
+    const rows = all.filter((row) => possible(row).includes('retry'));
+    const isShown = this.context.session.can('edit') && this.query.get('state') !== null && rows.length > 1;
+    const key = isShown ? rows.map((row) => row.id).join() : '';
+    if (key === this.bulkShown) return;
+    this.bulkShown = key;
+    replace(/** @type {Element} */ (this.bulk), isShown && h('button', { type: 'button', 'data-key': 'bulk', onclick: () => this.askBulk(rows) }, words.button(number(rows.length))));
+  }
+
+  /** @param {any[]} rows */
+  askBulk(rows) {
+    const words = texts.actions.bulk;
+    /** @type {Map<string, number>} */
+    const plan = new Map();
+    for (const row of rows) {
+      const what = words.line(texts.actions.kinds[row.action] ?? row.action, row.rule_name);
+      plan.set(what, (plan.get(what) ?? 0) + 1);
+    }
+    askFirst({
+      title: words.title(number(rows.length)),
+      lead: [words.lead, ...[...plan].map(([what, count]) => `${number(count)} × ${what}`)],
+      yes: words.yes,
+      act: async () => {
+        let done = 0;
+        let refused = 0;
+        for (const row of rows) {
+          try {
+            await this.context.api.post(`/api/actions/${row.id}/retry`);
+            done += 1;
+          } catch (error) {
+            // It has moved on by itself meanwhile; anything else ends the run.
+            if (/** @type {any} */ (error).status !== 409) throw error;
+            refused += 1;
+          }
+        }
+        tell(words.done(number(done), number(refused)));
+        this.list?.load();
+      },
+    });
   }
 
   filters() {

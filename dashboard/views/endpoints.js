@@ -9,6 +9,7 @@ import { TONES } from '../lib/card.js';
 import texts from '../texts.js';
 
 const SOURCES = ['vapi', 'twilio'];
+const READ_EVERY_MS = 5_000;
 
 class EndpointsView extends HTMLElement {
   /** @type {import('../app.js').Context} */
@@ -45,6 +46,29 @@ class EndpointsView extends HTMLElement {
     );
     this.loadIn();
     this.loadOut();
+    this.timer = setInterval(() => document.hidden || this.showReceived(), READ_EVERY_MS);
+  }
+
+  disconnectedCallback() {
+    clearInterval(this.timer);
+  }
+
+  /** Says at each URL whether something has come in by it: the newest events tell. */
+  async showReceived() {
+    const words = texts.endpoints;
+    const places = [...this.querySelectorAll('[data-received]')];
+    for (const source of new Set(places.map((place) => place.getAttribute('data-source')))) {
+      const answer = await this.context.api.get('/api/events', { source, limit: 200 }).catch(() => null);
+      for (const place of answer === null ? [] : places) {
+        if (place.getAttribute('data-source') !== source) continue;
+        const id = place.getAttribute('data-received');
+        const last = answer.data.find((/** @type {any} */ event) => event.endpoint_id === id);
+        const text = last ? last.received_at : answer.next_cursor === null ? 'none' : '';
+        if (place.getAttribute('data-last') === text) continue;
+        place.setAttribute('data-last', text);
+        replace(place, last ? h('p', null, words.lastReceived, ' ', time(last.received_at)) : text === 'none' ? note('quiet', words.waiting) : '');
+      }
+    }
   }
 
   loadIn() {
@@ -54,20 +78,19 @@ class EndpointsView extends HTMLElement {
       const { data } = await api.get('/api/endpoints', { limit: 200 });
       const all = await Promise.all(data.map((/** @type {any} */ row) => api.get(`/api/endpoints/${row.id}`).catch(() => row)));
       return all.length === 0 ? [empty(texts.endpoints.none, texts.endpoints.noneYet)] : all.map((row) => this.sheet(row));
-    });
+    }).then(() => this.showReceived());
   }
 
   /** @param {any} endpoint */
   sheet(endpoint) {
     const words = texts.endpoints;
     const mayManage = this.context.session.can('manage');
-    const last = endpoint.last_received_at;
     return h(
       'section.sheet',
       { 'data-endpoint': endpoint.id },
       h('header', null, h('h3', null, endpoint.name), badge('quiet', texts.providers[endpoint.source] ?? endpoint.source)),
       endpoint.url ? copyable(endpoint.url, words.url) : [h('code', null, endpoint.path), note('warn', words.noUrl)],
-      last === undefined ? null : last === null ? note('quiet', words.waiting) : h('p', null, words.lastReceived, ' ', time(last)),
+      h('div', { 'data-received': endpoint.id, 'data-source': endpoint.source, 'aria-live': 'polite' }),
       h('details', null, h('summary', null, words.stepsTitle), h('ol', null, (words.steps[endpoint.source] ?? []).map((/** @type {string} */ step) => h('li', null, step)))),
       endpoint.ignored_types.length > 0 && h('p.quiet', null, words.ignored, ' ', endpoint.ignored_types.join(', ')),
       (endpoint.secrets ?? []).length > 0 && [
@@ -75,7 +98,7 @@ class EndpointsView extends HTMLElement {
         h(
           'ul',
           null,
-          endpoint.secrets.map((/** @type {any} */ secret) =>
+          distinct(endpoint.secrets).map((secret) =>
             h(
               'li',
               null,
@@ -257,6 +280,11 @@ class EndpointsView extends HTMLElement {
   }
 }
 customElements.define('endpoints-view', EndpointsView);
+
+/** One secret may be stored once for each way in which it is accepted. @param {any[]} secrets @returns {any[]} */
+function distinct(secrets) {
+  return [...new Map(secrets.map((secret) => [`${secret.last_four} ${secret.not_after}`, secret])).values()];
+}
 
 /** @param {import('../app.js').Context} context */
 export function view(context) {

@@ -38,6 +38,7 @@ files![
     "lib/fields.js",
     "lib/format.js",
     "lib/outcomes.js",
+    "lib/overview.js",
     "lib/page.js",
     "lib/phone.js",
     "lib/ready.js",
@@ -46,6 +47,7 @@ files![
     "lib/session.js",
     "parts/ask.js",
     "parts/bits.js",
+    "parts/chart.js",
     "parts/credential-form.js",
     "parts/dialog.js",
     "parts/filters.js",
@@ -58,6 +60,7 @@ files![
     "views/endpoints.js",
     "views/events.js",
     "views/integrations.js",
+    "views/overview.js",
     "views/rules.js",
     "views/settings.js",
     "views/sign-in.js",
@@ -245,7 +248,13 @@ mod tests {
     use std::{fs, path::PathBuf};
 
     /// Files of the folder that are for the people who work on it.
-    const NOT_SERVED: &[&str] = &[".npmrc", "package.json", "package-lock.json", "tsconfig.json", "index.html"];
+    const NOT_SERVED: &[&str] = &[
+        ".npmrc",
+        "package.json",
+        "package-lock.json",
+        "tsconfig.json",
+        "index.html",
+    ];
 
     #[test]
     fn the_table_is_the_folder() {

@@ -43,7 +43,8 @@ async fn axe_finds_nothing_on_any_page_at_360_and_1440_pixels_in_light_and_dark(
         page.go("/dashboard").await;
         page.find("#token").await;
         is_accessible(&page, &axe, "sign-in").await;
-        page.sign_in(&desk.dev.get("admin_token"), "/dashboard").await;
+        page.sign_in(&desk.dev.get("admin_token"), "/dashboard/integrations")
+            .await;
         page.find(&card("twilio", "connected")).await;
         is_accessible(&page, &axe, "integrations").await;
         for (button, form) in [

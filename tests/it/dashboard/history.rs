@@ -5,7 +5,7 @@ use crate::support::browser::{DESK, PHONE};
 use hookswitch::cli::{dev_state::DevState, samples::Sample, send::Sender};
 use serde_json::json;
 
-async fn send(desk: &Desk, sample: &str) {
+pub(super) async fn send(desk: &Desk, sample: &str) {
     let state = DevState::load(desk.directory.path()).expect("readable").expect("made");
     let sample = Sample::find(sample).expect("a sample");
     let answer = Sender::new(&state, None)
@@ -82,7 +82,7 @@ async fn a_name_with_markup_in_it_is_a_name() {
     }
     page.shows("tbody", name).await;
     page.click("tbody td[data-label=Action] a").await;
-    page.shows("action-view", "<b>").await;
+    page.until("document.querySelector('action-view')?.textContent.includes('<b>')").await;
     assert_eq!(
         page.run(
             "return document.querySelectorAll('main script, main img, main b').length",
@@ -111,5 +111,88 @@ async fn a_rule_is_switched_off_and_on_again() {
     assert_eq!(off, 1);
     page.click("tbody tr:first-child .switch[aria-checked=false]").await;
     page.find("tbody tr:first-child .switch[aria-checked=true]").await;
+    page.is_faultless().await;
+}
+
+#[tokio::test]
+async fn a_rule_is_made_from_a_ready_one_and_tried_while_it_is_typed() {
+    let desk = Desk::start().await;
+    send(&desk, "vapi/end-of-call-report").await;
+    let page = desk.owner("/dashboard/rules", DESK).await;
+    page.click("a.ready[href*='ready=thanks']").await;
+    let result = "rule-editor [data-outcome]";
+    page.shows("rule-editor [data-outcome=planned]", "It would act").await;
+    // A field that is not there: the exact place, at the field, while it is typed.
+    let body = "rule-editor [name='parameters.body']";
+    page.rewrite(body, "Hello {{ message.nobody }}").await;
+    page.find("rule-editor [data-outcome=failed]").await;
+    page.shows(
+        "rule-editor [data-field='parameters.body'] .field-error",
+        "message.nobody",
+    )
+    .await;
+    // A condition that is no expression, and one that is not true for this event.
+    page.rewrite(body, "Hello").await;
+    page.rewrite("rule-editor [name=when]", "message.endedReason ==").await;
+    page.shows("rule-editor [data-field=when] .field-error", "syntax").await;
+    page.rewrite("rule-editor [name=when]", "message.endedReason == 'never'")
+        .await;
+    page.shows("rule-editor [data-outcome=not_matched]", "condition is not true")
+        .await;
+    // A field of the event is put where the caret stood.
+    page.rewrite("rule-editor [name=when]", "message.endedReason is defined")
+        .await;
+    page.rewrite(body, "Ended: ").await;
+    let insert = "rule-editor input[list^=paths]";
+    page.write(insert, "message.endedReason").await;
+    page.press("\u{E007}").await;
+    page.until(&format!(
+        "document.querySelector(\"{body}\").value === 'Ended: {{{{ message.endedReason }}}}'"
+    ))
+    .await;
+    page.shows("rule-editor [data-outcome=planned]", "Ended: customer-ended-call")
+        .await;
+    page.rewrite("rule-editor [name=name]", "Tell how it ended").await;
+    page.click("rule-editor button[type=submit]").await;
+    page.shows("tbody", "Tell how it ended").await;
+    assert_eq!(
+        desk.dev.admin("/api/rules").await["data"].as_array().map(Vec::len),
+        Some(3)
+    );
+    // And away again, after a question.
+    page.run(
+        "[...document.querySelectorAll('tbody a')].find(a => a.textContent === 'Tell how it ended').click()",
+        json!([]),
+    )
+    .await;
+    page.find(result).await;
+    page.click("rule-editor [data-key=delete]").await;
+    page.click("dialog .danger").await;
+    page.find("rules-view paged-list[data-state=ready]").await;
+    assert_eq!(
+        desk.dev.admin("/api/rules").await["data"].as_array().map(Vec::len),
+        Some(2)
+    );
+    page.is_faultless().await;
+}
+
+#[tokio::test]
+async fn a_dead_action_is_tried_again_from_the_overview() {
+    let desk = Desk::start().await;
+    let refused = json!({"provider": "twilio", "method": "POST", "status": 400, "body": {"code": 21211, "message": "Invalid 'To'", "status": 400}, "times": 1});
+    desk.sandbox("/_faults", &refused).await;
+    send(&desk, "vapi/end-of-call-report").await;
+    crate::support::until("a dead action", || async {
+        let dead = desk.dev.admin("/api/actions?state=dead").await;
+        dead["data"].as_array().is_some_and(|all| !all.is_empty()).then_some(())
+    })
+    .await;
+    let page = desk.owner("/dashboard/overview", DESK).await;
+    page.shows("overview-view", "1 given up").await;
+    page.click("a[href='/dashboard/actions?state=dead']").await;
+    page.shows("tbody", "The recipient is not valid").await;
+    page.click("tbody [data-do=retry]").await;
+    page.find("paged-list[data-state=empty]").await;
+    desk.dev.wait_for_sms(1).await;
     page.is_faultless().await;
 }

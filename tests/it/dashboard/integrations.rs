@@ -69,7 +69,7 @@ async fn saved_settings_are_filled_in_and_a_number_keeps_its_country() {
     let page = desk.owner(PATH, PHONE).await;
     page.click("[data-key=twilio-open]").await;
     let number = "twilio-credential-form [name=phone_number]";
-    page.until(&format!("document.querySelector('{number}').value === '+15552010100'"))
+    page.until(&format!("document.querySelector('{number}').value === '+1 555 201 0100'"))
         .await;
     for (typed, shown, is_refused) in [
         ("+442079460958", "+44 207 946 0958", false),

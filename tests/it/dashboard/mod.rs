@@ -4,6 +4,8 @@
 mod access;
 mod history;
 mod integrations;
+mod pictures;
+mod routes;
 mod served;
 
 use crate::support::{

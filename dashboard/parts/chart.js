@@ -1,0 +1,56 @@
+// A small chart of bars, with the numbers behind it as a table.
+
+import { h, svg } from '../lib/dom.js';
+import { number } from '../lib/format.js';
+import texts from '../texts.js';
+
+const WIDTH = 480;
+const HEIGHT = 96;
+
+/**
+ * @param {object} parts
+ * @param {string} parts.title
+ * @param {{from: number, counts: Record<string, number>, total: number}[]} parts.bars
+ * @param {{kind: string, label: string, tone: string}[]} parts.kinds the parts of a bar, from below
+ */
+export function chart({ title, bars, kinds }) {
+  const most = Math.max(1, ...bars.map((bar) => bar.total));
+  const step = WIDTH / bars.length;
+  const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
+  const total = bars.reduce((sum, bar) => sum + bar.total, 0);
+  return h(
+    'figure.sheet.chart',
+    null,
+    h('figcaption', null, h('h3', null, title), h('span.quiet', null, texts.overview.total(number(total)))),
+    svg(
+      'svg',
+      { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-label': texts.overview.chartOf(title, number(total), number(most)), preserveAspectRatio: 'none' },
+      bars.map((bar, at) => {
+        let below = 0;
+        return svg(
+          'g',
+          null,
+          svg('title', null, `${clock.format(bar.from)}: ${number(bar.total)}`),
+          svg('rect.back', { x: at * step + 1, y: 0, width: step - 2, height: HEIGHT }),
+          kinds.map(({ kind, tone }) => {
+            const height = ((bar.counts[kind] ?? 0) / most) * HEIGHT;
+            below += height;
+            return height > 0 && svg(`rect.bar-${tone}`, { x: at * step + 1, y: HEIGHT - below, width: step - 2, height });
+          }),
+        );
+      }),
+    ),
+    h('div.axis', { 'aria-hidden': 'true' }, h('span', null, clock.format(bars[0]?.from)), h('span', null, texts.overview.now)),
+    h(
+      'details',
+      null,
+      h('summary', null, texts.overview.numbers),
+      h(
+        'table',
+        null,
+        h('thead', null, h('tr', null, h('th', { scope: 'col' }, texts.overview.from), kinds.map(({ label }) => h('th', { scope: 'col' }, label)))),
+        h('tbody', null, bars.map((bar) => h('tr', null, h('td', { 'data-label': texts.overview.from }, clock.format(bar.from)), kinds.map(({ kind, label }) => h('td', { 'data-label': label }, number(bar.counts[kind] ?? 0)))))),
+      ),
+    ),
+  );
+}
