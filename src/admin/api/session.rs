@@ -36,7 +36,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
 }
 
 /// Where a link leads to when it names no place.
-const AFTER_SIGN_IN: &str = "/api/me";
+const AFTER_SIGN_IN: &str = "/dashboard";
 
 #[derive(Serialize)]
 pub struct Me {

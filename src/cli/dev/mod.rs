@@ -322,7 +322,7 @@ fn greet(state: &DevState, args: &DevArgs, sign_in: &str) {
         "  admin API    {}   (Authorization: Bearer {})",
         state.admin, state.admin_token
     );
-    println!("  sign in      {sign_in}   (once, within 15 minutes)");
+    println!("  dashboard    {sign_in}   (signs in once, within 15 minutes)");
     println!(
         "  operations   {}/metrics   {}/readyz",
         state.operations, state.operations

@@ -220,7 +220,7 @@ async fn the_link_of_dev_signs_in_once() {
     let answer = client().get(&link).send().await.unwrap();
     assert_eq!(
         (answer.status().as_u16(), &answer.headers()["location"]),
-        (303, &"/api/me".parse().unwrap())
+        (303, &"/dashboard".parse().unwrap())
     );
     let cookie = answer.headers()["set-cookie"]
         .to_str()

@@ -69,8 +69,10 @@ async fn saved_settings_are_filled_in_and_a_number_keeps_its_country() {
     let page = desk.owner(PATH, PHONE).await;
     page.click("[data-key=twilio-open]").await;
     let number = "twilio-credential-form [name=phone_number]";
-    page.until(&format!("document.querySelector('{number}').value === '+1 555 201 0100'"))
-        .await;
+    page.until(&format!(
+        "document.querySelector('{number}').value === '+1 555 201 0100'"
+    ))
+    .await;
     for (typed, shown, is_refused) in [
         ("+442079460958", "+44 207 946 0958", false),
         ("020 7946 0958", "020 7946 0958", true),
@@ -201,15 +203,6 @@ async fn two_organisations_side_by_side_see_nothing_of_each_other() {
     two.click("elevenlabs-credential-form button[type=submit]").await;
     two.find(&card("elevenlabs", "connected")).await;
     one.go(PATH).await;
-    one.until("document.querySelector('#content').dataset.state !== 'loading'")
-        .await;
-    if one
-        .run("return document.querySelector('#token') !== null", json!([]))
-        .await
-        == true
-    {
-        one.sign_in(&desk.dev.get("admin_token"), PATH).await;
-    }
     one.find(&card("elevenlabs", "not_connected")).await;
     one.find(&card("twilio", "connected")).await;
     for page in [one, two] {
@@ -251,4 +244,55 @@ async fn to(page: &crate::support::browser::Browser<'_>, expression: &str) {
         page.press(TAB).await;
     }
     page.until(expression).await;
+}
+
+#[tokio::test]
+async fn the_round_trip_to_google_lands_back_on_the_page_with_a_clear_word() {
+    let desk = Desk::start().await;
+    let page = desk.owner(PATH, DESK).await;
+    let form = "google-calendar-oauth-form";
+    page.click("[data-key=google_calendar-open]").await;
+    page.click(&format!("{form} button.primary")).await;
+    let good = card("google_calendar", "connected");
+    page.shows(&good, "Google Calendar is connected").await;
+    page.shows(&good, "front.desk@birchwood.example").await;
+    assert_eq!(page.path().await, PATH, "what Google added is gone from the address");
+    // A reload says it no more, and the session is still there.
+    page.go(PATH).await;
+    page.find(&good).await;
+    assert!(!page.text(&good).await.contains("is connected"));
+    page.is_faultless().await;
+    for (query, words) in [
+        ("error=consent_refused&reason=denied", "Nothing was changed"),
+        ("error=consent_refused&reason=scopes_missing", "left unticked"),
+        ("error=consent_invalid", "took too long"),
+        ("error=something_else", "could not be connected"),
+    ] {
+        page.go(&format!("{PATH}?{query}")).await;
+        page.shows(&good, words).await;
+    }
+    page.is_faultless().await;
+}
+
+#[tokio::test]
+async fn the_link_of_dev_opens_the_dashboard_signed_in() {
+    let desk = Desk::start().await;
+    let page = desk.driver.open("", DESK).await;
+    page.go(&desk.dev.get("sign_in")).await;
+    page.shows("#top", "Owner").await;
+    page.find("overview-view").await;
+    assert!(!page.path().await.contains("code"), "the code is gone from the address");
+    page.run("location.reload()", json!([])).await;
+    page.shows("#top", "Owner").await;
+    let stored = "return [document.cookie, localStorage.length, sessionStorage.length]";
+    assert_eq!(
+        page.run(stored, json!([])).await,
+        json!(["", 0, 0]),
+        "no script can read the session"
+    );
+    page.click("[data-key=sign-out]").await;
+    page.shows("main", "You are signed out").await;
+    page.run("location.reload()", json!([])).await;
+    page.find("#token").await;
+    page.is_faultless().await;
 }
