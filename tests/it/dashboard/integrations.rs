@@ -16,7 +16,7 @@ async fn a_provider_is_tested_connected_checked_and_disconnected_in_the_browser(
     let page = desk.owner(PATH, DESK).await;
     page.click("[data-key=resend-open]").await;
     let form = "resend-credential-form";
-    // An empty form is told field by field, and nobody is asked.
+    // An empty form names each field that is needed, and nobody is asked.
     page.click(&format!("{form} button[type=submit]")).await;
     page.shows(&format!("{form} [data-field=api_key] .field-error"), "needed")
         .await;

@@ -53,7 +53,10 @@ async fn what_was_refused_at_the_door_is_shown_with_its_cause() {
     let request = client()
         .post(format!("{}/webhooks/vapi", desk.dev.get("ingress")))
         .header("x-vapi-secret", "not the secret of anybody")
-        .json(&json!({"message": {"type": "status-update", "call": {"id": "c", "assistantId": desk.dev.get("assistant_id")}}}));
+        .json(&json!({"message": {
+            "type": "status-update",
+            "call": {"id": "c", "assistantId": desk.dev.get("assistant_id")},
+        }}));
     assert_eq!(request.send().await.expect("an answer").status(), 401);
     let page = desk.owner("/dashboard/endpoints", DESK).await;
     page.shows("endpoints-view paged-list tbody", "The signature does not fit")

@@ -1,5 +1,5 @@
-//! A real headless Chromium, by the W3C WebDriver protocol over the HTTP client that the tests have.
-//! A crate for it costs half a minute of build time on two cores, for the twelve calls below.
+//! A real headless Chromium, by the W3C WebDriver protocol over the HTTP client that tests have. A
+//! crate for it costs half a minute of build time on two cores, for the twelve calls below.
 //!
 //! One browser at a time: each takes more of the machine than any other test.
 
