@@ -143,6 +143,8 @@ async function begin() {
   window.addEventListener('offline', network);
   network();
   replace(content, loading());
+  // The page is fetched while the API says who is signed in.
+  PAGES[placeOf(location).page]?.().catch(() => {});
   try {
     await session.resume();
     follow(show);
