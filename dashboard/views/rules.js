@@ -350,7 +350,7 @@ class RuleEditor extends HTMLElement {
           ? [note('good', words.planned), h('dl', null, Object.entries(ran.parameters).map(([name, value]) => [h('dt', null, texts.rules.parameters[name] ?? name), h('dd.rendered', null, typeof value === 'string' ? value : JSON.stringify(value, null, 2))]))]
           : ran.outcome === 'not_matched'
             ? note('quiet', words.notMatched[ran.field] ?? ran.field)
-            : note('bad', h('p', null, words.wouldFail), h('p', null, ran.detail ?? texts.causes[ran.cause])),
+            : note('bad', h('p', null, words.wouldFail), failures(ran).map(({ field, problem }) => h('p', null, nameOf(field), problem))),
         (ran.warnings ?? []).map((/** @type {any} */ each) => note('warn', each.problem ?? each)),
       );
     } catch (error) {
@@ -422,6 +422,13 @@ class RuleEditor extends HTMLElement {
   }
 }
 customElements.define('rule-editor', RuleEditor);
+
+/** A field by the name that the form gives it. @param {string} field */
+function nameOf(field) {
+  if (field === '') return '';
+  const name = field.replace(/^parameters\./, '');
+  return `${texts.rules.parameters[name] ?? texts.rules.fields[name] ?? name}: `;
+}
 
 /** Parameters that stand in the form without being asked for. */
 const SHOWN = new Set(['body', 'text', 'start', 'end']);
