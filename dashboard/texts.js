@@ -25,7 +25,7 @@ const texts = {
     button: 'Sign in',
     working: 'Signing in …',
     missing: 'Paste a token first.',
-    refused: 'This token is not valid here. It may have ended, or belong to another installation.',
+    refused: 'This token cannot be used here. It may have ended, or belong to another installation. The API says:',
     expired: 'Your session has ended. Sign in again to go on where you were.',
     signedOut: 'You are signed out.',
     signOut: 'Sign out',

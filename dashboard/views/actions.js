@@ -15,7 +15,7 @@ const PROVIDERS = ['vapi', 'twilio', 'google_calendar', 'resend', 'elevenlabs', 
 
 /** The state of an action with its cause. @param {any} action */
 export function stateOf(action) {
-  const cause = action.cause && action.cause !== 'accepted' ? (texts.causes[action.cause] ?? action.cause) : null;
+  const cause = action.cause && action.state !== 'succeeded' ? (texts.causes[action.cause] ?? action.cause) : null;
   const delivery = action.delivery?.status ? texts.actions.delivery(action.delivery.status) : null;
   return [badge(tone(action.state), word(action.state), action.state), cause && h('span.hint', null, ' ', cause), delivery && h('span.hint', null, ' ', delivery)];
 }

@@ -48,7 +48,7 @@ export function signIn({ session, start }, why) {
       start();
     } catch (error) {
       const { status, message } = /** @type {any} */ (error);
-      said.textContent = status === 401 ? texts.signIn.refused : message;
+      said.textContent = status === 401 ? `${texts.signIn.refused} ${message}` : message;
       button.disabled = false;
       button.textContent = texts.signIn.button;
       field.focus();

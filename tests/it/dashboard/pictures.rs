@@ -47,7 +47,7 @@ async fn the_pages_of_the_readme_can_be_pictured() {
             json!([]),
         )
         .await;
-    desktop.shows("event-view", "HTTP 201").await;
+    desktop.shows("event-view", "Send a text").await;
     save("event", &desktop.picture().await);
     desktop.click("#pages a[href='/dashboard/rules']").await;
     desktop.click("tbody a").await;
