@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// How long the page may take to become so. Far above what it takes, for busy machines.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const INSTALL: &str = "the tests of the dashboard need Chromium and its driver: run scripts/browser, or install them \
     (Debian: apt-get install chromium chromium-driver)";
 /// The key under which WebDriver names an element.
@@ -188,9 +188,8 @@ impl Browser<'_> {
         let end = Instant::now() + PATIENCE;
         let body = json!({"script": script, "args": []});
         while self.ask("/execute/sync", &body).await != Ok(Value::Bool(true)) {
-            if Instant::now() > end {
-                panic!("waited {PATIENCE:?} for {expression}\n{}", self.seen().await);
-            }
+            let is_late = Instant::now() > end;
+            assert!(!is_late, "waited {PATIENCE:?} for {expression}\n{}", self.seen().await);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
