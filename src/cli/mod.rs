@@ -20,7 +20,7 @@ mod spool;
 pub mod token;
 pub mod verify;
 
-pub use app::{Addresses, App, Listeners, Options};
+pub use app::{Addresses, App, Listeners, Options, Roles};
 
 use clap::{Parser, Subcommand};
 use std::{process::ExitCode, time::Duration};

@@ -1,7 +1,7 @@
 //! `hookswitch serve`: receiver, worker and admin API on the settings of the environment.
 
 use super::{
-    app::{App, Listeners, Options},
+    app::{App, Listeners, Options, Roles},
     signals,
 };
 use crate::{
@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
-    /// Roles of this process; all when none is named. In this release a process runs all of them
-    #[arg(long = "role", value_enum)]
+    /// Roles of this process, named once each or as a list with commas; all when none is named
+    #[arg(long = "role", value_enum, value_delimiter = ',')]
     roles: Vec<Role>,
     /// Judge the settings, tell every fault, and start nothing
     #[arg(long)]
@@ -35,6 +35,17 @@ enum Role {
     Receiver,
     Worker,
     Admin,
+}
+
+impl ServeArgs {
+    fn roles(&self) -> Roles {
+        let has = |role| self.roles.is_empty() || self.roles.contains(&role);
+        Roles {
+            receiver: has(Role::Receiver),
+            worker: has(Role::Worker),
+            admin: has(Role::Admin),
+        }
+    }
 }
 
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
@@ -95,10 +106,8 @@ fn judge(environment: &Environment) -> Result<(Settings, Keyring), ConfigError> 
 }
 
 async fn start(args: &ServeArgs, (settings, keyring): (Settings, Keyring)) -> anyhow::Result<ExitCode> {
-    let all = [Role::Receiver, Role::Worker, Role::Admin];
-    if !args.roles.is_empty() && !all.iter().all(|role| args.roles.contains(role)) {
-        bail!("--role names some roles only, and each process runs all of them in this release: leave --role out");
-    }
+    let roles = args.roles();
+    roles.check(&settings)?;
     if settings.receiver.public_url.is_none() {
         tracing::warn!(
             "HOOKSWITCH_PUBLIC_URL is not set: signatures over the URL are compared with the request's own headers, \
@@ -107,20 +116,21 @@ async fn start(args: &ServeArgs, (settings, keyring): (Settings, Keyring)) -> an
     }
     let budget = settings.worker.drain_seconds;
     let stop = signals::watch(budget)?;
-    let listeners = Listeners::bind(&settings).await?;
+    let listeners = Listeners::bind(&settings, roles).await?;
     let (database, queue) = (store::shown(&settings.store.database_url)?, shown_queue(&settings));
     let app = tokio::select! {
-        started = App::start(settings, keyring, listeners, Options::default()) => started?,
+        started = App::start(settings, keyring, listeners, Options { roles, ..Options::default() }) => started?,
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
     };
     let keys: Vec<_> = app.vault().key_ids().into_iter().map(|key| key.0).collect();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        ingress = %app.addresses().ingress,
-        admin = %app.addresses().admin,
+        roles = %roles,
+        ingress = app.addresses().ingress.map(tracing::field::display),
+        admin = app.addresses().admin.map(tracing::field::display),
         operations = %app.addresses().operations,
         database,
-        queue,
+        queue = app.queue().is_some().then_some(queue),
         keys = keys.join(","),
         organisations = app.routes().organisations_len(),
         routes = app.routes().routes_len(),
@@ -159,7 +169,11 @@ pub(super) async fn until_stopped(app: App, stop: CancellationToken, budget: Dur
     let seconds = begun.elapsed().as_secs_f64();
     // Closed by now: what is left needs this directory again, so the process does not end as if all
     // were well (invariant 12).
-    if let Some(spool) = app.queue().spool().filter(|spool| spool.events > 0) {
+    if let Some(spool) = app
+        .queue()
+        .and_then(|queue| queue.spool())
+        .filter(|spool| spool.events > 0)
+    {
         bail!(
             "the spool still holds {} events in {}: start the receiver on this directory again, or publish them with \
             `hookswitch spool drain`",

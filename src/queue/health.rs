@@ -34,6 +34,18 @@ impl QueueState {
         }
     }
 
+    /// Whether a worker gets events, for a process that takes none.
+    #[must_use]
+    pub fn check_consumer(&self) -> Finding {
+        if self.health == QueueHealth::Failed {
+            self.check()
+        } else if self.is_consumer_away {
+            Finding::failed("no event can be taken from the broker: it is away, or it does not answer")
+        } else {
+            Finding::ok()
+        }
+    }
+
     pub fn gather_gauges(&self, now: Timestamp) {
         catalogue::QUEUE_EVENTS.set(self.events as f64, &[]);
         catalogue::QUEUE_BYTES.set(self.bytes as f64, &[]);

@@ -106,6 +106,8 @@ pub struct QueueState {
     /// Below this much free space intake stops.
     pub disk_free_bytes_min: Option<u64>,
     pub health: QueueHealth,
+    /// The broker gives this process no events now.
+    pub is_consumer_away: bool,
 }
 
 /// The state of a spool, for gauges, `/readyz` and the operator.

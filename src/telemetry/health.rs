@@ -38,6 +38,15 @@ impl Finding {
         }
     }
 
+    /// For a role that can do nothing while this is missing.
+    #[must_use]
+    pub fn failed_if_degraded(mut self) -> Self {
+        if self.standing == Standing::Degraded {
+            self.standing = Standing::Failed;
+        }
+        self
+    }
+
     pub fn failed(detail: impl Into<Cow<'static, str>>) -> Self {
         Self {
             standing: Standing::Failed,

@@ -64,6 +64,23 @@ impl Broker {
         });
     }
 
+    /// Its queues, consumers and connections, and the end of its log, for the message of a failure.
+    fn state(&self) -> String {
+        tokio::task::block_in_place(|| {
+            let columns = "name messages_ready messages_unacknowledged consumers state leader online";
+            let queues = [["list_queues"].as_slice(), &columns.split(' ').collect::<Vec<_>>()].concat();
+            let asked = [queues, vec!["list_consumers"], vec!["eval", "ra:overview()."]]
+                .map(|words| self.services(&[&["rabbitmqctl"], &*words].concat()));
+            let log = std::fs::read_to_string(self.directory.join("amqp.log")).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            format!(
+                "{}\n{}",
+                asked.join("\n"),
+                lines[lines.len().saturating_sub(200)..].join("\n")
+            )
+        })
+    }
+
     fn kill(&self) {
         let id = std::fs::read_to_string(self.directory.join("amqp.pid")).expect("its process id");
         let killed = Command::new("kill")
@@ -93,17 +110,21 @@ impl Drop for Broker {
 /// loss. The fault is open (decision 0009).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_whole_broker_fails() {
-    if std::env::var_os("FAULTS_BROKERS").is_none() {
+    let rounds = std::env::var("FAULTS_BROKERS").ok().and_then(|text| text.parse().ok());
+    let Some(rounds): Option<u32> = rounds else {
         crate::faults::not_run(
             "a whole RabbitMQ that is killed and stopped under load",
             "scripts/faults --brokers",
         );
         return;
-    }
+    };
+    let _ = hookswitch::telemetry::start_logs(&hookswitch::config::TelemetrySettings::default());
     let Some(broker) = Broker::start() else { return };
     encrypted_connections_check_the_certificate(&broker).await;
     an_alarm_blocks_publishing_alone(&broker).await;
-    kills_and_stops_under_load_lose_nothing(&broker).await;
+    for _ in 0..rounds {
+        kills_and_stops_under_load_lose_nothing(&broker).await;
+    }
 }
 
 async fn kills_and_stops_under_load_lose_nothing(broker: &Broker) {
@@ -140,7 +161,7 @@ async fn kills_and_stops_under_load_lose_nothing(broker: &Broker) {
         (load.confirmed().len() > 100).then_some(())
     })
     .await;
-    load.finish().await;
+    load.finish_or(|| broker.state()).await;
 }
 
 async fn an_alarm_blocks_publishing_alone(broker: &Broker) {

@@ -5,7 +5,7 @@ use crate::{
     support::{client, dev::Directory, postgres::PostgresDatabase, until},
 };
 use hookswitch::{
-    cli::{App, Listeners, Options},
+    cli::{App, Listeners, Options, Roles},
     config::Settings,
     domain::{Clock, ManualClock, OrgId, SystemClock},
     lifecycle::Stage,
@@ -53,6 +53,10 @@ impl TestApp {
     }
 
     async fn start_at(clock: Arc<dyn Clock>, change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_as(Roles::ALL, clock, change).await
+    }
+
+    async fn start_as(roles: Roles, clock: Arc<dyn Clock>, change: impl FnOnce(&mut Settings)) -> Self {
         let directory = Directory::new();
         let mut settings = settings(&directory);
         change(&mut settings);
@@ -61,11 +65,8 @@ impl TestApp {
                 .await
                 .expect("migrated");
         }
-        let listeners = Listeners::bind(&settings).await.expect("free ports");
-        let options = Options {
-            clock,
-            ..Options::default()
-        };
+        let listeners = Listeners::bind(&settings, roles).await.expect("free ports");
+        let options = Options { clock, roles };
         let app = App::start(settings, ring(KEY), listeners, options)
             .await
             .expect("it starts");
@@ -163,7 +164,7 @@ async fn a_ring_that_opens_no_data_key_is_not_ready_and_one_that_opens_some_is_d
 #[tokio::test]
 async fn without_room_for_a_connection_it_is_degraded() {
     let app = TestApp::start(|settings| settings.receiver.connections_max = 1).await;
-    let held = tokio::net::TcpStream::connect(app.app.addresses().ingress)
+    let held = tokio::net::TcpStream::connect(app.app.addresses().ingress.expect("ingress"))
         .await
         .expect("connected");
     app.says("ingress", 200, "degraded", "no further connection").await;
@@ -188,6 +189,44 @@ async fn a_database_that_is_away_or_hangs_is_degraded() {
     app.says("routes", 200, "degraded", "older than 10 seconds").await;
     proxy.set(Mode::Pass);
     app.says("database", 200, "ready", "").await;
+    app.stop().await;
+    guard.cancel();
+}
+
+/// Senders do not wait for it, so what is degraded for a receiver is all that it has to do.
+#[cfg(feature = "rabbitmq")]
+#[tokio::test]
+async fn a_worker_alone_is_not_ready_without_its_database_or_its_broker() {
+    let Some(database) = PostgresDatabase::new().await else {
+        return;
+    };
+    let Some(broker) = crate::support::amqp::AmqpPlace::new(1) else {
+        return;
+    };
+    let guard = CancellationToken::new();
+    let to_database = Proxy::start(database.address(), guard.clone()).await;
+    let to_broker = Proxy::start(broker.server_address(), guard.clone()).await;
+    let roles = Roles {
+        receiver: false,
+        admin: false,
+        ..Roles::ALL
+    };
+    let app = TestApp::start_as(roles, Arc::new(SystemClock), |settings| {
+        settings.store.database_url = database.url_at(to_database.address());
+        settings.queue.queue_url = broker.url_through(to_broker.address());
+        settings.queue.amqp_prefix = broker.settings().prefix;
+        settings.queue.amqp_queues = 1;
+    })
+    .await;
+    app.says("queue", 200, "ready", "").await;
+    to_database.set(Mode::Reset);
+    app.says("database", 503, "unavailable", "work waits").await;
+    to_database.set(Mode::Pass);
+    app.says("database", 200, "ready", "").await;
+    to_broker.set(Mode::Reset);
+    app.says("queue", 503, "unavailable", "no event can be taken").await;
+    to_broker.set(Mode::Pass);
+    app.says("queue", 200, "ready", "").await;
     app.stop().await;
     guard.cancel();
 }
@@ -240,7 +279,7 @@ async fn a_ring_that_opens_none_of_the_data_keys_is_refused_at_the_start() {
         .expect("sealed");
     store.close().await;
     drop(store);
-    let listeners = Listeners::bind(&settings).await.expect("free ports");
+    let listeners = Listeners::bind(&settings, Roles::ALL).await.expect("free ports");
     let refused = App::start(settings.clone(), ring(KEY), listeners, Options::default()).await;
     let details = refused.err().expect("refused").to_string();
     let missing = &ring(OTHER_KEY).ids()[0];
@@ -249,7 +288,7 @@ async fn a_ring_that_opens_none_of_the_data_keys_is_refused_at_the_start() {
         "{details}"
     );
     // With the missing key behind the ring's own the process starts, and reads.
-    let listeners = Listeners::bind(&settings).await.expect("free ports");
+    let listeners = Listeners::bind(&settings, Roles::ALL).await.expect("free ports");
     let both = ring(&format!("{KEY},{OTHER_KEY}"));
     let app = App::start(settings, both, listeners, Options::default())
         .await

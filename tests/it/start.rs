@@ -100,6 +100,31 @@ async fn a_newer_migration_stops_no_older_release_on_postgres_and_the_status_sho
     serve.is_ready(200).await;
 }
 
+#[test]
+fn roles_that_would_share_an_embedded_backend_are_refused_with_the_cure() {
+    let postgres = "postgres://user:password@127.0.0.1:1/none";
+    let key = ("HOOKSWITCH_KEYRING", KEY);
+    let jwt = ("HOOKSWITCH_JWT_SECRET", "a secret of thirty-two characters");
+    for (roles, database, named) in [
+        (
+            "worker",
+            "sqlite:nowhere.db",
+            ["HOOKSWITCH_DATABASE_URL", "HOOKSWITCH_QUEUE_URL"].as_slice(),
+        ),
+        ("receiver,admin", postgres, &["HOOKSWITCH_QUEUE_URL"]),
+        ("admin", "sqlite:nowhere.db", &["HOOKSWITCH_DATABASE_URL"]),
+    ] {
+        let settings = [key, jwt, ("HOOKSWITCH_DATABASE_URL", database)];
+        let refused = run(&["serve", "--role", roles], &settings);
+        let (_, log) = text(&refused);
+        assert_eq!(refused.status.code(), Some(1), "{log}");
+        assert!(log.contains("leave --role out"), "{log}");
+        for setting in ["HOOKSWITCH_DATABASE_URL", "HOOKSWITCH_QUEUE_URL"] {
+            assert_eq!(log.contains(setting), named.contains(&setting), "{roles}: {log}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn serve_waits_for_a_database_that_is_away_and_says_so() {
     let Some(database) = PostgresDatabase::new().await else {

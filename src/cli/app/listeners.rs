@@ -1,33 +1,43 @@
 //! The sockets of a process, bound before any other part starts: a port in use is reported at once.
 
+use super::Roles;
 use crate::{config::Settings, listener};
 use anyhow::Context;
 use std::{net::SocketAddr, os::fd::AsFd};
 use tokio::net::TcpListener;
 
-/// The three listeners of a process.
+/// The listeners of a process: one for each role that is spoken to, and operations.
 pub struct Listeners {
-    pub(super) ingress: TcpListener,
-    pub(super) admin: TcpListener,
+    pub(super) ingress: Option<TcpListener>,
+    pub(super) admin: Option<TcpListener>,
     pub(super) operations: TcpListener,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
-    pub ingress: SocketAddr,
-    pub admin: SocketAddr,
+    pub ingress: Option<SocketAddr>,
+    pub admin: Option<SocketAddr>,
     pub operations: SocketAddr,
 }
 
 impl Listeners {
-    /// Binds the addresses of the settings; port 0 takes any free port.
+    /// Binds the addresses of the settings that these roles need; port 0 takes any free port.
     ///
     /// # Errors
     /// Names the setting whose address cannot be listened on, and why.
-    pub async fn bind(settings: &Settings) -> anyhow::Result<Self> {
+    pub async fn bind(settings: &Settings, roles: Roles) -> anyhow::Result<Self> {
+        let (ingress, admin) = (&settings.receiver.ingress_address, &settings.admin.admin_address);
         Ok(Self {
-            ingress: listen(&settings.receiver.ingress_address, "HOOKSWITCH_INGRESS_ADDRESS").await?,
-            admin: listen(&settings.admin.admin_address, "HOOKSWITCH_ADMIN_ADDRESS").await?,
+            ingress: if roles.receiver {
+                Some(listen(ingress, "HOOKSWITCH_INGRESS_ADDRESS").await?)
+            } else {
+                None
+            },
+            admin: if roles.admin {
+                Some(listen(admin, "HOOKSWITCH_ADMIN_ADDRESS").await?)
+            } else {
+                None
+            },
             operations: listen(&settings.admin.operations_address, "HOOKSWITCH_OPERATIONS_ADDRESS").await?,
         })
     }
@@ -39,9 +49,10 @@ impl Listeners {
     }
 
     pub(super) fn addresses(&self) -> anyhow::Result<Addresses> {
+        let of = |socket: &Option<TcpListener>| socket.as_ref().map(TcpListener::local_addr).transpose();
         Ok(Addresses {
-            ingress: self.ingress.local_addr()?,
-            admin: self.admin.local_addr()?,
+            ingress: of(&self.ingress)?,
+            admin: of(&self.admin)?,
             operations: self.operations.local_addr()?,
         })
     }

@@ -6,9 +6,11 @@
 
 mod listeners;
 mod operations;
+mod roles;
 mod rooms;
 
 pub use listeners::{Addresses, Listeners};
+pub use roles::Roles;
 pub(in crate::cli) use rooms::event_bytes_max;
 
 use crate::{
@@ -31,15 +33,15 @@ use tokio_util::sync::DropGuard;
 /// What tests put in the place of the real thing.
 pub struct Options {
     pub clock: Arc<dyn Clock>,
-    /// Without a worker events stay in the queue.
-    pub has_worker: bool,
+    /// What this process does. The listeners were bound for the same roles.
+    pub roles: Roles,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             clock: Arc::new(SystemClock),
-            has_worker: true,
+            roles: Roles::ALL,
         }
     }
 }
@@ -49,7 +51,7 @@ pub struct App {
     lifecycle: Lifecycle,
     addresses: Addresses,
     store: Arc<dyn Store>,
-    queue: Arc<dyn EventQueue>,
+    queue: Option<Arc<dyn EventQueue>>,
     vault: Arc<Vault>,
     routes: Arc<RouteTable>,
     worker_failure: worker::Failure,
@@ -70,22 +72,34 @@ impl App {
         let recorder = Recorder::install();
         let lifecycle = Lifecycle::default();
         let starting = Starting::begin(&listeners, &recorder, &lifecycle)?;
-        let rooms = Rooms::open(&settings, keyring, options.clock).await?;
+        let Options { clock, roles } = options;
+        let rooms = Rooms::open(&settings, keyring, clock, roles).await?;
         drop(starting);
         let addresses = listeners.addresses()?;
         let keys = match rooms.check_key_ring() {
             Ok(check) => Arc::new(check),
             Err(error) => {
                 // The files are free again when the caller reads the error.
-                rooms.queue.close().await;
+                if let Some(queue) = &rooms.queue {
+                    queue.close().await;
+                }
                 rooms.store.close().await;
                 return Err(error);
             }
         };
-        let receiver = rooms.receiver(&settings)?;
-        let worker = rooms.worker(&settings);
-        let engine = Arc::new(worker.engine());
-        let admin = rooms.admin(&settings, &engine, &lifecycle)?;
+        let receiver = if roles.receiver {
+            rooms.receiver(&settings).transpose()?
+        } else {
+            None
+        };
+        let worker = rooms.worker(&settings).filter(|_| roles.worker);
+        let engine = worker.as_ref().map(|worker| Arc::new(worker.engine()));
+        let admin = if roles.admin {
+            Some(rooms.admin(&settings, engine.as_ref(), &lifecycle)?)
+        } else {
+            None
+        };
+        let worker_failure = worker.as_ref().map(|worker| worker.failure.clone()).unwrap_or_default();
         let operations = operations::operations(
             recorder.clone(),
             &rooms,
@@ -94,25 +108,27 @@ impl App {
                 engine: engine.clone(),
                 keys,
                 lifecycle: lifecycle.clone(),
-                worker: worker.failure.clone(),
+                worker: worker_failure.clone(),
+                roles,
             },
         );
-        let worker_failure = worker.failure.clone();
 
         let (soft, hard) = (|stage| lifecycle.soft(stage), lifecycle.hard());
-        // Beside the attempts: a refresh that was begun and the attempts share the time of a drain.
-        lifecycle.start(Stage::Work, engine.refresher().run(soft(Stage::Work)));
         lifecycle.start(Stage::Upkeep, recorder.run_upkeep(soft(Stage::Upkeep)));
         lifecycle.start(Stage::Upkeep, rooms.routes.clone().run(soft(Stage::Upkeep)));
-        lifecycle.start(Stage::Upkeep, receiver.clone().run_background(soft(Stage::Upkeep)));
-        if options.has_worker {
+        if let Some((worker, engine)) = worker.zip(engine) {
+            // Beside the attempts: a refresh that was begun and the attempts share the time of a
+            // drain.
+            lifecycle.start(Stage::Work, engine.refresher().run(soft(Stage::Work)));
             lifecycle.start(Stage::Work, worker.run_with(engine, soft(Stage::Work), hard));
         }
         let serve = |stage, socket, router, limits| {
             let server = listener::serve(socket, router, limits, lifecycle.soft(stage), lifecycle.hard());
             lifecycle.start(stage, server);
         };
-        serve(Stage::Intake, listeners.admin, admin, internal("admin"));
+        if let Some((socket, router)) = listeners.admin.zip(admin) {
+            serve(Stage::Intake, socket, router, internal("admin"));
+        }
         // Until the end, so that a drain can be watched.
         serve(
             Stage::Upkeep,
@@ -120,7 +136,10 @@ impl App {
             operations.router(),
             internal("operations"),
         );
-        serve(Stage::Intake, listeners.ingress, receiver.router(), receiver.limits());
+        if let Some((socket, receiver)) = listeners.ingress.zip(receiver) {
+            lifecycle.start(Stage::Upkeep, receiver.clone().run_background(soft(Stage::Upkeep)));
+            serve(Stage::Intake, socket, receiver.router(), receiver.limits());
+        }
         let Rooms {
             store,
             vault,
@@ -160,8 +179,8 @@ impl App {
     }
 
     #[must_use]
-    pub const fn queue(&self) -> &Arc<dyn EventQueue> {
-        &self.queue
+    pub const fn queue(&self) -> Option<&Arc<dyn EventQueue>> {
+        self.queue.as_ref()
     }
 
     #[must_use]
@@ -171,8 +190,14 @@ impl App {
 
     /// Returns only when this process can take nothing any more, with the reason for people.
     pub async fn failed(&self) -> Arc<str> {
+        let queue = async {
+            match &self.queue {
+                Some(queue) => queue.failed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            reason = self.queue.failed() => reason,
+            reason = queue => reason,
             reason = self.worker_failure.wait() => reason,
         }
     }
@@ -182,8 +207,13 @@ impl App {
     pub async fn stop(&self, budget: Duration) -> Drained {
         let end = Instant::now() + budget;
         let drained = self.lifecycle.drain(budget.saturating_sub(CLOSE_MAX)).await;
+        let closing = async {
+            if let Some(queue) = &self.queue {
+                queue.close().await;
+            }
+        };
         tokio::join!(
-            close_until(end, "queue", self.queue.close()),
+            close_until(end, "queue", closing),
             close_until(end, "database", self.store.close()),
         );
         drained

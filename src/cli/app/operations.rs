@@ -1,9 +1,10 @@
 //! The operations listener of a process: each room's check for `/readyz`, and each room's gauges.
 
-use super::Rooms;
+use super::{Roles, Rooms};
 use crate::{
     attempt::Engine,
     lifecycle::Lifecycle,
+    queue::EventQueue,
     receiver::Receiver,
     routing::KeyCheck,
     store,
@@ -14,62 +15,97 @@ use std::{future::ready, sync::Arc};
 
 /// The parts that checks and gauges read besides the shared rooms.
 pub(super) struct OperationsParts {
-    pub receiver: Receiver,
-    pub engine: Arc<Engine>,
+    pub receiver: Option<Receiver>,
+    pub engine: Option<Arc<Engine>>,
     pub keys: Arc<KeyCheck>,
     pub lifecycle: Lifecycle,
     pub worker: worker::Failure,
+    pub roles: Roles,
 }
 
 pub(super) fn operations(recorder: Recorder, rooms: &Rooms, parts: OperationsParts) -> Operations {
-    let (queue, queue_clock) = (rooms.queue.clone(), rooms.clock.clone());
     let (store, store_clock) = (rooms.store.clone(), rooms.clock.clone());
     let (routes, vault) = (rooms.routes.clone(), rooms.vault.clone());
     let checks = checks(rooms, &parts);
     let OperationsParts {
         receiver, engine, keys, ..
     } = parts;
-    Operations::new(recorder, checks)
+    let mut operations = Operations::new(recorder, checks)
         .gather(telemetry::gather_gauges)
-        .gather(move || {
-            queue.state().gather_gauges(queue_clock.now());
-            if let Some(spool) = queue.spool() {
-                spool.gather_gauges(queue_clock.now());
-            }
-        })
         .gather(move || routes.gather_gauges())
         .gather(move || keys.gather_gauges())
         .gather(move || vault.gather_gauges())
-        .gather(move || receiver.gather_gauges())
-        .gather(move || engine.gather_gauges())
-        .gather_async(move || store::gather_gauges(store.clone(), store_clock.clone()))
+        .gather_async(move || store::gather_gauges(store.clone(), store_clock.clone()));
+    if let Some(queue) = rooms.queue.clone() {
+        let clock = rooms.clock.clone();
+        operations = operations.gather(move || {
+            queue.state().gather_gauges(clock.now());
+            if let Some(spool) = queue.spool() {
+                spool.gather_gauges(clock.now());
+            }
+        });
+    }
+    if let Some(receiver) = receiver {
+        operations = operations.gather(move || receiver.gather_gauges());
+    }
+    if let Some(engine) = engine {
+        operations = operations.gather(move || engine.gather_gauges());
+    }
+    operations
 }
 
-/// The checks answer one question: may webhooks be sent to this process? `docs/operations.md` has
-/// the table of states.
+/// With a receiver the question is: may webhooks be sent to this process? Without one it is: can
+/// the process do the work of its roles? `docs/operations.md` has the table of states.
 fn checks(rooms: &Rooms, parts: &OperationsParts) -> Checks {
-    let (queue, store) = (rooms.queue.clone(), rooms.store.clone());
-    let (routes, receiver, ingress) = (rooms.routes.clone(), parts.receiver.clone(), parts.receiver.clone());
-    let (keys, lifecycle, worker) = (parts.keys.clone(), parts.lifecycle.clone(), parts.worker.clone());
-    let mut checks = Checks::default().with("process", move || ready(lifecycle.check()));
-    if rooms.queue.spool().is_some() {
-        let spool = rooms.queue.clone();
+    let OperationsParts { keys, roles, .. } = parts;
+    let (store, keys, clock_routes) = (rooms.store.clone(), keys.clone(), rooms.routes.clone());
+    let (lifecycle, has_receiver) = (parts.lifecycle.clone(), roles.receiver);
+    let mut checks = Checks::default()
+        .with("process", move || ready(lifecycle.check()))
+        .with("keys", move || ready(keys.check()))
+        .with("clock", move || ready(clock_routes.check_clock()))
+        .with("database", move || {
+            let store = store.clone();
+            async move {
+                let found = store::check(store).await;
+                // Ingress goes on without it. Nothing else does.
+                if has_receiver {
+                    found
+                } else {
+                    found.failed_if_degraded()
+                }
+            }
+        });
+    if let Some(queue) = &rooms.queue {
+        checks = queue_checks(checks, queue, *roles);
+    }
+    if let Some(receiver) = parts.receiver.clone() {
+        let ingress = receiver.clone();
+        checks = checks
+            .with("routes", move || ready(receiver.check_routes()))
+            .with("ingress", move || ready(ingress.check()));
+    }
+    if roles.worker {
+        let worker = parts.worker.clone();
+        checks = checks.with("worker", move || ready(worker.check()));
+    }
+    checks
+}
+
+fn queue_checks(mut checks: Checks, queue: &Arc<dyn EventQueue>, roles: Roles) -> Checks {
+    if queue.spool().is_some() {
+        let spool = queue.clone();
         checks = checks.with("spool", move || {
             ready(spool.spool().map_or_else(Finding::ok, |spool| spool.check()))
         });
     }
-    checks
-        .with("queue", move || {
-            let state = queue.state();
-            ready(match queue.spool() {
-                None => state.check(),
-                Some(_) => state.check_behind_spool(),
-            })
+    let queue = queue.clone();
+    checks.with("queue", move || {
+        let state = queue.state();
+        ready(match queue.spool() {
+            _ if !roles.receiver => state.check_consumer(),
+            None => state.check(),
+            Some(_) => state.check_behind_spool(),
         })
-        .with("keys", move || ready(keys.check()))
-        .with("database", move || store::check(store.clone()))
-        .with("routes", move || ready(receiver.check_routes()))
-        .with("clock", move || ready(routes.check_clock()))
-        .with("worker", move || ready(worker.check()))
-        .with("ingress", move || ready(ingress.check()))
+    })
 }

@@ -1,5 +1,6 @@
 //! The rooms of a process, built on each other: what is opened first, and what each room is given.
 
+use super::Roles;
 use crate::{
     admin::{self, AdminNeeds, AdminState, FetchKeys, HttpKeys},
     attempt::Engine,
@@ -25,7 +26,8 @@ use std::{
 pub(super) struct Rooms {
     pub store: Arc<dyn Store>,
     pub vault: Arc<Vault>,
-    pub queue: Arc<dyn EventQueue>,
+    /// `None` where no role of this process uses it.
+    pub queue: Option<Arc<dyn EventQueue>>,
     pub routes: Arc<RouteTable>,
     pub clock: Arc<dyn Clock>,
     providers: Providers,
@@ -33,16 +35,15 @@ pub(super) struct Rooms {
 
 impl Rooms {
     /// Connects to the database and the queue, and loads the routes.
-    pub async fn open(settings: &Settings, keyring: Keyring, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+    pub async fn open(
+        settings: &Settings,
+        keyring: Keyring,
+        clock: Arc<dyn Clock>,
+        roles: Roles,
+    ) -> anyhow::Result<Self> {
         let store = connect_store(&settings.store.database_url, &clock).await?;
         let vault = Arc::new(Vault::new(keyring, store.clone()));
-        let queue = queue::connect_with_spool(
-            &settings.queue.queue_url,
-            &settings.queue,
-            event_bytes_max(settings),
-            clock.clone(),
-        )
-        .await?;
+        let queue = connect_queue(settings, &clock, roles).await?;
         let routes = RouteTable::load(store.clone(), clock.clone())
             .await
             .context("the routes could not be read")?;
@@ -82,22 +83,25 @@ impl Rooms {
         Ok(check)
     }
 
-    pub fn receiver(&self, settings: &Settings) -> anyhow::Result<Receiver> {
-        Ok(Receiver::new(ReceiverParts {
+    /// `None` without a queue.
+    pub fn receiver(&self, settings: &Settings) -> Option<anyhow::Result<Receiver>> {
+        let receiver = Receiver::new(ReceiverParts {
             routes: self.routes.clone(),
             vault: self.vault.clone(),
-            queue: self.queue.clone(),
+            queue: self.queue.clone()?,
             store: self.store.clone(),
             clock: self.clock.clone(),
             settings: settings.receiver.clone(),
-        })?)
+        });
+        Some(receiver.map_err(Into::into))
     }
 
-    pub fn worker(&self, settings: &Settings) -> Worker {
+    /// `None` without a queue.
+    pub fn worker(&self, settings: &Settings) -> Option<Worker> {
         let routes = self.routes.clone();
-        Worker {
+        Some(Worker {
             store: self.store.clone(),
-            queue: self.queue.clone(),
+            queue: self.queue.clone()?,
             vault: self.vault.clone(),
             providers: self.providers.clone(),
             clock: self.clock.clone(),
@@ -106,21 +110,21 @@ impl Rooms {
             public_url: settings.receiver.public_url.clone(),
             clock_offset: Arc::new(move || routes.clock_offset_micros()),
             failure: worker::Failure::default(),
-        }
+        })
     }
 
-    /// The admin API's router.
+    /// The admin API's router. Without a worker in this process no credential is cached here.
     pub fn admin(
         &self,
         settings: &Settings,
-        engine: &Arc<Engine>,
+        engine: Option<&Arc<Engine>>,
         lifecycle: &Lifecycle,
     ) -> anyhow::Result<axum::Router> {
         let jwks = settings.admin.jwt_jwks_url.clone().map(|url| {
             let http = self.providers.http.clone();
             Arc::new(HttpKeys { http, url }) as Arc<dyn FetchKeys>
         });
-        let forgetting = engine.clone();
+        let forgetting = engine.cloned();
         let state = AdminState::new(
             settings,
             AdminNeeds {
@@ -130,13 +134,35 @@ impl Rooms {
                 providers: self.providers.clone(),
                 clock: self.clock.clone(),
                 public_url: settings.receiver.public_url.clone(),
-                drop_credentials: Arc::new(move |org| forgetting.forget_credentials_of(&[org])),
+                drop_credentials: Arc::new(move |org| {
+                    if let Some(engine) = &forgetting {
+                        engine.forget_credentials_of(&[org]);
+                    }
+                }),
                 tasks: lifecycle.tracker(Stage::Intake),
-                refresher: Some(engine.refresher()),
+                refresher: engine.map(|engine| engine.refresher()),
             },
         )?;
         Ok(admin::router(state))
     }
+}
+
+/// A receiver has a spool in front of the broker. A worker publishes nothing, and opens none.
+async fn connect_queue(
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+    roles: Roles,
+) -> anyhow::Result<Option<Arc<dyn EventQueue>>> {
+    if !roles.use_the_queue() {
+        return Ok(None);
+    }
+    let (url, queue, bytes_max) = (&settings.queue.queue_url, &settings.queue, event_bytes_max(settings));
+    let queue = if roles.receiver {
+        queue::connect_with_spool(url, queue, bytes_max, clock.clone()).await?
+    } else {
+        queue::connect(url, queue, bytes_max, clock.clone()).await?
+    };
+    Ok(Some(queue))
 }
 
 /// Time between two tries at a database that is away, and between two log lines about it.

@@ -7,7 +7,7 @@ mod seed;
 pub use seed::seed;
 
 use super::{
-    app::{App, Listeners, Options},
+    app::{App, Listeners, Options, Roles},
     dev_state::{DevState, random_hex},
     samples::Sample,
     sandbox,
@@ -208,7 +208,7 @@ fn load_state(args: &DevArgs) -> anyhow::Result<DevState> {
 /// Starts the process, and a sandbox of its own where no running one is named.
 async fn start(args: &DevArgs, settings: Settings) -> anyhow::Result<App> {
     let keyring = Keyring::dev(&args.data_dir.join("dev.key"))?;
-    let listeners = Listeners::bind(&settings).await?;
+    let listeners = Listeners::bind(&settings, Roles::ALL).await?;
     let own_sandbox = match &args.sandbox_url {
         None => Some(
             sandbox::Own::bind(args.port_base + 3)

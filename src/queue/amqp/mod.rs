@@ -220,6 +220,7 @@ impl EventQueue for AmqpQueue {
             } else {
                 QueueHealth::Away
             },
+            is_consumer_away: !self.depths.has_consumer.load(Ordering::Relaxed),
             ..QueueState::default()
         }
     }

@@ -291,6 +291,7 @@ impl EventQueue for KafkaQueue {
             } else {
                 QueueHealth::Away
             },
+            is_consumer_away: !is_reachable,
             // Bytes and disk are the broker's.
             ..QueueState::default()
         }

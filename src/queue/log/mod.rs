@@ -381,6 +381,7 @@ impl EventQueue for LogQueue {
             disk_free_bytes: intake.space.map(|space| space.free_bytes),
             disk_free_bytes_min: Some(self.shared.settings.free_bytes_min(intake.space)),
             health,
+            is_consumer_away: false,
         }
     }
 

@@ -253,6 +253,7 @@ impl EventQueue for SpoolQueue {
             disk_free_bytes,
             disk_free_bytes_min,
             health,
+            ..
         } = self.shared.log.state();
         Some(SpoolState {
             is_spooling: self.shared.gate().is_spooling,

@@ -14,11 +14,15 @@
 mod count;
 mod disks;
 mod edges;
+#[cfg(all(feature = "rabbitmq", feature = "kafka"))]
+mod fleet;
 mod kills;
 mod leaks;
 mod load;
 mod providers;
 pub mod proxy;
+#[cfg(all(feature = "rabbitmq", feature = "kafka"))]
+mod roles;
 mod shim;
 mod world;
 
@@ -159,23 +163,26 @@ pub const NOT_RUN: &[(u8, &str, &str)] = &[
     ),
 ];
 
+/// Another one each day, the same all day: a failure can be run again as it is.
+fn todays_seed() -> u64 {
+    let today = std::time::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |since| since.as_secs() / 86_400);
+    std::env::var("FAULTS_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(today)
+}
+
 /// Runs a case of the table by its number, in its short form, with a seed of this run.
 async fn quick(number: u8) {
     let case = CASES
         .iter()
         .find(|case| case.number == number)
         .expect("a case of the table");
-    // Another one each day, the same all day: a failure can be run again as it is.
-    let today = std::time::UNIX_EPOCH
-        .elapsed()
-        .map_or(0, |since| since.as_secs() / 86_400);
-    let seed = std::env::var("FAULTS_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(today);
     let counts = (case.run)(Given {
         backend: Arc::new(Embedded),
-        seed,
+        seed: todays_seed(),
         is_quick: true,
     })
     .await;

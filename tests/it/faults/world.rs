@@ -96,6 +96,11 @@ pub struct Org {
 pub struct Process(Child);
 
 impl Process {
+    #[cfg(all(feature = "rabbitmq", feature = "kafka"))]
+    pub const fn of(child: Child) -> Self {
+        Self(child)
+    }
+
     pub fn id(&self) -> u32 {
         self.0.id()
     }
@@ -172,6 +177,7 @@ pub struct World {
     pub orgs: Vec<Org>,
     pub load: Arc<Load>,
     pub process: Option<Process>,
+    roles: Option<&'static str>,
     pub settings: BTreeMap<String, String>,
     pub http: reqwest::Client,
     pub base: u16,
@@ -185,11 +191,18 @@ pub struct Wishes {
     /// Whether status callbacks end unknown outcomes; without them each one is looked up. `None`:
     /// the seed decides.
     pub callbacks: Option<bool>,
+    /// The roles of the world's own process; not said: all.
+    pub roles: Option<&'static str>,
 }
 
 impl Wishes {
     pub fn set(mut self, name: &'static str, value: u32) -> Self {
         self.settings.push((name, value.to_string()));
+        self
+    }
+
+    pub const fn roles(mut self, roles: &'static str) -> Self {
+        self.roles = Some(roles);
         self
     }
 
@@ -264,6 +277,7 @@ impl World {
             orgs: Vec::new(),
             load: Arc::new(Load::new(seed, base)),
             process: None,
+            roles: wishes.roles,
             settings,
             http: client(),
             base,
@@ -308,6 +322,7 @@ impl World {
         let mut command = Command::new(binary);
         command
             .arg("serve")
+            .args(self.roles.iter().flat_map(|roles| ["--role", roles]))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

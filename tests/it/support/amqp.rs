@@ -249,8 +249,9 @@ impl Load {
         self.confirmed.lock().unwrap().clone()
     }
 
-    /// Ends the senders, and waits until everything that was confirmed has been delivered.
-    pub async fn finish(&mut self) {
+    /// Ends the senders, and waits until everything that was confirmed has been delivered. What
+    /// `look` finds at the broker stands beside a failure.
+    pub async fn finish_or(&mut self, look: impl FnOnce() -> String) {
         self.stop.cancel();
         while let Some(ended) = self.senders.join_next().await {
             ended.expect("a sender does not panic");
@@ -264,10 +265,19 @@ impl Load {
         // A queue whose broker has just come back may want several tries, 10 s apart at most.
         let patience = Duration::from_mins(2);
         if tokio::time::timeout(patience, delivered).await.is_err() {
-            let seen = self.seen.lock().unwrap();
-            let missing = confirmed.iter().filter(|id| !seen.contains(*id)).count();
-            panic!("{missing} of {} confirmed events were not delivered", confirmed.len());
+            let seen = self.seen.lock().unwrap().clone();
+            let missing: Vec<_> = confirmed.iter().filter(|id| !seen.contains(*id)).collect();
+            panic!(
+                "{} of {} confirmed events were not delivered: {missing:?}\n{}",
+                missing.len(),
+                confirmed.len(),
+                look()
+            );
         }
         self.consumer.shutdown().await;
+    }
+
+    pub async fn finish(&mut self) {
+        self.finish_or(String::new).await;
     }
 }
