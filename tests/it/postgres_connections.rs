@@ -201,7 +201,7 @@ async fn a_change_by_hand_is_stamped_and_announced() {
     store.close().await;
 }
 
-/// A20: callers that go away while their transaction begins leave nobody in it.
+/// A caller that goes away while its transaction begins leaves no other caller in it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_that_go_away_while_a_transaction_begins_poison_no_connection() {
     let Some(database) = PostgresDatabase::new().await else {

@@ -447,7 +447,7 @@ pub async fn what_has_expired_is_dead_without_an_attempt(b: &Bench) {
     b.finish(org, expired_id).await;
 }
 
-/// Invariant 1 (B4, B30): an ended lease is unknown, never pending; who was overtaken changes
+/// Invariant 1: an ended lease is unknown, never pending. A worker that was overtaken changes
 /// nothing.
 pub async fn an_ended_lease_is_unknown_and_its_worker_is_overtaken(b: &Bench) {
     let (org, id, fence) = b.in_state(ActionState::Running).await;

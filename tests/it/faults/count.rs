@@ -1,5 +1,4 @@
-//! The end-to-end count: what was answered against what happened at the providers. Invariants I1,
-//! I3 to I5 of the fault suite.
+//! The end-to-end count: answers to senders against effects at the providers.
 
 use super::world::{World, until};
 use hookswitch::{domain::Provider, sandbox::Content};
@@ -54,8 +53,8 @@ impl World {
         counts
     }
 
-    /// Nothing in the queue, nothing open in the ledger, every wanted event that was taken has an
-    /// SMS (I4).
+    /// Nothing is in the queue, nothing is open in the ledger, and every wanted event that was
+    /// taken has an SMS.
     pub async fn quiet(&self) {
         until(
             || self.label() + " " + &self.missing(),
@@ -113,7 +112,7 @@ impl World {
     async fn judge(&self) -> Counts {
         let (calls, sms) = (self.load.calls(), self.sms());
         let label = self.label();
-        // I1: each exactly once. What got no 200 may have happened once too.
+        // Each taken event acts exactly once. An event without a 200 may have acted once, too.
         let lost: Vec<_> = calls
             .iter()
             .filter(|(call, sent)| sent.is_wanted && sent.taken > 0 && !sms.contains_key(*call))
@@ -130,7 +129,7 @@ impl World {
                 .get(call)
                 .unwrap_or_else(|| panic!("{label}: an SMS of a call that nobody sent: {call}"));
             assert!(sent.is_wanted, "{label}: an SMS that no rule wants: {call}");
-            // I3: with its own organisation's account and no other.
+            // By its own organisation's account and no other.
             assert_eq!(
                 accounts[0], self.orgs[sent.org].account,
                 "{label}: {call} went out by another organisation's account"
@@ -198,7 +197,7 @@ impl World {
         }
     }
 
-    /// I5: no secret in the clear, in any file.
+    /// No secret stands in the clear in any file.
     fn judge_secrets(&self, label: &str) {
         let secrets: Vec<&str> = self
             .orgs

@@ -45,7 +45,7 @@ pub async fn full(given: Given) -> Counts {
                 || async { (world.load.send(&world.load.fresh()).await == Some(503)).then_some(()) },
             )
             .await;
-            // I2: not one 200 from there on.
+            // No 200 from there on.
             for _ in 0..20 {
                 assert_eq!(
                     world.load.send(&world.load.fresh()).await,
