@@ -18,7 +18,7 @@ use crate::queue::{ConsumeError, Deliveries, Delivery, DeliveryTag, QueueLeases}
 use async_trait::async_trait;
 use futures_util::{
     FutureExt, StreamExt,
-    future::BoxFuture,
+    future::{BoxFuture, OptionFuture},
     stream::{BoxStream, FuturesUnordered, SelectAll},
 };
 use lapin::{
@@ -278,19 +278,11 @@ impl Consumer {
         };
         let mut counting: Option<BoxFuture<'static, Result<Counts, LinkError>>> = None;
         loop {
-            let count = async {
-                match counting.as_mut() {
-                    Some(counting) => counting.await,
-                    None => std::future::pending().await,
-                }
-            };
+            let count = OptionFuture::from(counting.as_mut());
             let done = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {
-                    while let Ok(acks) = self.acks.try_recv() {
-                        session.send(&acks);
-                    }
-                    session.link.close().await;
+                    self.close(session).await;
                     return Ended::Stopped;
                 }
                 Some(acks) = self.acks.recv() => {
@@ -300,21 +292,14 @@ impl Consumer {
                 Ok(()) = self.held.changed() => {
                     // Deliveries that are not acked come again, to the worker that consumes them
                     // then.
-                    while let Ok(acks) = self.acks.try_recv() {
-                        session.send(&acks);
-                    }
-                    session.link.close().await;
+                    self.close(session).await;
                     return Ended::Shared;
                 }
-                event = session.events.next() => match event {
-                    Some(Event::Error(error)) => Err(error.into()),
-                    Some(_) => Ok(()),
-                    None => Err(LinkError::new("the connection ended")),
-                },
+                event = session.events.next() => check(event),
                 Some((number, attempt)) = session.attempts.next() => {
                     session.end_attempt(number, attempt, self.settings.prefetch).await
                 }
-                counted = count => {
+                Some(counted) = count => {
                     counting = None;
                     match counted {
                         Ok(counts) => self.judge(&session, &counts, &mut watch),
@@ -323,33 +308,18 @@ impl Consumer {
                         Err(error) => Err(error),
                     }
                 }
-                Some((queue, delivery)) = session.streams.next() => match delivery {
-                    Some(Ok(delivery)) => {
-                        watch.delivered(queue);
-                        self.take(session.epoch, queue, delivery);
-                        Ok(())
-                    }
-                    Some(Err(error)) => Err(error.into()),
-                    None => Err(LinkError::new(format!(
-                        "the broker ended the consumer of {}",
-                        session.queues[queue]
-                    ))),
-                },
+                Some((queue, delivery)) = session.streams.next() => self.take(&session, &mut watch, queue, delivery),
                 _ = looks.tick() => {
-                    if self.shared.unacked.idle().is_some_and(|idle| idle > self.settings.idle_seconds_max) {
+                    if self.is_idle() {
                         session.link.close().await;
                         return Ended::GaveBack;
                     }
-                    if session.link.is_connected() {
-                        // Counted beside the deliveries, so that a queue that does not answer
-                        // delays no other.
-                        counting.get_or_insert_with(|| {
-                            counts(counter.clone(), session.queues.clone(), self.topology.queues.clone()).boxed()
-                        });
-                        Ok(())
-                    } else {
-                        Err(LinkError::new("the connection ended"))
-                    }
+                    // Counted beside the deliveries, so that a queue that does not answer delays no
+                    // other.
+                    counting.get_or_insert_with(|| {
+                        counts(counter.clone(), session.queues.clone(), self.topology.queues.clone()).boxed()
+                    });
+                    check_connected(&session.link)
                 }
             };
             if let Err(error) = done {
@@ -358,16 +328,43 @@ impl Consumer {
         }
     }
 
-    fn take(&self, epoch: u64, queue: usize, delivery: lapin::message::Delivery) {
+    /// Sends the acks that wait, and closes the connection.
+    async fn close(&mut self, session: Session) {
+        while let Ok(acks) = self.acks.try_recv() {
+            session.send(&acks);
+        }
+        session.link.close().await;
+    }
+
+    fn is_idle(&self) -> bool {
+        let idle = self.shared.unacked.idle();
+        idle.is_some_and(|idle| idle > self.settings.idle_seconds_max)
+    }
+
+    /// Hands a delivery to the worker. `None`: the consumer of the queue has ended.
+    fn take(
+        &self,
+        session: &Session,
+        watch: &mut Watch,
+        queue: usize,
+        delivery: Option<lapin::Result<lapin::message::Delivery>>,
+    ) -> Result<(), LinkError> {
+        let Some(delivery) = delivery else {
+            let queue = &session.queues[queue];
+            return Err(LinkError::new(format!("the broker ended the consumer of {queue}")));
+        };
+        let delivery = delivery?;
+        watch.delivered(queue);
         let tag = delivery.delivery_tag;
         let event = message::envelope(&delivery.properties, delivery.data);
         let received_at = event.as_ref().ok().map(|envelope| envelope.received_at);
         let tag = self.shared.unacked.insert(queue, tag, received_at);
         // The reader may be gone. Then the stop is near.
         let _ = self.arrivals.send(Arrival {
-            epoch,
+            epoch: session.epoch,
             delivery: Delivery { tag, event },
         });
+        Ok(())
     }
 
     /// Publishes the counts, and notices a consumer that delivers nothing any more.
@@ -382,6 +379,23 @@ impl Consumer {
             }
         }
         Ok(())
+    }
+}
+
+fn check_connected(link: &Link) -> Result<(), LinkError> {
+    if link.is_connected() {
+        Ok(())
+    } else {
+        Err(LinkError::new("the connection ended"))
+    }
+}
+
+/// Whether an event of the connection ends it.
+fn check(event: Option<Event>) -> Result<(), LinkError> {
+    match event {
+        Some(Event::Error(error)) => Err(error.into()),
+        Some(_) => Ok(()),
+        None => Err(LinkError::new("the connection ended")),
     }
 }
 

@@ -270,16 +270,21 @@ impl Publisher {
             }
             if blocked_now != is_blocked {
                 is_blocked = blocked_now;
-                if is_blocked {
-                    self.set(Channels::Away("RabbitMQ blocks publishing: an alarm stands".into()));
-                    for lane in give_up {
-                        lane.notify_one();
-                    }
-                } else {
-                    info!("RabbitMQ takes events again");
-                    self.set(Channels::Open(channels.clone()));
-                }
+                self.set_blocked(is_blocked, channels, give_up);
             }
+        }
+    }
+
+    /// Refuses publishes while an alarm of the broker blocks the connection.
+    fn set_blocked(&self, is_blocked: bool, channels: &Lanes, give_up: &[Arc<Notify>]) {
+        if is_blocked {
+            self.set(Channels::Away("RabbitMQ blocks publishing: an alarm stands".into()));
+            for lane in give_up {
+                lane.notify_one();
+            }
+        } else {
+            info!("RabbitMQ takes events again");
+            self.set(Channels::Open(channels.clone()));
         }
     }
 }

@@ -72,16 +72,7 @@ pub async fn connect(
     check_etag(&state, &headers, request.existing.as_ref())?;
 
     // Ask the provider.
-    let mut verified = match ask(&state, &request.credential).await {
-        Ok(answer) => VerifiedCredential::of(answer, state.now())
-            .map_err(|refused| refusal(provider, &request.credential, &refused).and_nothing_was_stored())?,
-        Err(_) if may_be_unverified => VerifiedCredential::unchecked(),
-        Err(error) => {
-            return Err(unreachable(provider, &error, state.providers.http.now())
-                .and_nothing_was_stored()
-                .and_detail("?unverified=true stores the credential without a check."));
-        }
-    };
+    let mut verified = verify(&state, &request, may_be_unverified).await?;
     let warnings = match verified.verified_at {
         Some(_) => warnings(&state, &request.credential).await,
         None => Vec::new(),
@@ -116,6 +107,18 @@ pub async fn connect(
             .insert(DEPRECATION, HeaderValue::from_static(FORMER_NAMES_SINCE));
     }
     Ok(response)
+}
+
+/// Asks the provider about the credential. `may_be_unverified` allows one that cannot be checked.
+async fn verify(state: &AdminState, request: &ConnectRequest, may_be_unverified: bool) -> Answer<VerifiedCredential> {
+    match ask(state, &request.credential).await {
+        Ok(answer) => VerifiedCredential::of(answer, state.now())
+            .map_err(|refused| refusal(request.provider, &request.credential, &refused).and_nothing_was_stored()),
+        Err(_) if may_be_unverified => Ok(VerifiedCredential::unchecked()),
+        Err(error) => Err(unreachable(request.provider, &error, state.providers.http.now())
+            .and_nothing_was_stored()
+            .and_detail("?unverified=true stores the credential without a check.")),
+    }
 }
 
 /// Completes the account of `verified`, and says whether it is the account of the stored row.
