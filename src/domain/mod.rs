@@ -8,6 +8,7 @@ mod clock;
 mod event;
 mod hops;
 mod id;
+mod network;
 mod organisation;
 mod rule;
 mod secret;
@@ -17,6 +18,7 @@ pub use clock::{CLOCK_OFFSET_CLAIM_MAX, CLOCK_OFFSET_INGRESS_MAX, Clock, ManualC
 pub use event::{DedupeKey, Envelope, EventType, IngressHeader, Source, Subject, VerifiedEvent};
 pub use hops::{HOPS_HEADER, read_hops, sign_hops};
 pub use id::{ActionId, AttemptId, CredentialId, EndpointId, EventId, InvalidId, OrgId, RuleId, SecretId};
+pub use network::{InvalidNetwork, Network};
 pub use organisation::{
     AssistantRole, Endpoint, IntegrationState, ManagedAssistantState, Organisation, Proof, RouteKey, RouteKind,
     RouteState,

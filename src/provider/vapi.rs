@@ -4,15 +4,10 @@
 //! **Invariant:** a phone number's answer carries other providers' secrets (`twilioAuthToken`):
 //! only named fields are read, and the body is zeroed.
 
-use super::{
-    CallError, ProviderRefusal, VapiCredential, Verified,
-    http::{Answer, HttpClient},
-    masked,
-};
-use reqwest::header::AUTHORIZATION;
+use super::{CallError, VapiCredential, Verified, api::Api, http::HttpClient};
+use reqwest::{Method, header::AUTHORIZATION};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::time::Duration;
-use zeroize::Zeroizing;
 
 /// Numbers a page: Vapi's default. Its largest, 1,000, could be over the limit of an answer.
 const PAGE_SIZE: usize = 100;
@@ -20,10 +15,7 @@ const PAGE_SIZE: usize = 100;
 const PAGES_MAX: usize = 20;
 
 #[derive(Clone, Debug)]
-pub struct VapiClient {
-    base_url: String,
-    http: HttpClient,
-}
+pub struct VapiClient(Api);
 
 /// The fields of an assistant that are read.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -41,7 +33,7 @@ pub struct VapiNumber {
 impl VapiClient {
     #[must_use]
     pub const fn new(base_url: String, http: HttpClient) -> Self {
-        Self { base_url, http }
+        Self(Api::new(base_url, http, problem))
     }
 
     /// Whether a key works: `GET /assistant?limit=1`, free of effects. Vapi names no account in it.
@@ -134,10 +126,9 @@ impl VapiClient {
                 _ => return Ok(None),
             }
         }
-        Err(CallError::NoAnswer {
-            host: self.base_url.clone(),
-            reason: format!("more than {} numbers", PAGES_MAX * PAGE_SIZE),
-        })
+        Err(self
+            .0
+            .no_answer(&format!("more than {} numbers", PAGES_MAX * PAGE_SIZE)))
     }
 
     async fn get<T: DeserializeOwned>(
@@ -146,50 +137,14 @@ impl VapiClient {
         path: &str,
         deadline: Duration,
     ) -> Result<T, CallError> {
-        let request = self
-            .http
-            .trusted()
-            .get(format!("{}{path}", self.base_url))
-            .header(AUTHORIZATION, bearer(credential));
-        let host = || self.base_url.clone();
-        let no_answer = |reason: &str| CallError::NoAnswer {
-            host: host(),
-            reason: reason.to_owned(),
-        };
-        let Answer {
-            status,
-            retry_after,
-            body,
-        } = self.http.exchange(request, deadline).await?;
-        match status {
-            200..300 => serde_json::from_slice(&body.map_err(no_answer)?)
-                .map_err(|_| no_answer("the answer is not Vapi's JSON")),
-            300..400 => Err(CallError::Redirect { host: host(), status }),
-            400.. => Err(CallError::Refused(ProviderRefusal {
-                http_status: status,
-                code: None,
-                message: body.map_or_else(|_| "".into(), |body| words(&body)),
-                retry_after,
-            })),
-            _ => Err(no_answer("the answer has no final status")),
-        }
+        let secret = credential.api_key.expose_secret();
+        let request = self.0.request(Method::GET, path, AUTHORIZATION, "Bearer ", secret);
+        self.0.call(request, deadline).await
     }
 }
 
-fn bearer(credential: &VapiCredential) -> http::HeaderValue {
-    let secret = credential.api_key.expose_secret();
-    let mut text = Zeroizing::new(Vec::with_capacity(7 + secret.len()));
-    text.extend_from_slice(b"Bearer ");
-    text.extend_from_slice(secret);
-    // `Credential::check` let only visible characters pass; a key that was not checked gets an
-    // empty header and Vapi's 401.
-    let mut value = http::HeaderValue::from_bytes(&text).unwrap_or_else(|_| http::HeaderValue::from_static(""));
-    value.set_sensitive(true);
-    value
-}
-
 /// Vapi's error body: `{"message": text or list of texts, "error", "statusCode"}`.
-fn words(body: &[u8]) -> Box<str> {
+fn problem(body: &[u8]) -> (Option<Box<str>>, String) {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Message {
@@ -200,13 +155,14 @@ fn words(body: &[u8]) -> Box<str> {
     struct Problem {
         message: Message,
     }
-    match serde_json::from_slice(body) {
+    let message = match serde_json::from_slice(body) {
         Ok(Problem {
             message: Message::One(text),
-        }) => masked(&text),
+        }) => text,
         Ok(Problem {
             message: Message::Many(texts),
-        }) => masked(&texts.join("; ")),
-        Err(_) => "".into(),
-    }
+        }) => texts.join("; "),
+        Err(_) => String::new(),
+    };
+    (None, message)
 }

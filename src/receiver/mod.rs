@@ -18,9 +18,9 @@ pub use answer::refusal_bodies;
 
 use crate::{
     config::ReceiverSettings,
-    domain::{CLOCK_OFFSET_INGRESS_MAX, Clock, HOPS_HEADER, OrgId, Timestamp, read_hops},
+    domain::{CLOCK_OFFSET_INGRESS_MAX, Clock, HOPS_HEADER, InvalidNetwork, OrgId, Timestamp, read_hops},
     killpoint::{Step, reach},
-    listener::{InvalidNetwork, Limits, ListenerState, Networks, Peer, Refused as HeadRefused},
+    listener::{Limits, ListenerState, Networks, Peer, Refused as HeadRefused},
     queue::EventQueue,
     routing::RouteTable,
     source::{self, Reading, Request},

@@ -5,7 +5,7 @@
 //! from the parsed URL, because it never meets a resolver. The client's own resolver resolves a
 //! name here. One forbidden address refuses the whole set.
 
-use crate::config::Fault;
+use crate::{config::Fault, domain::Network};
 use reqwest::{
     Url,
     dns::{Addrs, Name, Resolve, Resolving},
@@ -58,85 +58,51 @@ const NAMES_REFUSED: &[&str] = &[
     "ip6-loopback",
 ];
 
+const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Network {
+    Network::new(IpAddr::V4(Ipv4Addr::new(a, b, c, d)), prefix)
+}
+
+/// By the first two groups of the address.
+const fn v6(first: u16, second: u16, prefix: u8) -> Network {
+    Network::new(IpAddr::V6(Ipv6Addr::new(first, second, 0, 0, 0, 0, 0, 0)), prefix)
+}
+
 /// IPv4 ranges that no public host has (IANA IPv4 Special-Purpose Address Registry), as network and
 /// prefix length.
-const V4_REFUSED: &[(Ipv4Addr, u8)] = &[
-    (Ipv4Addr::UNSPECIFIED, 8),            // "this" network; 0.0.0.0 connects to loopback
-    (Ipv4Addr::new(10, 0, 0, 0), 8),       // private
-    (Ipv4Addr::new(100, 64, 0, 0), 10),    // carrier-grade NAT
-    (Ipv4Addr::new(127, 0, 0, 0), 8),      // loopback
-    (Ipv4Addr::new(168, 63, 129, 16), 32), // Azure's host agent
-    (Ipv4Addr::new(169, 254, 0, 0), 16),   // link-local, metadata
-    (Ipv4Addr::new(172, 16, 0, 0), 12),    // private
-    (Ipv4Addr::new(192, 0, 0, 0), 24),     // protocol assignments
-    (Ipv4Addr::new(192, 0, 2, 0), 24),     // documentation
-    (Ipv4Addr::new(192, 88, 99, 0), 24),   // 6to4 relays
-    (Ipv4Addr::new(192, 168, 0, 0), 16),   // private
-    (Ipv4Addr::new(198, 18, 0, 0), 15),    // benchmarks
-    (Ipv4Addr::new(198, 51, 100, 0), 24),  // documentation
-    (Ipv4Addr::new(203, 0, 113, 0), 24),   // documentation
-    (Ipv4Addr::new(224, 0, 0, 0), 4),      // multicast
-    (Ipv4Addr::new(240, 0, 0, 0), 4),      // reserved, broadcast
+const V4_REFUSED: &[Network] = &[
+    v4(0, 0, 0, 0, 8),        // "this" network; 0.0.0.0 connects to loopback
+    v4(10, 0, 0, 0, 8),       // private
+    v4(100, 64, 0, 0, 10),    // carrier-grade NAT
+    v4(127, 0, 0, 0, 8),      // loopback
+    v4(168, 63, 129, 16, 32), // Azure's host agent
+    v4(169, 254, 0, 0, 16),   // link-local, metadata
+    v4(172, 16, 0, 0, 12),    // private
+    v4(192, 0, 0, 0, 24),     // protocol assignments
+    v4(192, 0, 2, 0, 24),     // documentation
+    v4(192, 88, 99, 0, 24),   // 6to4 relays
+    v4(192, 168, 0, 0, 16),   // private
+    v4(198, 18, 0, 0, 15),    // benchmarks
+    v4(198, 51, 100, 0, 24),  // documentation
+    v4(203, 0, 113, 0, 24),   // documentation
+    v4(224, 0, 0, 0, 4),      // multicast
+    v4(240, 0, 0, 0, 4),      // reserved, broadcast
 ];
 
 /// IPv6: only global unicast (2000::/3) is public, less these. Loopback, unspecified, mapped,
 /// NAT64, ULA, link-local, site-local and multicast lie outside of it.
-const V6_REFUSED: &[(Ipv6Addr, u8)] = &[
-    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // protocol assignments: Teredo, benchmarks, ORCHID
-    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation
-    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16), // 6to4: carries an IPv4 address
-    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation
+const V6_REFUSED: &[Network] = &[
+    v6(0x2001, 0, 23),     // protocol assignments: Teredo, benchmarks, ORCHID
+    v6(0x2001, 0xdb8, 32), // documentation
+    v6(0x2002, 0, 16),     // 6to4: carries an IPv4 address
+    v6(0x3fff, 0, 20),     // documentation
 ];
-const V6_PUBLIC: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
-
-/// A network that the installation allows although it is not public.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Network {
-    address: IpAddr,
-    prefix: u8,
-}
-
-impl Network {
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let expected = || "expected a network such as 10.1.0.0/16 or fd00::/8".to_owned();
-        let (address, prefix) = text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
-        let address: IpAddr = address.parse().map_err(|_| expected())?;
-        let bits = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            None => bits,
-            Some(text) => text
-                .parse()
-                .ok()
-                .filter(|prefix| *prefix <= bits)
-                .ok_or_else(expected)?,
-        };
-        Ok(Self { address, prefix })
-    }
-
-    fn contains(self, address: IpAddr) -> bool {
-        match (self.address, address) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => in_v4(address, (network, self.prefix)),
-            (IpAddr::V6(network), IpAddr::V6(address)) => in_v6(address, (network, self.prefix)),
-            _ => false,
-        }
-    }
-}
-
-fn in_v4(address: Ipv4Addr, (network, prefix): (Ipv4Addr, u8)) -> bool {
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-    (address.to_bits() ^ network.to_bits()) & mask == 0
-}
-
-fn in_v6(address: Ipv6Addr, (network, prefix): (Ipv6Addr, u8)) -> bool {
-    let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
-    (address.to_bits() ^ network.to_bits()) & mask == 0
-}
+const V6_PUBLIC: Network = v6(0x2000, 0, 3);
 
 /// Whether an address is reachable by the public Internet's rules.
 fn is_public(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => !V4_REFUSED.iter().any(|range| in_v4(address, *range)),
-        IpAddr::V6(address) => in_v6(address, V6_PUBLIC) && !V6_REFUSED.iter().any(|range| in_v6(address, *range)),
+        IpAddr::V4(_) => !V4_REFUSED.iter().any(|network| network.contains(address)),
+        IpAddr::V6(_) => V6_PUBLIC.contains(address) && !V6_REFUSED.iter().any(|network| network.contains(address)),
     }
 }
 
@@ -188,11 +154,11 @@ impl Guard {
     ) -> Self {
         let mut allowed = Vec::with_capacity(networks.len());
         for text in networks {
-            match Network::parse(text) {
+            match text.parse::<Network>() {
                 Ok(network) => allowed.push(network),
                 Err(problem) => faults.push(Fault {
                     name: "HOOKSWITCH_HTTP_ALLOWED_NETWORKS".to_owned(),
-                    problem,
+                    problem: problem.to_string(),
                 }),
             }
         }
@@ -563,7 +529,7 @@ mod tests {
 
     #[test]
     fn a_network_of_prefix_zero_is_everything_of_its_family() {
-        let all = Network::parse("0.0.0.0/0").expect("a network");
+        let all = "0.0.0.0/0".parse::<Network>().expect("a network");
         assert!(all.contains("127.0.0.1".parse().expect("an address")));
         assert!(!all.contains("::1".parse().expect("an address")));
     }

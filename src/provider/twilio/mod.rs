@@ -8,14 +8,12 @@ mod errors;
 pub use errors::{CODES, Class, class_of, outcome};
 
 use super::{
-    Account, CallError, ProviderRefusal, TwilioAuth, TwilioCredential, Verified,
-    http::{Answer, HttpClient},
-    is_e164, masked,
+    Account, CallError, ProviderRefusal, TwilioAuth, TwilioCredential, Verified, api::Api, http::HttpClient, is_e164,
 };
 use crate::domain::Timestamp;
 use jiff::fmt::rfc2822;
 use reqwest::{Method, RequestBuilder};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use std::{fmt::Write as _, time::Duration};
 
 /// Messages a page: Twilio's default. 50 with the longest bodies stay below the limit of an answer;
@@ -25,10 +23,7 @@ const PAGE_SIZE: &str = "50";
 const PAGES_MAX: usize = 20;
 
 #[derive(Clone, Debug)]
-pub struct TwilioClient {
-    base_url: String,
-    http: HttpClient,
-}
+pub struct TwilioClient(Api);
 
 /// A message to send. Borrowed: it lives for one call.
 #[derive(Clone, Copy)]
@@ -95,10 +90,21 @@ pub struct TwilioNumber {
     pub sid: String,
 }
 
+fn problem(body: &[u8]) -> (Option<Box<str>>, String) {
+    #[derive(Deserialize)]
+    struct Problem {
+        code: Option<u64>,
+        message: Option<String>,
+    }
+    serde_json::from_slice(body).map_or((None, String::new()), |Problem { code, message }| {
+        (code.map(|code| code.to_string().into()), message.unwrap_or_default())
+    })
+}
+
 impl TwilioClient {
     #[must_use]
     pub const fn new(base_url: String, http: HttpClient) -> Self {
-        Self { base_url, http }
+        Self(Api::new(base_url, http, problem))
     }
 
     /// Posts one message. Not idempotent: Twilio knows no key, so `NoAnswer` has to be looked up
@@ -123,7 +129,7 @@ impl TwilioClient {
                 &format!("{}/Messages.json", account_path(credential)),
             )
             .form(&form);
-        self.call(request, deadline).await
+        self.0.call(request, deadline).await
     }
 
     /// Messages of the account to `to` (and from `from`), newest first, until a whole page is older
@@ -150,7 +156,7 @@ impl TwilioClient {
         let mut messages = Vec::new();
         for _ in 0..PAGES_MAX {
             let left = until.saturating_duration_since(tokio::time::Instant::now());
-            let page: MessagePage = self.call(self.request(Method::GET, credential, &next), left).await?;
+            let page: MessagePage = self.0.call(self.request(Method::GET, credential, &next), left).await?;
             let read = messages.len();
             messages.extend(page.messages.into_iter().map(ListedMessage::from));
             let is_older = |message: &ListedMessage| message.created_at.is_some_and(|at| at < since);
@@ -183,11 +189,12 @@ impl TwilioClient {
         credential: &TwilioCredential,
         deadline: Duration,
     ) -> Result<TwilioAccount, CallError> {
-        self.call(
-            self.request(Method::GET, credential, &format!("{}.json", account_path(credential))),
-            deadline,
-        )
-        .await
+        self.0
+            .call(
+                self.request(Method::GET, credential, &format!("{}.json", account_path(credential))),
+                deadline,
+            )
+            .await
     }
 
     /// Whether a credential works. API keys that may not read the account are tried on the list of
@@ -238,6 +245,7 @@ impl TwilioClient {
         );
         let left = until.saturating_duration_since(tokio::time::Instant::now());
         match self
+            .0
             .call::<serde::de::IgnoredAny>(self.request(Method::GET, credential, &path), left)
             .await
         {
@@ -283,6 +291,7 @@ impl TwilioClient {
             &[("PhoneNumber", number), ("PageSize", PAGE_SIZE)],
         );
         let page: Page = self
+            .0
             .call(self.request(Method::GET, credential, &path), deadline)
             .await?;
         // Twilio's filter matches parts of numbers, so the whole number and its owner are compared
@@ -303,46 +312,7 @@ impl TwilioClient {
             TwilioAuth::ApiKey { sid, secret } => (sid, secret),
         };
         let password = std::str::from_utf8(secret.expose_secret()).unwrap_or_default();
-        self.http
-            .trusted()
-            .request(method, format!("{}{path_and_query}", self.base_url))
-            .basic_auth(user, Some(password))
-    }
-
-    async fn call<T: DeserializeOwned>(&self, request: RequestBuilder, deadline: Duration) -> Result<T, CallError> {
-        #[derive(Deserialize)]
-        struct Problem {
-            code: Option<u64>,
-            message: Option<String>,
-        }
-        let answer = self.http.exchange(request, deadline).await?;
-        let host = || self.base_url.clone();
-        let no_answer = |reason: &str| CallError::NoAnswer {
-            host: host(),
-            reason: reason.to_owned(),
-        };
-        let Answer {
-            status,
-            retry_after,
-            body,
-        } = answer;
-        match status {
-            200..300 => serde_json::from_slice(&body.map_err(no_answer)?)
-                .map_err(|_| no_answer("the answer is not Twilio's JSON")),
-            300..400 => Err(CallError::Redirect { host: host(), status }),
-            400.. => {
-                // The status counts even where the body could not be read.
-                let problem: Option<Problem> = body.ok().and_then(|body| serde_json::from_slice(&body).ok());
-                let (code, message) = problem.map_or((None, None), |problem| (problem.code, problem.message));
-                Err(CallError::Refused(ProviderRefusal {
-                    http_status: status,
-                    code: code.map(|code| code.to_string().into()),
-                    message: masked(&message.unwrap_or_default()),
-                    retry_after,
-                }))
-            }
-            _ => Err(no_answer("the answer has no final status")),
-        }
+        self.0.plain(method, path_and_query).basic_auth(user, Some(password))
     }
 }
 
