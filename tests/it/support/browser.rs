@@ -87,6 +87,7 @@ impl Driver {
             // Tests run as root in containers, where Chromium's own sandbox cannot be made.
             "--no-sandbox".to_owned(),
             "--disable-gpu".to_owned(),
+            "--hide-scrollbars".to_owned(),
             "--disable-dev-shm-usage".to_owned(),
             "--lang=en".to_owned(),
             format!("--window-size={},{}", look.width, look.height),
