@@ -65,3 +65,32 @@ export function possible({ state, can }) {
       return [];
   }
 }
+
+/** How long after an event its actions may still be on their way into the list. */
+const PLANNED_WITHIN_MS = 10_000;
+
+/**
+ * The outcomes of events, from the newest actions: for an API whose events do not have them.
+ * @param {{event_id: string, state: string, created_at: string}[]} actions the newest first
+ * @param {boolean} isWhole there are no older ones
+ * @returns {(event: {id: string, received_at: string}, now: number) => Record<string, number> | undefined}
+ * `undefined` where the actions do not reach back to the event, or may not be planned yet
+ */
+export function outcomesFrom(actions, isWhole) {
+  /** @type {Map<string, Record<string, number>>} */
+  const byEvent = new Map();
+  for (const { event_id, state } of actions) {
+    const counts = byEvent.get(event_id) ?? {};
+    counts[state] = (counts[state] ?? 0) + 1;
+    byEvent.set(event_id, counts);
+  }
+  const oldest = actions.at(-1);
+  const since = isWhole ? -Infinity : oldest === undefined ? Infinity : new Date(oldest.created_at).getTime();
+  return ({ id, received_at }, now) => {
+    const at = new Date(received_at).getTime();
+    // The oldest page may hold only some of the actions of the event that it ends in.
+    if (at <= since) return undefined;
+    const found = byEvent.get(id);
+    return found ?? (now - at < PLANNED_WITHIN_MS ? undefined : {});
+  };
+}

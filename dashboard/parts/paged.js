@@ -128,6 +128,12 @@ export class PagedList extends HTMLElement {
     this.draw();
   }
 
+  /** Draws again although the rows are the same. */
+  redraw() {
+    this.drawn = '';
+    this.draw();
+  }
+
   draw() {
     const drawn = JSON.stringify([this.rows, this.cursor, this.isStale, this.problem]);
     this.setAttribute('data-state', this.rows.length === 0 ? 'empty' : 'ready');

@@ -23,6 +23,7 @@ async fn an_event_shows_up_by_itself_and_tells_its_whole_story_on_one_page() {
     page.find("paged-list[data-state=empty]").await;
     send(&desk, "vapi/end-of-call-report").await;
     page.shows("tbody", "vapi.end-of-call-report").await;
+    page.shows("tbody", "2 × Done").await;
     page.click("tbody td[data-label=Type] a").await;
     page.find("event-view[data-state=ready]").await;
     let story = "event-view";

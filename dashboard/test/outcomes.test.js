@@ -1,0 +1,33 @@
+// What became of events and actions.
+
+import test from 'node:test';
+import assert from 'node:assert/strict';
+import { outcomes, outcomesFrom, possible, tone, word } from '../lib/outcomes.js';
+
+test('what needs a person is named first', () => {
+  assert.deepEqual(outcomes({ succeeded: 2, dead: 1, parked: 0 }), [{ state: 'dead', count: 1 }, { state: 'succeeded', count: 2 }]);
+  assert.deepEqual(outcomes({ asleep: 1 }), [{ state: 'asleep', count: 1 }], 'a state that this page does not know');
+  assert.deepEqual(outcomes(null), []);
+  assert.deepEqual([tone('asleep'), word('asleep')], ['quiet', 'asleep']);
+});
+
+test('what a person may do is what the API says, else what the state allows', () => {
+  assert.deepEqual(possible({ state: 'dead', can: [] }), []);
+  assert.deepEqual(possible({ state: 'dead' }), ['retry']);
+  assert.deepEqual(possible({ state: 'unknown' }), ['resolve']);
+  assert.deepEqual(possible({ state: 'succeeded' }), []);
+});
+
+test('outcomes of events from the newest actions', () => {
+  const at = (/** @type {number} */ seconds) => new Date(seconds * 1000).toISOString();
+  const action = (/** @type {string} */ event_id, /** @type {string} */ state, /** @type {number} */ seconds) => ({ event_id, state, created_at: at(seconds) });
+  const actions = [action('b', 'dead', 90), action('b', 'succeeded', 90), action('a', 'succeeded', 50)];
+  const event = (/** @type {string} */ id, /** @type {number} */ seconds) => ({ id, received_at: at(seconds) });
+  const some = outcomesFrom(actions, false);
+  assert.deepEqual(some(event('b', 89), 200_000), { dead: 1, succeeded: 1 });
+  assert.deepEqual(some(event('c', 80), 200_000), {}, 'no rule wanted it');
+  assert.equal(some(event('d', 195), 200_000), undefined, 'may still be planned');
+  assert.equal(some(event('a', 49), 200_000), undefined, 'the list does not reach so far');
+  assert.deepEqual(outcomesFrom(actions, true)(event('a', 49), 200_000), { succeeded: 1 });
+  assert.equal(outcomesFrom([], false)(event('a', 49), 200_000), undefined);
+});
