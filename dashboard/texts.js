@@ -122,7 +122,6 @@ const texts = {
       subject: 'Call or message',
       path: 'Came to',
       endpoint: 'Webhook URL of',
-      verifiedBy: 'Verified by',
       size: 'Size',
       id: 'Event id',
     },
@@ -140,8 +139,6 @@ const texts = {
     body: 'What was sent',
     forgotten: 'The body was forgotten, as the retention of this installation says.',
     headers: 'Headers',
-    replay: 'Run the rules again',
-    replayed: 'The rules run again on this event.',
   },
 
   actions: {
@@ -340,8 +337,6 @@ const texts = {
     endsIn: (/** @type {string} */ four) => `Ends in ${four}`,
     valid: 'is valid',
     validUntil: 'is valid until',
-    lastUsed: 'last used',
-    neverUsed: 'not used yet',
     rename: 'Change',
     rotate: 'New secret',
     move: 'Change the URL',
@@ -416,8 +411,7 @@ const texts = {
     removeOf: (/** @type {string} */ name) => `Remove ${name}`,
     askRemove: (/** @type {string} */ name) => `Remove ${name}?`,
     removeLead: 'What comes in for it on the shared webhook URL does not lead to you any more. At the provider nothing changes.',
-    notUsable: 'Not usable',
-    states: { live: 'Live', claimed: 'Waits for proof', pending: 'Waits for proof', stale: 'Stale' },
+    states: { live: 'Live', pending: 'Waits for proof', released: 'Given up' },
     roles: { inbound: 'Takes calls', outbound: 'Makes calls', null: '–' },
     fields: { assistant: 'Assistant id', role: 'What it does', number: 'Number' },
     columns: { name: 'Assistant', role: 'Role', number: 'Number', provider: 'Provider', state: 'State', proven: 'Read at the provider', do: 'What you can do' },
@@ -529,8 +523,6 @@ const texts = {
     providerSays: (/** @type {string} */ name) => `${name} says:`,
     providerCode: (/** @type {string} */ code) => `code ${code}`,
     cannot: 'What it cannot do:',
-    missingFeature: (/** @type {string} */ feature, /** @type {string | null} */ permission) =>
-      permission ? `${feature} (needs the permission ${permission})` : feature,
     unavailable: 'This installation is not set up for it. Its operator has to add the client of this provider first.',
     held: (/** @type {string} */ state, /** @type {number} */ count) =>
       ({

@@ -4,8 +4,8 @@
 import texts from '../texts.js';
 
 /**
- * @typedef {{field: string, problem: string}} FieldError
- * @typedef {{status?: number, code?: string | null, message?: string | null}} ProviderAnswer
+ * @typedef {import('../types/api.d.ts').FieldError} FieldError
+ * @typedef {import('../types/api.d.ts').Problem} Problem
  */
 
 /** What the API refused, or why it could not be asked. */
@@ -13,7 +13,7 @@ export class ApiError extends Error {
   /**
    * @param {number} status 0 where no answer came
    * @param {string} code the API's stable code, or `offline`, `timeout`
-   * @param {Record<string, any>} problem the body of the refusal
+   * @param {Partial<Problem>} problem the body of the refusal
    * @param {string | null} etag
    */
   constructor(status, code, problem, etag = null) {
@@ -24,7 +24,7 @@ export class ApiError extends Error {
     this.etag = etag;
     /** @type {FieldError[]} */
     this.errors = Array.isArray(problem.errors) ? problem.errors : [];
-    /** @type {ProviderAnswer | null} */
+    /** @type {Problem['provider'] | null} */
     this.provider = problem.provider ?? null;
     /** @type {string | null} */
     this.requestId = problem.request_id ?? null;

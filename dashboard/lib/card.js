@@ -11,32 +11,12 @@ import texts from '../texts.js';
 /**
  * @typedef {import('./fields.js').Form} Form
  *
- * @typedef {object} Integration as GET /api/integrations/status lists it
- * @property {string | null} id
- * @property {string} provider
- * @property {boolean} connected
- * @property {string} state
- * @property {string | null} cause
- * @property {string | null} error
- * @property {any} missing
- * @property {string | null} checked_at
- * @property {string | null} first_failed_at
- * @property {string | null} next_try_at
- * @property {string | null} last_used_at
- * @property {string | null} last_verified_at
- * @property {{id: string, name: string | null} | null} account
- * @property {string | null} last_four
- * @property {Record<string, string>} settings
- * @property {string[]} secrets_set
- * @property {string | null} etag
+ * @typedef {import('../types/api.d.ts').IntegrationView & Later} Integration as GET /api/integrations/status lists it
+ * @typedef {object} Later what an API may tell beside it
  * @property {Record<string, number>} [actions]
  * @property {{at: string, cause: string, detail: string | null} | null} [last_problem]
  *
- * @typedef {object} Tested
- * @property {string} state
- * @property {any} [missing]
- * @property {{field: string, problem: string}[]} [warnings]
- * @property {any} [replaces_account]
+ * @typedef {import('../types/api.d.ts').TestedView} Tested
  *
  * @typedef {object} Refusal what a form or a card shows of an ApiError
  * @property {string} code
@@ -251,7 +231,7 @@ function refused(state, { ticket, error }) {
 /** The provider's own words, apart from ours. @param {any} error */
 function providersWords(error) {
   if (!error.provider?.message) return null;
-  const { message, status, code } = error.provider;
+  const { message, http_status: status, code } = error.provider;
   const facts = [status && `HTTP ${status}`, code && texts.card.providerCode(code)].filter(Boolean).join(', ');
   return facts === '' ? message : `${message} (${facts})`;
 }
@@ -320,7 +300,7 @@ export function model(state, mayManage) {
     lead: texts.card.leads[name]?.(form.name) ?? null,
     purpose: texts.purposes[form.provider] ?? null,
     missing: stored === null ? [] : missing(stored),
-    words: stored?.error ? wordsOf(stored.error) : null,
+    words: stored?.error ?? null,
     cause: stored?.cause && name !== 'connected' ? (texts.causes[stored.cause] ?? stored.cause) : null,
     advice: texts.card.advice[name]?.(form.name) ?? null,
     unavailable: stored !== null && !isConnected && !form.available ? texts.card.unavailable : null,
@@ -333,16 +313,9 @@ export function model(state, mayManage) {
   };
 }
 
-/** The provider's words: a text, or an object with the facts beside them. @param {any} error */
-function wordsOf(error) {
-  return typeof error === 'string' ? error : (providersWords({ provider: { status: error.http_status, ...error } }) ?? null);
-}
-
-/** What a limited credential cannot do: a sentence, or a list of features. @param {Integration} stored @returns {string[]} */
+/** What a limited credential cannot do. @param {Integration} stored @returns {string[]} */
 function missing({ missing }) {
-  if (!missing) return [];
-  if (typeof missing === 'string') return [missing];
-  return missing.map((/** @type {any} */ each) => (typeof each === 'string' ? each : texts.card.missingFeature(each.feature, each.permission)));
+  return missing ? [missing] : [];
 }
 
 /** Actions that wait for this credential, where the API counts them. @param {Integration} stored */

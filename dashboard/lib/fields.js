@@ -4,25 +4,8 @@ import { plainNumber } from './phone.js';
 import texts from '../texts.js';
 
 /**
- * @typedef {object} Field
- * @property {string} name
- * @property {string} label
- * @property {boolean} required
- * @property {boolean} secret
- * @property {string} pattern
- * @property {string} expected
- * @property {string} example
- * @property {string} help
- * @property {string} help_url
- *
- * @typedef {object} Form
- * @property {string} provider
- * @property {string} name
- * @property {string} connect
- * @property {boolean} available
- * @property {string} help_url
- * @property {Field[]} fields
- * @property {string[][]} one_of
+ * @typedef {import('../types/api.d.ts').FieldView} Field
+ * @typedef {import('../types/api.d.ts').FormView} Form
  *
  * @typedef {{settings?: Record<string, string>, secrets_set?: string[]}} Stored
  * @typedef {Record<string, string>} Values

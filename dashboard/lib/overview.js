@@ -37,7 +37,7 @@ export function bars(rows, timeOf, now, span, kindOf = () => 'all') {
 
 /**
  * Figures of the actions that were planned in a span.
- * @param {any[]} actions
+ * @param {Pick<import('../types/api.d.ts').ActionView, 'state' | 'attempts' | 'created_at' | 'updated_at'>[]} actions
  * @param {number} now
  * @param {Span} span
  */
@@ -64,7 +64,7 @@ export function quantile(sorted, part) {
 
 /**
  * What a person has to look at, the most urgent first.
- * @param {any[]} integrations
+ * @param {Pick<import('../types/api.d.ts').IntegrationView, 'provider' | 'state'>[]} integrations
  * @param {Record<string, {count: number, hasMore: boolean}>} states actions by state
  * @param {number} refused requests refused in the span
  * @returns {{kind: string, provider?: string, state?: string, count?: number, hasMore?: boolean}[]}

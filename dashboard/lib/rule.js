@@ -2,7 +2,7 @@
 // where an error belongs.
 
 /**
- * @typedef {{name: string, type: string, required: boolean, multiline: boolean, help: string, example: string}} Parameter
+ * @typedef {import('../types/api.d.ts').ParameterView} Parameter
  * @typedef {object} Draft what the fields of the editor hold
  * @property {string} name
  * @property {string} source
@@ -19,7 +19,7 @@ export function emptyDraft() {
   return { name: '', source: 'vapi', event_type: '', when: '', action: 'twilio.send_sms', parameters: {}, hours: '', enabled: true };
 }
 
-/** The fields for a rule as the API shows it. @param {any} rule @returns {Draft} */
+/** The fields for a rule as the API shows it. @param {Partial<import('../types/api.d.ts').RuleView>} rule @returns {Draft} */
 export function draftOf(rule) {
   const parameters = Object.fromEntries(Object.entries(rule.parameters ?? {}).map(([name, value]) => [name, textOf(value)]));
   const seconds = rule.expires_after_seconds;

@@ -2,15 +2,11 @@
 // the token stays in memory and a reload forgets it.
 
 /**
- * @typedef {object} Me
- * @property {{id: string, name: string | null} | null} organisation
- * @property {string | null} role
- * @property {string | null} subject
- * @property {string[]} can
+ * @typedef {Partial<import('../types/api.d.ts').Me> & {can: string[]}} Me
  */
 
 /** Where this API does not say what a role may do, it decides at each request. @type {Me} */
-const UNKNOWN = { organisation: null, role: null, subject: null, can: ['read', 'edit', 'manage'] };
+const UNKNOWN = { can: ['read', 'edit', 'manage'] };
 
 export class Session {
   /** @param {import('./api.js').Api} api */
@@ -79,7 +75,7 @@ export class Session {
     this.me = null;
   }
 
-  /** @param {any} me */
+  /** @param {import('../types/api.d.ts').Me} me */
   take(me) {
     this.me = { ...UNKNOWN, ...me };
     this.api.csrf = me.csrf_token ?? null;

@@ -216,7 +216,7 @@ function outcome({ form, opened }, dispatch) {
 
 /** The way out of a refusal, where there is one. @param {import('../lib/fields.js').Form} form @param {import('../lib/card.js').Refusal} refusal @param {Dispatch} dispatch */
 function refusedHelp(form, { code, accounts }, dispatch) {
-  const name = (/** @type {any} */ account) => account?.name ?? account?.id ?? '–';
+  const name = (/** @type {string | null | undefined} */ account) => account ?? '–';
   switch (code) {
     case 'provider_unreachable':
       return [

@@ -9,9 +9,9 @@ const READ_EVERY_MS = 5_000;
 const PAGE = 50;
 
 /**
- * @typedef {object} Column
- * @property {string} label
- * @property {(row: any) => any} cell
+ * A column of rows of one type: `Column<ActionView>`.
+ * @template [Row=any]
+ * @typedef {{label: string, cell: (row: Row) => any}} Column
  */
 
 export class PagedList extends HTMLElement {

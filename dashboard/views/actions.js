@@ -1,5 +1,7 @@
 // Actions: what was asked of providers, what came of it, and what a person can do about it.
 
+/** @import * as Api from '../types/api.js' */
+
 import { h, replace } from '../lib/dom.js';
 import { number } from '../lib/format.js';
 import { possible, STATES, tone, word } from '../lib/outcomes.js';
@@ -13,7 +15,7 @@ import texts from '../texts.js';
 
 const PROVIDERS = ['vapi', 'twilio', 'google_calendar', 'resend', 'elevenlabs', 'http'];
 
-/** The state of an action with its cause. @param {any} action */
+/** The state of an action with its cause. @param {Api.ActionView} action */
 export function stateOf(action) {
   const cause = action.cause && action.state !== 'succeeded' ? (texts.causes[action.cause] ?? action.cause) : null;
   const delivery = action.delivery?.status ? texts.actions.delivery(action.delivery.status) : null;
@@ -23,7 +25,7 @@ export function stateOf(action) {
 /**
  * The buttons of an action.
  * @param {import('../app.js').Context} context
- * @param {any} action
+ * @param {Api.ActionView} action
  * @param {(changed: any) => void} done
  */
 export function actionButtons({ api, session }, action, done) {
@@ -93,12 +95,12 @@ class ActionsView extends HTMLElement {
       query: Object.fromEntries(this.query),
       none: () => empty(this.query.size > 0 ? texts.lists.noMatch : texts.actions.none, this.query.size > 0 ? null : texts.actions.noneYet),
       columns: [
-        { label: texts.actions.columns.when, cell: (row) => time(row.created_at) },
-        { label: texts.actions.columns.what, cell: (row) => h('a', { href: href('actions', row.id) }, texts.actions.kinds[row.action] ?? row.action) },
-        { label: texts.actions.columns.rule, cell: (row) => row.rule_name },
+        { label: texts.actions.columns.when, cell: (/** @type {Api.ActionView} */ row) => time(row.created_at) },
+        { label: texts.actions.columns.what, cell: (/** @type {Api.ActionView} */ row) => h('a', { href: href('actions', row.id) }, texts.actions.kinds[row.action] ?? row.action) },
+        { label: texts.actions.columns.rule, cell: (/** @type {Api.ActionView} */ row) => row.rule_name },
         { label: texts.actions.columns.state, cell: stateOf },
-        { label: texts.actions.columns.tries, cell: (row) => row.attempts },
-        { label: texts.actions.columns.do, cell: (row) => actionButtons(this.context, row, () => this.list?.refresh()) },
+        { label: texts.actions.columns.tries, cell: (/** @type {Api.ActionView} */ row) => row.attempts },
+        { label: texts.actions.columns.do, cell: (/** @type {Api.ActionView} */ row) => actionButtons(this.context, row, () => this.list?.refresh()) },
       ],
     });
     this.bar = h('div');
@@ -111,7 +113,7 @@ class ActionsView extends HTMLElement {
   /** Where one state is looked at, all of it can be tried again: after a look at what that is. */
   showBulk() {
     const words = texts.actions.bulk;
-    /** @type {any[]} */
+    /** @type {Api.ActionView[]} */
     const all = this.list?.rows ?? [];
     const rows = all.filter((row) => possible(row).includes('retry'));
     const isShown = this.context.session.can('edit') && this.query.get('state') !== null && rows.length > 1;
@@ -121,7 +123,7 @@ class ActionsView extends HTMLElement {
     replace(/** @type {Element} */ (this.bulk), isShown && h('button', { type: 'button', 'data-key': 'bulk', onclick: () => this.askBulk(rows) }, words.button(number(rows.length))));
   }
 
-  /** @param {any[]} rows */
+  /** @param {Api.ActionView[]} rows */
   askBulk(rows) {
     const words = texts.actions.bulk;
     /** @type {Map<string, number>} */
@@ -197,7 +199,7 @@ customElements.define('action-view', ActionView);
 /**
  * Everything of one action: its request, its attempts with the provider's answers, its delivery.
  * @param {import('../app.js').Context} context
- * @param {any} action
+ * @param {Api.ActionDetail} action
  * @param {() => void} changed
  */
 export function actionSheet(context, action, changed) {
@@ -223,7 +225,7 @@ export function actionSheet(context, action, changed) {
       h(
         'ol.attempts',
         null,
-        action.attempts_made.map((/** @type {any} */ attempt) =>
+        action.attempts_made.map((/** @type {Api.AttemptView} */ attempt) =>
           h(
             'li',
             null,

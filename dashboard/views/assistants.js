@@ -1,5 +1,7 @@
 // Assistants and phone numbers: what leads an event to this organisation.
 
+/** @import * as Api from '../types/api.js' */
+
 import { h, replace } from '../lib/dom.js';
 import { groupedNumber, plainNumber } from '../lib/phone.js';
 import { askFirst, askForm } from '../parts/ask.js';
@@ -15,21 +17,18 @@ class AssistantsView extends HTMLElement {
     const { api, session } = this.context;
     const words = texts.assistants;
     const mayManage = session.can('manage');
-    const state = (/** @type {any} */ row) => {
-      const isUsable = row.usable !== false;
-      return [badge(row.state === 'live' && isUsable ? 'good' : 'warn', isUsable ? (words.states[row.state] ?? row.state) : words.notUsable), row.reason && h('span.hint', null, ' ', row.reason)];
-    };
+    const state = (/** @type {Api.AssistantView | Api.NumberView} */ row) => badge(row.state === 'live' ? 'good' : 'warn', words.states[row.state] ?? row.state);
     this.assistants = pagedList({
       api,
       path: '/api/assistants',
       label: words.assistants,
       none: () => empty(words.noAssistants, words.noAssistantsYet),
       columns: [
-        { label: words.columns.name, cell: (row) => [row.name ?? '–', ' ', h('code', null, row.assistant_id)] },
-        { label: words.columns.role, cell: (row) => words.roles[row.role] ?? row.role },
+        { label: words.columns.name, cell: (/** @type {Api.AssistantView} */ row) => [row.name ?? '–', ' ', h('code', null, row.assistant_id)] },
+        { label: words.columns.role, cell: (/** @type {Api.AssistantView} */ row) => words.roles[row.role ?? 'null'] ?? row.role },
         { label: words.columns.state, cell: state },
-        { label: words.columns.proven, cell: (row) => time(row.proven_at) },
-        { label: words.columns.do, cell: (row) => mayManage && this.askRemove(`/api/assistants/${encodeURIComponent(row.assistant_id)}`, row.name ?? row.assistant_id, row.etag, () => this.assistants?.load()) },
+        { label: words.columns.proven, cell: (/** @type {Api.AssistantView} */ row) => time(row.proven_at) },
+        { label: words.columns.do, cell: (/** @type {Api.AssistantView} */ row) => mayManage && this.askRemove(`/api/assistants/${encodeURIComponent(row.assistant_id)}`, row.name ?? row.assistant_id, row.etag, () => this.assistants?.load()) },
       ],
     });
     this.numbers = pagedList({
@@ -38,11 +37,11 @@ class AssistantsView extends HTMLElement {
       label: words.numbers,
       none: () => empty(words.noNumbers, words.noNumbersYet),
       columns: [
-        { label: words.columns.number, cell: (row) => groupedNumber(row.number) },
-        { label: words.columns.provider, cell: (row) => texts.providers[row.provider] ?? row.provider },
+        { label: words.columns.number, cell: (/** @type {Api.NumberView} */ row) => groupedNumber(row.number) },
+        { label: words.columns.provider, cell: (/** @type {Api.NumberView} */ row) => texts.providers[row.provider] ?? row.provider },
         { label: words.columns.state, cell: state },
-        { label: words.columns.proven, cell: (row) => time(row.proven_at) },
-        { label: words.columns.do, cell: (row) => mayManage && this.askRemove(`/api/phone-numbers/${encodeURIComponent(row.number)}`, groupedNumber(row.number), row.etag, () => this.numbers?.load()) },
+        { label: words.columns.proven, cell: (/** @type {Api.NumberView} */ row) => time(row.proven_at) },
+        { label: words.columns.do, cell: (/** @type {Api.NumberView} */ row) => mayManage && this.askRemove(`/api/phone-numbers/${encodeURIComponent(row.number)}`, groupedNumber(row.number), row.etag, () => this.numbers?.load()) },
       ],
     });
     replace(

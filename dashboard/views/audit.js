@@ -1,5 +1,7 @@
 // The audit: who changed what, and when.
 
+/** @import * as Api from '../types/api.js' */
+
 import { h, replace } from '../lib/dom.js';
 import { empty, heading, time } from '../parts/bits.js';
 import { pagedList } from '../parts/paged.js';
@@ -17,11 +19,11 @@ class AuditView extends HTMLElement {
       label: texts.pages.audit,
       none: () => empty(words.none, null),
       columns: [
-        { label: words.columns.when, cell: (row) => time(row.at) },
-        { label: words.columns.who, cell: (row) => row.actor },
-        { label: words.columns.what, cell: (row) => `${words.verbs[row.verb] ?? row.verb} ${words.kinds[row.target_kind] ?? row.target_kind}` },
-        { label: words.columns.which, cell: (row) => h('code', null, row.target_id) },
-        { label: words.columns.fields, cell: (row) => change(row) },
+        { label: words.columns.when, cell: (/** @type {Api.AuditView} */ row) => time(row.at) },
+        { label: words.columns.who, cell: (/** @type {Api.AuditView} */ row) => row.actor },
+        { label: words.columns.what, cell: (/** @type {Api.AuditView} */ row) => `${words.verbs[row.verb] ?? row.verb} ${words.kinds[row.target_kind] ?? row.target_kind}` },
+        { label: words.columns.which, cell: (/** @type {Api.AuditView} */ row) => h('code', null, row.target_id) },
+        { label: words.columns.fields, cell: (/** @type {Api.AuditView} */ row) => change(row) },
       ],
     });
     replace(this, heading(texts.pages.audit, words.lead), list);

@@ -1,5 +1,7 @@
 // Where webhooks come in, where they go out, and what was refused at the door.
 
+/** @import * as Api from '../types/api.js' */
+
 import { h, replace } from '../lib/dom.js';
 import { bytes } from '../lib/format.js';
 import { askFirst, askForm, showOnce } from '../parts/ask.js';
@@ -26,12 +28,12 @@ class EndpointsView extends HTMLElement {
       label: words.refused,
       none: () => empty(words.noneRefused, null),
       columns: [
-        { label: words.columns.when, cell: (row) => time(row.at) },
-        { label: words.columns.source, cell: (row) => texts.providers[row.source] ?? row.source },
-        { label: words.columns.why, cell: (row) => [h('strong', null, words.causes[row.cause] ?? row.cause), ' ', h('span.hint', null, row.hint ?? words.hints[row.cause] ?? null)] },
-        { label: words.columns.ids, cell: (row) => row.ids.map((/** @type {any} */ each) => h('div', null, `${each.kind}: `, h('code', null, each.value))) },
-        { label: words.columns.size, cell: (row) => bytes(row.bytes) },
-        { label: words.columns.head, cell: (row) => (row.head ? h('details', null, h('summary', null, words.show), h('pre', { tabindex: '0' }, h('code', null, row.head))) : row.claimed ? h('span.hint', null, words.claimed) : null) },
+        { label: words.columns.when, cell: (/** @type {Api.RejectionView} */ row) => time(row.at) },
+        { label: words.columns.source, cell: (/** @type {Api.RejectionView} */ row) => texts.providers[row.source] ?? row.source },
+        { label: words.columns.why, cell: (/** @type {Api.RejectionView} */ row) => [h('strong', null, words.causes[row.cause] ?? row.cause), ' ', h('span.hint', null, words.hints[row.cause] ?? null)] },
+        { label: words.columns.ids, cell: (/** @type {Api.RejectionView} */ row) => row.ids.map((/** @type {Api.IdView} */ each) => h('div', null, `${each.kind}: `, h('code', null, each.value))) },
+        { label: words.columns.size, cell: (/** @type {Api.RejectionView} */ row) => bytes(row.bytes) },
+        { label: words.columns.head, cell: (/** @type {Api.RejectionView} */ row) => (row.head ? h('details', null, h('summary', null, words.show), h('pre', { tabindex: '0' }, h('code', null, row.head))) : row.claimed ? h('span.hint', null, words.claimed) : null) },
       ],
     });
     replace(
@@ -62,7 +64,7 @@ class EndpointsView extends HTMLElement {
       for (const place of answer === null ? [] : places) {
         if (place.getAttribute('data-source') !== source) continue;
         const id = place.getAttribute('data-received');
-        const last = answer.data.find((/** @type {any} */ event) => event.endpoint_id === id);
+        const last = answer.data.find((/** @type {Api.EventView} */ event) => event.endpoint_id === id);
         const text = last ? last.received_at : answer.next_cursor === null ? 'none' : '';
         if (place.getAttribute('data-last') === text) continue;
         place.setAttribute('data-last', text);
@@ -81,7 +83,7 @@ class EndpointsView extends HTMLElement {
     }).then(() => this.showReceived());
   }
 
-  /** @param {any} endpoint */
+  /** @param {Api.EndpointDetail} endpoint */
   sheet(endpoint) {
     const words = texts.endpoints;
     const mayManage = this.context.session.can('manage');
@@ -105,7 +107,6 @@ class EndpointsView extends HTMLElement {
               secret.last_four ? words.endsIn(secret.last_four) : words.secretOf,
               ' ',
               secret.not_after ? [words.validUntil, ' ', time(secret.not_after)] : words.valid,
-              secret.last_used_at === undefined ? null : secret.last_used_at ? [', ', words.lastUsed, ' ', time(secret.last_used_at)] : `, ${words.neverUsed}`,
             ),
           ),
         ),
@@ -140,7 +141,7 @@ class EndpointsView extends HTMLElement {
     });
   }
 
-  /** @param {any} endpoint */
+  /** @param {Api.EndpointDetail} endpoint */
   rename(endpoint) {
     const words = texts.endpoints;
     askForm({
@@ -158,7 +159,7 @@ class EndpointsView extends HTMLElement {
     });
   }
 
-  /** @param {any} endpoint */
+  /** @param {Api.EndpointDetail} endpoint */
   rotate(endpoint) {
     const words = texts.endpoints;
     askForm({
@@ -175,7 +176,7 @@ class EndpointsView extends HTMLElement {
     });
   }
 
-  /** @param {any} endpoint */
+  /** @param {Api.EndpointDetail} endpoint */
   askRemove(endpoint) {
     const words = texts.endpoints;
     askFirst({
@@ -197,7 +198,7 @@ class EndpointsView extends HTMLElement {
     });
   }
 
-  /** @param {any} row */
+  /** @param {Api.DestinationView} row */
   destination(row) {
     const words = texts.endpoints;
     return h(
@@ -205,7 +206,7 @@ class EndpointsView extends HTMLElement {
       { 'data-destination': row.name },
       h('header', null, h('h3', null, row.name), badge(TONES[row.state] ?? 'quiet', texts.states[row.state] ?? row.state, row.state)),
       h('code', null, row.url),
-      row.error && note('bad', typeof row.error === 'string' ? row.error : row.error.message),
+      row.error && note('bad', row.error),
       h('dl', null, h('dt', null, words.secret), h('dd', null, row.last_four ? words.endsIn(row.last_four) : '–'), h('dt', null, texts.card.facts.used), h('dd', null, time(row.last_used_at))),
       this.context.session.can('manage') &&
         h(
@@ -236,13 +237,13 @@ class EndpointsView extends HTMLElement {
     });
   }
 
-  /** @param {any} row */
+  /** @param {Api.DestinationView} row */
   move(row) {
     const words = texts.endpoints;
     askForm({
       title: words.move,
       button: texts.form.save,
-      fields: [{ name: 'url', label: words.fields.url, type: 'url', value: row.url, hint: words.hints_.url }],
+      fields: [{ name: 'url', label: words.fields.url, type: 'url', value: row.url ?? '', hint: words.hints_.url }],
       send: async ({ url }) => {
         await this.context.api.patch(`/api/destinations/${encodeURIComponent(row.name)}`, { url }, { etag: row.etag });
         this.loadOut();
@@ -250,7 +251,7 @@ class EndpointsView extends HTMLElement {
     });
   }
 
-  /** @param {any} row */
+  /** @param {Api.DestinationView} row */
   rotateDestination(row) {
     const words = texts.endpoints;
     askFirst({
@@ -265,7 +266,7 @@ class EndpointsView extends HTMLElement {
     });
   }
 
-  /** @param {any} row */
+  /** @param {Api.DestinationView} row */
   removeDestination(row) {
     const words = texts.endpoints;
     askFirst({
@@ -281,7 +282,7 @@ class EndpointsView extends HTMLElement {
 }
 customElements.define('endpoints-view', EndpointsView);
 
-/** One secret may be stored once for each way in which it is accepted. @param {any[]} secrets @returns {any[]} */
+/** One secret may be stored once for each way in which it is accepted. @param {Api.SecretView[]} secrets @returns {Api.SecretView[]} */
 function distinct(secrets) {
   return [...new Map(secrets.map((secret) => [`${secret.last_four} ${secret.not_after}`, secret])).values()];
 }

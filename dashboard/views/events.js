@@ -1,10 +1,12 @@
 // Events: the live list, and the whole story of one on one page.
 
+/** @import * as Api from '../types/api.js' */
+
 import { h, replace } from '../lib/dom.js';
 import { bytes } from '../lib/format.js';
 import { href } from '../lib/page.js';
 import { outcomes, outcomesFrom, tone, word } from '../lib/outcomes.js';
-import { badge, copyable, empty, fillFrom, heading, note, tell, time } from '../parts/bits.js';
+import { badge, copyable, empty, fillFrom, heading, note, time } from '../parts/bits.js';
 import { filterBar } from '../parts/filters.js';
 import { pagedList } from '../parts/paged.js';
 import { actionSheet } from './actions.js';
@@ -12,7 +14,7 @@ import texts from '../texts.js';
 
 const SOURCES = ['vapi', 'twilio', 'elevenlabs', 'resend', 'google_calendar', 'standard'];
 
-/** What came of an event: a badge for each state of its actions. @param {any} row @param {Record<string, number> | undefined} counts */
+/** What came of an event: a badge for each state of its actions. @param {Api.EventView} row @param {Record<string, number> | undefined} counts */
 function outcomeOf(row, counts) {
   if (row.dead_reason) return badge('bad', texts.events.dead, 'dead');
   if (counts === undefined) return null;
@@ -30,7 +32,7 @@ class EventsView extends HTMLElement {
   /** The outcomes that are drawn now. */
   known = '';
 
-  /** Where the API does not say what came of its events, the newest actions do. @param {any[]} rows */
+  /** Where the API does not say what came of its events, the newest actions do. @param {Api.EventView[]} rows */
   async join(rows) {
     if (rows.every((row) => row.actions !== undefined)) return;
     try {
@@ -60,10 +62,10 @@ class EventsView extends HTMLElement {
           ? empty(texts.lists.noMatch, null)
           : empty(texts.events.none, texts.events.noneYet, h('a.button', { href: href('endpoints') }, texts.events.toEndpoints)),
       columns: [
-        { label: words.when, cell: (row) => time(row.received_at) },
-        { label: words.type, cell: (row) => h('a', { href: href('events', row.id) }, row.type) },
-        { label: words.outcome, cell: (row) => outcomeOf(row, row.actions ?? this.outcome(row, Date.now())) },
-        { label: words.subject, cell: (row) => h('a.mono', { href: href('events', null, { subject: row.subject }), title: texts.events.sameSubject }, row.subject) },
+        { label: words.when, cell: (/** @type {Api.EventView} */ row) => time(row.received_at) },
+        { label: words.type, cell: (/** @type {Api.EventView} */ row) => h('a', { href: href('events', row.id) }, row.type) },
+        { label: words.outcome, cell: (/** @type {Api.EventView} */ row) => outcomeOf(row, row.actions ?? this.outcome(row, Date.now())) },
+        { label: words.subject, cell: (/** @type {Api.EventView} */ row) => h('a.mono', { href: href('events', null, { subject: row.subject }), title: texts.events.sameSubject }, row.subject) },
       ],
     });
     this.list.read_ = (answer) => this.join(answer.data);
@@ -111,11 +113,11 @@ class EventView extends HTMLElement {
     });
   }
 
-  /** @param {any} event @param {any[]} actions */
+  /** @param {Api.EventDetail} event @param {Api.ActionDetail[]} actions */
   story(event, actions) {
     const words = texts.events;
     return [
-      heading(event.type, null, this.replay(event)),
+      heading(event.type, null),
       event.dead_reason && note('bad', h('p', null, words.deadBecause, ' ', event.dead_reason)),
       h(
         'section.sheet',
@@ -129,7 +131,6 @@ class EventView extends HTMLElement {
           fact(words.facts.subject, h('a', { href: href('events', null, { subject: event.subject }) }, event.subject)),
           fact(words.facts.path, h('code', null, event.path + (event.query ? `?${event.query}` : ''))),
           event.endpoint_id && fact(words.facts.endpoint, h('a', { href: href('endpoints') }, event.endpoint_id)),
-          event.verified_by && fact(words.facts.verifiedBy, typeof event.verified_by === 'string' ? event.verified_by : JSON.stringify(event.verified_by)),
           fact(words.facts.size, `${bytes(event.body_bytes)}, ${event.content_type}`),
           fact(words.facts.id, copyable(event.id, words.facts.id)),
         ),
@@ -147,26 +148,8 @@ class EventView extends HTMLElement {
         event.body === null ? h('p', null, words.forgotten) : h('pre', { tabindex: '0' }, h('code', null, typeof event.body === 'string' ? event.body : JSON.stringify(event.body, null, 2))),
       ),
       event.headers.length > 0 &&
-        h('details.sheet', null, h('summary', null, words.headers), h('dl', null, event.headers.map((/** @type {any} */ each) => fact(each.name, each.value)))),
+        h('details.sheet', null, h('summary', null, words.headers), h('dl', null, event.headers.map((/** @type {Api.HeaderView} */ each) => fact(each.name, each.value)))),
     ];
-  }
-
-  /** Plans the event anew, where the API can. @param {any} event */
-  replay(event) {
-    if (!this.context.session.can('edit') || !(event.can ?? []).includes('replay')) return null;
-    const button = h('button', { type: 'button' }, texts.events.replay);
-    button.addEventListener('click', async () => {
-      button.disabled = true;
-      try {
-        await this.context.api.post(`/api/events/${event.id}/replay`);
-        tell(texts.events.replayed);
-        this.load();
-      } catch (error) {
-        button.disabled = false;
-        tell(/** @type {Error} */ (error).message, 'bad');
-      }
-    });
-    return button;
   }
 }
 
@@ -174,8 +157,7 @@ class EventView extends HTMLElement {
 class SilentRules extends HTMLElement {
   /** @type {import('../app.js').Context} */
   context = /** @type {any} */ (null);
-  /** @type {any} */
-  event = null;
+  event = /** @type {Api.EventDetail} */ (/** @type {unknown} */ (null));
   /** @type {Set<string>} */
   acted = new Set();
 
@@ -191,14 +173,14 @@ class SilentRules extends HTMLElement {
     return fillFrom(this, to, async () => {
       const { api } = this.context;
       const { data } = await api.get('/api/rules', { limit: 200 });
-      const others = data.filter((/** @type {any} */ rule) => !this.acted.has(rule.id));
+      const others = data.filter((/** @type {Api.RuleView} */ rule) => !this.acted.has(rule.id));
       if (others.length === 0) return [note('quiet', texts.events.silent.none)];
-      const rows = await Promise.all(others.map(async (/** @type {any} */ rule) => ({ rule, why: await this.why(rule) })));
+      const rows = await Promise.all(others.map(async (/** @type {Api.RuleView} */ rule) => ({ rule, why: await this.why(rule) })));
       return [h('h2', null, texts.events.silent.title), h('ul', null, rows.map(({ rule, why }) => h('li', null, h('a', { href: href('rules', rule.id) }, rule.name), ': ', why)))];
     });
   }
 
-  /** @param {any} rule */
+  /** @param {Api.RuleView} rule */
   async why(rule) {
     const words = texts.events.silent;
     if (!rule.enabled) return words.off;

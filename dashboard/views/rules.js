@@ -1,5 +1,7 @@
 // Rules: the list with its switches, and the editor with a dry run beside it.
 
+/** @import * as Api from '../types/api.js' */
+
 import { freshId, h, replace } from '../lib/dom.js';
 import { go, href } from '../lib/page.js';
 import { READY, readyOf } from '../lib/ready.js';
@@ -28,10 +30,10 @@ class RulesView extends HTMLElement {
       none: () => empty(words.none, words.noneYet),
       read_: (answer) => this.showDamaged(answer.damaged ?? []),
       columns: [
-        { label: words.columns.name, cell: (row) => h('a', { href: href('rules', row.id) }, row.name) },
-        { label: words.columns.on, cell: (row) => [row.source, ' ', h('code', null, row.event_type)] },
-        { label: words.columns.does, cell: (row) => texts.actions.kinds[row.action] ?? row.action },
-        { label: words.columns.enabled, cell: (row) => (mayEdit ? this.switch(row) : badge(row.enabled ? 'good' : 'quiet', row.enabled ? words.on : words.off)) },
+        { label: words.columns.name, cell: (/** @type {Api.RuleView} */ row) => h('a', { href: href('rules', row.id) }, row.name) },
+        { label: words.columns.on, cell: (/** @type {Api.RuleView} */ row) => [row.source, ' ', h('code', null, row.event_type)] },
+        { label: words.columns.does, cell: (/** @type {Api.RuleView} */ row) => texts.actions.kinds[row.action] ?? row.action },
+        { label: words.columns.enabled, cell: (/** @type {Api.RuleView} */ row) => (mayEdit ? this.switch(row) : badge(row.enabled ? 'good' : 'quiet', row.enabled ? words.on : words.off)) },
       ],
     });
     replace(
@@ -46,12 +48,12 @@ class RulesView extends HTMLElement {
     );
   }
 
-  /** @param {any[]} damaged */
+  /** @param {Api.DamagedRuleView[]} damaged */
   showDamaged(damaged) {
     replace(/** @type {Element} */ (this.damaged), damaged.map((rule) => note('bad', h('p', null, rule.problem), rule.id && h('p.quiet', null, rule.id))));
   }
 
-  /** @param {any} row */
+  /** @param {Api.RuleView} row */
   switch(row) {
     const words = texts.rules;
     const element = h(
@@ -81,8 +83,7 @@ class RuleEditor extends HTMLElement {
   rule = '';
   /** @type {string | null} */
   ready = null;
-  /** @type {any} */
-  catalog = null;
+  catalog = /** @type {Api.CatalogView} */ (/** @type {unknown} */ (null));
   draft = emptyDraft();
   /** @type {Map<string, {input: any, error: HTMLElement}>} */
   fields = new Map();

@@ -10,7 +10,7 @@ class SettingsView extends HTMLElement {
 
   connectedCallback() {
     const words = texts.settings;
-    const me = /** @type {any} */ (this.context.session.me ?? {});
+    const me = this.context.session.me ?? { can: [] };
     replace(
       this,
       heading(texts.pages.settings, words.lead),

@@ -1,0 +1,528 @@
+// Made by types/make.mjs from schemas/openapi.json.
+
+export type AccountView = {
+  "id": string;
+  "name"?: string | null;
+};
+
+export type Accounts = {
+  "before"?: string | null;
+  "now"?: string | null;
+};
+
+export type ActionDetail = ActionView & {
+  "attempts_made": Array<AttemptView>;
+  "request"?: Record<string, any>;
+};
+
+export type ActionKindView = {
+  "action": string;
+  "expires_after_seconds_default": number;
+  "parameters": Array<ParameterView>;
+  "provider": Provider;
+  "purpose": string;
+};
+
+export type ActionState = "pending" | "running" | "succeeded" | "waiting" | "unknown" | "parked" | "suppressed" | "cancelled" | "dead";
+
+export type ActionView = {
+  "action": string;
+  "attempts": number;
+  "can": Array<string>;
+  "cause"?: Cause | null;
+  "created_at": Time;
+  "credential"?: string | null;
+  "delivery"?: DeliveryView | null;
+  "detail"?: string | null;
+  "due_at"?: Time | null;
+  "event_id": string;
+  "expires_at": Time;
+  "http_status"?: number | null;
+  "id": string;
+  "look_ups": number;
+  "provider": Provider;
+  "provider_code"?: string | null;
+  "provider_ref"?: string | null;
+  "rule_id": string;
+  "rule_name": string;
+  "series": number;
+  "state": ActionState;
+  "updated_at": Time;
+};
+
+export type AssistantRole = "inbound" | "outbound";
+
+export type AssistantView = {
+  "assistant_id": string;
+  "created_at": Time;
+  "etag": string;
+  "name"?: string | null;
+  "proof"?: string | null;
+  "proven_at"?: Time | null;
+  "role"?: AssistantRole | null;
+  "state": RouteState;
+  "version": number;
+};
+
+export type AttemptView = {
+  "cause"?: string | null;
+  "credential_version"?: number | null;
+  "detail"?: string | null;
+  "ended_at"?: Time | null;
+  "http_status"?: number | null;
+  "look_up": boolean;
+  "number": number;
+  "outcome"?: string | null;
+  "provider_code"?: string | null;
+  "started_at": Time;
+};
+
+export type AuditView = {
+  "actor": string;
+  "at": Time;
+  "fields": Array<string>;
+  "id": string;
+  "target_id": string;
+  "target_kind": string;
+  "verb": string;
+};
+
+export type Authorize = {
+  "expires_at": Time;
+  "url": string;
+};
+
+export type CatalogView = {
+  "actions": Array<ActionKindView>;
+  "limits": LimitsView;
+  "names": Array<NameView>;
+  "sources": Array<SourceView>;
+};
+
+export type Cause = "accepted" | "looked_up" | "called_back" | "resolved_by_hand" | "rate_limited" | "provider_unavailable" | "connect_failed" | "no_answer" | "lease_ended" | "not_connected" | "credential_refused" | "undecryptable" | "misconfigured" | "invalid_request" | "invalid_recipient" | "opted_out" | "address_not_allowed" | "endpoint_gone" | "redirect_not_followed" | "template_failed" | "template_limit" | "unreadable_body" | "expired" | "attempts_used_up" | "ambiguous" | "look_up_forbidden" | "account_replaced" | "interrupted" | "hop_limit" | "day_budget" | "other";
+
+export type ConnectedView = IntegrationView & {
+  "warnings": Array<FieldError>;
+};
+
+export type DamagedRuleView = {
+  "damaged": boolean;
+  "id"?: string | null;
+  "problem": string;
+};
+
+export type DeliveryStatus = "sent" | "delivered" | "read" | "undelivered" | "failed";
+
+export type DeliveryView = {
+  "at": Time;
+  "code"?: string | null;
+  "detail"?: string | null;
+  "status": DeliveryStatus;
+};
+
+export type DestinationChanges = {
+  "url": string;
+};
+
+export type DestinationView = {
+  "cause"?: string | null;
+  "created_at": Time;
+  "error"?: string | null;
+  "etag": string;
+  "last_four"?: string | null;
+  "last_used_at"?: Time | null;
+  "name": string;
+  "secret"?: string | null;
+  "secrets": number;
+  "state": IntegrationState;
+  "url"?: string | null;
+  "version": number;
+};
+
+export type DryRunRequest = {
+  "event_id"?: string | null;
+  "sample"?: SampleEvent | null;
+  "spec": RuleSpec;
+};
+
+export type DryRunView = {
+  "outcome": "planned";
+  "parameters": Record<string, any>;
+} | {
+  "field": string;
+  "outcome": "not_matched";
+} | {
+  "cause": string;
+  "detail": string;
+  "outcome": "failed";
+};
+
+export type EndpointChanges = {
+  "ignored_types"?: Array<string> | null;
+  "name"?: string | null;
+};
+
+export type EndpointDetail = EndpointView & {
+  "secret"?: string | null;
+  "secrets": Array<SecretView>;
+};
+
+export type EndpointView = {
+  "created_at": Time;
+  "etag": string;
+  "id": string;
+  "ignored_types": Array<string>;
+  "name": string;
+  "path": string;
+  "source": Source;
+  "url"?: string | null;
+  "version": number;
+};
+
+export type EventAction = {
+  "action": string;
+  "cause"?: Cause | null;
+  "id": string;
+  "rule_id": string;
+  "rule_name": string;
+  "state": ActionState;
+};
+
+export type EventDetail = {
+  "actions": Array<EventAction>;
+  "body"?: Record<string, any>;
+  "body_bytes": number;
+  "content_type": string;
+  "dead_reason"?: string | null;
+  "endpoint_id"?: string | null;
+  "headers": Array<HeaderView>;
+  "hops": number;
+  "id": string;
+  "path": string;
+  "query": string;
+  "received_at": Time;
+  "source": Source;
+  "subject": string;
+  "time": Time;
+  "type": string;
+};
+
+export type EventTypeView = {
+  "event_type": string;
+  "samples": Array<string>;
+  "type": string;
+};
+
+export type EventView = {
+  "actions": Record<string, number>;
+  "body_bytes": number;
+  "dead_reason"?: string | null;
+  "endpoint_id"?: string | null;
+  "id": string;
+  "received_at": Time;
+  "source": Source;
+  "subject": string;
+  "time": Time;
+  "type": string;
+};
+
+export type FieldError = {
+  "field": string;
+  "problem": string;
+};
+
+export type FieldView = {
+  "example": string;
+  "expected": string;
+  "help": string;
+  "help_url": string;
+  "label": string;
+  "name": string;
+  "pattern": string;
+  "required": boolean;
+  "secret": boolean;
+};
+
+export type FormView = {
+  "available": boolean;
+  "connect": string;
+  "fields": Array<FieldView>;
+  "help_url": string;
+  "name": string;
+  "one_of": Array<Array<string>>;
+  "provider": Provider;
+  "verify": Array<ProbeView>;
+};
+
+export type Forms = {
+  "providers": Array<FormView>;
+};
+
+export type HeaderView = {
+  "name": string;
+  "value": string;
+};
+
+export type IdView = {
+  "kind": string;
+  "value": string;
+};
+
+export type IntegrationState = "not_connected" | "connected" | "unverified" | "limited" | "failing" | "needs_reconnecting" | "undecryptable";
+
+export type IntegrationView = {
+  "account"?: AccountView | null;
+  "cause"?: string | null;
+  "checked_at"?: Time | null;
+  "connected": boolean;
+  "error"?: string | null;
+  "etag"?: string | null;
+  "first_failed_at"?: Time | null;
+  "id"?: string | null;
+  "last_four"?: string | null;
+  "last_used_at"?: Time | null;
+  "last_verified_at"?: Time | null;
+  "missing"?: string | null;
+  "next_try_at"?: Time | null;
+  "provider": Provider;
+  "secrets_set": Array<string>;
+  "settings": Record<string, string>;
+  "state": IntegrationState;
+  "version"?: number | null;
+};
+
+export type Invalidate = {
+  "org_id": string;
+};
+
+export type Invalidated = {
+  "org_id": string;
+};
+
+export type LimitsView = {
+  "expires_after_seconds_max": number;
+  "expires_after_seconds_min": number;
+  "name_characters_max": number;
+  "parameters_bytes_max": number;
+  "template_bytes_max": number;
+};
+
+export type Me = {
+  "can": Array<string>;
+  "csrf_token"?: string | null;
+  "expires_at": Time;
+  "organisation": OrganisationOfMe;
+  "role": string;
+  "subject": string;
+};
+
+export type NameView = {
+  "help": string;
+  "members": Array<string>;
+  "name": string;
+  "source"?: Source | null;
+};
+
+export type NewAssistant = {
+  "assistant_id": string;
+  "name"?: string | null;
+  "role"?: AssistantRole | null;
+};
+
+export type NewCredential = {
+  "accountSid"?: string | null;
+  "account_sid"?: string | null;
+  "apiKey"?: string | null;
+  "api_key"?: string | null;
+  "api_key_secret"?: string | null;
+  "api_key_sid"?: string | null;
+  "authToken"?: string | null;
+  "auth_token"?: string | null;
+  "auth_token_secondary"?: string | null;
+  "from"?: string | null;
+  "phoneNumber"?: string | null;
+  "phone_number"?: string | null;
+  "webhookSecret"?: string | null;
+  "webhook_secret"?: string | null;
+};
+
+export type NewDestination = {
+  "name": string;
+  "url": string;
+};
+
+export type NewEndpoint = {
+  "ignored_types"?: Array<string>;
+  "name": string;
+  "plan"?: any;
+  "secret"?: string | null;
+  "source": Source;
+};
+
+export type NewNumber = {
+  "number": string;
+  "provider"?: NumberProvider;
+};
+
+export type NewOrganisation = {
+  "id"?: string | null;
+  "name": string;
+};
+
+export type NumberProvider = "twilio" | "vapi";
+
+export type NumberView = {
+  "account_id"?: string | null;
+  "created_at": Time;
+  "etag": string;
+  "number": string;
+  "proof"?: string | null;
+  "proven_at"?: Time | null;
+  "provider": Provider;
+  "provider_number_id"?: string | null;
+  "state": RouteState;
+  "version": number;
+};
+
+export type OrganisationOfMe = {
+  "id": string;
+  "name": string;
+};
+
+export type OrganisationView = {
+  "created_at": Time;
+  "id": string;
+  "is_active": boolean;
+  "name": string;
+};
+
+export type ParameterView = {
+  "example": string;
+  "help": string;
+  "multiline": boolean;
+  "name": string;
+  "required": boolean;
+  "type": string;
+};
+
+export type ProbeView = {
+  "feature": string;
+  "method": string;
+  "path": string;
+};
+
+export type Problem = {
+  "accounts"?: Accounts;
+  "code": "invalid_json" | "invalid_field" | "invalid_query" | "cursor_invalid" | "if_match_invalid" | "idempotency_key_invalid" | "consent_invalid" | "unauthenticated" | "forbidden" | "csrf_invalid" | "origin_not_allowed" | "not_found" | "not_served" | "method_not_allowed" | "conflict" | "account_differs" | "held_elsewhere" | "not_from_state" | "limit_reached" | "not_connected" | "idempotency_key_in_use" | "precondition_failed" | "payload_too_large" | "unsupported_media_type" | "refused_by_provider" | "consent_refused" | "not_readable" | "rule_invalid" | "secret_invalid" | "address_not_allowed" | "idempotency_key_reused" | "precondition_required" | "too_many_requests" | "internal" | "undecryptable" | "database_unavailable" | "provider_unreachable" | "token_keys_unavailable" | "timeout";
+  "detail": string;
+  "errors"?: Array<FieldError>;
+  "provider"?: ProviderWords;
+  "request_id": string;
+  "status": number;
+  "title": string;
+  "type": string;
+};
+
+export type Provider = "vapi" | "twilio" | "google_calendar" | "resend" | "elevenlabs" | "http";
+
+export type ProviderWords = {
+  "code"?: string | null;
+  "http_status": number;
+  "message": string;
+  "name": string;
+};
+
+export type RejectionView = {
+  "at": Time;
+  "bytes": number;
+  "cause": string;
+  "claimed": boolean;
+  "endpoint_id"?: string | null;
+  "head"?: string | null;
+  "id": string;
+  "ids": Array<IdView>;
+  "org_id"?: string | null;
+  "source": string;
+  "status": number;
+};
+
+export type Resolution = {
+  "outcome": ResolvedAs;
+};
+
+export type ResolvedAs = "sent" | "resend";
+
+export type Rotation = {
+  "overlap_seconds"?: number | null;
+  "plan"?: Record<string, any>;
+  "secret"?: string | null;
+};
+
+export type RouteState = "pending" | "live" | "released";
+
+export type RuleSpec = {
+  "action": "twilio.send_sms" | "http.post" | "resend.send_email" | "google_calendar.create_event";
+  "enabled"?: boolean;
+  "event_type": string;
+  "expires_after_seconds"?: number;
+  "name": string;
+  "parameters": Record<string, any>;
+  "source": "vapi" | "twilio" | "elevenlabs" | "resend" | "google_calendar" | "standard";
+  "when"?: string;
+};
+
+export type RuleView = RuleSpec & {
+  "created_at": Time;
+  "etag": string;
+  "id": string;
+  "updated_at": Time;
+  "version": number;
+};
+
+export type SampleEvent = {
+  "body": Record<string, any>;
+  "event_type": string;
+  "headers"?: Record<string, any>;
+  "query"?: string | null;
+  "subject"?: string | null;
+};
+
+export type SampleView = {
+  "body": Record<string, any>;
+  "event_type": string;
+};
+
+export type SecretView = {
+  "created_at": Time;
+  "id": string;
+  "last_four"?: string | null;
+  "not_after"?: Time | null;
+  "plan": any;
+};
+
+export type Source = "vapi" | "twilio" | "elevenlabs" | "resend" | "google_calendar" | "standard";
+
+export type SourceView = {
+  "event_types": Array<EventTypeView>;
+  "source": Source;
+};
+
+export type Status = {
+  "integrations": Array<IntegrationView>;
+};
+
+export type StoredDryRunRequest = {
+  "event_id"?: string | null;
+  "sample"?: SampleEvent | null;
+};
+
+export type TestedView = {
+  "account"?: AccountView | null;
+  "missing"?: string | null;
+  "provider": Provider;
+  "replaces_account"?: AccountView | null;
+  "state": IntegrationState;
+  "warnings": Array<FieldError>;
+};
+
+export type Time = string;
