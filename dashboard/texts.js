@@ -523,6 +523,10 @@ const texts = {
     providerSays: (/** @type {string} */ name) => `${name} says:`,
     providerCode: (/** @type {string} */ code) => `code ${code}`,
     cannot: 'What it cannot do:',
+    refusals: {
+      account_differs: 'This opens another account than the one that was connected.',
+      precondition_failed: 'Somebody else changed it meanwhile.',
+    },
     unavailable: 'This installation is not set up for it. Its operator has to add the client of this provider first.',
     held: (/** @type {string} */ state, /** @type {number} */ count) =>
       ({

@@ -43,7 +43,7 @@ import texts from '../texts.js';
  * @property {'verifying' | 'disconnecting' | null} busy
  * @property {boolean} asking whether the dialog before a disconnect is open
  * @property {Opened | null} opened
- * @property {{kind: 'good' | 'bad', text: string, provider?: string | null, requestId?: string | null} | null} said
+ * @property {{kind: 'good' | 'bad' | 'warn', text: string, provider?: string | null, requestId?: string | null} | null} said
  */
 
 /** @param {Form} form @returns {Card} */
@@ -138,7 +138,7 @@ export function next(state, event) {
         ...changed(state),
         stored: event.stored,
         opened: null,
-        said: { kind: 'good', text: texts.card.saved(state.form.name) },
+        said: savedWords(state.form, event.stored.warnings ?? []),
       };
 
     case 'leave': {
@@ -193,6 +193,18 @@ export function next(state, event) {
   }
 }
 
+/**
+ * What is said after a save: also what is stored and will not work.
+ * @param {Form} form
+ * @param {{field: string, problem: string}[]} warnings
+ * @returns {NonNullable<Card['said']>}
+ */
+function savedWords(form, warnings) {
+  const label = (/** @type {string} */ name) => form.fields.find((field) => field.name === name)?.label ?? name;
+  const words = warnings.map(({ field, problem }) => `${label(field)}: ${sentence(problem)}`);
+  return { kind: words.length === 0 ? 'good' : 'warn', text: [texts.card.saved(form.name), ...words].join(' ') };
+}
+
 /** A state whose older questions no longer count. @param {Card} state @returns {Card} */
 function changed(state) {
   return { ...state, ticket: state.ticket + 1 };
@@ -212,7 +224,7 @@ function refused(state, { ticket, error }) {
   if (ticket !== state.ticket) return state;
   const refusal = {
     code: error.code,
-    text: error.message,
+    text: texts.card.refusals[error.code] ?? error.message,
     provider: providersWords(error),
     requestId: error.requestId ?? null,
     accounts: error.problem?.accounts ?? null,
@@ -222,7 +234,7 @@ function refused(state, { ticket, error }) {
     const errors = {};
     const names = new Set(state.form.fields.map((field) => field.name));
     for (const { field, problem } of error.errors ?? []) if (names.has(field)) errors[field] = sentence(problem);
-    return { ...changed(state), opened: { ...state.opened, phase: 'editing', errors, refusal } };
+    return { ...changed(state), opened: { ...state.opened, phase: 'editing', errors, refusal, tested: null } };
   }
   const said = { kind: /** @type {'bad'} */ ('bad'), text: refusal.text, provider: refusal.provider, requestId: refusal.requestId };
   return { ...changed(state), busy: null, asking: false, said };

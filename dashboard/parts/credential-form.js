@@ -228,7 +228,6 @@ function refusedHelp(form, { code, accounts }, dispatch) {
         accounts && h('p', null, texts.form.differs(name(accounts.before), name(accounts.now))),
         h('button', { type: 'button', onclick: () => dispatch({ type: form.connect === 'oauth' ? 'leave' : 'save', replace: true }) }, texts.form.saveReplacing),
       ];
-    case 'version_stale':
     case 'precondition_failed':
       return h('p', null, texts.form.changedElsewhere);
     default:

@@ -127,6 +127,8 @@ test('what was saved is shown, and the form closes', () => {
   assert.equal(saved.opened, null);
   assert.equal(saved.stored.state, 'limited');
   assert.equal(saved.said.kind, 'good');
+  const warned = next(saving, { type: 'saved', ticket: saving.ticket, stored: view({ warnings: [{ field: 'phone_number', problem: 'is not of this account' }] }) });
+  assert.deepEqual(warned.said, { kind: 'warn', text: 'Twilio is saved. phone_number: Is not of this account.' });
 });
 
 test('a refused save stays open, with errors at their fields and the words of the provider', () => {
@@ -143,6 +145,12 @@ test('a refused save stays open, with errors at their fields and the words of th
   assert.deepEqual(refused.opened.errors, { auth_token: 'Is not the token of this account.' });
   assert.equal(refused.opened.refusal.provider, 'Authenticate (HTTP 401, code 20003)');
   assert.equal(refused.opened.values.auth_token, 'token', 'nothing that was typed is lost');
+  const asked = after([loaded(null), { type: 'open' }, ...typed, { type: 'test' }]);
+  const tested = next(asked, { type: 'tested', ticket: asked.ticket, tested: { state: 'connected' } });
+  assert.equal(tested.opened.tested.state, 'connected');
+  const saved = next(tested, { type: 'save' });
+  const differs = next(saved, { type: 'refused', ticket: saved.ticket, error: error({ code: 'account_differs' }) });
+  assert.deepEqual([differs.opened.tested, differs.opened.refusal.code], [null, 'account_differs'], 'the refusal takes the place of the test');
 });
 
 test('a status that was read before a change is dropped', () => {
