@@ -188,3 +188,24 @@ async fn a_dead_action_is_tried_again_from_the_overview() {
     desk.dev.wait_for_sms(1).await;
     page.is_faultless().await;
 }
+
+#[tokio::test]
+async fn all_that_was_given_up_is_tried_again_after_a_look_at_the_plan() {
+    let desk = Desk::start().await;
+    let refused = json!({"provider": "twilio", "method": "POST", "status": 400,
+        "body": {"code": 21211, "message": "Invalid 'To'", "status": 400}, "times": 2});
+    desk.sandbox("/_faults", &refused).await;
+    let page = desk.owner("/dashboard/actions?state=dead", DESK).await;
+    for _ in 0..2 {
+        send(&desk, "vapi/end-of-call-report").await;
+    }
+    // The list fills by itself.
+    page.shows("[data-key=bulk]", "all 2").await;
+    page.click("[data-key=bulk]").await;
+    page.shows("dialog", "2 × Send a text, by After a call, text the caller")
+        .await;
+    page.click("dialog .danger").await;
+    page.find("paged-list[data-state=empty]").await;
+    desk.dev.wait_for_sms(2).await;
+    page.is_faultless().await;
+}

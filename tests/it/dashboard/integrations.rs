@@ -296,3 +296,29 @@ async fn the_link_of_dev_opens_the_dashboard_signed_in() {
     page.find("#token").await;
     page.is_faultless().await;
 }
+
+#[tokio::test]
+async fn another_account_takes_the_place_only_after_a_person_says_so() {
+    let desk = Desk::start().await;
+    let (sid, token) = ("AC0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210");
+    let other = json!({"accounts": [{"sid": sid, "auth_token": token, "numbers": ["+12025550199"]}]});
+    desk.sandbox("/_accounts", &other).await;
+    let page = desk.owner(PATH, DESK).await;
+    page.click("[data-key=twilio-open]").await;
+    let form = "twilio-credential-form";
+    page.rewrite(&format!("{form} [name=account_sid]"), sid).await;
+    // Nothing is kept for another account: its token is needed.
+    page.click(&format!("{form} button[type=submit]")).await;
+    page.shows(&format!("{form} [data-field=auth_token] .field-error"), "needed")
+        .await;
+    page.write(&format!("{form} [name=auth_token]"), token).await;
+    page.click(&format!("{form} footer button:nth-child(2)")).await;
+    page.shows(&format!("{form} .form-said"), "It takes the place of the account")
+        .await;
+    page.shows(&format!("{form} .form-said"), "Phone number").await;
+    page.click(&format!("{form} button[type=submit]")).await;
+    page.shows(&format!("{form} .form-said"), "another account").await;
+    page.click(&format!("{form} .form-said button")).await;
+    page.shows(&card("twilio", "connected"), sid).await;
+    page.is_faultless().await;
+}
