@@ -53,7 +53,7 @@ pub trait EventQueue: Send + Sync + 'static {
         drop(leases);
     }
 
-    /// What stands in the queue now. Memory only: it is read at each scrape.
+    /// The state of the queue now. Memory only, because each scrape reads it.
     fn state(&self) -> QueueState;
 
     /// The spool in front of the broker, where there is one. Memory only.
@@ -89,8 +89,8 @@ pub struct DeliveryTag(pub u64);
 #[derive(Debug)]
 pub struct Delivery {
     pub tag: DeliveryTag,
-    /// What could not be decoded costs only itself: it is handed over as an error, to be set aside
-    /// as a dead letter.
+    /// A message that cannot be decoded affects only itself. It comes as an error, and the worker
+    /// stores it as a dead letter.
     pub event: Result<Envelope, EnvelopeError>,
 }
 
@@ -162,8 +162,8 @@ pub enum PublishError {
     /// event; without a spool the receiver answers 503 with Retry-After.
     #[error("the broker takes no events now, and stored nothing: {reason}")]
     Unavailable { reason: Arc<str> },
-    /// No confirm came in time: the broker may have stored the event. The spool takes the event
-    /// too, because dedupe absorbs the second copy; without a spool the receiver answers 503 with
+    /// No confirm came in time, so the broker may have stored the event. The spool takes the event
+    /// too, because dedupe absorbs the second copy. Without a spool the receiver answers 503 with
     /// Retry-After.
     #[error("the broker did not confirm the event in time and may have stored it: {reason}")]
     Unknown { reason: Arc<str> },
@@ -228,8 +228,8 @@ pub async fn connect(
     }
 }
 
-/// What `doctor` says of the queue that a URL names. Creates nothing. With `is_dev` risks for
-/// durability are warnings.
+/// The checks of `doctor` for the queue that a URL names. They create nothing. With `is_dev` risks
+/// for durability are warnings.
 pub async fn diagnose(url: &str, settings: &QueueSettings, event_bytes_max: usize, is_dev: bool) -> Vec<Diagnosis> {
     match url.split_once(':') {
         Some(("embedded", directory)) if !directory.is_empty() => {

@@ -14,26 +14,29 @@ pub use roles::Roles;
 pub(in crate::cli) use rooms::event_bytes_max;
 
 use crate::{
+    attempt::Engine,
     config::Settings,
     domain::{Clock, SystemClock},
     lifecycle::{Drained, Lifecycle, Stage},
     listener,
     queue::EventQueue,
+    receiver::Receiver,
     routing::RouteTable,
     store::Store,
     telemetry::{Checks, Finding, Operations, Recorder},
     vault::{Keyring, Vault},
-    worker,
+    worker::{self, Worker},
 };
+use axum::Router;
 use rooms::Rooms;
 use std::{future::Future, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
-/// What tests put in the place of the real thing.
+/// The parts that tests replace.
 pub struct Options {
     pub clock: Arc<dyn Clock>,
-    /// What this process does. The listeners were bound for the same roles.
+    /// The roles of this process. The listeners were bound for the same roles.
     pub roles: Roles,
 }
 
@@ -61,7 +64,7 @@ impl App {
     /// Builds everything and starts it, lowest floor first.
     ///
     /// # Errors
-    /// What could not be built, with what to do.
+    /// Names the part that could not be built, and the remedy.
     pub async fn start(
         settings: Settings,
         keyring: Keyring,
@@ -80,25 +83,16 @@ impl App {
             Ok(check) => Arc::new(check),
             Err(error) => {
                 // The files are free again when the caller reads the error.
-                if let Some(queue) = &rooms.queue {
-                    queue.close().await;
-                }
-                rooms.store.close().await;
+                rooms.close().await;
                 return Err(error);
             }
         };
-        let receiver = if roles.receiver {
-            rooms.receiver(&settings).transpose()?
-        } else {
-            None
-        };
-        let worker = rooms.worker(&settings).filter(|_| roles.worker);
-        let engine = worker.as_ref().map(|worker| Arc::new(worker.engine()));
-        let admin = if roles.admin {
-            Some(rooms.admin(&settings, engine.as_ref(), &lifecycle)?)
-        } else {
-            None
-        };
+        let RoleParts {
+            receiver,
+            worker,
+            engine,
+            admin,
+        } = RoleParts::build(&rooms, &settings, roles, &lifecycle)?;
         let worker_failure = worker.as_ref().map(|worker| worker.failure.clone()).unwrap_or_default();
         let operations = operations::operations(
             recorder.clone(),
@@ -113,33 +107,17 @@ impl App {
             },
         );
 
-        let (soft, hard) = (|stage| lifecycle.soft(stage), lifecycle.hard());
-        lifecycle.start(Stage::Upkeep, recorder.run_upkeep(soft(Stage::Upkeep)));
-        lifecycle.start(Stage::Upkeep, rooms.routes.clone().run(soft(Stage::Upkeep)));
+        lifecycle.start(Stage::Upkeep, recorder.run_upkeep(lifecycle.soft(Stage::Upkeep)));
+        lifecycle.start(Stage::Upkeep, rooms.routes.clone().run(lifecycle.soft(Stage::Upkeep)));
         if let Some((worker, engine)) = worker.zip(engine) {
-            // Beside the attempts: a refresh that was begun and the attempts share the time of a
-            // drain.
-            lifecycle.start(Stage::Work, engine.refresher().run(soft(Stage::Work)));
-            lifecycle.start(Stage::Work, worker.run_with(engine, soft(Stage::Work), hard));
+            start_worker(&lifecycle, worker, engine);
         }
-        let serve = |stage, socket, router, limits| {
-            let server = listener::serve(socket, router, limits, lifecycle.soft(stage), lifecycle.hard());
-            lifecycle.start(stage, server);
+        let servers = Servers {
+            admin,
+            receiver,
+            operations,
         };
-        if let Some((socket, router)) = listeners.admin.zip(admin) {
-            serve(Stage::Intake, socket, router, internal("admin"));
-        }
-        // Until the end, so that a drain can be watched.
-        serve(
-            Stage::Upkeep,
-            listeners.operations,
-            operations.router(),
-            internal("operations"),
-        );
-        if let Some((socket, receiver)) = listeners.ingress.zip(receiver) {
-            lifecycle.start(Stage::Upkeep, receiver.clone().run_background(soft(Stage::Upkeep)));
-            serve(Stage::Intake, socket, receiver.router(), receiver.limits());
-        }
+        servers.start(&lifecycle, listeners);
         let Rooms {
             store,
             vault,
@@ -217,6 +195,71 @@ impl App {
             close_until(end, "database", self.store.close()),
         );
         drained
+    }
+}
+
+/// The parts of the roles that this process has.
+struct RoleParts {
+    receiver: Option<Receiver>,
+    worker: Option<Worker>,
+    engine: Option<Arc<Engine>>,
+    admin: Option<Router>,
+}
+
+impl RoleParts {
+    fn build(rooms: &Rooms, settings: &Settings, roles: Roles, lifecycle: &Lifecycle) -> anyhow::Result<Self> {
+        let receiver = if roles.receiver {
+            rooms.receiver(settings).transpose()?
+        } else {
+            None
+        };
+        let worker = rooms.worker(settings).filter(|_| roles.worker);
+        let engine = worker.as_ref().map(|worker| Arc::new(worker.engine()));
+        let admin = if roles.admin {
+            Some(rooms.admin(settings, engine.as_ref(), lifecycle)?)
+        } else {
+            None
+        };
+        Ok(Self {
+            receiver,
+            worker,
+            engine,
+            admin,
+        })
+    }
+}
+
+/// Attempts, and beside them the refreshes: both share the time of a drain.
+fn start_worker(lifecycle: &Lifecycle, worker: Worker, engine: Arc<Engine>) {
+    let soft = || lifecycle.soft(Stage::Work);
+    lifecycle.start(Stage::Work, engine.refresher().run(soft()));
+    lifecycle.start(Stage::Work, worker.run_with(engine, soft(), lifecycle.hard()));
+}
+
+/// The routers of the listeners of this process.
+struct Servers {
+    admin: Option<Router>,
+    receiver: Option<Receiver>,
+    operations: Operations,
+}
+
+impl Servers {
+    fn start(self, lifecycle: &Lifecycle, listeners: Listeners) {
+        let serve = |stage, socket, router, limits| {
+            let server = listener::serve(socket, router, limits, lifecycle.soft(stage), lifecycle.hard());
+            lifecycle.start(stage, server);
+        };
+        if let Some((socket, router)) = listeners.admin.zip(self.admin) {
+            serve(Stage::Intake, socket, router, internal("admin"));
+        }
+        // Operations end last, so that a drain can be watched.
+        let operations = self.operations.router();
+        serve(Stage::Upkeep, listeners.operations, operations, internal("operations"));
+        if let Some((socket, receiver)) = listeners.ingress.zip(self.receiver) {
+            let background = receiver.clone().run_background(lifecycle.soft(Stage::Upkeep));
+            lifecycle.start(Stage::Upkeep, background);
+            serve(Stage::Intake, socket, receiver.router(), receiver.limits());
+        }
     }
 }
 

@@ -59,6 +59,14 @@ impl Rooms {
         })
     }
 
+    /// Closes the files and connections again.
+    pub async fn close(&self) {
+        if let Some(queue) = &self.queue {
+            queue.close().await;
+        }
+        self.store.close().await;
+    }
+
     /// Compares the key ring with the data keys of the database. A ring that opens none of them
     /// belongs to another database: every webhook would be refused.
     pub fn check_key_ring(&self) -> anyhow::Result<KeyCheck> {
@@ -169,8 +177,8 @@ async fn connect_queue(
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const WARN_EVERY: Duration = Duration::from_secs(30);
 
-/// Connects to the database, and waits for one that is away: ending would turn a wait into an
-/// outage that a service manager makes longer with each restart.
+/// Connects to the database, and waits for one that is away. A process that ended instead would be
+/// restarted with growing pauses, so the outage would last longer.
 async fn connect_store(url: &str, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Store>, ConnectError> {
     let mut warned_at: Option<Instant> = None;
     loop {

@@ -63,14 +63,14 @@ enum Format {
 const ASSISTANT: &str = "bd38a607-499f-45b3-acf8-adf2a1085da2";
 const PHONE_NUMBER: &str = "+15552010100";
 const CUSTOMER_NUMBER: &str = "+15552010188";
-/// What `--demo` sends.
+/// The sample that `--demo` sends.
 const DEMO_SAMPLE: &str = "vapi/end-of-call-report";
 /// How long the printed tokens open the sandbox's demo: what is printed is the same after a
 /// restart.
 const TOKEN_LIFE: Duration = Duration::from_hours(24 * 3650);
 
-/// What differs from production, written as settings: limits above what benchmarks send, a sandbox
-/// on loopback whose list shows a message at once.
+/// The settings that differ from production: limits above the load of benchmarks, and a sandbox on
+/// loopback whose list shows a message at once.
 ///
 /// An environment may override each.
 #[must_use]
@@ -82,6 +82,7 @@ pub fn demo_settings(
     state: &DevState,
 ) -> Environment {
     let at = |offset: u16| format!("127.0.0.1:{}", port_base + offset);
+    let file = |kind: &str, name: &str| format!("{kind}{}", directory.join(name).display());
     [
         ("HOOKSWITCH_INGRESS_ADDRESS", at(0)),
         ("HOOKSWITCH_ADMIN_ADDRESS", at(1)),
@@ -89,18 +90,9 @@ pub fn demo_settings(
         ("HOOKSWITCH_ADMIN_REQUESTS_PER_MINUTE_MAX", "60000".to_owned()),
         ("HOOKSWITCH_OPERATIONS_ADDRESS", at(2)),
         ("HOOKSWITCH_PUBLIC_URL", format!("http://{}", at(0))),
-        (
-            "HOOKSWITCH_DATABASE_URL",
-            format!("sqlite:{}", directory.join("store.db").display()),
-        ),
-        (
-            "HOOKSWITCH_QUEUE_URL",
-            format!("embedded:{}", directory.join("queue").display()),
-        ),
-        (
-            "HOOKSWITCH_SPOOL_DIRECTORY",
-            directory.join("spool").display().to_string(),
-        ),
+        ("HOOKSWITCH_DATABASE_URL", file("sqlite:", "store.db")),
+        ("HOOKSWITCH_QUEUE_URL", file("embedded:", "queue")),
+        ("HOOKSWITCH_SPOOL_DIRECTORY", file("", "spool")),
         ("HOOKSWITCH_SPOOL_MAY_BE_VOLATILE", "true".to_owned()),
         ("HOOKSWITCH_DISK_FREE_BYTES_MIN", (64 << 20).to_string()),
         ("HOOKSWITCH_TWILIO_BASE_URL", sandbox.to_owned()),
@@ -226,7 +218,7 @@ async fn start(args: &DevArgs, settings: Settings) -> anyhow::Result<App> {
     Ok(app)
 }
 
-/// What the stand-ins have to know of the demo.
+/// The accounts of the demo at the stand-ins.
 fn accounts(state: &DevState) -> Accounts {
     Accounts {
         accounts: vec![
@@ -264,7 +256,7 @@ fn accounts(state: &DevState) -> Accounts {
     }
 }
 
-/// What can be connected by hand at the sandbox: they open nothing anywhere else.
+/// Clients and keys that a person can connect by hand at the sandbox. They open nothing elsewhere.
 const GOOGLE_CLIENT: &str = "hookswitch-dev.apps.sandbox";
 const RESEND_KEY: &str = "re_sandbox_demo_key";
 const ELEVENLABS_KEY: &str = "sk_sandbox_demo_key";

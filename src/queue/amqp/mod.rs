@@ -56,8 +56,8 @@ pub struct AmqpSettings {
     /// Redeliveries after which the broker sets an event aside. So high that only a person's error
     /// reaches it: the worker counts for itself which event is poison.
     pub delivery_limit: u32,
-    /// Deliveries that nobody acks and after which nobody asks for this long go back to the broker,
-    /// so that another process gets them.
+    /// Deliveries go back to the broker after this time without an ack or a request for more, so
+    /// that another process gets them.
     pub idle_seconds_max: Duration,
     /// How often the leases of the queues are renewed and shared out again.
     pub share_period: Duration,
@@ -126,8 +126,8 @@ impl AmqpQueue {
     /// the connection is tried again for as long as the queue is open.
     ///
     /// # Errors
-    /// The URL cannot be read, or the broker answers and refuses: user, virtual host, or a queue of
-    /// the same name that was made otherwise.
+    /// The URL cannot be read, or the broker refuses: the user, the virtual host, or a queue of the
+    /// same name with other arguments.
     pub async fn open(url: &str, settings: AmqpSettings) -> Result<Self, ConnectError> {
         let addresses = url::addresses(url)?;
         let settings = Arc::new(settings);

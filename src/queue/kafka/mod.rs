@@ -1,9 +1,9 @@
 //! The queue over Kafka: one topic, keyed by subject, read by one consumer group.
 //!
 //! `queue::connect` enters. **Invariant:** an offset is committed only up to the lowest unfinished
-//! event of its partition, and a publish that was not confirmed is an error that says whether the
-//! event may be stored. No call of librdkafka that can wait is made on a thread of the runtime.
-//! Why so: `docs/decisions/0010-kafka.md`.
+//! event of its partition. A publish without a confirm is an error that says whether the event may
+//! be stored. No thread of the runtime makes a call of librdkafka that can wait. Why:
+//! `docs/decisions/0010-kafka.md`.
 
 mod consume;
 mod diagnose;
@@ -55,7 +55,7 @@ const RETENTION_MIN: Duration = Duration::from_hours(7 * 24);
 /// Room between our limit and the topic's, where the topic's was set by somebody else.
 const MARGIN_BYTES: usize = 16 << 10;
 
-/// What the queue needs beside its URL.
+/// The settings of the queue beside its URL.
 #[derive(Clone, Debug)]
 pub struct KafkaSettings {
     pub topic: String,
@@ -103,7 +103,7 @@ impl Default for KafkaSettings {
     }
 }
 
-/// What `doctor` says of the brokers and the topic.
+/// The checks of `doctor` for the brokers and the topic.
 pub(super) async fn diagnose(url: &str, settings: KafkaSettings, is_dev: bool) -> Vec<Diagnosis> {
     let url = url.to_owned();
     tokio::task::spawn_blocking(move || diagnose::diagnose(&url, &settings, is_dev))
@@ -117,7 +117,7 @@ struct State {
     inbox: Inbox,
 }
 
-/// What producer, consumer and the periodic look share.
+/// The state that producer, consumer and the periodic look share.
 struct Shared {
     settings: KafkaSettings,
     /// Of every client; each adds its own.
