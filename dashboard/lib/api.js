@@ -38,6 +38,7 @@ const TIMEOUT_MS = 20_000;
  * @property {any} [body]
  * @property {Record<string, string | string[] | number | boolean | null | undefined>} [query]
  * @property {string | null} [etag] sent as `If-Match`
+ * @property {string | null} [key] sent as `Idempotency-Key`: a request that got no answer can be sent again
  * @property {AbortSignal} [signal]
  */
 
@@ -50,6 +51,11 @@ export function address(path, query) {
   }
   const text = params.toString();
   return text === '' ? path : `${path}?${text}`;
+}
+
+/** A key for a request that makes something. @returns {string | null} `null` where the browser gives none */
+export function freshKey() {
+  return globalThis.crypto?.randomUUID?.() ?? null;
 }
 
 /** Speaks for one signed-in person. */
@@ -82,6 +88,7 @@ export class Api {
     if (!isRead && this.token === null && this.csrf !== null) headers['x-csrf-token'] = this.csrf;
     if (call.body !== undefined) headers['content-type'] = 'application/json';
     if (call.etag) headers['if-match'] = call.etag;
+    if (call.key) headers['idempotency-key'] = call.key;
     const known = isRead ? this.known.get(url) : undefined;
     if (known) headers['if-none-match'] = known.etag;
 

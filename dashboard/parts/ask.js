@@ -1,5 +1,6 @@
 // Small forms and questions in dialogs.
 
+import { freshKey } from '../lib/api.js';
 import { freshId, h, replace } from '../lib/dom.js';
 import { sentence } from '../lib/fields.js';
 import { copyable, note, tell } from './bits.js';
@@ -26,7 +27,8 @@ import texts from '../texts.js';
  * @param {string} [parts.lead]
  * @param {AskField[]} parts.fields
  * @param {string} parts.button
- * @param {(values: Record<string, string>) => Promise<void>} parts.send
+ * @param {(values: Record<string, string>, key: string | null) => Promise<void>} parts.send with a
+ * key that stays the same while nothing is changed: sent twice it makes one thing
  */
 export function askForm({ title, lead, fields, button, send }) {
   /** @type {Map<string, {input: any, error: HTMLElement}>} */
@@ -57,6 +59,8 @@ export function askForm({ title, lead, fields, button, send }) {
     h('div.form-end', null, said, h('footer', null, h('button', { type: 'button', onclick: () => dialog.close() }, texts.bits.cancel), submit)),
   );
   let isBusy = false;
+  let key = freshKey();
+  form.addEventListener('input', () => (key = freshKey()));
   form.addEventListener('submit', async (/** @type {Event} */ event) => {
     event.preventDefault();
     if (isBusy) return;
@@ -72,7 +76,7 @@ export function askForm({ title, lead, fields, button, send }) {
     isBusy = submit.disabled = true;
     replace(said);
     try {
-      await send(Object.fromEntries([...rows].map(([name, { input }]) => [name, input.value.trim()])));
+      await send(Object.fromEntries([...rows].map(([name, { input }]) => [name, input.value.trim()])), key);
       dialog.close();
     } catch (thrown) {
       const { errors = [], message, requestId } = /** @type {any} */ (thrown);

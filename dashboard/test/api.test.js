@@ -38,6 +38,13 @@ test('a token is sent as a bearer, and the header of the session only without on
   assert.ok(asked.every(({ url }) => !url.includes('T')), 'no token stands in an address');
 });
 
+test('what may be sent twice has a key', async () => {
+  const { made, asked } = api(() => json({}));
+  await made.post('/api/rules', {}, { key: 'K' });
+  await made.post('/api/rules', {}, { key: null });
+  assert.deepEqual(asked.map(({ headers }) => headers['idempotency-key']), ['K', undefined]);
+});
+
 test('a read that has not changed costs no body', async () => {
   const { made, asked } = api((_, { headers }) => (headers['if-none-match'] ? new Response(null, { status: 304 }) : json({ data: [1] }, 200, { etag: '"a"' })));
   assert.deepEqual(await made.get('/api/events'), { data: [1] });

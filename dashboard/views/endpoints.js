@@ -132,8 +132,8 @@ class EndpointsView extends HTMLElement {
         { name: 'name', label: words.fields.name, hint: words.hints_.name },
         { name: 'source', label: words.fields.source, options: SOURCES.map((each) => [each, texts.providers[each]]), value: 'vapi' },
       ],
-      send: async (values) => {
-        const made = await this.context.api.post('/api/endpoints', values);
+      send: async (values, key) => {
+        const made = await this.context.api.post('/api/endpoints', values, { key });
         this.loadIn();
         if (made.secret) showOnce(words.secretTitle, made.secret, made.url && h('p', null, words.url, ': ', copyable(made.url, words.url)));
         else tell(words.made);
@@ -167,9 +167,9 @@ class EndpointsView extends HTMLElement {
       lead: words.rotateLead,
       button: words.rotate,
       fields: [{ name: 'hours', label: words.fields.overlap, value: '24', hint: words.hints_.overlap }],
-      send: async ({ hours }) => {
+      send: async ({ hours }, key) => {
         const seconds = Math.max(0, Math.round(Number(hours.replace(',', '.')) * 3600)) || 0;
-        const made = await this.context.api.post(`/api/endpoints/${endpoint.id}/secrets`, { overlap_seconds: seconds }, { etag: endpoint.etag });
+        const made = await this.context.api.post(`/api/endpoints/${endpoint.id}/secrets`, { overlap_seconds: seconds }, { etag: endpoint.etag, key });
         this.loadIn();
         if (made.secret) showOnce(words.secretTitle, made.secret);
       },
@@ -229,8 +229,8 @@ class EndpointsView extends HTMLElement {
         { name: 'name', label: words.fields.destination, hint: words.hints_.destination },
         { name: 'url', label: words.fields.url, type: 'url', hint: words.hints_.url },
       ],
-      send: async (values) => {
-        const made = await this.context.api.post('/api/destinations', values);
+      send: async (values, key) => {
+        const made = await this.context.api.post('/api/destinations', values, { key });
         this.loadOut();
         if (made.secret) showOnce(words.secretTitle, made.secret, h('p', null, words.verifyLead));
       },

@@ -2,6 +2,7 @@
 
 /** @import * as Api from '../types/api.js' */
 
+import { freshKey } from '../lib/api.js';
 import { freshId, h, replace } from '../lib/dom.js';
 import { go, href } from '../lib/page.js';
 import { READY, readyOf } from '../lib/ready.js';
@@ -87,6 +88,8 @@ class RuleEditor extends HTMLElement {
   draft = emptyDraft();
   /** @type {Map<string, {input: any, error: HTMLElement}>} */
   fields = new Map();
+  /** Of the rule that is being made, until something in it changes. */
+  key = freshKey();
   /** The newest dry run: an older answer is dropped. */
   run = 0;
 
@@ -247,6 +250,7 @@ class RuleEditor extends HTMLElement {
   }
 
   changed() {
+    this.key = freshKey();
     this.read();
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.dryRun(), RUN_AFTER_MS);
@@ -381,7 +385,7 @@ class RuleEditor extends HTMLElement {
     clearTimeout(this.timer);
     this.run += 1;
     try {
-      const saved = this.stored ? await api.put(`/api/rules/${this.stored.id}`, spec, { etag: this.stored.etag }) : await api.post('/api/rules', spec);
+      const saved = this.stored ? await api.put(`/api/rules/${this.stored.id}`, spec, { etag: this.stored.etag }) : await api.post('/api/rules', spec, { key: this.key });
       for (const warning of saved.warnings ?? []) tell(warning.problem ?? String(warning), 'bad');
       tell(words.saved(spec.name));
       go(href('rules'));

@@ -80,3 +80,24 @@ async fn a_number_that_the_account_does_not_have_is_refused_beside_its_field() {
     page.until("document.querySelector('dialog') === null").await;
     page.is_faultless().await;
 }
+
+#[tokio::test]
+async fn an_answer_that_is_lost_on_the_way_makes_nothing_twice() {
+    let desk = Desk::start().await;
+    let page = desk.owner("/dashboard/endpoints", DESK).await;
+    let lose = "const real = window.fetch; let isLost = false; window.fetch = async (...a) => { \
+        const answer = await real(...a); \
+        if (!isLost && a[1].method === 'POST' && a[0] === '/api/endpoints') { isLost = true; throw new TypeError(); } \
+        return answer; }";
+    page.run(lose, json!([])).await;
+    page.click("[data-key=endpoint-add]").await;
+    page.write("dialog [name=name]", "Night line").await;
+    page.click("dialog button[type=submit]").await;
+    page.shows("dialog .note.bad", "No answer came").await;
+    page.click("dialog button[type=submit]").await;
+    page.shows("dialog", "never again").await;
+    let endpoints = desk.dev.admin("/api/endpoints").await;
+    let rows = endpoints["data"].as_array().expect("a list");
+    assert_eq!(rows.iter().filter(|row| row["name"] == "Night line").count(), 1);
+    page.is_faultless().await;
+}
