@@ -5,6 +5,7 @@ import { freshId, h, replace } from '../lib/dom.js';
 import { sentence } from '../lib/fields.js';
 import { copyable, note, tell } from './bits.js';
 import { openDialog } from './dialog.js';
+import { groupWhileTyping } from './phone-input.js';
 import texts from '../texts.js';
 
 /**
@@ -46,6 +47,7 @@ export function askForm({ title, lead, fields, button, send }) {
       const input = field.options
         ? h('select', common, field.options.map(([value, label]) => h('option', { value, selected: value === field.value }, label)))
         : h('input', { ...common, type: field.secret ? 'password' : (field.type ?? 'text'), value: field.value ?? '' });
+      if (field.type === 'tel') groupWhileTyping(input);
       rows.set(field.name, { input, error });
       return h(
         'div.field',

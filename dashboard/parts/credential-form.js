@@ -3,8 +3,9 @@
 
 import { isNumber, shownFields } from '../lib/fields.js';
 import { freshId, h, replace } from '../lib/dom.js';
-import { groupedNumber, typedNumber } from '../lib/phone.js';
+import { groupedNumber } from '../lib/phone.js';
 import { note, outward } from './bits.js';
+import { groupWhileTyping } from './phone-input.js';
 import texts from '../texts.js';
 
 /**
@@ -101,16 +102,8 @@ class CredentialForm extends ProviderForm {
       autocapitalize: 'none',
       'aria-describedby': `${id}-help ${id}-error`,
     });
-    input.addEventListener('input', () => {
-      if (isNumber(field)) {
-        const typed = typedNumber(input.value, input.selectionStart ?? input.value.length);
-        if (typed.text !== input.value) {
-          input.value = typed.text;
-          input.setSelectionRange(typed.caret, typed.caret);
-        }
-      }
-      this.dispatch({ type: 'input', name: field.name, value: input.value });
-    });
+    if (isNumber(field)) groupWhileTyping(input);
+    input.addEventListener('input', () => this.dispatch({ type: 'input', name: field.name, value: input.value }));
     input.addEventListener('focusout', () => {
       // A button that is being pressed must not move away below the pointer.
       if (this.isPressing) return;

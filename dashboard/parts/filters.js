@@ -5,7 +5,7 @@ import { go, href } from '../lib/page.js';
 import texts from '../texts.js';
 
 /**
- * @typedef {{name: string, label: string, options?: [string, string][], type?: string, placeholder?: string}} Filter
+ * @typedef {{name: string, label: string, options?: [string, string][], suggestions?: string[], placeholder?: string}} Filter
  */
 
 /**
@@ -24,9 +24,10 @@ export function filterBar(page, query, filters) {
       const value = query.get(filter.name) ?? '';
       const field = filter.options
         ? h('select', { id, name: filter.name }, h('option', { value: '' }, texts.lists.all), filter.options.map(([each, label]) => h('option', { value: each, selected: each === value }, label)))
-        : h('input', { id, name: filter.name, type: filter.type ?? 'search', value, placeholder: filter.placeholder, autocomplete: 'off' });
+        : h('input', { id, name: filter.name, type: 'search', value, placeholder: filter.placeholder, autocomplete: 'off', list: filter.suggestions ? `${id}-list` : null });
       fields.set(filter.name, field);
-      return h('div', null, h('label', { for: id }, filter.label), field);
+      const list = filter.suggestions && h('datalist', { id: `${id}-list` }, filter.suggestions.map((each) => h('option', { value: each })));
+      return h('div', null, h('label', { for: id }, filter.label), field, list);
     }),
     h('button', { type: 'submit' }, texts.lists.filter),
     query.size > 0 && h('a.button', { href: href(page) }, texts.lists.clear),

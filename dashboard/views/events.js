@@ -29,6 +29,8 @@ class EventsView extends HTMLElement {
   query = new URLSearchParams();
   /** @type {ReturnType<typeof outcomesFrom>} */
   outcome = () => undefined;
+  /** The types that there are, once they are known. @type {string[]} */
+  types = [];
   /** The outcomes that are drawn now. */
   known = '';
 
@@ -72,6 +74,15 @@ class EventsView extends HTMLElement {
     this.bar = h('div');
     replace(this, heading(texts.pages.events, texts.events.lead), this.bar, this.list);
     this.filters();
+    this.suggest();
+  }
+
+  /** The types of events to choose from. Without them the field takes any text. */
+  async suggest() {
+    const catalog = /** @type {Api.CatalogView | null} */ (await this.context.api.get('/api/catalog').catch(() => null));
+    this.types = (catalog?.sources ?? []).flatMap((source) => source.event_types.map((each) => each.type));
+    const isTouched = /** @type {Element} */ (this.bar).contains(document.activeElement);
+    if (this.isConnected && !isTouched) this.filters();
   }
 
   filters() {
@@ -80,7 +91,7 @@ class EventsView extends HTMLElement {
       /** @type {Element} */ (this.bar),
       filterBar('events', this.query, [
         { name: 'source', label: words.source, options: SOURCES.map((each) => [each, texts.providers[each] ?? each]) },
-        { name: 'type', label: words.type, placeholder: 'vapi.end-of-call-report' },
+        { name: 'type', label: words.type, placeholder: 'vapi.end-of-call-report', suggestions: this.types },
         { name: 'subject', label: words.subject },
       ]),
     );

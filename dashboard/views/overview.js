@@ -1,6 +1,6 @@
 // The overview: what needs attention first, then what went through.
 
-import { h } from '../lib/dom.js';
+import { h, replace } from '../lib/dom.js';
 import { number } from '../lib/format.js';
 import { attention, bars, duration, figures, SPANS } from '../lib/overview.js';
 import { word } from '../lib/outcomes.js';
@@ -12,6 +12,7 @@ import texts from '../texts.js';
 /** Pages of a list that are read for a chart: 1,000 rows. */
 const PAGES_MAX = 5;
 const PAGE = 200;
+const READ_EVERY_MS = 30_000;
 
 /**
  * The rows of a list since a time, as far as the pages go.
@@ -41,6 +42,19 @@ class OverviewView extends HTMLElement {
 
   connectedCallback() {
     this.load();
+    this.timer = setInterval(() => this.refresh(), READ_EVERY_MS);
+  }
+
+  disconnectedCallback() {
+    clearInterval(this.timer);
+  }
+
+  /** Reads again what is looked at. Opened numbers stay as they are. */
+  async refresh() {
+    if (document.hidden || this.getAttribute('data-state') !== 'ready' || this.querySelector('details[open]')) return;
+    const { search } = location;
+    const parts = await this.parts().catch(() => null);
+    if (parts !== null && this.isConnected && search === location.search) replace(this, parts);
   }
 
   /** @param {import('../lib/page.js').Place} place */
@@ -50,64 +64,66 @@ class OverviewView extends HTMLElement {
   }
 
   load() {
+    return fillFrom(this, this, () => this.parts());
+  }
+
+  async parts() {
     const words = texts.overview;
     const span = SPANS[this.query.get('span') ?? 'day'] ?? SPANS.day;
-    return fillFrom(this, this, async () => {
-      const { api } = this.context;
-      const now = Date.now();
-      const since = now - span.ms;
-      const received = (/** @type {any} */ row) => row.received_at;
-      const planned = (/** @type {any} */ row) => row.created_at;
-      const state = async (/** @type {string} */ each) => {
-        const { data, next_cursor } = await api.get('/api/actions', { state: each, limit: PAGE });
-        return [each, { count: data.length, hasMore: next_cursor !== null }];
-      };
-      const [{ integrations }, events, actions, rejections, ...counted] = await Promise.all([
-        api.get('/api/integrations/status'),
-        rowsSince(api, '/api/events', received, since),
-        rowsSince(api, '/api/actions', planned, since),
-        api.get('/api/rejections', { limit: PAGE }),
-        ...['dead', 'unknown', 'parked'].map(state),
-      ]);
-      const refused = rejections.data.filter((/** @type {any} */ row) => new Date(row.at).getTime() >= since).length;
-      const found = attention(integrations, Object.fromEntries(counted), refused);
-      const sum = figures(actions.rows, now, span);
-      const part = (/** @type {number | null} */ share) => (share === null ? '–' : new Intl.NumberFormat(undefined, { style: 'percent', maximumFractionDigits: 1 }).format(share));
-      const kind = (/** @type {any} */ row) => (row.state === 'succeeded' ? 'good' : row.state === 'dead' ? 'bad' : 'other');
-      return [
-        heading(
-          texts.pages.overview,
-          null,
-          h('div.row', { role: 'group', 'aria-label': words.span }, Object.keys(SPANS).map((key) => h('a.button', { href: href('overview', null, { span: key }), 'aria-current': key === span.key ? 'true' : null }, words.spans[key]))),
-        ),
-        h('section.sheet', null, h('h2', null, words.attention), found.length === 0 ? note('good', words.allGood) : h('ul', null, found.map(line))),
-        h(
-          'div.tiles',
-          null,
-          tile(words.tiles.events, number(events.rows.filter((row) => new Date(received(row)).getTime() >= since).length) + (events.isWhole ? '' : '+')),
-          tile(words.tiles.actions, number(sum.planned) + (actions.isWhole ? '' : '+')),
-          tile(words.tiles.success, part(sum.success)),
-          tile(words.tiles.retried, number(sum.retried)),
-          tile(words.tiles.half, duration(sum.half)),
-          tile(words.tiles.most, duration(sum.most)),
-        ),
-        events.isWhole && actions.isWhole ? null : note('quiet', words.notWhole),
-        h(
-          'div.cards',
-          null,
-          chart({ title: words.events, bars: bars(events.rows, received, now, span), kinds: [{ kind: 'all', label: words.events, tone: 'plain' }] }),
-          chart({
-            title: words.actions,
-            bars: bars(actions.rows, planned, now, span, kind),
-            kinds: [
-              { kind: 'good', label: word('succeeded'), tone: 'good' },
-              { kind: 'other', label: words.open, tone: 'warn' },
-              { kind: 'bad', label: word('dead'), tone: 'bad' },
-            ],
-          }),
-        ),
-      ];
-    });
+    const { api } = this.context;
+    const now = Date.now();
+    const since = now - span.ms;
+    const received = (/** @type {any} */ row) => row.received_at;
+    const planned = (/** @type {any} */ row) => row.created_at;
+    const state = async (/** @type {string} */ each) => {
+      const { data, next_cursor } = await api.get('/api/actions', { state: each, limit: PAGE });
+      return [each, { count: data.length, hasMore: next_cursor !== null }];
+    };
+    const [{ integrations }, events, actions, rejections, ...counted] = await Promise.all([
+      api.get('/api/integrations/status'),
+      rowsSince(api, '/api/events', received, since),
+      rowsSince(api, '/api/actions', planned, since),
+      api.get('/api/rejections', { limit: PAGE }),
+      ...['dead', 'unknown', 'parked'].map(state),
+    ]);
+    const refused = rejections.data.filter((/** @type {any} */ row) => new Date(row.at).getTime() >= since).length;
+    const found = attention(integrations, Object.fromEntries(counted), refused);
+    const sum = figures(actions.rows, now, span);
+    const part = (/** @type {number | null} */ share) => (share === null ? '–' : new Intl.NumberFormat(undefined, { style: 'percent', maximumFractionDigits: 1 }).format(share));
+    const kind = (/** @type {any} */ row) => (row.state === 'succeeded' ? 'good' : row.state === 'dead' ? 'bad' : 'other');
+    return [
+      heading(
+        texts.pages.overview,
+        null,
+        h('div.row', { role: 'group', 'aria-label': words.span }, Object.keys(SPANS).map((key) => h('a.button', { href: href('overview', null, { span: key }), 'aria-current': key === span.key ? 'true' : null }, words.spans[key]))),
+      ),
+      h('section.sheet', null, h('h2', null, words.attention), found.length === 0 ? note('good', words.allGood) : h('ul', null, found.map(line))),
+      h(
+        'div.tiles',
+        null,
+        tile(words.tiles.events, number(events.rows.filter((row) => new Date(received(row)).getTime() >= since).length) + (events.isWhole ? '' : '+')),
+        tile(words.tiles.actions, number(sum.planned) + (actions.isWhole ? '' : '+')),
+        tile(words.tiles.success, part(sum.success)),
+        tile(words.tiles.retried, number(sum.retried)),
+        tile(words.tiles.half, duration(sum.half)),
+        tile(words.tiles.most, duration(sum.most)),
+      ),
+      events.isWhole && actions.isWhole ? null : note('quiet', words.notWhole),
+      h(
+        'div.cards',
+        null,
+        chart({ title: words.events, bars: bars(events.rows, received, now, span), kinds: [{ kind: 'all', label: words.events, tone: 'plain' }] }),
+        chart({
+          title: words.actions,
+          bars: bars(actions.rows, planned, now, span, kind),
+          kinds: [
+            { kind: 'good', label: word('succeeded'), tone: 'good' },
+            { kind: 'other', label: words.open, tone: 'warn' },
+            { kind: 'bad', label: word('dead'), tone: 'bad' },
+          ],
+        }),
+      ),
+    ];
   }
 }
 customElements.define('overview-view', OverviewView);

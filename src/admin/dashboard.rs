@@ -52,6 +52,7 @@ files![
     "parts/dialog.js",
     "parts/filters.js",
     "parts/paged.js",
+    "parts/phone-input.js",
     "style.css",
     "texts.js",
     "views/actions.js",
