@@ -11,6 +11,7 @@ mod doctor;
 mod health;
 pub mod keys;
 mod migrate;
+mod queue;
 pub mod samples;
 pub mod sandbox;
 pub mod send;
@@ -53,6 +54,8 @@ enum Command {
     Health,
     /// Look at a receiver's spool, or publish its events
     Spool(spool::SpoolArgs),
+    /// Look at events that could not be planned, and put them back
+    Queue(queue::QueueArgs),
     /// Sign a sample as its provider would, and post it to a running `dev`
     Send(send::SendArgs),
     /// Say why a webhook does not verify
@@ -87,6 +90,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
                     Command::Doctor(args) => doctor::run(&args).await,
                     Command::Health => health::run().await,
                     Command::Spool(args) => spool::run(args).await,
+                    Command::Queue(args) => queue::run(args).await,
                     Command::Send(args) => send::run(&args).await,
                     Command::Sandbox(args) => sandbox::run(&args).await,
                     Command::Bench(args) => bench::run(args).await,

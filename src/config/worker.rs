@@ -31,6 +31,9 @@ section! {
         actions_per_day_max: u64 = 100_000, "HOOKSWITCH_ACTIONS_PER_DAY_MAX";
         /// Also record events that no rule wants, up to this many a second. 0: none.
         record_unwanted_per_second_max: u32 = 0, "HOOKSWITCH_RECORD_UNWANTED_PER_SECOND_MAX";
+        /// How long an event that cannot be planned yet stays in the queue before it waits in the
+        /// database: its organisation is not known, or its data key does not open.
+        held_seconds_max: Duration = Duration::from_mins(1), "HOOKSWITCH_HELD_SECONDS_MAX";
         /// Work that one event may cost over all rules of its organisation, in template
         /// instructions.
         template_fuel_max: u64 = 100_000, "HOOKSWITCH_TEMPLATE_FUEL_MAX";
@@ -38,12 +41,25 @@ section! {
         breaker_failures: u32 = 5, "HOOKSWITCH_BREAKER_FAILURES";
         /// How long an open breaker keeps an organisation's actions back before one is tried.
         breaker_seconds: Duration = Duration::from_secs(30), "HOOKSWITCH_BREAKER_SECONDS";
+        /// Days that events are kept with their actions and attempts, once these have ended. What has
+        /// not ended stays. 0: for ever.
+        events_kept_days: u32 = 90, "HOOKSWITCH_EVENTS_KEPT_DAYS";
+        /// Days that dead events are kept. 0: for ever.
+        dead_events_kept_days: u32 = 90, "HOOKSWITCH_DEAD_EVENTS_KEPT_DAYS";
+        /// Days that audit entries are kept: six years. 0: for ever.
+        audit_kept_days: u32 = 2_190, "HOOKSWITCH_AUDIT_KEPT_DAYS";
+        /// Days that the keys are kept by which a redelivery is known. Longer than events and dead
+        /// events, so that an old redelivery is never taken for a new event. 0: for ever.
+        keys_kept_days: u32 = 180, "HOOKSWITCH_KEYS_KEPT_DAYS";
         /// Time for a stop, from SIGTERM to the exit. Must be longer than an exchange by 2 seconds,
         /// so that attempts under way end by themselves; the supervisor has to wait longer before
         /// it kills.
         drain_seconds: Duration = Duration::from_secs(25), "HOOKSWITCH_DRAIN_SECONDS";
     }
 }
+
+/// Days that keys outlive events at least.
+const KEYS_MARGIN_DAYS: u32 = 1;
 
 /// What a stop takes beyond an exchange: its record is written.
 const DRAIN_MARGIN: Duration = Duration::from_secs(2);
@@ -61,6 +77,16 @@ impl WorkerSettings {
                     drain_min.as_secs_f64(),
                     DRAIN_MARGIN.as_secs()
                 ),
+            });
+        }
+        let for_ever = |days: u32| if days == 0 { u32::MAX } else { days };
+        let kept = for_ever(self.events_kept_days).max(for_ever(self.dead_events_kept_days));
+        if for_ever(self.keys_kept_days) < kept.saturating_add(KEYS_MARGIN_DAYS) {
+            faults.push(Fault {
+                name: "HOOKSWITCH_KEYS_KEPT_DAYS".into(),
+                problem: "an old redelivery would be a new event: give more days than HOOKSWITCH_EVENTS_KEPT_DAYS and \
+                    HOOKSWITCH_DEAD_EVENTS_KEPT_DAYS have, or 0 for ever"
+                    .into(),
             });
         }
     }

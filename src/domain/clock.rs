@@ -33,6 +33,12 @@ impl Timestamp {
         self.0.div_euclid(1_000_000)
     }
 
+    /// Days since the Unix epoch, UTC.
+    #[must_use]
+    pub const fn utc_day(self) -> i64 {
+        self.as_seconds().div_euclid(86_400)
+    }
+
     /// How long ago `earlier` was; zero when it lies in the future.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

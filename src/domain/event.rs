@@ -1,7 +1,7 @@
 //! Events and the envelope in which they travel (`CloudEvents` 1.0, binary mode: attributes beside
 //! the provider's untouched bytes).
 
-use super::{EndpointId, EventId, OrgId, Timestamp};
+use super::{EndpointId, EventId, OrgId, Timestamp, action::closed_text_enum};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -190,3 +190,17 @@ impl VerifiedEvent {
         self.0
     }
 }
+
+closed_text_enum!(
+    /// Why an event is kept in the store before it is planned.
+    HeldCause: "cause" {
+        /// Its organisation is not known.
+        OrganisationUnknown = "organisation_unknown",
+        /// Its organisation's data key does not open.
+        DataKey = "data_key",
+        /// Older events of its organisation are planned first.
+        Order = "order",
+        /// An operator put it back.
+        Replay = "replay",
+    }
+);

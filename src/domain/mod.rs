@@ -15,7 +15,7 @@ mod secret;
 
 pub use action::{ActionKind, ActionState, AttemptOutcome, Cause, Delivery, DeliveryStatus, Outcome, Provider};
 pub use clock::{CLOCK_OFFSET_CLAIM_MAX, CLOCK_OFFSET_INGRESS_MAX, Clock, ManualClock, SystemClock, Timestamp};
-pub use event::{DedupeKey, Envelope, EventType, IngressHeader, Source, Subject, VerifiedEvent};
+pub use event::{DedupeKey, Envelope, EventType, HeldCause, IngressHeader, Source, Subject, VerifiedEvent};
 pub use hops::{HOPS_HEADER, read_hops, sign_hops};
 pub use id::{ActionId, AttemptId, CredentialId, EndpointId, EventId, InvalidId, OrgId, RuleId, SecretId};
 pub use network::{InvalidNetwork, Network};

@@ -154,6 +154,9 @@ pub enum PublishError {
     /// The disk is nearly full (invariant 13). Receiver: 503 with Retry-After.
     #[error("the queue's disk has {free_bytes} bytes free and intake stops below {free_bytes_min}")]
     DiskNearlyFull { free_bytes: u64, free_bytes_min: u64 },
+    /// The queue can take nothing for the moment; nothing was stored. Receiver: 503 with Retry-After.
+    #[error("the queue takes no event for the moment: {reason}")]
+    NotNow { reason: Arc<str> },
     /// A write or an fsync failed. Final: this process publishes nothing any more, and ends.
     /// Receiver: 503.
     #[error("the log failed and takes nothing until the process is started again: {reason}")]
@@ -179,6 +182,7 @@ const fn outcome_label(outcome: &Result<(), PublishError>) -> &'static str {
         Err(PublishError::Full { .. }) => "full",
         Err(PublishError::OverShare { .. }) => "over_share",
         Err(PublishError::DiskNearlyFull { .. }) => "disk_nearly_full",
+        Err(PublishError::NotNow { .. }) => "not_now",
         Err(PublishError::Failed { .. }) => "failed",
         Err(PublishError::Unavailable { .. }) => "unavailable",
         Err(PublishError::Unknown { .. }) => "unknown",

@@ -2,7 +2,7 @@
 
 use super::Store;
 use crate::{
-    domain::{Clock, Provider},
+    domain::{Clock, HeldCause, Provider},
     telemetry::{Finding, catalogue},
 };
 use std::{sync::Arc, time::Duration};
@@ -39,4 +39,11 @@ pub async fn gather_gauges(store: Arc<dyn Store>, clock: Arc<dyn Clock>) {
     ] {
         catalogue::ACTIONS_STUCK.set(count as f64, &[label]);
     }
+    for cause in HeldCause::ALL {
+        let held = state.held.iter().find(|(held, _)| held == cause);
+        catalogue::HELD_EVENTS.set(held.map_or(0, |(_, count)| *count) as f64, &[cause.as_str()]);
+    }
+    let oldest_held = state.oldest_held_at.map_or(0.0, |at| now.since(at).as_secs_f64());
+    catalogue::HELD_OLDEST_SECONDS.set(oldest_held, &[]);
+    catalogue::DEAD_EVENTS.set(state.dead_events as f64, &[]);
 }

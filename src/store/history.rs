@@ -2,8 +2,8 @@
 
 use super::StoreError;
 use crate::domain::{
-    ActionId, ActionKind, ActionState, Cause, Delivery, EndpointId, EventId, EventType, OrgId, Provider, RuleId,
-    SealedBytes, Source, Timestamp,
+    ActionId, ActionKind, ActionState, Cause, Delivery, EndpointId, EventId, EventType, HeldCause, OrgId, Provider,
+    RuleId, SealedBytes, Source, Timestamp,
 };
 use async_trait::async_trait;
 
@@ -95,6 +95,11 @@ pub struct LedgerState {
     pub parked: u64,
     pub unknown: u64,
     pub dead: u64,
+    /// Events that are held, by cause.
+    pub held: Vec<(HeldCause, u64)>,
+    /// When the oldest held event was received.
+    pub oldest_held_at: Option<Timestamp>,
+    pub dead_events: u64,
 }
 
 pub const ATTEMPTS_LISTED_MAX: u32 = 200;

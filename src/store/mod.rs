@@ -8,9 +8,11 @@
 pub mod audit;
 pub mod callers;
 pub mod credentials;
+pub mod dead;
 pub mod endpoints;
 pub mod grants;
 mod health;
+pub mod held;
 pub mod history;
 pub mod keys;
 pub mod ledger;
@@ -19,6 +21,7 @@ pub mod organisations;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub mod rejections;
+pub mod retention;
 pub mod routes;
 pub mod rules;
 pub mod snapshot;
@@ -41,14 +44,17 @@ pub trait Store:
     + audit::AuditLog
     + callers::Callers
     + credentials::Credentials
+    + dead::DeadEvents
     + endpoints::Endpoints
     + grants::Grants
+    + held::HeldEvents
     + history::History
     + keys::DataKeys
     + ledger::Ledger
     + managed::ManagedAssistants
     + organisations::Organisations
     + rejections::Rejections
+    + retention::Retention
     + routes::Routes
     + rules::Rules
     + snapshot::Snapshots
@@ -60,14 +66,17 @@ impl<S> Store for S where
         + audit::AuditLog
         + callers::Callers
         + credentials::Credentials
+        + dead::DeadEvents
         + endpoints::Endpoints
         + grants::Grants
+        + held::HeldEvents
         + history::History
         + keys::DataKeys
         + ledger::Ledger
         + managed::ManagedAssistants
         + organisations::Organisations
         + rejections::Rejections
+        + retention::Retention
         + routes::Routes
         + rules::Rules
         + snapshot::Snapshots

@@ -123,6 +123,18 @@ catalogue! {
     EVENTS_PLANNED: Counter Count "hookswitch_plan_events_total" ["outcome"];
     /// Stored rules that cannot be read: their parts of events wait.
     RULES_UNREADABLE: Gauge Count "hookswitch_rules_unreadable" [];
+    /// Events that wait in the database before they are planned, by cause: organisation_unknown,
+    /// data_key, order, replay.
+    HELD_EVENTS: Gauge Count "hookswitch_held_events" ["cause"];
+    /// Age of the oldest event that waits in the database before it is planned.
+    HELD_OLDEST_SECONDS: Gauge Seconds "hookswitch_held_oldest_seconds" [];
+    /// Dead events that wait for an operator.
+    DEAD_EVENTS: Gauge Count "hookswitch_dead_events" [];
+    /// Rows deleted by age: events with their actions and attempts, dead_events, audit, keys, days.
+    RETENTION_DELETED: Counter Count "hookswitch_retention_deleted_total" ["what"];
+    /// Rows of actions that were not written, because the organisation had planned twice its
+    /// actions of the day already.
+    ACTIONS_OVER_BUDGET: Counter Count "hookswitch_plan_actions_over_budget_total" [];
     /// Actions planned, by kind.
     ACTIONS_PLANNED: Counter Count "hookswitch_plan_actions_total" ["action"];
     /// Attempts, by provider and outcome.
@@ -229,6 +241,11 @@ pub const ZEROED: &[(Metric, &[&[&str]])] = &[
         ]],
     ),
     (LEASES_EXPIRED, &[]),
+    (
+        RETENTION_DELETED,
+        &[&["events", "dead_events", "audit", "keys", "days"]],
+    ),
+    (ACTIONS_OVER_BUDGET, &[]),
     (
         DELIVERIES,
         &[&["twilio"], &["sent", "delivered", "read", "undelivered", "failed"]],

@@ -28,6 +28,8 @@ pub(super) struct KeyEncryptionKey {
     pub(super) cipher: Aes256Gcm,
     /// A key of its own for fingerprints, so that the same bytes never serve two algorithms.
     fingerprint_key: Zeroizing<[u8; 32]>,
+    /// A key of its own for values that are sealed under the ring.
+    pub(super) values: Aes256Gcm,
     is_dev: bool,
 }
 
@@ -223,10 +225,12 @@ impl KeyEncryptionKey {
             .chain_update(**key)
             .finalize();
         let fingerprint_key = mac(&**key, &[b"hookswitch fingerprint key v1"]);
+        let values = Zeroizing::new(mac(&**key, &[b"hookswitch values key v1"]));
         Self {
             id: KeyId(hex::encode(&name[..8]).into()),
             cipher: Aes256Gcm::new((&**key).into()),
             fingerprint_key: Zeroizing::new(fingerprint_key),
+            values: Aes256Gcm::new((&*values).into()),
             is_dev: key.starts_with(&DEV_MARK),
         }
     }

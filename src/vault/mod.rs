@@ -7,6 +7,7 @@
 mod cache;
 mod envelope;
 mod keyring;
+mod under_ring;
 
 pub use cache::SecretCache;
 pub use keyring::{Keyring, KeyringError};
@@ -70,6 +71,8 @@ pub enum VaultError {
     Malformed { org: OrgId },
     #[error("organisation {org} has no data key version {version}")]
     NoDataKey { org: OrgId, version: u32 },
+    #[error("a value of organisation {org} is sealed under key {kek}; add that key to HOOKSWITCH_KEYRING")]
+    NotInRing { org: OrgId, kek: KeyId },
     #[error("no randomness from the system")]
     NoRandomness,
     /// The data key could not be loaded or made. This says nothing about the value.
@@ -208,6 +211,32 @@ impl Vault {
             .data_keys
             .get_or_make(&(org, sealed.version), || self.unwrap(keys, org, sealed.version))?;
         key.open(org, purpose, &sealed).map(|plaintext| read(&plaintext))
+    }
+
+    /// Seals under the ring's newest key: for what has to be kept while the organisation has no data
+    /// key that opens, or is not there yet. Memory only.
+    ///
+    /// # Errors
+    /// The system gives no randomness.
+    pub fn seal_under_ring(&self, org: OrgId, plaintext: &[u8]) -> Result<SealedBytes, VaultError> {
+        under_ring::seal(self.keyring.newest(), org, plaintext)
+    }
+
+    /// Opens a payload, whether it is sealed for the organisation or under the ring.
+    ///
+    /// # Errors
+    /// As [`Vault::open`].
+    pub async fn open_payload<T>(
+        &self,
+        org: OrgId,
+        sealed: &SealedBytes,
+        read: impl FnOnce(&SecretBytes) -> T,
+    ) -> Result<T, VaultError> {
+        if under_ring::is_one(sealed) {
+            under_ring::open(&self.keyring, org, sealed).map(|plaintext| read(&plaintext))
+        } else {
+            self.open(org, Purpose::Payload, sealed, read).await
+        }
     }
 
     /// A keyed hash that shows whether two secrets or accounts are the same, without keeping them.

@@ -3,10 +3,37 @@
 use super::draft::Drafted;
 use crate::{
     action::Callback,
-    domain::{Envelope, OrgId},
-    queue::{Delivery, DeliveryTag},
-    store::ledger::{DeadEvent, PlannedEvent},
+    domain::{Envelope, EventId, HeldCause, OrgId},
+    queue::DeliveryTag,
+    store::ledger::{DeadEvent, HeldPart, PlannedEvent},
 };
+
+/// Where an event comes from: that is where it is forgotten once it is done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Origin {
+    /// The queue, which gets an ack.
+    Delivery(DeliveryTag),
+    /// The held events of the store.
+    HeldEvent {
+        org: OrgId,
+        event: EventId,
+        cause: HeldCause,
+    },
+    /// The parts that waited for a rule.
+    Part(Box<HeldPart>),
+}
+
+impl Origin {
+    /// Whether the event may be stored already and is looked at again all the same, for actions
+    /// that it has not got yet.
+    pub fn is_second_look(&self) -> bool {
+        match self {
+            Self::Delivery(_) => false,
+            Self::HeldEvent { cause, .. } => *cause == HeldCause::Replay,
+            Self::Part(_) => true,
+        }
+    }
+}
 
 /// A delivery leaves one list when it enters another, so that a commit that was cut short goes on
 /// where it stopped.
@@ -16,18 +43,25 @@ pub(super) struct Batch {
     /// besides, because rules may want it too.
     pub callbacks: Vec<(OrgId, Callback)>,
     /// Payloads are to be sealed: the data keys could not be read.
-    pub unsealed: Vec<(DeliveryTag, Unsealed)>,
+    pub unsealed: Vec<(Origin, Unsealed)>,
     /// To be stored in one transaction.
-    pub events: Vec<(DeliveryTag, PlannedEvent)>,
+    pub events: Vec<(Origin, PlannedEvent)>,
     /// Parts of events whose rule cannot be read, to be kept until it can. The event of a part
     /// stands in another list besides.
     pub parts: Vec<Part>,
     /// Cannot be planned, to be stored as dead.
-    pub dead: Vec<(DeliveryTag, DeadEvent)>,
-    /// Stored, or wanted by no rule: to be acked.
-    pub done: Vec<DeliveryTag>,
-    /// To be planned again when the configuration has changed.
-    pub held: Vec<Delivery>,
+    pub dead: Vec<(Origin, DeadEvent)>,
+    /// Stored, or wanted by no rule: to be forgotten where they come from.
+    pub done: Vec<Origin>,
+    /// Cannot be planned yet.
+    pub held: Vec<HeldBack>,
+}
+
+/// An event that cannot be planned yet.
+pub(super) struct HeldBack {
+    pub origin: Origin,
+    pub envelope: Envelope,
+    pub cause: HeldCause,
 }
 
 /// What a rule that cannot be read may want of an event.
@@ -42,8 +76,6 @@ pub(super) struct Unsealed {
     pub org: OrgId,
     pub envelope: Envelope,
     pub actions: Vec<Drafted>,
-    /// As `PlannedEvent::is_part`.
-    pub is_part: bool,
 }
 
 /// How a commit ended.

@@ -1,14 +1,21 @@
 //! Two limits of planning: actions of an organisation a day, recorded unwanted events a second.
 
-use super::day;
-use crate::domain::{OrgId, Timestamp};
-use std::collections::HashMap;
+use crate::{
+    domain::{OrgId, Timestamp},
+    store::{Store, StoreError},
+};
+use std::{collections::HashMap, time::Duration};
 
-/// Actions that each organisation may plan on a UTC day. The count lives in this process: a restart
-/// gives each organisation a full day again. That still stops a runaway.
+/// Where other workers plan for the same organisations: between two looks at what they planned.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// Rows of actions that each organisation may plan on a UTC day, also those whose rule failed. The
+/// store counts them with each plan, so that the budget holds over restarts and over workers; here
+/// stands what was known at the last look and what was planned since.
 pub(super) struct DayBudget {
     max: u64,
-    today: i64,
+    today: Option<i64>,
+    looked_at: Timestamp,
     used: HashMap<OrgId, u64>,
 }
 
@@ -16,29 +23,46 @@ impl DayBudget {
     pub fn new(max: u64) -> Self {
         Self {
             max,
-            today: 0,
+            today: None,
+            looked_at: Timestamp::default(),
             used: HashMap::new(),
         }
     }
 
-    pub fn left(&mut self, org: OrgId, now: Timestamp) -> u64 {
-        let today = day(now);
-        if today != self.today {
-            self.today = today;
-            self.used.clear();
+    /// Reads what was planned today, where a day has begun or other workers plan too.
+    pub async fn refresh(&mut self, store: &dyn Store, now: Timestamp) -> Result<(), StoreError> {
+        let today = Some(now.utc_day());
+        if self.today == today && !(store.is_shared() && now.since(self.looked_at) >= LOOK_EVERY) {
+            return Ok(());
         }
-        self.max.saturating_sub(self.used.get(&org).copied().unwrap_or(0))
+        self.used = store.list_day(now.utc_day()).await?.into_iter().collect();
+        (self.today, self.looked_at) = (today, now);
+        Ok(())
     }
 
-    /// Counts planned actions.
+    /// Actions that may still go out.
+    pub fn left(&self, org: OrgId) -> u64 {
+        self.max.saturating_sub(self.used(org))
+    }
+
+    /// Rows that may still be written. Those beyond the budget say why they are dead; a runaway
+    /// writes no more of them than of the others.
+    pub fn rows_left(&self, org: OrgId) -> u64 {
+        self.max.saturating_mul(2).saturating_sub(self.used(org))
+    }
+
+    fn used(&self, org: OrgId) -> u64 {
+        self.used.get(&org).copied().unwrap_or(0)
+    }
+
+    /// These rows are planned.
     pub fn count(&mut self, org: OrgId, actions: u64) {
         if actions > 0 {
             *self.used.entry(org).or_default() += actions;
         }
     }
 
-    /// Takes back actions that were counted and are not stored, because the event is a redelivery
-    /// or dead.
+    /// These rows were counted and are not stored: a redelivery, or an event that is dead.
     pub fn give_back(&mut self, org: OrgId, actions: u64) {
         if let Some(used) = self.used.get_mut(&org) {
             *used = used.saturating_sub(actions);

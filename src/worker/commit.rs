@@ -1,22 +1,22 @@
 //! A prepared batch to rows: callbacks, events with their actions in one transaction, dead events.
 
 use super::{
-    batch::{Batch, Commit, Part},
+    batch::{Batch, Commit, Origin, Part},
     bisect::Bisection,
-    plan::{Planner, dead_event, pending},
+    plan::{Planner, dead_event, is_away},
     suspects::Tagged,
 };
 use crate::{
     action::Callback,
-    domain::OrgId,
+    domain::{OrgId, SealedBytes},
     killpoint::{Step, reach},
-    queue::{self, DeliveryTag},
+    queue,
     store::{
         StoreError,
         ledger::{DeadEvent, HeldPart, Planned, PlannedEvent},
     },
     telemetry::catalogue,
-    vault::{Purpose, VaultError},
+    vault::Purpose,
 };
 use std::sync::Arc;
 use tracing::{debug, error};
@@ -39,8 +39,8 @@ impl Planner {
     /// Stores a prepared batch. After [`Commit::DatabaseAway`] the same batch can be given again:
     /// the lists hold what is still to be done.
     pub async fn commit(&mut self, batch: &mut Batch) -> Commit {
-        for (tag, unsealed) in std::mem::take(&mut batch.unsealed) {
-            self.seal(batch, tag, unsealed).await;
+        for (origin, unsealed) in std::mem::take(&mut batch.unsealed) {
+            self.seal(batch, origin, unsealed).await;
         }
         let mut commit = self.record_callbacks(batch).await;
         if commit == Commit::Complete {
@@ -125,15 +125,7 @@ impl Planner {
     async fn hold_part(&self, part: &Part) -> Result<bool, StoreError> {
         let mut encoded = Vec::new();
         queue::encode(&part.envelope, &mut encoded);
-        let doing = "seal a part of an event";
-        let envelope = match self.vault.seal(part.org, Purpose::Payload, &encoded).await {
-            Ok(sealed) => sealed,
-            Err(VaultError::Store { .. }) => return Err(StoreError::Unavailable { doing }),
-            Err(error) => {
-                let reason = error.to_string().into();
-                return Err(StoreError::Data { doing, reason });
-            }
-        };
+        let envelope = self.seal_to_keep(part.org, &encoded, "seal a part of an event").await?;
         let held = HeldPart {
             org: part.org,
             rule_key: part.rule_key.clone(),
@@ -196,8 +188,8 @@ impl Planner {
             return Stored::Nothing;
         };
         match self.store_part(&mut part).await {
-            Ok(tags) => {
-                batch.done.extend(tags);
+            Ok(origins) => {
+                batch.done.extend(origins);
                 Stored::Part
             }
             Err(StoreError::Unavailable { .. }) => {
@@ -206,31 +198,31 @@ impl Planner {
             }
             Err(error) => {
                 debug!(%error, "A part of {} events cannot be stored together", part.len());
-                let Some((tag, event)) = parts.split(part) else {
+                let Some((origin, event)) = parts.split(part) else {
                     return Stored::Part;
                 };
                 let (id, org) = (event.envelope.id, event.org);
                 error!(event.id = %id, org.id = %org, %error, "Event {id} cannot be stored; it is stored as dead");
-                self.day.give_back(org, pending(&event.actions));
+                self.day.give_back(org, event.actions.len() as u64);
                 let dead = dead_event(&event.envelope, Some(org), &error.to_string());
-                batch.dead.push((tag, dead));
+                batch.dead.push((origin, dead));
                 Stored::Blamed(org)
             }
         }
     }
 
     /// One transaction. Takes the events out of `part`, and puts them back after an error.
-    async fn store_part(&mut self, part: &mut Vec<Tagged>) -> Result<Vec<DeliveryTag>, StoreError> {
-        let (tags, events): (Vec<DeliveryTag>, Vec<PlannedEvent>) = part.drain(..).unzip();
+    async fn store_part(&mut self, part: &mut Vec<Tagged>) -> Result<Vec<Origin>, StoreError> {
+        let (origins, events): (Vec<Origin>, Vec<PlannedEvent>) = part.drain(..).unzip();
         let events: Arc<[PlannedEvent]> = events.into();
         match self.store.plan(events.clone()).await {
             Ok(results) => {
                 reach(Step::Planned);
                 self.count(&events, &results);
-                Ok(tags)
+                Ok(origins)
             }
             Err(error) => {
-                part.extend(tags.into_iter().zip(events.iter().cloned()));
+                part.extend(origins.into_iter().zip(events.iter().cloned()));
                 Err(error)
             }
         }
@@ -252,13 +244,13 @@ impl Planner {
                         catalogue::ACTIONS_PLANNED.count(1, &[action.kind.as_str()]);
                     }
                 }
-                Planned::Duplicate => self.day.give_back(event.org, pending(&event.actions)),
+                Planned::Duplicate => self.day.give_back(event.org, event.actions.len() as u64),
             }
         }
     }
 
     async fn store_dead_events(&self, batch: &mut Batch) -> Commit {
-        while let Some((tag, dead)) = batch.dead.last() {
+        while let Some((origin, dead)) = batch.dead.last() {
             match self.store_dead_event(dead.clone()).await {
                 Ok(()) => {}
                 Err(StoreError::Unavailable { .. }) => return Commit::DatabaseAway,
@@ -267,27 +259,44 @@ impl Planner {
                     error!(event.id = %dead.id, %error, "A dead event cannot be stored and is dropped");
                 }
             }
-            batch.done.push(*tag);
+            batch.done.push(origin.clone());
             batch.dead.pop();
         }
         Commit::Complete
     }
 
     async fn store_dead_event(&self, mut dead: DeadEvent) -> Result<(), StoreError> {
-        if let Some(org) = dead.org {
-            // A body that cannot be sealed is not kept in the clear.
-            dead.envelope = match self.vault.seal(org, Purpose::Payload, &dead.envelope).await {
-                Ok(sealed) => sealed.0.into_vec(),
-                Err(VaultError::Store { .. }) => {
-                    return Err(StoreError::Unavailable {
-                        doing: "seal a dead event",
-                    });
-                }
-                Err(_) => Vec::new(),
-            };
+        if !dead.envelope.is_empty() {
+            let doing = "seal a dead event";
+            dead.envelope = match dead.org {
+                Some(org) => self.seal_to_keep(org, &dead.envelope, doing).await?,
+                None => self.seal_under_ring(OrgId::from_uuid(uuid::Uuid::nil()), &dead.envelope, doing)?,
+            }
+            .0
+            .into_vec();
         }
         self.store.store_dead_event(dead).await?;
         catalogue::EVENTS_PLANNED.count(1, &["dead"]);
         Ok(())
+    }
+
+    /// Seals what has to be kept whether or not the organisation's data key opens.
+    async fn seal_to_keep(&self, org: OrgId, plain: &[u8], doing: &'static str) -> Result<SealedBytes, StoreError> {
+        match self.vault.seal(org, Purpose::Payload, plain).await {
+            Ok(sealed) => Ok(sealed),
+            Err(error) if is_away(&error) => Err(StoreError::Unavailable { doing }),
+            Err(_) => self.seal_under_ring(org, plain, doing),
+        }
+    }
+
+    pub(super) fn seal_under_ring(
+        &self,
+        org: OrgId,
+        plain: &[u8],
+        doing: &'static str,
+    ) -> Result<SealedBytes, StoreError> {
+        // Without randomness now: later works.
+        let failed = |_| StoreError::Unavailable { doing };
+        self.vault.seal_under_ring(org, plain).map_err(failed)
     }
 }

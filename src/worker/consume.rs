@@ -1,29 +1,43 @@
 //! Takes batches from the queue, has them planned, acks what is done.
 
-use super::{RetryWait, Worker, batch::Commit, plan::Planner, rules::RuleBook};
+use super::{
+    RetryWait, Worker,
+    batch::{Batch, Commit, Origin},
+    held::InMemory,
+    plan::Planner,
+    rules::RuleBook,
+};
 use crate::{
     killpoint::{Step, reach},
     queue::{Deliveries, Delivery, DeliveryTag},
+    store::StoreError,
     telemetry::catalogue,
 };
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-/// Events of organisations that are not known (yet) that are held at most. Beyond it nothing more
-/// is taken: they are not lost in the queue.
-const HELD_MAX: usize = 10_000;
+/// Events that wait behind those of all others in memory at most. Beyond it nothing more is taken
+/// until some are stored.
+const SUSPECTS_MAX: usize = 10_000;
+/// Between two looks at what is held in the store, where no change of configuration asks for one.
+const LOOK_EVERY: Duration = Duration::from_mins(1);
 
 pub(super) struct Consumer {
     worker: Worker,
     planner: Planner,
     wake: Arc<Notify>,
     book: RuleBook,
-    /// Deliveries of organisations that the book does not know: they wait for a newer one
-    /// (invariant 7).
-    held: Vec<Delivery>,
+    /// Deliveries that cannot be planned by this book (invariant 7).
+    held: InMemory,
     held_at_version: i64,
+    /// Whether what is held in memory is to be planned again.
+    is_held_ready: bool,
+    looked_at: tokio::time::Instant,
 }
 
 impl Consumer {
@@ -39,8 +53,10 @@ impl Consumer {
             planner,
             wake,
             book: RuleBook::default(),
-            held: Vec::new(),
+            held: InMemory::default(),
             held_at_version: 0,
+            is_held_ready: false,
+            looked_at: tokio::time::Instant::now(),
         }
     }
 
@@ -57,9 +73,10 @@ impl Consumer {
                 }
             }
         };
+        let mut unreadable_since = None;
         let mut changes = self.worker.store.config_changes();
         let batch_max = self.worker.settings.plan_batch_max.max(1);
-        // What waited for a rule may have waited for this release.
+        // What waited may have waited for this release, or for a key of the ring.
         if self.plan(Vec::new(), &soft).await.is_none() {
             return;
         }
@@ -67,20 +84,23 @@ impl Consumer {
             let batch = tokio::select! {
                 biased;
                 () = soft.cancelled() => return,
-                // What is held waits for a change of configuration, and for nothing else.
+                // What is held waits for a change of configuration.
                 changed = changes.changed(), if changes.has_changed().is_ok() => {
                     let _ = changed;
                     Vec::new()
                 }
-                batch = deliveries.next_batch(batch_max), if self.waiting() < HELD_MAX => match batch {
+                batch = deliveries.next_batch(batch_max), if self.planner.suspects.len() < SUSPECTS_MAX => match batch {
                     // The queue was closed.
                     Ok(batch) if batch.is_empty() => return,
                     Ok(batch) => {
+                        (unreadable_since, retry) = (None, RetryWait::default());
                         reach(Step::Delivered);
                         batch
                     }
                     Err(error) => {
                         error!(%error, "The worker cannot take events from the queue");
+                        let since = *unreadable_since.get_or_insert_with(Instant::now);
+                        catalogue::CONSUMER_IDLE_WITH_BACKLOG_SECONDS.set(since.elapsed().as_secs_f64(), &[]);
                         if retry.wait_or(&soft).await {
                             return;
                         }
@@ -88,26 +108,79 @@ impl Consumer {
                     }
                 },
                 // Nothing new: the events that wait behind all others go on.
-                () = std::future::ready(()), if self.planner.suspects.len() > 0 => Vec::new(),
+                () = std::future::ready(()), if self.planner.suspects.len() > 0
+                    || !self.planner.draining.is_empty() || self.is_held_ready => Vec::new(),
+                () = tokio::time::sleep_until(self.next_look()) => Vec::new(),
             };
             let Some(done) = self.plan(batch, &soft).await else {
                 return;
             };
-            if !ack(&mut *deliveries, &done, &soft).await {
+            if !self.forget(&mut *deliveries, &done, &soft).await {
                 return;
             }
             reach(Step::Acked);
+            if !self.keep_held(&mut *deliveries, &soft).await {
+                return;
+            }
         }
     }
 
-    /// Deliveries in memory that are not acked.
-    fn waiting(&self) -> usize {
-        self.held.len() + self.planner.suspects.len()
+    /// When something is due without a delivery or a change.
+    fn next_look(&self) -> tokio::time::Instant {
+        let look_at = self.looked_at + LOOK_EVERY;
+        let wait = self.worker.settings.held_seconds_max;
+        self.held.due_at(wait).map_or(look_at, |due_at| due_at.min(look_at))
+    }
+
+    /// Moves what has been held in memory long enough to the store, and acks it. `false` when the
+    /// stop came first.
+    async fn keep_held(&mut self, deliveries: &mut dyn Deliveries, soft: &CancellationToken) -> bool {
+        let wait = self.worker.settings.held_seconds_max;
+        loop {
+            let due = self.held.take_due(wait);
+            if due.is_empty() {
+                return true;
+            }
+            let mut retry = RetryWait::default();
+            while let Err(error) = self.planner.keep(&due).await {
+                warn!(%error, "{} events that cannot be planned yet wait in the queue", due.len());
+                if retry.wait_or(soft).await {
+                    return false;
+                }
+            }
+            let done: Vec<Origin> = due.iter().map(|(tag, _)| Origin::Delivery(*tag)).collect();
+            if !self.forget(deliveries, &done, soft).await {
+                return false;
+            }
+        }
+    }
+
+    /// Forgets events that are done, where they come from. `false` when the stop came first.
+    async fn forget(&self, deliveries: &mut dyn Deliveries, done: &[Origin], soft: &CancellationToken) -> bool {
+        let mut retry = RetryWait::default();
+        while let Err(error) = self.planner.forget_stored(done).await {
+            // They would be planned again, and dedupe absorbs them.
+            warn!(%error, "Planned events cannot be taken out of those that wait");
+            if !matches!(error, StoreError::Unavailable { .. }) {
+                break;
+            }
+            if retry.wait_or(soft).await {
+                return false;
+            }
+        }
+        let tags: Vec<DeliveryTag> = done
+            .iter()
+            .filter_map(|origin| match origin {
+                Origin::Delivery(tag) => Some(*tag),
+                _ => None,
+            })
+            .collect();
+        ack(deliveries, &tags, soft).await
     }
 
     /// Plans a batch, waiting as long as it takes. `None` when the stop came first: what is not
     /// acked comes back.
-    async fn plan(&mut self, mut deliveries: Vec<Delivery>, soft: &CancellationToken) -> Option<Vec<DeliveryTag>> {
+    async fn plan(&mut self, mut deliveries: Vec<Delivery>, soft: &CancellationToken) -> Option<Vec<Origin>> {
         let begun = Instant::now();
         let mut retry = RetryWait::default();
         // The version is read after the batch was fetched: only then can "no rule wants it" be
@@ -119,18 +192,42 @@ impl Consumer {
                 return None;
             }
         }
-        if self.held_at_version != self.book.version() {
-            self.held_at_version = self.book.version();
-            self.planner.plan_held_parts(&self.book).await;
-            self.wake.notify_one();
+        let mut retry = RetryWait::default();
+        while let Err(error) = self.planner.refresh_day().await {
+            warn!(%error, "The actions of the day cannot be read: {} events wait", deliveries.len());
+            catalogue::CONSUMER_IDLE_WITH_BACKLOG_SECONDS.set(begun.elapsed().as_secs_f64(), &[]);
+            if retry.wait_or(soft).await {
+                return None;
+            }
+        }
+        let is_changed = self.held_at_version != self.book.version();
+        if (is_changed || self.looked_at.elapsed() >= LOOK_EVERY) && !self.look(soft).await {
+            return None;
+        }
+        // What came while older events of its organisation were planned goes on after them.
+        if is_changed || (self.is_held_ready && self.planner.draining.is_empty()) {
+            self.is_held_ready = false;
             // Older ones first.
-            let newer = std::mem::replace(&mut deliveries, std::mem::take(&mut self.held));
+            let held = self.held.take_all().map(|(tag, held)| {
+                let event = Ok(held.envelope);
+                Delivery { tag, event }
+            });
+            let newer = std::mem::replace(&mut deliveries, held.collect());
             deliveries.extend(newer);
         }
-        if deliveries.is_empty() && self.planner.suspects.len() == 0 {
+        if deliveries.is_empty() && self.planner.suspects.len() == 0 && self.planner.draining.is_empty() {
             return Some(Vec::new());
         }
-        let mut batch = self.planner.prepare(&self.book, deliveries).await;
+        let mut batch = Batch::default();
+        let was_draining = !self.planner.draining.is_empty();
+        let mut retry = RetryWait::default();
+        while let Err(error) = self.planner.prepare_held(&self.book, &mut batch).await {
+            warn!(%error, "Held events cannot be read: {} events wait", deliveries.len());
+            if retry.wait_or(soft).await {
+                return None;
+            }
+        }
+        self.planner.prepare(&self.book, &mut batch, deliveries).await;
         let mut retry = RetryWait::default();
         while self.planner.commit(&mut batch).await == Commit::DatabaseAway {
             warn!("The database is away: {} planned events wait", batch.waiting());
@@ -142,8 +239,28 @@ impl Consumer {
         catalogue::CONSUMER_IDLE_WITH_BACKLOG_SECONDS.set(0.0, &[]);
         catalogue::PLAN_SECONDS.observe(begun.elapsed().as_secs_f64(), &[]);
         self.wake.notify_one();
-        self.held.append(&mut batch.held);
+        self.planner.hold_back(&mut batch, &mut self.held);
+        self.is_held_ready |= was_draining && self.planner.draining.is_empty();
         Some(batch.done)
+    }
+
+    /// Looks at what is held in the store. `false` when the stop came first.
+    async fn look(&mut self, soft: &CancellationToken) -> bool {
+        self.planner.plan_held_parts(&self.book).await;
+        let mut retry = RetryWait::default();
+        while let Err(error) = self.planner.look_for_held(&self.book).await {
+            warn!(%error, "Events that wait in the database cannot be looked at for now");
+            if !matches!(error, StoreError::Unavailable { .. }) {
+                break;
+            }
+            if retry.wait_or(soft).await {
+                return false;
+            }
+        }
+        self.held_at_version = self.book.version();
+        self.looked_at = tokio::time::Instant::now();
+        self.wake.notify_one();
+        true
     }
 }
 

@@ -15,8 +15,10 @@ mod draft;
 mod execute;
 mod failure;
 mod fairness;
+mod held;
 mod parts;
 mod plan;
+mod retention;
 mod rules;
 mod suspects;
 
@@ -26,7 +28,7 @@ pub use failure::Failure;
 use crate::{
     attempt::{Backoff, Engine, EngineSettings, Policy},
     config::{VaultSettings, WorkerSettings},
-    domain::{Clock, Timestamp},
+    domain::Clock,
     provider::Providers,
     queue::EventQueue,
     store::Store,
@@ -152,11 +154,13 @@ impl Worker {
             wake.clone(),
         );
         let failure = self.failure.clone();
+        let retention = retention::Cleaner::new(self.store.clone(), self.clock.clone(), self.settings.clone());
         let consumer = consume::Consumer::new(self, wake);
         let mut tasks = tokio::task::JoinSet::new();
         // Planning is work for the processor, so it runs beside the execution and not between its
         // steps.
         tasks.spawn(consumer.run(soft.clone()));
+        tasks.spawn(retention.run(soft.clone()));
         tasks.spawn(executor.run(soft, hard.clone()));
         loop {
             tokio::select! {
@@ -211,9 +215,4 @@ fn random() -> Box<dyn Fn() -> f64 + Send + Sync> {
         x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         ((x ^ (x >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     })
-}
-
-/// The UTC day of a moment.
-const fn day(at: Timestamp) -> i64 {
-    at.as_seconds().div_euclid(86_400)
 }

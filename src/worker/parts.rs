@@ -2,16 +2,16 @@
 //! where it is gone.
 
 use super::{
-    batch::{Batch, Commit, Unsealed},
+    batch::{Batch, Commit, Origin, Unsealed},
     draft::draft_one,
-    plan::Planner,
+    plan::{Planner, is_away},
     rules::RuleBook,
 };
 use crate::{
-    domain::{OrgId, SecretBytes},
-    queue::{self, DeliveryTag},
-    store::{StoreError, ledger::HeldPart},
-    vault::{Purpose, VaultError},
+    domain::{Envelope, OrgId, SealedBytes, SecretBytes},
+    queue,
+    store::StoreError,
+    vault::VaultError,
 };
 use bytes::Bytes;
 use tracing::{error, info, warn};
@@ -57,46 +57,70 @@ impl Planner {
                 return Ok(count);
             }
             let mut batch = Batch::default();
-            if let Some(rule) = &rule {
-                for part in &parts {
-                    let Some(envelope) = self.open_part(part).await? else {
-                        continue;
-                    };
-                    if let Some(drafted) = draft_one(rule, &envelope, self.settings.template_fuel_max) {
+            count += parts.len();
+            for part in parts {
+                let envelope = match &rule {
+                    Some(_) => self.open_envelope(org, &part.envelope).await,
+                    None => Ok(None),
+                };
+                let drafted = match (&rule, envelope) {
+                    (Some(rule), Ok(Some(envelope))) => {
+                        draft_one(rule, &envelope, self.settings.template_fuel_max).map(|drafted| (envelope, drafted))
+                    }
+                    (_, Ok(_)) => None,
+                    (_, Err(error)) if is_away(&error) => {
+                        let doing = "open a part of an event";
+                        return Err(StoreError::Unavailable { doing });
+                    }
+                    (_, Err(error)) => {
+                        error!(event.id = %part.event, org.id = %part.org, %error, "The part of event {} that waited \
+                            for a rule does not open, and is dropped", part.event);
+                        None
+                    }
+                };
+                let origin = Origin::Part(Box::new(part));
+                match drafted {
+                    Some((envelope, drafted)) => {
                         let unsealed = Unsealed {
                             org,
                             envelope,
                             actions: vec![drafted],
-                            is_part: true,
                         };
-                        // Parts have no delivery to ack.
-                        self.seal(&mut batch, DeliveryTag(0), unsealed).await;
+                        self.seal(&mut batch, origin, unsealed).await;
                     }
+                    // The rule is gone or does not want it, or no key opens it.
+                    None => batch.done.push(origin),
                 }
             }
-            if self.commit(&mut batch).await == Commit::DatabaseAway || !batch.held.is_empty() {
+            let commit = self.commit(&mut batch).await;
+            self.forget_stored(&batch.done).await?;
+            if commit == Commit::DatabaseAway || !batch.held.is_empty() || self.suspects.contains(org) {
                 return Err(StoreError::Unavailable {
                     doing: "plan parts of events",
                 });
             }
-            count += parts.len();
-            self.store.drop_held_parts(parts).await?;
         }
     }
 
-    /// `None` for a part that no key opens or that is none: it cannot be planned any more.
-    async fn open_part(&self, part: &HeldPart) -> Result<Option<crate::domain::Envelope>, StoreError> {
-        let read = |plain: &SecretBytes| queue::decode(&Bytes::copy_from_slice(plain.expose_secret()));
-        match self.vault.open(part.org, Purpose::Payload, &part.envelope, read).await {
-            Ok(Ok(envelope)) => Ok(Some(envelope)),
-            Err(VaultError::Store { .. }) => Err(StoreError::Unavailable {
-                doing: "open a part of an event",
-            }),
-            Ok(Err(_)) | Err(_) => {
-                error!(event.id = %part.event, org.id = %part.org, "The part of event {} that waited for a rule \
-                    does not open, and is dropped", part.event);
-                Ok(None)
+    /// An event as it was kept; `None` where what was kept is none.
+    pub(super) async fn open_envelope(&self, org: OrgId, sealed: &SealedBytes) -> Result<Option<Envelope>, VaultError> {
+        let read = |plain: &SecretBytes| queue::decode(&Bytes::copy_from_slice(plain.expose_secret())).ok();
+        self.vault.open_payload(org, sealed, read).await
+    }
+
+    /// Forgets the rows of events that are done. What the queue delivered is acked instead.
+    pub async fn forget_stored(&self, done: &[Origin]) -> Result<(), StoreError> {
+        let (mut held, mut parts) = (Vec::new(), Vec::new());
+        for origin in done {
+            match origin {
+                Origin::Delivery(_) => {}
+                Origin::HeldEvent { org, event, .. } => held.push((*org, *event)),
+                Origin::Part(part) => parts.push(part.as_ref().clone()),
             }
         }
+        if !parts.is_empty() {
+            self.store.drop_held_parts(parts).await?;
+        }
+        self.store.drop_held_events(held).await
     }
 }

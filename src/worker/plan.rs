@@ -1,19 +1,20 @@
 //! One batch of deliveries to planned events: rules are applied, requests rendered and sealed.
 
 use super::{
-    batch::{Batch, Part, Unsealed},
+    batch::{Batch, HeldBack, Origin, Part, Unsealed},
     budget::{DayBudget, SecondBudget},
     draft::{Drafted, draft},
+    held::Draining,
     rules::RuleBook,
     suspects::Suspects,
 };
 use crate::{
     action,
     config::WorkerSettings,
-    domain::{ActionId, ActionState, Cause, Clock, Envelope, EventId, OrgId},
-    queue::{self, Delivery, DeliveryTag},
+    domain::{ActionId, ActionState, Cause, Clock, Envelope, EventId, HeldCause, OrgId},
+    queue::{self, Delivery},
     store::{
-        Store,
+        Store, StoreError,
         ledger::{DeadEvent, PlannedAction, PlannedEvent},
     },
     telemetry::catalogue,
@@ -24,7 +25,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tracing::{error, warn};
+use tracing::{debug, error};
 
 pub(super) struct Planner {
     pub(super) store: Arc<dyn Store>,
@@ -35,6 +36,8 @@ pub(super) struct Planner {
     pub(super) day: DayBudget,
     /// Events that wait behind those of all other organisations.
     pub(super) suspects: Suspects,
+    /// Organisations whose held events are planned now.
+    pub(super) draining: Draining,
     /// Events that no rule wants and that may still be recorded in this second.
     unwanted: SecondBudget,
 }
@@ -48,40 +51,63 @@ impl Planner {
             day: DayBudget::new(settings.actions_per_day_max),
             unwanted: SecondBudget::new(settings.record_unwanted_per_second_max),
             suspects: Suspects::default(),
+            draining: Draining::default(),
             settings,
         }
     }
 
+    /// Learns how many actions each organisation has planned today.
+    pub async fn refresh_day(&mut self) -> Result<(), StoreError> {
+        self.day.refresh(&*self.store, self.clock.now()).await
+    }
+
     /// Applies the rules to each delivery and puts it into its list of `batch`.
-    pub async fn prepare(&mut self, book: &RuleBook, deliveries: Vec<Delivery>) -> Batch {
-        let mut batch = Batch::default();
+    pub async fn prepare(&mut self, book: &RuleBook, batch: &mut Batch, deliveries: Vec<Delivery>) {
         for delivery in deliveries {
-            let tag = delivery.tag;
+            let origin = Origin::Delivery(delivery.tag);
             match delivery.event {
-                Ok(envelope) => self.prepare_event(book, &mut batch, tag, envelope).await,
-                Err(error) => batch.dead.push((tag, self.undecodable(&error))),
+                // Its organisation's older events are planned first.
+                Ok(envelope) if envelope.org.is_some_and(|org| self.draining.contains(org)) => {
+                    let cause = HeldCause::Order;
+                    batch.held.push(HeldBack {
+                        origin,
+                        envelope,
+                        cause,
+                    });
+                }
+                Ok(envelope) => self.prepare_event(book, batch, origin, envelope).await,
+                Err(error) => batch.dead.push((origin, self.undecodable(&error))),
             }
             // Long batches let other tasks have the thread between two events.
             tokio::task::coop::consume_budget().await;
         }
-        batch
     }
 
-    async fn prepare_event(&mut self, book: &RuleBook, batch: &mut Batch, tag: DeliveryTag, envelope: Envelope) {
+    pub(super) async fn prepare_event(
+        &mut self,
+        book: &RuleBook,
+        batch: &mut Batch,
+        origin: Origin,
+        envelope: Envelope,
+    ) {
         let Some(org) = envelope.org else {
             let dead = dead_event(&envelope, None, "it leads to no organisation");
-            return batch.dead.push((tag, dead));
+            return batch.dead.push((origin, dead));
         };
         let Some(rules) = book.get(org) else {
-            let event = Ok(envelope);
-            return batch.held.push(Delivery { tag, event });
+            let cause = HeldCause::OrganisationUnknown;
+            return batch.held.push(HeldBack {
+                origin,
+                envelope,
+                cause,
+            });
         };
         let callback = action::read_callback(&envelope);
         let is_callback = callback.is_some();
         batch.callbacks.extend(callback.map(|callback| (org, callback)));
         if !rules.is_active {
             let dead = dead_event(&envelope, Some(org), "its organisation is not active");
-            return batch.dead.push((tag, dead));
+            return batch.dead.push((origin, dead));
         }
         for rule_key in rules.unreadable_for(&envelope) {
             batch.parts.push(Part {
@@ -97,22 +123,17 @@ impl Planner {
             // that people look for.
             Ok(actions) if actions.is_empty() && (is_callback || !self.unwanted.take(self.clock.now())) => {
                 catalogue::EVENTS_PLANNED.count(1, &["unwanted"]);
-                batch.done.push(tag);
+                batch.done.push(origin);
             }
             Ok(actions) => {
-                let unsealed = Unsealed {
-                    org,
-                    envelope,
-                    actions,
-                    is_part: false,
-                };
-                self.seal(batch, tag, unsealed).await;
+                let unsealed = Unsealed { org, envelope, actions };
+                self.seal(batch, origin, unsealed).await;
             }
             Err(_) => {
                 error!(event.id = %envelope.id, org.id = %org, "Planning event {} broke inside Hookswitch; it is \
                     stored as dead", envelope.id);
                 let dead = dead_event(&envelope, Some(org), "planning it broke inside Hookswitch");
-                batch.dead.push((tag, dead));
+                batch.dead.push((origin, dead));
             }
         }
     }
@@ -120,42 +141,44 @@ impl Planner {
     /// Seals the body and the requests of an event. While data keys cannot be read the event stays
     /// unsealed. An event whose data key does not open is held, so that it blocks no other
     /// organisation.
-    pub(super) async fn seal(&mut self, batch: &mut Batch, tag: DeliveryTag, unsealed: Unsealed) {
-        match self.sealed(&unsealed).await {
-            Ok(event) => batch.events.push((tag, event)),
-            Err(VaultError::Store { .. }) => batch.unsealed.push((tag, unsealed)),
+    pub(super) async fn seal(&mut self, batch: &mut Batch, origin: Origin, unsealed: Unsealed) {
+        match self.sealed(&unsealed, origin.is_second_look()).await {
+            Ok(event) => batch.events.push((origin, event)),
+            Err(error) if is_away(&error) => batch.unsealed.push((origin, unsealed)),
             Err(error) => {
                 let id = unsealed.envelope.id;
-                warn!(event.id = %id, org.id = %unsealed.org, %error, "Event {id} waits: its organisation's data key \
+                debug!(event.id = %id, org.id = %unsealed.org, %error, "Event {id} waits: its organisation's data key \
                     does not open");
-                let event = Ok(unsealed.envelope);
-                batch.held.push(Delivery { tag, event });
+                batch.held.push(HeldBack {
+                    origin,
+                    envelope: unsealed.envelope,
+                    cause: HeldCause::DataKey,
+                });
             }
         }
     }
 
-    async fn sealed(&mut self, unsealed: &Unsealed) -> Result<PlannedEvent, VaultError> {
-        let Unsealed {
-            org,
-            envelope,
-            actions,
-            is_part,
-        } = unsealed;
+    async fn sealed(&mut self, unsealed: &Unsealed, is_part: bool) -> Result<PlannedEvent, VaultError> {
+        let Unsealed { org, envelope, actions } = unsealed;
         let body = self.vault.seal(*org, Purpose::Payload, &envelope.body).await?;
-        let mut left = self.day.left(*org, self.clock.now());
+        let mut left = self.day.left(*org);
         let mut planned = Vec::with_capacity(actions.len());
-        for drafted in actions {
+        let rows = usize::try_from(self.day.rows_left(*org)).unwrap_or(usize::MAX);
+        if actions.len() > rows {
+            catalogue::ACTIONS_OVER_BUDGET.count((actions.len() - rows) as u64, &[]);
+        }
+        for drafted in actions.iter().take(rows) {
             planned.push(self.planned_action(*org, envelope, drafted, &mut left).await?);
         }
         // Before the commit, so that the budget holds within a batch as well.
-        self.day.count(*org, pending(&planned));
+        self.day.count(*org, planned.len() as u64);
         Ok(PlannedEvent {
             org: *org,
             envelope: envelope.clone(),
             body,
             actions: planned,
             series: 0,
-            is_part: *is_part,
+            is_part,
         })
     }
 
@@ -195,7 +218,6 @@ impl Planner {
                 action.request = Some(self.vault.seal(org, Purpose::Payload, &request).await?);
                 action.credential_name.clone_from(&rendered.credential_name);
                 if *left > 0 {
-                    *left -= 1;
                     action.state = ActionState::Pending;
                 } else {
                     action.cause = Some(Cause::DayBudget);
@@ -210,6 +232,8 @@ impl Planner {
                 action.detail = Some(error.detail.clone());
             }
         }
+        // A row is a row: rules that fail on every event use the budget up too.
+        *left = left.saturating_sub(1);
         Ok(action)
     }
 
@@ -226,10 +250,15 @@ impl Planner {
     }
 }
 
-/// How many actions count for the day's budget.
-pub(super) fn pending(actions: &[PlannedAction]) -> u64 {
-    let pending = actions.iter().filter(|action| action.state == ActionState::Pending);
-    pending.count() as u64
+/// Whether the data keys could not be read: not a statement about them.
+pub(super) fn is_away(error: &VaultError) -> bool {
+    matches!(
+        error,
+        VaultError::Store {
+            source: StoreError::Unavailable { .. } | StoreError::Conflict { .. },
+            ..
+        }
+    )
 }
 
 pub(super) fn dead_event(envelope: &Envelope, org: Option<OrgId>, reason: &str) -> DeadEvent {

@@ -1,11 +1,11 @@
 //! Events of organisations that have just had an event which cannot be stored: they wait behind the
 //! events of all others.
 
-use super::bisect::Bisection;
-use crate::{domain::OrgId, queue::DeliveryTag, store::ledger::PlannedEvent};
+use super::{batch::Origin, bisect::Bisection};
+use crate::{domain::OrgId, store::ledger::PlannedEvent};
 use std::collections::HashSet;
 
-pub(super) type Tagged = (DeliveryTag, PlannedEvent);
+pub(super) type Tagged = (Origin, PlannedEvent);
 
 /// Empty nearly always. One organisation with hundreds of events that cannot be stored costs as
 /// many transactions; the others wait for none of them.

@@ -231,7 +231,7 @@ async fn the_worker_reads_no_ciphertext_of_a_credential_no_body_and_no_audit_ent
     for what in [
         "sealed FROM org_credentials",
         "body_sealed FROM events",
-        "1 FROM audit_log",
+        "actor FROM audit_log",
         "envelope FROM dead_events",
     ] {
         assert_eq!(

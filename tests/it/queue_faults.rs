@@ -12,7 +12,7 @@ use hookswitch::{
 use std::{
     fs::File,
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::Path,
     sync::{
         Arc, Condvar, Mutex,
@@ -29,6 +29,7 @@ struct Faulty {
     syncs: AtomicUsize,
     fail_syncs: AtomicBool,
     full: AtomicBool,
+    panics: AtomicBool,
     write_at_most: AtomicUsize,
     free_bytes: AtomicU64,
     sync_takes: Duration,
@@ -42,6 +43,7 @@ impl Faulty {
             syncs: AtomicUsize::new(0),
             fail_syncs: AtomicBool::new(false),
             full: AtomicBool::new(false),
+            panics: AtomicBool::new(false),
             write_at_most: AtomicUsize::new(usize::MAX),
             free_bytes: AtomicU64::new(GIB),
             sync_takes: Duration::ZERO,
@@ -66,6 +68,10 @@ fn is_segment(path: &Path) -> bool {
 
 impl Disk for Faulty {
     fn write_at(&self, file: &File, path: &Path, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        assert!(
+            !(self.panics.load(Ordering::SeqCst) && is_segment(path)),
+            "the disk of the test breaks"
+        );
         let part = bytes.len().min(self.write_at_most.load(Ordering::SeqCst));
         if self.full.load(Ordering::SeqCst) && is_segment(path) {
             // As a disk fills up: some of it still fits.
@@ -365,4 +371,46 @@ async fn a_full_disk_at_a_new_segment_is_a_refusal_too() {
     assert!(segments(&place.0).len() >= 4);
     assert_eq!(held(&queue).await, kept);
     assert_eq!(held(&open(&place.copy().0).await).await, kept);
+}
+
+/// Those of the group that is being written, and those of the group that fills behind it.
+#[tokio::test]
+async fn publishers_of_a_group_whose_writing_breaks_are_answered() {
+    let (disk, place) = (Arc::new(Faulty::sound()), Scratch::new());
+    let queue = open_on(&disk, &place, settings()).await;
+    disk.panics.store(true, Ordering::SeqCst);
+    let events: Vec<_> = (0..10).map(|_| event(OrgId::generate(), "call", "lost")).collect();
+    let publishing = futures_util::future::join_all(events.iter().map(|event| queue.publish(event)));
+    for outcome in within(publishing).await {
+        assert!(matches!(outcome, Err(PublishError::Failed { .. })), "{outcome:?}");
+    }
+    assert!(within(queue.failed()).await.contains("panicked"));
+}
+
+/// Invariant 13: intake has stopped long before, and what is left of the disk is for acks and plans.
+#[tokio::test]
+async fn room_is_kept_on_the_disk_and_given_up_last() {
+    let (disk, place) = (Arc::new(Faulty::sound()), Scratch::new());
+    let settings = LogSettings {
+        disk_free_bytes_min: Some(GIB / 2),
+        ..settings()
+    };
+    let queue = open_on(&disk, &place, settings).await;
+    let reserve = place.0.join("reserve.tmp");
+    let bytes = || std::fs::metadata(&reserve).map_or(0, |file| file.blocks() * 512);
+    let is_kept = |wanted: bool| async move { (wanted == (bytes() > 0)).then_some(()) };
+    until("room to be kept", || is_kept(true)).await;
+    let kept = bytes();
+    assert!(kept >= 16 << 20, "{kept} bytes");
+    disk.free_bytes.store(GIB / 4, Ordering::SeqCst);
+    until("intake to stop", || async {
+        (queue.state().health == QueueHealth::Refusing).then_some(())
+    })
+    .await;
+    assert_eq!(bytes(), kept, "given up last, not first");
+    disk.free_bytes.store(0, Ordering::SeqCst);
+    until("the room to be given up", || is_kept(false)).await;
+    disk.free_bytes.store(GIB, Ordering::SeqCst);
+    until("room to be kept again", || is_kept(true)).await;
+    queue.close().await;
 }

@@ -1,6 +1,8 @@
 //! The worker, from a delivery to what the provider saw.
 
+mod budget;
 mod changes;
+mod held;
 mod poison;
 mod rig;
 
@@ -560,31 +562,5 @@ async fn leases_count_by_the_databases_clock_and_far_from_it_nothing_is_claimed(
     );
     rig.twilio.release();
     rig.action_in(ActionState::Succeeded).await;
-    rig.stop().await;
-}
-
-/// Invariant 5: an organisation's actions of a day are limited, and another organisation's are not.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_budget_of_a_day_ends_an_organisations_actions_and_no_other_ones() {
-    let mut rig = Rig::new().await;
-    rig.settings.actions_per_day_max = 3;
-    rig.connect_twilio(&"t1".repeat(16)).await;
-    rig.rule("text the caller", None, "{{ message.customer.number }}").await;
-    for key in 0..5 {
-        rig.deliver(rig.org, key, &report(&format!("+155500011{key:02}")));
-    }
-    rig.start();
-    until("three texts", || async { (rig.twilio.count().1 == 3).then_some(()) }).await;
-    until("five actions", || async {
-        (rig.actions().await.len() == 5).then_some(())
-    })
-    .await;
-    let actions = rig.actions().await;
-    let dead: Vec<_> = actions
-        .iter()
-        .filter(|action| action.state == ActionState::Dead)
-        .collect();
-    assert_eq!(dead.len(), 2, "in one batch as well");
-    assert!(dead.iter().all(|action| action.cause == Some(Cause::DayBudget)));
     rig.stop().await;
 }

@@ -5,6 +5,7 @@ mod actions;
 mod assistants;
 mod audit;
 mod catalog;
+mod dead_events;
 mod destinations;
 mod endpoints;
 mod events;
@@ -35,4 +36,5 @@ pub fn routes() -> Router<Arc<AdminState>> {
         .merge(session::routes())
         .merge(catalog::routes())
         .merge(operator::routes())
+        .merge(dead_events::routes())
 }

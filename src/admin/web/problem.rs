@@ -78,6 +78,8 @@ codes! {
     HeldElsewhere = 409 "held_elsewhere" "Another organisation holds it";
     /// The action's state does not allow this.
     NotFromState = 409 "not_from_state" "The action's state does not allow this";
+    /// Nothing of the dead event was kept that could be planned.
+    NotReplayable = 409 "not_replayable" "This event cannot be put back";
     /// A limit of the organisation is reached.
     LimitReached = 409 "limit_reached" "A limit is reached";
     /// The organisation has no credential for the provider that this needs.

@@ -2,7 +2,7 @@
 //! fills.
 
 use super::{
-    disk::write_all_at,
+    disk::{is_no_descriptor, write_all_at},
     format::SegmentHeader,
     segment::{Active, AppendError, Spare},
     shared::{Group, LowSpace, Shared, lock},
@@ -13,8 +13,9 @@ use crate::{
     telemetry::catalogue,
 };
 use std::{
+    fs::File,
     sync::{Arc, PoisonError, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tracing::warn;
 
@@ -25,18 +26,31 @@ const BUFFER_IDLE_BYTES_MAX: usize = 8 << 20;
 /// follows soon.
 pub(super) const GROWING_ROOM: u64 = 8 << 20;
 
+/// Between two warnings that no descriptor is left.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+
 pub(super) struct Appender {
-    pub shared: Arc<Shared>,
-    pub active: Active,
+    shared: Arc<Shared>,
+    active: Active,
+    /// A descriptor that is given away where there is no other one to begin a segment with.
+    reserve: Option<File>,
+    warned_at: Option<Instant>,
 }
 
-/// Fails the log when the appender's thread panics, because publishers would wait for ever.
-struct PanicGuard(Arc<Shared>);
+/// Fails the log when the appender's thread panics, and answers the publishers of the group that
+/// was being written: they would wait for ever.
+struct PanicGuard {
+    shared: Arc<Shared>,
+    group: Option<Arc<Group>>,
+}
 
 impl Drop for PanicGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.fail("the appender panicked");
+            let reason = self.shared.fail("the appender panicked");
+            if let Some(group) = &self.group {
+                group.finish(Err(PublishError::Failed { reason }));
+            }
         }
     }
 }
@@ -50,12 +64,25 @@ struct SealedGroup {
 }
 
 impl Appender {
+    pub const fn new(shared: Arc<Shared>, active: Active, reserve: File) -> Self {
+        Self {
+            shared,
+            active,
+            reserve: Some(reserve),
+            warned_at: None,
+        }
+    }
+
     /// Runs until the queue is closed and everything taken is written, or until the log failed.
     pub fn run(mut self) {
-        let _watch = PanicGuard(self.shared.clone());
+        let mut watch = PanicGuard {
+            shared: self.shared.clone(),
+            group: None,
+        };
         let mut empty = Vec::new();
         while let Some(sealed) = self.next(empty) {
             let group = sealed.group.clone();
+            watch.group = Some(group.clone());
             match self.append(&sealed.bytes, sealed.base) {
                 Ok(()) => {
                     self.shared
@@ -66,6 +93,7 @@ impl Appender {
                     catalogue::GROUP_EVENTS.observe(f64::from(sealed.events), &[]);
                 }
                 Err(AppendError::NoSpace(source)) => self.refuse(&sealed, &source),
+                Err(AppendError::NoDescriptor(source)) => self.put_off(&sealed, &source),
                 Err(AppendError::Final { doing, source }) => {
                     let reason = self.shared.fail(&format!(
                         "cannot {doing} {}: {source}",
@@ -154,14 +182,46 @@ impl Appender {
         let ready = lock(&shared.requests).spare.take();
         let spare = match ready {
             Some(spare) => spare,
-            None => Spare::create_growing(&shared.directory, GROWING_ROOM.min(shared.settings.segment_bytes))
-                .map_err(AppendError::of_write("create a segment in"))?,
+            None => {
+                let room = GROWING_ROOM.min(shared.settings.segment_bytes);
+                let created = match Spare::create_growing(&shared.directory, room) {
+                    Err(error) if is_no_descriptor(&error) && self.reserve.take().is_some() => {
+                        Spare::create_growing(&shared.directory, room)
+                    }
+                    created => created,
+                };
+                created.map_err(AppendError::of_write("create a segment in"))?
+            }
         };
-        let active = spare.begin(&*shared.disk, &shared.directory, header)?;
+        let active = spare.begin(&*shared.disk, &shared.directory, &shared.handle, header)?;
         self.active.segment.seal(base);
         lock(&shared.segments).insert(base, active.segment.clone());
         self.active = active;
+        if self.reserve.is_none() {
+            // The segment before this one has just given its descriptor back.
+            self.reserve = shared.handle.try_clone().ok();
+        }
         Ok(())
+    }
+
+    /// Refuses this group and the one that fills behind it, because no segment can be begun for
+    /// now. Nothing of it was written, and the next group tries again.
+    fn put_off(&mut self, sealed: &SealedGroup, source: &std::io::Error) {
+        if self.warned_at.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            self.warned_at = Some(Instant::now());
+            warn!(error = %source, events = sealed.events, "No descriptor is left for a segment of the log: events are \
+                refused until one is free");
+        }
+        let outcome = PublishError::NotNow {
+            reason: source.to_string().into(),
+        };
+        let waiting = {
+            let mut intake = lock(&self.shared.intake);
+            intake.roll_back(self.shared.log, &sealed.bytes, sealed.base);
+            std::mem::take(&mut intake.group)
+        };
+        sealed.group.finish(Err(outcome.clone()));
+        waiting.finish(Err(outcome));
     }
 
     /// Refuses this group and the one that fills behind it, because the disk has no room. Intake

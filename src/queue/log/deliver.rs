@@ -169,6 +169,10 @@ impl LogDeliveries {
             .as_ref()
             .filter(|(open, _)| open.base == segment.base)
             .map(|(_, file)| file.clone());
+        if file.is_none() {
+            // Its descriptor may be the one that the next segment is opened with.
+            self.file = None;
+        }
         let (cursor, end) = (self.cursor, durable.min(segment.end()));
         let read = tokio::task::spawn_blocking(move || read(&segment, file, cursor, end));
         // A runtime that shuts down does not run this read.

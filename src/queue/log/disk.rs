@@ -64,6 +64,12 @@ pub(super) fn write_all_at(
     Ok(())
 }
 
+/// Whether the process has no descriptor left to open a file with.
+pub(super) fn is_no_descriptor(error: &io::Error) -> bool {
+    let errno = rustix::io::Errno::from_io_error(error);
+    matches!(errno, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
+}
+
 /// Whether more room on the disk would help.
 pub(super) fn is_no_space(error: &io::Error) -> bool {
     matches!(

@@ -6,7 +6,7 @@ use super::{
     disk::write_all_at,
     format::Mark,
     recover::{MARK_SLOT, MARKS},
-    segment::{AppendError, Spare, sync_directory},
+    segment::{AppendError, RESERVE, RESERVE_BYTES, Spare, create_reserve},
     shared::{LowSpace, Shared, lock},
 };
 use std::{
@@ -30,6 +30,8 @@ pub(super) struct Maintenance {
     /// Positions of the mark on the disk: acked and durable.
     pub saved_mark: Option<(u64, u64)>,
     pub saved_at: Instant,
+    /// Whether room is kept that is given up last; `None`: not looked at yet.
+    pub reserve: Option<bool>,
     /// Held until everything is on the disk.
     pub lock: File,
     pub ended: watch::Sender<bool>,
@@ -60,6 +62,9 @@ impl Maintenance {
             match saved.and_then(|()| self.free_segments()) {
                 Ok(()) => {}
                 // The acks stand in memory: the next round tries again.
+                Err(AppendError::NoDescriptor(error)) => {
+                    warn!(%error, "No descriptor is left: the ack mark stays where it was");
+                }
                 Err(AppendError::NoSpace(error)) => warn!(%error, "The disk is full: the ack mark stays where it was"),
                 Err(AppendError::Final { doing, source }) => drop(
                     self.shared
@@ -90,7 +95,7 @@ impl Maintenance {
         (requests.closing, requests.spare_wanted)
     }
 
-    fn check_space(&self) {
+    fn check_space(&mut self) {
         let space = match self.shared.disk.space(&self.shared.directory) {
             Ok(space) => space,
             Err(error) => return warn!(%error, "Cannot read how much space the queue's disk has"),
@@ -105,6 +110,7 @@ impl Maintenance {
             intake.space = Some(space);
             std::mem::replace(&mut intake.low_space, low_space)
         };
+        self.keep_reserve(space.free_bytes, free_bytes_min);
         match (before, low_space) {
             (None, Some(low)) => {
                 warn!(
@@ -117,6 +123,29 @@ impl Maintenance {
                 "The queue's disk has room: intake goes on"
             ),
             _ => {}
+        }
+    }
+
+    /// Gives the reserve up where the disk is full, and takes it again where there is room. Between
+    /// the two intake has stopped already.
+    fn keep_reserve(&mut self, free_bytes: u64, free_bytes_min: u64) {
+        let path = self.shared.directory.join(RESERVE);
+        if free_bytes < RESERVE_BYTES {
+            if self.reserve != Some(false) && fs::remove_file(&path).is_ok() {
+                warn!(
+                    free_bytes,
+                    "The queue's disk is full: {RESERVE_BYTES} bytes that were kept are given up for acks and \
+                    plans"
+                );
+            }
+            self.reserve = Some(false);
+        } else if self.reserve != Some(true) && free_bytes >= free_bytes_min.saturating_add(RESERVE_BYTES) {
+            // Not every file system can take blocks ahead: then there is no reserve.
+            let made = create_reserve(&self.shared.directory);
+            if let Err(error) = made {
+                info!(%error, "No room can be kept on the queue's disk");
+            }
+            self.reserve = Some(true);
         }
     }
 
@@ -173,7 +202,10 @@ impl Maintenance {
         if !freed {
             return Ok(());
         }
-        sync_directory(&*self.shared.disk, &self.shared.directory).map_err(AppendError::of_sync("fsync"))
+        self.shared
+            .disk
+            .sync(&self.shared.handle, &self.shared.directory)
+            .map_err(AppendError::of_sync("fsync"))
     }
 }
 

@@ -195,11 +195,14 @@ fn open(disk: Arc<dyn Disk>, directory: &Path, mut settings: LogSettings) -> Res
         let _ = segment::sync_directory(&*disk, parent);
     }
     let marks = open_marks(directory)?;
-    let active = begin_first_segment(&*disk, directory, &settings, &recovered)?;
+    let handle = File::open(directory).map_err(io_error("open", directory))?;
+    let reserve = handle.try_clone().map_err(io_error("open", directory))?;
+    let active = begin_first_segment(&*disk, directory, &handle, &settings, &recovered)?;
     recovered.segments.insert(active.segment.base, active.segment.clone());
     let sequence = recovered.sequence;
-    let shared = Arc::new(share(disk, directory, settings, recovered));
-    start_threads(shared, active, marks, sequence, lock)
+    let shared = Arc::new(share(disk, directory, handle, settings, recovered));
+    let appender = Appender::new(shared.clone(), active, reserve);
+    start_threads(shared, appender, marks, sequence, lock)
 }
 
 fn open_marks(directory: &Path) -> Result<File, ConnectError> {
@@ -218,6 +221,7 @@ fn open_marks(directory: &Path) -> Result<File, ConnectError> {
 fn begin_first_segment(
     disk: &dyn Disk,
     directory: &Path,
+    handle: &File,
     settings: &LogSettings,
     recovered: &Recovered,
 ) -> Result<Active, ConnectError> {
@@ -235,14 +239,16 @@ fn begin_first_segment(
     };
     let begun = first
         .map_err(io_error("create a segment in", directory))?
-        .begin(disk, directory, header);
+        .begin(disk, directory, handle, header);
     begun.map_err(|error| match error {
-        AppendError::NoSpace(source) => io_error("create a segment in", directory)(source),
+        AppendError::NoSpace(source) | AppendError::NoDescriptor(source) => {
+            io_error("create a segment in", directory)(source)
+        }
         AppendError::Final { doing, source } => io_error(doing, directory)(source),
     })
 }
 
-fn share(disk: Arc<dyn Disk>, directory: &Path, settings: LogSettings, recovered: Recovered) -> Shared {
+fn share(disk: Arc<dyn Disk>, directory: &Path, handle: File, settings: LogSettings, recovered: Recovered) -> Shared {
     let space = disk.space(directory).ok();
     let free_bytes_min = settings.free_bytes_min(space);
     let low_space = space
@@ -253,6 +259,7 @@ fn share(disk: Arc<dyn Disk>, directory: &Path, settings: LogSettings, recovered
         });
     Shared {
         directory: directory.to_owned(),
+        handle,
         disk,
         log: recovered.log,
         consumed: Mutex::new(Consumed::starting_at(recovered.usage.start())),
@@ -282,7 +289,7 @@ fn share(disk: Arc<dyn Disk>, directory: &Path, settings: LogSettings, recovered
 
 fn start_threads(
     shared: Arc<Shared>,
-    active: Active,
+    appender: Appender,
     marks: File,
     sequence: u64,
     lock: File,
@@ -294,10 +301,6 @@ fn start_threads(
             .spawn(run)
             .map_err(io_error("start the threads of", &directory))
     };
-    let appender = Appender {
-        shared: shared.clone(),
-        active,
-    };
     let appender = spawn("queue-appender", Box::new(move || appender.run()))?;
     let (ended, has_ended) = watch::channel(false);
     let maintenance = Maintenance {
@@ -307,6 +310,7 @@ fn start_threads(
         sequence,
         saved_mark: None,
         saved_at: Instant::now(),
+        reserve: None,
         lock,
         ended,
     };

@@ -1,7 +1,7 @@
 //! The log's files: their names, their creation, and the spare that waits for the next roll.
 
 use super::{
-    disk::{Disk, is_no_space, write_all_at},
+    disk::{Disk, is_no_descriptor, is_no_space, write_all_at},
     format::{SEGMENT_HEADER, SegmentHeader},
 };
 use std::{
@@ -19,6 +19,9 @@ use std::{
 /// header.
 pub(super) const SPARE: &str = "spare.tmp";
 pub(super) const GROWING: &str = "growing.tmp";
+/// Room that is given up last, so that acks and plans can still be written when the disk is full.
+pub(super) const RESERVE: &str = "reserve.tmp";
+pub(super) const RESERVE_BYTES: u64 = 32 << 20;
 const FILL: usize = 1 << 20;
 
 /// The meaning of a failed append for the publishers that wait.
@@ -26,6 +29,8 @@ const FILL: usize = 1 << 20;
 pub(super) enum AppendError {
     /// The disk has no room: this group is refused, the next may fit.
     NoSpace(io::Error),
+    /// The process has no descriptor left: this group is refused, the next may find one.
+    NoDescriptor(io::Error),
     /// The state of the disk is unknown: the log takes nothing until the process starts again.
     Final { doing: &'static str, source: io::Error },
 }
@@ -35,6 +40,8 @@ impl AppendError {
         move |source| {
             if is_no_space(&source) {
                 Self::NoSpace(source)
+            } else if is_no_descriptor(&source) {
+                Self::NoDescriptor(source)
             } else {
                 Self::Final { doing, source }
             }
@@ -135,15 +142,23 @@ impl Spare {
         })
     }
 
-    /// Gives the file its header and its name. On return both stand on the disk.
-    pub fn begin(self, disk: &dyn Disk, directory: &Path, header: SegmentHeader) -> Result<Active, AppendError> {
+    /// Gives the file its header and its name. On return both stand on the disk. `handle` is the
+    /// open directory: to open it here would need a descriptor after the file has its name.
+    pub fn begin(
+        self,
+        disk: &dyn Disk,
+        directory: &Path,
+        handle: &File,
+        header: SegmentHeader,
+    ) -> Result<Active, AppendError> {
         write_all_at(disk, &self.file, &self.path, &header.to_bytes(), 0)
             .map_err(AppendError::of_write("write the header of a segment in"))?;
         disk.sync(&self.file, &self.path)
             .map_err(AppendError::of_sync("fsync a segment in"))?;
         let segment = Segment::new(directory, header.base, u64::MAX);
         fs::rename(&self.path, &segment.path).map_err(AppendError::of_write("name a segment in"))?;
-        sync_directory(disk, directory).map_err(AppendError::of_sync("fsync the directory of"))?;
+        disk.sync(handle, directory)
+            .map_err(AppendError::of_sync("fsync the directory of"))?;
         Ok(Active {
             segment,
             file: self.file,
@@ -163,7 +178,7 @@ fn create(path: &Path) -> io::Result<File> {
 
 /// Removes the unfinished files of a process that died.
 pub(super) fn remove_spares(directory: &Path) -> io::Result<()> {
-    for name in [SPARE, GROWING] {
+    for name in [SPARE, GROWING, RESERVE] {
         match fs::remove_file(directory.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -174,4 +189,13 @@ pub(super) fn remove_spares(directory: &Path) -> io::Result<()> {
 
 pub(super) fn sync_directory(disk: &dyn Disk, directory: &Path) -> io::Result<()> {
     disk.sync(&File::open(directory)?, directory)
+}
+
+/// Keeps room on the disk. The blocks are taken and nothing is written into them.
+pub(super) fn create_reserve(directory: &Path) -> io::Result<()> {
+    let path = directory.join(RESERVE);
+    let taken = create(&path).and_then(|file| {
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVE_BYTES).map_err(io::Error::from)
+    });
+    taken.inspect_err(|_| drop(fs::remove_file(&path)))
 }

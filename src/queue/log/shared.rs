@@ -14,6 +14,7 @@ use crate::{
 };
 use std::{
     collections::BTreeMap,
+    fs::File,
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -29,6 +30,8 @@ const GROUP_BYTES_MAX: usize = 16 << 20;
 
 pub(super) struct Shared {
     pub directory: PathBuf,
+    /// The directory, open: its fsync needs no descriptor.
+    pub handle: File,
     pub settings: LogSettings,
     pub disk: Arc<dyn Disk>,
     pub log: LogId,

@@ -56,6 +56,16 @@ fn migrator() -> Migrator {
             "sessions and request keys",
             include_str!("../../../migrations/postgres/0005_sessions_and_request_keys.sql"),
         ),
+        step(
+            6,
+            "events that wait",
+            include_str!("../../../migrations/postgres/0006_events_that_wait.sql"),
+        ),
+        step(
+            7,
+            "retention",
+            include_str!("../../../migrations/postgres/0007_retention.sql"),
+        ),
     ]);
     // A newer release has added rows of its own; its schema works for this one too.
     migrator.set_ignore_missing(true);

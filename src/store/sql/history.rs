@@ -23,6 +23,9 @@ pub const STATEMENTS: &[Sql] = &[
     COUNT_STATES,
     Sql::both(OLDEST_DUE),
     Sql::both(OLDEST_UNKNOWN),
+    Sql::both(COUNT_HELD),
+    Sql::both(OLDEST_HELD),
+    Sql::both(COUNT_DEAD_EVENTS),
 ];
 
 macro_rules! event_columns {
@@ -159,6 +162,15 @@ const OLDEST_DUE: &str = "
 const OLDEST_UNKNOWN: &str = "
     SELECT min(first_sent_at) AS first_sent_at FROM actions
     WHERE state = 'unknown' AND first_sent_at IS NOT NULL";
+
+const COUNT_HELD: &str = "
+    SELECT cause, count(*) AS count
+    FROM (SELECT cause FROM held_events LIMIT $1) AS held
+    GROUP BY cause";
+const OLDEST_HELD: &str = "SELECT min(received_at) AS received_at FROM held_events";
+const COUNT_DEAD_EVENTS: &str = "
+    SELECT count(*) AS count
+    FROM (SELECT id FROM dead_events WHERE id > $2 LIMIT $1) AS dead";
 
 fn event<D: Dialect>(row: Row<'_, D>) -> Result<StoredEvent, StoreError> {
     let row = row.table("events");
@@ -349,6 +361,21 @@ impl<S: SqlStore> History for S {
             .await?;
         state.oldest_unknown_at = Statement::new(DOING, OLDEST_UNKNOWN)
             .one(&mut reader, |row| row.table("actions").time_opt("first_sent_at"))
+            .await?;
+        state.held = Statement::new(DOING, COUNT_HELD)
+            .number(LEDGER_COUNT_MAX)
+            .all(&mut reader, |row| {
+                let row = row.table("held_events");
+                Ok((row.parse("cause")?, row.number("count")?))
+            })
+            .await?;
+        state.oldest_held_at = Statement::new(DOING, OLDEST_HELD)
+            .one(&mut reader, |row| row.table("held_events").time_opt("received_at"))
+            .await?;
+        state.dead_events = Statement::new(DOING, COUNT_DEAD_EVENTS)
+            .number(LEDGER_COUNT_MAX)
+            .id(Uuid::nil())
+            .one(&mut reader, |row| row.table("dead_events").number("count"))
             .await?;
         Ok(state)
     }

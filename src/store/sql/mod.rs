@@ -7,15 +7,18 @@
 pub(super) mod audit;
 mod callers;
 pub(super) mod credentials;
+mod dead;
 mod dialect;
 mod endpoints;
 mod grants;
+mod held;
 mod history;
 mod keys;
 pub(super) mod ledger;
 mod managed;
 mod organisations;
 mod rejections;
+mod retention;
 mod routes;
 mod rules;
 mod snapshot;
@@ -41,13 +44,16 @@ pub(super) const STATEMENTS: &[(&str, &[Sql])] = &[
     ("audit", audit::STATEMENTS),
     ("callers", callers::STATEMENTS),
     ("credentials", credentials::STATEMENTS),
+    ("dead", dead::STATEMENTS),
     ("endpoints", endpoints::STATEMENTS),
     ("grants", grants::STATEMENTS),
+    ("held", held::STATEMENTS),
     ("history", history::STATEMENTS),
     ("keys", keys::STATEMENTS),
     ("managed", managed::STATEMENTS),
     ("organisations", organisations::STATEMENTS),
     ("rejections", rejections::STATEMENTS),
+    ("retention", retention::STATEMENTS),
     ("routes", routes::STATEMENTS),
     ("rules", rules::STATEMENTS),
     ("snapshot", snapshot::STATEMENTS),

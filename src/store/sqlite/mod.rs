@@ -79,6 +79,16 @@ fn migrator() -> Migrator {
             "sessions and request keys",
             include_str!("../../../migrations/sqlite/0007_sessions_and_request_keys.sql"),
         ),
+        step(
+            8,
+            "events that wait",
+            include_str!("../../../migrations/sqlite/0008_events_that_wait.sql"),
+        ),
+        step(
+            9,
+            "retention",
+            include_str!("../../../migrations/sqlite/0009_retention.sql"),
+        ),
     ]);
     // A newer release has added rows of its own; its schema works for this one too.
     migrator.set_ignore_missing(true);

@@ -155,6 +155,7 @@ async fn every_curl_of_the_page_does_what_the_page_says() {
     let api = &house.api;
     let (event, action) = isolation::plan(api, api.a, ActionState::Dead).await;
     let (_, waiting) = isolation::plan(api, api.a, ActionState::Pending).await;
+    let dead = super::dead_events::store(api, Some(api.a), "planning it broke").await;
     let mut names = BTreeMap::from([
         ("ADMIN".to_owned(), api.base.clone()),
         ("TOKEN".to_owned(), api.token(api.a, Role::Owner)),
@@ -163,6 +164,7 @@ async fn every_curl_of_the_page_does_what_the_page_says() {
         ("EVENT".to_owned(), event.to_string()),
         ("ACTION".to_owned(), action.to_string()),
         ("WAITING".to_owned(), waiting.to_string()),
+        ("DEAD".to_owned(), dead.to_string()),
     ]);
     let mut seen = std::collections::BTreeSet::new();
     for line in page.lines().filter(|line| line.starts_with("curl ")) {

@@ -2,6 +2,7 @@
 
 mod catalog;
 mod cors;
+mod dead_events;
 mod documents;
 mod endpoints;
 mod exchange;

@@ -299,6 +299,11 @@ async fn operators_and_organisations_do_not_meet() {
         (Method::GET, "/operator/organizations"),
         (Method::POST, "/operator/organizations"),
         (Method::GET, "/operator/rejections"),
+        (Method::GET, "/operator/dead-events"),
+        (
+            Method::POST,
+            "/operator/dead-events/0198c0de-0000-7000-8000-000000000001/replay",
+        ),
         (Method::POST, "/operator/cache/invalidate"),
         (Method::POST, "/api/debug/invalidate-cache"),
     ] {

@@ -840,8 +840,14 @@ pub async fn many_at_once_are_never_busy(b: &Bench) {
 mod accounts;
 #[path = "ledger_delivery.rs"]
 mod delivery;
+#[path = "ledger_held.rs"]
+mod held;
 #[path = "ledger_late.rs"]
 mod late;
 pub use accounts::*;
 pub use delivery::*;
+pub use held::*;
+#[path = "ledger_retention.rs"]
+mod retention;
 pub use late::*;
+pub use retention::*;

@@ -374,8 +374,9 @@ pub async fn descriptors(given: Given) -> Counts {
         world.label(),
         begun.elapsed()
     );
-    // Under the limit still, it can begin segments and write its database.
-    world.load.send_all(given.many(400, 100)).await;
+    // Under the limit still, it can begin segments (the first one holds fewer than 400 events) and
+    // write its database.
+    world.load.send_all(given.many(1_000, 450)).await;
     prlimit(Some(world.process().pid()), Resource::Nofile, limit).expect("its own limit");
     world
         .final_counts()

@@ -41,7 +41,32 @@ const ADD_TURNS: &str = "
     ON CONFLICT (org_id, provider) DO UPDATE
     SET due_at = least(turns.due_at, excluded.due_at)";
 
+/// Sorted by the caller, as turns are.
+const ADD_USED: &str = "
+    INSERT INTO action_days (org_id, day, used)
+    SELECT org_id, $3, used FROM unnest($1::uuid[], $2::bigint[]) AS planned (org_id, used)
+    ON CONFLICT (org_id, day) DO UPDATE
+    SET used = action_days.used + excluded.used";
+
 impl PlanSql for Postgres {
+    fn add_used(
+        connection: &mut PgConnection,
+        day: i64,
+        used: Vec<(OrgId, u64)>,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+            sqlx::query(ADD_USED)
+                .bind(used.iter().map(|(org, _)| *org.as_uuid()).collect::<Vec<Uuid>>())
+                .bind(used.iter().map(|(_, used)| count(*used)).collect::<Vec<i64>>())
+                .bind(day)
+                .execute(connection)
+                .await
+                .map(drop)
+                .map_err(failed("count the actions of a day"))
+        })
+    }
+
     fn mark(
         connection: &mut PgConnection,
         keys_of: KeysOf,
@@ -87,6 +112,6 @@ impl PlanSql for Postgres {
 /// For the tests: every statement of this folder.
 #[cfg(test)]
 pub(super) fn statements() -> Vec<&'static str> {
-    let own: &[&str] = &[MARK_EVENTS, MARK_ACTIONS, ADD_TURNS];
+    let own: &[&str] = &[MARK_EVENTS, MARK_ACTIONS, ADD_USED, ADD_TURNS];
     [own, claim::STATEMENTS, record::STATEMENTS].concat()
 }

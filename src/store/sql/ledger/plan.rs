@@ -13,7 +13,7 @@ use crate::{
 use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     sync::{Arc, LazyLock},
 };
 
@@ -85,6 +85,10 @@ pub trait PlanSql: Dialect {
         sorted: Vec<Key>,
         now: Timestamp,
     ) -> BoxFuture<'_, Result<Vec<Self::Row>, StoreError>>;
+
+    /// Adds to how many actions organisations have planned on a day. They come sorted, one for an
+    /// organisation.
+    fn add_used(on: &mut Self::Connection, day: i64, used: Vec<(OrgId, u64)>) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Brings turns forward to the time at which an action becomes due. They come sorted, one for
     /// each organisation and provider.
@@ -161,7 +165,15 @@ async fn plan_actions<D: LedgerSql>(
         .filter(|(_, action, _)| action.state == ActionState::Pending)
         .map(|(event, action, _)| (event.org, action.kind.provider(), tx.now))
         .collect();
-    add_turns(tx, due).await
+    add_turns(tx, due).await?;
+    let mut used = BTreeMap::<OrgId, u64>::new();
+    for (event, ..) in &actions {
+        *used.entry(event.org).or_default() += 1;
+    }
+    if used.is_empty() {
+        return Ok(());
+    }
+    D::add_used(tx.connection, tx.now.utc_day(), used.into_iter().collect()).await
 }
 
 /// Keys go in sorted, so that two batches with the same keys never deadlock.

@@ -40,7 +40,34 @@ const ADD_TURNS: &str = "
     ON CONFLICT (org_id, provider) DO UPDATE
     SET due_at = min(due_at, excluded.due_at)";
 
+/// `$0` organisation in hex, `$1` how many.
+const ADD_USED: &str = "
+    INSERT INTO action_days (org_id, day, used)
+    SELECT unhex(value ->> 0), ?2, value ->> 1 FROM json_each(?1) WHERE true
+    ON CONFLICT (org_id, day) DO UPDATE
+    SET used = used + excluded.used";
+
 impl PlanSql for Sqlite {
+    fn add_used(
+        connection: &mut SqliteConnection,
+        day: i64,
+        used: Vec<(OrgId, u64)>,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let list = used
+                .into_iter()
+                .map(|(org, count)| json!([hex(org.as_bytes()), count]))
+                .collect();
+            sqlx::query(ADD_USED)
+                .bind(text(list))
+                .bind(day)
+                .execute(connection)
+                .await
+                .map_err(failed("count the actions of a day"))
+                .map(drop)
+        })
+    }
+
     fn mark(
         connection: &mut SqliteConnection,
         keys_of: KeysOf,

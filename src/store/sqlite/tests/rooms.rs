@@ -20,6 +20,15 @@ async fn every_statement_prepares_binds_its_organisation_and_scans_no_ledger() {
         "SELECT min(first_sent_at)",
         "FROM oauth_consents
     WHERE id = $1",
+        "FROM dead_events",
+        "FROM held_events",
+        // Deletion by age.
+        "FROM (SELECT id, received_at FROM events",
+        "FROM actions WHERE event_id IN",
+        "DELETE FROM actions",
+        "DELETE FROM events",
+        "DELETE FROM audit_log",
+        "DELETE FROM action_days",
     ];
     let scratch = Scratch::new();
     let store = scratch.open().await;

@@ -1,0 +1,37 @@
+//! Events that cannot be planned yet: kept here instead of in the queue, so that what one
+//! organisation waits for fills the queue of nobody else.
+
+use super::StoreError;
+use crate::domain::{EventId, HeldCause, OrgId, SealedBytes, Timestamp};
+use async_trait::async_trait;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldEvent {
+    pub org: OrgId,
+    pub event: EventId,
+    pub cause: HeldCause,
+    pub received_at: Timestamp,
+    /// As the queue encodes it. Sealed for the organisation, or under the ring of the installation
+    /// where the organisation has no data key that opens.
+    pub envelope: SealedBytes,
+}
+
+#[async_trait]
+pub trait HeldEvents: Send + Sync + 'static {
+    /// Keeps events until they can be planned. An event that is held already stays as it is.
+    async fn hold_events(&self, events: Vec<HeldEvent>) -> Result<(), StoreError>;
+
+    /// The first organisation after `after` that has held events.
+    async fn next_held_org(&self, after: Option<OrgId>) -> Result<Option<OrgId>, StoreError>;
+
+    /// Held events of one organisation after `after`, in the order of their receipt.
+    async fn list_held_events(
+        &self,
+        org: OrgId,
+        after: Option<EventId>,
+        count_max: u32,
+    ) -> Result<Vec<HeldEvent>, StoreError>;
+
+    /// Forgets events that are planned.
+    async fn drop_held_events(&self, events: Vec<(OrgId, EventId)>) -> Result<(), StoreError>;
+}

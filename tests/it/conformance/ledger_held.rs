@@ -1,0 +1,94 @@
+//! Events that wait in the store, and dead events on their way back.
+
+use super::*;
+use hookswitch::store::{dead::Replayed, held::HeldEvent};
+
+pub async fn held_events_are_read_by_organisation_in_their_order(b: &Bench) {
+    let (first, second) = (EventId::generate(), EventId::generate());
+    // Neither is known to the store: an organisation may be what is waited for.
+    let mut orgs = [OrgId::generate(), OrgId::generate()];
+    orgs.sort();
+    let held = |org, event| HeldEvent {
+        org,
+        event,
+        cause: HeldCause::OrganisationUnknown,
+        received_at: b.now(),
+        envelope: SealedBytes(Box::from(*b"sealed")),
+    };
+    let rows = vec![
+        held(orgs[0], second),
+        held(orgs[0], first),
+        held(orgs[1], first),
+        held(orgs[0], first),
+    ];
+    b.store.hold_events(rows).await.expect("held");
+    let state = b.store.ledger_state().await.expect("read");
+    assert_eq!(state.held, [(HeldCause::OrganisationUnknown, 3)]);
+    assert_eq!(state.oldest_held_at, Some(b.now()));
+    let next = |after| b.store.next_held_org(after);
+    assert_eq!(next(None).await.expect("read"), Some(orgs[0]));
+    assert_eq!(next(Some(orgs[0])).await.expect("read"), Some(orgs[1]));
+    assert_eq!(next(Some(orgs[1])).await.expect("read"), None);
+    let list = |after, count_max| b.store.list_held_events(orgs[0], after, count_max);
+    let both = [held(orgs[0], first), held(orgs[0], second)];
+    assert_eq!(list(None, 10).await.expect("read"), both);
+    assert_eq!(list(None, 1).await.expect("read"), both[..1]);
+    assert_eq!(list(Some(first), 10).await.expect("read"), both[1..]);
+    let all = vec![(orgs[0], first), (orgs[0], second), (orgs[1], first)];
+    b.store.drop_held_events(all).await.expect("forgotten");
+    assert_eq!(next(None).await.expect("read"), None);
+    assert_eq!(b.store.ledger_state().await.expect("read").oldest_held_at, None);
+}
+
+pub async fn a_dead_event_is_put_back_once_with_its_audit_entry(b: &Bench) {
+    let (org, other) = (b.organisation().await, b.organisation().await);
+    let dead = |id, org, envelope: &[u8]| DeadEvent {
+        id,
+        org,
+        source: Some(Source::Vapi),
+        event_type: Some(EventType::new(Source::Vapi, "end-of-call-report")),
+        received_at: b.now(),
+        reason: "planning it broke".into(),
+        envelope: envelope.into(),
+    };
+    let ids: [EventId; 3] = std::array::from_fn(|_| EventId::generate());
+    for event in [
+        dead(ids[0], Some(org), b"sealed"),
+        dead(ids[1], Some(org), b""),
+        dead(ids[2], None, b""),
+    ] {
+        b.store.store_dead_event(event).await.expect("stored");
+    }
+    assert_eq!(b.store.ledger_state().await.expect("read").dead_events, 3);
+    let listed = |org, before| async move {
+        let rows = b.store.list_dead_events(org, before, 10).await.expect("read");
+        rows.into_iter().map(|row| row.id).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(None, None).await, [ids[2], ids[1], ids[0]], "newest first");
+    assert_eq!(listed(Some(org), None).await, [ids[1], ids[0]]);
+    assert_eq!(listed(None, Some(ids[1])).await, [ids[0]]);
+    assert_eq!(listed(Some(other), None).await, []);
+
+    let entry = |org| AuditEntry {
+        verb: "replay",
+        ..audit(org)
+    };
+    let replay = |org, id| b.store.replay_dead_event(org, id, entry(org));
+    let version = b.store.config_version().await.expect("read");
+    assert_eq!(replay(other, ids[0]).await.expect("answered"), Replayed::Absent);
+    assert_eq!(replay(org, ids[1]).await.expect("answered"), Replayed::NothingKept);
+    assert_eq!(b.store.config_version().await.expect("read"), version);
+    assert_eq!(replay(org, ids[0]).await.expect("answered"), Replayed::PutBack);
+    assert_eq!(replay(org, ids[0]).await.expect("answered"), Replayed::Absent);
+    assert!(b.store.config_version().await.expect("read") > version, "workers look");
+    assert_eq!(listed(None, None).await, [ids[2], ids[1]]);
+    let held = b.store.list_held_events(org, None, 10).await.expect("read");
+    assert_eq!(held.len(), 1);
+    assert_eq!(
+        (held[0].event, held[0].cause, &*held[0].envelope.0),
+        (ids[0], HeldCause::Replay, b"sealed".as_slice())
+    );
+    let entries = b.store.list_audit(org, None, 10).await.expect("read");
+    assert_eq!(entries.iter().filter(|entry| entry.verb == "replay").count(), 1);
+    b.store.drop_held_events(vec![(org, ids[0])]).await.expect("forgotten");
+}

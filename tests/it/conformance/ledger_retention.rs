@@ -1,0 +1,196 @@
+//! Deletion by age, and the count of a day's actions.
+
+use super::*;
+use hookswitch::store::retention::{KeyTable, Step};
+
+const DAY: Duration = Duration::from_hours(24);
+
+fn received(event: PlannedEvent, at: Timestamp) -> PlannedEvent {
+    let mut event = event;
+    event.envelope.received_at = at;
+    event
+}
+
+/// Takes all steps, and says how many events went.
+async fn delete_events(b: &Bench, before: Timestamp) -> u64 {
+    let (mut after, mut deleted) = (None, 0);
+    loop {
+        let Step { deleted: more, next } = b.store.delete_events(before, after, 2).await.expect("deleted");
+        deleted += more;
+        after = next;
+        if after.is_none() {
+            return deleted;
+        }
+    }
+}
+
+async fn actions(b: &Bench, org: OrgId) -> Vec<StoredAction> {
+    let listed = b.store.list_actions(org, ActionFilter::default(), None, 100).await;
+    listed.expect("read")
+}
+
+async fn is_there(b: &Bench, org: OrgId, event: EventId) -> bool {
+    b.store.find_event(org, event).await.expect("read").is_some()
+}
+
+pub async fn what_has_ended_is_deleted_by_age_and_nothing_else(b: &Bench) {
+    let org = b.organisation().await;
+    let old = b.now();
+    let mut planned = Vec::new();
+    for key in 0..5 {
+        planned.push(received(event(org, key, vec![action()]), old));
+    }
+    let dead = PlannedAction {
+        state: ActionState::Dead,
+        cause: Some(Cause::TemplateFailed),
+        request: None,
+        ..action()
+    };
+    planned.push(received(event(org, 5, vec![dead]), old));
+    planned.push(received(event(org, 6, Vec::new()), old));
+    let ids: Vec<EventId> = planned.iter().map(|event| event.envelope.id).collect();
+    b.plan(planned).await;
+    // One of each: done, parked, unknown, running, pending.
+    let claims = b.claim(4).await;
+    assert_eq!(claims.len(), 4);
+    for (claim, to) in claims
+        .iter()
+        .zip([ActionState::Succeeded, ActionState::Parked, ActionState::Unknown])
+    {
+        let record = Record {
+            due_at: Some(b.now()),
+            ..record(claim, to, b.now())
+        };
+        b.store.record(vec![record]).await.expect("recorded");
+    }
+    let succeeded = claims[0].event;
+    let cutoff = b.now() + DAY;
+    b.clock.advance(DAY * 2);
+    let young = received(event(org, 7, Vec::new()), b.now());
+    let young_id = young.envelope.id;
+    b.plan(vec![young]).await;
+
+    // A day ago nothing had ended yet.
+    assert_eq!(delete_events(b, old).await, 0);
+    assert_eq!(delete_events(b, cutoff).await, 3, "done, dead, without an action");
+    for id in ids {
+        let is_open = actions(b, org).await.iter().any(|action| action.event == id);
+        assert_eq!(is_there(b, org, id).await, is_open, "what has not ended stays");
+    }
+    assert!(!is_there(b, org, succeeded).await);
+    assert!(is_there(b, org, young_id).await);
+    let states: std::collections::BTreeSet<ActionState> =
+        actions(b, org).await.iter().map(|action| action.state).collect();
+    assert_eq!(states.len(), 4, "pending, running, unknown, parked: {states:?}");
+    for claim in &claims {
+        let attempts = b.store.list_attempts(org, claim.action).await.expect("read");
+        assert_eq!(attempts.is_empty(), claim.event == succeeded);
+    }
+    // An action that ended after the day stays with its event.
+    b.store
+        .record(vec![record(&claims[3], ActionState::Succeeded, b.now())])
+        .await
+        .expect("recorded");
+    assert_eq!(delete_events(b, cutoff).await, 0);
+    assert_eq!(delete_events(b, b.now() + DAY).await, 2, "it, and the young one");
+}
+
+pub async fn old_keys_dead_events_and_audit_entries_are_deleted_in_steps(b: &Bench) {
+    let org = b.organisation().await;
+    let of_key = |key| received(event(org, key, vec![action()]), b.now());
+    b.plan((0..5).map(of_key).collect()).await;
+    for _ in 0..3 {
+        let dead = DeadEvent {
+            id: EventId::generate(),
+            org: Some(org),
+            source: None,
+            event_type: None,
+            received_at: b.now(),
+            reason: "it broke".into(),
+            envelope: Vec::new(),
+        };
+        b.store.store_dead_event(dead).await.expect("stored");
+    }
+    let cutoff = b.now() + DAY;
+    b.clock.advance(DAY * 2);
+    b.plan(vec![of_key(5)]).await;
+    let at = b.now();
+    b.store
+        .record_audit(AuditEntry { at, ..audit(org) })
+        .await
+        .expect("written");
+
+    for table in [KeyTable::Dedupe, KeyTable::Idempotency] {
+        let (mut after, mut deleted, mut steps) = (None, 0, 0);
+        loop {
+            let step = b.store.delete_keys(table, cutoff, after, 2).await.expect("deleted");
+            (after, deleted, steps) = (step.next, deleted + step.deleted, steps + 1);
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!((deleted, steps), (5, 4), "{table:?}");
+    }
+    // A key that is gone makes a redelivery new; one that stands does not.
+    assert_eq!(
+        b.plan(vec![of_key(0), of_key(5)]).await,
+        [Planned::New, Planned::Duplicate]
+    );
+
+    assert_eq!(b.store.delete_dead_events(cutoff, 2).await.expect("deleted"), 2);
+    assert_eq!(b.store.delete_dead_events(cutoff, 2).await.expect("deleted"), 1);
+    assert_eq!(b.store.delete_dead_events(cutoff, 2).await.expect("deleted"), 0);
+    let before = b.store.list_audit(org, None, 100).await.expect("read").len();
+    let mut deleted = 0;
+    while let 1.. = b.store.delete_audit(cutoff, 1).await.expect("deleted") {
+        deleted += 1;
+    }
+    assert_eq!(deleted, before - 1);
+    assert_eq!(b.store.list_audit(org, None, 100).await.expect("read").len(), 1);
+    for claim in b.claim(10).await {
+        let done = record(&claim, ActionState::Succeeded, b.now());
+        b.store.record(vec![done]).await.expect("recorded");
+    }
+}
+
+pub async fn the_actions_of_a_day_are_counted_with_their_plan(b: &Bench) {
+    let (org, other) = (b.organisation().await, b.organisation().await);
+    let today = b.now().utc_day();
+    let used = async |day| {
+        let mut used = b.store.list_day(day).await.expect("read");
+        used.sort_unstable();
+        used
+    };
+    let dead = PlannedAction {
+        rule: RuleId::generate(),
+        state: ActionState::Dead,
+        cause: Some(Cause::TemplateFailed),
+        request: None,
+        ..action()
+    };
+    let first = event(org, 1, vec![action(), dead]);
+    b.plan(vec![
+        first.clone(),
+        event(other, 1, vec![action()]),
+        event(other, 2, Vec::new()),
+    ])
+    .await;
+    let mut counted = vec![(org, 2), (other, 1)];
+    counted.sort_unstable();
+    assert_eq!(used(today).await, counted, "a rule that failed counts");
+    // A redelivery counts nothing.
+    b.plan(vec![first]).await;
+    assert_eq!(used(today).await, counted);
+    b.plan(vec![event(org, 3, vec![action()])]).await;
+    assert!(used(today).await.contains(&(org, 3)));
+    b.clock.advance(DAY);
+    b.plan(vec![event(org, 4, vec![action()])]).await;
+    assert_eq!(used(today + 1).await, [(org, 1)]);
+    b.store.delete_days(today + 1).await.expect("deleted");
+    assert_eq!(used(today).await, []);
+    assert_eq!(used(today + 1).await, [(org, 1)]);
+    for claim in b.claim(10).await {
+        let done = record(&claim, ActionState::Succeeded, b.now());
+        b.store.record(vec![done]).await.expect("recorded");
+    }
+}
