@@ -537,9 +537,9 @@ fn cited_invariants_exist() {
     assert!(cited > 0, "no invariant is cited: this test looks for the wrong word");
 }
 
-/// Paths that pages and comments cite by these folders, and decisions by their number.
 #[test]
 fn cited_files_and_decisions_exist() {
+    // Paths that pages and comments cite by these folders, and decisions by their number.
     const FOLDERS: &[&str] = &[
         "benches/",
         "docs/",
