@@ -154,7 +154,8 @@ pub enum PublishError {
     /// The disk is nearly full (invariant 13). Receiver: 503 with Retry-After.
     #[error("the queue's disk has {free_bytes} bytes free and intake stops below {free_bytes_min}")]
     DiskNearlyFull { free_bytes: u64, free_bytes_min: u64 },
-    /// The queue can take nothing for the moment; nothing was stored. Receiver: 503 with Retry-After.
+    /// The queue can take nothing for the moment; nothing was stored. Receiver: 503 with
+    /// Retry-After.
     #[error("the queue takes no event for the moment: {reason}")]
     NotNow { reason: Arc<str> },
     /// A write or an fsync failed. Final: this process publishes nothing any more, and ends.

@@ -213,8 +213,8 @@ impl Vault {
         key.open(org, purpose, &sealed).map(|plaintext| read(&plaintext))
     }
 
-    /// Seals under the ring's newest key: for what has to be kept while the organisation has no data
-    /// key that opens, or is not there yet. Memory only.
+    /// Seals under the ring's newest key: for what has to be kept while the organisation has no
+    /// data key that opens, or is not there yet. Memory only.
     ///
     /// # Errors
     /// The system gives no randomness.

@@ -222,7 +222,7 @@ impl Consumer {
         let was_draining = !self.planner.draining.is_empty();
         let mut retry = RetryWait::default();
         while let Err(error) = self.planner.prepare_held(&self.book, &mut batch).await {
-            warn!(%error, "Held events cannot be read: {} events wait", deliveries.len());
+            warn!(%error, "The held events cannot be read: {} events wait", deliveries.len());
             if retry.wait_or(soft).await {
                 return None;
             }

@@ -138,7 +138,7 @@ impl Planner {
                 return Err(error);
             }
             Err(error) => {
-                error!(org.id = %org, %error, "Held events of an organisation cannot be read: they wait on");
+                error!(org.id = %org, %error, "The held events of an organisation cannot be read: they wait on");
                 self.draining.end(org);
                 return Ok(());
             }

@@ -387,7 +387,8 @@ async fn publishers_of_a_group_whose_writing_breaks_are_answered() {
     assert!(within(queue.failed()).await.contains("panicked"));
 }
 
-/// Invariant 13: intake has stopped long before, and what is left of the disk is for acks and plans.
+/// Invariant 13: intake has stopped long before, and what is left of the disk is for acks and
+/// plans.
 #[tokio::test]
 async fn room_is_kept_on_the_disk_and_given_up_last() {
     let (disk, place) = (Arc::new(Faulty::sound()), Scratch::new());

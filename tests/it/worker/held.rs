@@ -97,8 +97,8 @@ async fn an_event_whose_data_key_does_not_open_is_planned_when_the_key_is_mended
     rig.stop().await;
 }
 
-/// A replay takes the whole way: rules, dedupe, actions. An action that the event has had already is
-/// not planned again.
+/// A replay takes the whole way: rules, dedupe, actions. An action that the event has had already
+/// is not planned again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_event_that_is_put_back_is_planned_once() {
     let mut rig = Rig::new().await;
