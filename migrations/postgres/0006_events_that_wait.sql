@@ -12,7 +12,7 @@ ALTER TABLE held_events ENABLE ROW LEVEL SECURITY;
 ALTER TABLE held_events FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON held_events TO hookswitch_tenant USING (org_id = hookswitch_org()) WITH CHECK (org_id = hookswitch_org());
 CREATE POLICY worker ON held_events TO hookswitch_worker USING (true) WITH CHECK (true);
-GRANT SELECT (org_id, event_id), INSERT ON held_events TO hookswitch_tenant;
+GRANT SELECT (org_id, event_id, cause), INSERT, UPDATE (cause) ON held_events TO hookswitch_tenant;
 GRANT SELECT, INSERT, DELETE ON held_events TO hookswitch_worker;
 -- Operators list dead events without their contents, and move one of an organisation to those that wait.
 GRANT SELECT (source, event_type, received_at, dead_at, reason) ON dead_events TO hookswitch_worker;
