@@ -208,17 +208,12 @@ impl Client {
     }
 
     async fn page(&self, org: Option<OrgId>, cursor: Option<&str>) -> anyhow::Result<(Vec<Value>, Option<String>)> {
-        let mut path = format!("/operator/dead-events?limit={PAGE}");
-        if let Some(org) = org {
-            path.push_str(&format!("&org_id={org}"));
-        }
-        if let Some(cursor) = cursor {
-            path.push_str(&format!("&cursor={cursor}"));
-        }
+        let org = org.map_or_else(String::new, |org| format!("&org_id={org}"));
+        let cursor = cursor.map_or_else(String::new, |cursor| format!("&cursor={cursor}"));
+        let path = format!("/operator/dead-events?limit={PAGE}{org}{cursor}");
         let mut page = self.call(Method::GET, &path).await?;
-        let events = match page["data"].take() {
-            Value::Array(events) => events,
-            _ => bail!("{} did not answer with a list", self.base),
+        let Value::Array(events) = page["data"].take() else {
+            bail!("{} did not answer with a list", self.base)
         };
         Ok((events, page["next_cursor"].as_str().map(str::to_owned)))
     }

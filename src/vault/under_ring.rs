@@ -36,7 +36,7 @@ pub(super) fn seal(key: &KeyEncryptionKey, org: OrgId, plaintext: &[u8]) -> Resu
     bytes.extend_from_slice(plaintext);
     let tag = key
         .values
-        .encrypt_inout_detached(&nonce.into(), &aad(org, &name), (&mut bytes[head..]).into())
+        .encrypt_inout_detached(&nonce.into(), &aad(org, name), (&mut bytes[head..]).into())
         .expect("a value in memory is far below AES-GCM's 64 GiB");
     bytes.extend_from_slice(&tag);
     Ok(SealedBytes(bytes.into_boxed_slice()))
@@ -57,22 +57,17 @@ pub(super) fn open(ring: &Keyring, org: OrgId, sealed: &SealedBytes) -> Result<S
     };
     let mut value = Zeroizing::new(value);
     key.values
-        .decrypt_inout_detached(
-            &nonce.into(),
-            &aad(org, &name),
-            value.as_mut_slice().into(),
-            &tag.into(),
-        )
+        .decrypt_inout_detached(&nonce.into(), &aad(org, name), value.as_mut_slice().into(), &tag.into())
         .map_err(|_| VaultError::Tampered { org, version: 0 })?;
     Ok(SecretBytes::new(std::mem::take(&mut *value)))
 }
 
-fn aad(org: OrgId, name: &[u8; NAME_BYTES]) -> Vec<u8> {
+fn aad(org: OrgId, name: [u8; NAME_BYTES]) -> Vec<u8> {
     [
         b"hookswitch value under a ring\0".as_slice(),
         &[FORMAT],
         org.as_bytes(),
-        name,
+        &name,
     ]
     .concat()
 }

@@ -180,18 +180,17 @@ impl Appender {
             previous_base: self.active.segment.base,
         };
         let ready = lock(&shared.requests).spare.take();
-        let spare = match ready {
-            Some(spare) => spare,
-            None => {
-                let room = GROWING_ROOM.min(shared.settings.segment_bytes);
-                let created = match Spare::create_growing(&shared.directory, room) {
-                    Err(error) if is_no_descriptor(&error) && self.reserve.take().is_some() => {
-                        Spare::create_growing(&shared.directory, room)
-                    }
-                    created => created,
-                };
-                created.map_err(AppendError::of_write("create a segment in"))?
-            }
+        let spare = if let Some(spare) = ready {
+            spare
+        } else {
+            let room = GROWING_ROOM.min(shared.settings.segment_bytes);
+            let created = match Spare::create_growing(&shared.directory, room) {
+                Err(error) if is_no_descriptor(&error) && self.reserve.take().is_some() => {
+                    Spare::create_growing(&shared.directory, room)
+                }
+                created => created,
+            };
+            created.map_err(AppendError::of_write("create a segment in"))?
         };
         let active = spare.begin(&*shared.disk, &shared.directory, &shared.handle, header)?;
         self.active.segment.seal(base);
