@@ -17,12 +17,12 @@ pub struct StoredDeadEvent {
     pub reason: String,
 }
 
-/// What became of a replay.
+/// The result of a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replayed {
-    /// It is with the held events now, and planned next.
+    /// The event is among the held events now, and is planned next.
     PutBack,
-    /// Its content was not kept.
+    /// The content of the event was not kept.
     NothingKept,
     Absent,
 }

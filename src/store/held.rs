@@ -1,5 +1,5 @@
-//! Events that cannot be planned yet: kept here instead of in the queue, so that what one
-//! organisation waits for fills the queue of nobody else.
+//! Events that cannot be planned yet. They are kept here instead of in the queue, so that one
+//! organisation's waiting events do not fill the queue for the others.
 
 use super::StoreError;
 use crate::domain::{EventId, HeldCause, OrgId, SealedBytes, Timestamp};

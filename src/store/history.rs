@@ -53,7 +53,8 @@ pub struct StoredAction {
     pub provider_ref: Option<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-    /// What became of it after the provider had accepted it, and when the provider said so.
+    /// The delivery after the provider had accepted the action, and the time of the provider's
+    /// report.
     pub delivery: Option<(Delivery, Timestamp)>,
 }
 

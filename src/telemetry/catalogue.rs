@@ -141,10 +141,10 @@ catalogue! {
     ATTEMPTS: Counter Count "hookswitch_attempts_total" ["provider", "outcome"];
     /// Time of one exchange with a provider.
     ATTEMPT_SECONDS: Histogram Seconds "hookswitch_attempt_seconds" ["provider"];
-    /// Look-ups of outcomes that nobody knew, by provider and what they came to.
+    /// Look-ups of unknown outcomes, by provider and result.
     LOOK_UPS: Counter Count "hookswitch_look_ups_total" ["provider", "outcome"];
-    /// What became of what an action sent, after its provider had accepted it, by provider and
-    /// status: sent, delivered, read, undelivered, failed.
+    /// Deliveries after the provider had accepted the action, by provider and status: sent,
+    /// delivered, read, undelivered, failed.
     DELIVERIES: Counter Count "hookswitch_deliveries_total" ["provider", "status"];
     /// Attempts running now.
     ATTEMPTS_RUNNING: Gauge Count "hookswitch_attempts_running" [];
@@ -154,7 +154,7 @@ catalogue! {
     LEASES_EXPIRED: Counter Count "hookswitch_leases_expired_total" [];
     /// Age of the oldest action that is due, by provider.
     ACTIONS_OLDEST_DUE_SECONDS: Gauge Seconds "hookswitch_actions_oldest_due_seconds" ["provider"];
-    /// Age of the oldest action whose outcome nobody knows.
+    /// Age of the oldest action whose outcome is unknown.
     ACTIONS_UNKNOWN_OLDEST_SECONDS: Gauge Seconds "hookswitch_actions_unknown_oldest_seconds" [];
     /// Actions that will not go on by themselves, by state: parked, unknown, dead.
     ACTIONS_STUCK: Gauge Count "hookswitch_actions_stuck" ["state"];
@@ -183,7 +183,7 @@ catalogue! {
     SPOOL_ACTIVE: Gauge Count "hookswitch_spool_active" [];
     /// Switches to the spool, because the broker did not take an event.
     SPOOL_SWITCHES: Counter Count "hookswitch_spool_switches_total" [];
-    /// Events of the spool by what became of them: spooled, drained, dead.
+    /// Events of the spool by outcome: spooled, drained, dead.
     SPOOL_EVENTS: Counter Count "hookswitch_spool_events_total" ["outcome"];
     /// Events in the spool.
     SPOOL_HELD_EVENTS: Gauge Count "hookswitch_spool_held_events" [];
@@ -223,8 +223,8 @@ pub const REJECTION_CAUSES: &[&str] = &[
     "unavailable",
 ];
 
-/// Label values of counters, so that each series stands at 0 before its first event: a rate over a
-/// series that appears with 1 sees nothing.
+/// Label values of counters, so that each series is 0 before its first event. A rate over a series
+/// that appears with 1 misses that event.
 pub const ZEROED: &[(Metric, &[&[&str]])] = &[
     (REJECTIONS, &[SOURCES, REJECTION_CAUSES]),
     (EVENTS_IGNORED, &[&["vapi", "twilio"]]),

@@ -39,15 +39,15 @@ impl Origin {
 /// where it stopped.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// Callbacks of providers about our actions. The event of a callback stands in another list
-    /// besides, because rules may want it too.
+    /// Callbacks of providers about our actions. The event of a callback is in another list too,
+    /// because rules may want it.
     pub callbacks: Vec<(OrgId, Callback)>,
     /// Payloads are to be sealed: the data keys could not be read.
     pub unsealed: Vec<(Origin, Unsealed)>,
     /// To be stored in one transaction.
     pub events: Vec<(Origin, PlannedEvent)>,
-    /// Parts of events whose rule cannot be read, to be kept until it can. The event of a part
-    /// stands in another list besides.
+    /// Parts of events whose rule cannot be read; they are kept until it can. The event of a part
+    /// is in another list too.
     pub parts: Vec<Part>,
     /// Cannot be planned, to be stored as dead.
     pub dead: Vec<(Origin, DeadEvent)>,
@@ -64,7 +64,7 @@ pub(super) struct HeldBack {
     pub cause: HeldCause,
 }
 
-/// What a rule that cannot be read may want of an event.
+/// The part of an event that a rule may want which cannot be read.
 pub(super) struct Part {
     pub org: OrgId,
     pub rule_key: Box<[u8]>,

@@ -10,8 +10,8 @@ use std::{collections::HashMap, time::Duration};
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// Rows of actions that each organisation may plan on a UTC day, also those whose rule failed. The
-/// store counts them with each plan, so that the budget holds over restarts and over workers; here
-/// stands what was known at the last look and what was planned since.
+/// store counts them with each plan, so that the budget holds over restarts and workers. This map
+/// holds the count of the last look and the plans since.
 pub(super) struct DayBudget {
     max: u64,
     today: Option<i64>,

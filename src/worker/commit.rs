@@ -24,9 +24,9 @@ use tracing::{debug, error};
 /// Transactions for events that wait behind all others, in one commit.
 const SUSPECT_TRANSACTIONS_MAX: usize = 64;
 
-/// What came of the next part.
+/// The result of storing the next part.
 enum Stored {
-    /// It is stored, or split.
+    /// The part is stored, or split.
     Part,
     /// One event of this organisation is to blame.
     Blamed(OrgId),
@@ -136,9 +136,9 @@ impl Planner {
     }
 
     /// Stores all events in one transaction. An error in the data of one event fails the whole
-    /// transaction: then each half is stored by itself, until the event to blame stands alone and
-    /// is stored as dead (invariant 15). From then on the other events of its organisation wait
-    /// behind those of all other organisations.
+    /// transaction. Then each half is stored by itself, until the event to blame is alone and is
+    /// stored as dead (invariant 15). From then on the other events of its organisation wait behind
+    /// those of all other organisations.
     async fn store_events(&mut self, batch: &mut Batch) -> Commit {
         let mut parts = Bisection::of(std::mem::take(&mut batch.events));
         for org in self.suspects.organisations() {

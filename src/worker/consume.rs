@@ -76,7 +76,7 @@ impl Consumer {
         let mut unreadable_since = None;
         let mut changes = self.worker.store.config_changes();
         let batch_max = self.worker.settings.plan_batch_max.max(1);
-        // What waited may have waited for this release, or for a key of the ring.
+        // Held events may have waited for this release, or for a key of the ring.
         if self.plan(Vec::new(), &soft).await.is_none() {
             return;
         }
@@ -84,7 +84,7 @@ impl Consumer {
             let batch = tokio::select! {
                 biased;
                 () = soft.cancelled() => return,
-                // What is held waits for a change of configuration.
+                // Held events wait for a change of configuration.
                 changed = changes.changed(), if changes.has_changed().is_ok() => {
                     let _ = changed;
                     Vec::new()
@@ -204,7 +204,7 @@ impl Consumer {
         if (is_changed || self.looked_at.elapsed() >= LOOK_EVERY) && !self.look(soft).await {
             return None;
         }
-        // What came while older events of its organisation were planned goes on after them.
+        // Events that came while older events of their organisation were planned go on after those.
         if is_changed || (self.is_held_ready && self.planner.draining.is_empty()) {
             self.is_held_ready = false;
             // Older ones first.

@@ -1,5 +1,4 @@
-//! Events that cannot be planned yet: an hour later as well as a minute later, they are in nobody's
-//! way.
+//! Events that cannot be planned yet, however long they wait, do not delay the others.
 //!
 //! They wait in memory for a moment and then in the store, so that the queue forgets them. They are
 //! planned when the configuration has changed in their favour, before their organisation's newer
@@ -154,12 +153,12 @@ impl Planner {
             };
             match self.open_envelope(org, &held.envelope).await {
                 Ok(Some(mut envelope)) => {
-                    // It is the organisation's by its row, whatever was written into the envelope.
+                    // The row names the organisation, whatever the envelope says.
                     envelope.org = Some(org);
                     self.prepare_event(book, batch, origin, envelope).await;
                 }
                 Err(error) if is_away(&error) => {
-                    // What is prepared is planned; the page is read again for the rest.
+                    // The prepared events are planned. The rest of the page is read again.
                     self.draining.turns.push_front((org, after));
                     return Ok(());
                 }

@@ -44,7 +44,7 @@ impl Planner {
     }
 
     async fn plan_parts_of(&mut self, book: &RuleBook, org: OrgId, key: &[u8]) -> Result<usize, StoreError> {
-        // Its events wait behind all others; the parts come after them.
+        // The events of this organisation wait behind all others, and its parts come after them.
         if self.suspects.contains(org) {
             let doing = "plan parts of events";
             return Err(StoreError::Unavailable { doing });

@@ -1,4 +1,4 @@
-//! One batch of deliveries to planned events: rules are applied, requests rendered and sealed.
+//! Plans the events of a batch: applies the rules, renders the requests and seals them.
 
 use super::{
     batch::{Batch, HeldBack, Origin, Part, Unsealed},
@@ -66,7 +66,7 @@ impl Planner {
         for delivery in deliveries {
             let origin = Origin::Delivery(delivery.tag);
             match delivery.event {
-                // Its organisation's older events are planned first.
+                // The older events of this organisation are planned first.
                 Ok(envelope) if envelope.org.is_some_and(|org| self.draining.contains(org)) => {
                     let cause = HeldCause::Order;
                     batch.held.push(HeldBack {
@@ -119,7 +119,7 @@ impl Planner {
         let fuel = self.settings.template_fuel_max;
         // A panic costs this event only.
         match catch_unwind(AssertUnwindSafe(|| draft(&rules.rules, &envelope, fuel))) {
-            // A callback stands with its action: recorded as an event too, it would hide the events
+            // A callback is shown with its action. As an event of its own it would hide the events
             // that people look for.
             Ok(actions) if actions.is_empty() && (is_callback || !self.unwanted.take(self.clock.now())) => {
                 catalogue::EVENTS_PLANNED.count(1, &["unwanted"]);
@@ -182,8 +182,8 @@ impl Planner {
         })
     }
 
-    /// One action of an event: pending, or dead where its rule failed or the day's budget, of which
-    /// `left` are left, is used up.
+    /// One action of an event. It is dead where its rule failed or the day's budget is used up
+    /// (`left` are left), else pending.
     async fn planned_action(
         &self,
         org: OrgId,

@@ -20,8 +20,8 @@ const EVENTS_A_STEP: u32 = 200;
 const ROWS_A_STEP: u32 = 1_000;
 /// From the end of a round to the beginning of the next.
 const ROUND_EVERY: Duration = Duration::from_mins(10);
-/// A step is followed by a pause of so many times its own length, and of this at least: deletion
-/// takes a fifth of the writer's time at most.
+/// After each step comes a pause of this many times its length, and of the least pause below. So
+/// deletion takes a fifth of the writer's time at most.
 const PAUSE_TIMES: u32 = 4;
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 

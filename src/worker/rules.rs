@@ -76,8 +76,8 @@ impl RuleBook {
         self.organisations.get(&org)
     }
 
-    /// One read of the version, and a load of what changed since, if anything did. After it the
-    /// book is current for the moment of the call.
+    /// Reads the version, and loads the changes since, if there are any. After it the book is
+    /// current for the moment of the call.
     pub async fn refresh(&mut self, store: &dyn Store) -> Result<(), StoreError> {
         if store.config_version().await? != self.version {
             self.apply(store.load_rule_changes(self.version).await?);

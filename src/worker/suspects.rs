@@ -35,7 +35,7 @@ impl Suspects {
         self.parts.len()
     }
 
-    /// Nothing waits any more: no organisation is suspect.
+    /// No event waits any more, so no organisation is suspect.
     pub fn clear(&mut self) {
         self.organisations.clear();
     }
