@@ -26,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, debug_span, warn};
 
 /// Wait where nothing could be begun because the store was away.
 const STORE_AWAY_PAUSE: Duration = Duration::from_secs(1);
@@ -174,6 +174,22 @@ impl Engine {
     /// One attempt. Never fails: whatever happens is a record. Dropping the future before its
     /// exchange began leaves the row `running`, and its lease makes it `unknown`.
     pub async fn run(&self, leased: &Leased) -> Record {
+        let claim = &leased.claim;
+        let span = debug_span!(
+            "action.attempt",
+            action.id = %claim.action,
+            event.id = %claim.event,
+            org.id = %claim.org,
+            provider = claim.provider.as_str(),
+            is_look_up = claim.is_look_up,
+            outcome = tracing::field::Empty
+        );
+        let record = self.run_in_span(leased).instrument(span.clone()).await;
+        span.record("outcome", record.outcome.as_str());
+        record
+    }
+
+    async fn run_in_span(&self, leased: &Leased) -> Record {
         let claim = &leased.claim;
         let begun = Instant::now();
         let ending = self.attempt(leased).await;

@@ -11,6 +11,7 @@ mod doctor;
 mod health;
 pub mod keys;
 mod migrate;
+mod otlp;
 mod queue;
 pub mod samples;
 pub mod sandbox;

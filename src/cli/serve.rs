@@ -2,6 +2,7 @@
 
 use super::{
     app::{App, Listeners, Options, Roles},
+    otlp::Otlp,
     signals,
 };
 use crate::{
@@ -57,19 +58,25 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let (settings, _) = Settings::read(&environment);
-    if telemetry::start_logs(&settings.telemetry).is_err() {
-        telemetry::start_logs(&TelemetrySettings::default())?;
-    }
+    let outbox = match telemetry::start_logs(&settings.telemetry) {
+        Ok(outbox) => outbox,
+        Err(_) => telemetry::start_logs(&TelemetrySettings::default())?,
+    };
+    let otlp = Otlp::start(&settings.telemetry, outbox)?;
     let ended = match judged {
         Ok(judged) => start(&args, judged).await,
         Err(faults) => Err(faults.into()),
     };
     // A line of the log's format: a pipeline that reads JSON drops any other.
-    ended.or_else(|error| {
+    let code = ended.unwrap_or_else(|error| {
         let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
         tracing::error!(because = causes.join(": "), "hookswitch ends: {error}");
-        Ok(ExitCode::FAILURE)
-    })
+        ExitCode::FAILURE
+    });
+    if let Some(otlp) = otlp {
+        otlp.flush().await;
+    }
+    Ok(code)
 }
 
 /// Reads the settings, and has each room judge its own: all faults at once.

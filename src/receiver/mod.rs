@@ -250,7 +250,10 @@ async fn receive(State(inner): State<Arc<Inner>>, request: http::Request<Body>) 
         "webhook.receive",
         source = path.source.as_str(),
         org.id = tracing::field::Empty,
-        event.id = tracing::field::Empty
+        event.id = tracing::field::Empty,
+        event.type = tracing::field::Empty,
+        status = tracing::field::Empty,
+        traceparent = tracing::field::Empty
     );
     inner.receive(path, head, body).instrument(span).await
 }
@@ -298,6 +301,7 @@ impl Inner {
         reach(Step::BytesRead);
         let begun = Instant::now();
         let response = self.decide(path, &head, peer, body).await;
+        tracing::Span::current().record("status", response.status().as_u16());
         self.meters
             .received(Some(path.source), response.status(), begun.elapsed().as_secs_f64());
         response
@@ -350,7 +354,9 @@ impl Inner {
         let event = envelope::verified_event(signer, path, reading, head, body.clone(), hops, now);
         tracing::Span::current()
             .record("org.id", tracing::field::display(signer.org))
-            .record("event.id", tracing::field::display(event.envelope().id));
+            .record("event.id", tracing::field::display(event.envelope().id))
+            .record("event.type", event.envelope().event_type.as_str())
+            .record("traceparent", event.envelope().traceparent.as_deref());
         let (event_id, org) = (event.envelope().id, signer.org);
         reach(Step::Verified);
         // Make it durable before the sender hears of it.

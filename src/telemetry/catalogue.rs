@@ -195,6 +195,8 @@ catalogue! {
     PAUSED: Gauge Count "hookswitch_paused" [];
     /// Requests to the admin API, by status.
     ADMIN_REQUESTS: Counter Count "hookswitch_admin_requests_total" ["status"];
+    /// Spans and error events that no OTLP receiver took.
+    OTLP_DROPPED: Counter Count "hookswitch_otlp_dropped_total" [];
     /// Memory of this process in RAM.
     PROCESS_RESIDENT_BYTES: Gauge Bytes "hookswitch_process_resident_bytes" [];
     /// The version that runs, always 1.
@@ -252,6 +254,7 @@ pub const ZEROED: &[(Metric, &[&[&str]])] = &[
     ),
     (ROUTE_LOOKS, &[]),
     (SPOOL_SWITCHES, &[]),
+    (OTLP_DROPPED, &[]),
     (SPOOL_EVENTS, &[&["spooled", "drained", "dead"]]),
 ];
 

@@ -7,6 +7,7 @@ pub mod catalogue;
 mod diagnosis;
 mod health;
 mod operations;
+pub mod otlp;
 mod recorder;
 mod tracing;
 

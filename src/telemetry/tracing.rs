@@ -1,12 +1,15 @@
 //! Logs: lines for people or one JSON object a line, to standard error.
 
+use super::otlp::{OtlpLayer, Outbox};
 use crate::config::{LogFormat, TelemetrySettings};
 use ::tracing::Subscriber;
 use std::io;
 use tracing_subscriber::{
-    filter::{LevelFilter, Targets},
+    Layer,
+    filter::{FilterFn, LevelFilter, Targets},
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
+    registry::LookupSpan,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -28,13 +31,26 @@ pub fn check_settings(settings: &TelemetrySettings) -> Result<(), LogError> {
     levels(&settings.log_level).map(drop)
 }
 
-/// Starts logs for the process.
+/// Starts logs for the process, and the outbox of spans and error events where an OTLP receiver is
+/// set.
 ///
 /// # Errors
 /// The level is not understood, or logs were started before.
-pub fn start_logs(settings: &TelemetrySettings) -> Result<(), LogError> {
-    ::tracing::subscriber::set_global_default(subscriber(settings, std::io::stderr)?)
-        .map_err(|_| LogError::StartedTwice)
+pub fn start_logs(settings: &TelemetrySettings) -> Result<Option<Outbox>, LogError> {
+    if settings.otlp_url.is_none() {
+        let lines = subscriber(settings, std::io::stderr)?;
+        ::tracing::subscriber::set_global_default(lines).map_err(|_| LogError::StartedTwice)?;
+        return Ok(None);
+    }
+    // Lines and spans have levels of their own: what goes out does not depend on what is logged.
+    let (otlp, outbox) = OtlpLayer::new();
+    let wants = FilterFn::new(OtlpLayer::wants).with_max_level_hint(LevelFilter::DEBUG);
+    let levels = levels(&settings.log_level)?;
+    let both = tracing_subscriber::registry()
+        .with(lines(settings.log_format, std::io::stderr).with_filter(levels))
+        .with(otlp.with_filter(wants));
+    ::tracing::subscriber::set_global_default(both).map_err(|_| LogError::StartedTwice)?;
+    Ok(Some(outbox))
 }
 
 /// The subscriber that writes log lines to `writer`. Both formats escape values, so that one event
@@ -47,29 +63,32 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let levels = levels(&settings.log_level)?;
+    // One filter for all is cheaper than one for the layer.
     let registry = tracing_subscriber::registry().with(levels);
-    Ok(match settings.log_format {
-        LogFormat::Json => Box::new(
-            registry.with(
-                fmt::layer()
-                    .json()
-                    .flatten_event(true)
-                    .with_current_span(false)
-                    .with_writer(writer),
-            ),
-        ),
+    Ok(Box::new(registry.with(lines(settings.log_format, writer))))
+}
+
+fn lines<S, W>(format: LogFormat, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'lookup> LookupSpan<'lookup>,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    match format {
+        LogFormat::Json => fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_writer(writer)
+            .boxed(),
         LogFormat::Human => {
             let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            Box::new(
-                registry.with(
-                    fmt::layer()
-                        .with_target(false)
-                        .with_ansi(colours)
-                        .with_writer(OneLine { inner: writer, colours }),
-                ),
-            )
+            fmt::layer()
+                .with_target(false)
+                .with_ansi(colours)
+                .with_writer(OneLine { inner: writer, colours })
+                .boxed()
         }
-    })
+    }
 }
 
 fn levels(text: &str) -> Result<Targets, LogError> {
@@ -170,6 +189,7 @@ mod tests {
             let settings = TelemetrySettings {
                 log_format,
                 log_level: log_level.to_owned(),
+                ..TelemetrySettings::default()
             };
             ::tracing::subscriber::with_default(subscriber(&settings, move || writer.clone()).unwrap(), write);
             String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()

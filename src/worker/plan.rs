@@ -25,7 +25,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tracing::{debug, error};
+use tracing::{Instrument, debug, debug_span, error};
 
 pub(super) struct Planner {
     pub(super) store: Arc<dyn Store>,
@@ -75,7 +75,16 @@ impl Planner {
                         cause,
                     });
                 }
-                Ok(envelope) => self.prepare_event(book, batch, origin, envelope).await,
+                Ok(envelope) => {
+                    let span = debug_span!(
+                        "event.plan",
+                        event.id = %envelope.id,
+                        event.type = envelope.event_type.as_str(),
+                        org.id = envelope.org.map(tracing::field::display)
+                    );
+                    let prepared = self.prepare_event(book, batch, origin, envelope);
+                    prepared.instrument(span).await;
+                }
                 Err(error) => batch.dead.push((origin, self.undecodable(&error))),
             }
             // Long batches let other tasks have the thread between two events.

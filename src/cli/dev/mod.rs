@@ -9,6 +9,7 @@ pub use seed::seed;
 use super::{
     app::{App, Listeners, Options, Roles},
     dev_state::{DevState, random_hex},
+    otlp::Otlp,
     samples::Sample,
     sandbox,
     send::Sender,
@@ -142,7 +143,7 @@ pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         &state,
     );
     let settings = Settings::load(&environment)?;
-    telemetry::start_logs(&settings.telemetry)?;
+    let otlp = Otlp::start(&settings.telemetry, telemetry::start_logs(&settings.telemetry)?)?;
     let budget = settings.worker.drain_seconds;
     let stop = signals::watch(budget)?;
     let app = tokio::select! {
@@ -175,7 +176,11 @@ pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
             println!("sent    {DEMO_SAMPLE}  {}", answer.status);
         }
     }
-    serve::until_stopped(app, stop, budget).await
+    let ended = serve::until_stopped(app, stop, budget).await;
+    if let Some(otlp) = otlp {
+        otlp.flush().await;
+    }
+    ended
 }
 
 /// The directory's state, or a fresh one, with the URLs of this start.

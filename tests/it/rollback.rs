@@ -1,0 +1,91 @@
+//! A release runs on what another one left: the log of the release before, and envelopes with
+//! attributes that only a newer release knows, in the log and on a broker. `start` has the rows of
+//! a newer schema, on both databases.
+
+use crate::{
+    conformance::queue::{delivered, event, take},
+    queue_embedded::{Scratch, open},
+};
+use hookswitch::{
+    domain::{Envelope, OrgId},
+    queue::{EventQueue, attributes, encode, from_attributes},
+};
+use serde_json::Value;
+use std::{fs, path::Path};
+
+/// Written by 0.1.0 and closed cleanly: six events, of which the first two were acked.
+/// `events.json` beside it has the attributes of the rest, as they have to come out.
+const EARLIER: &str = "tests/data/log/0.1.0";
+
+fn as_json(envelope: &Envelope) -> Value {
+    let named = attributes(envelope);
+    let mut json: serde_json::Map<_, _> = named
+        .into_iter()
+        .map(|(name, text)| (name.to_owned(), text.into_owned().into()))
+        .collect();
+    json.insert("body".to_owned(), hex::encode(&envelope.body).into());
+    json.into()
+}
+
+fn copy_of(folder: &Path) -> Scratch {
+    let scratch = Scratch::new();
+    for file in fs::read_dir(folder).expect("the log of an earlier release") {
+        let file = file.expect("a file").path();
+        if file.extension().is_none_or(|ending| ending != "json") {
+            fs::copy(&file, scratch.0.join(file.file_name().expect("a name"))).expect("copied");
+        }
+    }
+    scratch
+}
+
+#[tokio::test]
+async fn the_log_of_an_earlier_release_is_read_from_its_mark_to_its_end_and_goes_on() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(EARLIER);
+    let wanted: Vec<Value> =
+        serde_json::from_str(&fs::read_to_string(folder.join("events.json")).expect("its events")).expect("JSON");
+    let place = copy_of(&folder);
+    let queue = open(&place.0).await;
+    assert_eq!(queue.state().events, wanted.len() as u64);
+    let more = event(OrgId::generate(), "call", "{\"n\":7}");
+    queue.publish(&more).await.expect("it fits");
+    let mut deliveries = queue.consume().await.expect("a consumer");
+    let taken = take(&mut deliveries, wanted.len() + 1).await;
+    let read: Vec<Value> = taken.iter().map(|delivery| as_json(delivered(delivery))).collect();
+    assert_eq!(read[..wanted.len()], wanted[..]);
+    assert_eq!(
+        read[wanted.len()],
+        as_json(more.envelope()),
+        "what is written after it comes after it"
+    );
+    let tags: Vec<_> = taken.iter().map(|delivery| delivery.tag).collect();
+    deliveries.ack(&tags).await.expect("acked");
+    drop(deliveries);
+    queue.close().await;
+    assert_eq!(open(&place.0).await.state().events, 0, "its mark moves on");
+}
+
+#[tokio::test]
+async fn an_attribute_that_only_a_newer_release_knows_is_passed_over_in_the_log() {
+    let place = Scratch::new();
+    let queue = open(&place.0).await;
+    let known = event(OrgId::generate(), "call", "{\"n\":1}");
+    let mut bytes = Vec::new();
+    encode(known.envelope(), &mut bytes);
+    // Behind the version: a code that is not given out, a length, a value.
+    bytes.splice(1..1, [200, 5, 0, 0, 0, b'n', b'e', b'w', b'e', b'r']);
+    queue.publish_bytes(&bytes).await.expect("it fits");
+    let mut deliveries = queue.consume().await.expect("a consumer");
+    let taken = take(&mut deliveries, 1).await;
+    assert_eq!(delivered(&taken[0]), known.envelope());
+}
+
+#[test]
+fn an_attribute_that_only_a_newer_release_knows_is_passed_over_on_a_broker() {
+    let known = event(OrgId::generate(), "call", "{\"n\":1}");
+    let mut named = attributes(known.envelope());
+    named.push(("tracestate", "vendor=1".into()));
+    named.push(("newer", "x".into()));
+    let texts = named.iter().map(|(name, text)| (*name, &**text));
+    let read = from_attributes(texts, known.envelope().body.clone()).expect("an envelope");
+    assert_eq!(&read, known.envelope());
+}
