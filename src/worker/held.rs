@@ -10,7 +10,7 @@ use super::{
     rules::RuleBook,
 };
 use crate::{
-    domain::{EventId, OrgId},
+    domain::{EventId, HeldCause, OrgId},
     queue::{self, DeliveryTag},
     store::{StoreError, held::HeldEvent},
     vault::Purpose,
@@ -215,6 +215,13 @@ impl Planner {
             }
         }
         warn!("{} events cannot be planned yet: they wait in the database", rows.len());
-        self.store.hold_events(rows).await
+        self.store.hold_events(rows).await?;
+        // An event that waited only for older ones may have missed their last page.
+        for (_, held) in held.iter().filter(|(_, held)| held.cause == HeldCause::Order) {
+            if let Some(org) = held.envelope.org {
+                self.draining.begin(org);
+            }
+        }
+        Ok(())
     }
 }

@@ -4,6 +4,18 @@ use super::*;
 use crate::{domain::OrgId, store::snapshot::Snapshots};
 use sqlx::{Executor, SqlSafeStr, SqlStr, Statement};
 
+/// What may be walked: tables of a row an organisation or of one row, and subqueries with a limit.
+const SMALL: &[&str] = &[
+    "turns",
+    "config_version",
+    "t",
+    "stuck",
+    "oldest",
+    "held",
+    "dead",
+    "page",
+];
+
 #[tokio::test]
 async fn every_statement_prepares_binds_its_organisation_and_scans_no_ledger() {
     // Over all organisations on purpose: operators, gauges, refreshes of memory, the ring, and the
@@ -60,7 +72,7 @@ async fn every_statement_prepares_binds_its_organisation_and_scans_no_ledger() {
                     && !statement.contains(" NOT INDEXED ") // the whole snapshot, on purpose
                     && !step.contains(" USING ")
                     && !step.contains("(subquery")
-                    && !["turns", "config_version", "t", "stuck", "oldest"].iter().any(|t| step.ends_with(t));
+                    && !SMALL.iter().any(|small| step.ends_with(small));
                 assert!(!walks_a_table, "{room}: {step}\n{statement}");
             }
         }
