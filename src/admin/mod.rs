@@ -18,11 +18,13 @@
 mod api;
 mod credentials;
 mod dashboard;
+mod openapi;
 mod plans;
 mod proof;
 mod state;
 mod web;
 
+pub use openapi::{document, path_methods};
 pub use state::{AdminNeeds, AdminState};
 pub use web::{
     auth::{SECRET_BYTES_MIN, check_settings},
@@ -42,6 +44,7 @@ type Admin = axum::extract::State<Arc<AdminState>>;
 /// checks tokens.
 pub fn router(state: Arc<AdminState>) -> Router {
     api::routes()
+        .merge(openapi::routes())
         .fallback(respond::nothing_here)
         .method_not_allowed_fallback(respond::other_methods)
         .layer(middleware::from_fn_with_state(Arc::clone(&state), respond::respond))

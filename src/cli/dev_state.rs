@@ -112,13 +112,14 @@ impl DevState {
     /// The line of `--format json`: the values for scripts, in the order of the documentation, and
     /// the link of this start that signs in.
     #[must_use]
-    pub fn line(&self, sign_in: &str) -> String {
+    pub fn line(&self, sign_in: &str, keys: serde_json::Value) -> String {
         let mut value = serde_json::to_value(self).expect("a struct of texts is JSON");
         let object = value.as_object_mut().expect("a struct is an object");
         for ours in ["jwt_secret", "operator_jwt_secret", "vapi_api_key", "is_seeded"] {
             object.remove(ours);
         }
         object.insert("sign_in".to_owned(), sign_in.into());
+        object.insert("keys".to_owned(), keys);
         value.to_string()
     }
 }

@@ -39,10 +39,17 @@ pub(super) fn answer(state: &SandboxState, parts: &Parts, body: &[u8], is_local:
         }
         // Accounts carry secrets, and decide which requests the stand-ins accept.
         (&Method::POST, "/_accounts") if !is_local => wrong(403, "accounts are registered from this machine only"),
-        (&Method::POST, "/_accounts") => match serde_json::from_slice::<Accounts>(body) {
-            Err(error) => wrong(400, &format!("not accounts: {}", without_value(&error))),
+        (&Method::POST, "/_accounts") => match read_accounts(body) {
+            Err(problem) => wrong(400, &problem),
             Ok(accounts) => {
-                let counts = json!({"accounts": accounts.accounts.len(), "vapi": accounts.vapi.len()});
+                let counts = json!({
+                    "accounts": accounts.accounts.len(),
+                    "vapi": accounts.vapi.len(),
+                    "resend": accounts.resend.len(),
+                    "elevenlabs": accounts.elevenlabs.len(),
+                    "google_clients": accounts.google_clients.len(),
+                    "google_accounts": accounts.google_accounts.len(),
+                });
                 state.register(accounts);
                 Reply::json(201, &counts)
             }
@@ -72,6 +79,12 @@ fn problem_of(fault: &Fault) -> Option<&'static str> {
         return Some("status and drop exclude each other: use accept beside status");
     }
     None
+}
+
+fn read_accounts(body: &[u8]) -> Result<Accounts, String> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    serde_path_to_error::deserialize(&mut reader)
+        .map_err(|error| format!("not accounts: {}: {}", error.path(), without_value(error.inner())))
 }
 
 /// The position of an error in JSON, without the text there.

@@ -18,6 +18,7 @@ pub mod keys;
 pub mod ledger;
 pub mod managed;
 pub mod organisations;
+pub mod outcomes;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub mod rejections;
@@ -53,6 +54,7 @@ pub trait Store:
     + ledger::Ledger
     + managed::ManagedAssistants
     + organisations::Organisations
+    + outcomes::Outcomes
     + rejections::Rejections
     + retention::Retention
     + routes::Routes
@@ -75,6 +77,7 @@ impl<S> Store for S where
         + ledger::Ledger
         + managed::ManagedAssistants
         + organisations::Organisations
+        + outcomes::Outcomes
         + rejections::Rejections
         + retention::Retention
         + routes::Routes

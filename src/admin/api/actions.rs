@@ -40,7 +40,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
         .route("/api/actions/{id}/resolve", post(resolve))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct ActionView {
     id: String,
     event_id: String,
@@ -67,9 +67,24 @@ pub struct ActionView {
     /// What became of it after the provider had accepted it, by the provider's callbacks; `null`
     /// while nothing is known.
     delivery: Option<DeliveryView>,
+    /// What a person may do with it now: `retry`, `cancel`, `resolve`.
+    can: Vec<&'static str>,
 }
 
-#[derive(Serialize)]
+/// The manual transitions that are possible from a state. An action whose request was never made
+/// cannot be sent.
+fn possible(state: ActionState, has_request: bool) -> Vec<&'static str> {
+    use ActionState::{Cancelled, Dead, Parked, Pending, Suppressed, Unknown, Waiting};
+    let may_retry = has_request && matches!(state, Dead | Parked | Suppressed | Cancelled | Waiting | Unknown);
+    let may = [
+        ("retry", may_retry),
+        ("cancel", matches!(state, Pending | Waiting | Parked)),
+        ("resolve", state == Unknown),
+    ];
+    may.into_iter().filter_map(|(verb, may)| may.then_some(verb)).collect()
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct DeliveryView {
     status: DeliveryStatus,
     code: Option<String>,
@@ -104,6 +119,7 @@ impl From<&StoredAction> for ActionView {
             expires_at: Time(row.expires_at),
             created_at: Time(row.created_at),
             updated_at: Time(row.updated_at),
+            can: possible(row.state, row.request.is_some()),
             delivery: row.delivery.as_ref().map(|(delivery, at)| DeliveryView {
                 status: delivery.status,
                 code: delivery.code.clone(),
@@ -114,7 +130,7 @@ impl From<&StoredAction> for ActionView {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct AttemptView {
     number: u32,
     look_up: bool,
@@ -145,7 +161,7 @@ impl From<StoredAttempt> for AttemptView {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct ActionDetail {
     #[serde(flatten)]
     action: ActionView,
@@ -156,24 +172,48 @@ pub struct ActionDetail {
 
 pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<Listed<ActionView>>> {
     let mut params = Params::of(&uri)?;
+    let mut states = take_states(&mut params)?;
     let filter = ActionFilter {
-        state: params.take_parsed::<ActionState>("state")?,
+        state: None,
         event: params.take_parsed::<EventId>("event_id")?,
         provider: params.take_parsed::<Provider>("provider")?,
     };
-    let bound = format!("{:?}", (filter.state, filter.event, filter.provider));
+    let bound = format!("{:?}", (&states, filter.event, filter.provider));
     let page = Page::<ActionId>::take(&mut params, &state.vault, Some(member.org), "actions", bound)?;
     params.finish()?;
-    let rows = state
-        .store
-        .list_actions(member.org, filter, page.after, page.count())
-        .await?;
+    let mut rows = Vec::new();
+    if states.is_empty() {
+        states.push(None);
+    }
+    // A list for each state, which an index holds, and of all of them the newest.
+    for one in states {
+        let filter = ActionFilter { state: one, ..filter };
+        let listed = state.store.list_actions(member.org, filter, page.after, page.count());
+        rows.extend(listed.await?);
+    }
+    rows.sort_by_key(|row| std::cmp::Reverse(row.id));
+    rows.truncate(page.count() as usize);
     Ok(Json(page.answer(
         &state.vault,
         rows,
         |row| row.id,
         |row| ActionView::from(&row),
     )))
+}
+
+/// `state=parked,dead`: any of these. In one order, so that a cursor fits either way of writing it.
+fn take_states(params: &mut Params) -> Answer<Vec<Option<ActionState>>> {
+    let text = params.take("state").unwrap_or_default();
+    let mut states = Vec::new();
+    for one in text.split(',').filter(|_| !text.is_empty()) {
+        let state = one
+            .parse::<ActionState>()
+            .map_err(|error| Problem::field(Code::InvalidQuery, "state", error))?;
+        states.push(Some(state));
+    }
+    states.sort();
+    states.dedup();
+    Ok(states)
 }
 
 pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<ActionId>) -> Answer<Json<ActionDetail>> {
@@ -240,13 +280,13 @@ pub async fn cancel(
     transition_answer(&state, &member, id, "cancel", transition).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Resolution {
     outcome: ResolvedAs,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum ResolvedAs {
     /// The provider carried it out.
@@ -280,8 +320,15 @@ async fn transition_answer(
 ) -> Answer<Json<ActionDetail>> {
     match transition {
         ManualTransition::Absent => Err(Problem::not_found()),
-        ManualTransition::NotFrom(from) => Err(Problem::new(Code::NotFromState)
-            .detail(format!("The action is {from}; {verb} is not possible from there."))),
+        ManualTransition::NotFrom(from) => {
+            let row = state.store.find_action(member.org, id).await?;
+            let why = if verb == "retry" && row.is_some_and(|row| row.request.is_none()) {
+                "it has no request, because its parameters could not be made of the event"
+            } else {
+                "that is not possible from there"
+            };
+            Err(Problem::new(Code::NotFromState).detail(format!("The action is {from}; {verb}: {why}.")))
+        }
         ManualTransition::Done(_) => detail(state, member, id).await,
     }
 }

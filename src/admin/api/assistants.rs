@@ -32,7 +32,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
 
 const NAME_CHARS_MAX: usize = 100;
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct AssistantView {
     assistant_id: String,
     role: Option<AssistantRole>,
@@ -94,7 +94,7 @@ pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<String
     ))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewAssistant {
     assistant_id: String,

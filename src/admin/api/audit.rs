@@ -22,7 +22,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
     Router::new().route("/api/audit", get(list))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct AuditView {
     id: Uuid,
     at: Time,

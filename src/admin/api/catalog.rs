@@ -33,7 +33,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
         .route("/api/catalog/samples/{name}", get(sample))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct CatalogView {
     actions: Vec<ActionKindView>,
     sources: Vec<SourceView>,
@@ -42,7 +42,7 @@ pub struct CatalogView {
     limits: LimitsView,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct ActionKindView {
     action: &'static str,
     provider: Provider,
@@ -52,7 +52,7 @@ pub struct ActionKindView {
     parameters: Vec<ParameterView>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct ParameterView {
     name: &'static str,
     r#type: &'static str,
@@ -75,13 +75,13 @@ impl From<&Parameter> for ParameterView {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct SourceView {
     source: Source,
     event_types: Vec<EventTypeView>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct EventTypeView {
     /// With its source in front, as events have it. A rule takes it as well.
     r#type: String,
@@ -91,7 +91,7 @@ pub struct EventTypeView {
     samples: Vec<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct NameView {
     name: &'static str,
     /// The source whose events have it; `null`: all.
@@ -111,7 +111,7 @@ impl From<&Visible> for NameView {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct LimitsView {
     name_characters_max: usize,
     template_bytes_max: usize,
@@ -170,7 +170,7 @@ fn shown_name(sample: &Sample) -> String {
 }
 
 /// A sample in the form that a dry run takes.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct SampleView {
     event_type: &'static str,
     /// JSON as the sender writes it, or a form as a text.

@@ -35,7 +35,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
         .route("/operator/dead-events/{id}/replay", post(replay))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct DeadEventView {
     id: String,
     /// `null`: it could not be decoded, or it leads to no organisation.
@@ -76,11 +76,12 @@ pub async fn show(State(state): Admin, _: Operator, Id(id): Id<EventId>) -> Answ
     Ok(Json(row.into()))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct ReplayView {
     id: String,
     /// `held`: it waits until a worker plans it, which is at once where nothing stands in the way.
     state: &'static str,
+    #[schema(value_type = String)]
     cause: HeldCause,
 }
 

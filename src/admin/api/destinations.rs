@@ -48,7 +48,7 @@ const DESTINATIONS_MAX: usize = 50;
 /// Secrets that sign at the same time: the newest one and its predecessor.
 const SECRETS_MAX: usize = 2;
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct DestinationView {
     name: String,
     /// `null` where the row cannot be decrypted.
@@ -144,7 +144,7 @@ pub async fn show(State(state): Admin, Reader(member): Reader, Id(name): Id<Stri
     ))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewDestination {
     name: String,
@@ -247,7 +247,7 @@ async fn save(
     Ok(saved)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationChanges {
     url: String,

@@ -44,7 +44,7 @@ const IGNORED_TYPES_MAX: usize = 50;
 const OVERLAP_SECONDS_DEFAULT: u32 = 24 * 3600;
 const OVERLAP_SECONDS_MAX: u32 = 30 * 24 * 3600;
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct EndpointView {
     id: String,
     source: Source,
@@ -75,7 +75,7 @@ impl EndpointView {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct SecretView {
     id: String,
     plan: Value,
@@ -97,7 +97,7 @@ impl From<StoredSecret> for SecretView {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct EndpointDetail {
     #[serde(flatten)]
     endpoint: EndpointView,
@@ -149,11 +149,12 @@ async fn detail(
     Ok(([(header::ETAG, tag)], Json(detail)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewEndpoint {
     source: Source,
     name: String,
+    #[schema(value_type = Option<String>)]
     secret: Option<SecretString>,
     plan: Option<Value>,
     #[serde(default)]
@@ -220,7 +221,7 @@ pub async fn create(
 }
 
 /// What of an endpoint can be changed. Its source and its id stand in the URL that the sender has.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointChanges {
     name: Option<String>,
@@ -289,9 +290,10 @@ pub async fn delete(
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rotation {
+    #[schema(value_type = Option<String>)]
     secret: Option<SecretString>,
     /// The plan of the newest secret where it is not given.
     plan: Option<Value>,

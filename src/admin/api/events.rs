@@ -22,7 +22,7 @@ use axum::{Json, Router, extract::State, routing::get};
 use http::Uri;
 use serde::Serialize;
 use serde_json::Value;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 pub fn routes() -> Router<Arc<AdminState>> {
     Router::new()
@@ -33,7 +33,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
 /// Actions shown with an event. There are at most 50 a series.
 const ACTIONS_SHOWN_MAX: u32 = 200;
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct EventView {
     id: String,
     source: Source,
@@ -44,8 +44,11 @@ pub struct EventView {
     received_at: Time,
     body_bytes: u64,
     dead_reason: Option<String>,
+    /// How many of its actions are in each state; a state without one is left out.
+    actions: BTreeMap<&'static str, u64>,
 }
 
+/// A row of the list, without what came of it.
 impl From<&StoredEvent> for EventView {
     fn from(row: &StoredEvent) -> Self {
         Self {
@@ -58,32 +61,40 @@ impl From<&StoredEvent> for EventView {
             received_at: Time(row.received_at),
             body_bytes: row.body_bytes,
             dead_reason: row.dead_reason.clone(),
+            actions: BTreeMap::new(),
         }
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct EventDetail {
-    #[serde(flatten)]
-    event: EventView,
+    id: String,
+    source: Source,
+    r#type: String,
+    subject: String,
+    endpoint_id: Option<String>,
+    time: Time,
+    received_at: Time,
+    body_bytes: u64,
+    dead_reason: Option<String>,
     content_type: String,
     path: String,
     query: String,
     headers: Vec<HeaderView>,
     hops: u8,
     /// The JSON that was sent, with secrets masked; a text for other formats; `null` once the body
-    /// was deleted.
+    /// was deleted, and with `?body=false`.
     body: Option<Value>,
     actions: Vec<EventAction>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct HeaderView {
     name: String,
     value: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct EventAction {
     id: String,
     rule_id: String,
@@ -127,12 +138,19 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
         .store
         .list_events(member.org, filter, page.after, page.count())
         .await?;
-    Ok(Json(page.answer(
-        &state.vault,
-        rows,
-        |row| row.id,
-        |row| EventView::from(&row),
-    )))
+    let ids: Vec<EventId> = rows.iter().map(|row| row.id).collect();
+    let mut outcomes: BTreeMap<EventId, BTreeMap<&'static str, u64>> = BTreeMap::new();
+    for one in state.store.count_outcomes(member.org, &ids).await? {
+        outcomes
+            .entry(one.event)
+            .or_default()
+            .insert(one.state.as_str(), one.count);
+    }
+    let view = |row: StoredEvent| EventView {
+        actions: outcomes.remove(&row.id).unwrap_or_default(),
+        ..EventView::from(&row)
+    };
+    Ok(Json(page.answer(&state.vault, rows, |row| row.id, view)))
 }
 
 /// The type with its source in front: `end-of-call-report` is `vapi.end-of-call-report`, as rules
@@ -159,7 +177,15 @@ fn bounded(name: &'static str, text: String, bytes_max: usize) -> Answer<String>
     Ok(text)
 }
 
-pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<EventId>) -> Answer<Json<EventDetail>> {
+pub async fn show(
+    State(state): Admin,
+    Reader(member): Reader,
+    Id(id): Id<EventId>,
+    uri: Uri,
+) -> Answer<Json<EventDetail>> {
+    let mut params = Params::of(&uri)?;
+    let has_body = params.take_flag_or("body", true)?;
+    params.finish()?;
     let row = state
         .store
         .find_event(member.org, id)
@@ -173,9 +199,29 @@ pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<EventI
         .store
         .list_actions(member.org, filter, None, ACTIONS_SHOWN_MAX)
         .await?;
-    let body = open_body(&state, &row).await?;
+    let body = if has_body { open_body(&state, &row).await? } else { None };
+    let EventView {
+        id,
+        source,
+        r#type,
+        subject,
+        endpoint_id,
+        time,
+        received_at,
+        body_bytes,
+        dead_reason,
+        ..
+    } = EventView::from(&row);
     Ok(Json(EventDetail {
-        event: EventView::from(&row),
+        id,
+        source,
+        r#type,
+        subject,
+        endpoint_id,
+        time,
+        received_at,
+        body_bytes,
+        dead_reason,
         content_type: row.content_type,
         path: row.path,
         query: row.query,

@@ -38,3 +38,23 @@ pub fn routes() -> Router<Arc<AdminState>> {
         .merge(operator::routes())
         .merge(dead_events::routes())
 }
+
+/// What requests and answers look like, for the document of the API.
+pub mod shapes {
+    pub use super::{
+        actions::{ActionDetail, ActionView, Resolution},
+        assistants::{AssistantView, NewAssistant},
+        audit::AuditView,
+        catalog::{CatalogView, SampleView},
+        dead_events::{DeadEventView, ReplayView},
+        destinations::{DestinationChanges, DestinationView, NewDestination},
+        endpoints::{EndpointChanges, EndpointDetail, EndpointView, NewEndpoint, Rotation},
+        events::{EventDetail, EventView},
+        integrations::{Authorize, ConnectedView, Forms, IntegrationView, Status, TestedView},
+        operator::{Invalidate, Invalidated, NewOrganisation, OrganisationView},
+        phone_numbers::{NewNumber, NumberView},
+        rejections::RejectionView,
+        rules::{DamagedRuleView, DryRunRequest, DryRunView, RuleView, StoredDryRunRequest},
+        session::Me,
+    };
+}

@@ -38,7 +38,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
         .route("/operator/cache/invalidate", post(invalidate_cache))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct OrganisationView {
     id: String,
     name: String,
@@ -70,7 +70,7 @@ pub async fn list_organisations(State(state): Admin, _: Operator, uri: Uri) -> A
     )))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewOrganisation {
     name: String,
@@ -114,7 +114,7 @@ pub async fn rejections(State(state): Admin, _: Operator, uri: Uri) -> Answer<Js
     )))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Invalidate {
     /// The API before this one wrote `orgId`.
@@ -122,7 +122,7 @@ pub struct Invalidate {
     org_id: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct Invalidated {
     org_id: String,
 }

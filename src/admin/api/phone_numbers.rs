@@ -30,7 +30,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
         .route("/api/phone-numbers/{number}", get(show).delete(delete))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct NumberView {
     number: String,
     provider: Provider,
@@ -106,7 +106,7 @@ pub async fn show(State(state): Admin, Reader(member): Reader, Id(number): Id<St
     ))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewNumber {
     number: String,
@@ -115,7 +115,7 @@ pub struct NewNumber {
     provider: NumberProvider,
 }
 
-#[derive(Clone, Copy, Default, Deserialize)]
+#[derive(Clone, Copy, Default, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum NumberProvider {
     #[default]

@@ -22,13 +22,13 @@ pub fn routes() -> Router<Arc<AdminState>> {
     Router::new().route("/api/rejections", get(list))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct IdView {
     kind: &'static str,
     value: Box<str>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct RejectionView {
     id: Uuid,
     at: Time,

@@ -42,7 +42,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
 /// Rules of one organisation, enabled or not.
 const RULES_MAX: usize = 1_000;
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct RuleView {
     id: String,
     version: i64,
@@ -76,7 +76,7 @@ fn tag(state: &AdminState, rule: &Rule) -> String {
 
 /// A stored rule that this release cannot read. It can be shown and deleted; its part of each event
 /// waits.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct DamagedRuleView {
     /// `null` where the row has no id either.
     id: Option<String>,
@@ -349,7 +349,7 @@ async fn check_room(state: &AdminState, org: OrgId, instead_of: Option<RuleId>, 
     Ok(())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DryRunRequest {
     spec: RuleSpec,
@@ -357,7 +357,7 @@ pub struct DryRunRequest {
     sample: Option<SampleEvent>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StoredDryRunRequest {
     event_id: Option<String>,
@@ -365,7 +365,7 @@ pub struct StoredDryRunRequest {
 }
 
 /// A made-up event to try a rule on.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SampleEvent {
     /// The kind, such as `end-of-call-report`.
@@ -378,7 +378,7 @@ pub struct SampleEvent {
     headers: Map<String, Value>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum DryRunView {
     /// The action would be planned with these parameters.

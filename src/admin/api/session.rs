@@ -38,7 +38,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
 /// Where a link leads to when it names no place.
 const AFTER_SIGN_IN: &str = "/dashboard";
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct Me {
     organisation: OrganisationOfMe,
     role: &'static str,
@@ -51,7 +51,7 @@ pub struct Me {
     can: &'static [&'static str],
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct OrganisationOfMe {
     id: String,
     name: String,

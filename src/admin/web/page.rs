@@ -62,8 +62,17 @@ impl Params {
     /// # Errors
     /// It is there and is neither `true` nor `false`.
     pub fn take_flag(&mut self, name: &'static str) -> Result<bool, Problem> {
+        self.take_flag_or(name, false)
+    }
+
+    /// As [`Params::take_flag`], for a flag that may be set where it is left out.
+    ///
+    /// # Errors
+    /// It is there and is neither `true` nor `false`.
+    pub fn take_flag_or(&mut self, name: &'static str, otherwise: bool) -> Result<bool, Problem> {
         match self.take(name).as_deref() {
-            None | Some("false") => Ok(false),
+            None => Ok(otherwise),
+            Some("false") => Ok(false),
             Some("true") => Ok(true),
             Some(_) => Err(Problem::field(Code::InvalidQuery, name, "expected true or false")),
         }
@@ -153,7 +162,7 @@ impl<P: FromStr + Display> Page<P> {
         vault: &Vault,
         mut rows: Vec<R>,
         position: impl Fn(&R) -> P,
-        view: impl Fn(R) -> T,
+        view: impl FnMut(R) -> T,
     ) -> Listed<T> {
         let limit = self.limit as usize;
         let next_cursor = (rows.len() > limit).then(|| self.seal(vault, &position(&rows[limit - 1]).to_string()));

@@ -125,7 +125,7 @@ codes! {
 }
 
 /// One field that is wrong.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
 pub struct FieldError {
     /// `parameters.to`, `limit`
     pub field: String,
@@ -153,7 +153,7 @@ struct More {
 }
 
 /// The answer of a provider that refuses a credential.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
 pub struct ProviderWords {
     pub name: &'static str,
     pub http_status: u16,
@@ -162,7 +162,7 @@ pub struct ProviderWords {
 }
 
 /// The account that was connected, and the account that the credential opens.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, utoipa::ToSchema)]
 pub struct Accounts {
     pub before: Option<String>,
     pub now: Option<String>,

@@ -2,6 +2,7 @@
 //! console that shows what happens.
 
 mod console;
+mod keys;
 mod seed;
 
 pub use seed::seed;
@@ -20,10 +21,6 @@ use crate::{
     config::{AdminSettings, Environment, Settings},
     domain::{Clock, OrgId, SystemClock},
     lifecycle::Stage,
-    sandbox::{
-        Accounts, ElevenLabsKey, GoogleAccount, GoogleOauthClient, ResendKey, TwilioAccount, VapiAssistant,
-        VapiOrganisation,
-    },
     store, telemetry,
     vault::Keyring,
 };
@@ -112,7 +109,7 @@ pub fn demo_settings(
         ("HOOKSWITCH_GOOGLE_BASE_URL", sandbox.to_owned()),
         ("HOOKSWITCH_GOOGLE_TOKEN_BASE_URL", sandbox.to_owned()),
         ("HOOKSWITCH_GOOGLE_CONSENT_URL", format!("{sandbox}/o/oauth2/v2/auth")),
-        ("HOOKSWITCH_GOOGLE_CLIENT_ID", GOOGLE_CLIENT.to_owned()),
+        ("HOOKSWITCH_GOOGLE_CLIENT_ID", keys::GOOGLE_CLIENT.to_owned()),
         ("HOOKSWITCH_GOOGLE_CLIENT_SECRET", state.vapi_api_key.clone()),
         (
             "HOOKSWITCH_GOOGLE_REDIRECT_URL",
@@ -152,7 +149,8 @@ pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     };
     // Only now the directory is ours: a second `dev` on it was refused, and changed nothing.
     state.save(&args.data_dir)?;
-    sandbox::register(&state.sandbox, &accounts(&state)).await?;
+    let accounts = keys::accounts(&state, google_redirect(&state.admin));
+    sandbox::register(&state.sandbox, &accounts).await?;
     if !state.is_seeded {
         seed(&state, app.store(), app.vault()).await?;
         state.is_seeded = true;
@@ -161,7 +159,7 @@ pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let code = admin::make_link(&**app.store(), state.org_id, Role::Owner, "dev", SystemClock.now()).await?;
     let sign_in = format!("{}/api/session/open?code={code}", state.admin);
     match args.format {
-        Format::Json => println!("{}", state.line(&sign_in)),
+        Format::Json => println!("{}", state.line(&sign_in, keys::shown(&state))),
         Format::Human => {
             greet(&state, &args, &sign_in);
             let console = console::Console::new(app.store().clone(), state.clone())?;
@@ -223,49 +221,6 @@ async fn start(args: &DevArgs, settings: Settings) -> anyhow::Result<App> {
     Ok(app)
 }
 
-/// The accounts of the demo at the stand-ins.
-fn accounts(state: &DevState) -> Accounts {
-    Accounts {
-        accounts: vec![
-            TwilioAccount::new(&state.twilio_account_sid, &state.twilio_auth_token).with_number(&state.phone_number),
-        ],
-        vapi: vec![VapiOrganisation {
-            api_key: state.vapi_api_key.clone(),
-            assistants: vec![VapiAssistant {
-                id: state.assistant_id.clone(),
-                name: Some("Birchwood Inbound".to_owned()),
-            }],
-            phone_numbers: Vec::new(),
-        }],
-        google_clients: vec![GoogleOauthClient {
-            client_id: GOOGLE_CLIENT.to_owned(),
-            client_secret: state.vapi_api_key.clone(),
-            redirect_urls: vec![google_redirect(&state.admin)],
-        }],
-        google_accounts: vec![GoogleAccount {
-            id: "108204268033311374519".to_owned(),
-            email: "front.desk@birchwood.example".to_owned(),
-            calendars: Vec::new(),
-            unticked: Vec::new(),
-        }],
-        resend: vec![ResendKey {
-            api_key: RESEND_KEY.to_owned(),
-            domains: vec!["birchwood.example".to_owned()],
-            is_sending_only: false,
-        }],
-        elevenlabs: vec![ElevenLabsKey {
-            api_key: ELEVENLABS_KEY.to_owned(),
-            user_id: "sandbox-user".to_owned(),
-            missing_permissions: Vec::new(),
-        }],
-    }
-}
-
-/// Clients and keys that a person can connect by hand at the sandbox. They open nothing elsewhere.
-const GOOGLE_CLIENT: &str = "hookswitch-dev.apps.sandbox";
-const RESEND_KEY: &str = "re_sandbox_demo_key";
-const ELEVENLABS_KEY: &str = "sk_sandbox_demo_key";
-
 fn google_redirect(admin: &str) -> String {
     format!("{admin}/api/integrations/google_calendar/callback")
 }
@@ -324,7 +279,15 @@ fn greet(state: &DevState, args: &DevArgs, sign_in: &str) {
         "  operations   {}/metrics   {}/readyz",
         state.operations, state.operations
     );
-    println!("  sandbox      {}/_requests", state.sandbox);
+    println!("  sandbox      {}/_requests   (docs/sandbox.md)", state.sandbox);
+    if let Some(providers) = keys::shown(state).as_object() {
+        println!("To connect at the sandbox, as bodies of POST /api/integrations/{{provider}}:");
+        for (provider, bodies) in providers {
+            for (kind, body) in bodies.as_object().into_iter().flatten() {
+                println!("  {provider:<15} {kind:<7} {body}");
+            }
+        }
+    }
     println!("  data         {}", args.data_dir.display());
     println!("Try, in another terminal:");
     println!("  cargo run --release -- send vapi/end-of-call-report{more}");

@@ -17,6 +17,7 @@ mod keys;
 pub(super) mod ledger;
 mod managed;
 mod organisations;
+mod outcomes;
 mod rejections;
 mod retention;
 mod routes;
@@ -52,6 +53,7 @@ pub(super) const STATEMENTS: &[(&str, &[Sql])] = &[
     ("keys", keys::STATEMENTS),
     ("managed", managed::STATEMENTS),
     ("organisations", organisations::STATEMENTS),
+    ("outcomes", outcomes::STATEMENTS),
     ("rejections", rejections::STATEMENTS),
     ("retention", retention::STATEMENTS),
     ("routes", routes::STATEMENTS),

@@ -2,13 +2,21 @@
 //! answers.
 
 use super::{Api, isolation, proof};
+use crate::support::{
+    client,
+    dev::{Dev, Directory, port_base, run},
+    until,
+};
 use hookswitch::{
     admin::{Code, Role},
     domain::ActionState,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 fn schema() -> Value {
     let codes: Vec<Value> = Code::ALL
@@ -146,27 +154,135 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// Each `curl` of the page is sent as it stands; `# 201 RULE=id` is what it answers, and what the
-/// next ones call `$RULE`.
+const NUMBER: &str = "+12025550199";
+const ASSISTANT: &str = "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be0aa";
+
 #[tokio::test]
 async fn every_curl_of_the_page_does_what_the_page_says() {
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api.md")).unwrap();
     let house = proof::start().await;
     let api = &house.api;
     let (event, action) = isolation::plan(api, api.a, ActionState::Dead).await;
     let (_, waiting) = isolation::plan(api, api.a, ActionState::Pending).await;
     let dead = super::dead_events::store(api, Some(api.a), "planning it broke").await;
-    let mut names = BTreeMap::from([
-        ("ADMIN".to_owned(), api.base.clone()),
-        ("TOKEN".to_owned(), api.token(api.a, Role::Owner)),
-        ("OPERATOR".to_owned(), api.operator_token()),
-        ("ORG".to_owned(), api.a.to_string()),
-        ("EVENT".to_owned(), event.to_string()),
-        ("ACTION".to_owned(), action.to_string()),
-        ("WAITING".to_owned(), waiting.to_string()),
-        ("DEAD".to_owned(), dead.to_string()),
-    ]);
-    let mut seen = std::collections::BTreeSet::new();
+    let token = "0123456789abcdef0123456789abcdef";
+    let names = [
+        ("ADMIN", api.base.clone()),
+        ("TOKEN", api.token(api.a, Role::Owner)),
+        ("OPERATOR", api.operator_token()),
+        ("ORG", api.a.to_string()),
+        ("EVENT", event.to_string()),
+        ("ACTION", action.to_string()),
+        ("WAITING", waiting.to_string()),
+        ("DEAD", dead.to_string()),
+        ("VAPI_KEY", "vapi-key-of-the-first-organisation".to_owned()),
+        ("TWILIO_SID", format!("AC{token}")),
+        ("TWILIO_TOKEN", token.to_owned()),
+        ("RESEND_KEY", "re_key_of_the_first_organisation".to_owned()),
+        ("ELEVENLABS_KEY", "elevenlabs-key-of-the-first-one".to_owned()),
+        ("ASSISTANT", ASSISTANT.to_owned()),
+        ("NUMBER", NUMBER.to_owned()),
+    ];
+    let seen = send_all(names.map(|(name, value)| (name.to_owned(), value)).into()).await;
+    let mut missing = Vec::new();
+    for (route, method) in routes_of_resources() {
+        let matches = |seen: &String| {
+            let (shown_method, path) = seen.split_once(' ').unwrap();
+            let (shown, wanted): (Vec<_>, Vec<_>) = (path.split('/').collect(), route.split('/').collect());
+            shown_method == method
+                && shown.len() == wanted.len()
+                && shown.iter().zip(&wanted).all(|(a, b)| a == b || b.starts_with('{'))
+        };
+        if !seen.iter().any(matches) {
+            missing.push(format!("{method} {route}"));
+        }
+    }
+    assert!(missing.is_empty(), "docs/api.md shows no curl of {missing:?}");
+}
+
+/// With the keys that `dev` prints, and with an action that the sandbox refused and one that waits.
+#[tokio::test]
+async fn every_curl_of_the_page_works_against_a_fresh_dev() {
+    let directory = Directory::new();
+    let dev = Dev::start(directory.path(), port_base(), &[]).await;
+    let mut actions = Vec::new();
+    for (status, code, state) in [(400, 21211, "dead"), (429, 20429, "waiting")] {
+        let fault = json!({
+            "provider": "twilio", "method": "POST", "path": "Messages", "status": status, "times": 1,
+            "retry_after": 3000, "body": { "code": code, "message": "no", "status": status },
+        });
+        let answer = client()
+            .post(format!("{}/_faults", dev.get("sandbox")))
+            .json(&fault)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 201);
+        let folder = directory.path().to_str().unwrap();
+        assert!(
+            run(&["send", "vapi/end-of-call-report", "--data-dir", folder], &[])
+                .status
+                .success()
+        );
+        let found = until(state, || async {
+            let list = dev.admin(&format!("/api/actions?state={state}&provider=twilio")).await;
+            list["data"].as_array().unwrap().first().cloned()
+        });
+        actions.push(found.await);
+    }
+    let keys = &dev.state["keys"];
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let names = [
+        ("ADMIN", dev.get("admin")),
+        ("TOKEN", dev.get("admin_token")),
+        ("OPERATOR", dev.get("operator_token")),
+        ("ORG", dev.get("org_id")),
+        ("EVENT", text(&actions[0]["event_id"])),
+        ("ACTION", text(&actions[0]["id"])),
+        ("WAITING", text(&actions[1]["id"])),
+        ("VAPI_KEY", text(&keys["vapi"]["good"]["api_key"])),
+        ("TWILIO_SID", text(&keys["twilio"]["good"]["account_sid"])),
+        ("TWILIO_TOKEN", text(&keys["twilio"]["good"]["auth_token"])),
+        ("RESEND_KEY", text(&keys["resend"]["good"]["api_key"])),
+        ("ELEVENLABS_KEY", text(&keys["elevenlabs"]["good"]["api_key"])),
+        ("ASSISTANT", text(&keys["to_claim"]["assistant"])),
+        ("NUMBER", text(&keys["to_claim"]["number"])),
+    ];
+    send_all(names.map(|(name, value)| (name.to_owned(), value)).into()).await;
+}
+
+/// The keys that `dev` prints are known to its sandbox, and are what they are called.
+#[tokio::test]
+async fn dev_prints_a_good_and_a_limited_key_for_every_provider() {
+    let directory = Directory::new();
+    let dev = Dev::start(directory.path(), port_base(), &[]).await;
+    let providers = dev.state["keys"].as_object().unwrap();
+    let mut tried = 0;
+    for (provider, kinds) in providers {
+        if !["vapi", "twilio", "resend", "elevenlabs"].contains(&provider.as_str()) {
+            continue;
+        }
+        for (kind, body) in kinds.as_object().unwrap() {
+            let (status, answer) = dev
+                .admin_post(&format!("/api/integrations/{provider}/test"), body)
+                .await;
+            let state = if kind == "limited" { "limited" } else { "connected" };
+            assert_eq!(
+                (status, &answer["state"]),
+                (200, &json!(state)),
+                "{provider} {kind}: {answer}"
+            );
+            tried += 1;
+        }
+    }
+    assert_eq!(tried, 9);
+}
+
+/// Each `curl` of the page is sent as it stands; `# 201 RULE=id` is what it answers, and what the
+/// next ones call `$RULE`. Returns the methods and paths that were sent.
+async fn send_all(mut names: BTreeMap<String, String>) -> BTreeSet<String> {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api.md")).unwrap();
+    let base = names["ADMIN"].clone();
+    let mut seen = BTreeSet::new();
     for line in page.lines().filter(|line| line.starts_with("curl ")) {
         let (command, expected) = line
             .rsplit_once(" # ")
@@ -174,6 +290,9 @@ async fn every_curl_of_the_page_does_what_the_page_says() {
         let mut command = command.to_owned();
         for (name, value) in names.iter().rev() {
             command = command.replace(&format!("${name}"), value);
+        }
+        if command.contains("$DEAD") {
+            continue; // a fresh `dev` has no dead event
         }
         assert!(!command.contains('$'), "a name that nothing set: {command}");
         let (mut method, mut url, mut body, mut headers) = (Method::GET, None, None, Vec::new());
@@ -198,8 +317,8 @@ async fn every_curl_of_the_page_does_what_the_page_says() {
             }
         }
         let url = url.unwrap();
-        let path = url.strip_prefix(&api.base).unwrap_or_else(|| panic!("{line}"));
-        let mut request = api.request(method.clone(), path);
+        assert!(url.starts_with(&base), "{line}");
+        let mut request = client().request(method.clone(), &url);
         for (name, value) in headers {
             request = request.header(name, value);
         }
@@ -227,28 +346,25 @@ async fn every_curl_of_the_page_does_what_the_page_says() {
         let template = template.split('?').next().unwrap().to_owned();
         seen.insert(format!("{method} {template}"));
     }
-    let routes = pages_of_resources();
-    assert!(routes.contains(".route("), "no resource has a page under src/admin/api");
-    let mut missing = Vec::new();
-    for line in routes.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")) {
-        let (route, handlers) = line.split_once('"').unwrap();
-        for method in ["get", "post", "put", "patch", "delete"]
-            .into_iter()
-            .filter(|method| handlers.contains(&format!("{method}(")))
-        {
-            let matches = |seen: &String| {
-                let (shown_method, path) = seen.split_once(' ').unwrap();
-                let (shown, wanted): (Vec<_>, Vec<_>) = (path.split('/').collect(), route.split('/').collect());
-                shown_method.eq_ignore_ascii_case(method)
-                    && shown.len() == wanted.len()
-                    && shown.iter().zip(&wanted).all(|(a, b)| a == b || b.starts_with('{'))
-            };
-            if !seen.iter().any(matches) {
-                missing.push(format!("{method} {route}"));
+    seen
+}
+
+/// Every path with each of its methods, as the files of the resources give them to the router.
+pub(super) fn routes_of_resources() -> BTreeSet<(String, String)> {
+    let all = pages_of_resources();
+    let mut routes = BTreeSet::new();
+    for part in all.split(".route(").skip(1) {
+        let path = part.split('"').nth(1).unwrap();
+        let end = part.find(".route(").unwrap_or(part.len());
+        let handlers = &part[..part[..end].find("\n}").unwrap_or(end)];
+        for method in ["get", "post", "put", "patch", "delete"] {
+            if handlers.contains(&format!("{method}(")) {
+                routes.insert((path.to_owned(), method.to_uppercase()));
             }
         }
     }
-    assert!(missing.is_empty(), "docs/api.md shows no curl of {missing:?}");
+    assert!(routes.len() > 30, "no resource has a page under src/admin/api");
+    routes
 }
 
 /// The text of every file under `src/admin/api`: each begins with the routes of its resource.

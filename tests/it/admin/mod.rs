@@ -8,6 +8,8 @@ mod endpoints;
 mod exchange;
 mod integrations;
 mod isolation;
+mod lists;
+mod openapi;
 mod pages;
 mod problems;
 pub(crate) mod proof;
@@ -221,14 +223,16 @@ impl Api {
         self.client.request(method, format!("{}{path}", self.base))
     }
 
+    /// Each answer is held against the document of the API.
     pub(crate) async fn send(request: reqwest::RequestBuilder) -> Answer {
-        let answer = request.send().await.unwrap();
+        let (client, request) = request.build_split();
+        let request = request.unwrap();
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let answer = client.execute(request).await.unwrap();
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        Answer {
-            status,
-            headers,
-            text: answer.text().await.unwrap(),
-        }
+        let text = answer.text().await.unwrap();
+        openapi::check(&method, &path, status, &headers, &text);
+        Answer { status, headers, text }
     }
 
     /// As an owner of an organisation.

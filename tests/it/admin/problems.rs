@@ -46,8 +46,8 @@ async fn every_refusal_is_a_problem_and_repeats_nothing() {
             api.request(Method::OPTIONS, "/api/rules")
                 .header("origin", "https://evil.example")
                 .header("access-control-request-method", "POST"),
-            405,
-            "method_not_allowed",
+            403,
+            "origin_not_allowed",
         ),
         (
             with(api.request(Method::GET, &format!("/api/rules/{CANARY}"))),

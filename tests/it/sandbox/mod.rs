@@ -446,7 +446,15 @@ async fn accounts_are_registered_and_a_reset_keeps_them() {
             json!({"accounts": [{"sid": SID, "auth_token": TOKEN, "numbers": [FROM], "type": "Full"}]}),
         )
         .await;
-    assert_eq!((status, body), (201, json!({"accounts": 1, "vapi": 0})));
+    assert_eq!(
+        (status, body),
+        (
+            201,
+            json!({
+                "accounts": 1, "vapi": 0, "resend": 0, "elevenlabs": 0, "google_clients": 0, "google_accounts": 0,
+            })
+        )
+    );
     assert_eq!(sandbox.post_message(&form).await.0, 201);
     let (status, body) = sandbox
         .control(
@@ -456,6 +464,7 @@ async fn accounts_are_registered_and_a_reset_keeps_them() {
         .await;
     assert_eq!(status, 400);
     assert!(!body.to_string().contains("canary"));
+    assert!(body.to_string().contains("accounts[0].auth_token"), "{body}");
     sandbox.control("/_reset", json!({})).await;
     assert_eq!(
         (

@@ -46,8 +46,8 @@ use serde::Serialize;
 const DEPRECATION: HeaderName = HeaderName::from_static("deprecation");
 const FORMER_NAMES_SINCE: &str = "@1764028800";
 
-#[derive(Serialize)]
-struct ConnectedView {
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct ConnectedView {
     #[serde(flatten)]
     integration: IntegrationView,
     /// Settings that the provider does not confirm. They are stored all the same.

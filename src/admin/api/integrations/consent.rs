@@ -43,7 +43,7 @@ use serde::Serialize;
 const PROVIDER: Provider = Provider::GoogleCalendar;
 const COOKIE: &str = "hookswitch_consent";
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct Authorize {
     /// Where to send the person.
     url: String,

@@ -13,7 +13,7 @@ use axum::{Json, extract::State};
 use http::Uri;
 use serde::Serialize;
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct FieldView {
     name: &'static str,
     label: &'static str,
@@ -28,7 +28,7 @@ pub struct FieldView {
     help_url: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct ProbeView {
     method: &'static str,
     path: &'static str,
@@ -36,7 +36,7 @@ pub struct ProbeView {
     feature: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct FormView {
     provider: Provider,
     name: &'static str,
@@ -52,7 +52,7 @@ pub struct FormView {
     verify: Vec<ProbeView>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct Forms {
     providers: Vec<FormView>,
 }

@@ -18,6 +18,10 @@ mod test;
 mod verify;
 mod view;
 
+pub use self::{
+    connect::ConnectedView, consent::Authorize, forms::Forms, status::Status, test::TestedView, view::IntegrationView,
+};
+
 use crate::{
     admin::{
         AdminState,

@@ -13,7 +13,7 @@ use axum::{Json, extract::State};
 use http::Uri;
 use serde::Serialize;
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct Status {
     integrations: Vec<IntegrationView>,
 }

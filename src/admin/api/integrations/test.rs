@@ -22,7 +22,7 @@ use axum::{
 };
 use serde::Serialize;
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct TestedView {
     provider: Provider,
     /// `connected` or `limited`: what it would be stored as.

@@ -15,13 +15,13 @@ use http::{HeaderMap, header};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct AccountView {
     pub id: String,
     pub name: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 pub struct IntegrationView {
     /// Stays the same through reconnects; `null` before the first.
     id: Option<String>,

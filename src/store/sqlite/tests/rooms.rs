@@ -71,6 +71,7 @@ async fn every_statement_prepares_binds_its_organisation_and_scans_no_ledger() {
                 let walks_a_table = step.starts_with("SCAN ")
                     && !statement.contains(" NOT INDEXED ") // the whole snapshot, on purpose
                     && !step.contains(" USING ")
+                    && !step.contains(" VIRTUAL TABLE ") // the ids of a page, as JSON
                     && !step.contains("(subquery")
                     && !SMALL.iter().any(|small| step.ends_with(small));
                 assert!(!walks_a_table, "{room}: {step}\n{statement}");

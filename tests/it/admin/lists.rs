@@ -1,0 +1,138 @@
+//! Lists as a page shows them: what came of each event, and what a person may do with an action.
+
+use super::{Api, isolation::plan};
+use hookswitch::domain::ActionState;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn each_event_of_a_list_says_what_came_of_it() {
+    let api = Api::start().await;
+    let (dead, _) = plan(&api, api.a, ActionState::Dead).await;
+    let (pending, _) = plan(&api, api.a, ActionState::Pending).await;
+    plan(&api, api.b, ActionState::Parked).await;
+    let list = api.get(api.a, "/api/events").await.expect(200).json();
+    let rows: Vec<(Value, Value)> = list["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (row["id"].clone(), row["actions"].clone()))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            (json!(pending), json!({ "pending": 1 })),
+            (json!(dead), json!({ "dead": 1 }))
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_event_is_shown_without_its_body_where_that_is_asked_for() {
+    let api = Api::start().await;
+    let (event, action) = plan(&api, api.a, ActionState::Dead).await;
+    let whole = api.get(api.a, &format!("/api/events/{event}")).await.expect(200).json();
+    let mut short = api
+        .get(api.a, &format!("/api/events/{event}?body=false"))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&short["body"], &short["actions"][0]["id"]),
+        (&Value::Null, &json!(action))
+    );
+    assert!(whole["body"].is_object());
+    short["body"] = whole["body"].clone();
+    assert_eq!(short, whole);
+    let refused = api
+        .get(api.a, &format!("/api/events/{event}?body=no"))
+        .await
+        .expect(400);
+    assert_eq!(refused.field(), "body");
+}
+
+#[tokio::test]
+async fn actions_in_several_states_are_one_list_with_one_cursor() {
+    let api = Api::start().await;
+    let mut wanted = Vec::new();
+    for state in [
+        ActionState::Dead,
+        ActionState::Pending,
+        ActionState::Parked,
+        ActionState::Dead,
+        ActionState::Parked,
+    ] {
+        let (_, action) = plan(&api, api.a, state).await;
+        if state != ActionState::Pending {
+            wanted.insert(0, action.to_string());
+        }
+    }
+    let mut found = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        // The order of the states makes no other list.
+        let states = if found.len() % 2 == 0 {
+            "parked,dead"
+        } else {
+            "dead,parked,dead"
+        };
+        let page = api
+            .get(api.a, &format!("/api/actions?state={states}&limit=1{cursor}"))
+            .await
+            .expect(200)
+            .json();
+        let rows = page["data"].as_array().unwrap();
+        found.extend(rows.iter().map(|row| row["id"].as_str().unwrap().to_owned()));
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(found, wanted);
+    for bad in ["dead,", "dead,lost", ",", "DEAD"] {
+        assert_eq!(
+            api.get(api.a, &format!("/api/actions?state={bad}"))
+                .await
+                .expect(400)
+                .field(),
+            "state",
+            "{bad}"
+        );
+    }
+}
+
+/// What `can` names is done, and what it does not name is 409.
+#[tokio::test]
+async fn an_action_says_what_can_be_done_with_it() {
+    let api = Api::start().await;
+    let verbs = ["retry", "cancel", "resolve"];
+    for state in [
+        ActionState::Pending,
+        ActionState::Parked,
+        ActionState::Suppressed,
+        ActionState::Dead,
+        ActionState::Cancelled,
+        ActionState::Unknown,
+        ActionState::Waiting,
+        ActionState::Succeeded,
+    ] {
+        for verb in verbs {
+            let (_, action) = plan(&api, api.a, state).await;
+            let shown = api
+                .get(api.a, &format!("/api/actions/{action}"))
+                .await
+                .expect(200)
+                .json();
+            assert_eq!(shown["state"], state.as_str());
+            let can = shown["can"].as_array().unwrap().contains(&json!(verb));
+            let body = if verb == "resolve" {
+                json!({ "outcome": "sent" })
+            } else {
+                json!({})
+            };
+            let path = format!("/api/actions/{action}/{verb}");
+            let done = api.call(api.a, Method::POST, &path, Some(&body)).await;
+            assert_eq!(done.status, if can { 200 } else { 409 }, "{state} {verb}: {done:?}");
+        }
+    }
+}
