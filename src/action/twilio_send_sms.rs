@@ -153,7 +153,12 @@ impl Action for TwilioSendSms {
                 let detail = Detail {
                     http_status: Some(201),
                     provider_code: None,
-                    text: sent.status.unwrap_or_default(),
+                    text: format!(
+                        "{}, from {}",
+                        sent.status.as_deref().unwrap_or("accepted"),
+                        sender(&message)
+                    )
+                    .into(),
                 };
                 (
                     Outcome::Succeeded {
@@ -163,7 +168,15 @@ impl Action for TwilioSendSms {
                     detail,
                 )
             }
-            Err(error) => (twilio::outcome(&error, providers.http.now()), detail_of(&error)),
+            Err(error) => {
+                let (outcome, mut detail) = (twilio::outcome(&error, providers.http.now()), detail_of(&error));
+                // Twilio names the number that is wrong, and numbers are masked in its words: the
+                // organisation is shown its own.
+                if outcome.cause() == Cause::Misconfigured {
+                    detail.text = format!("{} (the sender is {})", detail.text, sender(&message)).into();
+                }
+                (outcome, detail)
+            }
         }
     }
 
@@ -225,6 +238,11 @@ impl Action for TwilioSendSms {
             delivery,
         })
     }
+}
+
+/// What a message goes out by: the organisation's own number or messaging service.
+fn sender<'m>(message: &NewMessage<'m>) -> &'m str {
+    message.from.or(message.messaging_service_sid).unwrap_or_default()
 }
 
 fn is_error_code(text: &str) -> bool {

@@ -22,6 +22,7 @@ mod openapi;
 mod plans;
 mod proof;
 mod state;
+mod usable;
 mod web;
 
 pub use openapi::{document, path_methods};

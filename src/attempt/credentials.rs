@@ -216,7 +216,7 @@ impl Credentials {
         // The provider has refused this version: it is not asked again until a person changes it
         // (invariant 6).
         if stored.health.state == IntegrationState::NeedsReconnecting {
-            let detail = stored.health.error.unwrap_or_default();
+            let detail = stored.health.error.map(|error| error.message).unwrap_or_default();
             return Err(park(Cause::CredentialRefused, detail, version));
         }
         match self

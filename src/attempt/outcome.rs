@@ -123,8 +123,13 @@ impl Policy {
         }
     }
 
-    /// Cut off before the first byte: uses up no try, and an unknown outcome stays one.
+    /// Cut off before the first byte: uses up no try, and an unknown outcome stays one. An action
+    /// that cannot begin again and again waits longer each time: each claim is a transaction.
     pub(super) fn interrupted(ended: &Ended<'_>, pause: Duration, why: &str) -> Record {
+        let pause = match claims_in_vain(ended.claim) {
+            0 => pause,
+            times => pause.max(NOT_BEGUN.wait(times, 1.0)),
+        };
         let to = if ended.claim.is_look_up {
             ActionState::Unknown
         } else {
@@ -236,6 +241,18 @@ impl Policy {
         !claim.is_look_up
             && (matches!(ended.on_unknown, OnUnknown::LookUp { .. }) || claim.first_sent_at == Some(claim.claimed_at))
     }
+}
+
+/// Waits of an action that was claimed in vain before.
+const NOT_BEGUN: Backoff = Backoff {
+    min: Duration::from_millis(100),
+    max: Duration::from_mins(1),
+};
+
+/// Earlier claims that used up no try. Each claim counts the fence up.
+fn claims_in_vain(claim: &Claim) -> u32 {
+    let counted = i64::from(claim.attempts) + i64::from(claim.look_ups);
+    u32::try_from(claim.fence - 1 - counted).unwrap_or(0)
 }
 
 /// What was sent without an answer is never dead where the provider can be asked.

@@ -8,14 +8,15 @@ use super::{
 use crate::{
     action::{self, Action, Attempt, Detail, FrozenRequest, LookUp, OnUnknown},
     domain::{
-        ActionKind, ActionState, Cause, Clock, IntegrationState, OrgId, Outcome, SecretBytes, Timestamp, sign_hops,
+        ActionKind, ActionState, AttemptOutcome, Cause, Clock, IntegrationState, OrgId, Outcome, SecretBytes,
+        Timestamp, sign_hops,
     },
     killpoint::{Step, reach},
     oauth::Refresher,
     provider::Providers,
     store::{
         Store,
-        credentials::CredentialHealth,
+        credentials::{CredentialError, CredentialHealth},
         ledger::{Claim, Record},
     },
     telemetry::catalogue,
@@ -180,6 +181,7 @@ impl Engine {
             action.id = %claim.action,
             event.id = %claim.event,
             org.id = %claim.org,
+            subject = claim.subject.as_ref().map(|subject| tracing::field::display(subject.shown())),
             provider = claim.provider.as_str(),
             is_look_up = claim.is_look_up,
             outcome = tracing::field::Empty
@@ -208,6 +210,17 @@ impl Engine {
             catalogue::ATTEMPTS.count(1, &[provider, record.outcome.as_str()]);
         }
         catalogue::ATTEMPT_SECONDS.observe(begun.elapsed().as_secs_f64(), &[provider]);
+        if record.outcome == AttemptOutcome::Interrupted && !leased.stop.is_cancelled() {
+            warn!(
+                action.id = %claim.action,
+                event.id = %claim.event,
+                org.id = %claim.org,
+                provider,
+                "Action {} was not begun: {}; it is claimed again",
+                claim.action,
+                record.detail
+            );
+        }
         debug!(
             action.id = %claim.action,
             event.id = %claim.event,
@@ -453,7 +466,11 @@ impl Engine {
         let health = CredentialHealth {
             state: IntegrationState::NeedsReconnecting,
             cause: Some(Cause::CredentialRefused.as_str().into()),
-            error: Some(detail.text.to_string()),
+            error: Some(CredentialError {
+                message: detail.text.to_string(),
+                http_status: detail.http_status,
+                code: detail.provider_code.as_deref().map(str::to_owned),
+            }),
             missing: None,
             checked_at: Some(now),
             first_failed_at: Some(now),

@@ -1,6 +1,9 @@
 //! What each outcome does to a row, as a table.
 
-use super::{Backoff, Policy, outcome::Ended};
+use super::{
+    Backoff, Policy,
+    outcome::{Conclusion, Ended},
+};
 use crate::{
     action::{Detail, LookUp, OnUnknown},
     domain::{
@@ -35,6 +38,7 @@ fn claim(is_look_up: bool, attempts: u32) -> Claim {
         action: ActionId::generate(),
         org: OrgId::generate(),
         event: EventId::generate(),
+        subject: None,
         kind: ActionKind::TwilioSendSms,
         provider: Provider::Twilio,
         credential_name: String::new(),
@@ -53,6 +57,33 @@ fn claim(is_look_up: bool, attempts: u32) -> Claim {
         claimed_at: NOW - SECOND,
         hops: 0,
     }
+}
+
+/// An action that cannot begin takes a transaction each time it is claimed: it waits longer and
+/// longer, and uses up no try.
+#[test]
+fn an_action_that_is_claimed_in_vain_waits_longer_each_time() {
+    let due_in = |fence, pause| {
+        let claim = Claim {
+            fence,
+            ..claim(false, 2)
+        };
+        let ended = Ended {
+            claim: &claim,
+            on_unknown: LIST,
+            credential_version: None,
+            now: NOW,
+            random: 0.5,
+        };
+        let why = "the lease was too short for a whole exchange".to_owned();
+        let record = POLICY.record(&ended, Conclusion::NotBegun { pause, why });
+        assert_eq!((record.to, record.counts), (ActionState::Pending, false));
+        record.due_at.expect("it is due").since(NOW).as_millis()
+    };
+    // Two tries were made before: the third claim is the first one in vain.
+    let waits = [3, 4, 5, 6, 10, 20, 100].map(|fence| due_in(fence, Duration::ZERO));
+    assert_eq!(waits, [0, 200, 400, 800, 12_800, 60_000, 60_000]);
+    assert_eq!(due_in(4, SECOND * 2), 2_000, "a pause that was asked for is kept");
 }
 
 fn sent(on_unknown: OnUnknown, is_look_up: bool, attempts: u32, outcome: Outcome) -> Record {

@@ -22,7 +22,7 @@ mod spool;
 pub mod token;
 pub mod verify;
 
-pub use app::{Addresses, App, Listeners, Options, Roles};
+pub use app::{Addresses, App, Listeners, Options, Roles, StoredLeases};
 
 use clap::{Parser, Subcommand};
 use std::{process::ExitCode, time::Duration};

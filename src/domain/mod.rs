@@ -10,11 +10,12 @@ mod hops;
 mod id;
 mod network;
 mod organisation;
+mod problem;
 mod rule;
 mod secret;
 
 pub use action::{ActionKind, ActionState, AttemptOutcome, Cause, Delivery, DeliveryStatus, Outcome, Provider};
-pub use clock::{CLOCK_OFFSET_CLAIM_MAX, CLOCK_OFFSET_INGRESS_MAX, Clock, ManualClock, SystemClock, Timestamp};
+pub use clock::{CLOCK_OFFSET_CLAIM_MAX, CLOCK_OFFSET_INGRESS_MAX, Clock, ManualClock, Period, SystemClock, Timestamp};
 pub use event::{DedupeKey, Envelope, EventType, HeldCause, IngressHeader, Source, Subject, VerifiedEvent};
 pub use hops::{HOPS_HEADER, read_hops, sign_hops};
 pub use id::{ActionId, AttemptId, CredentialId, EndpointId, EventId, InvalidId, OrgId, RuleId, SecretId};
@@ -23,5 +24,6 @@ pub use organisation::{
     AssistantRole, Endpoint, IntegrationState, ManagedAssistantState, Organisation, Proof, RouteKey, RouteKind,
     RouteState,
 };
+pub use problem::ProblemCode;
 pub use rule::{RULES_PER_TYPE_MAX, Rule, RuleSpec, TypePattern};
 pub use secret::{Fingerprint, KeyId, SealedBytes, SecretBytes};

@@ -47,6 +47,8 @@ pub struct Exchanged {
     pub credential: GoogleCredential,
     /// Google's own number of the account.
     pub account: String,
+    /// Its address.
+    pub account_name: Option<String>,
     /// Which of our features the boxes that were not ticked take away.
     pub missing: Option<&'static str>,
 }
@@ -223,6 +225,7 @@ impl Consents {
         Ok(Exchanged {
             credential,
             account,
+            account_name: tokens.email,
             missing: granted.missing(),
         })
     }

@@ -9,7 +9,7 @@ use crate::{
     },
     store::{
         Store, StoreError,
-        credentials::{CredentialHealth, StoredCredential},
+        credentials::{CredentialError, CredentialHealth, StoredCredential},
         grants::{Lease, Refresh, RefreshDue},
     },
     telemetry::catalogue,
@@ -51,6 +51,8 @@ pub enum Want {
     ValidFor(Duration),
     /// Another token than that of this version, which the provider has refused.
     NewerThan(i64),
+    /// The same, and now: a person asks, so a wait after a failure does not count.
+    NewerThanNow(i64),
     /// Nothing but what the plan says: the refresher itself.
     Due,
 }
@@ -134,12 +136,13 @@ impl Refresher {
         let flight = self.flight(org);
         let _alone = flight.lock().await;
         let until = Instant::now() + WAIT_MAX;
+        let mut waits_after_failures = !matches!(want, Want::NewerThanNow(_));
         loop {
             let (row, google) = self.read(org).await?;
             if self.has(&row, &google, want) {
                 return Ok(row.version);
             }
-            let words = || row.health.error.clone().unwrap_or_default();
+            let words = || words_of(row.health.error.as_ref());
             if row.health.state == IntegrationState::NeedsReconnecting {
                 return Err(NotFresh::NeedsReconnecting { words: words() });
             }
@@ -147,6 +150,7 @@ impl Refresher {
             if let Some(next) = row
                 .refresh_at
                 .filter(|next| row.health.state == IntegrationState::Failing && *next > now)
+                .filter(|_| std::mem::replace(&mut waits_after_failures, true))
             {
                 return Err(NotFresh::Later {
                     until: next,
@@ -206,7 +210,7 @@ impl Refresher {
         let now = self.clock.now();
         match want {
             Want::ValidFor(time) => google.expires_at >= now + time,
-            Want::NewerThan(version) => row.version > version,
+            Want::NewerThan(version) | Want::NewerThanNow(version) => row.version > version,
             Want::Due => row.refresh_at.is_none_or(|at| at > now),
         }
     }
@@ -262,7 +266,7 @@ impl Refresher {
             Ok(None) => None,
             Ok(Some(version)) if has_tokens => Some(Ok(version)),
             Ok(Some(_)) => {
-                let words = health.error.unwrap_or_default();
+                let words = words_of(health.error.as_ref());
                 if let Some(until) = next {
                     return Some(Err(NotFresh::Later { until, words }));
                 }
@@ -367,10 +371,14 @@ fn ended(lease: Lease, row: &StoredCredential, refused: &ProviderRefusal, now: T
     let health = CredentialHealth {
         state: IntegrationState::NeedsReconnecting,
         cause: Some(Cause::CredentialRefused.as_str().to_owned()),
-        error: Some(format!(
-            "Google does not accept the consent any more: {} Connect the calendar again.",
-            sentence(&refused.message)
-        )),
+        error: Some(CredentialError {
+            message: format!(
+                "Google does not accept the consent any more: {} Connect the calendar again.",
+                sentence(&refused.message)
+            ),
+            http_status: Some(refused.http_status),
+            code: refused.code.as_deref().map(str::to_owned),
+        }),
         missing: row.health.missing.clone(),
         checked_at: Some(now),
         first_failed_at: row.health.first_failed_at.or(Some(now)),
@@ -410,21 +418,26 @@ fn failed(lease: Lease, row: &StoredCredential, error: &CallError, now: Timestam
             };
             (
                 cause,
-                format!("Google gave no new token: {}", sentence(&error.to_string())),
+                format!("Google gave no new token: {}", reason(error)),
                 now.since(first) / 2,
             )
         }
     };
-    let asked = match error {
-        CallError::Refused(refused) => refused.retry_after,
+    let refused = match error {
+        CallError::Refused(refused) => Some(refused),
         _ => None,
     };
+    let asked = refused.and_then(|refused| refused.retry_after);
     let next = now + wait.clamp(RETRY_MIN, RETRY_MAX);
     let next = asked.map_or(next, |asked| next.max(asked.min(now + RETRY_MAX)));
     let health = CredentialHealth {
         state: IntegrationState::Failing,
         cause: Some(cause.as_str().to_owned()),
-        error: Some(words),
+        error: Some(CredentialError {
+            message: words,
+            http_status: refused.map(|refused| refused.http_status),
+            code: refused.and_then(|refused| refused.code.as_deref().map(str::to_owned)),
+        }),
         missing: row.health.missing.clone(),
         checked_at: Some(now),
         first_failed_at: Some(first),
@@ -436,6 +449,21 @@ fn failed(lease: Lease, row: &StoredCredential, error: &CallError, now: Timestam
         health,
         refresh_at: Some(next),
         sealed: None,
+    }
+}
+
+fn words_of(error: Option<&CredentialError>) -> String {
+    error.map(|error| error.message.clone()).unwrap_or_default()
+}
+
+/// Why there was no token. A provider that is down has no words of its own.
+fn reason(error: &CallError) -> String {
+    match error {
+        CallError::Refused(refused) if refused.message.trim().is_empty() => {
+            format!("it answered {}.", refused.http_status)
+        }
+        CallError::Refused(refused) => format!("it answered {}: {}", refused.http_status, sentence(&refused.message)),
+        error => sentence(&error.to_string()),
     }
 }
 

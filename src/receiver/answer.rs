@@ -1,7 +1,7 @@
 //! The status table: the answers that a sender gets.
 
 use crate::{
-    domain::Source,
+    domain::{ProblemCode, Source},
     reply::{self, Reply},
     source::AnswerKind,
     telemetry::catalogue,
@@ -97,52 +97,47 @@ pub(super) const STATUSES: [&str; 12] = [
     "200", "400", "401", "404", "405", "408", "413", "414", "415", "429", "431", "503",
 ];
 
-/// The text of a refusal: the same bytes each time except for the request's id, and nothing of the
-/// request.
-const fn problem(status: StatusCode) -> &'static str {
-    match status.as_u16() {
-        400 => {
-            r#"{"type":"about:blank","title":"Bad Request","status":400,"detail":"This is not a webhook of this source.","code":"not_the_format"}"#
+/// The code of a refusal, and the words for its sender.
+const fn problem_of(cause: Cause) -> (ProblemCode, &'static str) {
+    use ProblemCode as Code;
+    match cause {
+        Cause::NotTheFormat => (Code::NotTheFormat, "This is not a webhook of this source."),
+        Cause::BadSignature | Cause::TooOld | Cause::UnknownRoute | Cause::ConflictingRoute | Cause::HopLimit => {
+            (Code::NotVerified, "No valid secret verifies this request.")
         }
-        401 => {
-            r#"{"type":"about:blank","title":"Unauthorized","status":401,"detail":"No valid secret verifies this request.","code":"not_verified"}"#
+        Cause::NotFound => (
+            Code::NotFound,
+            "Webhooks go to /webhooks/{source} or /webhooks/{source}/{endpoint_id}.",
+        ),
+        Cause::MethodNotAllowed => (Code::MethodNotAllowed, "Webhooks are sent with POST."),
+        Cause::Timeout => (Code::RequestTimeout, "The body did not arrive in time."),
+        Cause::TooLarge => (Code::PayloadTooLarge, "The body is over the limit."),
+        // The listener answers heads that are too large itself; its rejection has no body of ours.
+        Cause::PathTooLong | Cause::HeadersTooLarge => {
+            (Code::PathTooLong, "The path with its query is over the limit.")
         }
-        404 => {
-            r#"{"type":"about:blank","title":"Not Found","status":404,"detail":"Webhooks go to /webhooks/{source} or /webhooks/{source}/{endpoint_id}.","code":"not_found"}"#
-        }
-        405 => {
-            r#"{"type":"about:blank","title":"Method Not Allowed","status":405,"detail":"Webhooks are sent with POST.","code":"method_not_allowed"}"#
-        }
-        408 => {
-            r#"{"type":"about:blank","title":"Request Timeout","status":408,"detail":"The body did not arrive in time.","code":"timeout"}"#
-        }
-        413 => {
-            r#"{"type":"about:blank","title":"Content Too Large","status":413,"detail":"The body is over the limit.","code":"too_large"}"#
-        }
-        414 => {
-            r#"{"type":"about:blank","title":"URI Too Long","status":414,"detail":"The path with its query is over the limit.","code":"path_too_long"}"#
-        }
-        415 => {
-            r#"{"type":"about:blank","title":"Unsupported Media Type","status":415,"detail":"The source does not send this content type or encoding.","code":"unsupported_media_type"}"#
-        }
-        429 => {
-            r#"{"type":"about:blank","title":"Too Many Requests","status":429,"detail":"Too many requests with ids that lead nowhere.","code":"rate_limited"}"#
-        }
-        _ => {
-            r#"{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"The event cannot be taken now; send it again.","code":"unavailable"}"#
-        }
+        Cause::UnsupportedMediaType => (
+            Code::UnsupportedMediaType,
+            "The source does not send this content type or encoding.",
+        ),
+        Cause::RateLimited => (Code::RateLimited, "Too many requests with ids that lead nowhere."),
+        Cause::Unavailable => (
+            Code::Unavailable,
+            "The event cannot be taken now. Send it again after the time in Retry-After.",
+        ),
     }
 }
 
-/// The bodies of all refusals of ingress, without the request's id: for the catalogue of problem
-/// codes.
-#[must_use]
-pub fn refusal_bodies() -> Vec<&'static str> {
-    [400, 401, 404, 405, 408, 413, 414, 415, 429, 503]
-        .into_iter()
-        .filter_map(|status| StatusCode::from_u16(status).ok())
-        .map(problem)
-        .collect()
+/// A refusal without its end, the request's id: the same bytes each time, and nothing of the
+/// request.
+fn problem(cause: Cause) -> String {
+    let (code, detail) = problem_of(cause);
+    format!(
+        r#"{{"type":"about:blank","title":"{}","status":{},"detail":"{detail}","code":"{}""#,
+        code.title(),
+        code.status(),
+        code.as_str()
+    )
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -154,8 +149,8 @@ pub(super) fn refused(cause: Cause, request_id: Uuid) -> Response {
     let status = cause.status();
     let mut text = Uuid::encode_buffer();
     let id: &str = request_id.hyphenated().encode_lower(&mut text);
-    let problem = problem(status).strip_suffix('}').unwrap_or_default();
-    let mut response = Response::new(Body::from([problem, r#","request_id":""#, id, r#""}"#].concat()));
+    let problem = [&*problem(cause), r#","request_id":""#, id, r#""}"#].concat();
+    let mut response = Response::new(Body::from(problem));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(
@@ -267,7 +262,7 @@ mod tests {
             if cause == Cause::HeadersTooLarge {
                 continue; // the listener answers it
             }
-            let problem: serde_json::Value = serde_json::from_str(problem(status)).unwrap();
+            let problem: serde_json::Value = serde_json::from_str(&format!("{}}}", problem(cause))).unwrap();
             assert_eq!(problem["status"], status.as_u16(), "{cause:?}");
             let response = refused(cause, Uuid::nil());
             assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");

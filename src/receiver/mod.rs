@@ -14,11 +14,9 @@ mod rejection;
 mod unknown_ids;
 mod verify;
 
-pub use answer::refusal_bodies;
-
 use crate::{
     config::ReceiverSettings,
-    domain::{CLOCK_OFFSET_INGRESS_MAX, Clock, HOPS_HEADER, InvalidNetwork, OrgId, Timestamp, read_hops},
+    domain::{CLOCK_OFFSET_INGRESS_MAX, Clock, HOPS_HEADER, InvalidNetwork, OrgId, Source, Timestamp, read_hops},
     killpoint::{Step, reach},
     listener::{Limits, ListenerState, Networks, Peer, Refused as HeadRefused},
     queue::EventQueue,
@@ -339,6 +337,7 @@ impl Inner {
                     ids: &reading.routes,
                     body: &body,
                     bytes: body.len(),
+                    signed_url: (path.source == Source::Twilio).then_some(&*url),
                     ..Refusal::unread(path, self.or_unavailable(cause))
                 });
             }

@@ -37,6 +37,8 @@ pub(super) struct Refusal<'r> {
     /// Empty where no one may see the body.
     pub body: &'r [u8],
     pub bytes: usize,
+    /// The URL that its signature was compared over, where the source signs over it.
+    pub signed_url: Option<&'r str>,
 }
 
 impl Refusal<'_> {
@@ -49,6 +51,7 @@ impl Refusal<'_> {
             ids: &[],
             body: &[],
             bytes: 0,
+            signed_url: None,
         }
     }
 }
@@ -74,6 +77,7 @@ impl RejectionRing {
             status: refused.cause.status().as_u16(),
             bytes: refused.bytes as u64,
             ids: refused.ids.to_vec(),
+            signed_url: refused.signed_url.map(without_query),
             head: super::mask::masked(&refused.body[..refused.body.len().min(HEAD_BYTES_MAX)]),
         };
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -116,6 +120,14 @@ impl RejectionRing {
                 push(&mut entries, rejection);
             }
         }
+    }
+}
+
+/// A URL for people: its query may hold anything that the sender's customer put there.
+fn without_query(url: &str) -> String {
+    match url.split_once('?') {
+        Some((url, _)) => format!("{url}?…"),
+        None => url.to_owned(),
     }
 }
 

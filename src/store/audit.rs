@@ -5,7 +5,7 @@
 //! none where it changed nothing.
 
 use super::StoreError;
-use crate::domain::{OrgId, Timestamp};
+use crate::domain::{OrgId, Period, Timestamp};
 use async_trait::async_trait;
 use uuid::Uuid;
 
@@ -41,6 +41,12 @@ pub struct StoredAuditEntry {
     pub fields: Vec<String>,
 }
 
+#[derive(Clone, Debug, Default)]
+pub struct AuditFilter {
+    pub actor: Option<String>,
+    pub period: Period,
+}
+
 #[async_trait]
 pub trait AuditLog: Send + Sync + 'static {
     /// Writes the entry of an act that changes no configuration: retry, cancel, replay.
@@ -49,6 +55,7 @@ pub trait AuditLog: Send + Sync + 'static {
     async fn list_audit(
         &self,
         org: OrgId,
+        filter: AuditFilter,
         before: Option<Uuid>,
         count_max: u32,
     ) -> Result<Vec<StoredAuditEntry>, StoreError>;

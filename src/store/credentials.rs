@@ -3,6 +3,7 @@
 use super::{StoreError, audit::AuditEntry};
 use crate::domain::{CredentialId, IntegrationState, OrgId, Provider, SealedBytes, Timestamp};
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredCredential {
@@ -35,12 +36,45 @@ pub struct StoredCredential {
 pub struct CredentialHealth {
     pub state: IntegrationState,
     pub cause: Option<String>,
-    /// The provider's words, cut.
-    pub error: Option<String>,
+    pub error: Option<CredentialError>,
     /// What a limited credential cannot do.
     pub missing: Option<String>,
     pub checked_at: Option<Timestamp>,
     pub first_failed_at: Option<Timestamp>,
+}
+
+/// Why a credential does not work: the words for people, and what the provider answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialError {
+    /// The provider's, cut, or ours.
+    pub message: String,
+    pub http_status: Option<u16>,
+    /// The provider's own code.
+    pub code: Option<String>,
+}
+
+impl CredentialError {
+    /// In our own words alone.
+    #[must_use]
+    pub fn in_words(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            http_status: None,
+            code: None,
+        }
+    }
+
+    /// As its row keeps it.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// A text of a release that kept the words alone is the message.
+    #[must_use]
+    pub fn of_text(text: &str) -> Self {
+        serde_json::from_str(text).unwrap_or_else(|_| Self::in_words(text))
+    }
 }
 
 impl CredentialHealth {

@@ -2,8 +2,8 @@
 
 use super::StoreError;
 use crate::domain::{
-    ActionId, ActionKind, ActionState, Cause, Delivery, EndpointId, EventId, EventType, HeldCause, OrgId, Provider,
-    RuleId, SealedBytes, Source, Timestamp,
+    ActionId, ActionKind, ActionState, Cause, Delivery, EndpointId, EventId, EventType, HeldCause, OrgId, Period,
+    Provider, RuleId, SealedBytes, Source, Timestamp,
 };
 use async_trait::async_trait;
 
@@ -48,6 +48,9 @@ pub struct StoredAction {
     pub series: u32,
     pub due_at: Timestamp,
     pub expires_at: Timestamp,
+    /// Claims so far, each with a row of an attempt.
+    pub claims: u32,
+    /// Those that use up a try.
     pub attempts: u32,
     pub look_ups: u32,
     pub provider_ref: Option<String>,
@@ -77,6 +80,8 @@ pub struct EventFilter {
     pub source: Option<Source>,
     pub event_type: Option<String>,
     pub subject: Option<String>,
+    /// Of the receipt.
+    pub period: Period,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -84,6 +89,32 @@ pub struct ActionFilter {
     pub state: Option<ActionState>,
     pub event: Option<EventId>,
     pub provider: Option<Provider>,
+    pub cause: Option<Cause>,
+    /// Of the planning.
+    pub period: Period,
+}
+
+/// An organisation's actions that have not gone out by one credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenActions {
+    pub provider: Provider,
+    pub credential_name: String,
+    pub parked: u64,
+    pub waiting: u64,
+    pub unknown: u64,
+    /// Since the moment that was asked for.
+    pub dead: u64,
+    pub last_problem: LastProblem,
+}
+
+/// The newest problem among them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastProblem {
+    pub action: ActionId,
+    pub at: Timestamp,
+    pub state: ActionState,
+    pub cause: Option<Cause>,
+    pub detail: Option<String>,
 }
 
 /// The figures of the gauges over all organisations, gathered at each scrape.
@@ -104,6 +135,8 @@ pub struct LedgerState {
 }
 
 pub const ATTEMPTS_LISTED_MAX: u32 = 200;
+/// Counts of [`OpenActions`] stop here, for each state.
+pub const OPEN_ACTIONS_COUNTED_MAX: u32 = 10_000;
 /// Counts of [`LedgerState`] stop here, so that a scrape stays cheap.
 pub const LEDGER_COUNT_MAX: u32 = 1_000_000;
 
@@ -129,6 +162,8 @@ pub trait History: Send + Sync + 'static {
     async fn find_action(&self, org: OrgId, id: ActionId) -> Result<Option<StoredAction>, StoreError>;
     /// The newest [`ATTEMPTS_LISTED_MAX`], oldest of them first.
     async fn list_attempts(&self, org: OrgId, id: ActionId) -> Result<Vec<StoredAttempt>, StoreError>;
+    /// By provider and credential, where there are any; dead ones count from `dead_since` on.
+    async fn list_open_actions(&self, org: OrgId, dead_since: Timestamp) -> Result<Vec<OpenActions>, StoreError>;
     /// Counts stop at [`LEDGER_COUNT_MAX`] rows in all.
     async fn ledger_state(&self) -> Result<LedgerState, StoreError>;
 }

@@ -3,7 +3,7 @@
 use super::{StoreError, audit::AuditEntry};
 use crate::domain::{
     ActionId, ActionKind, ActionState, AttemptOutcome, Cause, Delivery, Envelope, EventId, EventType, OrgId, Provider,
-    RuleId, SealedBytes, Source, Timestamp,
+    RuleId, SealedBytes, Source, Subject, Timestamp,
 };
 use async_trait::async_trait;
 use std::{sync::Arc, time::Duration};
@@ -85,6 +85,8 @@ pub struct Claim {
     pub action: ActionId,
     pub org: OrgId,
     pub event: EventId,
+    /// For lines of the log; `None` where the event was deleted.
+    pub subject: Option<Subject>,
     pub kind: ActionKind,
     pub provider: Provider,
     pub credential_name: String,

@@ -21,6 +21,7 @@ pub mod organisations;
 pub mod outcomes;
 #[cfg(feature = "postgres")]
 mod postgres;
+pub mod queue_shares;
 pub mod rejections;
 pub mod retention;
 pub mod routes;
@@ -55,6 +56,7 @@ pub trait Store:
     + managed::ManagedAssistants
     + organisations::Organisations
     + outcomes::Outcomes
+    + queue_shares::QueueShares
     + rejections::Rejections
     + retention::Retention
     + routes::Routes
@@ -78,6 +80,7 @@ impl<S> Store for S where
         + managed::ManagedAssistants
         + organisations::Organisations
         + outcomes::Outcomes
+        + queue_shares::QueueShares
         + rejections::Rejections
         + retention::Retention
         + routes::Routes
@@ -89,7 +92,7 @@ impl<S> Store for S where
 #[async_trait]
 pub trait Base: Send + Sync + 'static {
     /// The version of all configuration (routes, secrets, rules, credentials): counts up with every
-    /// change. One cheap read.
+    /// change. One cheap read; from memory where no other process writes.
     async fn config_version(&self) -> Result<i64, StoreError>;
 
     /// A hint that the version has moved, for changes made through this store; polling

@@ -1,7 +1,7 @@
 //! Requests that never became events: a bounded ring.
 
 use super::StoreError;
-use crate::domain::{EndpointId, OrgId, RouteKey, Source, Timestamp};
+use crate::domain::{EndpointId, OrgId, Period, RouteKey, Source, Timestamp};
 use async_trait::async_trait;
 use uuid::Uuid;
 
@@ -22,8 +22,17 @@ pub struct Rejection {
     pub status: u16,
     pub bytes: u64,
     pub ids: Vec<RouteKey>,
+    /// The URL that the signature was compared over, without its query, where the source signs over
+    /// it: a wrong public URL shows here.
+    pub signed_url: Option<String>,
     /// The first bytes with secrets, numbers and addresses masked.
     pub head: String,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct RejectionFilter {
+    pub cause: Option<String>,
+    pub period: Period,
 }
 
 #[async_trait]
@@ -37,6 +46,7 @@ pub trait Rejections: Send + Sync + 'static {
     async fn list_rejections(
         &self,
         org: Option<OrgId>,
+        filter: RejectionFilter,
         before: Option<Uuid>,
         count_max: u32,
     ) -> Result<Vec<Rejection>, StoreError>;

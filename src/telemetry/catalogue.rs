@@ -177,8 +177,6 @@ catalogue! {
     CLOCK_OFFSET_SECONDS: Gauge Seconds "hookswitch_clock_offset_seconds" [];
     /// Time that the worker's consumer has been idle while the queue holds events.
     CONSUMER_IDLE_WITH_BACKLOG_SECONDS: Gauge Seconds "hookswitch_consumer_idle_with_backlog_seconds" [];
-    /// Age of the oldest event in quarantine.
-    QUARANTINE_OLDEST_SECONDS: Gauge Seconds "hookswitch_quarantine_oldest_seconds" [];
     /// Whether events go through the spool now: 1 or 0.
     SPOOL_ACTIVE: Gauge Count "hookswitch_spool_active" [];
     /// Switches to the spool, because the broker did not take an event.
@@ -191,8 +189,6 @@ catalogue! {
     SPOOL_OLDEST_SECONDS: Gauge Seconds "hookswitch_spool_oldest_seconds" [];
     /// Share of the spool's limit that is used.
     SPOOL_FILL_RATIO: Gauge Count "hookswitch_spool_fill_ratio" [];
-    /// Pauses in force.
-    PAUSED: Gauge Count "hookswitch_paused" [];
     /// Requests to the admin API, by status.
     ADMIN_REQUESTS: Counter Count "hookswitch_admin_requests_total" ["status"];
     /// Spans and error events that no OTLP receiver took.

@@ -23,9 +23,6 @@ pub fn gather_gauges() {
     if let Some(bytes) = resident_bytes() {
         catalogue::PROCESS_RESIDENT_BYTES.set(bytes as f64, &[]);
     }
-    for not_measured in [catalogue::QUARANTINE_OLDEST_SECONDS, catalogue::PAUSED] {
-        not_measured.set(0.0, &[]);
-    }
 }
 
 /// Resident memory of this process, from Linux; `None` on other systems.

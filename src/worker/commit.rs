@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     action::Callback,
-    domain::{OrgId, SealedBytes},
+    domain::{ActionState, OrgId, SealedBytes},
     killpoint::{Step, reach},
     queue,
     store::{
@@ -241,6 +241,7 @@ impl Planner {
             match result {
                 Planned::New => {
                     for action in &event.actions {
+                        self.has_new_actions |= action.state == ActionState::Pending;
                         catalogue::ACTIONS_PLANNED.count(1, &[action.kind.as_str()]);
                     }
                 }

@@ -238,7 +238,11 @@ impl Consumer {
         }
         catalogue::CONSUMER_IDLE_WITH_BACKLOG_SECONDS.set(0.0, &[]);
         catalogue::PLAN_SECONDS.observe(begun.elapsed().as_secs_f64(), &[]);
-        self.wake.notify_one();
+        // Events that nobody wants give the executor nothing to claim, and each look is a
+        // transaction.
+        if std::mem::take(&mut self.planner.has_new_actions) {
+            self.wake.notify_one();
+        }
         self.planner.hold_back(&mut batch, &mut self.held);
         self.is_held_ready |= was_draining && self.planner.draining.is_empty();
         Some(batch.done)

@@ -34,6 +34,8 @@ pub(super) struct Planner {
     pub(super) settings: WorkerSettings,
     /// Actions that each organisation may still plan today.
     pub(super) day: DayBudget,
+    /// Whether a commit has made actions that can be claimed, since somebody asked.
+    pub(super) has_new_actions: bool,
     /// Events that wait behind those of all other organisations.
     pub(super) suspects: Suspects,
     /// Organisations whose held events are planned now.
@@ -50,6 +52,7 @@ impl Planner {
             clock,
             day: DayBudget::new(settings.actions_per_day_max),
             unwanted: SecondBudget::new(settings.record_unwanted_per_second_max),
+            has_new_actions: false,
             suspects: Suspects::default(),
             draining: Draining::default(),
             settings,
@@ -80,7 +83,8 @@ impl Planner {
                         "event.plan",
                         event.id = %envelope.id,
                         event.type = envelope.event_type.as_str(),
-                        org.id = envelope.org.map(tracing::field::display)
+                        org.id = envelope.org.map(tracing::field::display),
+                        subject = %envelope.subject.shown()
                     );
                     let prepared = self.prepare_event(book, batch, origin, envelope);
                     prepared.instrument(span).await;

@@ -6,6 +6,7 @@ mod conformance;
 mod crash;
 mod credential_flow;
 mod dashboard;
+mod dependencies;
 mod deploy;
 mod doctor;
 mod envelope;
@@ -29,6 +30,8 @@ mod queue_amqp;
 mod queue_amqp_broker;
 #[cfg(feature = "rabbitmq")]
 mod queue_amqp_faults;
+#[cfg(all(feature = "rabbitmq", feature = "postgres"))]
+mod queue_amqp_shares;
 mod queue_damage;
 mod queue_embedded;
 mod queue_faults;
@@ -41,6 +44,7 @@ mod readiness;
 mod rollback;
 mod routing;
 mod sandbox;
+mod settings;
 mod source;
 mod ssrf;
 mod start;

@@ -378,4 +378,17 @@ async fn one_event_can_be_followed_from_its_answer_to_its_attempt() {
         let line = log.lines().find(|line| line.contains(word) && line.contains(&id));
         assert!(line.is_some(), "no line {word:?} names {id}: {log}");
     }
+    // Every line inside of a span says what it is about, whatever its own words are.
+    let spans: Vec<Value> = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .flat_map(|line| line["spans"].as_array().cloned().unwrap_or_default())
+        .collect();
+    let attempt = spans
+        .iter()
+        .find(|span| span["name"] == "action.attempt" && span["event.id"] == id.as_str());
+    let attempt = attempt.unwrap_or_else(|| panic!("no line in a span of an attempt at {id}: {log}"));
+    for field in ["org.id", "action.id", "subject"] {
+        assert!(attempt[field].is_string(), "{attempt}");
+    }
 }

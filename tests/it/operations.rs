@@ -4,6 +4,7 @@ use hookswitch::{
     listener::{self, Limits},
     telemetry::{Checks, Finding, Operations, Recorder, catalogue},
 };
+use regex_lite::Regex;
 use std::{
     path::Path,
     sync::{
@@ -172,4 +173,37 @@ async fn a_check_that_hangs_has_failed() {
     let (status, body) = get(&format!("{base}/readyz")).await;
     assert_eq!(status, 503);
     assert!(body.contains("no answer within a second"), "{body}");
+}
+
+fn sources(folder: &Path, into: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if !path.ends_with("telemetry/catalogue.rs") {
+            into.push_str(&std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+/// A metric that nothing measures says that all is well.
+#[test]
+fn every_metric_is_measured_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let catalogue = std::fs::read_to_string(root.join("telemetry/catalogue.rs")).unwrap();
+    let mut text = String::new();
+    sources(&root, &mut text);
+    let line = Regex::new(r"(?m)^    ([A-Z_]+): (Counter|Gauge|Histogram) ").unwrap();
+    let mut count = 0;
+    for found in line.captures_iter(&catalogue) {
+        count += 1;
+        let (name, kind) = (&found[1], &found[2]);
+        let measured = match kind {
+            "Gauge" => Regex::new(&format!(r"\b{name}\s*\.set\(\s*([^,]+),")).unwrap(),
+            _ => Regex::new(&format!(r"\b{name}\b(.)")).unwrap(),
+        };
+        let is_measured = measured.captures_iter(&text).any(|value| value[1].trim() != "0.0");
+        assert!(is_measured, "{name}: nothing measures it");
+    }
+    assert_eq!(count, catalogue::ALL.len());
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 const TENANT: &str = "hookswitch_tenant";
 const WORKER: &str = "hookswitch_worker";
 /// Without an owner, and with none of a tenant's data.
-const SHARED: [&str; 2] = ["_sqlx_migrations", "config_version"];
+const SHARED: [&str; 3] = ["_sqlx_migrations", "config_version", "queue_workers"];
 
 async fn opened() -> Option<(PostgresDatabase, Arc<dyn Store>)> {
     let database = PostgresDatabase::new().await?;

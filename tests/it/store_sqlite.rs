@@ -173,7 +173,13 @@ async fn a_row_changed_by_hand_is_stamped_once_and_found_by_the_next_poll() {
     };
     let id = hex::encode(rule.id.as_uuid());
     by_hand(format!("UPDATE rules SET is_deleted = 1 WHERE id = x'{id}'")).await;
-    assert_eq!(store.config_version().await.expect("a version"), before + 1);
+    let poll = async || store.load_changes(before).await.expect("routes").version;
+    assert_eq!(poll().await, before + 1);
+    assert_eq!(
+        store.config_version().await.expect("a version"),
+        before + 1,
+        "known since the poll"
+    );
     let changes = store.load_rule_changes(before).await.expect("loaded");
     assert!(
         changes
@@ -187,13 +193,13 @@ async fn a_row_changed_by_hand_is_stamped_once_and_found_by_the_next_poll() {
         "UPDATE rules SET is_deleted = 1 WHERE id = x'{id}'; UPDATE rules SET updated_at = 5 WHERE id = x'{id}'"
     ))
     .await;
-    assert_eq!(store.config_version().await.expect("a version"), before + 1);
+    assert_eq!(poll().await, before + 1);
     by_hand(format!(
         "INSERT INTO assistant_org_mapping (id, org_id, assistant_id, state, created_at, updated_at, changed_version) \
         VALUES (zeroblob(16), x'{}', 'asst-by-hand', 'live', 1, 1, 0)",
         hex::encode(org.as_uuid())
     ))
     .await;
-    assert_eq!(store.config_version().await.expect("a version"), before + 2);
+    assert_eq!(poll().await, before + 2);
     store.close().await;
 }

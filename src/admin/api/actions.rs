@@ -57,8 +57,13 @@ pub struct ActionView {
     provider_code: Option<String>,
     provider_ref: Option<String>,
     series: u32,
+    /// Tries and look-ups so far.
     attempts: u32,
+    /// Those that count for the limit of tries.
+    attempts_counted: u32,
     look_ups: u32,
+    /// The manual transitions that its state allows.
+    can: Vec<&'static str>,
     /// When the action is tried or looked up next. `null` where only a person moves it.
     due_at: Option<Time>,
     expires_at: Time,
@@ -67,8 +72,6 @@ pub struct ActionView {
     /// What became of it after the provider had accepted it, by the provider's callbacks; `null`
     /// while nothing is known.
     delivery: Option<DeliveryView>,
-    /// What a person may do with it now: `retry`, `cancel`, `resolve`.
-    can: Vec<&'static str>,
 }
 
 /// The manual transitions that are possible from a state. An action whose request was never made
@@ -113,13 +116,14 @@ impl From<&StoredAction> for ActionView {
             provider_code: row.provider_code.clone(),
             provider_ref: row.provider_ref.clone(),
             series: row.series,
-            attempts: row.attempts,
+            attempts: row.claims,
+            attempts_counted: row.attempts,
+            can: possible(row.state, row.request.is_some()),
             look_ups: row.look_ups,
             due_at: goes_on.then_some(Time(row.due_at)),
             expires_at: Time(row.expires_at),
             created_at: Time(row.created_at),
             updated_at: Time(row.updated_at),
-            can: possible(row.state, row.request.is_some()),
             delivery: row.delivery.as_ref().map(|(delivery, at)| DeliveryView {
                 status: delivery.status,
                 code: delivery.code.clone(),
@@ -177,8 +181,13 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
         state: None,
         event: params.take_parsed::<EventId>("event_id")?,
         provider: params.take_parsed::<Provider>("provider")?,
+        cause: params.take_parsed::<Cause>("cause")?,
+        period: params.take_period()?,
     };
-    let bound = format!("{:?}", (&states, filter.event, filter.provider));
+    let bound = format!(
+        "{:?}",
+        (&states, filter.event, filter.provider, filter.cause, filter.period)
+    );
     let page = Page::<ActionId>::take(&mut params, &state.vault, Some(member.org), "actions", bound)?;
     params.finish()?;
     let mut rows = Vec::new();
@@ -320,15 +329,31 @@ async fn transition_answer(
 ) -> Answer<Json<ActionDetail>> {
     match transition {
         ManualTransition::Absent => Err(Problem::not_found()),
-        ManualTransition::NotFrom(from) => {
-            let row = state.store.find_action(member.org, id).await?;
-            let why = if verb == "retry" && row.is_some_and(|row| row.request.is_none()) {
-                "it has no request, because its parameters could not be made of the event"
-            } else {
-                "that is not possible from there"
-            };
-            Err(Problem::new(Code::NotFromState).detail(format!("The action is {from}; {verb}: {why}.")))
-        }
+        ManualTransition::NotFrom(from) => Err(refused_transition(state, member, id, verb, from).await?),
         ManualTransition::Done(_) => detail(state, member, id).await,
     }
+}
+
+/// Why a manual transition is not possible, and what is.
+async fn refused_transition(
+    state: &AdminState,
+    member: &Member,
+    id: ActionId,
+    verb: &'static str,
+    from: ActionState,
+) -> Answer<Problem> {
+    let row = state.store.find_action(member.org, id).await?;
+    let has_request = row.is_some_and(|row| row.request.is_some());
+    let can = possible(from, has_request);
+    let why = if verb == "retry" && !has_request {
+        "It has no request to send, because its rule could not be rendered: mend the rule, and replay the event."
+            .to_owned()
+    } else if can.is_empty() {
+        "Nothing is to be done by hand in this state.".to_owned()
+    } else {
+        format!("From there: {}.", can.join(", "))
+    };
+    Ok(Problem::new(Code::NotFromState).detail(format!(
+        "The action is {from}; {verb} is not possible from there. {why}"
+    )))
 }

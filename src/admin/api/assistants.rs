@@ -6,6 +6,7 @@ use crate::{
         Admin, AdminState, credentials,
         proof::{self, Readable, refused_or_unknown},
         state::Answer,
+        usable::Connected,
         web::{
             auth::{Manager, Reader},
             body::{self, Id, check_text},
@@ -38,6 +39,9 @@ pub struct AssistantView {
     role: Option<AssistantRole>,
     name: Option<String>,
     state: RouteState,
+    /// Whether its webhooks can be taken now, and why not.
+    usable: bool,
+    reason: Option<String>,
     proof: Option<&'static str>,
     proven_at: Option<Time>,
     version: i64,
@@ -46,8 +50,11 @@ pub struct AssistantView {
 }
 
 impl AssistantView {
-    fn new(state: &AdminState, row: AssistantClaim) -> Self {
+    fn new(state: &AdminState, connected: &Connected, row: AssistantClaim) -> Self {
+        let reason = connected.reason(Provider::Vapi);
         Self {
+            usable: reason.is_none() && row.state == RouteState::Live,
+            reason,
             etag: tag(state, &row),
             assistant_id: row.assistant_id,
             role: row.role,
@@ -69,6 +76,7 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
     let mut params = Params::of(&uri)?;
     let page = Page::<String>::take(&mut params, &state.vault, Some(member.org), "assistants", String::new())?;
     params.finish()?;
+    let connected = Connected::load(&state, member.org).await?;
     let rows = state
         .store
         .list_assistants(member.org, page.after.as_deref(), page.count())
@@ -77,7 +85,7 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
         &state.vault,
         rows,
         |row| row.assistant_id.clone(),
-        |row| AssistantView::new(&state, row),
+        |row| AssistantView::new(&state, &connected, row),
     )))
 }
 
@@ -88,9 +96,10 @@ pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<String
         .await?
         .ok_or(Problem::not_found())?;
     let tag = tag(&state, &row);
+    let connected = Connected::load(&state, member.org).await?;
     Ok((
         [(header::ETAG, etag::header_value(&tag))],
-        Json(AssistantView::new(&state, row)),
+        Json(AssistantView::new(&state, &connected, row)),
     ))
 }
 
@@ -141,10 +150,11 @@ pub async fn create(
         .await?
         .ok_or(Problem::not_found())?;
     let tag = tag(&state, &row);
+    let connected = Connected::load(&state, member.org).await?;
     Ok((
         etag::status_of(before.is_some()),
         [(header::ETAG, etag::header_value(&tag))],
-        Json(AssistantView::new(&state, row)),
+        Json(AssistantView::new(&state, &connected, row)),
     ))
 }
 

@@ -10,7 +10,7 @@ use crate::{
             view::Time,
         },
     },
-    store::audit::StoredAuditEntry,
+    store::audit::{AuditFilter, StoredAuditEntry},
 };
 use axum::{Json, Router, extract::State, routing::get};
 use http::Uri;
@@ -58,8 +58,16 @@ impl From<StoredAuditEntry> for AuditView {
 
 pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<Listed<AuditView>>> {
     let mut params = Params::of(&uri)?;
-    let page = Page::<Uuid>::take(&mut params, &state.vault, Some(member.org), "audit", String::new())?;
+    let filter = AuditFilter {
+        actor: params.take_text("actor", 256)?,
+        period: params.take_period()?,
+    };
+    let bound = format!("{:?}", (&filter.actor, filter.period));
+    let page = Page::<Uuid>::take(&mut params, &state.vault, Some(member.org), "audit", bound)?;
     params.finish()?;
-    let rows = state.store.list_audit(member.org, page.after, page.count()).await?;
+    let rows = state
+        .store
+        .list_audit(member.org, filter, page.after, page.count())
+        .await?;
     Ok(Json(page.answer(&state.vault, rows, |row| row.id, AuditView::from)))
 }

@@ -22,7 +22,7 @@ use crate::{
     },
     domain::{IntegrationState, Provider, SecretBytes},
     provider::{Credential, HttpCredential},
-    store::credentials::{NewCredential, StoredCredential},
+    store::credentials::{CredentialError, NewCredential, StoredCredential},
     vault::Purpose,
 };
 use axum::{
@@ -55,7 +55,7 @@ pub struct DestinationView {
     url: Option<String>,
     state: IntegrationState,
     cause: Option<String>,
-    error: Option<String>,
+    error: Option<CredentialError>,
     /// How many secrets sign each post: two while one is rotated.
     secrets: usize,
     last_four: Option<String>,
@@ -73,9 +73,21 @@ impl DestinationView {
         let etag = tag(state, &opened.row);
         let row = opened.row;
         let (url, secrets, state, error) = match opened.credential {
+            // No post has gone out by it: nobody knows whether its address answers.
+            Ok(Credential::Http(http)) if row.last_used_at.is_none() => (
+                Some(http.url),
+                http.secrets.len(),
+                IntegrationState::Unverified,
+                row.health.error,
+            ),
             Ok(Credential::Http(http)) => (Some(http.url), http.secrets.len(), row.health.state, row.health.error),
             Ok(_) => (None, 0, row.health.state, row.health.error),
-            Err(undecryptable) => (None, 0, IntegrationState::Undecryptable, Some(undecryptable.words)),
+            Err(undecryptable) => (
+                None,
+                0,
+                IntegrationState::Undecryptable,
+                Some(CredentialError::in_words(undecryptable.words)),
+            ),
         };
         Self {
             name: row.name,

@@ -9,7 +9,7 @@ use crate::{
             auth::Reader,
             body::Id,
             page::{Listed, Page, Params},
-            problem::{Code, Problem},
+            problem::Problem,
             view::Time,
         },
     },
@@ -121,17 +121,14 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
     let mut params = Params::of(&uri)?;
     let filter = EventFilter {
         source: params.take_parsed::<Source>("source")?,
-        event_type: params
-            .take("type")
-            .map(|text| bounded("type", text, 128))
-            .transpose()?
-            .map(|text| full_type(&text)),
-        subject: params
-            .take("subject")
-            .map(|text| bounded("subject", text, 256))
-            .transpose()?,
+        event_type: params.take_text("type", 128)?.map(|text| full_type(&text)),
+        subject: params.take_text("subject", 256)?,
+        period: params.take_period()?,
     };
-    let bound = format!("{:?}", (&filter.source, &filter.event_type, &filter.subject));
+    let bound = format!(
+        "{:?}",
+        (&filter.source, &filter.event_type, &filter.subject, filter.period)
+    );
     let page = Page::<EventId>::take(&mut params, &state.vault, Some(member.org), "events", bound)?;
     params.finish()?;
     let rows = state
@@ -164,17 +161,6 @@ fn full_type(text: &str) -> String {
     };
     let found = [Source::Vapi, Source::Twilio].into_iter().find_map(of_source);
     found.map_or_else(|| text.to_owned(), |found| found.as_str().to_owned())
-}
-
-fn bounded(name: &'static str, text: String, bytes_max: usize) -> Answer<String> {
-    if text.is_empty() || text.len() > bytes_max || text.contains('\0') {
-        return Err(Problem::field(
-            Code::InvalidQuery,
-            name,
-            format!("expected 1 to {bytes_max} bytes without NUL"),
-        ));
-    }
-    Ok(text)
 }
 
 pub async fn show(

@@ -4,7 +4,7 @@
 use crate::{
     admin::{
         Admin, AdminState,
-        api::rejections::RejectionView,
+        api::rejections::{RejectionView, take_filter},
         state::Answer,
         web::{
             auth::Operator,
@@ -103,9 +103,13 @@ pub async fn create_organisation(
 
 pub async fn rejections(State(state): Admin, _: Operator, uri: Uri) -> Answer<Json<Listed<RejectionView>>> {
     let mut params = Params::of(&uri)?;
-    let page = Page::<Uuid>::take(&mut params, &state.vault, None, "rejections", String::new())?;
+    let (filter, bound) = take_filter(&mut params)?;
+    let page = Page::<Uuid>::take(&mut params, &state.vault, None, "rejections", bound)?;
     params.finish()?;
-    let rows = state.store.list_rejections(None, page.after, page.count()).await?;
+    let rows = state
+        .store
+        .list_rejections(None, filter, page.after, page.count())
+        .await?;
     Ok(Json(page.answer(
         &state.vault,
         rows,

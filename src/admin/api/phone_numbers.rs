@@ -6,6 +6,7 @@ use crate::{
         Admin, AdminState, credentials,
         proof::{READ_MAX, Readable, held_elsewhere, not_readable, of_holder, refused_or_unknown},
         state::Answer,
+        usable::Connected,
         web::{
             auth::{Manager, Reader},
             body::{self, Id},
@@ -37,6 +38,9 @@ pub struct NumberView {
     account_id: Option<String>,
     provider_number_id: Option<String>,
     state: RouteState,
+    /// Whether its webhooks can be taken now, and why not.
+    usable: bool,
+    reason: Option<String>,
     proof: Option<&'static str>,
     proven_at: Option<Time>,
     version: i64,
@@ -45,8 +49,11 @@ pub struct NumberView {
 }
 
 impl NumberView {
-    fn new(state: &AdminState, row: NumberClaim) -> Self {
+    fn new(state: &AdminState, connected: &Connected, row: NumberClaim) -> Self {
+        let reason = connected.reason(row.provider);
         Self {
+            usable: reason.is_none() && row.state == RouteState::Live,
+            reason,
             etag: tag(state, &row),
             number: row.number,
             provider: row.provider,
@@ -81,6 +88,7 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
         String::new(),
     )?;
     params.finish()?;
+    let connected = Connected::load(&state, member.org).await?;
     let rows = state
         .store
         .list_numbers(member.org, page.after.as_deref(), page.count())
@@ -89,7 +97,7 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
         &state.vault,
         rows,
         |row| row.number.clone(),
-        |row| NumberView::new(&state, row),
+        |row| NumberView::new(&state, &connected, row),
     )))
 }
 
@@ -100,9 +108,10 @@ pub async fn show(State(state): Admin, Reader(member): Reader, Id(number): Id<St
         .await?
         .ok_or(Problem::not_found())?;
     let tag = tag(&state, &row);
+    let connected = Connected::load(&state, member.org).await?;
     Ok((
         [(header::ETAG, etag::header_value(&tag))],
-        Json(NumberView::new(&state, row)),
+        Json(NumberView::new(&state, &connected, row)),
     ))
 }
 
@@ -177,10 +186,11 @@ pub async fn create(
         .await?
         .ok_or(Problem::not_found())?;
     let tag = tag(&state, &row);
+    let connected = Connected::load(&state, member.org).await?;
     Ok((
         etag::status_of(before.is_some_and(|row| row.provider == provider)),
         [(header::ETAG, etag::header_value(&tag))],
-        Json(NumberView::new(&state, row)),
+        Json(NumberView::new(&state, &connected, row)),
     ))
 }
 

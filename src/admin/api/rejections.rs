@@ -10,7 +10,7 @@ use crate::{
             view::Time,
         },
     },
-    store::rejections::Rejection,
+    store::rejections::{Rejection, RejectionFilter},
 };
 use axum::{Json, Router, extract::State, routing::get};
 use http::Uri;
@@ -43,6 +43,9 @@ pub struct RejectionView {
     status: u16,
     bytes: u64,
     ids: Vec<IdView>,
+    /// The URL that the signature was compared over, where the source signs over it. One that
+    /// differs from the URL at the sender means a wrong public URL. `null` where it is withheld.
+    signed_url: Option<String>,
     /// The head of the request; `null` where it is withheld.
     head: Option<String>,
 }
@@ -51,8 +54,10 @@ impl RejectionView {
     /// As the organisation sees it: without the head of a request that only named its ids.
     fn for_organisation(row: Rejection) -> Self {
         let head = (!row.is_claimed).then(|| row.head.clone());
+        let signed_url = row.signed_url.clone().filter(|_| !row.is_claimed);
         Self {
             head,
+            signed_url,
             org_id: None,
             ..Self::for_operator(row)
         }
@@ -78,6 +83,7 @@ impl RejectionView {
                     value: key.value,
                 })
                 .collect(),
+            signed_url: row.signed_url,
             head: None,
         }
     }
@@ -85,11 +91,12 @@ impl RejectionView {
 
 pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<Listed<RejectionView>>> {
     let mut params = Params::of(&uri)?;
-    let page = Page::<Uuid>::take(&mut params, &state.vault, Some(member.org), "rejections", String::new())?;
+    let (filter, bound) = take_filter(&mut params)?;
+    let page = Page::<Uuid>::take(&mut params, &state.vault, Some(member.org), "rejections", bound)?;
     params.finish()?;
     let rows = state
         .store
-        .list_rejections(Some(member.org), page.after, page.count())
+        .list_rejections(Some(member.org), filter, page.after, page.count())
         .await?;
     Ok(Json(page.answer(
         &state.vault,
@@ -97,4 +104,14 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
         |row| row.id,
         RejectionView::for_organisation,
     )))
+}
+
+/// The filter of a list of rejections, and the text that its cursors are bound to.
+pub fn take_filter(params: &mut Params) -> Answer<(RejectionFilter, String)> {
+    let filter = RejectionFilter {
+        cause: params.take_text("cause", 64)?,
+        period: params.take_period()?,
+    };
+    let bound = format!("{:?}", (&filter.cause, filter.period));
+    Ok((filter, bound))
 }

@@ -4,7 +4,7 @@
 use super::schemas::{Schemas, credential, listed, rule_changes};
 use crate::{
     admin::api::shapes::*,
-    domain::{ActionState, Provider, RuleSpec, Source},
+    domain::{ActionState, Cause, Provider, RuleSpec, Source},
 };
 use serde_json::{Value, json};
 
@@ -81,6 +81,14 @@ fn providers() -> Value {
     json!({ "type": "string", "enum": Provider::ALL.iter().map(|one| one.as_str()).collect::<Vec<_>>() })
 }
 
+fn causes() -> Value {
+    json!({ "type": "string", "enum": Cause::ALL.iter().map(|one| one.as_str()).collect::<Vec<_>>() })
+}
+
+fn time() -> Value {
+    json!({ "type": "string", "format": "date-time" })
+}
+
 fn states() -> Value {
     let all: Vec<_> = ActionState::ALL.iter().map(|one| one.as_str()).collect();
     let pattern = format!("^({0})(,({0}))*$", all.join("|"));
@@ -96,6 +104,8 @@ const EVENTS: &[Query] = &[
     query("source", sources),
     query("type", text),
     query("subject", text),
+    query("since", time),
+    query("until", time),
 ];
 const EVENT: &[Query] = &[query("body", flag)];
 const ACTIONS: &[Query] = &[
@@ -104,6 +114,23 @@ const ACTIONS: &[Query] = &[
     query("state", states),
     query("event_id", text),
     query("provider", providers),
+    query("cause", causes),
+    query("since", time),
+    query("until", time),
+];
+const REJECTIONS: &[Query] = &[
+    query("limit", limit),
+    query("cursor", text),
+    query("cause", text),
+    query("since", time),
+    query("until", time),
+];
+const AUDIT: &[Query] = &[
+    query("limit", limit),
+    query("cursor", text),
+    query("actor", text),
+    query("since", time),
+    query("until", time),
 ];
 const CONNECT: &[Query] = &[query("unverified", flag), query("replace_account", flag)];
 const AUTHORIZE: &[Query] = &[query("return_to", text), query("replace_account", flag)];
@@ -200,12 +227,12 @@ operations! {
     post "/api/actions/{id}/cancel" action_cancel Member "Cancel an action" NONE => 200(ActionDetail);
     post "/api/actions/{id}/resolve" action_resolve Member "Decide an unknown outcome" NONE body(Resolution)
         => 200(ActionDetail);
-    get "/api/rejections" rejections Viewer "List refused requests" PAGE => 200(list RejectionView);
-    get "/api/audit" audit Viewer "List changes" PAGE => 200(list AuditView);
+    get "/api/rejections" rejections Viewer "List refused requests" REJECTIONS => 200(list RejectionView);
+    get "/api/audit" audit Viewer "List changes" AUDIT => 200(list AuditView);
     get "/operator/organizations" organizations Operator "List organisations" PAGE => 200(list OrganisationView);
     post "/operator/organizations" organization_create Operator "Make an organisation" NONE body(NewOrganisation)
         => 201(OrganisationView);
-    get "/operator/rejections" rejections_of_all Operator "List refused requests of all" PAGE
+    get "/operator/rejections" rejections_of_all Operator "List refused requests of all" REJECTIONS
         => 200(list RejectionView);
     get "/operator/dead-events" dead_events Operator "List events that could not be planned" OF_ORG
         => 200(list DeadEventView);

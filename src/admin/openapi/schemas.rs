@@ -9,6 +9,7 @@ use crate::{
     },
     provider::table::{FORMS, How},
     rule,
+    store::credentials::CredentialError,
 };
 use serde_json::{Map, Value, json};
 use std::{borrow::Cow, collections::BTreeMap};
@@ -16,7 +17,7 @@ use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
         RefOr, Schema,
-        schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type},
+        schema::{KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type},
     },
 };
 
@@ -139,6 +140,26 @@ impl PartialSchema for Time {
 impl ToSchema for Time {
     fn name() -> Cow<'static, str> {
         "Time".into()
+    }
+}
+
+impl PartialSchema for CredentialError {
+    fn schema() -> RefOr<Schema> {
+        let or_null = |kind| ObjectBuilder::new().schema_type(SchemaType::from_iter([kind, Type::Null]));
+        ObjectBuilder::new()
+            .property("message", ObjectBuilder::new().schema_type(Type::String))
+            .property("http_status", or_null(Type::Integer))
+            .property("code", or_null(Type::String))
+            .required("message")
+            .required("http_status")
+            .required("code")
+            .into()
+    }
+}
+
+impl ToSchema for CredentialError {
+    fn name() -> Cow<'static, str> {
+        "CredentialError".into()
     }
 }
 

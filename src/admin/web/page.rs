@@ -6,7 +6,7 @@
 
 use super::problem::{Code, Problem};
 use crate::{
-    domain::{Fingerprint, OrgId},
+    domain::{Fingerprint, OrgId, Period, Timestamp},
     vault::Vault,
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -76,6 +76,45 @@ impl Params {
             Some("true") => Ok(true),
             Some(_) => Err(Problem::field(Code::InvalidQuery, name, "expected true or false")),
         }
+    }
+
+    /// The parameters `since` and `until`, moments of RFC 3339.
+    ///
+    /// # Errors
+    /// One of them is no moment.
+    pub fn take_period(&mut self) -> Result<Period, Problem> {
+        let mut take = |name: &'static str| {
+            let Some(text) = self.take(name) else { return Ok(None) };
+            // A plus that nobody encoded is a blank here.
+            match text.replace(' ', "+").parse::<jiff::Timestamp>() {
+                Ok(at) => Ok(Some(Timestamp::from_micros(at.as_microsecond()))),
+                Err(_) => Err(Problem::field(
+                    Code::InvalidQuery,
+                    name,
+                    "expected a moment as RFC 3339 has it, such as 2026-11-05T14:00:00Z",
+                )),
+            }
+        };
+        Ok(Period {
+            since: take("since")?,
+            until: take("until")?,
+        })
+    }
+
+    /// A text of `1` to `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// It is empty, longer, or has a NUL.
+    pub fn take_text(&mut self, name: &'static str, bytes_max: usize) -> Result<Option<String>, Problem> {
+        let Some(text) = self.take(name) else { return Ok(None) };
+        if text.is_empty() || text.len() > bytes_max || text.contains('\0') {
+            return Err(Problem::field(
+                Code::InvalidQuery,
+                name,
+                format!("expected 1 to {bytes_max} bytes without NUL"),
+            ));
+        }
+        Ok(Some(text))
     }
 
     /// # Errors

@@ -8,10 +8,12 @@ mod listeners;
 mod operations;
 mod roles;
 mod rooms;
+mod shares;
 
 pub use listeners::{Addresses, Listeners};
 pub use roles::Roles;
 pub(in crate::cli) use rooms::event_bytes_max;
+pub use shares::StoredLeases;
 
 use crate::{
     attempt::Engine,

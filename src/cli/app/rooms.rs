@@ -1,6 +1,6 @@
 //! The rooms of a process, built on each other: what is opened first, and what each room is given.
 
-use super::Roles;
+use super::{Roles, StoredLeases};
 use crate::{
     admin::{self, AdminNeeds, AdminState, FetchKeys, HttpKeys},
     attempt::Engine,
@@ -44,6 +44,10 @@ impl Rooms {
         let store = connect_store(&settings.store.database_url, &clock).await?;
         let vault = Arc::new(Vault::new(keyring, store.clone()));
         let queue = connect_queue(settings, &clock, roles).await?;
+        if let Some(queue) = queue.as_ref().filter(|_| roles.worker && store.is_shared()) {
+            let leases = StoredLeases::new(store.clone(), &settings.queue.amqp_prefix);
+            queue.share_by(Arc::new(leases));
+        }
         let routes = RouteTable::load(store.clone(), clock.clone())
             .await
             .context("the routes could not be read")?;

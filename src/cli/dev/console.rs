@@ -2,6 +2,7 @@
 //! changes.
 
 use crate::cli::dev_state::DevState;
+use crate::store::rejections::RejectionFilter;
 use crate::{
     domain::{ActionId, ActionKind, ActionState, EventId, OrgId},
     store::{
@@ -95,7 +96,11 @@ impl Console {
             }
             self.shown.retain(|id, _| listed.contains(id));
         }
-        if let Ok(rejections) = self.store.list_rejections(None, None, ROWS).await {
+        if let Ok(rejections) = self
+            .store
+            .list_rejections(None, RejectionFilter::default(), None, ROWS)
+            .await
+        {
             let fresh: Vec<_> = rejections
                 .into_iter()
                 .take_while(|rejection| Some(rejection.id) > self.newest_rejection)

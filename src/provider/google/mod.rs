@@ -16,7 +16,7 @@ pub const SCOPE_EVENTS: &str = "https://www.googleapis.com/auth/calendar.events.
 /// Seeing when they are free.
 pub const SCOPE_FREE_BUSY: &str = "https://www.googleapis.com/auth/calendar.freebusy";
 /// The scope that gives a lasting number of the account, and no other data of the person.
-const SCOPE_IDENTITY: &str = "openid";
+const SCOPE_IDENTITY: &str = "openid email";
 
 /// The registration of this installation at Google.
 #[derive(Clone)]

@@ -18,6 +18,8 @@ pub struct Tokens {
     pub scope: Option<String>,
     /// Google's own number of the account that granted it. Only the answer to a code has it.
     pub subject: Option<String>,
+    /// The account's address, by which people know it.
+    pub email: Option<String>,
 }
 
 /// Lifetimes that are believed: a token of no time is none, and one of years would never be
@@ -156,6 +158,11 @@ impl GoogleClient {
         {
             return Err(self.tokens.no_answer("the answer has no usable token"));
         }
+        let identity = granted
+            .id_token
+            .map(Zeroizing::new)
+            .and_then(|token| identity(&token, &app.client_id));
+        let (subject, email) = identity.map_or((None, None), |found| (Some(found.sub), found.email));
         Ok(Tokens {
             access_token: granted.access_token.into(),
             refresh_token: granted.refresh_token.map(SecretBytes::from),
@@ -165,25 +172,29 @@ impl GoogleClient {
                     .clamp(*EXPIRES_SECONDS.start(), *EXPIRES_SECONDS.end()),
             ),
             scope: granted.scope,
-            subject: granted
-                .id_token
-                .map(Zeroizing::new)
-                .and_then(|token| subject(&token, &app.client_id)),
+            subject,
+            email,
         })
     }
 }
 
-/// The subject of an ID token. It came straight from Google's token endpoint over TLS, which
+/// Whose account an ID token is of.
+#[derive(Deserialize)]
+struct Identity {
+    sub: String,
+    aud: String,
+    email: Option<String>,
+}
+
+/// The account of an ID token. It came straight from Google's token endpoint over TLS, which
 /// verifies its issuer (OpenID Connect Core, 3.1.3.7). The audience is checked all the same.
-fn subject(id_token: &str, client_id: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    struct IdToken {
-        sub: String,
-        aud: String,
-    }
+fn identity(id_token: &str, client_id: &str) -> Option<Identity> {
     let payload = URL_SAFE_NO_PAD.decode(id_token.split('.').nth(1)?).ok()?;
-    let claims: IdToken = serde_json::from_slice(&payload).ok()?;
-    (claims.aud == client_id && (1..=255).contains(&claims.sub.len())).then_some(claims.sub)
+    let mut claims: Identity = serde_json::from_slice(&payload).ok()?;
+    claims.email = claims
+        .email
+        .filter(|email| email.len() <= 254 && email.bytes().all(|byte| byte.is_ascii_graphic()));
+    (claims.aud == client_id && (1..=255).contains(&claims.sub.len())).then_some(claims)
 }
 
 #[cfg(test)]
@@ -208,9 +219,15 @@ mod tests {
     fn only_an_id_token_that_is_ours_names_anyone() {
         let token = |claims: &str| format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
         assert_eq!(
-            subject(&token(r#"{"sub":"1","aud":"us","iss":"x"}"#), "us").as_deref(),
-            Some("1")
+            identity(
+                &token(r#"{"sub":"1","aud":"us","iss":"x","email":"a@b.example"}"#),
+                "us"
+            )
+            .map(|found| (found.sub, found.email)),
+            Some(("1".to_owned(), Some("a@b.example".to_owned())))
         );
+        let no_address = identity(&token(r#"{"sub":"1","aud":"us","email":"a b"}"#), "us").expect("an account");
+        assert_eq!(no_address.email, None);
         for wrong in [
             token(r#"{"sub":"1","aud":"them"}"#),
             token(r#"{"sub":"","aud":"us"}"#),
@@ -218,7 +235,7 @@ mod tests {
             "e30".to_owned(),
             String::new(),
         ] {
-            assert_eq!(subject(&wrong, "us"), None, "{wrong}");
+            assert!(identity(&wrong, "us").is_none(), "{wrong}");
         }
     }
 

@@ -23,7 +23,7 @@ use std::{
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     task::JoinSet,
-    time::MissedTickBehavior,
+    time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -230,7 +230,7 @@ impl Publisher {
         let mut look = tokio::time::interval(LOOK_PERIOD);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_blocked = false;
-        let mut confirms_when_late = None;
+        let mut late = Late::default();
         loop {
             let mut blocked_now = is_blocked;
             tokio::select! {
@@ -254,10 +254,7 @@ impl Publisher {
                     }
                 }
                 () = self.signals.is_late.notified(), if !is_blocked => {
-                    // A slow connection is not dead. Give up only a connection without any confirm
-                    // since the last late publish.
-                    let confirms = self.signals.confirms();
-                    if confirms_when_late.replace(confirms) == Some(confirms) {
+                    if late.is_second(self.signals.confirms(), self.settings.confirm_seconds_max) {
                         return LinkError::new("it confirms nothing any more");
                     }
                 }
@@ -289,6 +286,25 @@ impl Publisher {
     }
 }
 
+/// When a confirm was missed, and how many had come by then. A slow connection is not dead, and one
+/// queue that does not answer is not the broker. A connection is given up when it confirms nothing
+/// for a whole deadline after a missed confirm.
+#[derive(Default)]
+struct Late(Option<(Instant, u64)>);
+
+impl Late {
+    /// Notes another missed confirm. Several that are missed at the same moment count once.
+    fn is_second(&mut self, confirms: u64, deadline: Duration) -> bool {
+        match self.0 {
+            Some((since, before)) if before == confirms => since.elapsed() >= deadline,
+            _ => {
+                self.0 = Some((Instant::now(), confirms));
+                false
+            }
+        }
+    }
+}
+
 /// One connection with its events and topology.
 struct Session {
     link: Link,
@@ -297,4 +313,22 @@ struct Session {
     give_up: Vec<Arc<Notify>>,
     lanes: JoinSet<Arc<str>>,
     stop_lanes: CancellationToken,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two events for a queue that does not answer are late at the same moment.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_given_up_after_a_deadline_without_any_confirm_and_not_before() {
+        let deadline = Duration::from_secs(1);
+        let mut late = Late::default();
+        assert!(!late.is_second(7, deadline));
+        assert!(!late.is_second(7, deadline), "late at the same moment");
+        tokio::time::advance(deadline).await;
+        assert!(!late.is_second(8, deadline), "another queue confirmed meanwhile");
+        tokio::time::advance(deadline).await;
+        assert!(late.is_second(8, deadline));
+    }
 }

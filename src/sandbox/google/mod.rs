@@ -77,6 +77,12 @@ impl Google {
         }
     }
 
+    /// The address of an account.
+    fn email_of(&self, id: &str) -> Option<String> {
+        let found = self.accounts.iter().find(|account| account.id == id)?;
+        Some(found.email.clone())
+    }
+
     pub(super) const fn set_rotating(&mut self, rotates: bool) {
         self.rotates = rotates;
     }

@@ -74,7 +74,9 @@ fn exchange(google: &mut Google, form: &Form, now: Timestamp) -> Reply {
         body["refresh_token"] = grant.into();
     }
     if known.scope.split(' ').any(|scope| scope == "openid") {
-        body["id_token"] = id_token(&known, now).into();
+        let email = known.scope.split(' ').any(|scope| scope == "email");
+        let email = email.then(|| google.email_of(&known.account)).flatten();
+        body["id_token"] = id_token(&known, email, now).into();
     }
     Reply::json(200, &body)
 }
@@ -113,13 +115,16 @@ fn token_body(access: &str, scope: &str) -> Value {
 
 /// A token that names the account. Its signature is a dummy, because the receiver gets the token
 /// from Google directly and does not check it.
-fn id_token(code: &Code, now: Timestamp) -> String {
-    let claims = json!({
+fn id_token(code: &Code, email: Option<String>, now: Timestamp) -> String {
+    let mut claims = json!({
         "iss": "https://accounts.google.com",
         "aud": code.client_id,
         "sub": code.account,
         "exp": now.as_seconds() + 3600,
     });
+    if let Some(email) = email {
+        claims["email"] = email.into();
+    }
     format!(
         "{}.{}.{}",
         URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256"}"#),

@@ -66,6 +66,16 @@ fn migrator() -> Migrator {
             "retention",
             include_str!("../../../migrations/postgres/0007_retention.sql"),
         ),
+        step(
+            8,
+            "shares of queues",
+            include_str!("../../../migrations/postgres/0008_shares_of_queues.sql"),
+        ),
+        step(
+            9,
+            "signed urls and subjects",
+            include_str!("../../../migrations/postgres/0009_signed_urls_and_subjects.sql"),
+        ),
     ]);
     // A newer release has added rows of its own; its schema works for this one too.
     migrator.set_ignore_missing(true);

@@ -2,7 +2,10 @@
 
 #[cfg(test)]
 use super::Sql;
-use super::{Dialect, Row, SqlStore, Statement, Transaction};
+use super::{
+    Dialect, Row, SqlStore, Statement, Transaction,
+    history::{end, first_id, start},
+};
 use crate::{
     domain::OrgId,
     store::{StoreError, audit::*},
@@ -45,7 +48,8 @@ pub async fn insert<D: Dialect>(tx: &mut Transaction<'_, D>, org: OrgId, entry: 
 const LIST: &str = "
     SELECT id, at, actor, verb, target_kind, target_id, fields
     FROM audit_log
-    WHERE org_id = $1 AND id < $2
+    WHERE org_id = $1 AND id < $2 AND id >= $4 AND at >= $5 AND at < $6
+    AND (CAST($7 AS text) IS NULL OR actor = $7)
     ORDER BY id DESC
     LIMIT $3";
 
@@ -74,6 +78,7 @@ impl<S: SqlStore> AuditLog for S {
     async fn list_audit(
         &self,
         org: OrgId,
+        filter: AuditFilter,
         before: Option<Uuid>,
         count_max: u32,
     ) -> Result<Vec<StoredAuditEntry>, StoreError> {
@@ -82,6 +87,10 @@ impl<S: SqlStore> AuditLog for S {
             .id(org)
             .id(before.unwrap_or(Uuid::max()))
             .number(count_max)
+            .id(first_id(filter.period))
+            .time(start(filter.period))
+            .time(end(filter.period))
+            .text_opt(filter.actor.as_deref())
             .all(&mut reader, entry)
             .await
     }

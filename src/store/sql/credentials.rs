@@ -145,7 +145,7 @@ pub fn credential<D: Dialect>(row: Row<'_, D>) -> Result<StoredCredential, Store
         health: CredentialHealth {
             state: row.parse("state")?,
             cause: row.string_opt("cause")?,
-            error: row.string_opt("error")?,
+            error: row.text_opt("error")?.map(CredentialError::of_text),
             missing: row.string_opt("missing")?,
             checked_at: row.time_opt("checked_at")?,
             first_failed_at: row.time_opt("first_failed_at")?,
@@ -339,7 +339,7 @@ impl<S: SqlStore> Credentials for S {
                     .number(version)
                     .text(health.state.as_str())
                     .text_opt(health.cause.as_deref())
-                    .text_opt(health.error.as_deref())
+                    .text_opt(health.error.as_ref().map(CredentialError::to_text).as_deref())
                     .text_opt(health.missing.as_deref())
                     .time_opt(health.checked_at)
                     .time_opt(health.first_failed_at)

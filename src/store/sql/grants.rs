@@ -10,7 +10,12 @@ use super::{
 };
 use crate::{
     domain::{OrgId, Provider, SealedBytes, Timestamp},
-    store::{StoreError, audit::AuditEntry, credentials::StoredCredential, grants::*},
+    store::{
+        StoreError,
+        audit::AuditEntry,
+        credentials::{CredentialError, StoredCredential},
+        grants::*,
+    },
 };
 use async_trait::async_trait;
 use std::time::Duration;
@@ -167,7 +172,7 @@ async fn record<D: Dialect>(
         .bytes_opt(refresh.sealed.as_ref().map(|sealed| &*sealed.0))
         .text(health.state.as_str())
         .text_opt(health.cause.as_deref())
-        .text_opt(health.error.as_deref())
+        .text_opt(health.error.as_ref().map(CredentialError::to_text).as_deref())
         .text_opt(health.missing.as_deref())
         .time(tx.now)
         .time_opt(health.first_failed_at)

@@ -2,11 +2,33 @@
 
 use super::{Access, Dialect, Row, Sql, SqlStore, Statement};
 use crate::{
-    domain::{ActionId, ActionState, Delivery, EventId, EventType, OrgId, Provider, SealedBytes, Source},
+    domain::{
+        ActionId, ActionState, Cause, Delivery, EventId, EventType, OrgId, Period, Provider, SealedBytes, Source,
+        Timestamp,
+    },
     store::{StoreError, history::*},
 };
 use async_trait::async_trait;
+use std::{collections::BTreeMap, time::Duration};
 use uuid::Uuid;
+
+/// Ids begin with the time at which they were made. A row may say another time than its id: by so
+/// much at most.
+const ID_SLACK: Duration = Duration::from_hours(24);
+
+/// The lowest id that a row of the period can have: what is older is not walked over.
+pub(super) fn first_id(period: Period) -> Uuid {
+    let since = period.since.map_or(0, |since| (since - ID_SLACK).as_micros() / 1_000);
+    Uuid::from_u128(u128::try_from(since).unwrap_or(0) << 80)
+}
+
+pub(super) fn start(period: Period) -> Timestamp {
+    period.since.unwrap_or(Timestamp::from_micros(i64::MIN))
+}
+
+pub(super) fn end(period: Period) -> Timestamp {
+    period.until.unwrap_or(Timestamp::from_micros(i64::MAX))
+}
 
 #[cfg(test)]
 pub const STATEMENTS: &[Sql] = &[
@@ -20,6 +42,10 @@ pub const STATEMENTS: &[Sql] = &[
     LIST_ACTIONS_RUNNING,
     Sql::both(FIND_ACTION),
     Sql::both(LIST_ATTEMPTS),
+    COUNT_OPEN_SETTLED,
+    COUNT_OPEN_WAITING,
+    LAST_SETTLED,
+    LAST_WAITING,
     COUNT_STATES,
     Sql::both(OLDEST_DUE),
     Sql::both(OLDEST_UNKNOWN),
@@ -39,8 +65,9 @@ const LIST_EVENTS: &str = concat!(
     event_columns!(),
     "
     FROM events
-    WHERE org_id = $1 AND id < $2
+    WHERE org_id = $1 AND id < $2 AND id >= $6
     AND (CAST($4 AS text) IS NULL OR source = $4) AND (CAST($5 AS text) IS NULL OR event_type = $5)
+    AND received_at >= $7 AND received_at < $8
     ORDER BY id DESC
     LIMIT $3"
 );
@@ -49,8 +76,9 @@ const LIST_EVENTS_OF_SUBJECT: &str = concat!(
     event_columns!(),
     "
     FROM events
-    WHERE org_id = $1 AND subject = $6 AND id < $2
+    WHERE org_id = $1 AND subject = $9 AND id < $2 AND id >= $6
     AND (CAST($4 AS text) IS NULL OR source = $4) AND (CAST($5 AS text) IS NULL OR event_type = $5)
+    AND received_at >= $7 AND received_at < $8
     ORDER BY id DESC
     LIMIT $3"
 );
@@ -65,7 +93,7 @@ const FIND_EVENT: &str = concat!(
 macro_rules! action_columns {
     () => {
         "id, org_id, event_id, rule_id, rule_name, kind, provider, credential_name, state, cause, detail,
-        http_status, provider_code, request_sealed, series, due_at, expires_at, attempts, look_ups, provider_ref,
+        http_status, provider_code, request_sealed, series, due_at, expires_at, fence, attempts, look_ups, provider_ref,
         created_at, updated_at, delivery, delivery_code, delivery_detail, delivery_at"
     };
 }
@@ -78,8 +106,9 @@ macro_rules! list_actions {
     FROM actions",
             $index,
             "
-    WHERE org_id = $1 AND id < $2
-    AND (CAST($4 AS text) IS NULL OR state = $4) AND (CAST($5 AS text) IS NULL OR provider = $5)",
+    WHERE org_id = $1 AND id < $2 AND id >= $6
+    AND (CAST($4 AS text) IS NULL OR state = $4) AND (CAST($5 AS text) IS NULL OR provider = $5)
+    AND created_at >= $7 AND created_at < $8 AND (CAST($9 AS text) IS NULL OR cause = $9)",
             $where,
             "
     ORDER BY id DESC
@@ -94,7 +123,7 @@ macro_rules! list_actions {
     };
 }
 const LIST_ACTIONS: Sql = list_actions!("", "");
-const LIST_ACTIONS_OF_EVENT: Sql = list_actions!(" INDEXED BY actions_event", " AND event_id = $6");
+const LIST_ACTIONS_OF_EVENT: Sql = list_actions!(" INDEXED BY actions_event", " AND event_id = $10");
 // Few rows are in these states, and partial indexes hold them. A statement must repeat the
 // condition of such an index to the letter, or the database walks over all rows by id. SQLite gets
 // the index by name; Postgres finds it by its statistics.
@@ -122,6 +151,64 @@ const LIST_ATTEMPTS: &str = "
     WHERE org_id = $1 AND action_id = $2
     ORDER BY number DESC
     LIMIT $3";
+
+// What has not gone out, a state at a time: each by the index of its state.
+macro_rules! count_open {
+    (@text $index:literal, $states:literal) => {
+        concat!(
+            "
+    SELECT provider, credential_name, count(*) AS count, max(updated_at) AS updated_at
+    FROM (
+        SELECT provider, credential_name, updated_at FROM actions",
+            $index,
+            "
+        WHERE org_id = $1 AND state = $2 AND updated_at >= $3 AND state IN (",
+            $states,
+            ")
+        ORDER BY id DESC
+        LIMIT $4
+    ) AS stuck
+    GROUP BY provider, credential_name"
+        )
+    };
+    ($index:literal, $states:literal) => {
+        Sql {
+            sqlite: count_open!(@text $index, $states),
+            postgres: count_open!(@text "", $states),
+        }
+    };
+}
+const COUNT_OPEN_SETTLED: Sql = count_open!(
+    " INDEXED BY actions_state",
+    "'unknown', 'parked', 'suppressed', 'cancelled', 'dead'"
+);
+const COUNT_OPEN_WAITING: Sql = count_open!(" INDEXED BY actions_due", "'pending', 'waiting', 'unknown'");
+macro_rules! last_of {
+    (@text $index:literal, $states:literal) => {
+        concat!(
+            "
+    SELECT id, cause, detail FROM actions",
+            $index,
+            "
+    WHERE org_id = $1 AND state = $2 AND provider = $3 AND credential_name = $4 AND updated_at = $5 AND state IN (",
+            $states,
+            ")
+    ORDER BY id DESC
+    LIMIT 1"
+        )
+    };
+    ($index:literal, $states:literal) => {
+        Sql {
+            sqlite: last_of!(@text $index, $states),
+            postgres: last_of!(@text "", $states),
+        }
+    };
+}
+const LAST_SETTLED: Sql = last_of!(
+    " INDEXED BY actions_state",
+    "'unknown', 'parked', 'suppressed', 'cancelled', 'dead'"
+);
+const LAST_WAITING: Sql = last_of!(" INDEXED BY actions_due", "'pending', 'waiting', 'unknown'");
 
 // Gauges, over all organisations.
 macro_rules! count_states {
@@ -216,6 +303,7 @@ fn action<D: Dialect>(row: Row<'_, D>) -> Result<StoredAction, StoreError> {
         series: row.number("series")?,
         due_at: row.time("due_at")?,
         expires_at: row.time("expires_at")?,
+        claims: row.number("fence")?,
         attempts: row.number("attempts")?,
         look_ups: row.number("look_ups")?,
         provider_ref: row.string_opt("provider_ref")?,
@@ -268,6 +356,9 @@ impl<S: SqlStore> History for S {
                 .number(count_max)
                 .text_opt(filter.source.map(Source::as_str))
                 .text_opt(filter.event_type.as_deref())
+                .id(first_id(filter.period))
+                .time(start(filter.period))
+                .time(end(filter.period))
         };
         let list = match filter.subject.as_deref() {
             Some(subject) => page(LIST_EVENTS_OF_SUBJECT).text(subject),
@@ -302,6 +393,10 @@ impl<S: SqlStore> History for S {
                 .number(count_max)
                 .text_opt(filter.state.map(ActionState::as_str))
                 .text_opt(filter.provider.map(Provider::as_str))
+                .id(first_id(filter.period))
+                .time(start(filter.period))
+                .time(end(filter.period))
+                .text_opt(filter.cause.map(Cause::as_str))
         };
         let list = match (filter.event, filter.state) {
             (Some(event), _) => page(LIST_ACTIONS_OF_EVENT).id(event),
@@ -333,6 +428,77 @@ impl<S: SqlStore> History for S {
             .await?;
         attempts.reverse();
         Ok(attempts)
+    }
+
+    async fn list_open_actions(&self, org: OrgId, dead_since: Timestamp) -> Result<Vec<OpenActions>, StoreError> {
+        use ActionState::{Dead, Parked, Unknown, Waiting};
+        const DOING: &str = "count actions that have not gone out";
+        let mut reader = self.read_moment(org).await?;
+        let mut all: BTreeMap<(Provider, String), OpenActions> = BTreeMap::new();
+        for state in [Parked, Waiting, Unknown, Dead] {
+            let (count, last) = match state {
+                Waiting => (COUNT_OPEN_WAITING, LAST_WAITING),
+                _ => (COUNT_OPEN_SETTLED, LAST_SETTLED),
+            };
+            let since = if state == Dead {
+                dead_since
+            } else {
+                start(Period::default())
+            };
+            let found = Statement::new(DOING, count)
+                .id(org)
+                .text(state.as_str())
+                .time(since)
+                .number(OPEN_ACTIONS_COUNTED_MAX)
+                .all(&mut reader, |row| {
+                    let row = row.table("actions");
+                    Ok((
+                        (row.parse::<Provider>("provider")?, row.string("credential_name")?),
+                        row.number("count")?,
+                        row.time("updated_at")?,
+                    ))
+                })
+                .await?;
+            for (key, count, at) in found {
+                let newest = Statement::new(DOING, last)
+                    .id(org)
+                    .text(state.as_str())
+                    .text(key.0.as_str())
+                    .text(&key.1)
+                    .time(at)
+                    .one(&mut reader, |row| {
+                        let row = row.table("actions");
+                        Ok(LastProblem {
+                            action: row.id("id")?,
+                            at,
+                            state,
+                            cause: row.parse_opt("cause")?,
+                            detail: row.string_opt("detail")?,
+                        })
+                    })
+                    .await?;
+                let open = all.entry(key).or_insert_with_key(|(provider, name)| OpenActions {
+                    provider: *provider,
+                    credential_name: name.clone(),
+                    parked: 0,
+                    waiting: 0,
+                    unknown: 0,
+                    dead: 0,
+                    last_problem: newest.clone(),
+                });
+                match state {
+                    Parked => open.parked = count,
+                    Waiting => open.waiting = count,
+                    Unknown => open.unknown = count,
+                    _ => open.dead = count,
+                }
+                if newest.at > open.last_problem.at {
+                    open.last_problem = newest;
+                }
+            }
+        }
+        reader.end(DOING).await?;
+        Ok(all.into_values().collect())
     }
 
     async fn ledger_state(&self) -> Result<LedgerState, StoreError> {

@@ -18,6 +18,7 @@ pub(super) mod ledger;
 mod managed;
 mod organisations;
 mod outcomes;
+mod queue_shares;
 mod rejections;
 mod retention;
 mod routes;
@@ -54,6 +55,7 @@ pub(super) const STATEMENTS: &[(&str, &[Sql])] = &[
     ("managed", managed::STATEMENTS),
     ("organisations", organisations::STATEMENTS),
     ("outcomes", outcomes::STATEMENTS),
+    ("queue_shares", queue_shares::STATEMENTS),
     ("rejections", rejections::STATEMENTS),
     ("retention", retention::STATEMENTS),
     ("routes", routes::STATEMENTS),

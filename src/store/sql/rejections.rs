@@ -1,7 +1,10 @@
 //! Rejections: a ring. `seq` has no gaps, so the newest less the oldest gives their number without
 //! a count.
 
-use super::{Access, Dialect, Row, Sql, SqlStore, Statement, Transaction};
+use super::{
+    Access, Dialect, Row, Sql, SqlStore, Statement, Transaction,
+    history::{end, first_id, start},
+};
 use crate::{
     domain::{OrgId, RouteKey, RouteKind},
     store::{StoreError, rejections::*},
@@ -28,8 +31,8 @@ const DROPPED_MAX: i64 = 1_000;
 const LOCK: Sql = Sql::postgres_only("SELECT pg_advisory_xact_lock(hashtextextended('hookswitch rejections', 0))");
 const INSERT: &str = "
     INSERT INTO rejections
-        (id, seq, at, source, endpoint_id, org_id, is_claimed, cause, status, bytes, ids, head)
-    VALUES ($1, (SELECT coalesce(max(seq), 0) + 1 FROM rejections), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+        (id, seq, at, source, endpoint_id, org_id, is_claimed, cause, status, bytes, ids, head, signed_url)
+    VALUES ($1, (SELECT coalesce(max(seq), 0) + 1 FROM rejections), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
     ON CONFLICT (id) DO NOTHING";
 const OLDEST: &str = "SELECT min(seq) AS seq FROM rejections";
 const NEWEST: &str = "SELECT max(seq) AS seq FROM rejections";
@@ -37,17 +40,19 @@ const DROP_OLDEST: &str = "DELETE FROM rejections WHERE seq < $1";
 
 /// The operator's: over all organisations.
 const LIST_ALL: &str = "
-    SELECT id, at, source, endpoint_id, org_id, is_claimed, cause, status, bytes, ids, head
+    SELECT id, at, source, endpoint_id, org_id, is_claimed, cause, status, bytes, ids, head, signed_url
     FROM rejections
-    WHERE id < $1
+    WHERE id < $1 AND id >= $3 AND at >= $4 AND at < $5 AND (CAST($6 AS text) IS NULL OR cause = $6)
     ORDER BY id DESC
     LIMIT $2";
 /// An organisation does not see the head of a request that anyone could have sent in its name.
 const LIST_OF_ORG: &str = "
     SELECT id, at, source, endpoint_id, org_id, is_claimed, cause, status, bytes, ids,
-        CASE WHEN is_claimed THEN '' ELSE head END AS head
+        CASE WHEN is_claimed THEN '' ELSE head END AS head,
+        CASE WHEN is_claimed THEN NULL ELSE signed_url END AS signed_url
     FROM rejections
-    WHERE org_id = $3 AND id < $1
+    WHERE org_id = $7 AND id < $1 AND id >= $3 AND at >= $4 AND at < $5
+    AND (CAST($6 AS text) IS NULL OR cause = $6)
     ORDER BY id DESC
     LIMIT $2";
 
@@ -66,6 +71,7 @@ fn rejection<D: Dialect>(row: Row<'_, D>) -> Result<Rejection, StoreError> {
         bytes: row.number("bytes")?,
         ids: ids.into_iter().map(|(kind, value)| RouteKey { kind, value }).collect(),
         head: row.string("head")?,
+        signed_url: row.string_opt("signed_url")?,
     })
 }
 
@@ -86,6 +92,7 @@ async fn record<D: Dialect>(tx: &mut Transaction<'_, D>, batch: &[Rejection], ke
             .count(one.bytes)
             .json(&ids)?
             .text(&one.head)
+            .text_opt(one.signed_url.as_deref())
             .execute(tx)
             .await?;
     }
@@ -120,6 +127,7 @@ impl<S: SqlStore> Rejections for S {
     async fn list_rejections(
         &self,
         org: Option<OrgId>,
+        filter: RejectionFilter,
         before: Option<Uuid>,
         count_max: u32,
     ) -> Result<Vec<Rejection>, StoreError> {
@@ -127,7 +135,11 @@ impl<S: SqlStore> Rejections for S {
         let mut reader = self.read(org.map_or(Access::ALL_ORGS, Access::org)).await?;
         let list = Statement::new(DOING, if org.is_some() { LIST_OF_ORG } else { LIST_ALL })
             .id(before.unwrap_or(Uuid::max()))
-            .number(count_max);
+            .number(count_max)
+            .id(first_id(filter.period))
+            .time(start(filter.period))
+            .time(end(filter.period))
+            .text_opt(filter.cause.as_deref());
         let list = match org {
             Some(org) => list.id(org),
             None => list,

@@ -1,6 +1,6 @@
 //! The rows of the routing table, in one read transaction, row by row.
 
-use super::{Access, Dialect, READ_VERSION, Reader, Row, Sql, SqlStore, Statement, keys::data_key};
+use super::{Access, Dialect, READ_VERSION, Reader, Row, Sql, SqlStore, Statement, keys::data_key, raise};
 use crate::{
     domain::{OrgId, Provider, RouteKey, RouteKind, RouteState, SealedBytes},
     store::{
@@ -175,6 +175,7 @@ impl<S: SqlStore> Snapshots for S {
         let current = Statement::new(DOING, READ_VERSION)
             .one(&mut reader, |row| row.table("config_version").number("version"))
             .await?;
+        raise(self.known_version(), Some(current));
         let database_now = Statement::new(DOING, DATABASE_CLOCK)
             .optional(&mut reader, |row| row.time("now"))
             .await?

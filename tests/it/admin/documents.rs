@@ -5,7 +5,7 @@ use super::{Api, isolation, proof};
 use crate::support::{
     client,
     dev::{Dev, Directory, port_base, run},
-    until,
+    schema, until,
 };
 use hookswitch::{
     admin::{Code, Role},
@@ -15,10 +15,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Write,
     path::Path,
 };
 
-fn schema() -> Value {
+fn schema_of_problems() -> Value {
     let codes: Vec<Value> = Code::ALL
         .iter()
         .map(|code| {
@@ -31,12 +32,6 @@ fn schema() -> Value {
             })
         })
         .collect();
-    let ingress = hookswitch::receiver::refusal_bodies().into_iter().map(|body| {
-        let body: Value = serde_json::from_str(body).unwrap();
-        let part = |name: &str| json!({ "const": body[name] });
-        json!({ "properties": { "code": part("code"), "status": part("status"), "title": part("title") } })
-    });
-    let codes: Vec<Value> = codes.into_iter().chain(ingress).collect();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A refusal of the admin API or of ingress (RFC 9457, application/problem+json)",
@@ -88,7 +83,7 @@ fn schema() -> Value {
 #[test]
 fn problems_are_documented() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/problem.json");
-    let wanted = format!("{}\n", serde_json::to_string_pretty(&schema()).unwrap());
+    let wanted = format!("{}\n", serde_json::to_string_pretty(&schema_of_problems()).unwrap());
     if std::fs::read_to_string(&path).is_ok_and(|known| known == wanted) {
         return;
     }
@@ -97,47 +92,55 @@ fn problems_are_documented() {
     panic!("schemas/problem.json was out of date and has been written again: look at it and commit it");
 }
 
-/// Holds a real answer against the schema, by the parts of JSON Schema that it uses.
-#[track_caller]
-pub(crate) fn check_problem(body: &Value) {
-    let schema = schema();
-    let body = body.as_object().expect("an object");
-    for name in schema["required"].as_array().unwrap() {
-        assert!(body.contains_key(name.as_str().unwrap()), "{name} is missing: {body:?}");
+/// `docs/problems.md`: the catalogue as people read it.
+#[test]
+fn every_code_has_its_line_in_the_page_of_problems() {
+    let mut page = String::from(
+        "# Refusals\n\n\
+         Every refusal of ingress and of the admin API is `application/problem+json` with one of these codes.\n\
+         A code is stable, and has one status and one title wherever it stands. This page is made from\n\
+         `src/domain/problem.rs` by `cargo test --test it every_code`; `schemas/problem.json` is the form.\n\n\
+         | code | status | title | |\n|---|---|---|---|\n",
+    );
+    for code in Code::ALL {
+        let (name, status, title, help) = (code.as_str(), code.status(), code.title(), code.help());
+        writeln!(page, "| `{name}` | {status} | {title} | {help} |").unwrap();
     }
-    for name in body.keys() {
-        assert!(
-            schema["properties"].get(name).is_some(),
-            "{name} is not in the schema: {body:?}"
-        );
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/problems.md");
+    if std::fs::read_to_string(&path).is_ok_and(|known| known == page) {
+        return;
     }
-    let matching = schema["oneOf"].as_array().unwrap().iter().filter(|one| {
-        let properties = one["properties"].as_object().unwrap();
-        properties.iter().all(|(name, rule)| rule["const"] == body[name])
-    });
-    assert_eq!(matching.count(), 1, "{body:?}");
-    for error in body.get("errors").and_then(Value::as_array).into_iter().flatten() {
-        assert!(
-            error["field"].is_string() && error["problem"].is_string() && error.as_object().unwrap().len() == 2,
-            "{error}"
-        );
-    }
+    std::fs::write(&path, page).unwrap();
+    panic!("docs/problems.md was out of date and has been written again: look at it and commit it");
 }
 
 #[test]
-fn refusals_of_ingress_fit_the_schema() {
-    let bodies = hookswitch::receiver::refusal_bodies();
-    assert_eq!(bodies.len(), 10);
-    for body in bodies {
-        let mut body: Value = serde_json::from_str(body).unwrap();
-        body["request_id"] = json!("an id");
-        check_problem(&body);
-        // A code that is not in the catalogue fits nothing.
-        body["code"] = json!("no_such_code");
-        let schema = schema();
-        let fits = |one: &Value| one["properties"]["code"]["const"] == body["code"];
-        assert!(!schema["oneOf"].as_array().unwrap().iter().any(fits));
+fn the_schema_of_problems_refuses_what_is_none() {
+    let schema = schema::read("problem.json");
+    let good = json!({
+        "type": "about:blank", "title": Code::NotVerified.title(), "status": 401, "detail": "x", "code": "not_verified",
+        "request_id": "x",
+    });
+    schema::check(&schema, &good).unwrap();
+    for (field, value) in [
+        ("code", json!("no_such_code")),
+        ("status", json!(403)),
+        ("title", json!("Another")),
+        ("detail", Value::Null),
+        ("errors", json!([{ "field": "to" }])),
+        ("more", json!(1)),
+    ] {
+        let mut bad = good.clone();
+        bad[field] = value;
+        assert!(schema::check(&schema, &bad).is_err(), "{bad}");
     }
+}
+
+/// A code says the same wherever it stands.
+#[test]
+fn a_code_has_one_line_in_the_catalogue() {
+    let names: std::collections::BTreeSet<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+    assert_eq!(names.len(), Code::ALL.len());
 }
 
 /// Words of a shell line: blanks part them, single quotes keep them together.

@@ -290,6 +290,7 @@ async fn the_head_of_what_was_only_claimed_is_withheld() {
         bytes: 12,
         ids: vec![RouteKey::new(RouteKind::VapiAssistant, "assistant-1")],
         head: head.into(),
+        signed_url: Some("https://hooks.example.com/webhooks/twilio/x?…".into()),
     };
     let batch = vec![
         rejection(Some(api.a), true, "claimed head"),
@@ -307,6 +308,7 @@ async fn the_head_of_what_was_only_claimed_is_withheld() {
     assert_eq!(rows.as_array().unwrap().len(), 2);
     for row in rows.as_array().unwrap() {
         assert_eq!(row["head"].is_null(), row["claimed"].as_bool().unwrap());
+        assert_eq!(row["signed_url"].is_null(), row["claimed"].as_bool().unwrap());
     }
     let all = api
         .operator(Method::GET, "/operator/rejections", &Value::Null)
@@ -317,5 +319,7 @@ async fn the_head_of_what_was_only_claimed_is_withheld() {
     assert_eq!(all.len(), 3);
     // A head may be the text of a message, which is nothing of an operator's.
     assert!(all.iter().all(|row| row["head"].is_null()), "{all:?}");
+    // A wrong public URL is the operator's to mend.
+    assert!(all.iter().all(|row| row["signed_url"].is_string()), "{all:?}");
     assert_eq!(api.get(api.b, "/api/rejections").await.json()["data"], json!([]));
 }

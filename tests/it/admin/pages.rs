@@ -1,9 +1,14 @@
 //! Lists: pages that join without a gap, and cursors that open only the list they were made for.
 
-use super::{Api, rule};
+use super::{Api, START, rule};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use hookswitch::{
+    domain::{ActionState, EndpointId, Source},
+    store::{audit::AuditEntry, rejections::Rejection},
+};
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 #[tokio::test]
 async fn pages_join_without_gap_or_repeat() {
@@ -136,5 +141,102 @@ async fn a_page_has_1_to_200_rows() {
                 "{path} {limit}"
             );
         }
+    }
+}
+
+/// Each list takes a time, and what people look for in it.
+#[tokio::test]
+async fn lists_filter_by_time_cause_and_actor() {
+    let api = Api::start().await;
+    let (early, late) = (START, START + Duration::from_mins(10));
+    let rejection = |cause: &str, at| Rejection {
+        id: uuid::Uuid::now_v7(),
+        at,
+        source: Source::Vapi,
+        endpoint: Some(EndpointId::generate()),
+        org: Some(api.a),
+        is_claimed: false,
+        cause: cause.into(),
+        status: 401,
+        bytes: 1,
+        ids: vec![],
+        head: String::new(),
+        signed_url: None,
+    };
+    let batch = vec![rejection("too_old", early), rejection("bad_signature", late)];
+    api.store.record_rejections(batch, 100).await.unwrap();
+    for (at, actor) in [(early, "ann"), (late, "bob")] {
+        let entry = AuditEntry {
+            org: api.a,
+            at,
+            actor: actor.into(),
+            verb: "retry",
+            target_kind: "action",
+            target_id: "x".into(),
+            fields: vec![],
+        };
+        api.store.record_audit(entry).await.unwrap();
+    }
+    let found = async |path: &str, field: &str| {
+        let rows = api.get(api.a, path).await.expect(200).json()["data"].clone();
+        let all = rows
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row[field].as_str().unwrap().to_owned());
+        all.filter(|value| value != "operator:a person").collect::<Vec<_>>()
+    };
+    // One second and one zone later than `early`; a plus that nobody encoded.
+    let middle = "2025-11-24T17:00:01+01:00";
+    let encoded = middle.replace('+', "%2B");
+    for (list, field, first, second) in [
+        ("rejections", "cause", "too_old", "bad_signature"),
+        ("audit", "actor", "ann", "bob"),
+    ] {
+        for since in [middle, &encoded] {
+            assert_eq!(found(&format!("/api/{list}?since={since}"), field).await, [second]);
+            assert_eq!(found(&format!("/api/{list}?until={since}"), field).await, [first]);
+        }
+        assert_eq!(found(&format!("/api/{list}?{field}={first}"), field).await, [first]);
+        assert_eq!(found(&format!("/api/{list}?{field}=nobody"), field).await, [""; 0]);
+        let page = api.get(api.a, &format!("/api/{list}?limit=1")).await.json();
+        let cursor = page["next_cursor"].as_str().unwrap();
+        let other = api
+            .get(api.a, &format!("/api/{list}?limit=1&since={encoded}&cursor={cursor}"))
+            .await;
+        assert_eq!(other.expect(400).code(), "cursor_invalid");
+    }
+    for (path, field) in [
+        ("/api/events?since=yesterday", "since"),
+        ("/api/actions?until=2025-11-24", "until"),
+        ("/api/actions?cause=bad%20luck", "cause"),
+        ("/api/audit?actor=", "actor"),
+    ] {
+        assert_eq!(api.get(api.a, path).await.expect(400).field(), field, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn events_and_actions_filter_by_time_and_cause() {
+    let api = Api::start().await;
+    let (event, action) = super::isolation::plan(&api, api.a, ActionState::Dead).await;
+    let count = async |path: &str| {
+        api.get(api.a, path).await.expect(200).json()["data"]
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    let shown = api.get(api.a, &format!("/api/events/{event}")).await.json();
+    let received = shown["received_at"].as_str().unwrap();
+    let planned = api.get(api.a, &format!("/api/actions/{action}")).await.json();
+    let planned_at = planned["created_at"].as_str().unwrap();
+    assert_eq!(count(&format!("/api/events?since={received}")).await, 1);
+    assert_eq!(count(&format!("/api/events?until={received}")).await, 0);
+    assert_eq!(count(&format!("/api/actions?since={planned_at}")).await, 1);
+    assert_eq!(count(&format!("/api/actions?until={planned_at}")).await, 0);
+    assert_eq!(count("/api/actions?cause=expired").await, 0);
+    let cause = planned["cause"].as_str();
+    if let Some(cause) = cause {
+        assert_eq!(count(&format!("/api/actions?cause={cause}&state=dead")).await, 1);
     }
 }

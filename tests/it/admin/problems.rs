@@ -22,7 +22,7 @@ fn check_common(answer: &super::Answer) {
         assert_eq!(body["request_id"], answer.headers["x-request-id"].to_str().unwrap());
         assert_eq!(body["status"], answer.status);
         assert_eq!(body["type"], "about:blank");
-        super::documents::check_problem(&body);
+        crate::support::schema::check_problem(&body);
     }
 }
 

@@ -522,6 +522,7 @@ fn claim_like(org: OrgId, action: ActionId) -> Claim {
         action,
         org,
         event: EventId::generate(),
+        subject: None,
         kind: ActionKind::TwilioSendSms,
         provider: Provider::Twilio,
         credential_name: String::new(),

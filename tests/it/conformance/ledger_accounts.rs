@@ -1,6 +1,7 @@
 //! Which account an action belongs to: the one that its first try went to (invariant 2).
 
 use super::*;
+use hookswitch::store::audit::AuditFilter;
 
 /// Saves a Twilio credential of an account.
 async fn connect(b: &Bench, org: OrgId, fingerprint: Option<&str>) {
@@ -93,7 +94,13 @@ pub async fn an_account_without_a_name_is_one_for_each_saved_version(b: &Bench) 
 pub async fn a_manual_transition_and_its_entry_are_one(b: &Bench) {
     let org = b.organisation().await;
     let id = b.due(org, 1).await[0];
-    let entries = async || b.store.list_audit(org, None, 100).await.expect("audit").len();
+    let entries = async || {
+        b.store
+            .list_audit(org, AuditFilter::default(), None, 100)
+            .await
+            .expect("audit")
+            .len()
+    };
     let before = entries().await;
     let foreign = b.organisation().await;
     let refused = b.store.cancel(org, id, b.now(), audit(foreign)).await;

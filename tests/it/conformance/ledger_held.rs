@@ -1,6 +1,7 @@
 //! Events that wait in the store, and dead events on their way back.
 
 use super::*;
+use hookswitch::store::audit::AuditFilter;
 use hookswitch::store::{dead::Replayed, held::HeldEvent};
 
 pub async fn held_events_are_read_by_organisation_in_their_order(b: &Bench) {
@@ -88,7 +89,11 @@ pub async fn a_dead_event_is_put_back_once_with_its_audit_entry(b: &Bench) {
         (held[0].event, held[0].cause, &*held[0].envelope.0),
         (ids[0], HeldCause::Replay, b"sealed".as_slice())
     );
-    let entries = b.store.list_audit(org, None, 10).await.expect("read");
+    let entries = b
+        .store
+        .list_audit(org, AuditFilter::default(), None, 10)
+        .await
+        .expect("read");
     assert_eq!(entries.iter().filter(|entry| entry.verb == "replay").count(), 1);
     b.store.drop_held_events(vec![(org, ids[0])]).await.expect("forgotten");
 }

@@ -1,6 +1,7 @@
 //! Deletion by age, and the count of a day's actions.
 
 use super::*;
+use hookswitch::store::audit::AuditFilter;
 use hookswitch::store::retention::{KeyTable, Step};
 
 const DAY: Duration = Duration::from_hours(24);
@@ -140,13 +141,25 @@ pub async fn old_keys_dead_events_and_audit_entries_are_deleted_in_steps(b: &Ben
     assert_eq!(b.store.delete_dead_events(cutoff, 2).await.expect("deleted"), 2);
     assert_eq!(b.store.delete_dead_events(cutoff, 2).await.expect("deleted"), 1);
     assert_eq!(b.store.delete_dead_events(cutoff, 2).await.expect("deleted"), 0);
-    let before = b.store.list_audit(org, None, 100).await.expect("read").len();
+    let before = b
+        .store
+        .list_audit(org, AuditFilter::default(), None, 100)
+        .await
+        .expect("read")
+        .len();
     let mut deleted = 0;
     while let 1.. = b.store.delete_audit(cutoff, 1).await.expect("deleted") {
         deleted += 1;
     }
     assert_eq!(deleted, before - 1);
-    assert_eq!(b.store.list_audit(org, None, 100).await.expect("read").len(), 1);
+    assert_eq!(
+        b.store
+            .list_audit(org, AuditFilter::default(), None, 100)
+            .await
+            .expect("read")
+            .len(),
+        1
+    );
     for claim in b.claim(10).await {
         let done = record(&claim, ActionState::Succeeded, b.now());
         b.store.record(vec![done]).await.expect("recorded");

@@ -1,6 +1,7 @@
 //! The contract of `store::Store`: each test takes an empty store and its clock, and uses public
 //! API only. `store_suite!` hands them to a dialect.
 
+use hookswitch::store::audit::AuditFilter;
 use hookswitch::{
     domain::{
         Endpoint, EndpointId, IntegrationState, ManualClock, OrgId, Provider, Rule, RuleId, RuleSpec, SealedBytes,
@@ -9,7 +10,7 @@ use hookswitch::{
     store::{
         Store, StoreError,
         audit::AuditEntry,
-        credentials::{CREDENTIALS_PER_ORG_MAX, CredentialHealth, NewCredential},
+        credentials::{CREDENTIALS_PER_ORG_MAX, CredentialError, CredentialHealth, NewCredential},
         endpoints::NewSecret,
     },
 };
@@ -300,7 +301,7 @@ pub async fn an_erased_credential_keeps_its_row_only(store: &Arc<dyn Store>, _: 
     );
     assert_eq!(
         store
-            .list_audit(org, None, 10)
+            .list_audit(org, AuditFilter::default(), None, 10)
             .await
             .expect("audit")
             .iter()
@@ -324,7 +325,7 @@ pub async fn health_is_compare_and_swap_on_the_version(store: &Arc<dyn Store>, _
     let failing = CredentialHealth {
         state: IntegrationState::NeedsReconnecting,
         cause: Some("credential_refused".into()),
-        error: Some("Authenticate".into()),
+        error: Some(CredentialError::in_words("Authenticate")),
         missing: None,
         checked_at: at,
         first_failed_at: at,
@@ -536,7 +537,7 @@ pub async fn of_fifty_updates_of_one_version_one_wins(store: &Arc<dyn Store>, _:
     assert_eq!(ended.iter().filter(|end| is_conflict(end)).count(), 49);
     assert_eq!(
         store
-            .list_audit(org, None, 100)
+            .list_audit(org, AuditFilter::default(), None, 100)
             .await
             .expect("audit")
             .iter()
@@ -618,7 +619,14 @@ pub async fn a_change_and_its_entry_are_one(store: &Arc<dyn Store>, _: &ManualCl
         version,
         "what was undone has not counted"
     );
-    assert_eq!(store.list_audit(b, None, 9).await.expect("audit").len(), 1);
+    assert_eq!(
+        store
+            .list_audit(b, AuditFilter::default(), None, 9)
+            .await
+            .expect("audit")
+            .len(),
+        1
+    );
     for n in 0..4 {
         store
             .record_audit(AuditEntry {
@@ -628,8 +636,14 @@ pub async fn a_change_and_its_entry_are_one(store: &Arc<dyn Store>, _: &ManualCl
             .await
             .expect("recorded");
     }
-    let first = store.list_audit(a, None, 2).await.expect("a page");
-    let rest = store.list_audit(a, Some(first[1].id), 9).await.expect("a page");
+    let first = store
+        .list_audit(a, AuditFilter::default(), None, 2)
+        .await
+        .expect("a page");
+    let rest = store
+        .list_audit(a, AuditFilter::default(), Some(first[1].id), 9)
+        .await
+        .expect("a page");
     assert_eq!(
         first
             .iter()
@@ -741,7 +755,11 @@ pub async fn another_organisation_sees_nothing(store: &Arc<dyn Store>, _: &Manua
     );
     assert!(!store.delete_rule(b, made.id, entry(b, "delete")).await.expect("a look"));
     assert_eq!(
-        store.list_audit(b, None, 9).await.expect("audit").len(),
+        store
+            .list_audit(b, AuditFilter::default(), None, 9)
+            .await
+            .expect("audit")
+            .len(),
         1,
         "its own creation only"
     );

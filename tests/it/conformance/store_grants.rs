@@ -4,6 +4,7 @@ use super::{
     store::{credential, entry, org, sealed, secret},
     store_ledger::{planned, state},
 };
+use hookswitch::store::audit::AuditFilter;
 use hookswitch::{
     domain::{
         ActionState, AssistantRole, Cause, EndpointId, IntegrationState, ManagedAssistantState, ManualClock, OrgId,
@@ -60,7 +61,11 @@ pub async fn a_connection_is_written_whole_or_not_at_all(store: &Arc<dyn Store>,
         None
     );
     assert_eq!(
-        store.list_audit(a, None, 10).await.expect("a list").len(),
+        store
+            .list_audit(a, AuditFilter::default(), None, 10)
+            .await
+            .expect("a list")
+            .len(),
         1,
         "the organisation's own"
     );

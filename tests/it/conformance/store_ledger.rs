@@ -3,6 +3,8 @@
 
 use super::store::{credential, entry, org, rule, sealed};
 use crate::support::until;
+use hookswitch::store::audit::AuditFilter;
+use hookswitch::store::rejections::RejectionFilter;
 use hookswitch::{
     domain::{
         ActionId, ActionKind, ActionState, AttemptOutcome, Cause, DedupeKey, Envelope, EventId, EventType, ManualClock,
@@ -453,12 +455,15 @@ fn rejection(n: u32, org: Option<OrgId>, is_claimed: bool) -> Rejection {
         bytes: u64::from(n),
         ids: vec![RouteKey::new(RouteKind::VapiAssistant, "a\0ß")],
         head: "{\"m".into(),
+        signed_url: n
+            .is_multiple_of(2)
+            .then(|| "https://hooks.example/webhooks/vapi".into()),
     }
 }
 
 async fn kept(store: &Arc<dyn Store>) -> Vec<u64> {
     store
-        .list_rejections(None, None, 9_999)
+        .list_rejections(None, RejectionFilter::default(), None, 9_999)
         .await
         .expect("a list")
         .iter()
@@ -480,21 +485,34 @@ pub async fn rejections_are_a_ring(store: &Arc<dyn Store>, _: &ManualClock) {
     );
     let mut expected: Vec<_> = batch.iter().rev().cloned().collect();
     assert_eq!(
-        store.list_rejections(None, None, 9).await.expect("a list"),
+        store
+            .list_rejections(None, RejectionFilter::default(), None, 9)
+            .await
+            .expect("a list"),
         expected,
         "the operator sees all"
     );
     expected.remove(1);
     expected[0].head = String::new();
+    expected[0].signed_url = None;
     assert_eq!(
-        store.list_rejections(Some(a), None, 9).await.expect("a list"),
+        store
+            .list_rejections(Some(a), RejectionFilter::default(), None, 9)
+            .await
+            .expect("a list"),
         expected,
         "the head of what was only claimed is withheld"
     );
-    assert_eq!(store.list_rejections(Some(b), None, 9).await.expect("a list"), []);
     assert_eq!(
         store
-            .list_rejections(Some(a), Some(batch[1].id), 9)
+            .list_rejections(Some(b), RejectionFilter::default(), None, 9)
+            .await
+            .expect("a list"),
+        []
+    );
+    assert_eq!(
+        store
+            .list_rejections(Some(a), RejectionFilter::default(), Some(batch[1].id), 9)
             .await
             .expect("a page"),
         expected[2..]
@@ -612,7 +630,10 @@ pub async fn aborted_writes_leave_a_store_that_writes(store: &Arc<dyn Store>, _:
     // Writes whose callers went away may still be under way: they end by themselves.
     let rules = until("each that was written is whole, with its entry", || async {
         let rules = store.list_rules(org, None, 9_999).await.expect("a list");
-        let entries = store.list_audit(org, None, 9_999).await.expect("audit");
+        let entries = store
+            .list_audit(org, AuditFilter::default(), None, 9_999)
+            .await
+            .expect("audit");
         let seen = store.load_rule_changes(0).await.expect("readers work, too");
         let version = store.config_version().await.expect("a version");
         (rules.len() + 1 == entries.len() && seen.rules.len() == rules.len() && seen.version == version)

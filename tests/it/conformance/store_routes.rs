@@ -1,6 +1,7 @@
 //! The contract of claims to external ids (invariant 18), part of the store's suite.
 
 use super::store::{entry, org};
+use hookswitch::store::audit::AuditFilter;
 use hookswitch::{
     domain::{AssistantRole, ManualClock, OrgId, Provider, RouteState, Timestamp},
     store::{
@@ -113,13 +114,19 @@ pub async fn proof_moves_a_stale_claim(store: &Arc<dyn Store>, _: &ManualClock) 
     assert_eq!(store.find_assistant(a, "asst").await.expect("a look"), None);
     assert_eq!(store.list_assistants(a, None, 9).await.expect("a list"), []);
 
-    let stored = &store.list_audit(a, None, 1).await.expect("audit")[0];
+    let stored = &store
+        .list_audit(a, AuditFilter::default(), None, 1)
+        .await
+        .expect("audit")[0];
     assert_eq!(
         (stored.verb.as_str(), stored.actor.as_str(), stored.target_id.as_str()),
         ("release", ACTOR_SYSTEM, "asst"),
         "the new holder is not named"
     );
-    let proven = &store.list_audit(b, None, 1).await.expect("audit")[0];
+    let proven = &store
+        .list_audit(b, AuditFilter::default(), None, 1)
+        .await
+        .expect("audit")[0];
     assert_eq!((proven.verb.as_str(), proven.actor.as_str()), ("prove", "user-7"));
 
     assert_eq!(
@@ -214,7 +221,14 @@ pub async fn a_twilio_number_belongs_to_its_account(store: &Arc<dyn Store>, _: &
         [("+1".into(), Some("AC1".into()))],
         "its own claim under the account it has left goes"
     );
-    assert_eq!(store.list_audit(a, None, 1).await.expect("audit")[0].verb, "release");
+    assert_eq!(
+        store
+            .list_audit(a, AuditFilter::default(), None, 1)
+            .await
+            .expect("audit")[0]
+            .verb,
+        "release"
+    );
     assert_eq!(prove(store, number(a, Provider::Twilio, "+1", None, "PN3")).await, None);
     assert_eq!(
         prove(store, number(b, Provider::Twilio, "+1", None, "PN3")).await,

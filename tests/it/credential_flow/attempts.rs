@@ -291,6 +291,78 @@ async fn connect_resend(house: &House, api_key: &str) {
     house.api.post(house.api.a, path, &body).await.expect(200);
 }
 
+/// `connected` means checked and working: the state follows what the sends come to, and the card
+/// has the newest problem.
+#[tokio::test]
+async fn the_state_of_an_integration_follows_what_its_sends_come_to() {
+    let house = start().await;
+    register_resend(&house);
+    house.providers.add_fault(Fault::of(Provider::Resend).status(503));
+    let body = json!({ "api_key": "re_first", "from": "us@ours.example" });
+    let path = "/api/integrations/resend?unverified=true";
+    house.api.post(house.api.a, path, &body).await.expect(200);
+    let status = async || house.status(house.api.a, "resend").await;
+    let none = json!({ "parked": 0, "waiting": 0, "unknown": 0, "dead": 0 });
+    let before = status().await;
+    assert_eq!(
+        (&before["state"], &before["actions"], &before["last_problem"]),
+        (&json!("unverified"), &none, &Value::Null)
+    );
+    let engine = engine(&house);
+    let request = json!({ "to": "ann@example.com", "subject": "Hi", "text": "x" });
+    plan(&house, ActionKind::ResendSendEmail, &request).await;
+    let failed = run_due(&house, &engine).await;
+    let failing = status().await;
+    assert_eq!(
+        (&failing["state"], &failing["connected"]),
+        (&json!("failing"), &json!(true)),
+        "{failing}"
+    );
+    assert_eq!(failing["cause"], failed.cause.as_str());
+    assert_eq!(failing["last_problem"]["cause"], failed.cause.as_str());
+    assert_eq!(failing["last_problem"]["action_id"], failed.action.to_string());
+    assert_eq!(failing["actions"][failed.to.as_str()], 1, "{failing}");
+    // The other organisation has nothing of it.
+    assert_eq!(house.status(house.api.b, "resend").await["actions"], none);
+
+    house.providers.clear_faults();
+    house.api.clock.advance(Duration::from_mins(5));
+    assert_eq!(run_due(&house, &engine).await.to, ActionState::Succeeded);
+    let well = status().await;
+    assert_eq!(
+        (&well["state"], &well["actions"], &well["last_problem"], &well["error"]),
+        (&json!("connected"), &none, &Value::Null, &Value::Null),
+        "a send that goes well is a check: {well}"
+    );
+
+    // What only the organisation can mend.
+    house.api.clock.advance(Duration::from_mins(5));
+    let request = json!({ "from": "us@not-ours.example", "to": "ann@example.com", "subject": "Hi", "text": "x" });
+    plan(&house, ActionKind::ResendSendEmail, &request).await;
+    let parked = run_due(&house, &engine).await;
+    assert_eq!(
+        (parked.to, parked.cause),
+        (ActionState::Parked, Cause::Misconfigured),
+        "{parked:?}"
+    );
+    let wrong = status().await;
+    assert_eq!(
+        (&wrong["state"], &wrong["cause"], &wrong["actions"]["parked"]),
+        (&json!("failing"), &json!("misconfigured"), &json!(1))
+    );
+    let action = house
+        .api
+        .get(house.api.a, &format!("/api/actions/{}", parked.action))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&action["attempts"], &action["attempts_counted"], &action["can"]),
+        (&json!(1), &json!(0), &json!(["retry", "cancel"])),
+        "{action}"
+    );
+}
+
 /// Invariant 2: another key may be another team's, whose keys absorb nothing. Resend names no
 /// account, so that each saved key counts as one.
 #[tokio::test]

@@ -33,6 +33,7 @@ async fn a_person_consents_and_the_calendar_is_connected() {
     let scopes = query(&begun.url, "scope");
     let wanted = [
         "openid",
+        "email",
         "https://www.googleapis.com/auth/calendar.events.owned",
         "https://www.googleapis.com/auth/calendar.freebusy",
     ];
@@ -42,6 +43,10 @@ async fn a_person_consents_and_the_calendar_is_connected() {
     assert_eq!(
         (&connected["state"], &connected["provider"], &connected["account"]["id"]),
         (&json!("connected"), &json!("google_calendar"), &json!("google-1"))
+    );
+    assert_eq!(
+        connected["account"]["name"], "google-1@example.com",
+        "as people know it"
     );
     assert_eq!(house.status(house.api.a, "google_calendar").await, connected);
     assert_eq!(

@@ -207,11 +207,18 @@ async fn an_outage_stores_nothing_and_makes_nothing_worse_at_any_provider() {
         }
         let connected = without_warnings(house.api.post(house.api.a, &path, &body).await.expect(200).json());
         house.providers.add_fault(Fault::of(provider).status(503));
-        house
+        let verify = format!("{path}/verify");
+        let shown = house
             .api
-            .post(house.api.a, &format!("{path}/verify"), &json!({}))
+            .post(house.api.a, &verify, &json!({}))
             .await
-            .expect(503);
+            .expect(200)
+            .json();
+        assert_eq!(
+            (&shown["state"], &shown["cause"], &shown["error"]["http_status"]),
+            (&json!("failing"), &json!("provider_unreachable"), &json!(503)),
+            "{name}"
+        );
         house.providers.clear_faults();
         assert_eq!(house.status(house.api.a, name).await, connected, "{name}");
     }

@@ -278,7 +278,7 @@ async fn a_wrong_client_of_ours_is_our_fault_and_not_the_persons() {
         (&json!("failing"), &json!("misconfigured"))
     );
     assert!(
-        status["error"].as_str().unwrap().contains("Whoever runs it"),
+        status["error"]["message"].as_str().unwrap().contains("Whoever runs it"),
         "{status}"
     );
     house.api.clock.advance(Duration::from_mins(31));
@@ -299,6 +299,20 @@ async fn verifying_refreshes_and_says_what_google_says() {
     assert_eq!(
         (&well["state"], house.providers.token_refreshes()),
         (&json!("connected"), 1)
+    );
+    // A person who asks again is answered by Google, whatever wait a failure has begun.
+    house
+        .providers
+        .add_fault(Fault::of(Provider::GoogleCalendar).status(500));
+    let failing = verify().await.expect(200).json();
+    assert_eq!(failing["state"], "failing");
+    let words = failing["error"]["message"].as_str().unwrap();
+    assert!(words.ends_with("it answered 500."), "{words}");
+    house.providers.clear_faults();
+    assert_eq!(
+        verify().await.expect(200).json()["state"],
+        "connected",
+        "the clock has not moved"
     );
     house.providers.revoke_google_account("google-1");
     assert_eq!(verify().await.expect(200).json()["state"], "needs_reconnecting");

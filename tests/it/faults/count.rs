@@ -145,7 +145,7 @@ impl World {
         let (mut attempts, mut look_ups) = (0, 0);
         for org in &self.orgs {
             for action in self.actions(&org.token).await {
-                attempts += action["attempts"].as_u64().unwrap_or(0);
+                attempts += action["attempts_counted"].as_u64().unwrap_or(0);
                 look_ups += action["look_ups"].as_u64().unwrap_or(0);
             }
         }

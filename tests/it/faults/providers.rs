@@ -137,7 +137,7 @@ pub async fn credential_refused(given: Given) -> Counts {
             .actions(&org.token)
             .await
             .iter()
-            .all(|action| action["attempts"] == 0),
+            .all(|action| action["attempts_counted"] == 0),
         "{}: a refused credential uses up no try",
         world.label()
     );

@@ -6,7 +6,7 @@ mod outages;
 
 use crate::support::{
     db::NOW,
-    ingress::{Ingress, Tenant, request, settings, sign, vapi_body},
+    ingress::{Ingress, PUBLIC_URL, Tenant, request, settings, sign, vapi_body},
 };
 use hookswitch::{
     config::ReceiverSettings,
@@ -85,6 +85,11 @@ async fn twilio_is_verified_over_the_url_that_it_saw_and_gets_twiml() {
     let wrong = resigned(&a, &b, path, &params);
     assert_eq!(ingress.exchange(&wrong).await.status, 401);
     assert_eq!(ingress.queue.events().len(), 2);
+    // What was compared is shown, so that a wrong public URL can be seen; never the query.
+    let rejection = ingress.rejections(1).await.remove(0);
+    assert_eq!(rejection.cause, "bad_signature");
+    let shown = format!("{PUBLIC_URL}/webhooks/twilio?…");
+    assert_eq!(rejection.signed_url, Some(shown));
 }
 
 /// Sixteen further endpoints and more once made the organisation's own secret the seventeenth.

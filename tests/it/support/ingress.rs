@@ -1,8 +1,12 @@
 //! A receiver with everything that it stands on, a queue that a test can hold up, and senders on
 //! raw sockets.
 
-use super::db::{Database, NOW};
+use super::{
+    db::{Database, NOW},
+    schema,
+};
 use async_trait::async_trait;
+use hookswitch::store::rejections::RejectionFilter;
 use hookswitch::{
     config::ReceiverSettings,
     domain::{
@@ -237,7 +241,11 @@ impl Ingress {
         let deadline = Instant::now() + WAIT;
         loop {
             self.receiver.flush_rejections();
-            let found = self.store.list_rejections(org, None, 100).await.unwrap();
+            let found = self
+                .store
+                .list_rejections(org, RejectionFilter::default(), None, 100)
+                .await
+                .unwrap();
             if found.len() >= count {
                 return found;
             }
@@ -574,6 +582,9 @@ impl Wire {
         loop {
             if let Some((answer, length)) = parse(&self.read) {
                 self.read.drain(..length);
+                if answer.header("content-type") == Some("application/problem+json") {
+                    schema::check_problem(&serde_json::from_slice(&answer.body).expect("JSON"));
+                }
                 return Some(answer);
             }
             let mut buffer = [0; 4096];

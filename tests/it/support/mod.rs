@@ -37,4 +37,5 @@ pub fn client() -> reqwest::Client {
 }
 pub mod ingress;
 pub mod postgres;
+pub mod schema;
 pub mod serve;

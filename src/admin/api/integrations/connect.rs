@@ -97,7 +97,7 @@ pub async fn connect(
     let saved = save(&state, &member, request, verified, former_fingerprint, secrets).await?;
     state.forget(member.org);
     let connected = ConnectedView {
-        integration: view(&state, provider, Some(saved)).await?,
+        integration: view(&state, member.org, provider, Some(saved)).await?,
         warnings,
     };
     let mut response = Json(connected).into_response();

@@ -194,7 +194,7 @@ async fn finish(state: &AdminState, consent: &Consent, code: &str) -> Answer<Int
     }
     let saved = save(state, consent, exchanged).await?;
     state.forget(consent.org);
-    view(state, PROVIDER, Some(saved)).await
+    view(state, consent.org, PROVIDER, Some(saved)).await
 }
 
 fn exchange_problem(error: ExchangeError, now: Timestamp) -> Problem {
@@ -217,7 +217,7 @@ async fn save(state: &AdminState, consent: &Consent, exchanged: Exchanged) -> An
     let verified = VerifiedCredential {
         account: Some(AccountView {
             id: exchanged.account,
-            name: None,
+            name: exchanged.account_name,
         }),
         missing: exchanged.missing.map(str::to_owned),
         verified_at: Some(state.now()),
@@ -237,8 +237,8 @@ async fn save(state: &AdminState, consent: &Consent, exchanged: Exchanged) -> An
             .account
             .as_ref()
             .map(|account| fingerprint(state, consent.org, PROVIDER, &account.id)),
-        account_id: verified.account.map(|account| account.id),
-        account_name: None,
+        account_id: verified.account.as_ref().map(|account| account.id.clone()),
+        account_name: verified.account.and_then(|account| account.name),
         missing: verified.missing,
         verified_at: verified.verified_at,
         last_four: None,

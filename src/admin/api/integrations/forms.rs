@@ -1,5 +1,6 @@
 //! `GET /api/providers`: the table of providers, as forms are drawn from it.
 
+use super::request::source_of;
 use crate::{
     admin::{
         Admin,
@@ -8,6 +9,7 @@ use crate::{
     },
     domain::Provider,
     provider::table::{FORMS, Field, Form, How, Probe},
+    source,
 };
 use axum::{Json, extract::State};
 use http::Uri;
@@ -50,6 +52,9 @@ pub struct FormView {
     one_of: &'static [&'static [&'static str]],
     /// The requests that check a credential.
     verify: Vec<ProbeView>,
+    /// The URL to enter at the provider, shared by all organisations; endpoints have URLs of their
+    /// own. `null` where nothing can be received from it, and until `HOOKSWITCH_PUBLIC_URL` is set.
+    webhook_url: Option<String>,
 }
 
 #[derive(Serialize, utoipa::ToSchema)]
@@ -88,6 +93,9 @@ pub async fn list(State(state): Admin, Reader(_): Reader, uri: Uri) -> Answer<Js
             .iter()
             .map(|Probe { method, path, feature }| ProbeView { method, path, feature })
             .collect(),
+        webhook_url: source_of(form.provider)
+            .filter(|source| source::plan_default(*source).is_some())
+            .and_then(|source| Some(format!("{}/webhooks/{source}", state.public_url.as_ref()?))),
     };
     Ok(Json(Forms {
         providers: FORMS.iter().map(view).collect(),

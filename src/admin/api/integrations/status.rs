@@ -1,6 +1,6 @@
 //! `GET /api/integrations/status`: the state of every provider's credential.
 
-use super::view::{IntegrationView, view};
+use super::view::{IntegrationView, open_actions, view_beside};
 use crate::{
     admin::{
         Admin,
@@ -22,13 +22,14 @@ pub struct Status {
 pub async fn status(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<Status>> {
     Params::of(&uri)?.finish()?;
     let mut rows = state.store.list_credentials(member.org).await?;
+    let open = open_actions(&state, member.org).await?;
     let mut integrations = Vec::with_capacity(Provider::INTEGRATIONS.len());
     for provider in Provider::INTEGRATIONS {
         let row = rows
             .iter()
             .position(|row| row.provider == provider && row.name.is_empty())
             .map(|at| rows.swap_remove(at));
-        integrations.push(view(&state, provider, row).await?);
+        integrations.push(view_beside(&state, provider, row, &open).await?);
     }
     Ok(Json(Status { integrations }))
 }

@@ -20,9 +20,9 @@ use crate::{
     },
     domain::{IntegrationState, Provider},
     oauth::{NotFresh, Want},
-    provider::{Credential, ProviderRefusal, Verified},
+    provider::{CallError, Credential, Verified},
     store::{
-        credentials::{CredentialHealth, NewCredential, StoredCredential},
+        credentials::{CredentialError, CredentialHealth, NewCredential, StoredCredential},
         grants::IntegrationChange,
     },
 };
@@ -40,19 +40,32 @@ pub async fn verify(
         refresh_google(&state, &member, &opened).await?;
         opened = find(&state, &member, provider).await?;
         if opened.row.health.state.is_failing() {
-            return Ok(Json(view(&state, provider, Some(opened.row)).await?));
+            return Ok(Json(view(&state, member.org, provider, Some(opened.row)).await?));
         }
     }
     let Ok(credential) = &opened.credential else {
-        return Ok(Json(view(&state, provider, Some(opened.row)).await?));
+        return Ok(Json(view(&state, member.org, provider, Some(opened.row)).await?));
     };
-    let answer = ask(&state, credential)
-        .await
-        .map_err(|error| unreachable(provider, &error, state.providers.http.now()))?;
+    let answer = match ask(&state, credential).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            let words = unreachable(provider, &error, state.providers.http.now());
+            let error = CredentialError {
+                message: words.detail.unwrap_or_default(),
+                http_status: match &error {
+                    CallError::Refused(refused) => Some(refused.http_status),
+                    _ => None,
+                },
+                code: None,
+            };
+            let shown = view(&state, member.org, provider, Some(opened.row)).await?;
+            return Ok(Json(shown.unreachable(error)));
+        }
+    };
     record(&state, &member, opened.row, answer).await?;
     state.forget(member.org);
     let row = state.store.find_credential(member.org, provider, "").await?;
-    Ok(Json(view(&state, provider, row).await?))
+    Ok(Json(view(&state, member.org, provider, row).await?))
 }
 
 fn not_connected() -> Problem {
@@ -70,7 +83,7 @@ async fn find(state: &AdminState, member: &Member, provider: Provider) -> Answer
 async fn refresh_google(state: &AdminState, member: &Member, opened: &Opened) -> Answer<()> {
     match state
         .refresher
-        .ensure(member.org, Want::NewerThan(opened.row.version))
+        .ensure(member.org, Want::NewerThanNow(opened.row.version))
         .await
     {
         Ok(_) | Err(NotFresh::NeedsReconnecting { .. } | NotFresh::Later { .. }) => {}
@@ -104,7 +117,11 @@ async fn record(state: &AdminState, member: &Member, row: StoredCredential, answ
             let health = CredentialHealth {
                 state: IntegrationState::NeedsReconnecting,
                 cause: Some("credential_refused".to_owned()),
-                error: Some(words_of(&refused)),
+                error: Some(CredentialError {
+                    message: refused.message.to_string(),
+                    http_status: Some(refused.http_status),
+                    code: refused.code.as_deref().map(str::to_owned),
+                }),
                 missing: None,
                 checked_at: Some(now),
                 first_failed_at: row.health.first_failed_at.or(Some(now)),
@@ -117,13 +134,6 @@ async fn record(state: &AdminState, member: &Member, row: StoredCredential, answ
         .record_credential_health(member.org, row.id, row.version, health, verified_at)
         .await?;
     Ok(())
-}
-
-fn words_of(refused: &ProviderRefusal) -> String {
-    match &refused.code {
-        Some(code) => format!("{} (HTTP {}, code {code})", refused.message, refused.http_status),
-        None => format!("{} (HTTP {})", refused.message, refused.http_status),
-    }
 }
 
 /// Saves the same secret under the next version, so that parked actions are due.

@@ -7,18 +7,39 @@ use crate::{
         state::{AdminState, Answer},
         web::{etag, view::Time},
     },
-    domain::{IntegrationState, OrgId, Provider},
+    domain::{ActionState, Cause, IntegrationState, OrgId, Provider},
     provider::{Credential, TwilioAuth},
-    store::credentials::StoredCredential,
+    store::{
+        credentials::{CredentialError, StoredCredential},
+        history::OpenActions,
+    },
 };
 use http::{HeaderMap, header};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct AccountView {
     pub id: String,
     pub name: Option<String>,
+}
+
+/// How many actions have not gone out by a credential. Dead ones are those of the last day.
+#[derive(Clone, Copy, Default, Serialize, utoipa::ToSchema)]
+struct ActionsView {
+    parked: u64,
+    waiting: u64,
+    unknown: u64,
+    dead: u64,
+}
+
+/// The newest problem among the actions that have not gone out.
+#[derive(Serialize, utoipa::ToSchema)]
+struct ProblemView {
+    action_id: String,
+    at: Time,
+    cause: Option<Cause>,
+    detail: Option<String>,
 }
 
 #[derive(Serialize, utoipa::ToSchema)]
@@ -31,7 +52,7 @@ pub struct IntegrationView {
     state: IntegrationState,
     cause: Option<String>,
     /// The provider's words, or which key of the installation is missing.
-    error: Option<String>,
+    error: Option<CredentialError>,
     /// What a limited credential cannot do.
     missing: Option<String>,
     checked_at: Option<Time>,
@@ -42,7 +63,11 @@ pub struct IntegrationView {
     /// `null` for a credential that was saved while the provider could not be reached.
     last_verified_at: Option<Time>,
     account: Option<AccountView>,
+    /// Of the secret that signs in: the API key, the auth token or the API key's secret. `null` for
+    /// a short one, which they would give away.
     last_four: Option<String>,
+    actions: ActionsView,
+    last_problem: Option<ProblemView>,
     /// The stored fields that are no secret, by their names in the form.
     settings: BTreeMap<&'static str, String>,
     /// The names of the secret fields that are stored.
@@ -69,6 +94,8 @@ impl IntegrationView {
             last_verified_at: None,
             account: None,
             last_four: None,
+            actions: ActionsView::default(),
+            last_problem: None,
             settings: BTreeMap::new(),
             secrets_set: Vec::new(),
             version: None,
@@ -77,7 +104,7 @@ impl IntegrationView {
     }
 
     /// `signing`: the names of the fields whose signing secrets are valid without an end.
-    fn new(opened: Opened, signing: Vec<&'static str>, etag: String) -> Self {
+    fn new(opened: Opened, signing: Vec<&'static str>, etag: String, open: Option<&OpenActions>) -> Self {
         let Opened { row, credential } = opened;
         let (provider, id) = (row.provider, Some(row.id.to_string()));
         let (mut settings, mut secrets_set, mut undecryptable) = (BTreeMap::new(), signing, None);
@@ -93,18 +120,15 @@ impl IntegrationView {
             }
             Err(error) => undecryptable = Some(error.words),
         }
-        let health = row.health;
         let (state, cause, error) = match undecryptable {
             Some(words) => (
                 IntegrationState::Undecryptable,
                 Some("undecryptable".to_owned()),
-                Some(words),
+                Some(CredentialError::in_words(words)),
             ),
-            None if health.state == IntegrationState::Connected && row.last_verified_at.is_none() => {
-                (IntegrationState::Unverified, health.cause, health.error)
-            }
-            None => (health.state, health.cause, health.error),
+            None => state_by_sends(&row, open),
         };
+        let health = row.health;
         Self {
             id,
             provider,
@@ -127,7 +151,76 @@ impl IntegrationView {
             secrets_set,
             version: Some(row.version),
             etag: Some(etag),
+            ..Self::absent(provider)
         }
+        .with_actions(open)
+    }
+
+    fn with_actions(mut self, open: Option<&OpenActions>) -> Self {
+        if let Some(open) = open {
+            self.actions = ActionsView {
+                parked: open.parked,
+                waiting: open.waiting,
+                unknown: open.unknown,
+                dead: open.dead,
+            };
+            let last = &open.last_problem;
+            self.last_problem = Some(ProblemView {
+                action_id: last.action.to_string(),
+                at: Time(last.at),
+                cause: last.cause,
+                detail: last.detail.clone(),
+            });
+        }
+        self
+    }
+
+    /// As somebody who has just asked the provider sees it, and got no answer. Nothing of it is
+    /// stored: an outage of a provider says nothing about a credential.
+    pub fn unreachable(mut self, error: CredentialError) -> Self {
+        if self.state.is_connected() {
+            self.state = IntegrationState::Failing;
+            self.cause = Some("provider_unreachable".to_owned());
+            self.error = Some(error);
+        }
+        self
+    }
+}
+
+/// The state of a credential by what was checked, and by what its sends came to since.
+fn state_by_sends(
+    row: &StoredCredential,
+    open: Option<&OpenActions>,
+) -> (IntegrationState, Option<String>, Option<CredentialError>) {
+    use IntegrationState::{Connected, Failing, Limited, Unverified};
+    let health = &row.health;
+    let stored = match health.state {
+        // A send that went well since it was saved is a check as well.
+        Connected if row.last_verified_at.is_none() && row.last_used_at.is_none_or(|used| used < row.updated_at) => {
+            Unverified
+        }
+        state => state,
+    };
+    let failure = open
+        .filter(|_| matches!(stored, Connected | Limited | Unverified))
+        .map(|open| &open.last_problem)
+        .filter(|last| row.last_used_at.is_none_or(|used| used < last.at))
+        .filter(|last| match last.cause {
+            // The organisation has to mend it: a sender that is not its own, a domain that is not
+            // verified.
+            Some(Cause::Misconfigured) => last.state == ActionState::Parked,
+            Some(Cause::ProviderUnavailable | Cause::ConnectFailed | Cause::NoAnswer) => {
+                row.last_verified_at.is_none_or(|verified| verified < last.at)
+            }
+            _ => false,
+        });
+    match failure {
+        Some(last) => (
+            Failing,
+            last.cause.map(|cause| cause.as_str().to_owned()),
+            Some(CredentialError::in_words(last.detail.clone().unwrap_or_default())),
+        ),
+        None => (stored, health.cause.clone(), health.error.clone()),
     }
 }
 
@@ -146,21 +239,49 @@ pub fn check_etag(state: &AdminState, headers: &HeaderMap, row: Option<&StoredCr
     }
 }
 
+/// Dead actions are counted for so long.
+const DEAD_COUNTED: Duration = Duration::from_hours(24);
+
+/// The actions of an organisation that have not gone out.
+pub async fn open_actions(state: &AdminState, org: OrgId) -> Answer<Vec<OpenActions>> {
+    Ok(state.store.list_open_actions(org, state.now() - DEAD_COUNTED).await?)
+}
+
 /// The view of a row. It is opened to find out whether this installation can use it.
-pub async fn view(state: &AdminState, provider: Provider, row: Option<StoredCredential>) -> Answer<IntegrationView> {
+pub async fn view(
+    state: &AdminState,
+    org: OrgId,
+    provider: Provider,
+    row: Option<StoredCredential>,
+) -> Answer<IntegrationView> {
+    let open = open_actions(state, org).await?;
+    view_beside(state, provider, row, &open).await
+}
+
+/// The same beside actions that were read already.
+pub async fn view_beside(
+    state: &AdminState,
+    provider: Provider,
+    row: Option<StoredCredential>,
+    open: &[OpenActions],
+) -> Answer<IntegrationView> {
+    let open = open
+        .iter()
+        .find(|open| open.provider == provider && open.credential_name.is_empty());
     let Some(row) = row else {
-        return Ok(IntegrationView::absent(provider));
+        return Ok(IntegrationView::absent(provider).with_actions(open));
     };
     let (id, org) = (row.id.to_string(), row.org);
     let Some(opened) = credentials::open(state, row).await? else {
         return Ok(IntegrationView {
             id: Some(id),
             ..IntegrationView::absent(provider)
-        });
+        }
+        .with_actions(open));
     };
     let signing = signing_fields(state, org, &opened).await?;
     let etag = tag(state, &opened.row);
-    Ok(IntegrationView::new(opened, signing, etag))
+    Ok(IntegrationView::new(opened, signing, etag, open))
 }
 
 /// The fields of the form whose signing secrets are stored beside the credential.

@@ -32,7 +32,7 @@ const DEFER: &str = "
 /// a turn.
 pub(crate) const ROWS: &str = concat!(
     "
-    SELECT a.*, c.account_fingerprint, c.version
+    SELECT a.*, c.account_fingerprint, c.version, e.subject
     FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS turn (org_id, provider, place)
     CROSS JOIN LATERAL (
         SELECT id, org_id, event_id, kind, provider, credential_name, state, request_sealed, idempotency_key, fence,
@@ -47,6 +47,7 @@ pub(crate) const ROWS: &str = concat!(
     ) AS a
     LEFT JOIN org_credentials AS c
         ON c.org_id = a.org_id AND c.provider = a.provider AND c.name = a.credential_name
+    LEFT JOIN events AS e ON e.id = a.event_id
     ORDER BY turn.place, a.due_at, a.id"
 );
 

@@ -21,7 +21,9 @@ pub use record::{EndedAttempt, RecordSql};
 use super::Sql;
 use super::{Access, Dialect, Row, SqlStore, Statement, Transaction, audit};
 use crate::{
-    domain::{ActionId, ActionState, AttemptOutcome, Delivery, OrgId, Provider, SealedBytes, Source, Timestamp},
+    domain::{
+        ActionId, ActionState, AttemptOutcome, Delivery, OrgId, Provider, SealedBytes, Source, Subject, Timestamp,
+    },
     store::{
         StoreError,
         audit::AuditEntry,
@@ -135,6 +137,7 @@ pub fn claim_of<D: Dialect>(
         action: row.id("id")?,
         org: row.id("org_id")?,
         event: row.id("event_id")?,
+        subject: row.text_opt("subject")?.map(|text| Subject(text.into())),
         kind: row.parse("kind")?,
         provider,
         credential_name: row.string("credential_name")?,

@@ -31,7 +31,7 @@ pub(super) const ROWS: &str = concat!(
     "
     SELECT a.id, a.org_id, a.event_id, a.kind, a.provider, a.credential_name, a.state, a.request_sealed,
         a.idempotency_key, a.fence, a.attempts, a.look_ups, a.absences, a.first_sent_at, a.expires_at, a.created_at,
-        a.hops, a.account, c.account_fingerprint, c.version
+        a.hops, a.account, c.account_fingerprint, c.version, e.subject
     FROM (
         SELECT key, unhex(value ->> 0) AS org_id, value ->> 1 AS provider
         FROM json_each(?1)
@@ -46,6 +46,7 @@ pub(super) const ROWS: &str = concat!(
     )
     LEFT JOIN org_credentials AS c
         ON c.org_id = a.org_id AND c.provider = a.provider AND c.name = a.credential_name
+    LEFT JOIN events AS e ON e.id = a.event_id
     ORDER BY turn.key, a.due_at, a.id"
 );
 
