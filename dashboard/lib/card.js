@@ -11,11 +11,7 @@ import texts from '../texts.js';
 /**
  * @typedef {import('./fields.js').Form} Form
  *
- * @typedef {import('../types/api.d.ts').IntegrationView & Later} Integration as GET /api/integrations/status lists it
- * @typedef {object} Later what an API may tell beside it
- * @property {Record<string, number>} [actions]
- * @property {{at: string, cause: string, detail: string | null} | null} [last_problem]
- *
+ * @typedef {import('../types/api.d.ts').IntegrationView} Integration as GET /api/integrations/status lists it
  * @typedef {import('../types/api.d.ts').TestedView} Tested
  *
  * @typedef {object} Refusal what a form or a card shows of an ApiError
@@ -312,7 +308,7 @@ export function model(state, mayManage) {
     lead: texts.card.leads[name]?.(form.name) ?? null,
     purpose: texts.purposes[form.provider] ?? null,
     missing: stored === null ? [] : missing(stored),
-    words: stored?.error ?? null,
+    words: stored?.error ? providersWords({ provider: stored.error }) : null,
     cause: stored?.cause && name !== 'connected' ? (texts.causes[stored.cause] ?? stored.cause) : null,
     advice: texts.card.advice[name]?.(form.name) ?? null,
     unavailable: stored !== null && !isConnected && !form.available ? texts.card.unavailable : null,
@@ -332,6 +328,6 @@ function missing({ missing }) {
 
 /** Actions that wait for this credential, where the API counts them. @param {Integration} stored */
 function held({ actions }) {
-  const names = ['parked', 'unknown', 'waiting'];
+  const names = /** @type {const} */ (['parked', 'unknown', 'waiting']);
   return names.flatMap((name) => (actions?.[name] ? [{ state: name, count: actions[name] }] : []));
 }

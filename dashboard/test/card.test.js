@@ -46,11 +46,11 @@ test('before the first answer a card is loading and has no button', () => {
 
 test('a failing card says since when, when it is tried next, and what the provider said', () => {
   const shown = model(
-    after([loaded(view({ state: 'failing', cause: 'provider_unavailable', error: 'Try later', first_failed_at: 'A', next_try_at: 'B' }))]),
+    after([loaded(view({ state: 'failing', cause: 'provider_unavailable', error: { message: 'Try later', http_status: 503, code: null }, first_failed_at: 'A', next_try_at: 'B' }))]),
     true,
   );
   assert.deepEqual(shown.facts.filter((fact) => fact.time), [{ key: 'since', time: 'A' }, { key: 'nextTry', time: 'B' }]);
-  assert.equal(shown.words, 'Try later');
+  assert.equal(shown.words, 'Try later (HTTP 503)');
   assert.ok(shown.cause && shown.advice && shown.lead);
 });
 

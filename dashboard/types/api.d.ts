@@ -28,6 +28,7 @@ export type ActionState = "pending" | "running" | "succeeded" | "waiting" | "unk
 export type ActionView = {
   "action": string;
   "attempts": number;
+  "attempts_counted": number;
   "can": Array<string>;
   "cause"?: Cause | null;
   "created_at": Time;
@@ -50,6 +51,13 @@ export type ActionView = {
   "updated_at": Time;
 };
 
+export type ActionsView = {
+  "dead": number;
+  "parked": number;
+  "unknown": number;
+  "waiting": number;
+};
+
 export type AssistantRole = "inbound" | "outbound";
 
 export type AssistantView = {
@@ -59,8 +67,10 @@ export type AssistantView = {
   "name"?: string | null;
   "proof"?: string | null;
   "proven_at"?: Time | null;
+  "reason"?: string | null;
   "role"?: AssistantRole | null;
   "state": RouteState;
+  "usable": boolean;
   "version": number;
 };
 
@@ -105,10 +115,26 @@ export type ConnectedView = IntegrationView & {
   "warnings": Array<FieldError>;
 };
 
+export type CredentialError = {
+  "code": string | null;
+  "http_status": number | null;
+  "message": string;
+};
+
 export type DamagedRuleView = {
   "damaged": boolean;
   "id"?: string | null;
   "problem": string;
+};
+
+export type DeadEventView = {
+  "dead_at": Time;
+  "id": string;
+  "org_id"?: string | null;
+  "reason": string;
+  "received_at": Time;
+  "source"?: string | null;
+  "type"?: string | null;
 };
 
 export type DeliveryStatus = "sent" | "delivered" | "read" | "undelivered" | "failed";
@@ -127,7 +153,7 @@ export type DestinationChanges = {
 export type DestinationView = {
   "cause"?: string | null;
   "created_at": Time;
-  "error"?: string | null;
+  "error"?: CredentialError | null;
   "etag": string;
   "last_four"?: string | null;
   "last_used_at"?: Time | null;
@@ -252,6 +278,7 @@ export type FormView = {
   "one_of": Array<Array<string>>;
   "provider": Provider;
   "verify": Array<ProbeView>;
+  "webhook_url"?: string | null;
 };
 
 export type Forms = {
@@ -272,14 +299,16 @@ export type IntegrationState = "not_connected" | "connected" | "unverified" | "l
 
 export type IntegrationView = {
   "account"?: AccountView | null;
+  "actions": ActionsView;
   "cause"?: string | null;
   "checked_at"?: Time | null;
   "connected": boolean;
-  "error"?: string | null;
+  "error"?: CredentialError | null;
   "etag"?: string | null;
   "first_failed_at"?: Time | null;
   "id"?: string | null;
   "last_four"?: string | null;
+  "last_problem"?: ProblemView | null;
   "last_used_at"?: Time | null;
   "last_verified_at"?: Time | null;
   "missing"?: string | null;
@@ -380,7 +409,9 @@ export type NumberView = {
   "proven_at"?: Time | null;
   "provider": Provider;
   "provider_number_id"?: string | null;
+  "reason"?: string | null;
   "state": RouteState;
+  "usable": boolean;
   "version": number;
 };
 
@@ -413,7 +444,7 @@ export type ProbeView = {
 
 export type Problem = {
   "accounts"?: Accounts;
-  "code": "invalid_json" | "invalid_field" | "invalid_query" | "cursor_invalid" | "if_match_invalid" | "idempotency_key_invalid" | "consent_invalid" | "unauthenticated" | "forbidden" | "csrf_invalid" | "origin_not_allowed" | "not_found" | "not_served" | "method_not_allowed" | "conflict" | "account_differs" | "held_elsewhere" | "not_from_state" | "limit_reached" | "not_connected" | "idempotency_key_in_use" | "precondition_failed" | "payload_too_large" | "unsupported_media_type" | "refused_by_provider" | "consent_refused" | "not_readable" | "rule_invalid" | "secret_invalid" | "address_not_allowed" | "idempotency_key_reused" | "precondition_required" | "too_many_requests" | "internal" | "undecryptable" | "database_unavailable" | "provider_unreachable" | "token_keys_unavailable" | "timeout";
+  "code": "invalid_json" | "not_the_format" | "invalid_field" | "invalid_query" | "cursor_invalid" | "if_match_invalid" | "idempotency_key_invalid" | "consent_invalid" | "unauthenticated" | "not_verified" | "forbidden" | "csrf_invalid" | "origin_not_allowed" | "not_found" | "not_served" | "method_not_allowed" | "request_timeout" | "conflict" | "account_differs" | "held_elsewhere" | "not_from_state" | "not_replayable" | "limit_reached" | "not_connected" | "idempotency_key_in_use" | "precondition_failed" | "payload_too_large" | "path_too_long" | "unsupported_media_type" | "refused_by_provider" | "consent_refused" | "not_readable" | "rule_invalid" | "secret_invalid" | "address_not_allowed" | "idempotency_key_reused" | "precondition_required" | "too_many_requests" | "rate_limited" | "internal" | "undecryptable" | "database_unavailable" | "provider_unreachable" | "token_keys_unavailable" | "unavailable" | "timeout";
   "detail": string;
   "errors"?: Array<FieldError>;
   "provider"?: ProviderWords;
@@ -421,6 +452,13 @@ export type Problem = {
   "status": number;
   "title": string;
   "type": string;
+};
+
+export type ProblemView = {
+  "action_id": string;
+  "at": Time;
+  "cause"?: Cause | null;
+  "detail"?: string | null;
 };
 
 export type Provider = "vapi" | "twilio" | "google_calendar" | "resend" | "elevenlabs" | "http";
@@ -442,8 +480,15 @@ export type RejectionView = {
   "id": string;
   "ids": Array<IdView>;
   "org_id"?: string | null;
+  "signed_url"?: string | null;
   "source": string;
   "status": number;
+};
+
+export type ReplayView = {
+  "cause": string;
+  "id": string;
+  "state": string;
 };
 
 export type Resolution = {

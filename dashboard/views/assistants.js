@@ -17,7 +17,10 @@ class AssistantsView extends HTMLElement {
     const { api, session } = this.context;
     const words = texts.assistants;
     const mayManage = session.can('manage');
-    const state = (/** @type {Api.AssistantView | Api.NumberView} */ row) => badge(row.state === 'live' ? 'good' : 'warn', words.states[row.state] ?? row.state);
+    const state = (/** @type {Api.AssistantView | Api.NumberView} */ row) => [
+      badge(row.state === 'live' && row.usable ? 'good' : 'warn', words.states[row.state] ?? row.state),
+      row.reason && h('span.hint', null, ' ', row.reason),
+    ];
     this.assistants = pagedList({
       api,
       path: '/api/assistants',

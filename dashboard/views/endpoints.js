@@ -206,7 +206,7 @@ class EndpointsView extends HTMLElement {
       { 'data-destination': row.name },
       h('header', null, h('h3', null, row.name), badge(TONES[row.state] ?? 'quiet', texts.states[row.state] ?? row.state, row.state)),
       h('code', null, row.url),
-      row.error && note('bad', row.error),
+      row.error && note('bad', row.error.message),
       h('dl', null, h('dt', null, words.secret), h('dd', null, row.last_four ? words.endsIn(row.last_four) : '–'), h('dt', null, texts.card.facts.used), h('dd', null, time(row.last_used_at))),
       this.context.session.can('manage') &&
         h(

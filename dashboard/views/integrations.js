@@ -54,7 +54,7 @@ class IntegrationCard extends HTMLElement {
       shown.held.map(({ state: held, count }) =>
         h('p.held', null, h('a', { href: href('actions', null, { state: held, provider }) }, texts.card.held(held, number(count)))),
       ),
-      shown.problem && h('p.quiet', null, texts.card.lastProblem, ' ', time(shown.problem.at), ': ', shown.problem.detail ?? texts.causes[shown.problem.cause] ?? shown.problem.cause),
+      shown.problem && h('p.quiet', null, texts.card.lastProblem, ' ', time(shown.problem.at), ': ', shown.problem.detail ?? texts.causes[shown.problem.cause ?? ''] ?? shown.problem.cause),
       shown.facts.length > 0 &&
         h(
           'dl',

@@ -255,7 +255,7 @@ async fn the_round_trip_to_google_lands_back_on_the_page_with_a_clear_word() {
     page.click(&format!("{form} button.primary")).await;
     let good = card("google_calendar", "connected");
     page.shows(&good, "Google Calendar is connected").await;
-    page.shows(&good, "108204268033311374519").await;
+    page.shows(&good, "front.desk@birchwood.example").await;
     assert_eq!(page.path().await, PATH, "what Google added is gone from the address");
     // A reload says it no more, and the session is still there.
     page.go(PATH).await;
