@@ -2,11 +2,7 @@
 //! not a crate that a checkout can bring along; decision 0004 says what is left to it.
 
 use serde_json::Value;
-use std::{
-    collections::{HashMap, HashSet},
-    path::Path,
-    process::Command,
-};
+use std::{collections::HashSet, path::Path, process::Command};
 
 /// Text between two marks.
 fn between<'t>(text: &'t str, begin: &str, end: &str) -> &'t str {
@@ -85,43 +81,34 @@ impl Rules {
     }
 }
 
-/// The crates that this one is built and tested with, its own among them: what is reached from it
-/// in the resolved tree. A crate that only an unused feature of another one names is none of them.
-fn packages(target: &str) -> Vec<Value> {
+fn cargo(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO"))
-        .args([
-            "metadata",
-            "--locked",
-            "--offline",
-            "--format-version",
-            "1",
-            "--filter-platform",
-            target,
-        ])
+        .args(arguments)
+        .args(["--locked", "--offline"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let all: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let list = |value: &Value| value.as_array().expect("a list").clone();
-    let id = |value: &Value| value.as_str().expect("an id").to_owned();
-    let needs: HashMap<String, Vec<String>> = list(&all["resolve"]["nodes"])
-        .iter()
-        .map(|node| {
-            (
-                id(&node["id"]),
-                list(&node["deps"]).iter().map(|dep| id(&dep["pkg"])).collect(),
-            )
-        })
-        .collect();
-    let (mut reached, mut next) = (HashSet::new(), vec![id(&all["resolve"]["root"])]);
-    while let Some(one) = next.pop() {
-        if reached.insert(one.clone()) {
-            next.extend(needs[&one].iter().cloned());
-        }
-    }
-    let mut packages = list(&all["packages"]);
-    packages.retain(|package| reached.contains(&id(&package["id"])));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// The crates that this one is built and tested with, as `cargo tree` prints them. `cargo metadata`
+/// knows their licences; it also lists crates that no feature in use turns on.
+fn packages(target: &str) -> Vec<Value> {
+    let tree = cargo(&["tree", "--prefix", "none", "--edges", "all", "--target", target]);
+    let name_and_version = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    let used: HashSet<String> = tree.lines().map(name_and_version).collect();
+    let all: Value = serde_json::from_str(&cargo(&[
+        "metadata",
+        "--format-version",
+        "1",
+        "--filter-platform",
+        target,
+    ]))
+    .expect("JSON");
+    let mut packages = all["packages"].as_array().expect("packages").clone();
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    packages.retain(|package| used.contains(&format!("{} v{}", text(&package["name"]), text(&package["version"]))));
     packages
 }
 
