@@ -258,8 +258,8 @@ async fn execute(connection: &mut PgConnection, sql: String) -> anyhow::Result<(
     Ok(())
 }
 
-fn part(sorted: &[f64], share: f64) -> f64 {
-    sorted[((sorted.len() - 1) as f64 * share) as usize]
+fn part(sorted: &[f64], percent: usize) -> f64 {
+    sorted[(sorted.len() - 1) * percent / 100]
 }
 
 #[tokio::main]
@@ -296,7 +296,7 @@ async fn main() -> anyhow::Result<()> {
     for times in [&mut of_empty, &mut of_full] {
         times.sort_by(f64::total_cmp);
     }
-    let (beside, over) = (part(&of_empty, 0.5), part(&of_full, 0.5));
+    let (beside, over) = (part(&of_empty, 50), part(&of_full, 50));
     let ratio = over / beside;
     println!(
         "a claim of 64 actions, {} organisations, {} claims each, in turns:",
@@ -304,12 +304,12 @@ async fn main() -> anyhow::Result<()> {
     );
     println!(
         "  no finished rows       p50 {beside:.2} ms   p99 {:.2} ms",
-        part(&of_empty, 0.99)
+        part(&of_empty, 99)
     );
     println!(
         "  {:>9} finished rows p50 {over:.2} ms   p99 {:.2} ms",
         arguments.finished,
-        part(&of_full, 0.99)
+        part(&of_full, 99)
     );
     println!("  ratio of the medians {ratio:.2}, where at most {RATIO_MAX} is wanted");
     empty.drop_it(&server).await?;
