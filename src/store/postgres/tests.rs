@@ -1,5 +1,7 @@
 //! Statements prepare on a real server, and errors are sorted by what their caller does next.
 
+mod isolation;
+
 use super::*;
 use sqlx::{Connection, Executor, PgConnection, SqlSafeStr};
 use std::io::Write;
@@ -33,8 +35,9 @@ fn statements() -> Vec<&'static str> {
         .collect()
 }
 
-#[tokio::test]
-async fn every_statement_prepares() {
+/// The owner's connection to the server, and a fresh database's URL and name. `None` where there is
+/// no server: then the terminal says so, and in CI it is a failure.
+async fn database() -> Option<(PgConnection, String, String)> {
     let Some(server) = std::env::var("HOOKSWITCH_TEST_POSTGRES_URL")
         .ok()
         .filter(|url| !url.is_empty())
@@ -47,7 +50,7 @@ async fn every_statement_prepares() {
             std::io::stderr(),
             "NOT RUN: statements of Postgres, because HOOKSWITCH_TEST_POSTGRES_URL is not set"
         );
-        return;
+        return None;
     };
     let name = format!("lib_{}", uuid::Uuid::now_v7().simple());
     let (address, _) = server.rsplit_once('/').expect("a URL with a database");
@@ -57,6 +60,14 @@ async fn every_statement_prepares() {
         .execute(&mut owner)
         .await
         .expect("created");
+    Some((owner, url, name))
+}
+
+#[tokio::test]
+async fn every_statement_prepares() {
+    let Some((mut owner, url, name)) = database().await else {
+        return;
+    };
     migrate(&url).await.expect("migrated");
     let mut connection = PgConnection::connect(&url).await.expect("connects");
     let all = statements();
