@@ -212,9 +212,6 @@ impl Planner {
             });
             if let Some(more) = self.draining.organisations.get_mut(&org) {
                 *more = true;
-            } else if *cause == HeldCause::Order {
-                // The events that it waited for are planned meanwhile: nothing else would begin.
-                self.draining.begin(org);
             }
         }
         warn!("{} events cannot be planned yet: they wait in the database", rows.len());
