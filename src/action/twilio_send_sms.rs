@@ -41,6 +41,40 @@ impl TwilioSendSms {
             .and_then(Value::as_str)
             .filter(|text| !text.is_empty())
     }
+
+    /// The message of a frozen request, or the outcome of an attempt that has none to send.
+    fn message<'a>(
+        request: &'a FrozenRequest,
+        credential: &'a TwilioCredential,
+        status_callback: Option<&'a str>,
+    ) -> Result<NewMessage<'a>, (Outcome, Detail)> {
+        let messaging_service_sid = Self::text(request, "messaging_service_sid");
+        let own_number = || {
+            credential
+                .phone_number
+                .as_deref()
+                .filter(|_| messaging_service_sid.is_none())
+        };
+        let from = Self::text(request, "from").or_else(own_number);
+        if from.is_none() && messaging_service_sid.is_none() {
+            let text = "no number to send from: give the integration a phone number, or the rule a from or a \
+                messaging_service_sid";
+            let cause = Cause::Misconfigured;
+            return Err((Outcome::Park { cause }, Detail::in_words(text)));
+        }
+        let (Some(to), Some(body)) = (Self::text(request, "to"), Self::text(request, "body")) else {
+            let cause = Cause::InvalidRequest;
+            let detail = Detail::in_words("the frozen request has no to or no body");
+            return Err((Outcome::Dead { cause }, detail));
+        };
+        Ok(NewMessage {
+            to,
+            from,
+            messaging_service_sid,
+            body,
+            status_callback,
+        })
+    }
 }
 
 #[async_trait]
@@ -117,32 +151,10 @@ impl Action for TwilioSendSms {
             let (cause, detail) = wrong_credential();
             return (Outcome::Park { cause }, detail);
         };
-        let messaging_service_sid = Self::text(attempt.request, "messaging_service_sid");
-        let own_number = || {
-            credential
-                .phone_number
-                .as_deref()
-                .filter(|_| messaging_service_sid.is_none())
-        };
-        let from = Self::text(attempt.request, "from").or_else(own_number);
-        if from.is_none() && messaging_service_sid.is_none() {
-            let text = "no number to send from: give the integration a phone number, or the rule a from or a \
-                messaging_service_sid";
-            let cause = Cause::Misconfigured;
-            return (Outcome::Park { cause }, Detail::in_words(text));
-        }
-        let (Some(to), Some(body)) = (Self::text(attempt.request, "to"), Self::text(attempt.request, "body")) else {
-            let cause = Cause::InvalidRequest;
-            let detail = Detail::in_words("the frozen request has no to or no body");
-            return (Outcome::Dead { cause }, detail);
-        };
         let status_callback = attempt.public_url.map(|url| callback_url(url, attempt.action));
-        let message = NewMessage {
-            to,
-            from,
-            messaging_service_sid,
-            body,
-            status_callback: status_callback.as_deref(),
+        let message = match Self::message(attempt.request, credential, status_callback.as_deref()) {
+            Ok(message) => message,
+            Err(not_sent) => return not_sent,
         };
         match providers
             .twilio

@@ -16,7 +16,10 @@ mod verify;
 
 use crate::{
     config::ReceiverSettings,
-    domain::{CLOCK_OFFSET_INGRESS_MAX, Clock, HOPS_HEADER, InvalidNetwork, OrgId, Source, Timestamp, read_hops},
+    domain::{
+        CLOCK_OFFSET_INGRESS_MAX, Clock, Envelope, EventId, HOPS_HEADER, InvalidNetwork, OrgId, Source, Timestamp,
+        VerifiedEvent, read_hops,
+    },
     killpoint::{Step, reach},
     listener::{Limits, ListenerState, Networks, Peer, Refused as HeadRefused},
     queue::EventQueue,
@@ -351,21 +354,11 @@ impl Inner {
         // Make the event.
         let ids = std::mem::take(&mut reading.routes);
         let event = envelope::verified_event(signer, path, reading, head, body.clone(), hops, now);
-        tracing::Span::current()
-            .record("org.id", tracing::field::display(signer.org))
-            .record("event.id", tracing::field::display(event.envelope().id))
-            .record("event.type", event.envelope().event_type.as_str())
-            .record("traceparent", event.envelope().traceparent.as_deref());
-        let (event_id, org) = (event.envelope().id, signer.org);
+        name_in_span(event.envelope(), signer.org);
         reach(Step::Verified);
         // Make it durable before the sender hears of it.
-        let seconds_max = self.settings.publish_seconds_max;
-        match publish::publish(&self.queue, &self.permits, &self.publishes, event, seconds_max).await {
-            Ok(()) => {
-                reach(Step::Confirmed);
-                tracing::debug!(event.id = %event_id, org.id = %org, "Event {event_id} is received");
-                answer::with_id(answer::accepted(answer, &body), event_id.as_uuid())
-            }
+        match self.make_durable(event, signer.org).await {
+            Ok(event_id) => answer::with_id(answer::accepted(answer, &body), event_id.as_uuid()),
             Err(cause) => self.refuse(&Refusal {
                 org: Some(signer.org),
                 ids: &ids,
@@ -373,6 +366,16 @@ impl Inner {
                 ..Refusal::unread(path, cause)
             }),
         }
+    }
+
+    /// Publishes the event, or says why it is not durable.
+    async fn make_durable(&self, event: VerifiedEvent, org: OrgId) -> Result<EventId, Cause> {
+        let event_id = event.envelope().id;
+        let seconds_max = self.settings.publish_seconds_max;
+        publish::publish(&self.queue, &self.permits, &self.publishes, event, seconds_max).await?;
+        reach(Step::Confirmed);
+        tracing::debug!(event.id = %event_id, org.id = %org, "Event {event_id} is received");
+        Ok(event_id)
     }
 
     /// The signer of a request, and how many of our own posts led to it.
@@ -451,4 +454,13 @@ impl Inner {
         }
         answer::refused(refusal.cause, id)
     }
+}
+
+/// Names the event in the span of its request.
+fn name_in_span(event: &Envelope, org: OrgId) {
+    tracing::Span::current()
+        .record("org.id", tracing::field::display(org))
+        .record("event.id", tracing::field::display(event.id))
+        .record("event.type", event.event_type.as_str())
+        .record("traceparent", event.traceparent.as_deref());
 }

@@ -17,7 +17,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -26,6 +26,21 @@ use tracing::{error, warn};
 const SUSPECTS_MAX: usize = 10_000;
 /// Between two looks at what is held in the store, where no change of configuration asks for one.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
+
+/// What the loop does after a wait.
+enum Next {
+    /// Plan these deliveries, and what else is due.
+    Plan(Vec<Delivery>),
+    TryAgain,
+    Stop,
+}
+
+/// A queue that cannot be read.
+#[derive(Default)]
+struct Trouble {
+    since: Option<Instant>,
+    retry: RetryWait,
+}
 
 pub(super) struct Consumer {
     worker: Worker,
@@ -61,56 +76,20 @@ impl Consumer {
     }
 
     pub async fn run(mut self, soft: CancellationToken) {
-        let mut retry = RetryWait::default();
-        let mut deliveries = loop {
-            match self.worker.queue.consume().await {
-                Ok(deliveries) => break deliveries,
-                Err(error) => {
-                    error!(%error, "The worker cannot take events from the queue");
-                    if retry.wait_or(&soft).await {
-                        return;
-                    }
-                }
-            }
+        let Some(mut deliveries) = self.open(&soft).await else {
+            return;
         };
-        let mut unreadable_since = None;
+        let mut trouble = Trouble::default();
         let mut changes = self.worker.store.config_changes();
-        let batch_max = self.worker.settings.plan_batch_max.max(1);
         // Held events may have waited for this release, or for a key of the ring.
         if self.plan(Vec::new(), &soft).await.is_none() {
             return;
         }
         while !soft.is_cancelled() {
-            let batch = tokio::select! {
-                biased;
-                () = soft.cancelled() => return,
-                // Held events wait for a change of configuration.
-                changed = changes.changed(), if changes.has_changed().is_ok() => {
-                    let _ = changed;
-                    Vec::new()
-                }
-                batch = deliveries.next_batch(batch_max), if self.planner.suspects.len() < SUSPECTS_MAX => match batch {
-                    // The queue was closed.
-                    Ok(batch) if batch.is_empty() => return,
-                    Ok(batch) => {
-                        (unreadable_since, retry) = (None, RetryWait::default());
-                        reach(Step::Delivered);
-                        batch
-                    }
-                    Err(error) => {
-                        error!(%error, "The worker cannot take events from the queue");
-                        let since = *unreadable_since.get_or_insert_with(Instant::now);
-                        catalogue::CONSUMER_IDLE_WITH_BACKLOG_SECONDS.set(since.elapsed().as_secs_f64(), &[]);
-                        if retry.wait_or(&soft).await {
-                            return;
-                        }
-                        continue;
-                    }
-                },
-                // Nothing new: the events that wait behind all others go on.
-                () = std::future::ready(()), if self.planner.suspects.len() > 0
-                    || !self.planner.draining.is_empty() || self.is_held_ready => Vec::new(),
-                () = tokio::time::sleep_until(self.next_look()) => Vec::new(),
+            let batch = match self.next(&mut *deliveries, &mut changes, &mut trouble, &soft).await {
+                Next::Plan(batch) => batch,
+                Next::TryAgain => continue,
+                Next::Stop => return,
             };
             let Some(done) = self.plan(batch, &soft).await else {
                 return;
@@ -122,6 +101,62 @@ impl Consumer {
             if !self.keep_held(&mut *deliveries, &soft).await {
                 return;
             }
+        }
+    }
+
+    /// Opens the queue, waiting as long as it takes. `None` when the stop came first.
+    async fn open(&self, soft: &CancellationToken) -> Option<Box<dyn Deliveries>> {
+        let mut retry = RetryWait::default();
+        loop {
+            match self.worker.queue.consume().await {
+                Ok(deliveries) => return Some(deliveries),
+                Err(error) => {
+                    error!(%error, "The worker cannot take events from the queue");
+                    if retry.wait_or(soft).await {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for the next deliveries, or for another reason to plan.
+    async fn next(
+        &self,
+        deliveries: &mut dyn Deliveries,
+        changes: &mut watch::Receiver<i64>,
+        trouble: &mut Trouble,
+        soft: &CancellationToken,
+    ) -> Next {
+        let batch_max = self.worker.settings.plan_batch_max.max(1);
+        tokio::select! {
+            biased;
+            () = soft.cancelled() => Next::Stop,
+            // Held events wait for a change of configuration.
+            changed = changes.changed(), if changes.has_changed().is_ok() => {
+                let _ = changed;
+                Next::Plan(Vec::new())
+            }
+            batch = deliveries.next_batch(batch_max), if self.planner.suspects.len() < SUSPECTS_MAX => match batch {
+                // The queue was closed.
+                Ok(batch) if batch.is_empty() => Next::Stop,
+                Ok(batch) => {
+                    *trouble = Trouble::default();
+                    reach(Step::Delivered);
+                    Next::Plan(batch)
+                }
+                Err(error) => {
+                    error!(%error, "The worker cannot take events from the queue");
+                    idle_since(*trouble.since.get_or_insert_with(Instant::now));
+                    if trouble.retry.wait_or(soft).await {
+                        return Next::Stop;
+                    }
+                    Next::TryAgain
+                }
+            },
+            // Nothing new: the events that wait behind all others go on.
+            () = std::future::ready(()), if self.planner.has_waiting() || self.is_held_ready => Next::Plan(Vec::new()),
+            () = tokio::time::sleep_until(self.next_look()) => Next::Plan(Vec::new()),
         }
     }
 
@@ -180,62 +215,20 @@ impl Consumer {
 
     /// Plans a batch, waiting as long as it takes. `None` when the stop came first: what is not
     /// acked comes back.
-    async fn plan(&mut self, mut deliveries: Vec<Delivery>, soft: &CancellationToken) -> Option<Vec<Origin>> {
+    async fn plan(&mut self, deliveries: Vec<Delivery>, soft: &CancellationToken) -> Option<Vec<Origin>> {
         let begun = Instant::now();
-        let mut retry = RetryWait::default();
-        // The version is read after the batch was fetched: only then can "no rule wants it" be
-        // believed (invariant 7).
-        while let Err(error) = self.book.refresh(&*self.worker.store).await {
-            warn!(%error, "The rules cannot be read: {} events wait", deliveries.len());
-            catalogue::CONSUMER_IDLE_WITH_BACKLOG_SECONDS.set(begun.elapsed().as_secs_f64(), &[]);
-            if retry.wait_or(soft).await {
-                return None;
-            }
-        }
-        let mut retry = RetryWait::default();
-        while let Err(error) = self.planner.refresh_day().await {
-            warn!(%error, "The actions of the day cannot be read: {} events wait", deliveries.len());
-            catalogue::CONSUMER_IDLE_WITH_BACKLOG_SECONDS.set(begun.elapsed().as_secs_f64(), &[]);
-            if retry.wait_or(soft).await {
-                return None;
-            }
-        }
+        self.refresh(deliveries.len(), begun, soft).await?;
         let is_changed = self.held_at_version != self.book.version();
         if (is_changed || self.looked_at.elapsed() >= LOOK_EVERY) && !self.look(soft).await {
             return None;
         }
-        // Events that came while older events of their organisation were planned go on after those.
-        if is_changed || (self.is_held_ready && self.planner.draining.is_empty()) {
-            self.is_held_ready = false;
-            // Older ones first.
-            let held = self.held.take_all().map(|(tag, held)| {
-                let event = Ok(held.envelope);
-                Delivery { tag, event }
-            });
-            let newer = std::mem::replace(&mut deliveries, held.collect());
-            deliveries.extend(newer);
-        }
-        if deliveries.is_empty() && self.planner.suspects.len() == 0 && self.planner.draining.is_empty() {
+        let deliveries = self.behind_held(deliveries, is_changed);
+        if deliveries.is_empty() && !self.planner.has_waiting() {
             return Some(Vec::new());
         }
-        let mut batch = Batch::default();
         let was_draining = !self.planner.draining.is_empty();
-        let mut retry = RetryWait::default();
-        while let Err(error) = self.planner.prepare_held(&self.book, &mut batch).await {
-            warn!(%error, "The held events cannot be read: {} events wait", deliveries.len());
-            if retry.wait_or(soft).await {
-                return None;
-            }
-        }
-        self.planner.prepare(&self.book, &mut batch, deliveries).await;
-        let mut retry = RetryWait::default();
-        while self.planner.commit(&mut batch).await == Commit::DatabaseAway {
-            warn!("The database is away: {} planned events wait", batch.waiting());
-            catalogue::CONSUMER_IDLE_WITH_BACKLOG_SECONDS.set(begun.elapsed().as_secs_f64(), &[]);
-            if retry.wait_or(soft).await {
-                return None;
-            }
-        }
+        let mut batch = self.prepare(deliveries, soft).await?;
+        self.commit(&mut batch, begun, soft).await?;
         catalogue::CONSUMER_IDLE_WITH_BACKLOG_SECONDS.set(0.0, &[]);
         catalogue::PLAN_SECONDS.observe(begun.elapsed().as_secs_f64(), &[]);
         // Events that nobody wants give the executor nothing to claim, and each look is a
@@ -246,6 +239,71 @@ impl Consumer {
         self.planner.hold_back(&mut batch, &mut self.held);
         self.is_held_ready |= was_draining && self.planner.draining.is_empty();
         Some(batch.done)
+    }
+
+    /// Reads the rules and the actions of the day. `None` when the stop came first.
+    async fn refresh(&mut self, waiting: usize, begun: Instant, soft: &CancellationToken) -> Option<()> {
+        let mut retry = RetryWait::default();
+        // The version is read after the batch was fetched: only then can "no rule wants it" be
+        // believed (invariant 7).
+        while let Err(error) = self.book.refresh(&*self.worker.store).await {
+            warn!(%error, "The rules cannot be read: {waiting} events wait");
+            idle_since(begun);
+            if retry.wait_or(soft).await {
+                return None;
+            }
+        }
+        let mut retry = RetryWait::default();
+        while let Err(error) = self.planner.refresh_day().await {
+            warn!(%error, "The actions of the day cannot be read: {waiting} events wait");
+            idle_since(begun);
+            if retry.wait_or(soft).await {
+                return None;
+            }
+        }
+        Some(())
+    }
+
+    /// The deliveries, behind those held in memory that can be planned again: these are older.
+    fn behind_held(&mut self, deliveries: Vec<Delivery>, is_changed: bool) -> Vec<Delivery> {
+        // Events that came while older events of their organisation were planned go on after those.
+        let is_ready = is_changed || (self.is_held_ready && self.planner.draining.is_empty());
+        if !is_ready {
+            return deliveries;
+        }
+        self.is_held_ready = false;
+        let held = self.held.take_all().map(|(tag, held)| {
+            let event = Ok(held.envelope);
+            Delivery { tag, event }
+        });
+        held.chain(deliveries).collect()
+    }
+
+    /// Drafts what the rules want of each event. `None` when the stop came first.
+    async fn prepare(&mut self, deliveries: Vec<Delivery>, soft: &CancellationToken) -> Option<Batch> {
+        let mut batch = Batch::default();
+        let mut retry = RetryWait::default();
+        while let Err(error) = self.planner.prepare_held(&self.book, &mut batch).await {
+            warn!(%error, "The held events cannot be read: {} events wait", deliveries.len());
+            if retry.wait_or(soft).await {
+                return None;
+            }
+        }
+        self.planner.prepare(&self.book, &mut batch, deliveries).await;
+        Some(batch)
+    }
+
+    /// Stores the batch. `None` when the stop came first.
+    async fn commit(&mut self, batch: &mut Batch, begun: Instant, soft: &CancellationToken) -> Option<()> {
+        let mut retry = RetryWait::default();
+        while self.planner.commit(batch).await == Commit::DatabaseAway {
+            warn!("The database is away: {} planned events wait", batch.waiting());
+            idle_since(begun);
+            if retry.wait_or(soft).await {
+                return None;
+            }
+        }
+        Some(())
     }
 
     /// Looks at what is held in the store. `false` when the stop came first.
@@ -266,6 +324,11 @@ impl Consumer {
         self.wake.notify_one();
         true
     }
+}
+
+/// Tells in the metric how long events have waited for the worker.
+fn idle_since(begun: Instant) {
+    catalogue::CONSUMER_IDLE_WITH_BACKLOG_SECONDS.set(begun.elapsed().as_secs_f64(), &[]);
 }
 
 async fn ack(deliveries: &mut dyn Deliveries, done: &[DeliveryTag], soft: &CancellationToken) -> bool {

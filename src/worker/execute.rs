@@ -67,6 +67,31 @@ struct State {
     next_credentials_look: Instant,
 }
 
+impl State {
+    /// Nothing runs and nothing is cached yet.
+    fn new(settings: &WorkerSettings, records: mpsc::UnboundedSender<Record>, credentials_version: i64) -> Self {
+        Self {
+            running: Running::new(
+                settings.attempts_concurrent_max,
+                settings.attempts_concurrent_per_org_max,
+            ),
+            breakers: Breakers::new(settings.breaker_failures, settings.breaker_seconds),
+            attempts: JoinSet::new(),
+            claims: HashMap::new(),
+            records,
+            next_claim: Instant::now(),
+            credentials_version,
+            are_credentials_known: true,
+            next_credentials_look: Instant::now() + POLL,
+        }
+    }
+
+    /// `records_waiting`: how many the database has not taken yet.
+    fn may_claim(&self, records_waiting: usize) -> bool {
+        self.are_credentials_known && self.running.free() > 0 && records_waiting <= RECORDS_MAX * 4
+    }
+}
+
 impl Executor {
     pub fn new(
         engine: Arc<Engine>,
@@ -91,21 +116,7 @@ impl Executor {
         let (lag, lagging) = watch::channel(0_usize);
         let helpers = self.start_helpers(received, lag, &soft, &hard);
         let mut changes = self.store.config_changes();
-        let mut state = State {
-            running: Running::new(
-                self.settings.attempts_concurrent_max,
-                self.settings.attempts_concurrent_per_org_max,
-            ),
-            breakers: Breakers::new(self.settings.breaker_failures, self.settings.breaker_seconds),
-            attempts: JoinSet::new(),
-            claims: HashMap::new(),
-            records,
-            next_claim: Instant::now(),
-            // Nothing is cached yet.
-            credentials_version: *changes.borrow_and_update(),
-            are_credentials_known: true,
-            next_credentials_look: Instant::now() + POLL,
-        };
+        let mut state = State::new(&self.settings, records, *changes.borrow_and_update());
         while !soft.is_cancelled() {
             // Registered before the look at the turns, so that an action planned meanwhile causes
             // the next look.
@@ -119,15 +130,12 @@ impl Executor {
             if state.next_credentials_look <= Instant::now() {
                 self.forget_changed_credentials(&mut state).await;
             }
-            let may_claim = |state: &State| {
-                state.are_credentials_known && state.running.free() > 0 && *lagging.borrow() <= RECORDS_MAX * 4
-            };
-            if state.next_claim <= Instant::now() && may_claim(&state) {
+            if state.next_claim <= Instant::now() && state.may_claim(*lagging.borrow()) {
                 state.next_claim = self.claim(&mut state, &soft).await;
             }
             // While nothing may be claimed, only the end of an attempt changes that. It causes the
             // next look.
-            let sleep_until = if may_claim(&state) {
+            let sleep_until = if state.may_claim(*lagging.borrow()) {
                 state.next_claim
             } else {
                 Instant::now() + POLL

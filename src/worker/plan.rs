@@ -64,6 +64,11 @@ impl Planner {
         self.day.refresh(&*self.store, self.clock.now()).await
     }
 
+    /// Whether events in memory or in the store wait for their turn.
+    pub fn has_waiting(&self) -> bool {
+        self.suspects.len() > 0 || !self.draining.is_empty()
+    }
+
     /// Applies the rules to each delivery and puts it into its list of `batch`.
     pub async fn prepare(&mut self, book: &RuleBook, batch: &mut Batch, deliveries: Vec<Delivery>) {
         for delivery in deliveries {

@@ -76,33 +76,46 @@ async fn answer(
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let request_hash = hash(&[parts.method.as_str().as_bytes(), target.as_bytes(), &bytes]);
     let now = state.now();
-    match state
+    let taken = state
         .store
         .take_request_key(member.org, key_hash, request_hash, now - KEPT, now - STUCK)
-        .await?
-    {
-        KeyedRequest::First => {}
-        KeyedRequest::Answered(sealed) => {
-            let read = |plain: &SecretBytes| serde_json::from_slice(plain.expose_secret()).ok();
-            let kept: Option<Kept> = state.vault.open(member.org, Purpose::Answer, &sealed, read).await?;
-            return kept.ok_or(Problem::new(Code::Internal)).map(again);
-        }
-        KeyedRequest::InProgress => {
-            return Err(Problem::new(Code::IdempotencyKeyInUse)
-                .detail("The first request with this Idempotency-Key has not been answered yet.")
-                .retry_after(Duration::from_secs(1)));
-        }
-        KeyedRequest::Other => {
-            return Err(Problem::new(Code::IdempotencyKeyReused)
-                .detail("This Idempotency-Key came with another request. Take another key for another request."));
-        }
+        .await?;
+    if let Some(response) = answer_without_work(state, member, taken).await? {
+        return Ok(response);
     }
     let response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
     let is_kept = response.status().is_success() && !response.headers().contains_key(header::SET_COOKIE);
-    if !is_kept {
+    if is_kept {
+        keep(state, member, key_hash, response).await
+    } else {
         state.store.answer_request_key(member.org, key_hash, None).await?;
-        return Ok(response);
+        Ok(response)
     }
+}
+
+/// The answer to a request whose key was seen before. `None`: the request is the first one.
+async fn answer_without_work(
+    state: &AdminState,
+    member: &Member,
+    taken: KeyedRequest,
+) -> Result<Option<Response>, Problem> {
+    match taken {
+        KeyedRequest::First => Ok(None),
+        KeyedRequest::Answered(sealed) => {
+            let read = |plain: &SecretBytes| serde_json::from_slice(plain.expose_secret()).ok();
+            let kept: Option<Kept> = state.vault.open(member.org, Purpose::Answer, &sealed, read).await?;
+            kept.ok_or(Problem::new(Code::Internal)).map(again).map(Some)
+        }
+        KeyedRequest::InProgress => Err(Problem::new(Code::IdempotencyKeyInUse)
+            .detail("The first request with this Idempotency-Key has not been answered yet.")
+            .retry_after(Duration::from_secs(1))),
+        KeyedRequest::Other => Err(Problem::new(Code::IdempotencyKeyReused)
+            .detail("This Idempotency-Key came with another request. Take another key for another request.")),
+    }
+}
+
+/// Seals an answer, so that the same request gets it again.
+async fn keep(state: &AdminState, member: &Member, key_hash: Hash, response: Response) -> Result<Response, Problem> {
     let (head, body) = response.into_parts();
     let bytes = match body.collect().await {
         Ok(collected) => collected.to_bytes(),

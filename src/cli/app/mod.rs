@@ -23,7 +23,7 @@ use crate::{
     listener,
     queue::EventQueue,
     receiver::Receiver,
-    routing::RouteTable,
+    routing::{KeyCheck, RouteTable},
     store::Store,
     telemetry::{Checks, Finding, Operations, Recorder},
     vault::{Keyring, Vault},
@@ -78,48 +78,26 @@ impl App {
         let lifecycle = Lifecycle::default();
         let starting = Starting::begin(&listeners, &recorder, &lifecycle)?;
         let Options { clock, roles } = options;
-        let rooms = Rooms::open(&settings, keyring, clock, roles).await?;
+        let (rooms, keys) = open_rooms(&settings, keyring, clock, roles).await?;
         drop(starting);
         let addresses = listeners.addresses()?;
-        let keys = match rooms.check_key_ring() {
-            Ok(check) => Arc::new(check),
-            Err(error) => {
-                // The files are free again when the caller reads the error.
-                rooms.close().await;
-                return Err(error);
-            }
-        };
-        let RoleParts {
-            receiver,
-            worker,
-            engine,
-            admin,
-        } = RoleParts::build(&rooms, &settings, roles, &lifecycle)?;
-        let worker_failure = worker.as_ref().map(|worker| worker.failure.clone()).unwrap_or_default();
+        let parts = RoleParts::build(&rooms, &settings, roles, &lifecycle)?;
+        let worker_failure = parts.worker_failure();
         let operations = operations::operations(
             recorder.clone(),
             &rooms,
             operations::OperationsParts {
-                receiver: receiver.clone(),
-                engine: engine.clone(),
+                receiver: parts.receiver.clone(),
+                engine: parts.engine.clone(),
                 keys,
                 lifecycle: lifecycle.clone(),
                 worker: worker_failure.clone(),
                 roles,
             },
         );
-
         lifecycle.start(Stage::Upkeep, recorder.run_upkeep(lifecycle.soft(Stage::Upkeep)));
         lifecycle.start(Stage::Upkeep, rooms.routes.clone().run(lifecycle.soft(Stage::Upkeep)));
-        if let Some((worker, engine)) = worker.zip(engine) {
-            start_worker(&lifecycle, worker, engine);
-        }
-        let servers = Servers {
-            admin,
-            receiver,
-            operations,
-        };
-        servers.start(&lifecycle, listeners);
+        parts.start(&lifecycle, listeners, operations);
         let Rooms {
             store,
             vault,
@@ -228,6 +206,43 @@ impl RoleParts {
             engine,
             admin,
         })
+    }
+
+    fn worker_failure(&self) -> worker::Failure {
+        self.worker
+            .as_ref()
+            .map(|worker| worker.failure.clone())
+            .unwrap_or_default()
+    }
+
+    fn start(self, lifecycle: &Lifecycle, listeners: Listeners, operations: Operations) {
+        if let Some((worker, engine)) = self.worker.zip(self.engine) {
+            start_worker(lifecycle, worker, engine);
+        }
+        let servers = Servers {
+            admin: self.admin,
+            receiver: self.receiver,
+            operations,
+        };
+        servers.start(lifecycle, listeners);
+    }
+}
+
+/// Opens the rooms, and checks the key ring against the data keys of the store.
+async fn open_rooms(
+    settings: &Settings,
+    keyring: Keyring,
+    clock: Arc<dyn Clock>,
+    roles: Roles,
+) -> anyhow::Result<(Rooms, Arc<KeyCheck>)> {
+    let rooms = Rooms::open(settings, keyring, clock, roles).await?;
+    match rooms.check_key_ring() {
+        Ok(check) => Ok((rooms, Arc::new(check))),
+        Err(error) => {
+            // The files are free again when the caller reads the error.
+            rooms.close().await;
+            Err(error)
+        }
     }
 }
 

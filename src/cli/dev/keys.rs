@@ -27,14 +27,41 @@ const GOOGLE_LIMITED_ACCOUNT: &str = "no.times@birchwood.example";
 
 /// What the stand-ins have to know of the demo, and of the keys that `dev` prints.
 pub(super) fn accounts(state: &DevState, google_redirect: String) -> Accounts {
-    let mut twilio =
+    Accounts {
+        accounts: twilio_accounts(state),
+        vapi: vapi_organisations(state),
+        google_clients: vec![GoogleOauthClient {
+            client_id: GOOGLE_CLIENT.to_owned(),
+            client_secret: state.vapi_api_key.clone(),
+            redirect_urls: vec![google_redirect],
+        }],
+        google_accounts: vec![
+            google_account("108204268033311374519", GOOGLE_ACCOUNT, &[]),
+            google_account("108204268033311374520", GOOGLE_LIMITED_ACCOUNT, &["calendar.freebusy"]),
+        ],
+        resend: vec![resend_key(RESEND_KEY, false), resend_key(RESEND_LIMITED_KEY, true)],
+        elevenlabs: vec![
+            elevenlabs_key(ELEVENLABS_KEY, &[]),
+            elevenlabs_key(ELEVENLABS_LIMITED_KEY, &["voices_read"]),
+        ],
+    }
+}
+
+/// The demo's account with a second number to claim, and an account of somebody else.
+fn twilio_accounts(state: &DevState) -> Vec<TwilioAccount> {
+    let mut own =
         TwilioAccount::new(&state.twilio_account_sid, &state.twilio_auth_token).with_number(&state.phone_number);
-    twilio.api_keys.push(ApiKey {
+    own.api_keys.push(ApiKey {
         sid: TWILIO_KEY_SID.to_owned(),
         secret: TWILIO_KEY_SECRET.to_owned(),
         kind: KeyKind::Standard,
     });
-    twilio.numbers.push(SECOND_NUMBER.to_owned());
+    own.numbers.push(SECOND_NUMBER.to_owned());
+    let second = TwilioAccount::new(SECOND_TWILIO_SID, SECOND_TWILIO_TOKEN).with_number(SECOND_NUMBER);
+    vec![own, second]
+}
+
+fn vapi_organisations(state: &DevState) -> Vec<VapiOrganisation> {
     let organisation = |api_key: &str, assistants: &[(&str, &str)]| VapiOrganisation {
         api_key: api_key.to_owned(),
         assistants: assistants
@@ -47,48 +74,37 @@ pub(super) fn accounts(state: &DevState, google_redirect: String) -> Accounts {
         phone_numbers: Vec::new(),
     };
     let second = (SECOND_ASSISTANT, "Front desk");
-    let person = |id: &str, email: &str, unticked: &[&str]| GoogleAccount {
+    vec![
+        organisation(
+            &state.vapi_api_key,
+            &[(&state.assistant_id, "Birchwood Inbound"), second],
+        ),
+        organisation(SECOND_VAPI_KEY, &[second]),
+    ]
+}
+
+fn google_account(id: &str, email: &str, unticked: &[&str]) -> GoogleAccount {
+    GoogleAccount {
         id: id.to_owned(),
         email: email.to_owned(),
         calendars: Vec::new(),
         unticked: unticked.iter().map(|&end| end.to_owned()).collect(),
-    };
-    let resend = |api_key: &str, is_sending_only: bool| ResendKey {
+    }
+}
+
+fn resend_key(api_key: &str, is_sending_only: bool) -> ResendKey {
+    ResendKey {
         api_key: api_key.to_owned(),
         domains: vec!["birchwood.example".to_owned()],
         is_sending_only,
-    };
-    let elevenlabs = |api_key: &str, missing: &[&str]| ElevenLabsKey {
+    }
+}
+
+fn elevenlabs_key(api_key: &str, missing: &[&str]) -> ElevenLabsKey {
+    ElevenLabsKey {
         api_key: api_key.to_owned(),
         user_id: "sandbox-user".to_owned(),
         missing_permissions: missing.iter().map(|&name| name.to_owned()).collect(),
-    };
-    Accounts {
-        accounts: vec![
-            twilio,
-            TwilioAccount::new(SECOND_TWILIO_SID, SECOND_TWILIO_TOKEN).with_number(SECOND_NUMBER),
-        ],
-        vapi: vec![
-            organisation(
-                &state.vapi_api_key,
-                &[(&state.assistant_id, "Birchwood Inbound"), second],
-            ),
-            organisation(SECOND_VAPI_KEY, &[second]),
-        ],
-        google_clients: vec![GoogleOauthClient {
-            client_id: GOOGLE_CLIENT.to_owned(),
-            client_secret: state.vapi_api_key.clone(),
-            redirect_urls: vec![google_redirect],
-        }],
-        google_accounts: vec![
-            person("108204268033311374519", GOOGLE_ACCOUNT, &[]),
-            person("108204268033311374520", GOOGLE_LIMITED_ACCOUNT, &["calendar.freebusy"]),
-        ],
-        resend: vec![resend(RESEND_KEY, false), resend(RESEND_LIMITED_KEY, true)],
-        elevenlabs: vec![
-            elevenlabs(ELEVENLABS_KEY, &[]),
-            elevenlabs(ELEVENLABS_LIMITED_KEY, &["voices_read"]),
-        ],
     }
 }
 

@@ -1,6 +1,6 @@
 //! Events, actions and attempts, read only. Pages go by id, so each costs what it shows.
 
-use super::{Access, Dialect, Row, Sql, SqlStore, Statement};
+use super::{Access, Dialect, Reader, Row, Sql, SqlStore, Statement};
 use crate::{
     domain::{
         ActionId, ActionState, Cause, Delivery, EventId, EventType, OrgId, Period, Provider, SealedBytes, Source,
@@ -339,6 +339,72 @@ fn attempt<D: Dialect>(row: Row<'_, D>) -> Result<StoredAttempt, StoreError> {
     })
 }
 
+/// The actions of one state by one credential.
+struct CountedOpen {
+    provider: Provider,
+    credential_name: String,
+    count: u64,
+    newest_at: Timestamp,
+}
+
+async fn count_open<D: Dialect>(
+    reader: &mut Reader<D>,
+    org: OrgId,
+    state: ActionState,
+    since: Timestamp,
+) -> Result<Vec<CountedOpen>, StoreError> {
+    const DOING: &str = "count actions that have not gone out";
+    let count = match state {
+        ActionState::Waiting => COUNT_OPEN_WAITING,
+        _ => COUNT_OPEN_SETTLED,
+    };
+    Statement::new(DOING, count)
+        .id(org)
+        .text(state.as_str())
+        .time(since)
+        .number(OPEN_ACTIONS_COUNTED_MAX)
+        .all(reader, |row| {
+            let row = row.table("actions");
+            Ok(CountedOpen {
+                provider: row.parse("provider")?,
+                credential_name: row.string("credential_name")?,
+                count: row.number("count")?,
+                newest_at: row.time("updated_at")?,
+            })
+        })
+        .await
+}
+
+async fn last_problem<D: Dialect>(
+    reader: &mut Reader<D>,
+    org: OrgId,
+    state: ActionState,
+    counted: &CountedOpen,
+) -> Result<LastProblem, StoreError> {
+    const DOING: &str = "read the last of the actions that have not gone out";
+    let last = match state {
+        ActionState::Waiting => LAST_WAITING,
+        _ => LAST_SETTLED,
+    };
+    Statement::new(DOING, last)
+        .id(org)
+        .text(state.as_str())
+        .text(counted.provider.as_str())
+        .text(&counted.credential_name)
+        .time(counted.newest_at)
+        .one(reader, |row| {
+            let row = row.table("actions");
+            Ok(LastProblem {
+                action: row.id("id")?,
+                at: counted.newest_at,
+                state,
+                cause: row.parse_opt("cause")?,
+                detail: row.string_opt("detail")?,
+            })
+        })
+        .await
+}
+
 #[async_trait]
 impl<S: SqlStore> History for S {
     async fn list_events(
@@ -432,72 +498,39 @@ impl<S: SqlStore> History for S {
 
     async fn list_open_actions(&self, org: OrgId, dead_since: Timestamp) -> Result<Vec<OpenActions>, StoreError> {
         use ActionState::{Dead, Parked, Unknown, Waiting};
-        const DOING: &str = "count actions that have not gone out";
         let mut reader = self.read_moment(org).await?;
         let mut all: BTreeMap<(Provider, String), OpenActions> = BTreeMap::new();
         for state in [Parked, Waiting, Unknown, Dead] {
-            let (count, last) = match state {
-                Waiting => (COUNT_OPEN_WAITING, LAST_WAITING),
-                _ => (COUNT_OPEN_SETTLED, LAST_SETTLED),
-            };
             let since = if state == Dead {
                 dead_since
             } else {
                 start(Period::default())
             };
-            let found = Statement::new(DOING, count)
-                .id(org)
-                .text(state.as_str())
-                .time(since)
-                .number(OPEN_ACTIONS_COUNTED_MAX)
-                .all(&mut reader, |row| {
-                    let row = row.table("actions");
-                    Ok((
-                        (row.parse::<Provider>("provider")?, row.string("credential_name")?),
-                        row.number("count")?,
-                        row.time("updated_at")?,
-                    ))
-                })
-                .await?;
-            for (key, count, at) in found {
-                let newest = Statement::new(DOING, last)
-                    .id(org)
-                    .text(state.as_str())
-                    .text(key.0.as_str())
-                    .text(&key.1)
-                    .time(at)
-                    .one(&mut reader, |row| {
-                        let row = row.table("actions");
-                        Ok(LastProblem {
-                            action: row.id("id")?,
-                            at,
-                            state,
-                            cause: row.parse_opt("cause")?,
-                            detail: row.string_opt("detail")?,
-                        })
-                    })
-                    .await?;
-                let open = all.entry(key).or_insert_with_key(|(provider, name)| OpenActions {
-                    provider: *provider,
-                    credential_name: name.clone(),
-                    parked: 0,
-                    waiting: 0,
-                    unknown: 0,
-                    dead: 0,
-                    last_problem: newest.clone(),
-                });
+            for counted in count_open(&mut reader, org, state, since).await? {
+                let newest = last_problem(&mut reader, org, state, &counted).await?;
+                let open = all
+                    .entry((counted.provider, counted.credential_name))
+                    .or_insert_with_key(|(provider, name)| OpenActions {
+                        provider: *provider,
+                        credential_name: name.clone(),
+                        parked: 0,
+                        waiting: 0,
+                        unknown: 0,
+                        dead: 0,
+                        last_problem: newest.clone(),
+                    });
                 match state {
-                    Parked => open.parked = count,
-                    Waiting => open.waiting = count,
-                    Unknown => open.unknown = count,
-                    _ => open.dead = count,
+                    Parked => open.parked = counted.count,
+                    Waiting => open.waiting = counted.count,
+                    Unknown => open.unknown = counted.count,
+                    _ => open.dead = counted.count,
                 }
                 if newest.at > open.last_problem.at {
                     open.last_problem = newest;
                 }
             }
         }
-        reader.end(DOING).await?;
+        reader.end("count actions that have not gone out").await?;
         Ok(all.into_values().collect())
     }
 
