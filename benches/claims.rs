@@ -84,8 +84,7 @@ fn planned(org: OrgId) -> PlannedEvent {
             detail: None,
             expires_at: at(i64::from(u32::MAX)),
         }],
-        series: 0,
-        is_part: false,
+        occasion: Occasion::Receipt,
     }
 }
 

@@ -128,6 +128,17 @@ const texts = {
     received: 'Received and verified',
     actions: 'Actions',
     noActions: 'No rule wanted this event, so nothing was done.',
+    replay: {
+      button: 'Process again',
+      title: 'Process this event again',
+      lead: 'The rules as they stand now are applied to it once more.',
+      rules: 'Which rules run',
+      unsuccessful: 'Those that have not done anything for it',
+      all: 'All, also those that have',
+      hint: 'With all of them, what was sent before is sent a second time.',
+      done: 'The event is processed again.',
+      series: (/** @type {number} */ number) => `replay ${number}`,
+    },
     silent: {
       title: 'Rules that did nothing',
       button: 'Why did the other rules do nothing?',

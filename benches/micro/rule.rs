@@ -8,7 +8,7 @@ use divan::{Bencher, black_box, counter::ItemsCount};
 use hookswitch::{
     domain::{ActionId, ActionState, DedupeKey, EventId, RuleId, RuleSpec, SealedBytes},
     rule::{Budget, Compiled, Context, Sample},
-    store::ledger::{Ledger, PlannedAction, PlannedEvent},
+    store::ledger::{Ledger, Occasion, PlannedAction, PlannedEvent},
 };
 use serde_json::json;
 use std::sync::Arc;
@@ -114,7 +114,6 @@ fn planned() -> PlannedEvent {
         body: SealedBytes(envelope.body.to_vec().into()),
         envelope,
         actions: vec![action],
-        series: 0,
-        is_part: false,
+        occasion: Occasion::Receipt,
     }
 }

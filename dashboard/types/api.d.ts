@@ -211,6 +211,7 @@ export type EventAction = {
   "id": string;
   "rule_id": string;
   "rule_name": string;
+  "series": number;
   "state": ActionState;
 };
 
@@ -218,6 +219,7 @@ export type EventDetail = {
   "actions": Array<EventAction>;
   "body"?: Record<string, any>;
   "body_bytes": number;
+  "can": Array<string>;
   "content_type": string;
   "dead_reason"?: string | null;
   "endpoint_id"?: string | null;
@@ -485,9 +487,14 @@ export type RejectionView = {
   "status": number;
 };
 
+export type ReplayRequest = {
+  "force"?: boolean;
+};
+
 export type ReplayView = {
   "cause": string;
   "id": string;
+  "series": number;
   "state": string;
 };
 

@@ -208,7 +208,7 @@ export function actionSheet(context, action, changed) {
     'section.sheet',
     { 'data-action': action.id },
     h('header', null, h('h3', null, h('a', { href: href('actions', action.id) }, words.kinds[action.action] ?? action.action)), h('span', null, stateOf(action))),
-    h('p.quiet', null, words.byRule, ' ', h('a', { href: href('rules', action.rule_id) }, action.rule_name)),
+    h('p.quiet', null, words.byRule, ' ', h('a', { href: href('rules', action.rule_id) }, action.rule_name), action.series > 0 && `, ${texts.events.replay.series(action.series)}`),
     action.detail && note(tone(action.state) === 'good' ? 'quiet' : /** @type {any} */ (tone(action.state)), h('p', null, action.detail)),
     h(
       'dl',

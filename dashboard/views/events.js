@@ -6,13 +6,17 @@ import { h, replace } from '../lib/dom.js';
 import { bytes } from '../lib/format.js';
 import { href } from '../lib/page.js';
 import { outcomes, outcomesFrom, tone, word } from '../lib/outcomes.js';
-import { badge, copyable, empty, fillFrom, heading, note, time } from '../parts/bits.js';
+import { askForm } from '../parts/ask.js';
+import { badge, copyable, empty, fillFrom, heading, note, tell, time } from '../parts/bits.js';
 import { filterBar } from '../parts/filters.js';
 import { pagedList } from '../parts/paged.js';
 import { actionSheet } from './actions.js';
 import texts from '../texts.js';
 
 const SOURCES = ['vapi', 'twilio', 'elevenlabs', 'resend', 'google_calendar', 'standard'];
+
+/** A worker plans a replayed event within this time, where nothing stands in the way. */
+const PLANNED_WITHIN_MS = 1_500;
 
 /** What came of an event: a badge for each state of its actions. @param {Api.EventView} row @param {Record<string, number> | undefined} counts */
 function outcomeOf(row, counts) {
@@ -124,11 +128,32 @@ class EventView extends HTMLElement {
     });
   }
 
+  replay() {
+    const words = texts.events.replay;
+    askForm({
+      title: words.title,
+      lead: words.lead,
+      button: words.button,
+      fields: [{ name: 'force', label: words.rules, options: [['no', words.unsuccessful], ['yes', words.all]], value: 'no', hint: words.hint }],
+      send: async ({ force }, key) => {
+        await this.context.api.post(`/api/events/${encodeURIComponent(this.event)}/replay`, { force: force === 'yes' }, { key });
+        tell(words.done);
+        setTimeout(() => this.isConnected && this.load(), PLANNED_WITHIN_MS);
+      },
+    });
+  }
+
   /** @param {Api.EventDetail} event @param {Api.ActionDetail[]} actions */
   story(event, actions) {
     const words = texts.events;
     return [
-      heading(event.type, null),
+      heading(
+        event.type,
+        null,
+        this.context.session.can('edit') &&
+          event.can.includes('replay') &&
+          h('button', { type: 'button', 'data-do': 'replay', onclick: () => this.replay() }, words.replay.button),
+      ),
       event.dead_reason && note('bad', h('p', null, words.deadBecause, ' ', event.dead_reason)),
       h(
         'section.sheet',

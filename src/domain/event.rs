@@ -215,7 +215,7 @@ closed_text_enum!(
         DataKey = "data_key",
         /// Older events of its organisation are planned first.
         Order = "order",
-        /// An operator put it back.
+        /// An operator put it back, or a person replays it.
         Replay = "replay",
     }
 );

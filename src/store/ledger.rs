@@ -16,12 +16,38 @@ pub struct PlannedEvent {
     /// The body, sealed for the organisation.
     pub body: SealedBytes,
     pub actions: Vec<PlannedAction>,
-    /// `0` for the first time; counts up for replays, which pass dedupe by it (invariant 4).
+    pub occasion: Occasion,
+}
+
+/// Why an event is planned. It decides what a key that is there already means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// It came from its source: a redelivery plans nothing.
+    Receipt,
+    /// It waited for one rule, or an operator put it back. The event and some of its actions may be
+    /// stored already. The key of event and rule still plans each action once.
+    Rest,
+    /// A person wants its actions again.
+    Replay(Replay),
+}
+
+impl Occasion {
+    /// Counts replays, which pass dedupe by it (invariant 4).
+    #[must_use]
+    pub const fn series(self) -> u32 {
+        match self {
+            Self::Receipt | Self::Rest => 0,
+            Self::Replay(replay) => replay.series,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// From 1.
     pub series: u32,
-    /// Whether this is the part of one rule, held because the rule could not be read. The event and
-    /// its other actions may be stored already. The key of event and rule still plans each action
-    /// once.
-    pub is_part: bool,
+    /// Rules run whose action has succeeded, or may still succeed.
+    pub is_forced: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -41,12 +67,14 @@ pub struct PlannedAction {
 }
 
 /// The outcome for one event of a plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Planned {
     /// The first time: event and actions were written.
     New,
     /// A redelivery: nothing was written.
     Duplicate,
+    /// The event was there already. These of its actions were written.
+    Again { actions: Vec<ActionId> },
 }
 
 /// An event that cannot become a row of `events`: it cannot be decoded, has no organisation, or its

@@ -118,8 +118,9 @@ catalogue! {
     DISK_FREE_BYTES_MIN: Gauge Bytes "hookswitch_disk_free_bytes_min" [];
     /// Time to plan one batch: expressions, templates, sealing and the transaction.
     PLAN_SECONDS: Histogram Seconds "hookswitch_plan_seconds" [];
-    /// Events by what planning came to: planned, unwanted, duplicate, recorded, dead; and parts of
-    /// events that are held for a rule that cannot be read.
+    /// Events by what planning came to: planned, unwanted, duplicate, recorded, dead, again (by
+    /// hand, or for a rule that could not be read); and parts of events that are held for a rule
+    /// that cannot be read.
     EVENTS_PLANNED: Counter Count "hookswitch_plan_events_total" ["outcome"];
     /// Stored rules that cannot be read: their parts of events wait.
     RULES_UNREADABLE: Gauge Count "hookswitch_rules_unreadable" [];
@@ -233,6 +234,7 @@ pub const ZEROED: &[(Metric, &[&[&str]])] = &[
             "planned",
             "unwanted",
             "duplicate",
+            "again",
             "recorded",
             "dead",
             "held_for_a_rule",

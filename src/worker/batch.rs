@@ -5,7 +5,7 @@ use crate::{
     action::Callback,
     domain::{Envelope, EventId, HeldCause, OrgId},
     queue::DeliveryTag,
-    store::ledger::{DeadEvent, HeldPart, PlannedEvent},
+    store::ledger::{DeadEvent, HeldPart, Occasion, PlannedEvent, Replay},
 };
 
 /// Where an event comes from: that is where it is forgotten once it is done.
@@ -18,19 +18,24 @@ pub(super) enum Origin {
         org: OrgId,
         event: EventId,
         cause: HeldCause,
+        replay: Option<Replay>,
     },
     /// The parts that waited for a rule.
     Part(Box<HeldPart>),
 }
 
 impl Origin {
-    /// Whether the event may be stored already and is looked at again all the same, for actions
-    /// that it has not got yet.
-    pub fn is_second_look(&self) -> bool {
+    pub const fn occasion(&self) -> Occasion {
         match self {
-            Self::Delivery(_) => false,
-            Self::HeldEvent { cause, .. } => *cause == HeldCause::Replay,
-            Self::Part(_) => true,
+            Self::HeldEvent {
+                replay: Some(replay), ..
+            } => Occasion::Replay(*replay),
+            Self::HeldEvent {
+                cause: HeldCause::Replay,
+                ..
+            }
+            | Self::Part(_) => Occasion::Rest,
+            Self::Delivery(_) | Self::HeldEvent { .. } => Occasion::Receipt,
         }
     }
 }

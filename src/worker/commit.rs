@@ -13,7 +13,7 @@ use crate::{
     queue,
     store::{
         StoreError,
-        ledger::{DeadEvent, HeldPart, Planned, PlannedEvent},
+        ledger::{DeadEvent, HeldPart, Planned, PlannedAction, PlannedEvent},
     },
     telemetry::catalogue,
     vault::Purpose,
@@ -234,19 +234,23 @@ impl Planner {
                 Planned::Duplicate => "duplicate",
                 Planned::New if event.actions.is_empty() => "recorded",
                 Planned::New => "planned",
+                Planned::Again { .. } => "again",
             };
             catalogue::EVENTS_PLANNED.count(1, &[outcome]);
-            let (id, count) = (event.envelope.id, event.actions.len());
-            debug!(event.id = %id, org.id = %event.org, outcome, "Event {id} is planned: {count} actions");
-            match result {
-                Planned::New => {
-                    for action in &event.actions {
-                        self.has_new_actions |= action.state == ActionState::Pending;
-                        catalogue::ACTIONS_PLANNED.count(1, &[action.kind.as_str()]);
-                    }
-                }
-                Planned::Duplicate => self.day.give_back(event.org, event.actions.len() as u64),
+            let is_written = |action: &&PlannedAction| match result {
+                Planned::New => true,
+                Planned::Duplicate => false,
+                Planned::Again { actions } => actions.contains(&action.id),
+            };
+            let mut count = 0;
+            for action in event.actions.iter().filter(is_written) {
+                self.has_new_actions |= action.state == ActionState::Pending;
+                catalogue::ACTIONS_PLANNED.count(1, &[action.kind.as_str()]);
+                count += 1;
             }
+            self.day.give_back(event.org, (event.actions.len() - count) as u64);
+            let id = event.envelope.id;
+            debug!(event.id = %id, org.id = %event.org, outcome, "Event {id} is planned: {count} actions");
         }
     }
 

@@ -150,6 +150,7 @@ impl Planner {
                 org,
                 event: held.event,
                 cause: held.cause,
+                replay: held.replay,
             };
             match self.open_envelope(org, &held.envelope).await {
                 Ok(Some(mut envelope)) => {
@@ -209,6 +210,7 @@ impl Planner {
                 cause: *cause,
                 received_at: envelope.received_at,
                 envelope: self.seal_under_ring(org, &encoded, "seal a held event")?,
+                replay: None,
             });
             if let Some(more) = self.draining.organisations.get_mut(&org) {
                 *more = true;

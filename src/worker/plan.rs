@@ -11,11 +11,11 @@ use super::{
 use crate::{
     action,
     config::WorkerSettings,
-    domain::{ActionId, ActionState, Cause, Clock, Envelope, EventId, HeldCause, OrgId},
+    domain::{ActionId, ActionState, Cause, Clock, Envelope, EventId, HeldCause, OrgId, Timestamp},
     queue::{self, Delivery},
     store::{
         Store, StoreError,
-        ledger::{DeadEvent, PlannedAction, PlannedEvent},
+        ledger::{DeadEvent, Occasion, PlannedAction, PlannedEvent},
     },
     telemetry::catalogue,
     vault::{Purpose, Vault, VaultError},
@@ -160,7 +160,7 @@ impl Planner {
     /// unsealed. An event whose data key does not open is held, so that it blocks no other
     /// organisation.
     pub(super) async fn seal(&mut self, batch: &mut Batch, origin: Origin, unsealed: Unsealed) {
-        match self.sealed(&unsealed, origin.is_second_look()).await {
+        match self.sealed(&unsealed, origin.occasion()).await {
             Ok(event) => batch.events.push((origin, event)),
             Err(error) if is_away(&error) => batch.unsealed.push((origin, unsealed)),
             Err(error) => {
@@ -176,17 +176,23 @@ impl Planner {
         }
     }
 
-    async fn sealed(&mut self, unsealed: &Unsealed, is_part: bool) -> Result<PlannedEvent, VaultError> {
+    async fn sealed(&mut self, unsealed: &Unsealed, occasion: Occasion) -> Result<PlannedEvent, VaultError> {
         let Unsealed { org, envelope, actions } = unsealed;
         let body = self.vault.seal(*org, Purpose::Payload, &envelope.body).await?;
         let mut left = self.day.left(*org);
         let mut planned = Vec::with_capacity(actions.len());
+        // From the receipt, not from the time that the sender writes: a sender's clock must not
+        // expire an action of ours (decision 0007). What a person replays is wanted from now on.
+        let wanted_at = match occasion {
+            Occasion::Replay(_) => self.clock.now(),
+            Occasion::Receipt | Occasion::Rest => envelope.received_at,
+        };
         let rows = usize::try_from(self.day.rows_left(*org)).unwrap_or(usize::MAX);
         if actions.len() > rows {
             catalogue::ACTIONS_OVER_BUDGET.count((actions.len() - rows) as u64, &[]);
         }
         for drafted in actions.iter().take(rows) {
-            planned.push(self.planned_action(*org, envelope, drafted, &mut left).await?);
+            planned.push(self.planned_action(*org, wanted_at, drafted, &mut left).await?);
         }
         // Before the commit, so that the budget holds within a batch as well.
         self.day.count(*org, planned.len() as u64);
@@ -195,8 +201,7 @@ impl Planner {
             envelope: envelope.clone(),
             body,
             actions: planned,
-            series: 0,
-            is_part,
+            occasion,
         })
     }
 
@@ -205,7 +210,7 @@ impl Planner {
     async fn planned_action(
         &self,
         org: OrgId,
-        envelope: &Envelope,
+        wanted_at: Timestamp,
         drafted: &Drafted,
         left: &mut u64,
     ) -> Result<PlannedAction, VaultError> {
@@ -226,9 +231,7 @@ impl Planner {
             state: ActionState::Dead,
             cause: None,
             detail: None,
-            // From the receipt, not from the time that the sender writes: a sender's clock must
-            // not expire an action of ours (decision 0007).
-            expires_at: envelope.received_at + expires_after,
+            expires_at: wanted_at + expires_after,
         };
         match &drafted.result {
             Ok(rendered) => {

@@ -392,3 +392,59 @@ async fn one_event_can_be_followed_from_its_answer_to_its_attempt() {
         assert!(attempt[field].is_string(), "{attempt}");
     }
 }
+
+/// A replay goes the whole way again. What has succeeded does not happen twice, unless a person
+/// says so in so many words.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_replayed_acts_again_only_where_it_has_not_succeeded() {
+    let directory = Directory::new();
+    let mut dev = Dev::start(directory.path(), port_base(), &[]).await;
+    let state = DevState::load_started(directory.path()).expect("dev.json");
+    let sender = Sender::new(&state, None).expect("good settings");
+    let sample = Sample::find("vapi/end-of-call-report").expect("a sample");
+    let id = sender.send(sample).await.expect("an answer").request_id.expect("an id");
+    dev.wait_for_sms(1).await;
+    let actions = format!("/api/actions?event_id={id}");
+    let count_of = async |series: u64| {
+        let rows = dev.admin(&actions).await["data"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let is_of = |row: &&Value| row["series"] == series && row["state"] == "succeeded";
+        rows.iter().filter(is_of).count()
+    };
+    until("both actions to succeed", || async {
+        (count_of(0).await == 2).then_some(())
+    })
+    .await;
+    assert_eq!(dev.admin(&format!("/api/events/{id}")).await["can"], json!(["replay"]));
+    // A rule that came later runs; the two that have succeeded do not.
+    let rules = dev.admin("/api/rules").await;
+    let mut rule = rules["data"][0].clone();
+    let fields = rule.as_object_mut().expect("a rule");
+    for given in ["id", "version", "created_at", "updated_at", "etag"] {
+        fields.remove(given);
+    }
+    fields.insert("name".into(), json!("written afterwards"));
+    assert_eq!(dev.admin_post("/api/rules", &rule).await.0, 201);
+    let replay = format!("/api/events/{id}/replay");
+    let answer = dev.admin_post(&replay, &json!({})).await;
+    let expected = json!({ "id": id, "state": "held", "cause": "replay", "series": 1 });
+    assert_eq!(answer, (202, expected));
+    until("the later rule's action", || async {
+        (count_of(1).await == 1).then_some(())
+    })
+    .await;
+    let answer = dev.admin_post(&replay, &json!({ "force": true })).await;
+    assert_eq!(answer.1["series"], 2);
+    until("all three actions", || async { (count_of(2).await == 3).then_some(()) }).await;
+    assert_eq!((count_of(0).await, count_of(1).await), (2, 1));
+    let audit = dev.admin("/api/audit").await;
+    let replays = audit["data"].as_array().expect("rows").iter();
+    let fields: Vec<&Value> = replays
+        .filter(|row| row["verb"] == "replay")
+        .map(|row| &row["fields"])
+        .collect();
+    assert_eq!(fields, [&json!(["force"]), &json!([])]);
+    assert!(dev.process.terminate().0.success());
+}

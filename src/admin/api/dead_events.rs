@@ -83,6 +83,19 @@ pub struct ReplayView {
     state: &'static str,
     #[schema(value_type = String)]
     cause: HeldCause,
+    /// `0` where it was never planned; else the number of the replay, which its actions carry.
+    series: u32,
+}
+
+impl ReplayView {
+    pub fn of(id: EventId, series: u32) -> Self {
+        Self {
+            id: id.to_string(),
+            state: "held",
+            cause: HeldCause::Replay,
+            series,
+        }
+    }
 }
 
 /// Puts a dead event back: it is planned by the rules that stand now, as if it came from the queue.
@@ -106,14 +119,7 @@ pub async fn replay(
         fields: Vec::new(),
     };
     match state.store.replay_dead_event(org, id, audit).await? {
-        Replayed::PutBack => {
-            let view = ReplayView {
-                id: id.to_string(),
-                state: "held",
-                cause: HeldCause::Replay,
-            };
-            Ok((StatusCode::ACCEPTED, Json(view)))
-        }
+        Replayed::PutBack => Ok((StatusCode::ACCEPTED, Json(ReplayView::of(id, 0)))),
         Replayed::NothingKept => Err(nothing_kept()),
         // Another replay came first.
         Replayed::Absent => Err(Problem::not_found()),

@@ -290,7 +290,7 @@ pub async fn delete(
     }
 }
 
-#[derive(Deserialize, utoipa::ToSchema)]
+#[derive(Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rotation {
     #[schema(value_type = Option<String>)]
@@ -306,7 +306,7 @@ pub async fn rotate(
     Manager(member): Manager,
     Id(id): Id<EndpointId>,
     headers: HeaderMap,
-    body::Json(request): body::Json<Rotation>,
+    body::OptionalJson(request): body::OptionalJson<Rotation>,
 ) -> Answer<impl IntoResponse> {
     let row = state
         .store

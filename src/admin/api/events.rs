@@ -1,26 +1,36 @@
 //! `/api/events`: what was received, with bodies opened for their organisation and secrets in known
-//! places masked (invariant 19).
+//! places masked (invariant 19); and the replay of an event.
 
 use crate::{
     admin::{
         Admin, AdminState,
+        api::dead_events::ReplayView,
         state::Answer,
         web::{
-            auth::Reader,
-            body::Id,
+            auth::{Editor, Reader},
+            body::{self, Id},
             page::{Listed, Page, Params},
-            problem::Problem,
+            problem::{Code, Problem},
             view::Time,
         },
     },
-    domain::{ActionState, Cause, EventId, EventType, Source},
-    rule, source,
-    store::history::{ActionFilter, EventFilter, StoredAction, StoredEvent},
+    domain::{ActionState, Cause, DedupeKey, Envelope, EventId, EventType, HeldCause, SecretBytes, Source, Subject},
+    queue, rule, source,
+    store::{
+        held::HeldEvent,
+        history::{ActionFilter, EventFilter, StoredAction, StoredEvent},
+        ledger::Replay,
+    },
     vault::Purpose,
 };
-use axum::{Json, Router, extract::State, routing::get};
-use http::Uri;
-use serde::Serialize;
+use axum::{
+    Json, Router,
+    extract::State,
+    routing::{get, post},
+};
+use bytes::Bytes;
+use http::{StatusCode, Uri};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -28,6 +38,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
     Router::new()
         .route("/api/events", get(list))
         .route("/api/events/{id}", get(show))
+        .route("/api/events/{id}/replay", post(replay))
 }
 
 /// Actions shown with an event. There are at most 50 a series.
@@ -86,6 +97,8 @@ pub struct EventDetail {
     /// was deleted, and with `?body=false`.
     body: Option<Value>,
     actions: Vec<EventAction>,
+    /// What a person can do with it: `replay`, while its body is kept.
+    can: Vec<&'static str>,
 }
 
 #[derive(Serialize, utoipa::ToSchema)]
@@ -102,6 +115,8 @@ struct EventAction {
     action: &'static str,
     state: ActionState,
     cause: Option<Cause>,
+    /// `0`, or the number of the replay that planned it.
+    series: u32,
 }
 
 impl From<StoredAction> for EventAction {
@@ -113,6 +128,7 @@ impl From<StoredAction> for EventAction {
             action: row.kind.as_str(),
             state: row.state,
             cause: row.cause,
+            series: row.series,
         }
     }
 }
@@ -186,6 +202,7 @@ pub async fn show(
         .list_actions(member.org, filter, None, ACTIONS_SHOWN_MAX)
         .await?;
     let body = if has_body { open_body(&state, &row).await? } else { None };
+    let can = row.body.iter().map(|_| "replay").collect();
     let EventView {
         id,
         source,
@@ -219,12 +236,88 @@ pub async fn show(
         hops: row.hops,
         body,
         actions: actions.into_iter().map(EventAction::from).collect(),
+        can,
     }))
+}
+
+#[derive(Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayRequest {
+    /// Run rules as well whose action has succeeded, or may still succeed: its effect happens
+    /// again.
+    #[serde(default)]
+    force: bool,
+}
+
+/// Plans an event once more, by the rules that stand now. A rule whose action has succeeded, or may
+/// still succeed, does not run again unless that is asked for (invariant 4).
+pub async fn replay(
+    State(state): Admin,
+    Editor(member): Editor,
+    Id(id): Id<EventId>,
+    body::OptionalJson(request): body::OptionalJson<ReplayRequest>,
+) -> Answer<(StatusCode, Json<ReplayView>)> {
+    let row = state
+        .store
+        .find_event(member.org, id)
+        .await?
+        .ok_or(Problem::not_found())?;
+    let Some(sealed) = &row.body else {
+        return Err(Problem::new(Code::NotReplayable).detail("The body of the event was deleted by age."));
+    };
+    let read = |plain: &SecretBytes| Bytes::copy_from_slice(plain.expose_secret());
+    let body = state.vault.open(member.org, Purpose::Payload, sealed, read).await?;
+    let received_at = row.received_at;
+    let mut encoded = Vec::new();
+    queue::encode(&envelope(row, body), &mut encoded);
+    let held = HeldEvent {
+        org: member.org,
+        event: id,
+        cause: HeldCause::Replay,
+        received_at,
+        envelope: state.vault.seal(member.org, Purpose::Payload, &encoded).await?,
+        // The store counts.
+        replay: Some(Replay {
+            series: 0,
+            is_forced: request.force,
+        }),
+    };
+    let fields: &[&str] = if request.force { &["force"] } else { &[] };
+    let audit = state.audit(&member, "replay", "event", id, fields);
+    let series = state.store.replay_event(held, audit).await?;
+    Ok((StatusCode::ACCEPTED, Json(ReplayView::of(id, series))))
+}
+
+/// The event as it came. It is known by its id: its dedupe key was needed for its first series.
+fn envelope(row: StoredEvent, body: Bytes) -> Envelope {
+    let text = String::into_boxed_str;
+    Envelope {
+        id: row.id,
+        source: row.source,
+        event_type: row.event_type,
+        time: row.time,
+        received_at: row.received_at,
+        subject: Subject(text(row.subject)),
+        org: Some(row.org),
+        endpoint: row.endpoint,
+        dedupe_key: DedupeKey(*row.id.as_bytes()),
+        traceparent: None,
+        content_type: text(row.content_type),
+        path: text(row.path),
+        query: text(row.query),
+        headers: row
+            .headers
+            .into_iter()
+            .map(|(name, value)| (text(name), text(value)))
+            .collect(),
+        hops: row.hops,
+        body,
+    }
 }
 
 async fn open_body(state: &AdminState, row: &StoredEvent) -> Answer<Option<Value>> {
     let Some(sealed) = &row.body else { return Ok(None) };
     let (source, content_type) = (row.source, row.content_type.clone());
-    let read = move |plain: &crate::domain::SecretBytes| rule::shown_body(source, &content_type, plain.expose_secret());
+    let read = move |plain: &SecretBytes| rule::shown_body(source, &content_type, plain.expose_secret());
     Ok(Some(state.vault.open(row.org, Purpose::Payload, sealed, read).await?))
 }

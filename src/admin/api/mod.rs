@@ -49,7 +49,7 @@ pub mod shapes {
         dead_events::{DeadEventView, ReplayView},
         destinations::{DestinationChanges, DestinationView, NewDestination},
         endpoints::{EndpointChanges, EndpointDetail, EndpointView, NewEndpoint, Rotation},
-        events::{EventDetail, EventView},
+        events::{EventDetail, EventView, ReplayRequest},
         integrations::{Authorize, ConnectedView, Forms, IntegrationView, Status, TestedView},
         operator::{Invalidate, Invalidated, NewOrganisation, OrganisationView},
         phone_numbers::{NewNumber, NumberView},

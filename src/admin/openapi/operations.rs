@@ -221,6 +221,8 @@ operations! {
         => 200(DryRunView);
     get "/api/events" events Viewer "List events, newest first" EVENTS => 200(list EventView);
     get "/api/events/{id}" event Viewer "Show an event" EVENT => 200(EventDetail);
+    post "/api/events/{id}/replay" event_replay Member "Plan an event once more" NONE body(optional ReplayRequest)
+        => 202(ReplayView);
     get "/api/actions" actions Viewer "List actions, newest first" ACTIONS => 200(list ActionView);
     get "/api/actions/{id}" action Viewer "Show an action with its attempts" NONE => 200(ActionDetail);
     post "/api/actions/{id}/retry" action_retry Member "Try an action again" NONE => 200(ActionDetail);

@@ -19,10 +19,13 @@ const NAME_CHARS_MAX: usize = 64;
 /// A JSON body. Every type that is read from one denies unknown fields.
 pub struct Json<T>(pub T);
 
+/// A JSON body, or none where every field has a default.
+pub struct OptionalJson<T>(pub T);
+
 /// A POST that takes no fields: no body, or `{}`.
 pub struct NoFields;
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
@@ -37,17 +40,27 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     }
 }
 
-impl<S: Sync> FromRequest<S> for NoFields {
+impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJson<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request<Body>, _: &S) -> Result<Self, Problem> {
         let (head, body) = request.into_parts();
         let bytes = read(&head.headers, body).await?;
         if bytes.is_empty() {
-            return Ok(Self);
+            return Ok(Self(T::default()));
         }
         check_media_type(&head.headers)?;
-        parse::<Nothing>(&bytes).map(|_| Self)
+        parse(&bytes).map(Self)
+    }
+}
+
+impl<S: Sync> FromRequest<S> for NoFields {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request<Body>, state: &S) -> Result<Self, Problem> {
+        OptionalJson::<Nothing>::from_request(request, state)
+            .await
+            .map(|_| Self)
     }
 }
 

@@ -76,6 +76,11 @@ fn migrator() -> Migrator {
             "signed urls and subjects",
             include_str!("../../../migrations/postgres/0009_signed_urls_and_subjects.sql"),
         ),
+        step(
+            11,
+            "replays",
+            include_str!("../../../migrations/postgres/0011_replays.sql"),
+        ),
     ]);
     // A newer release has added rows of its own; its schema works for this one too.
     migrator.set_ignore_missing(true);

@@ -94,6 +94,11 @@ fn migrator() -> Migrator {
             "signed urls",
             include_str!("../../../migrations/sqlite/0010_signed_urls.sql"),
         ),
+        step(
+            12,
+            "replays",
+            include_str!("../../../migrations/sqlite/0012_replays.sql"),
+        ),
     ]);
     // A newer release has added rows of its own; its schema works for this one too.
     migrator.set_ignore_missing(true);

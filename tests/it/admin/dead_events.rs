@@ -79,7 +79,7 @@ async fn operators_list_dead_events_without_their_contents_and_put_them_back_onc
     let replayed = operator(Method::POST, format!("/{of_a}/replay")).await.expect(202);
     assert_eq!(
         replayed.json(),
-        json!({ "id": of_a, "state": "held", "cause": "replay" })
+        json!({ "id": of_a, "state": "held", "cause": "replay", "series": 0 })
     );
     operator(Method::POST, format!("/{of_a}/replay")).await.expect(404);
     operator(Method::GET, format!("/{of_a}")).await.expect(404);

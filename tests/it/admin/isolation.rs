@@ -8,7 +8,7 @@ use hookswitch::{
         RouteKind, RuleId, Source, Subject,
     },
     store::{
-        ledger::{PlannedAction, PlannedEvent},
+        ledger::{Occasion, PlannedAction, PlannedEvent},
         rejections::Rejection,
     },
     vault::Purpose,
@@ -67,14 +67,25 @@ pub(super) async fn plan(api: &Api, org: OrgId, state: ActionState) -> (EventId,
                 envelope,
                 body: sealed,
                 actions: vec![planned],
-                series: 0,
-                is_part: false,
+                occasion: Occasion::Receipt,
             }]
             .into(),
         )
         .await
         .unwrap();
     (event, action)
+}
+
+#[tokio::test]
+async fn a_replay_takes_no_body_and_names_what_is_wrong_in_one() {
+    let api = Api::start().await;
+    let (event, _) = plan(&api, api.a, ActionState::Succeeded).await;
+    let path = format!("/api/events/{event}/replay");
+    let replayed = api.call(api.a, Method::POST, &path, None).await.expect(202).json();
+    assert_eq!(replayed["series"], 1);
+    api.post(api.a, &path, &json!({ "forced": true })).await.expect(400);
+    let unknown = format!("/api/events/{}/replay", EventId::generate());
+    api.post(api.a, &unknown, &json!({})).await.expect(404);
 }
 
 #[tokio::test]
@@ -105,6 +116,7 @@ async fn what_is_as_is_not_there_for_b() {
         (Method::DELETE, format!("/api/endpoints/{endpoint}"), Value::Null),
         (Method::POST, format!("/api/endpoints/{endpoint}/secrets"), json!({})),
         (Method::GET, format!("/api/events/{event}"), Value::Null),
+        (Method::POST, format!("/api/events/{event}/replay"), json!({})),
         (Method::GET, format!("/api/actions/{action}"), Value::Null),
         (Method::POST, format!("/api/actions/{action}/retry"), json!({})),
         (Method::POST, format!("/api/actions/{action}/cancel"), json!({})),

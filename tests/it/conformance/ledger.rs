@@ -78,8 +78,7 @@ pub fn event(org: OrgId, key: u8, actions: Vec<PlannedAction>) -> PlannedEvent {
         envelope: envelope(org, key),
         body: SealedBytes(Box::from(*b"sealed body")),
         actions,
-        series: 0,
-        is_part: false,
+        occasion: Occasion::Receipt,
     }
 }
 
@@ -261,7 +260,6 @@ pub async fn a_dedupe_key_is_its_owners(b: &Bench) {
         with(&|event| event.envelope.endpoint = Some(EndpointId::generate())),
         with(&|event| event.envelope.source = Source::Twilio),
         with(&|event| event.envelope.dedupe_key = DedupeKey([8; 16])),
-        with(&|event| event.series = 1),
     ];
     assert!(b.plan(siblings).await.iter().all(|planned| *planned == Planned::New));
     assert_eq!(

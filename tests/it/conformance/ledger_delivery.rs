@@ -80,11 +80,15 @@ pub async fn a_part_is_planned_beside_what_its_event_has(b: &Bench) {
     let rule = RuleId::generate();
     let part = || PlannedEvent {
         actions: vec![PlannedAction { rule, ..action() }],
-        is_part: true,
+        occasion: Occasion::Rest,
         ..whole.clone()
     };
-    b.plan(vec![part()]).await;
-    b.plan(vec![part()]).await;
+    let again = |actions: &[&PlannedAction]| Planned::Again {
+        actions: actions.iter().map(|action| action.id).collect(),
+    };
+    let first = part();
+    assert_eq!(b.plan(vec![first.clone()]).await, [again(&[&first.actions[0]])]);
+    assert_eq!(b.plan(vec![part()]).await, [again(&[])]);
     let filter = ActionFilter {
         event: Some(whole.envelope.id),
         ..ActionFilter::default()

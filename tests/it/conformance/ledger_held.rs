@@ -15,6 +15,7 @@ pub async fn held_events_are_read_by_organisation_in_their_order(b: &Bench) {
         cause: HeldCause::OrganisationUnknown,
         received_at: b.now(),
         envelope: SealedBytes(Box::from(*b"sealed")),
+        replay: None,
     };
     let rows = vec![
         held(orgs[0], second),
@@ -96,4 +97,124 @@ pub async fn a_dead_event_is_put_back_once_with_its_audit_entry(b: &Bench) {
         .expect("read");
     assert_eq!(entries.iter().filter(|entry| entry.verb == "replay").count(), 1);
     b.store.drop_held_events(vec![(org, ids[0])]).await.expect("forgotten");
+}
+
+/// Invariant 4: a replay passes dedupe by its series, and leaves alone what has been done or may
+/// still be done. The same series plans each action once.
+pub async fn a_replay_plans_what_has_not_succeeded(b: &Bench) {
+    let org = b.organisation().await;
+    let rules: [RuleId; 4] = std::array::from_fn(|_| RuleId::generate());
+    let actions = || {
+        rules
+            .iter()
+            .map(|&rule| PlannedAction { rule, ..action() })
+            .collect::<Vec<_>>()
+    };
+    let first = event(org, 1, actions());
+    assert_eq!(b.plan(vec![first.clone()]).await, [Planned::New]);
+    for (claim, end) in b.claim(10).await.iter().zip([
+        ActionState::Succeeded,
+        ActionState::Dead,
+        ActionState::Parked,
+        ActionState::Suppressed,
+    ]) {
+        let ended = record(claim, end, b.now());
+        b.store.record(vec![ended]).await.expect("recorded");
+    }
+    let state = |rule: usize| {
+        let id = first.actions[rule].id;
+        async move { b.state(org, id).await }
+    };
+    let failed: Vec<usize> = {
+        let mut failed = Vec::new();
+        for rule in 0..rules.len() {
+            if matches!(state(rule).await, ActionState::Dead | ActionState::Suppressed) {
+                failed.push(rule);
+            }
+        }
+        failed
+    };
+    assert_eq!(failed.len(), 2);
+
+    let again = |series, is_forced| PlannedEvent {
+        actions: actions(),
+        occasion: Occasion::Replay(Replay { series, is_forced }),
+        ..first.clone()
+    };
+    let rules_of = |event: &PlannedEvent, planned: &[Planned]| -> Vec<RuleId> {
+        let [Planned::Again { actions }] = planned else {
+            panic!("{planned:?}")
+        };
+        let of = |id: &ActionId| event.actions.iter().find(|action| action.id == *id).expect("its own");
+        actions.iter().map(|id| of(id).rule).collect()
+    };
+    let replay = again(1, false);
+    let planned = b.plan(vec![replay.clone()]).await;
+    let expected: Vec<RuleId> = failed.iter().map(|&rule| rules[rule]).collect();
+    assert_eq!(rules_of(&replay, &planned), expected);
+    for rule in &failed {
+        assert_eq!(b.action(org, replay.actions[*rule].id).await.series, 1);
+    }
+    // The worker died before it forgot the held event.
+    let repeated = again(1, false);
+    assert_eq!(rules_of(&repeated, &b.plan(vec![repeated.clone()]).await), []);
+    let forced = again(2, true);
+    assert_eq!(rules_of(&forced, &b.plan(vec![forced.clone()]).await), rules);
+    let repeated = again(2, true);
+    assert_eq!(rules_of(&repeated, &b.plan(vec![repeated.clone()]).await), []);
+    for claim in b.claim(10).await {
+        let done = record(&claim, ActionState::Succeeded, b.now());
+        b.store.record(vec![done]).await.expect("recorded");
+    }
+}
+
+/// Two people press the button: the event waits once, and each later replay has a series of its
+/// own.
+pub async fn a_replay_waits_once_with_its_audit_entry(b: &Bench) {
+    let (org, other) = (b.organisation().await, b.organisation().await);
+    let whole = event(org, 1, vec![action()]);
+    b.plan(vec![whole.clone()]).await;
+    let id = whole.envelope.id;
+    let held = |org| HeldEvent {
+        org,
+        event: id,
+        cause: HeldCause::Replay,
+        received_at: b.now(),
+        envelope: SealedBytes(Box::from(*b"sealed")),
+        replay: Some(Replay {
+            series: 0,
+            is_forced: true,
+        }),
+    };
+    let entry = || AuditEntry {
+        verb: "replay",
+        ..audit(org)
+    };
+    let version = b.store.config_version().await.expect("read");
+    assert_eq!(b.store.replay_event(held(org), entry()).await.expect("held"), 1);
+    assert!(b.store.config_version().await.expect("read") > version, "workers look");
+    assert_eq!(b.store.replay_event(held(org), entry()).await.expect("held"), 1);
+    let rows = b.store.list_held_events(org, None, 10).await.expect("read");
+    let replay = Replay {
+        series: 1,
+        is_forced: true,
+    };
+    assert_eq!((rows.len(), rows[0].replay), (1, Some(replay)));
+    assert_eq!(b.store.list_held_events(other, None, 10).await.expect("read"), []);
+    let filter = AuditFilter::default();
+    let entries = b.store.list_audit(org, filter, None, 10).await.expect("read");
+    assert_eq!(entries.iter().filter(|entry| entry.verb == "replay").count(), 1);
+    let again = PlannedEvent {
+        actions: vec![action()],
+        occasion: Occasion::Replay(replay),
+        ..whole
+    };
+    b.plan(vec![again]).await;
+    b.store.drop_held_events(vec![(org, id)]).await.expect("forgotten");
+    assert_eq!(b.store.replay_event(held(org), entry()).await.expect("held"), 2);
+    b.store.drop_held_events(vec![(org, id)]).await.expect("forgotten");
+    for claim in b.claim(10).await {
+        let done = record(&claim, ActionState::Succeeded, b.now());
+        b.store.record(vec![done]).await.expect("recorded");
+    }
 }

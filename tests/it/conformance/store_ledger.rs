@@ -13,7 +13,7 @@ use hookswitch::{
     store::{
         Store, StoreError,
         history::{ActionFilter, EventFilter},
-        ledger::{Claim, ClaimLimits, PlannedAction, PlannedEvent, Record},
+        ledger::{Claim, ClaimLimits, Occasion, PlannedAction, PlannedEvent, Record},
         rejections::Rejection,
     },
 };
@@ -60,8 +60,7 @@ pub(super) fn planned(org: OrgId, subject: &str, kind: &str, actions: usize) -> 
                 expires_at: FAR,
             })
             .collect(),
-        series: 0,
-        is_part: false,
+        occasion: Occasion::Receipt,
     }
 }
 

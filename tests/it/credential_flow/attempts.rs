@@ -10,7 +10,7 @@ use hookswitch::{
     },
     provider::Providers,
     sandbox::{Accounts, Drop, Fault, ResendKey},
-    store::ledger::{ClaimLimits, PlannedAction, PlannedEvent, Record},
+    store::ledger::{ClaimLimits, Occasion, PlannedAction, PlannedEvent, Record},
     vault::Purpose,
 };
 use serde_json::{Value, json};
@@ -103,8 +103,7 @@ async fn plan(house: &House, kind: ActionKind, request: &Value) {
                 envelope,
                 body,
                 actions: vec![planned],
-                series: 0,
-                is_part: false,
+                occasion: Occasion::Receipt,
             }]
             .into(),
         )

@@ -45,6 +45,27 @@ async fn an_event_shows_up_by_itself_and_tells_its_whole_story_on_one_page() {
 }
 
 #[tokio::test]
+async fn an_event_is_processed_again_by_rules_that_did_nothing_or_by_all() {
+    let desk = Desk::start().await;
+    send(&desk, "vapi/end-of-call-report").await;
+    let page = desk.owner("/dashboard/events", DESK).await;
+    page.shows("tbody", "2 × Done").await;
+    page.click("tbody td[data-label=Type] a").await;
+    let count = "document.querySelectorAll('event-view section[data-action]').length";
+    page.until(&format!("{count} === 2")).await;
+    page.click("[data-do=replay]").await;
+    page.click("dialog button[type=submit]").await;
+    page.shows("#notices", "The event is processed again.").await;
+    page.click("[data-do=replay]").await;
+    page.run("document.querySelector('dialog select').value = 'yes'", json!([]))
+        .await;
+    page.click("dialog button[type=submit]").await;
+    page.until(&format!("{count} === 4")).await;
+    page.shows("event-view", ", replay 1").await;
+    page.is_faultless().await;
+}
+
+#[tokio::test]
 async fn filters_stand_in_the_address() {
     let desk = Desk::start().await;
     send(&desk, "vapi/status-update").await;

@@ -2,18 +2,18 @@
 
 use super::{Key, KeysOf, LedgerSql, cut};
 use crate::{
-    domain::{ActionState, Cause, OrgId, Provider, Timestamp},
+    domain::{ActionId, ActionState, Cause, EventId, OrgId, Provider, RuleId, Timestamp},
     killpoint::{Step, reach},
     store::{
         StoreError,
-        ledger::{Planned, PlannedAction, PlannedEvent},
+        ledger::{Occasion, Planned, PlannedAction, PlannedEvent},
         sql::{Dialect, Row, Sql, Statement, Transaction},
     },
 };
 use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, LazyLock},
 };
 
@@ -43,6 +43,12 @@ static INSERT_ACTIONS: LazyLock<Inserts> = LazyLock::new(|| {
         "",
     )
 });
+
+/// Rules whose action for this event has done its work, or may still do it.
+const LIST_SERVED_RULES: &str = "
+    SELECT rule_id
+    FROM actions
+    WHERE org_id = $1 AND event_id = $2 AND state NOT IN ('dead', 'cancelled', 'suppressed')";
 
 impl Inserts {
     fn of(into: &str, columns: usize, end: &str) -> Self {
@@ -105,57 +111,57 @@ pub async fn plan<D: LedgerSql>(
     let hashes: Vec<Key> = events.iter().map(|event| (event.org, dedupe_hash(event))).collect();
     let mut fresh = mark(tx, KeysOf::Events, &hashes).await?;
     // Of equal keys in a batch the first one is new.
-    let planned: Vec<Planned> = hashes
-        .iter()
-        .map(|key| {
-            if fresh.remove(key) {
-                Planned::New
-            } else {
-                Planned::Duplicate
-            }
-        })
-        .collect();
-    let chosen = |is_chosen: fn(&PlannedEvent, Planned) -> bool| -> Vec<(&PlannedEvent, Hash)> {
+    let is_new: Vec<bool> = hashes.iter().map(|key| fresh.remove(key)).collect();
+    let chosen = |is_chosen: fn(&PlannedEvent, bool) -> bool| -> Vec<(&PlannedEvent, Hash)> {
         events
             .iter()
             .zip(&hashes)
-            .zip(&planned)
-            .filter(|((event, _), planned)| is_chosen(event, **planned))
+            .zip(&is_new)
+            .filter(|((event, _), is_new)| is_chosen(event, **is_new))
             .map(|((event, key), _)| (event, key.1))
             .collect()
     };
-    let new = chosen(|_, planned| planned == Planned::New);
-    // The event of a part may be stored already; its actions have keys of their own.
-    let acting = chosen(|event, planned| event.is_part || planned == Planned::New);
+    let new = chosen(|_, is_new| is_new);
+    // Elsewhere the event may be stored already; its actions have keys of their own.
+    let acting = chosen(|event, is_new| is_new || event.occasion != Occasion::Receipt);
     for (statement, chunk) in INSERT_EVENTS.chunks(&new) {
         insert_events(tx, statement, chunk).await?;
     }
-    plan_actions(tx, &acting).await?;
+    let mut written = plan_actions(tx, &acting).await?;
     reach(Step::PlanWritten);
-    Ok(planned)
+    Ok(events
+        .iter()
+        .zip(is_new)
+        .map(|(event, is_new)| match event.occasion {
+            Occasion::Receipt | Occasion::Rest if is_new => Planned::New,
+            Occasion::Receipt => Planned::Duplicate,
+            Occasion::Rest | Occasion::Replay(_) => Planned::Again {
+                actions: written.remove(&event.envelope.id).unwrap_or_default(),
+            },
+        })
+        .collect())
 }
 
-/// Writes the new actions of these events, and their turns.
+/// Writes the new actions of these events, and their turns. Returns the actions of each event.
 async fn plan_actions<D: LedgerSql>(
     tx: &mut Transaction<'_, D>,
     events: &[(&PlannedEvent, Hash)],
-) -> Result<(), StoreError> {
-    let keys: Vec<Key> = events
+) -> Result<HashMap<EventId, Vec<ActionId>>, StoreError> {
+    let served = list_served(tx, events).await?;
+    let wanted: Vec<(&PlannedEvent, &PlannedAction, Key)> = events
         .iter()
         .flat_map(|(event, hash)| {
-            event
-                .actions
-                .iter()
-                .map(|action| (event.org, idempotency_hash(hash, action)))
+            let key = move |action| (*event, action, (event.org, idempotency_hash(hash, action)));
+            event.actions.iter().map(key)
         })
+        .filter(|(event, action, _)| !served.contains(&(event.envelope.id, action.rule)))
         .collect();
+    let keys: Vec<Key> = wanted.iter().map(|(.., key)| *key).collect();
     let mut fresh = mark(tx, KeysOf::Actions, &keys).await?;
-    let actions: Vec<(&PlannedEvent, &PlannedAction, Hash)> = events
-        .iter()
-        .flat_map(|(event, _)| event.actions.iter().map(move |action| (*event, action)))
-        .zip(&keys)
-        .filter(|(_, key)| fresh.remove(key))
-        .map(|((event, action), key)| (event, action, key.1))
+    let actions: Vec<(&PlannedEvent, &PlannedAction, Hash)> = wanted
+        .into_iter()
+        .filter(|(.., key)| fresh.remove(key))
+        .map(|(event, action, key)| (event, action, key.1))
         .collect();
     for (statement, chunk) in INSERT_ACTIONS.chunks(&actions) {
         insert_actions(tx, statement, chunk).await?;
@@ -170,10 +176,38 @@ async fn plan_actions<D: LedgerSql>(
     for (event, ..) in &actions {
         *used.entry(event.org).or_default() += 1;
     }
-    if used.is_empty() {
-        return Ok(());
+    if !used.is_empty() {
+        D::add_used(tx.connection, tx.now.utc_day(), used.into_iter().collect()).await?;
     }
-    D::add_used(tx.connection, tx.now.utc_day(), used.into_iter().collect()).await
+    let mut written = HashMap::<EventId, Vec<ActionId>>::new();
+    for (event, action, _) in actions {
+        written.entry(event.envelope.id).or_default().push(action.id);
+    }
+    Ok(written)
+}
+
+/// What a replay leaves alone, unless it is forced (invariant 4).
+async fn list_served<D: Dialect>(
+    tx: &mut Transaction<'_, D>,
+    events: &[(&PlannedEvent, Hash)],
+) -> Result<HashSet<(EventId, RuleId)>, StoreError> {
+    let mut served = HashSet::new();
+    for (event, _) in events {
+        match event.occasion {
+            Occasion::Replay(replay) if !replay.is_forced => {}
+            _ => continue,
+        }
+        let id = event.envelope.id;
+        Statement::new("read the actions of an event", LIST_SERVED_RULES)
+            .id(event.org)
+            .id(id)
+            .each(tx, |row| {
+                served.insert((id, row.table("actions").id("rule_id")?));
+                Ok(())
+            })
+            .await?;
+    }
+    Ok(served)
 }
 
 /// Keys go in sorted, so that two batches with the same keys never deadlock.
@@ -271,7 +305,7 @@ async fn insert_actions<D: Dialect>(
             .text_opt(action.detail.as_deref().map(cut).as_deref())
             .bytes_opt(action.request.as_ref().map(|request| request.0.as_ref()))
             .text(&format!("{}:{}", event.org, hex::encode(hash)))
-            .number(event.series)
+            .number(event.occasion.series())
             .time(tx.now)
             .time(action.expires_at)
             .number(event.envelope.hops)
@@ -295,7 +329,7 @@ fn dedupe_hash(event: &PlannedEvent) -> Hash {
             .map_or([0; 16], |endpoint| *endpoint.as_bytes()),
     );
     hash.update(event.envelope.dedupe_key.0);
-    hash.update(event.series.to_be_bytes());
+    hash.update(event.occasion.series().to_be_bytes());
     first_half(&hash.finalize())
 }
 
@@ -316,5 +350,7 @@ fn first_half(digest: &[u8]) -> Hash {
 /// For the tests: every statement of this file.
 #[cfg(test)]
 pub fn statements() -> impl Iterator<Item = Sql> {
-    (0..CHUNKS.len()).flat_map(|at| [INSERT_EVENTS.text(at), INSERT_ACTIONS.text(at)])
+    (0..CHUNKS.len())
+        .flat_map(|at| [INSERT_EVENTS.text(at), INSERT_ACTIONS.text(at)])
+        .chain([Sql::both(LIST_SERVED_RULES)])
 }
