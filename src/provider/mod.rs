@@ -33,7 +33,7 @@ pub use credential::{
 
 use crate::{
     config::{ConfigError, Fault, ProviderSettings},
-    domain::Timestamp,
+    domain::{Cause, Outcome, Timestamp},
 };
 use serde::Deserialize;
 use std::time::Duration;
@@ -72,6 +72,30 @@ pub enum CallError {
     /// A whole answer that is not 2xx.
     #[error("refused with {}: {}", .0.http_status, .0.message)]
     Refused(ProviderRefusal),
+}
+
+impl CallError {
+    /// The provider's refusal. Every other failure has the same outcome for each action that a
+    /// provider does once.
+    ///
+    /// # Errors
+    /// That outcome.
+    pub const fn refusal(&self) -> Result<&ProviderRefusal, Outcome> {
+        match self {
+            Self::Refused(refusal) => Ok(refusal),
+            Self::NotSent { .. } => Err(Outcome::Retry {
+                cause: Cause::ConnectFailed,
+                not_before: None,
+            }),
+            Self::NoAnswer { .. } => Err(Outcome::Unknown { cause: Cause::NoAnswer }),
+            Self::AddressNotAllowed { .. } => Err(Outcome::Dead {
+                cause: Cause::AddressNotAllowed,
+            }),
+            Self::Redirect { .. } => Err(Outcome::Dead {
+                cause: Cause::RedirectNotFollowed,
+            }),
+        }
+    }
 }
 
 /// The three results of checking a credential.

@@ -148,25 +148,9 @@ impl ResendClient {
 /// | `application_error`, `internal_server_error` (500), other 5xx, 408 | unknown: the same key again |
 #[must_use]
 pub fn outcome(error: &CallError, now: Timestamp) -> Outcome {
-    let refused = match error {
-        CallError::NotSent { .. } => {
-            return Outcome::Retry {
-                cause: Cause::ConnectFailed,
-                not_before: None,
-            };
-        }
-        CallError::NoAnswer { .. } => return Outcome::Unknown { cause: Cause::NoAnswer },
-        CallError::AddressNotAllowed { .. } => {
-            return Outcome::Dead {
-                cause: Cause::AddressNotAllowed,
-            };
-        }
-        CallError::Redirect { .. } => {
-            return Outcome::Dead {
-                cause: Cause::RedirectNotFollowed,
-            };
-        }
-        CallError::Refused(refused) => refused,
+    let refused = match error.refusal() {
+        Ok(refused) => refused,
+        Err(outcome) => return outcome,
     };
     let ProviderRefusal {
         http_status,

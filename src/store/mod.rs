@@ -17,6 +17,7 @@ pub mod history;
 pub mod keys;
 pub mod ledger;
 pub mod managed;
+mod migrate;
 pub mod organisations;
 pub mod outcomes;
 #[cfg(feature = "postgres")]
@@ -65,6 +66,7 @@ pub trait Store:
 {
 }
 
+// Rust has no name for a list of traits: the implementation lists them again.
 impl<S> Store for S where
     S: Base
         + audit::AuditLog

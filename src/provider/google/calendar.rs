@@ -175,25 +175,9 @@ impl GoogleClient {
 /// | 400 and others | dead |
 #[must_use]
 pub fn outcome(error: &CallError, now: Timestamp) -> Outcome {
-    let refused = match error {
-        CallError::NotSent { .. } => {
-            return Outcome::Retry {
-                cause: Cause::ConnectFailed,
-                not_before: None,
-            };
-        }
-        CallError::NoAnswer { .. } => return Outcome::Unknown { cause: Cause::NoAnswer },
-        CallError::AddressNotAllowed { .. } => {
-            return Outcome::Dead {
-                cause: Cause::AddressNotAllowed,
-            };
-        }
-        CallError::Redirect { .. } => {
-            return Outcome::Dead {
-                cause: Cause::RedirectNotFollowed,
-            };
-        }
-        CallError::Refused(refused) => refused,
+    let refused = match error.refusal() {
+        Ok(refused) => refused,
+        Err(outcome) => return outcome,
     };
     match (refused.http_status, refused.code.as_deref()) {
         (401, _) => Outcome::Park {

@@ -106,19 +106,9 @@ fn class_of_refusal(refused: &ProviderRefusal) -> Class {
 /// The outcome of posting a message that Twilio did not accept.
 #[must_use]
 pub fn outcome(error: &CallError, now: Timestamp) -> Outcome {
-    match error {
-        CallError::NotSent { .. } => Outcome::Retry {
-            cause: Cause::ConnectFailed,
-            not_before: None,
-        },
-        CallError::NoAnswer { .. } => Outcome::Unknown { cause: Cause::NoAnswer },
-        CallError::AddressNotAllowed { .. } => Outcome::Dead {
-            cause: Cause::AddressNotAllowed,
-        },
-        CallError::Redirect { .. } => Outcome::Dead {
-            cause: Cause::RedirectNotFollowed,
-        },
-        CallError::Refused(refused) => match class_of_refusal(refused) {
+    match error.refusal() {
+        Err(outcome) => outcome,
+        Ok(refused) => match class_of_refusal(refused) {
             Class::Retry(cause) => Outcome::Retry {
                 cause,
                 not_before: refused.retry_after,

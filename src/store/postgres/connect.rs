@@ -3,14 +3,17 @@
 use super::{PostgresStore, READ_VERSION, listen};
 use crate::{
     domain::Clock,
-    store::{ConnectError, MigrationStatus},
+    store::{
+        ConnectError, MigrationStatus,
+        migrate::{self, step},
+    },
 };
 use sqlx::{
     Connection, PgConnection, PgPool, Row,
-    migrate::{Migration, MigrationType, Migrator},
+    migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{Mutex, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -22,19 +25,8 @@ const WORKER_ROLE: &str = "hookswitch_worker";
 const CONNECTIONS_MAX: u32 = 16;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Applied in order, once each. The text is part of the binary, so that a binary and its schema
-/// cannot be parted.
 fn migrator() -> Migrator {
-    let step = |version, description: &'static str, sql: &'static str| {
-        Migration::new(
-            version,
-            Cow::Borrowed(description),
-            MigrationType::Simple,
-            sqlx::SqlStr::from_static(sql),
-            false,
-        )
-    };
-    let mut migrator = Migrator::with_migrations(vec![
+    migrate::migrator(vec![
         step(1, "init", include_str!("../../../migrations/postgres/0001_init.sql")),
         step(
             2,
@@ -81,10 +73,7 @@ fn migrator() -> Migrator {
             "replays",
             include_str!("../../../migrations/postgres/0011_replays.sql"),
         ),
-    ]);
-    // A newer release has added rows of its own; its schema works for this one too.
-    migrator.set_ignore_missing(true);
-    migrator
+    ])
 }
 
 /// Host and database of a URL, for messages: never its user or password.

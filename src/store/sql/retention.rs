@@ -181,6 +181,28 @@ async fn delete_keys<D: Dialect>(
     Ok(Step { deleted, next: last })
 }
 
+/// Deletes rows by their own time alone, lowest ids first.
+async fn delete_oldest<S: SqlStore>(
+    store: &S,
+    doing: &'static str,
+    statement: &'static str,
+    before: Timestamp,
+    count_max: u32,
+) -> Result<u64, StoreError> {
+    store
+        .write(Access::ALL_ORGS.in_bulk(), doing, move |mut tx| {
+            Box::pin(async move {
+                Statement::new(doing, statement)
+                    .time(before)
+                    .number(count_max)
+                    .id(Uuid::nil())
+                    .execute(&mut tx)
+                    .await
+            })
+        })
+        .await
+}
+
 #[async_trait]
 impl<S: SqlStore> Retention for S {
     async fn delete_events(
@@ -199,31 +221,11 @@ impl<S: SqlStore> Retention for S {
     }
 
     async fn delete_dead_events(&self, before: Timestamp, count_max: u32) -> Result<u64, StoreError> {
-        self.write(Access::ALL_ORGS.in_bulk(), "delete old dead events", move |mut tx| {
-            Box::pin(async move {
-                Statement::new("delete old dead events", DELETE_DEAD_EVENTS)
-                    .time(before)
-                    .number(count_max)
-                    .id(Uuid::nil())
-                    .execute(&mut tx)
-                    .await
-            })
-        })
-        .await
+        delete_oldest(self, "delete old dead events", DELETE_DEAD_EVENTS, before, count_max).await
     }
 
     async fn delete_audit(&self, before: Timestamp, count_max: u32) -> Result<u64, StoreError> {
-        self.write(Access::ALL_ORGS.in_bulk(), "delete old audit entries", move |mut tx| {
-            Box::pin(async move {
-                Statement::new("delete old audit entries", DELETE_AUDIT)
-                    .time(before)
-                    .number(count_max)
-                    .id(Uuid::nil())
-                    .execute(&mut tx)
-                    .await
-            })
-        })
-        .await
+        delete_oldest(self, "delete old audit entries", DELETE_AUDIT, before, count_max).await
     }
 
     async fn delete_keys(

@@ -10,6 +10,7 @@ mod writer;
 
 use super::{
     Base, ConnectError, MigrationStatus, StoreError,
+    migrate::{self, step},
     sql::{self, Access, Lane, READ_VERSION, Reader, SqlStore, Transaction, failed as failed_on},
 };
 use crate::domain::Clock;
@@ -17,10 +18,10 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use sqlx::{
     AssertSqlSafe, Connection, Row, Sqlite, SqliteConnection, SqlitePool,
-    migrate::{Migration, MigrationType, Migrator},
+    migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use std::{borrow::Cow, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, watch};
 use writer::Writer;
 
@@ -35,19 +36,8 @@ pub struct SqliteStore {
     clock: Arc<dyn Clock>,
 }
 
-/// Applied in order, once each. The text is part of the binary, so that a binary and its schema
-/// cannot be parted.
 fn migrator() -> Migrator {
-    let step = |version, description: &'static str, sql: &'static str| {
-        Migration::new(
-            version,
-            Cow::Borrowed(description),
-            MigrationType::Simple,
-            sqlx::SqlStr::from_static(sql),
-            false,
-        )
-    };
-    let mut migrator = Migrator::with_migrations(vec![
+    migrate::migrator(vec![
         step(1, "init", include_str!("../../../migrations/sqlite/0001_init.sql")),
         step(
             2,
@@ -99,10 +89,7 @@ fn migrator() -> Migrator {
             "replays",
             include_str!("../../../migrations/sqlite/0012_replays.sql"),
         ),
-    ]);
-    // A newer release has added rows of its own; its schema works for this one too.
-    migrator.set_ignore_missing(true);
-    migrator
+    ])
 }
 
 impl SqliteStore {

@@ -6,7 +6,7 @@ use crate::{
     store::{
         StoreError,
         ledger::Record,
-        sql::ledger::{EndedAttempt, RecordSql, clean, cut},
+        sql::ledger::{EndedAttempt, RecordSql, clean, cut, end_attempts_sql, record_sql},
     },
 };
 use futures_util::future::BoxFuture;
@@ -14,49 +14,21 @@ use serde_json::{Value, json};
 use sqlx::{PgConnection, Postgres, postgres::PgRow};
 use uuid::Uuid;
 
-/// One entry a record, by position. The WHERE names the fence and the state, so that a record that
-/// was overtaken changes nothing. A success still counts after its lease ended, as long as no other
-/// claim came since.
-const RECORD: &str = "
-    UPDATE actions
-    SET state = r.state,
-        cause = r.cause,
-        detail = r.detail,
-        http_status = r.http_status,
-        provider_code = r.provider_code,
-        provider_ref = coalesce(r.provider_ref, actions.provider_ref),
-        due_at = coalesce(r.due_at, actions.due_at),
-        lease_until = NULL,
-        updated_at = r.ended_at,
-        attempts = actions.attempts + r.counts,
-        look_ups = actions.look_ups + r.looked_up,
-        absences = CASE WHEN r.is_absence THEN actions.absences + 1 ELSE 0 END,
-        credential_version = coalesce(r.credential_version, actions.credential_version),
-        first_sent_at = CASE WHEN r.is_unsent THEN NULL ELSE actions.first_sent_at END
-    FROM json_to_recordset($1::text::json) AS r (
+const RECORD: &str = record_sql!(
+    "json_to_recordset($1::text::json) AS r (
         id uuid, org_id uuid, fence bigint, state text, cause text, detail text, http_status bigint,
         provider_code text, provider_ref text, due_at bigint, counts bigint, is_absence boolean, is_unsent boolean,
         ended_at bigint, credential_version bigint, looked_up bigint
-    )
-    WHERE actions.id = r.id AND actions.org_id = r.org_id AND actions.fence = r.fence
-        AND (actions.state = 'running'
-            OR (actions.state = 'unknown' AND actions.cause = 'lease_ended' AND r.state = 'succeeded'))
-    RETURNING actions.id, actions.org_id, actions.provider, actions.state, actions.due_at";
+    )",
+    "actions.id, actions.org_id, actions.provider, actions.state, actions.due_at"
+);
 
-const END_ATTEMPTS: &str = "
-    UPDATE attempts
-    SET ended_at = r.ended_at,
-        outcome = r.outcome,
-        cause = r.cause,
-        http_status = r.http_status,
-        provider_code = r.provider_code,
-        detail = r.detail,
-        credential_version = r.credential_version
-    FROM json_to_recordset($1::text::json) AS r (
+const END_ATTEMPTS: &str = end_attempts_sql!(
+    "json_to_recordset($1::text::json) AS r (
         id uuid, number bigint, ended_at bigint, outcome text, cause text, http_status bigint, provider_code text,
         detail text, credential_version bigint
-    )
-    WHERE attempts.action_id = r.id AND attempts.number = r.number";
+    )"
+);
 
 /// A newer version of the credential was saved during the attempt. That save did not see these
 /// rows, because they were not parked yet (invariant 6).

@@ -16,6 +16,7 @@ mod record;
 pub use claim::{Choice, ClaimSql, Turn};
 pub use plan::PlanSql;
 pub use record::{EndedAttempt, RecordSql};
+pub(in crate::store) use record::{end_attempts_sql, record_sql};
 
 #[cfg(test)]
 use super::Sql;

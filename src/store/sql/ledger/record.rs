@@ -23,6 +23,64 @@ const SAVEPOINT: Sql = Sql::postgres_only("SAVEPOINT records");
 const RELEASE: Sql = Sql::postgres_only("RELEASE SAVEPOINT records");
 const ROLLBACK_TO: Sql = Sql::postgres_only("ROLLBACK TO SAVEPOINT records");
 
+/// Writes the records of many attempts. The databases differ in how the list of them gets in.
+///
+/// The WHERE names the fence and the state, so that a record that was overtaken changes nothing. A
+/// success still counts after its lease ended, as long as no other claim came since.
+macro_rules! record_sql {
+    ($records:literal, $returned:literal) => {
+        concat!(
+            "
+    UPDATE actions
+    SET state = r.state,
+        cause = r.cause,
+        detail = r.detail,
+        http_status = r.http_status,
+        provider_code = r.provider_code,
+        provider_ref = coalesce(r.provider_ref, actions.provider_ref),
+        due_at = coalesce(r.due_at, actions.due_at),
+        lease_until = NULL,
+        updated_at = r.ended_at,
+        attempts = actions.attempts + r.counts,
+        look_ups = actions.look_ups + r.looked_up,
+        absences = CASE WHEN r.is_absence THEN actions.absences + 1 ELSE 0 END,
+        credential_version = coalesce(r.credential_version, actions.credential_version),
+        first_sent_at = CASE WHEN r.is_unsent THEN NULL ELSE actions.first_sent_at END
+    FROM ",
+            $records,
+            "
+    WHERE actions.id = r.id AND actions.org_id = r.org_id AND actions.fence = r.fence
+        AND (actions.state = 'running'
+            OR (actions.state = 'unknown' AND actions.cause = 'lease_ended' AND r.state = 'succeeded'))
+    RETURNING ",
+            $returned
+        )
+    };
+}
+
+/// Ends the rows of those attempts.
+macro_rules! end_attempts_sql {
+    ($ended:literal) => {
+        concat!(
+            "
+    UPDATE attempts
+    SET ended_at = r.ended_at,
+        outcome = r.outcome,
+        cause = r.cause,
+        http_status = r.http_status,
+        provider_code = r.provider_code,
+        detail = r.detail,
+        credential_version = r.credential_version
+    FROM ",
+            $ended,
+            "
+    WHERE attempts.action_id = r.id AND attempts.number = r.number"
+        )
+    };
+}
+
+pub(in crate::store) use {end_attempts_sql, record_sql};
+
 /// The end of one attempt, as its row keeps it.
 pub struct EndedAttempt {
     pub action: ActionId,

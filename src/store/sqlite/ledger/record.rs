@@ -6,61 +6,33 @@ use crate::{
     store::{
         StoreError,
         ledger::Record,
-        sql::ledger::{EndedAttempt, RecordSql, cut},
+        sql::ledger::{EndedAttempt, RecordSql, cut, end_attempts_sql, record_sql},
     },
 };
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use sqlx::{Sqlite, SqliteConnection, sqlite::SqliteRow};
 
-/// One entry a record, by position. The WHERE names the fence and the state, so that a record that
-/// was overtaken changes nothing. A success still counts after its lease ended, as long as no other
-/// claim came since.
-const RECORD: &str = "
-    UPDATE actions
-    SET state = r.state,
-        cause = r.cause,
-        detail = r.detail,
-        http_status = r.http_status,
-        provider_code = r.provider_code,
-        provider_ref = coalesce(r.provider_ref, actions.provider_ref),
-        due_at = coalesce(r.due_at, actions.due_at),
-        lease_until = NULL,
-        updated_at = r.ended_at,
-        attempts = actions.attempts + r.counts,
-        look_ups = actions.look_ups + r.looked_up,
-        absences = CASE WHEN r.is_absence THEN actions.absences + 1 ELSE 0 END,
-        credential_version = coalesce(r.credential_version, actions.credential_version),
-        first_sent_at = CASE WHEN r.is_unsent THEN NULL ELSE actions.first_sent_at END
-    FROM (
+const RECORD: &str = record_sql!(
+    "(
         SELECT unhex(value ->> 0) AS id, unhex(value ->> 1) AS org_id, value ->> 2 AS fence, value ->> 3 AS state,
             value ->> 4 AS cause, value ->> 5 AS detail, value ->> 6 AS http_status, value ->> 7 AS provider_code,
             value ->> 8 AS provider_ref, value ->> 9 AS due_at, value ->> 10 AS counts, value ->> 11 AS is_absence,
             value ->> 12 AS is_unsent, value ->> 13 AS ended_at, value ->> 14 AS credential_version,
             value ->> 15 AS looked_up
         FROM json_each(?1)
-    ) AS r
-    WHERE actions.id = r.id AND actions.org_id = r.org_id AND actions.fence = r.fence
-        AND (actions.state = 'running'
-            OR (actions.state = 'unknown' AND actions.cause = 'lease_ended' AND r.state = 'succeeded'))
-    RETURNING id, org_id, provider, state, due_at";
+    ) AS r",
+    "id, org_id, provider, state, due_at"
+);
 
-const END_ATTEMPTS: &str = "
-    UPDATE attempts
-    SET ended_at = r.ended_at,
-        outcome = r.outcome,
-        cause = r.cause,
-        http_status = r.http_status,
-        provider_code = r.provider_code,
-        detail = r.detail,
-        credential_version = r.credential_version
-    FROM (
+const END_ATTEMPTS: &str = end_attempts_sql!(
+    "(
         SELECT unhex(value ->> 0) AS id, value ->> 1 AS number, value ->> 2 AS ended_at, value ->> 3 AS outcome,
             value ->> 4 AS cause, value ->> 5 AS http_status, value ->> 6 AS provider_code, value ->> 7 AS detail,
             value ->> 8 AS credential_version
         FROM json_each(?1)
-    ) AS r
-    WHERE attempts.action_id = r.id AND attempts.number = r.number";
+    ) AS r"
+);
 
 /// A newer version of the credential was saved during the attempt. That save did not see these
 /// rows, because they were not parked yet (invariant 6).
