@@ -215,19 +215,22 @@ export type EventAction = {
   "state": ActionState;
 };
 
-export type EventDetail = {
+export type EventDetail = EventFields & {
   "actions": Array<EventAction>;
   "body"?: Record<string, any>;
-  "body_bytes": number;
   "can": Array<string>;
   "content_type": string;
-  "dead_reason"?: string | null;
-  "endpoint_id"?: string | null;
   "headers": Array<HeaderView>;
   "hops": number;
-  "id": string;
   "path": string;
   "query": string;
+};
+
+export type EventFields = {
+  "body_bytes": number;
+  "dead_reason"?: string | null;
+  "endpoint_id"?: string | null;
+  "id": string;
   "received_at": Time;
   "source": Source;
   "subject": string;
@@ -241,17 +244,8 @@ export type EventTypeView = {
   "type": string;
 };
 
-export type EventView = {
+export type EventView = EventFields & {
   "actions": Record<string, number>;
-  "body_bytes": number;
-  "dead_reason"?: string | null;
-  "endpoint_id"?: string | null;
-  "id": string;
-  "received_at": Time;
-  "source": Source;
-  "subject": string;
-  "time": Time;
-  "type": string;
 };
 
 export type FieldError = {

@@ -21,7 +21,7 @@ use crate::{
     store::routes::{AssistantClaim, Displaces, Proof},
 };
 use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
-use http::{HeaderMap, StatusCode, Uri, header};
+use http::{HeaderMap, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -95,12 +95,9 @@ pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<String
         .find_assistant(member.org, &id)
         .await?
         .ok_or(Problem::not_found())?;
-    let tag = tag(&state, &row);
     let connected = Connected::load(&state, member.org).await?;
-    Ok((
-        [(header::ETAG, etag::header_value(&tag))],
-        Json(AssistantView::new(&state, &connected, row)),
-    ))
+    let view = AssistantView::new(&state, &connected, row);
+    Ok(etag::tagged(view, |view| &view.etag))
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -149,12 +146,10 @@ pub async fn create(
         .find_assistant(member.org, &id)
         .await?
         .ok_or(Problem::not_found())?;
-    let tag = tag(&state, &row);
     let connected = Connected::load(&state, member.org).await?;
     Ok((
         etag::status_of(before.is_some()),
-        [(header::ETAG, etag::header_value(&tag))],
-        Json(AssistantView::new(&state, &connected, row)),
+        etag::tagged(AssistantView::new(&state, &connected, row), |view| &view.etag),
     ))
 }
 

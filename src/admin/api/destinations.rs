@@ -20,7 +20,7 @@ use crate::{
             view::{Time, last_four},
         },
     },
-    domain::{IntegrationState, Provider, SecretBytes},
+    domain::{IntegrationState, OrgId, Provider, SecretBytes},
     provider::{Credential, HttpCredential},
     store::credentials::{CredentialError, NewCredential, StoredCredential},
     vault::Purpose,
@@ -149,11 +149,8 @@ pub async fn show(State(state): Admin, Reader(member): Reader, Id(name): Id<Stri
     let opened = credentials::find(&state, member.org, Provider::Http, &name)
         .await?
         .ok_or(Problem::not_found())?;
-    let tag = tag(&state, &opened.row);
-    Ok((
-        [(header::ETAG, etag::header_value(&tag))],
-        Json(DestinationView::new(&state, opened, None)),
-    ))
+    let view = DestinationView::new(&state, opened, None);
+    Ok(etag::tagged(view, |view| &view.etag))
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -193,11 +190,7 @@ pub async fn create(
         )));
     }
     let name = http.name.clone();
-    let row = save(&state, &member, &name, &credential, last_four(&made), "connect").await?;
-    let opened = Opened {
-        row,
-        credential: Ok(credential),
-    };
+    let opened = save(&state, &member, &name, credential, last_four(&made), "connect").await?;
     let tag = tag(&state, &opened.row);
     let location = HeaderValue::from_str(&format!("/api/destinations/{name}"));
     Ok((
@@ -232,10 +225,10 @@ async fn save(
     state: &AdminState,
     member: &Member,
     name: &str,
-    credential: &Credential,
+    credential: Credential,
     last_four: Option<String>,
     verb: &'static str,
-) -> Answer<StoredCredential> {
+) -> Answer<Opened> {
     let stored = credential.to_stored();
     let new = NewCredential {
         org: member.org,
@@ -254,9 +247,28 @@ async fn save(
         verified_at: None,
     };
     let audit = state.audit(member, verb, "credential", format_args!("http:{name}"), &["credential"]);
-    let saved = state.store.save_credential(new, audit).await?;
+    let row = state.store.save_credential(new, audit).await?;
     state.forget(member.org);
-    Ok(saved)
+    Ok(Opened {
+        row,
+        credential: Ok(credential),
+    })
+}
+
+/// The destination that a request changes, where its `If-Match` allows that.
+async fn find_current(state: &AdminState, org: OrgId, name: &str, headers: &HeaderMap) -> Answer<Opened> {
+    let opened = credentials::find(state, org, Provider::Http, name)
+        .await?
+        .ok_or(Problem::not_found())?;
+    etag::check(headers, &tag(state, &opened.row))?;
+    Ok(opened)
+}
+
+fn opened_http(opened: Opened) -> Answer<(StoredCredential, HttpCredential)> {
+    match opened.usable()? {
+        (row, Credential::Http(http)) => Ok((row, http)),
+        _ => Err(Problem::new(Code::Internal)),
+    }
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -274,30 +286,17 @@ pub async fn patch(
     headers: HeaderMap,
     body::Json(changes): body::Json<DestinationChanges>,
 ) -> Answer<impl IntoResponse> {
-    let opened = credentials::find(&state, member.org, Provider::Http, &name)
-        .await?
-        .ok_or(Problem::not_found())?;
-    etag::check(&headers, &tag(&state, &opened.row))?;
-    let last_four = opened.row.last_four.clone();
-    let (_, Credential::Http(mut http)) = opened.usable()? else {
-        return Err(Problem::new(Code::Internal));
-    };
+    let opened = find_current(&state, member.org, &name, &headers).await?;
+    let (row, mut http) = opened_http(opened)?;
     http.url = changes.url;
     let credential = check(http)?;
     let Credential::Http(http) = &credential else {
         return Err(Problem::new(Code::Internal));
     };
     check_address(&state, &http.url).await?;
-    let row = save(&state, &member, &name, &credential, last_four, "update").await?;
-    let opened = Opened {
-        row,
-        credential: Ok(credential),
-    };
-    let tag = tag(&state, &opened.row);
-    Ok((
-        [(header::ETAG, etag::header_value(&tag))],
-        Json(DestinationView::new(&state, opened, None)),
-    ))
+    let opened = save(&state, &member, &name, credential, row.last_four, "update").await?;
+    let view = DestinationView::new(&state, opened, None);
+    Ok(etag::tagged(view, |view| &view.etag))
 }
 
 /// Makes a secret that signs beside the former one. Receivers take either, so they can be changed
@@ -309,27 +308,16 @@ pub async fn rotate(
     headers: HeaderMap,
     _: NoFields,
 ) -> Answer<impl IntoResponse> {
-    let opened = credentials::find(&state, member.org, Provider::Http, &name)
-        .await?
-        .ok_or(Problem::not_found())?;
-    etag::check(&headers, &tag(&state, &opened.row))?;
-    let (_, Credential::Http(mut http)) = opened.usable()? else {
-        return Err(Problem::new(Code::Internal));
-    };
+    let opened = find_current(&state, member.org, &name, &headers).await?;
+    let (_, mut http) = opened_http(opened)?;
     let made = make_secret()?;
     http.secrets.insert(0, SecretBytes::from(made.clone()));
     http.secrets.truncate(SECRETS_MAX);
     let credential = check(http)?;
-    let row = save(&state, &member, &name, &credential, last_four(&made), "rotate").await?;
-    let opened = Opened {
-        row,
-        credential: Ok(credential),
-    };
-    let tag = tag(&state, &opened.row);
+    let opened = save(&state, &member, &name, credential, last_four(&made), "rotate").await?;
     Ok((
         StatusCode::CREATED,
-        [(header::ETAG, etag::header_value(&tag))],
-        Json(DestinationView::new(&state, opened, Some(made))),
+        etag::tagged(DestinationView::new(&state, opened, Some(made)), |view| &view.etag),
     ))
 }
 

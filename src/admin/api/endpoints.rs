@@ -62,7 +62,7 @@ impl EndpointView {
     fn new(state: &AdminState, row: Endpoint) -> Self {
         let path = format!("/webhooks/{}/{}", row.source, row.id);
         Self {
-            etag: tag_text(state, &row),
+            etag: tag(state, &row),
             id: row.id.to_string(),
             source: row.source,
             name: row.name,
@@ -107,11 +107,7 @@ pub struct EndpointDetail {
     secret: Option<String>,
 }
 
-fn tag(state: &AdminState, row: &Endpoint) -> HeaderValue {
-    etag::header_value(&tag_text(state, row))
-}
-
-fn tag_text(state: &AdminState, row: &Endpoint) -> String {
+fn tag(state: &AdminState, row: &Endpoint) -> String {
     etag::tag(&state.vault, row.org, "endpoint", row.id, row.version)
 }
 
@@ -140,13 +136,12 @@ async fn detail(
 ) -> Answer<impl IntoResponse + use<>> {
     let row = state.store.find_endpoint(org, id).await?.ok_or(Problem::not_found())?;
     let secrets = state.store.list_secrets(org, row.source, Some(id)).await?;
-    let tag = tag(state, &row);
-    let detail = EndpointDetail {
+    let view = EndpointDetail {
         endpoint: EndpointView::new(state, row),
         secrets: secrets.into_iter().map(SecretView::from).collect(),
         secret,
     };
-    Ok(([(header::ETAG, tag)], Json(detail)))
+    Ok(etag::tagged(view, |view| &view.endpoint.etag))
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -220,6 +215,13 @@ pub async fn create(
     ))
 }
 
+/// The endpoint that a request changes, where its `If-Match` allows that.
+async fn find_current(state: &AdminState, org: OrgId, id: EndpointId, headers: &HeaderMap) -> Answer<Endpoint> {
+    let row = state.store.find_endpoint(org, id).await?.ok_or(Problem::not_found())?;
+    etag::check(headers, &tag(state, &row))?;
+    Ok(row)
+}
+
 /// What of an endpoint can be changed. Its source and its id stand in the URL that the sender has.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -236,12 +238,7 @@ pub async fn patch(
     headers: HeaderMap,
     body::Json(changes): body::Json<EndpointChanges>,
 ) -> Answer<impl IntoResponse> {
-    let mut row = state
-        .store
-        .find_endpoint(member.org, id)
-        .await?
-        .ok_or(Problem::not_found())?;
-    etag::check(&headers, &tag_text(&state, &row))?;
+    let mut row = find_current(&state, member.org, id, &headers).await?;
     let mut changed = Vec::new();
     if let Some(name) = changes.name {
         check_text("name", &name, NAME_CHARS_MAX)?;
@@ -272,12 +269,7 @@ pub async fn delete(
     Id(id): Id<EndpointId>,
     headers: HeaderMap,
 ) -> Answer<StatusCode> {
-    let row = state
-        .store
-        .find_endpoint(member.org, id)
-        .await?
-        .ok_or(Problem::not_found())?;
-    etag::check(&headers, &tag_text(&state, &row))?;
+    let row = find_current(&state, member.org, id, &headers).await?;
     let audit = state.audit(&member, "delete", "endpoint", id, &[]);
     if state
         .store
@@ -308,12 +300,7 @@ pub async fn rotate(
     headers: HeaderMap,
     body::OptionalJson(request): body::OptionalJson<Rotation>,
 ) -> Answer<impl IntoResponse> {
-    let row = state
-        .store
-        .find_endpoint(member.org, id)
-        .await?
-        .ok_or(Problem::not_found())?;
-    etag::check(&headers, &tag_text(&state, &row))?;
+    let row = find_current(&state, member.org, id, &headers).await?;
     let overlap = request.overlap_seconds.unwrap_or(OVERLAP_SECONDS_DEFAULT);
     if overlap > OVERLAP_SECONDS_MAX {
         return Err(Problem::field(

@@ -44,8 +44,9 @@ pub fn routes() -> Router<Arc<AdminState>> {
 /// Actions shown with an event. There are at most 50 a series.
 const ACTIONS_SHOWN_MAX: u32 = 200;
 
+/// What the list and the page of an event both show.
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct EventView {
+struct EventFields {
     id: String,
     source: Source,
     r#type: String,
@@ -55,12 +56,17 @@ pub struct EventView {
     received_at: Time,
     body_bytes: u64,
     dead_reason: Option<String>,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct EventView {
+    #[serde(flatten)]
+    event: EventFields,
     /// How many of its actions are in each state; a state without one is left out.
     actions: BTreeMap<&'static str, u64>,
 }
 
-/// A row of the list, without what came of it.
-impl From<&StoredEvent> for EventView {
+impl From<&StoredEvent> for EventFields {
     fn from(row: &StoredEvent) -> Self {
         Self {
             id: row.id.to_string(),
@@ -72,22 +78,14 @@ impl From<&StoredEvent> for EventView {
             received_at: Time(row.received_at),
             body_bytes: row.body_bytes,
             dead_reason: row.dead_reason.clone(),
-            actions: BTreeMap::new(),
         }
     }
 }
 
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct EventDetail {
-    id: String,
-    source: Source,
-    r#type: String,
-    subject: String,
-    endpoint_id: Option<String>,
-    time: Time,
-    received_at: Time,
-    body_bytes: u64,
-    dead_reason: Option<String>,
+    #[serde(flatten)]
+    event: EventFields,
     content_type: String,
     path: String,
     query: String,
@@ -160,8 +158,8 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
             .insert(one.state.as_str(), one.count);
     }
     let view = |row: StoredEvent| EventView {
+        event: EventFields::from(&row),
         actions: outcomes.remove(&row.id).unwrap_or_default(),
-        ..EventView::from(&row)
     };
     Ok(Json(page.answer(&state.vault, rows, |row| row.id, view)))
 }
@@ -203,28 +201,8 @@ pub async fn show(
         .await?;
     let body = if has_body { open_body(&state, &row).await? } else { None };
     let can = row.body.iter().map(|_| "replay").collect();
-    let EventView {
-        id,
-        source,
-        r#type,
-        subject,
-        endpoint_id,
-        time,
-        received_at,
-        body_bytes,
-        dead_reason,
-        ..
-    } = EventView::from(&row);
     Ok(Json(EventDetail {
-        id,
-        source,
-        r#type,
-        subject,
-        endpoint_id,
-        time,
-        received_at,
-        body_bytes,
-        dead_reason,
+        event: EventFields::from(&row),
         content_type: row.content_type,
         path: row.path,
         query: row.query,

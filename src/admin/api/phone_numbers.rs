@@ -21,7 +21,7 @@ use crate::{
     store::routes::{Displaces, NumberClaim, Proof},
 };
 use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
-use http::{HeaderMap, StatusCode, Uri, header};
+use http::{HeaderMap, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -107,12 +107,9 @@ pub async fn show(State(state): Admin, Reader(member): Reader, Id(number): Id<St
         .find_number(member.org, &number)
         .await?
         .ok_or(Problem::not_found())?;
-    let tag = tag(&state, &row);
     let connected = Connected::load(&state, member.org).await?;
-    Ok((
-        [(header::ETAG, etag::header_value(&tag))],
-        Json(NumberView::new(&state, &connected, row)),
-    ))
+    let view = NumberView::new(&state, &connected, row);
+    Ok(etag::tagged(view, |view| &view.etag))
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -185,12 +182,10 @@ pub async fn create(
         .find_number(member.org, &new.number)
         .await?
         .ok_or(Problem::not_found())?;
-    let tag = tag(&state, &row);
     let connected = Connected::load(&state, member.org).await?;
     Ok((
         etag::status_of(before.is_some_and(|row| row.provider == provider)),
-        [(header::ETAG, etag::header_value(&tag))],
-        Json(NumberView::new(&state, &connected, row)),
+        etag::tagged(NumberView::new(&state, &connected, row), |view| &view.etag),
     ))
 }
 

@@ -133,12 +133,7 @@ pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<RuleId
         }
         Err(error) => return Err(error.into()),
     };
-    let tag = tag(&state, &rule);
-    Ok((
-        [(header::ETAG, etag::header_value(&tag))],
-        Json(RuleView::new(&state, rule)),
-    )
-        .into_response())
+    Ok(etag::tagged(RuleView::new(&state, rule), |view| &view.etag).into_response())
 }
 
 pub async fn create(
@@ -240,11 +235,7 @@ async fn replace(state: &AdminState, member: &Member, rule: Rule, spec: RuleSpec
         .find_rule(member.org, id)
         .await?
         .ok_or(Problem::not_found())?;
-    let tag = tag(state, &rule);
-    Ok((
-        [(header::ETAG, etag::header_value(&tag))],
-        Json(RuleView::new(state, rule)),
-    ))
+    Ok(etag::tagged(RuleView::new(state, rule), |view| &view.etag))
 }
 
 pub async fn delete(

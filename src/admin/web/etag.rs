@@ -5,7 +5,9 @@
 
 use super::problem::{Code, Problem};
 use crate::{domain::OrgId, vault::Vault};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::Json;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use serde::Serialize;
 use std::fmt::Display;
 
 /// The tag of a version, quoted.
@@ -20,6 +22,11 @@ pub fn tag(vault: &Vault, org: OrgId, kind: &str, id: impl Display, version: i64
 #[must_use]
 pub fn header_value(tag: &str) -> HeaderValue {
     HeaderValue::from_str(tag).expect("a tag is digits and hex in quotes")
+}
+
+/// An answer that shows one resource, with its tag as a header too.
+pub fn tagged<T: Serialize>(view: T, tag: impl FnOnce(&T) -> &str) -> ([(HeaderName, HeaderValue); 1], Json<T>) {
+    ([(header::ETAG, header_value(tag(&view)))], Json(view))
 }
 
 /// Compares `If-Match` with the current tag. An absent header passes here; see [`require`].
