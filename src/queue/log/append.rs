@@ -12,8 +12,10 @@ use crate::{
     queue::PublishError,
     telemetry::catalogue,
 };
+use rustix::io::{DupFlags, dup3};
 use std::{
     fs::File,
+    os::fd::OwnedFd,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -184,6 +186,7 @@ impl Appender {
             spare
         } else {
             let room = GROWING_ROOM.min(shared.settings.segment_bytes);
+            let _creating = lock(&shared.creating);
             let created = match Spare::create_growing(&shared.directory, room) {
                 Err(error) if is_no_descriptor(&error) && self.reserve.take().is_some() => {
                     Spare::create_growing(&shared.directory, room)
@@ -195,10 +198,13 @@ impl Appender {
         let active = spare.begin(&*shared.disk, &shared.directory, &shared.handle, header)?;
         self.active.segment.seal(base);
         lock(&shared.segments).insert(base, active.segment.clone());
-        self.active = active;
+        let before = std::mem::replace(&mut self.active, active);
         if self.reserve.is_none() {
-            // The segment before this one has just given its descriptor back.
-            self.reserve = shared.handle.try_clone().ok();
+            // The descriptor of the segment before this one, with no moment in which it is free for
+            // a connection.
+            let mut descriptor = OwnedFd::from(before.file);
+            let kept = dup3(&shared.handle, &mut descriptor, DupFlags::CLOEXEC);
+            self.reserve = kept.is_ok().then(|| File::from(descriptor));
         }
         Ok(())
     }

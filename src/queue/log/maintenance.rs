@@ -152,11 +152,13 @@ impl Maintenance {
     /// Prepares the next segment. An error is worth a warning only: without a spare the appender
     /// uses a file that grows, which is slower and never wrong.
     fn make_spare(&self) {
-        let made = Spare::create_filled(
-            &*self.shared.disk,
-            &self.shared.directory,
-            self.shared.settings.segment_bytes,
-        );
+        let shared = &self.shared;
+        let created = {
+            let _creating = lock(&shared.creating);
+            Spare::create_to_fill(&shared.directory)
+        };
+        let made =
+            created.and_then(|file| Spare::fill(&*shared.disk, &shared.directory, file, shared.settings.segment_bytes));
         let mut requests = lock(&self.shared.requests);
         requests.spare_wanted = false;
         match made {

@@ -277,6 +277,7 @@ fn share(disk: Arc<dyn Disk>, directory: &Path, handle: File, settings: LogSetti
         }),
         wake_appender: Condvar::new(),
         requests: Mutex::new(MaintenanceRequests::default()),
+        creating: Mutex::default(),
         wake_maintenance: Condvar::new(),
         segments: Mutex::new(recovered.segments),
         durable: AtomicU64::new(recovered.end),

@@ -39,6 +39,9 @@ pub(super) struct Shared {
     /// Wakes the appender.
     pub wake_appender: Condvar,
     pub requests: Mutex<MaintenanceRequests>,
+    /// Held while a segment's file is created: maintenance must not take the descriptor that the
+    /// appender gives back for its own.
+    pub creating: Mutex<()>,
     /// Wakes the maintenance thread.
     pub wake_maintenance: Condvar,
     pub segments: Mutex<BTreeMap<u64, Arc<Segment>>>,

@@ -163,6 +163,8 @@ impl SqliteStore {
         let version = read_version(&mut connection).await.map_err(open_failed)?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS_MAX)
+            // All of them at the start: later there may be no descriptor to open one with.
+            .min_connections(READERS_MAX)
             .acquire_timeout(Duration::from_secs(5))
             // A local file does not lose connections: no probe before each read, no reconnect by
             // age.

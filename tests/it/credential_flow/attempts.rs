@@ -113,24 +113,26 @@ async fn plan(house: &House, kind: ActionKind, request: &Value) {
 
 /// Claims what is due and runs it to its record, which is written.
 async fn run_due(house: &House, engine: &Engine) -> Record {
-    let now = house.api.clock.now();
+    let record = engine.run(&claim_due(house, 1).await.remove(0)).await;
+    house.api.store.record(vec![record.clone()]).await.unwrap();
+    record
+}
+
+async fn claim_due(house: &House, count: u32) -> Vec<Leased> {
     let limits = ClaimLimits {
-        count_max: 1,
-        turn_max: 1,
+        count_max: count,
+        turn_max: count,
         allowances: Vec::new(),
         deferred: Vec::new(),
         lease: Duration::from_mins(1),
     };
-    let claim = house.api.store.claim(limits, now).await.unwrap().remove(0);
-    let record = engine
-        .run(&Leased {
-            claim,
-            lease_ends: Instant::now() + Duration::from_mins(1),
-            stop: CancellationToken::new(),
-        })
-        .await;
-    house.api.store.record(vec![record.clone()]).await.unwrap();
-    record
+    let claims = house.api.store.claim(limits, house.api.clock.now()).await.unwrap();
+    let leased = claims.into_iter().map(|claim| Leased {
+        claim,
+        lease_ends: Instant::now() + Duration::from_mins(1),
+        stop: CancellationToken::new(),
+    });
+    leased.collect()
 }
 
 #[tokio::test]
@@ -360,6 +362,34 @@ async fn the_state_of_an_integration_follows_what_its_sends_come_to() {
         (&json!(1), &json!(0), &json!(["retry", "cancel"])),
         "{action}"
     );
+}
+
+/// The first refusal of a credential is the last call with it: what was claimed before parks
+/// without one, and uses up no try.
+#[tokio::test]
+async fn what_is_claimed_parks_without_a_call_once_its_credential_was_refused() {
+    let house = start().await;
+    register_resend(&house);
+    connect_resend(&house, "re_first").await;
+    let engine = engine(&house);
+    let request = json!({ "to": "ann@example.com", "subject": "Hi", "text": "x" });
+    for _ in 0..3 {
+        plan(&house, ActionKind::ResendSendEmail, &request).await;
+    }
+    let claims = claim_due(&house, 3).await;
+    assert_eq!(claims.len(), 3);
+    house.providers.add_fault(Fault::of(Provider::Resend).status(401));
+    let calls = || house.providers.requests(Provider::Resend).len();
+    let before = calls();
+    for leased in claims {
+        let record = engine.run(&leased).await;
+        assert_eq!(
+            (record.to, record.cause, record.counts),
+            (ActionState::Parked, Cause::CredentialRefused, false),
+            "{record:?}"
+        );
+    }
+    assert_eq!(calls() - before, 1, "one call with a credential that is refused");
 }
 
 /// Invariant 2: another key may be another team's, whose keys absorb nothing. Resend names no

@@ -9,6 +9,7 @@ use super::{
     shim::Shim,
     world::{KEY, PLAN, Wishes, World, random_hex, until},
 };
+use crate::support::ingress::Wire;
 use rustix::process::{Resource, Rlimit, Signal, prlimit};
 use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -351,10 +352,16 @@ fn limit_to(world: &World, resource: Resource, value: u64) -> Rlimit {
     .expect("a limit of a child of ours")
 }
 
-/// A real limit on the live process, and more connections than it has descriptors for.
+/// A real limit on the live process, and more connections than it has descriptors for. A sender
+/// that is connected is served meanwhile, also through new segments of the log, and the others are
+/// served when some connections go.
 pub async fn descriptors(given: Given) -> Counts {
     const SERVES_WITHIN: Duration = Duration::from_secs(5);
-    let world = World::start("no descriptors left", &given, Wishes::default()).await;
+    // A segment holds about thirty events: several are begun while nothing else can be opened.
+    let wishes = Wishes::default().set("HOOKSWITCH_QUEUE_SEGMENT_BYTES", 1 << 16);
+    let world = World::start("no descriptors left", &given, wishes).await;
+    let mut connected = Wire::new(connect(&world).await);
+    assert_eq!(post(&world, &mut connected).await, 200);
     let open = world.process().usage().descriptors as u64;
     let limit = limit_to(&world, Resource::Nofile, open + 40);
     let mut sockets = Vec::new();
@@ -362,26 +369,46 @@ pub async fn descriptors(given: Given) -> Counts {
         // Those that are not accepted wait in the kernel.
         sockets.push(connect(&world).await);
     }
-    tokio::time::timeout(Duration::from_millis(500), world.load.send(&world.load.fresh()))
-        .await
-        .ok();
-    drop(sockets);
-    let begun = Instant::now();
-    world.load.insist(&world.load.fresh()).await;
+    until(
+        || world.label(),
+        "every descriptor to be taken",
+        || async { (world.process().usage().descriptors as u64 >= open + 40).then_some(()) },
+    )
+    .await;
+    let mut served = 0;
+    while served < given.many(400, 150) && post(&world, &mut connected).await == 200 {
+        served += 1;
+    }
+    // Two segments hold fewer.
     assert!(
-        begun.elapsed() < SERVES_WITHIN,
-        "{}: it served again after {:?}",
-        world.label(),
-        begun.elapsed()
+        served >= 80,
+        "{}: the sender that was connected got {served} answers",
+        world.label()
     );
-    // Under the limit still, it can begin segments (the first one holds fewer than 400 events) and
-    // write its database.
-    world.load.send_all(given.many(1_000, 450)).await;
+    drop((sockets, connected));
+    let begun = Instant::now();
+    // Each of these connects anew.
+    world.load.send_all(16).await;
+    let served_after = begun.elapsed();
+    assert!(
+        served_after < SERVES_WITHIN,
+        "{}: it served again after {served_after:?}",
+        world.label()
+    );
+    // Under the limit still, it can write its database.
+    world.load.send_all(given.many(1_000, 200)).await;
     prlimit(Some(world.process().pid()), Resource::Nofile, limit).expect("its own limit");
     world
         .final_counts()
         .await
-        .note(format!("served again after {} ms", begun.elapsed().as_millis()))
+        .note(format!("served again after {} ms", served_after.as_millis()))
+}
+
+/// An event that no rule wants, so that no call to a provider competes for a descriptor.
+async fn post(world: &World, connected: &mut Wire) -> u16 {
+    connected.send(&request(world, &world.load.unwanted())).await;
+    let answer = connected.answer().await;
+    answer.expect("an answer on a connection that stands").status
 }
 
 /// One organisation sends twenty times as much as the others together, and unknown senders send

@@ -138,6 +138,16 @@ impl Load {
         }
     }
 
+    /// A fresh event that no rule wants.
+    pub fn unwanted(&self) -> Event {
+        loop {
+            let event = self.fresh();
+            if !event.is_wanted {
+                return event;
+            }
+        }
+    }
+
     /// Posts an event. `None`: no answer came.
     pub async fn send(&self, event: &Event) -> Option<u16> {
         let (url, signature) = {
