@@ -1,9 +1,9 @@
 //! The dashboard: the files of `dashboard/`, part of the binary and served at `/dashboard`.
 //!
-//! It holds no data and checks no token: its pages are the same for everybody, and all that they
-//! show comes from the public admin API. **Invariant:** a page runs and loads what this binary
-//! serves, and nothing else: the policy that goes out with every file forbids inline code, other
-//! hosts, frames, and HTML made from text.
+//! It holds no data and checks no token. Its pages are the same for everybody, and show what the
+//! public admin API answers. **Invariant:** a page runs and loads only files that this binary
+//! serves. The policy of every answer forbids inline code, other hosts, frames, and HTML made from
+//! text.
 
 use axum::{
     Router,

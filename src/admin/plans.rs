@@ -21,8 +21,8 @@ use serde_json::Value;
 
 const SECRET_BYTES_MAX: usize = 512;
 
-/// Every plan by which Vapi uses one secret: its default plan, HMAC-SHA256 over the body alone in
-/// `x-vapi-signature`, the plain secret in `X-Vapi-Secret`, and `Authorization: Bearer`.
+/// Every plan by which Vapi uses one secret. They are its default plan, HMAC-SHA256 over the body
+/// alone in `x-vapi-signature`, the plain secret in `X-Vapi-Secret`, and a bearer token.
 pub fn of_vapi() -> Vec<Plan> {
     let hmac = HmacPlanText {
         signature_header: Some("x-vapi-signature".into()),

@@ -23,7 +23,8 @@ pub enum Readable<T> {
     Unknown(Problem),
 }
 
-/// A credential that the provider refuses reads nothing. After any other error nobody knows.
+/// A credential that the provider refuses reads nothing. After any other error the result is
+/// unknown.
 pub fn refused_or_unknown<T>(error: &CallError) -> Readable<T> {
     match error {
         CallError::Refused(refused) if matches!(refused.http_status, 401 | 403) => Readable::No,
@@ -31,8 +32,9 @@ pub fn refused_or_unknown<T>(error: &CallError) -> Readable<T> {
     }
 }
 
-/// What a holder's own credential reads. One that this installation cannot open shows no claim: the
-/// claimer's proof stands, and a key that is missing for one organisation stops no other one.
+/// The result of reading with the holder's own credential. A credential that this installation
+/// cannot open shows no claim, so the claimer's proof stands. A key that one organisation lacks
+/// must not stop another one.
 ///
 /// # Errors
 /// Any other problem, because it says nothing about the claim.

@@ -1,5 +1,5 @@
-//! Whether what an organisation has proved can be used now: its webhooks verify by the credential
-//! of its provider.
+//! Whether a proven assistant or number can be used now. Its webhooks verify by the credential of
+//! its provider.
 
 use crate::{
     admin::state::{AdminState, Answer},

@@ -17,9 +17,9 @@ use std::{
     time::Duration,
 };
 
-/// What must be left of a token's life for an exchange to begin: more than an exchange takes.
+/// The life that a token must have left for an exchange to begin: more than an exchange takes.
 const TOKEN_LEFT_MIN: Duration = Duration::from_mins(1);
-/// Shortest wait for a token that is not to be had now.
+/// The shortest wait for a token that Google does not give now.
 const TOKEN_PAUSE_MIN: Duration = Duration::from_secs(1);
 
 /// A good use is noted at most this often.
@@ -55,9 +55,10 @@ pub(super) enum NoCredential {
         detail: String,
         version: Option<i64>,
     },
-    /// It could not be looked for: nothing is known, and the action waits.
+    /// It could not be read, so nothing is known about it. The action waits.
     Unavailable,
-    /// Its token has ended and there is no new one yet: the action waits, and that uses up no try.
+    /// Its token has ended and there is no new one yet. The action waits, and the wait uses up no
+    /// try.
     Later { pause: Duration, detail: String },
 }
 
@@ -127,21 +128,22 @@ impl Credentials {
         if self.token_left(&loaded).is_none_or(|left| left >= TOKEN_LEFT_MIN) {
             return Ok(loaded);
         }
-        // Another instance may have refreshed it since: the store is asked first, and the provider
-        // only by the one who holds the lease.
+        // Ask the store first, because another instance may have refreshed the token. Only the
+        // holder of the lease asks the provider.
         let fresh = self.refresher.ensure(org, Want::ValidFor(TOKEN_LEFT_MIN)).await;
         match fresh {
             Ok(_) => {
                 self.cache.remove(&key);
                 self.cache.get_or_load(&key, self.load(org, provider, name)).await
             }
-            // What is left is little, and better than nothing while Google gives no new one.
+            // Use the token for the little time that it has left, because Google gives no new one
+            // now.
             Err(NotFresh::Later { .. }) if self.token_left(&loaded).is_some_and(|left| !left.is_zero()) => Ok(loaded),
             Err(error) => Err(self.not_fresh(provider, loaded.version, error)),
         }
     }
 
-    /// What is left of an access token; `None` for what does not expire.
+    /// The time that an access token has left. `None` for a credential that does not expire.
     fn token_left(&self, loaded: &Loaded) -> Option<Duration> {
         match &loaded.credential {
             Credential::Google(google) => Some(google.expires_at.since(self.clock.now())),
@@ -167,8 +169,8 @@ impl Credentials {
         }
     }
 
-    /// The provider refused the token of a version: another one is asked for, once, before that is
-    /// believed. Nothing happens for what cannot be refreshed.
+    /// The provider refused the token of a version. Before the refusal is believed, ask once for
+    /// another token. A credential without a token to refresh stays as it is.
     pub async fn renew(&self, org: OrgId, loaded: &Loaded) -> Result<(), NoCredential> {
         let Credential::Google(_) = &loaded.credential else {
             return Ok(());
@@ -183,15 +185,15 @@ impl Credentials {
         self.cache.gather_gauges();
     }
 
-    /// Past the cache, for an error of authentication under a version that may be old (invariant
-    /// 6).
+    /// Reads past the cache, after an error of authentication under a version that may be old
+    /// (invariant 6).
     pub async fn reload(&self, org: OrgId, provider: Provider, name: &str) -> Result<Arc<Loaded>, NoCredential> {
         self.cache.remove(&(org, provider, name.into()));
         self.get(org, provider, name).await
     }
 
-    /// Drops what is kept of these organisations, whose credentials may have changed. What is kept
-    /// of all others stays.
+    /// Drops the cached credentials of these organisations, because they may have changed. Those of
+    /// all others stay.
     pub fn forget(&self, orgs: &[OrgId]) {
         if orgs.is_empty() {
             return;

@@ -1,13 +1,13 @@
-//! The one engine: it makes one claimed action into one record. Credential, lease, exchange,
-//! outcome, backoff; nothing else sends.
+//! The one engine: it takes one claimed action through credential, lease, exchange, outcome and
+//! backoff to one record. No other code sends.
 //!
 //! `worker` enters (and `reply`, for questions). **Invariant:** no byte goes out unless the row is
-//! durably `running` under a fence and what is left of the lease covers the whole exchange
-//! (invariant 1).
+//! durably `running` under a fence, and the rest of its lease covers the whole exchange (invariant
+//! 1).
 //!
 //! # States
-//! Each transition names both sides; what is not in this table does not happen. The ledger holds
-//! the left side, the code named on the right decides.
+//! Each transition names both states, and no other transition happens. The ledger checks the state
+//! on the left, the code on the right decides.
 //!
 //! | from | to | when | by |
 //! |---|---|---|---|

@@ -1,4 +1,4 @@
-//! What an outcome does to the row. Pure: the table in the room's page, as code.
+//! The change that an outcome makes to the row. Pure: the table of `attempt`, as code.
 
 use super::Backoff;
 use crate::{
@@ -68,8 +68,7 @@ impl Policy {
         let label = outcome.attempt_outcome();
         let cause = outcome.cause();
         let again_at = |not_before| self.backoff.due_at(now, claim.attempts, not_before, random);
-        // A try that certainly did nothing says nothing about one before it whose outcome nobody
-        // knows.
+        // A try that certainly did nothing says nothing about an earlier try of unknown outcome.
         let was_unknown = claim.is_look_up;
         let is_last = claim.attempts + 1 >= self.attempts_max;
         let is_over = is_last && (was_unknown || !needs_look_up(ended, &outcome));
@@ -123,8 +122,9 @@ impl Policy {
         }
     }
 
-    /// Cut off before the first byte: uses up no try, and an unknown outcome stays one. An action
-    /// that cannot begin again and again waits longer each time: each claim is a transaction.
+    /// The attempt was cut off before the first byte. It uses up no try, and an unknown outcome
+    /// stays unknown. An action that fails to begin waits longer each time, because each claim
+    /// costs a transaction.
     pub(super) fn interrupted(ended: &Ended<'_>, pause: Duration, why: &str) -> Record {
         let pause = match claims_in_vain(ended.claim) {
             0 => pause,
@@ -178,8 +178,8 @@ impl Policy {
         }
     }
 
-    /// The provider's list has nothing that could be it. After enough look-ups it may go out again,
-    /// as often as it had tries left.
+    /// The provider's list has no match for the action. After enough look-ups the action may go out
+    /// again, as often as it has tries left.
     fn absent(&self, ended: &Ended<'_>, detail: Detail) -> Record {
         let Ended { claim, now, .. } = *ended;
         let (times, delay) = match ended.on_unknown {
@@ -234,8 +234,8 @@ impl Policy {
                 .max(self.backoff.min)
     }
 
-    /// Whether nothing of this action has ever gone out for sure. A key's window counts from the
-    /// first try, so that it is kept for those.
+    /// Whether certainly no try of this action has gone out. The window of an idempotency key
+    /// counts from the first try that may have.
     fn is_unsent(ended: &Ended<'_>) -> bool {
         let claim = ended.claim;
         !claim.is_look_up
@@ -243,7 +243,7 @@ impl Policy {
     }
 }
 
-/// Waits of an action that was claimed in vain before.
+/// The waits of an action whose earlier claims began no exchange.
 const NOT_BEGUN: Backoff = Backoff {
     min: Duration::from_millis(100),
     max: Duration::from_mins(1),
@@ -255,12 +255,13 @@ fn claims_in_vain(claim: &Claim) -> u32 {
     u32::try_from(claim.fence - 1 - counted).unwrap_or(0)
 }
 
-/// What was sent without an answer is never dead where the provider can be asked.
+/// An action that was sent without an answer is never dead where the provider can be asked.
 fn needs_look_up(ended: &Ended<'_>, outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Unknown { .. }) && matches!(ended.on_unknown, OnUnknown::LookUp { .. })
 }
 
-/// How the detail of a dead action begins where a person has to know it before a retry.
+/// The beginning of a dead action's detail, where a person has to know before a retry that it may
+/// have gone out.
 const MAYBE_SENT: &str = "it may have gone out";
 
 fn used_up(outcome: &Outcome, was_unknown: bool, detail: &Detail) -> String {

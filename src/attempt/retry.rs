@@ -21,7 +21,7 @@ impl Backoff {
         ceiling.mul_f64(random.clamp(0.0, 1.0))
     }
 
-    /// When the next try is due. What the provider asked for is obeyed, up to the longest wait.
+    /// When the next try is due. The provider's `Retry-After` is obeyed, up to the longest wait.
     pub fn due_at(&self, now: Timestamp, tries: u32, not_before: Option<Timestamp>, random: f64) -> Timestamp {
         let own = now + self.wait(tries, random);
         not_before.map_or(own, |asked| own.max(asked.min(now + self.max)))

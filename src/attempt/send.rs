@@ -1,4 +1,4 @@
-//! One claimed action through its exchange, to the record of what it came to.
+//! One claimed action through its exchange, to the record of its outcome.
 
 use super::{
     Policy,
@@ -37,7 +37,7 @@ pub struct EngineSettings {
     pub policy: Policy,
     /// For one whole exchange with a provider.
     pub deadline: Duration,
-    /// What must be left of a lease beyond the exchange.
+    /// The time that a lease must have left beyond the exchange.
     pub margin: Duration,
     /// Scheme and host under which providers reach this installation.
     pub public_url: Option<String>,
@@ -155,7 +155,8 @@ impl Engine {
         self
     }
 
-    /// What keeps the tokens of this process fresh: to be run beside it, and to be asked by others.
+    /// The refresher of this process's tokens. The caller runs it beside the engine, and other
+    /// rooms ask it.
     #[must_use]
     pub fn refresher(&self) -> Arc<Refresher> {
         Arc::clone(&self.credentials.refresher)
@@ -166,14 +167,14 @@ impl Engine {
         self.credentials.gather_gauges();
     }
 
-    /// The credentials of these organisations may have changed: what is cached of them is loaded
-    /// again when it is needed.
+    /// Drops the cached credentials of these organisations, because they may have changed. The next
+    /// use loads them again.
     pub fn forget_credentials_of(&self, orgs: &[OrgId]) {
         self.credentials.forget(orgs);
     }
 
-    /// One attempt. Never fails: whatever happens is a record. Dropping the future before its
-    /// exchange began leaves the row `running`, and its lease makes it `unknown`.
+    /// One attempt. It never fails: every end is a record. Dropping the future before its exchange
+    /// began leaves the row `running`, and its lease makes it `unknown`.
     pub async fn run(&self, leased: &Leased) -> Record {
         let claim = &leased.claim;
         let span = debug_span!(
@@ -281,8 +282,8 @@ impl Engine {
         };
         let (answer, loaded) = match self.exchange(leased, action, &request, &loaded).await {
             Ok(conclusion) => (Ok(conclusion), loaded),
-            // Refused. Under a version that was cached a newer one may stand, or a token can be had
-            // anew: that decides (invariant 6).
+            // The provider refused it. A newer version may stand behind a cached one, or a new
+            // token may be given. That decides (invariant 6).
             Err(refused) => match self.renew_credential(claim, &loaded).await {
                 Ok(newer) if newer.version > loaded.version => {
                     (self.exchange(leased, action, &request, &newer).await, newer)
@@ -431,7 +432,8 @@ impl Engine {
         self.settings.deadline + self.settings.margin / 2
     }
 
-    /// How many posts of ours led to this one, signed so that nobody else can count (invariant 5).
+    /// The number of our posts that led to this one, signed so that no other sender can set it
+    /// (invariant 5).
     fn hops_header(&self, hops: u8) -> String {
         sign_hops(hops.saturating_add(1), |text| self.vault.tag_hops(text))
     }
@@ -454,8 +456,8 @@ impl Engine {
         LookUp::Matches(free)
     }
 
-    /// The refusal counts only if the version that was refused still stands: else the action goes
-    /// on at once with the newer one (invariant 6).
+    /// The refusal counts only while the refused version is the stored one. Else the action goes on
+    /// at once with the newer version (invariant 6).
     async fn credential_refused(
         &self,
         claim: &Claim,
@@ -510,8 +512,8 @@ fn may_have_gone_out(claim: &Claim) -> bool {
     claim.is_look_up || claim.first_sent_at.is_some_and(|sent| sent < claim.claimed_at)
 }
 
-/// Whether the same request may be an effect of its own now, because the other side keeps its key
-/// only for so long. That holds for a person's retry as well (invariant 4).
+/// Whether the same request may have a second effect now, because the provider has forgotten its
+/// key. A person's retry is no exception (invariant 4).
 fn is_key_forgotten(claim: &Claim, on_unknown: OnUnknown, now: Timestamp) -> bool {
     match on_unknown {
         OnUnknown::SameKeyAgain { window } if may_have_gone_out(claim) => {

@@ -1,4 +1,4 @@
-//! What each outcome does to a row, as a table.
+//! The change of each outcome to a row, as a table.
 
 use super::{
     Backoff, Policy,
@@ -59,8 +59,8 @@ fn claim(is_look_up: bool, attempts: u32) -> Claim {
     }
 }
 
-/// An action that cannot begin takes a transaction each time it is claimed: it waits longer and
-/// longer, and uses up no try.
+/// Each claim of an action that cannot begin costs a transaction. The action waits longer each
+/// time, and uses up no try.
 #[test]
 fn an_action_that_is_claimed_in_vain_waits_longer_each_time() {
     let due_in = |fence, pause| {
@@ -135,7 +135,7 @@ fn every_outcome_of_a_send_has_its_state() {
         (LIST, false, 0, retry(), Waiting, Cause::ProviderUnavailable, true),
         (LIST, false, 2, retry(), Dead, Cause::AttemptsUsedUp, true),
         (LIST, false, 0, unknown(), Unknown, Cause::NoAnswer, true),
-        // What may have gone out is looked up, however many tries it had (invariant 2).
+        // An action that may have gone out is looked up, however many tries it had (invariant 2).
         (LIST, false, 2, unknown(), Unknown, Cause::NoAnswer, true),
         (LIST, false, 0, park(), Parked, Cause::CredentialRefused, false),
         (

@@ -8,7 +8,7 @@ section! {
         /// Address of the admin API.
         admin_address: String = "127.0.0.1:8081".into(), "HOOKSWITCH_ADMIN_ADDRESS";
         /// Origins whose pages may use the admin API from a browser (CORS), such as
-        /// https://app.example.com; `loopback` is every origin on this machine, without cookies.
+        /// https://app.example.com. `loopback` is every origin on this machine, without cookies.
         admin_origins: Vec<String> = Vec::new(), "HOOKSWITCH_ADMIN_ORIGINS";
         /// Requests that one organisation may send to the admin API of one instance in a minute; 0
         /// is no limit.

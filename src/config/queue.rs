@@ -6,8 +6,8 @@ use std::time::Duration;
 section! {
     /// The queue between receivers and workers.
     QueueSettings {
-        /// Which queue: embedded:DIRECTORY; kafka://host:port,host:port; or RabbitMQ as
-        /// amqp://USER:PASSWORD@HOST:PORT,HOST:PORT/VHOST, amqps:// with TLS.
+        /// The queue. Embedded: embedded:DIRECTORY. Kafka: kafka://HOST:PORT,HOST:PORT. RabbitMQ:
+        /// amqp://USER:PASSWORD@HOST:PORT,HOST:PORT/VHOST, or amqps:// with TLS.
         queue_url: String = "embedded:.hookswitch/queue".into(), "HOOKSWITCH_QUEUE_URL";
         /// Bytes of events held at most until they are planned. Above it senders get 503.
         queue_bytes_max: u64 = 4 << 30, "HOOKSWITCH_QUEUE_BYTES_MAX";
@@ -16,7 +16,7 @@ section! {
         /// Free bytes of the queue's disk below which intake stops with 503. Not set: 512 MiB or 5%
         /// of the disk, whichever is more.
         disk_free_bytes_min: Option<u64> = None, "HOOKSWITCH_DISK_FREE_BYTES_MIN";
-        /// How long a broker may take to confirm an event. Later its fate counts as unknown.
+        /// Time for a broker to confirm an event. After it the outcome counts as unknown.
         confirm_seconds_max: Duration = Duration::from_millis(1500), "HOOKSWITCH_QUEUE_CONFIRM_SECONDS_MAX";
         /// Kafka: the topic. It is created where it is missing.
         kafka_topic: String = "hookswitch-events".into(), "HOOKSWITCH_KAFKA_TOPIC";
@@ -33,17 +33,17 @@ section! {
         kafka_tls: bool = false, "HOOKSWITCH_KAFKA_TLS";
         /// Kafka: certificates of the authorities to trust, as PEM. Not set: those of the system.
         kafka_tls_ca_file: Option<String> = None, "HOOKSWITCH_KAFKA_TLS_CA_FILE";
-        /// Kafka: how to log in: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512. Not set: no login.
+        /// Kafka: the way to log in, PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512. Not set: no login.
         kafka_sasl_mechanism: Option<String> = None, "HOOKSWITCH_KAFKA_SASL_MECHANISM";
         /// Kafka: the name to log in with.
         kafka_sasl_username: Option<String> = None, "HOOKSWITCH_KAFKA_SASL_USERNAME";
         /// Kafka: the password to log in with.
         kafka_sasl_password: Option<SecretString> = None, "HOOKSWITCH_KAFKA_SASL_PASSWORD";
-        /// RabbitMQ: what the names of all queues begin with.
+        /// RabbitMQ: the prefix of the names of all queues.
         amqp_prefix: String = "hookswitch".into(), "HOOKSWITCH_AMQP_PREFIX";
-        /// RabbitMQ: queues over which subjects are spread, from 1 to 256; as many workers can
-        /// consume at once. The same in every process. After a change events of one subject may
-        /// overtake each other, until those from before are worked off.
+        /// RabbitMQ: queues over which subjects are spread, from 1 to 256. As many workers can
+        /// consume at once. Every process needs the same number. After a change, events of one
+        /// subject may overtake each other until the older events are done.
         amqp_queues: u16 = 8, "HOOKSWITCH_AMQP_QUEUES";
         /// RabbitMQ: unacked events that a worker holds at most of each queue.
         amqp_prefetch: u16 = 512, "HOOKSWITCH_AMQP_PREFETCH";

@@ -35,16 +35,16 @@ section! {
         connections_max: usize = 10_000, "HOOKSWITCH_CONNECTIONS_MAX";
         /// Most connections held at once from one address, unless it is a trusted proxy.
         connections_per_address_max: usize = 2_000, "HOOKSWITCH_CONNECTIONS_PER_ADDRESS_MAX";
-        /// Most events made durable at once; more wait for their turn, so that memory stays within
-        /// this times the body limit.
+        /// Most events made durable at once. Further events wait, so that memory stays within this
+        /// number times the body limit.
         requests_max: usize = 1_024, "HOOKSWITCH_REQUESTS_MAX";
         /// Time that a verified event waits for a permit to be made durable. Then the sender gets
         /// 503 with Retry-After, so that it learns of an overload soon.
         turn_seconds_max: Duration = Duration::from_secs(1), "HOOKSWITCH_TURN_SECONDS_MAX";
         /// Requests a second whose ids lead nowhere, from one address, before they get 429.
         unknown_per_second_max: u32 = 100, "HOOKSWITCH_UNKNOWN_PER_SECOND_MAX";
-        /// Signing keys kept ready, one a secret, some 500 bytes each. A secret beyond them costs a
-        /// decryption in memory, never a query.
+        /// Signing keys kept ready, one for each secret, some 500 bytes each. A secret beyond them
+        /// costs a decryption in memory, never a query.
         signing_keys_cached_max: usize = 20_000, "HOOKSWITCH_SIGNING_KEYS_CACHED_MAX";
         /// Rejections kept for people to look at.
         rejections_max: u32 = 10_000, "HOOKSWITCH_REJECTIONS_MAX";

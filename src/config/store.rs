@@ -3,7 +3,7 @@
 section! {
     /// The database.
     StoreSettings {
-        /// Which database: sqlite:PATH, or postgres://USER:PASSWORD@HOST/DATABASE.
+        /// The database, sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE.
         database_url: String = "sqlite:.hookswitch/store.db".into(), "HOOKSWITCH_DATABASE_URL" or "DATABASE_URL";
     }
 }

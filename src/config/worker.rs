@@ -18,10 +18,10 @@ section! {
         attempts_max: u32 = 10, "HOOKSWITCH_ATTEMPTS_MAX";
         /// Time for one whole exchange with a provider.
         attempt_seconds_max: Duration = Duration::from_secs(20), "HOOKSWITCH_ATTEMPT_SECONDS_MAX";
-        /// How long a claim holds. Longer than an exchange, by 10 seconds or more; a lease that no
-        /// exchange fits in is refused.
+        /// Time that a claim holds. It should be longer than an exchange by 10 seconds or more. A
+        /// lease that no exchange fits in is refused at the start.
         lease_seconds: Duration = Duration::from_mins(1), "HOOKSWITCH_LEASE_SECONDS";
-        /// Wait before the first look at an outcome that nobody knows, after the attempt began.
+        /// Wait before the first look-up of an unknown outcome, from the beginning of the attempt.
         settle_seconds: Duration = Duration::from_mins(1), "HOOKSWITCH_SETTLE_SECONDS";
         /// First wait after a failed try; doubles with each, with full jitter.
         backoff_seconds_min: Duration = Duration::from_secs(5), "HOOKSWITCH_BACKOFF_SECONDS_MIN";
@@ -31,8 +31,8 @@ section! {
         actions_per_day_max: u64 = 100_000, "HOOKSWITCH_ACTIONS_PER_DAY_MAX";
         /// Also record events that no rule wants, up to this many a second. 0: none.
         record_unwanted_per_second_max: u32 = 0, "HOOKSWITCH_RECORD_UNWANTED_PER_SECOND_MAX";
-        /// How long an event that cannot be planned yet stays in the queue before it waits in the
-        /// database: its organisation is not known, or its data key does not open.
+        /// Time that an event stays in the queue while it cannot be planned: its organisation is
+        /// unknown, or its data key does not open. Then it waits in the database.
         held_seconds_max: Duration = Duration::from_mins(1), "HOOKSWITCH_HELD_SECONDS_MAX";
         /// Work that one event may cost over all rules of its organisation, in template
         /// instructions.
@@ -41,19 +41,19 @@ section! {
         breaker_failures: u32 = 5, "HOOKSWITCH_BREAKER_FAILURES";
         /// How long an open breaker keeps an organisation's actions back before one is tried.
         breaker_seconds: Duration = Duration::from_secs(30), "HOOKSWITCH_BREAKER_SECONDS";
-        /// Days that events are kept with their actions and attempts, once these have ended. What
-        /// has not ended stays. 0: for ever.
+        /// Days that events are kept with their actions and attempts, once these have ended. An
+        /// event with an open action stays. 0: for ever.
         events_kept_days: u32 = 90, "HOOKSWITCH_EVENTS_KEPT_DAYS";
         /// Days that dead events are kept. 0: for ever.
         dead_events_kept_days: u32 = 90, "HOOKSWITCH_DEAD_EVENTS_KEPT_DAYS";
-        /// Days that audit entries are kept: six years. 0: for ever.
+        /// Days that audit entries are kept: six years by default. 0: for ever.
         audit_kept_days: u32 = 2_190, "HOOKSWITCH_AUDIT_KEPT_DAYS";
         /// Days that the keys are kept by which a redelivery is known. Longer than events and dead
         /// events, so that an old redelivery is never taken for a new event. 0: for ever.
         keys_kept_days: u32 = 180, "HOOKSWITCH_KEYS_KEPT_DAYS";
-        /// Time for a stop, from SIGTERM to the exit. Must be longer than an exchange by 2 seconds,
-        /// so that attempts under way end by themselves; the supervisor has to wait longer before
-        /// it kills.
+        /// Time for a stop, from SIGTERM to the exit. It must be longer than an exchange by 2
+        /// seconds, so that attempts under way end by themselves. The supervisor has to wait longer
+        /// before it kills.
         drain_seconds: Duration = Duration::from_secs(25), "HOOKSWITCH_DRAIN_SECONDS";
     }
 }
@@ -61,7 +61,7 @@ section! {
 /// Days that keys outlive events at least.
 const KEYS_MARGIN_DAYS: u32 = 1;
 
-/// What a stop takes beyond an exchange: its record is written.
+/// Time of a stop beyond an exchange, to write the record.
 const DRAIN_MARGIN: Duration = Duration::from_secs(2);
 
 impl WorkerSettings {

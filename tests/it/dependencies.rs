@@ -1,5 +1,5 @@
-//! What `deny.toml` allows, held against the tree of crates as cargo resolves it. `cargo deny` is
-//! not a crate that a checkout can bring along; decision 0004 says what is left to it.
+//! Compares `deny.toml` with the tree of crates as cargo resolves it. `cargo deny` is not a crate
+//! that a checkout can bring along; decision 0004 says what is left to it.
 
 use serde_json::Value;
 use std::{collections::HashSet, path::Path, process::Command};

@@ -13,8 +13,8 @@ fn schema() -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// What of JSON Schema `envelope.json` uses. An unknown word is an error, so that the schema cannot
-/// say what is not checked.
+/// The part of JSON Schema that `envelope.json` uses. An unknown word is an error, so that the
+/// schema cannot say what is not checked.
 fn violations(schema: &Value, attributes: &BTreeMap<&str, String>) -> Vec<String> {
     let mut violations = Vec::new();
     for required in schema["required"].as_array().unwrap() {

@@ -393,8 +393,8 @@ async fn one_event_can_be_followed_from_its_answer_to_its_attempt() {
     }
 }
 
-/// A replay goes the whole way again. What has succeeded does not happen twice, unless a person
-/// says so in so many words.
+/// A replay goes the whole way again. An action that has succeeded does not happen again, unless a
+/// person asks for exactly that.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_is_replayed_acts_again_only_where_it_has_not_succeeded() {
     let directory = Directory::new();

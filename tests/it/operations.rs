@@ -1,4 +1,4 @@
-//! What machines that watch us read.
+//! The answers for machines that watch the process: metrics and readiness.
 
 use hookswitch::{
     listener::{self, Limits},

@@ -135,7 +135,7 @@ async fn receipt_plan_and_attempt_of_an_event_are_one_trace_through_the_queue() 
     let posts = collector.0.lock().expect("not poisoned");
     for (_, headers, body) in posts.iter() {
         assert_eq!(headers["x-api-key"], "planted key");
-        // What no log may hold no span may.
+        // A span must not hold anything that a log must not hold.
         let text = body.to_string();
         for secret in [&*state.vapi_secret, "+1555", "planted key"] {
             assert!(!text.contains(secret), "{secret} in {text}");
@@ -166,7 +166,7 @@ async fn an_error_is_sent_before_the_process_ends() {
 #[tokio::test]
 async fn a_receiver_that_is_away_holds_up_nothing() {
     let directory = Directory::new();
-    // Nobody listens there.
+    // No receiver listens there.
     let away = format!("http://127.0.0.1:{}", port_base());
     let dev = Dev::start_with(directory.path(), port_base(), &[], &[("HOOKSWITCH_OTLP_URL", &away)]).await;
     let state = DevState::load(directory.path()).expect("a state").expect("one");

@@ -1,5 +1,5 @@
-//! More than the disk takes: refused soon and with a time to come back, bounded in memory, and over
-//! as soon as the disk is back.
+//! More events than the disk takes. They are refused soon, with `Retry-After`. Memory stays
+//! bounded, and the refusals end once the disk keeps up.
 
 use crate::{
     queue_embedded::{Scratch, held, settings as log_settings},

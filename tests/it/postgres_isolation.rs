@@ -80,8 +80,8 @@ async fn fill(database: &PostgresDatabase, org: OrgId) {
     }
 }
 
-/// What a statement did, in a transaction that is undone. A privilege that is not there is as good
-/// as no row.
+/// The effect of a statement, in a transaction that is undone. A privilege that is not there is as
+/// good as no row.
 async fn touched(connection: &mut PgConnection, org: Option<OrgId>, statement: String) -> u64 {
     sqlx::raw_sql("BEGIN").execute(&mut *connection).await.expect("begun");
     if let Some(org) = org {

@@ -304,7 +304,7 @@ async fn organisations_carry_their_secrets_and_data_keys_newest_first() {
     );
     assert_eq!(changed.data_keys, [key(2), key(1)]);
     assert!(table.endpoint(endpoint).is_none());
-    // Who held the entry holds one whole state of it.
+    // A reader that holds an entry sees one whole state of it.
     assert_eq!((ids(&entry), entry.is_active), (vec![secrets[2], secrets[1]], true));
     assert!(table.org(OrgId::generate()).is_none());
     store.close().await;

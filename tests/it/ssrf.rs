@@ -107,7 +107,7 @@ fn plain() -> ProviderSettings {
     }
 }
 
-/// What a post to loopback needs: plain HTTP and the network, both allowed by setting.
+/// The settings that a post to loopback needs: plain HTTP and the network are allowed.
 fn local() -> ProviderSettings {
     ProviderSettings {
         http_allowed_networks: vec!["127.0.0.0/8".into()],

@@ -168,7 +168,7 @@ async fn the_cause_of_a_database_that_refuses_reaches_the_log() {
     until(why, || async { serve.log().contains(why).then_some(()) }).await;
 }
 
-/// What each room judges by itself is message together with the rest.
+/// Faults that one room finds by itself are reported together with all others.
 #[test]
 fn all_faults_of_the_settings_are_told_at_once() {
     let wrong = [

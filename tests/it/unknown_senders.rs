@@ -12,7 +12,7 @@ use serde_json::json;
 use std::{net::SocketAddr, time::Duration, time::Instant};
 use tokio::net::TcpSocket;
 
-/// What an unknown sender does with its connection, in turn.
+/// The uses that an unknown sender makes of its connection, one after the other.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Behaviour {
     Silent,
@@ -57,7 +57,7 @@ impl Behaviour {
         }
     }
 
-    /// Who said something whole is answered, and stays.
+    /// A sender of a whole request is answered and stays connected.
     const fn is_answered(self) -> bool {
         !matches!(self, Self::Silent | Self::HalfAHead)
     }

@@ -126,7 +126,7 @@ async fn the_store_says_what_stood_in_the_way() {
         Err(StoreError::Conflict { .. })
     ));
 
-    // Nobody's organisation: not a conflict, which would be tried again, and not unavailable.
+    // An unknown organisation is neither a conflict, which would be tried again, nor unavailable.
     let nobody = OrgId::generate();
     assert!(store.load_data_keys(nobody).await.unwrap().is_empty());
     assert!(matches!(

@@ -158,7 +158,7 @@ async fn a_rule_that_cannot_be_read_holds_its_own_part_until_it_is_saved_again()
     rig.stop().await;
 }
 
-/// What waited for a rule that was deleted is dropped.
+/// Parts that wait for a deleted rule are dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_for_a_damaged_rule_is_dropped_with_the_rule() {
     let mut rig = Rig::new().await;
@@ -413,8 +413,8 @@ async fn a_process_that_died_after_the_send_leaves_no_second_sms() {
     rig.stop().await;
 }
 
-/// Invariant 1: right before a send the lease has to cover the whole exchange, by the wall clock as
-/// well: a monotonic clock stands still while a virtual machine is suspended.
+/// Invariant 1: right before a send the lease has to cover the whole exchange. The wall clock
+/// counts too, because a monotonic clock stands still while a virtual machine is suspended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_sent_under_a_lease_that_does_not_cover_the_exchange() {
     let rig = Rig::new().await;
@@ -509,8 +509,8 @@ async fn a_stop_during_a_slow_answer_records_the_answer() {
     );
 }
 
-/// A half of the worker that is gone would stop its part for good, with 200s going on until the
-/// queue is full: the process learns of it and ends.
+/// When one half of the worker is gone, its work stops for good, while ingress goes on answering
+/// 200 until the queue is full. So the process learns of it and ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_breaks_says_so_and_its_other_half_goes_on() {
     let mut rig = Rig::new().await;

@@ -59,7 +59,7 @@ pub struct ActionView {
     series: u32,
     /// Tries and look-ups so far.
     attempts: u32,
-    /// Those that count for the limit of tries.
+    /// The tries that count for the limit.
     attempts_counted: u32,
     look_ups: u32,
     /// The manual transitions that its state allows.
@@ -69,8 +69,8 @@ pub struct ActionView {
     expires_at: Time,
     created_at: Time,
     updated_at: Time,
-    /// What became of it after the provider had accepted it, by the provider's callbacks; `null`
-    /// while nothing is known.
+    /// The delivery after the provider had accepted the action, as the provider's callbacks report
+    /// it. `null` before the first callback.
     delivery: Option<DeliveryView>,
 }
 
@@ -194,7 +194,7 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
     if states.is_empty() {
         states.push(None);
     }
-    // A list for each state, which an index holds, and of all of them the newest.
+    // Read a list for each state, because an index holds each, and keep the newest of all of them.
     for one in states {
         let filter = ActionFilter { state: one, ..filter };
         let listed = state.store.list_actions(member.org, filter, page.after, page.count());

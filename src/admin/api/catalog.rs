@@ -1,5 +1,5 @@
-//! `/api/catalog`: what rules can be made of. Forms, completion and `docs/rules.md` are drawn from
-//! it.
+//! `/api/catalog`: the parts that rules are made of. Forms, completion and `docs/rules.md` come
+//! from it.
 
 use crate::{
     action::parameters::{self, Parameter},
@@ -37,7 +37,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
 pub struct CatalogView {
     actions: Vec<ActionKindView>,
     sources: Vec<SourceView>,
-    /// What expressions and templates see.
+    /// The names that expressions and templates can use.
     names: Vec<NameView>,
     limits: LimitsView,
 }
@@ -163,8 +163,8 @@ fn source_view(source: Source) -> SourceView {
     }
 }
 
-/// `vapi.status-update.ended` for `vapi/status-update.ended`: the type of the event, and what tells
-/// the sample from others of its type.
+/// `vapi.status-update.ended` for `vapi/status-update.ended`: the type of the event, and the part
+/// that tells the sample from others of its type.
 fn shown_name(sample: &Sample) -> String {
     sample.name.replacen('/', ".", 1)
 }

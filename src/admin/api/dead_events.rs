@@ -1,5 +1,5 @@
-//! `/operator/dead-events`: events that could not be planned, and their way back. Nothing of a
-//! content is ever shown here: an operator sees no text of a message.
+//! `/operator/dead-events`: events that could not be planned, and their way back. No content is
+//! ever shown here, because an operator sees no text of a message.
 
 use crate::{
     admin::{
@@ -79,7 +79,7 @@ pub async fn show(State(state): Admin, _: Operator, Id(id): Id<EventId>) -> Answ
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct ReplayView {
     id: String,
-    /// `held`: it waits until a worker plans it, which is at once where nothing stands in the way.
+    /// `held`: the event waits for a worker, which plans it at once where it can.
     state: &'static str,
     #[schema(value_type = String)]
     cause: HeldCause,

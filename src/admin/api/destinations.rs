@@ -73,7 +73,8 @@ impl DestinationView {
         let etag = tag(state, &opened.row);
         let row = opened.row;
         let (url, secrets, state, error) = match opened.credential {
-            // No post has gone out by it: nobody knows whether its address answers.
+            // No post has gone to this destination yet, so it is not known whether its address
+            // answers.
             Ok(Credential::Http(http)) if row.last_used_at.is_none() => (
                 Some(http.url),
                 http.secrets.len(),

@@ -222,7 +222,8 @@ async fn find_current(state: &AdminState, org: OrgId, id: EndpointId, headers: &
     Ok(row)
 }
 
-/// What of an endpoint can be changed. Its source and its id stand in the URL that the sender has.
+/// The fields of an endpoint that can be changed. Its source and its id stand in the URL that the
+/// sender has.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointChanges {

@@ -1,5 +1,5 @@
-//! `/api/events`: what was received, with bodies opened for their organisation and secrets in known
-//! places masked (invariant 19); and the replay of an event.
+//! `/api/events`: the events that were received, and their replay. Bodies are opened for their
+//! organisation, with secrets in known places masked (invariant 19).
 
 use crate::{
     admin::{
@@ -44,7 +44,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
 /// Actions shown with an event. There are at most 50 a series.
 const ACTIONS_SHOWN_MAX: u32 = 200;
 
-/// What the list and the page of an event both show.
+/// The fields that the list and the page of an event share.
 #[derive(Serialize, utoipa::ToSchema)]
 struct EventFields {
     id: String,
@@ -91,11 +91,11 @@ pub struct EventDetail {
     query: String,
     headers: Vec<HeaderView>,
     hops: u8,
-    /// The JSON that was sent, with secrets masked; a text for other formats; `null` once the body
-    /// was deleted, and with `?body=false`.
+    /// The JSON that was sent, or a text for other formats, with secrets masked. `null` once the
+    /// body was deleted, and with `?body=false`.
     body: Option<Value>,
     actions: Vec<EventAction>,
-    /// What a person can do with it: `replay`, while its body is kept.
+    /// The changes that a person can ask for: `replay`, while the body is kept.
     can: Vec<&'static str>,
 }
 
@@ -221,8 +221,7 @@ pub async fn show(
 #[derive(Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReplayRequest {
-    /// Run rules as well whose action has succeeded, or may still succeed: its effect happens
-    /// again.
+    /// Also run rules whose action has succeeded, or may still succeed. Their effect happens again.
     #[serde(default)]
     force: bool,
 }

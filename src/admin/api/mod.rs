@@ -39,7 +39,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
         .merge(dead_events::routes())
 }
 
-/// What requests and answers look like, for the document of the API.
+/// The shapes of requests and answers, for the document of the API.
 pub mod shapes {
     pub use super::{
         actions::{ActionDetail, ActionView, Resolution},

@@ -131,8 +131,8 @@ pub struct Invalidated {
     org_id: String,
 }
 
-/// Drops all that is cached of one organisation: here before the answer, and on each other instance
-/// as soon as it sees the new version of the configuration. It is loaded again when it is needed.
+/// Drops everything cached of one organisation. This instance drops it before the answer, each
+/// other one as soon as it sees the new version of the configuration. The next use loads it again.
 pub async fn invalidate_cache(
     State(state): Admin,
     Operator(subject): Operator,

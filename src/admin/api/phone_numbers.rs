@@ -211,8 +211,8 @@ async fn check_holder(
     };
     match of_holder(read(state, holder, provider, number).await)? {
         Readable::Yes(theirs) if theirs.account_id == at_provider.account_id => Err(held_elsewhere()),
-        // A holder that reads the number in another account has another route now, so its claim to
-        // this one is stale.
+        // A holder that reads the number in another account has another route now. Its claim to
+        // this route is stale.
         Readable::Yes(_) | Readable::No => Ok(Some(holder)),
         Readable::Unknown(problem) => Err(problem),
     }

@@ -1,5 +1,5 @@
-//! `/api/rules`: what an organisation wishes, checked before it is kept, tried without doing
-//! anything.
+//! `/api/rules`: the rules of an organisation. A rule is checked before it is stored, and can be
+//! tried on a sample without an effect.
 
 use crate::{
     admin::{

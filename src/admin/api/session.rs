@@ -1,5 +1,5 @@
-//! `/api/session` and `/api/me`: a person signs in and out of a browser, and a page learns whose it
-//! is.
+//! `/api/session` and `/api/me`: a person signs in and out of a browser, and a page learns who is
+//! signed in.
 
 use crate::{
     admin::{
@@ -45,9 +45,9 @@ pub struct Me {
     /// The name that the audit shows.
     subject: String,
     expires_at: Time,
-    /// What writes need as `X-CSRF-Token`; `null` with a bearer token, which needs none.
+    /// The `X-CSRF-Token` that writes need. `null` with a bearer token, which needs none.
     csrf_token: Option<String>,
-    /// What the role may do: `read`, `edit` (rules and actions), `manage` (everything else).
+    /// The permissions of the role: `read`, `edit` (rules and actions), `manage` (everything else).
     can: &'static [&'static str],
 }
 

@@ -8,7 +8,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 
-/// Who may call an operation.
+/// The callers that an operation allows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Who {
     Anyone,

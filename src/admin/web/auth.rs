@@ -1,9 +1,9 @@
 //! Authentication: by a bearer token, or by the cookie of a session that a token began. Where both
 //! come, the token counts alone.
 //!
-//! **Invariant:** the organisation of every request comes from its token or session; one of an
-//! organisation that is unknown or inactive is 401, and while that cannot be looked up the answer
-//! is 503, never 401. A cookie writes nothing without its CSRF header.
+//! **Invariant:** the organisation of every request comes from its token or session. A token of an
+//! organisation that is unknown or inactive gets 401. While the organisation cannot be looked up,
+//! the answer is 503, never 401. A cookie writes nothing without its CSRF header.
 
 use super::{
     cors::Origins,
@@ -46,7 +46,7 @@ pub struct Tokens {
     clock: Arc<dyn Clock>,
 }
 
-/// Whom a request comes from. Found out once for each request, before anything else is done.
+/// The caller of a request, identified once, before anything else is done.
 #[derive(Clone)]
 pub enum Identity {
     Caller(Caller),
@@ -61,7 +61,7 @@ enum Bearer {
     Operator(String),
 }
 
-/// How a member of an organisation showed who they are.
+/// The proof of identity that a member of an organisation gave.
 #[derive(Clone)]
 pub enum Credentials {
     Token,
@@ -77,7 +77,7 @@ pub struct Caller {
     pub credentials: Credentials,
 }
 
-/// The faults in the settings of tokens: no key or two keys, secrets under 32 bytes, and one secret
+/// The faults in the settings of tokens: no key or two keys, a secret under 32 bytes, or one secret
 /// or audience for both kinds of token.
 #[must_use]
 pub fn check_settings(settings: &AdminSettings) -> Vec<Fault> {
@@ -294,7 +294,7 @@ async fn bearer(headers: &HeaderMap, state: &AdminState) -> Result<Bearer, Probl
     state.tokens.bearer(token).await
 }
 
-/// Whom a request comes from, by token or by cookie.
+/// The caller of a request, by token or by cookie.
 ///
 /// # Errors
 /// 401 and 403 as the documentation of the API says; 503 where it cannot be found out.
@@ -325,7 +325,7 @@ pub async fn identify(parts: &request::Parts, state: &AdminState) -> Result<Iden
     }
 }
 
-/// What [`identify`] found, which `respond` put beside the request.
+/// The result of [`identify`], which `respond` put beside the request.
 fn identity(parts: &request::Parts) -> Result<Identity, Problem> {
     let found = parts.extensions.get::<Result<Identity, Problem>>();
     found.cloned().unwrap_or(Err(Problem::new(Code::Internal)))
@@ -372,8 +372,8 @@ impl FromRequestParts<Arc<AdminState>> for Caller {
     }
 }
 
-/// For a route that says the same with and without a session. A cookie that has ended is none; one
-/// without its CSRF header is refused all the same.
+/// For a route that answers alike with and without a session. An expired cookie counts as none. A
+/// cookie without its CSRF header is refused.
 impl OptionalFromRequestParts<Arc<AdminState>> for Caller {
     type Rejection = Problem;
 

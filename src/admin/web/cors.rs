@@ -1,6 +1,6 @@
 //! Which web pages of other origins may read the answers of this API (CORS, by setting).
 //!
-//! **Invariant:** an origin is compared whole, byte for byte: neither a part of it nor a pattern
+//! **Invariant:** an origin is compared whole, byte for byte. Neither a part of it nor a pattern
 //! matches. The answers to an origin that is not listed carry no header of CORS, so that its
 //! browser keeps them from the page.
 
@@ -29,7 +29,7 @@ pub struct Origins {
     any_loopback: bool,
 }
 
-/// What an origin may.
+/// The permissions of an origin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Trust {
     /// Reads answers, with a bearer token or with the cookie of a session.

@@ -65,7 +65,7 @@ impl Params {
         self.take_flag_or(name, false)
     }
 
-    /// As [`Params::take_flag`], for a flag that may be set where it is left out.
+    /// Like [`Params::take_flag`], with a default for a flag that is left out.
     ///
     /// # Errors
     /// It is there and is neither `true` nor `false`.
@@ -212,7 +212,7 @@ impl<P: FromStr + Display> Page<P> {
         }
     }
 
-    /// As [`Page::answer`], for lists in which two rows may share a position: both stand on the
+    /// Like [`Page::answer`], for lists in which two rows may share a position. Both stand on the
     /// same page.
     #[must_use]
     pub fn answer_whole<R, T>(

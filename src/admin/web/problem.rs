@@ -1,8 +1,8 @@
 //! The form of a refusal: RFC 9457 `application/problem+json` with a stable `code`.
 //!
-//! 4xx name the wrong fields; 5xx say what is away and what to do next.
-//! **Invariant:** no text of a request, a row or an inner error ever stands in one; what is shown
-//! is written here or was cut by `provider`.
+//! 4xx name the wrong fields; 5xx say what is away and what to do next. **Invariant:** a refusal
+//! never holds a text of a request, a row or an inner error. Its texts are written here, or
+//! `provider` has cut them.
 
 pub use crate::domain::ProblemCode as Code;
 
@@ -88,7 +88,7 @@ impl Problem {
         }
     }
 
-    /// What happened and what to do next, in our own words.
+    /// The problem and the remedy, in our own words.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
@@ -199,7 +199,7 @@ impl Problem {
     }
 }
 
-/// What a refusal without words of its own says: where the fault is ours or somebody else's, what
+/// The detail of a refusal that has none of its own. Where the caller is not at fault, it says what
 /// to do next.
 const fn advice(code: Code) -> &'static str {
     match code {

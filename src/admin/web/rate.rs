@@ -31,7 +31,7 @@ struct Window {
     used: u32,
 }
 
-/// What an organisation has left in this minute.
+/// The requests that an organisation has left in this minute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Quota {
     pub max: u32,

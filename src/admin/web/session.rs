@@ -38,8 +38,8 @@ const COOKIE_SECURE: &str = "__Host-hookswitch_session";
 const COOKIE_LOOPBACK: &str = "hookswitch_session";
 const SECRET_BYTES: usize = 32;
 
-/// What a cookie and a link carry: the organisation, so that the look-up stays within it, and a
-/// random secret.
+/// The content of a cookie and of a link: the organisation, so that the look-up stays within it,
+/// and a random secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ticket {
     pub org: OrgId,

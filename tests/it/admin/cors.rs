@@ -102,7 +102,7 @@ async fn any_other_origin_is_told_nothing_of_cors() {
             );
             assert!(text(&answer.headers, "vary").unwrap().contains("origin"), "{answer:?}");
         }
-        // What a page may send without a preflight writes nothing.
+        // A request that a page may send without a preflight writes nothing.
         let simple = api
             .request(Method::POST, "/api/rules")
             .header("origin", origin)

@@ -66,8 +66,8 @@ impl Api {
     }
 }
 
-/// A rotation is a change: who has read the endpoint or the destination before it does not know its
-/// secrets, and neither deletes nor rotates by what was read.
+/// A rotation is a change. An older tag of the endpoint or destination neither deletes nor rotates
+/// it.
 #[tokio::test]
 async fn a_tag_from_before_a_rotation_neither_deletes_nor_rotates() {
     let api = Api::start().await;

@@ -101,7 +101,7 @@ async fn actions_in_several_states_are_one_list_with_one_cursor() {
     }
 }
 
-/// What `can` names is done, and what it does not name is 409.
+/// A transition that `can` names is done, and any other one is 409.
 #[tokio::test]
 async fn an_action_says_what_can_be_done_with_it() {
     let api = Api::start().await;

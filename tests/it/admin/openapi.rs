@@ -130,8 +130,8 @@ fn parts(schema: &'static Value, all: &mut Vec<&'static Value>) {
     }
 }
 
-/// What of a value is not as its schema says. A field that no schema names is wrong: the document
-/// is to be whole.
+/// The parts of a value that differ from its schema. A field that no schema names is wrong: the
+/// document is to be whole.
 fn validate(schema: &'static Value, value: &Value, at: &str) -> Result<(), String> {
     let mut all = Vec::new();
     parts(schema, &mut all);

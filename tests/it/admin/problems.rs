@@ -1,5 +1,5 @@
-//! Refusals: one form, a field where one is wrong, nothing repeated; and the headers that every
-//! answer has.
+//! Refusals have one form, name the wrong field and repeat no value. Every answer has the same
+//! headers.
 
 use super::{Api, rule};
 use reqwest::Method;

@@ -1,5 +1,5 @@
-//! What the provider says decides: connecting, verifying, and who holds an assistant or a number
-//! (invariant 18).
+//! The provider's answer decides about connecting, verifying, and the holder of an assistant or a
+//! number (invariant 18).
 
 use super::Api;
 use hookswitch::{
@@ -353,8 +353,8 @@ async fn proof_moves_a_stale_claim_and_both_sides_can_read_it() {
     assert_eq!(api.store.find_assistant_holder(ASSISTANT).await.unwrap(), None);
 }
 
-/// A holder whose credential this installation cannot open shows no claim: the claimer's own proof
-/// stands, and the other one finds the move in its audit.
+/// A holder whose credential this installation cannot open shows no claim. The claimer's own proof
+/// stands, and the former holder finds the move in its audit.
 #[tokio::test]
 async fn a_holders_credential_that_does_not_open_stops_no_other_organisations_claim() {
     let house = start().await;

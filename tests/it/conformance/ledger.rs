@@ -269,8 +269,8 @@ pub async fn a_dedupe_key_is_its_owners(b: &Bench) {
     );
 }
 
-/// Invariant 8: the key is marked in the transaction that plans, so that a plan that fails leaves
-/// nothing behind that would make its event a duplicate.
+/// Invariant 8: the key is marked in the transaction that plans. A plan that fails leaves no key
+/// behind that would make its event a duplicate.
 pub async fn a_plan_that_fails_marks_nothing(b: &Bench) {
     let org = b.organisation().await;
     let twice = action();

@@ -16,9 +16,9 @@ use hookswitch::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// Makes one test of each contract test, over `$open`: an async function that returns
-/// `(Opened, Arc<dyn Store>, Arc<ManualClock>)`, or `None` where the backend's server is not there
-/// and that was said.
+/// Makes one test of each contract test, over `$open`. `$open` is an async function that returns
+/// `(Opened, Arc<dyn Store>, Arc<ManualClock>)`. It returns `None` after it has reported that the
+/// backend's server is missing.
 #[macro_export]
 macro_rules! store_suite {
     ($open:path) => {
@@ -445,7 +445,7 @@ pub async fn changed_credentials_name_their_organisation(store: &Arc<dyn Store>,
         .save_credential(credential(a, Provider::Vapi, "", "one"), entry(a, "connect"))
         .await
         .expect("saved");
-    // What is no credential concerns nobody who keeps credentials.
+    // A change that is no credential's clears no cached credential.
     let rule = rule(b, "a rule");
     store.create_rule(rule, entry(b, "create")).await.expect("created");
     let (version, orgs) = changed(begun).await;

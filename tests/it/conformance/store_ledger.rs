@@ -1,5 +1,5 @@
-//! What the store keeps of events, actions and refused requests, and how it bears a crowd; part of
-//! the store's suite.
+//! The store's events, actions and refused requests, and many organisations at once. Part of the
+//! store's suite.
 
 use super::store::{credential, entry, org, rule, sealed};
 use crate::support::until;

@@ -336,7 +336,7 @@ async fn the_state_of_an_integration_follows_what_its_sends_come_to() {
         "a send that goes well is a check: {well}"
     );
 
-    // What only the organisation can mend.
+    // Faults that only the organisation can correct.
     house.api.clock.advance(Duration::from_mins(5));
     let request = json!({ "from": "us@not-ours.example", "to": "ann@example.com", "subject": "Hi", "text": "x" });
     plan(&house, ActionKind::ResendSendEmail, &request).await;
@@ -425,8 +425,8 @@ async fn an_email_without_an_answer_is_not_sent_again_under_another_key() {
     assert_eq!(house.providers.emails().len(), 1);
 }
 
-/// Invariant 4: past the window of its key an e-mail is not sent again, whoever asks for it: the
-/// first try may have gone out.
+/// Invariant 4: past the window of its key an e-mail is not sent again, not even by a person's
+/// retry. The first try may have gone out.
 #[tokio::test]
 async fn a_persons_retry_past_the_keys_window_is_not_sent_again() {
     let house = start().await;

@@ -1,5 +1,5 @@
-//! Forms: a field that is left out keeps its value, `null` removes it, and the table of providers
-//! is the truth for the list of fields and for the reader of bodies alike.
+//! Forms: a field that is left out keeps its value, and `null` removes it. The table of providers
+//! decides both the list of fields and the bodies that are accepted.
 
 use super::{
     keys::{RESEND, SID, TOKEN, VAPI},

@@ -1,6 +1,6 @@
-//! The life of a credential at each provider, through the admin API and against the stand-ins:
-//! tested, connected, verified, refreshed, refused, disconnected and connected again, and never
-//! visible to another organisation.
+//! The life of a credential at each provider, through the admin API and against the stand-ins. It
+//! is tested, connected, verified, refreshed, refused, disconnected and connected again. No other
+//! organisation ever sees it.
 
 mod accounts;
 mod attempts;
@@ -19,7 +19,7 @@ use hookswitch::{admin::Role, domain::OrgId};
 use reqwest::Method;
 use serde_json::Value;
 
-/// What a browser has after `authorize`: where it is sent, and its cookie.
+/// The answer of `authorize` to a browser: the URL to go to, and a cookie.
 pub(crate) struct Begun {
     pub(crate) url: String,
     pub(crate) cookie: String,

@@ -1,5 +1,5 @@
-//! What the credentials are for: e-mails and events through the actions, against the stand-ins,
-//! each once in effect.
+//! E-mails and calendar events by stored credentials, through the actions, against the stand-ins.
+//! Each has its effect once.
 
 use crate::outside::*;
 use hookswitch::{

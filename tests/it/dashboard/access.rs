@@ -1,4 +1,4 @@
-//! What people need who use no mouse, see little, are on the road, or may only look.
+//! The dashboard without a mouse, for people with poor sight, on a small screen, and for a viewer.
 
 use super::{Desk, card};
 use crate::support::browser::{Browser, DESK, Look, PHONE};
@@ -159,7 +159,7 @@ async fn a_session_that_has_ended_asks_for_a_token_and_goes_on_where_it_was() {
     let desk = Desk::start().await;
     let page = desk.owner("/dashboard/events?source=vapi", DESK).await;
     page.find("paged-list").await;
-    // What the API says when a session or a token has ended.
+    // The API's answer when a session or a token has ended.
     page.run(
         "const real = window.fetch; window.fetch = (...a) => String(a[0]).startsWith('/api/events') && !window.mended \
         ? Promise.resolve(new Response('{\"code\":\"unauthenticated\"}', {status: 401})) : real(...a)",

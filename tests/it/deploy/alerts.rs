@@ -55,7 +55,7 @@ fn metric_of(name: &str) -> Option<&'static Metric> {
 /// Labels that Prometheus adds itself.
 const ADDED: [&str; 4] = ["le", "job", "instance", "role"];
 
-/// What is wrong with an expression, by the catalogue.
+/// The faults of an expression, by the catalogue.
 fn faults(expression: &str) -> Vec<String> {
     let mut faults = Vec::new();
     let named = named(expression);

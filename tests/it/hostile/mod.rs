@@ -7,15 +7,15 @@ mod limits;
 
 use crate::support::ingress::{Answer, Ingress, Tenant};
 
-/// What becomes of the connection.
+/// The connection after the input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Then {
     Closed,
     Open,
 }
 
-/// Sends each input on a connection of its own: the status, then whether a good request on the same
-/// connection still gets an answer; at the end nothing was published but those, and a fresh
+/// Sends each input on a connection of its own, and compares the status. Then a good request on the
+/// same connection gets an answer or not. At the end only good requests were published, and a fresh
 /// connection works.
 async fn refuses(ingress: &Ingress, tenant: &Tenant, cases: &[(&str, Vec<u8>, u16, Then)]) {
     let good = tenant.request("/webhooks/vapi", &tenant.body());

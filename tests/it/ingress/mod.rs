@@ -85,7 +85,7 @@ async fn twilio_is_verified_over_the_url_that_it_saw_and_gets_twiml() {
     let wrong = resigned(&a, &b, path, &params);
     assert_eq!(ingress.exchange(&wrong).await.status, 401);
     assert_eq!(ingress.queue.events().len(), 2);
-    // What was compared is shown, so that a wrong public URL can be seen; never the query.
+    // The compared URL is shown without its query, so that a person can see a wrong public URL.
     let rejection = ingress.rejections(1).await.remove(0);
     assert_eq!(rejection.cause, "bad_signature");
     let shown = format!("{PUBLIC_URL}/webhooks/twilio?…");

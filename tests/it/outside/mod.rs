@@ -1,4 +1,4 @@
-//! What the tests of providers and sandbox share: a running sandbox, clients that reach it, and a
+//! Shared by the tests of providers and sandbox: a running sandbox, clients that reach it, and a
 //! server that misbehaves byte by byte.
 
 use hookswitch::{

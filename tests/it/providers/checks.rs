@@ -70,7 +70,7 @@ async fn twilio_credentials_verify_in_three_results() {
         accounts: vec![suspended],
         ..Accounts::default()
     });
-    // What says nothing about the credential is an error, not a refusal.
+    // An answer that says nothing about the credential is an error, not a refusal.
     for status in [429, 500, 503] {
         sandbox
             .state

@@ -1,5 +1,5 @@
-//! What is read of every payload: kind, subject, routes, time and answer against a table; dedupe
-//! keys both ways (invariant 8).
+//! The reading of every payload: kind, subject, routes, time and answer, against a table. Dedupe
+//! keys in both directions (invariant 8).
 
 use hookswitch::{
     domain::{DedupeKey, Source},

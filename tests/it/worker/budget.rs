@@ -36,8 +36,8 @@ async fn the_budget_of_a_day_ends_an_organisations_actions_and_no_other_ones() {
     rig.stop().await;
 }
 
-/// What an earlier process planned today counts, and so does a rule that fails. Beyond twice the
-/// budget not even a dead action is written; the events themselves are.
+/// Actions that an earlier process planned today count, and so does a rule that fails. Beyond twice
+/// the budget not even a dead action is written; the events themselves are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_budget_of_a_day_holds_over_restarts_and_bounds_the_rows_of_actions() {
     let mut rig = Rig::new().await;

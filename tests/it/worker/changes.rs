@@ -28,8 +28,8 @@ fn credential(org: OrgId, sealed: SealedBytes) -> NewCredential {
     }
 }
 
-/// What changes of one organisation costs no other one its cached credentials; its own are loaded
-/// again before anything more is claimed.
+/// A change of one organisation's configuration costs no other one its cached credentials. Its own
+/// are loaded again before anything more is claimed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_empties_the_cache_of_its_own_organisation_and_no_other() {
     let mut rig = Rig::new().await;

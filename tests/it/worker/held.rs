@@ -24,8 +24,8 @@ impl Rig {
     }
 }
 
-/// What one organisation waits for is kept in the store after a while, so that the queue forgets
-/// it. It is planned once the organisation is known.
+/// Events that wait for their organisation move to the store after a while, so that the queue can
+/// forget them. It is planned once the organisation is known.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_that_wait_leave_the_queue_and_are_planned_later() {
     let mut rig = Rig::new().await;

@@ -14,9 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Events that are stored as dead before an innocent one of the next batch is planned: those of one
-/// commit, and of the search for the first of them. Counted, because time says little on a machine
-/// that is busy with other tests.
+/// The number of events that may be stored as dead before an innocent one of the next batch is
+/// planned. They are those of one commit, and of the search for the first of them. Counted, because
+/// time says little on a machine that is busy with other tests.
 const DEAD_BEFORE_MAX: i64 = 100;
 /// For all of them to be stored as dead.
 const ALL_DEAD_MAX: Duration = Duration::from_mins(2);

@@ -45,7 +45,7 @@ pub async fn ask(state: &AdminState, credential: &Credential) -> Result<Verified
 /// A credential that the provider accepted, or that was saved without asking.
 pub struct VerifiedCredential {
     pub account: Option<AccountView>,
-    /// What the credential is not allowed to do.
+    /// The permissions that the credential lacks.
     pub missing: Option<String>,
     /// `None`: nobody asked the provider.
     pub verified_at: Option<Timestamp>,
@@ -111,7 +111,7 @@ pub fn refusal(provider: Provider, credential: &Credential, refused: &ProviderRe
     }
 }
 
-/// The provider could not be asked: that says nothing about the credential.
+/// The provider could not be asked, so nothing is known about the credential.
 pub fn unreachable(provider: Provider, error: &CallError, now: Timestamp) -> Problem {
     tracing::warn!(provider = %provider, error = %error, "A provider could not be asked about a credential");
     let name = name_of(provider);

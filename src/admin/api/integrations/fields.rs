@@ -81,8 +81,8 @@ enum Change {
     Clear,
 }
 
-/// Typed fields that fit the form together with the stored fields: each is known, occurs once and
-/// has its shape, and no required field is missing.
+/// Typed fields that fit the form together with the stored fields. Each is known, occurs once and
+/// has its shape. No required field is missing.
 pub struct CheckedFields {
     form: &'static Form,
     changes: Vec<(&'static str, Change)>,

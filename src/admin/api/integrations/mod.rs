@@ -1,8 +1,8 @@
 //! `/api/integrations`: credentials of providers. Each is checked at its provider before it is
 //! stored, and is never shown again.
 //!
-//! **Invariant:** a credential that the provider refuses is never stored, and an outage of a
-//! provider never changes the state of a stored credential for the worse.
+//! **Invariant:** a credential that the provider refuses is never stored. An outage of a provider
+//! never makes the state of a stored credential worse.
 
 mod account;
 mod check;

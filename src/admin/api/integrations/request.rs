@@ -31,7 +31,7 @@ pub struct SigningSecret {
     pub plans: Vec<Plan>,
 }
 
-/// What becomes of the organisation's signing secrets.
+/// The change to the organisation's signing secrets.
 pub enum SigningChange {
     Keep,
     Replace(Vec<SigningSecret>),

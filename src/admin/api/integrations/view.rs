@@ -53,7 +53,7 @@ pub struct IntegrationView {
     cause: Option<String>,
     /// The provider's words, or which key of the installation is missing.
     error: Option<CredentialError>,
-    /// What a limited credential cannot do.
+    /// The permissions that a limited credential lacks.
     missing: Option<String>,
     checked_at: Option<Time>,
     first_failed_at: Option<Time>,
@@ -175,8 +175,8 @@ impl IntegrationView {
         self
     }
 
-    /// As somebody who has just asked the provider sees it, and got no answer. Nothing of it is
-    /// stored: an outage of a provider says nothing about a credential.
+    /// The view after the provider was asked and gave no answer. It is not stored, because an
+    /// outage of a provider says nothing about a credential.
     pub fn unreachable(mut self, error: CredentialError) -> Self {
         if self.state.is_connected() {
             self.state = IntegrationState::Failing;
@@ -187,7 +187,7 @@ impl IntegrationView {
     }
 }
 
-/// The state of a credential by what was checked, and by what its sends came to since.
+/// The state of a credential, by its check and by the outcomes of its sends since then.
 fn state_by_sends(
     row: &StoredCredential,
     open: Option<&OpenActions>,
@@ -195,7 +195,7 @@ fn state_by_sends(
     use IntegrationState::{Connected, Failing, Limited, Unverified};
     let health = &row.health;
     let stored = match health.state {
-        // A send that went well since it was saved is a check as well.
+        // A send that has succeeded since the save is a check too.
         Connected if row.last_verified_at.is_none() && row.last_used_at.is_none_or(|used| used < row.updated_at) => {
             Unverified
         }
@@ -206,7 +206,7 @@ fn state_by_sends(
         .map(|open| &open.last_problem)
         .filter(|last| row.last_used_at.is_none_or(|used| used < last.at))
         .filter(|last| match last.cause {
-            // The organisation has to mend it: a sender that is not its own, a domain that is not
+            // The organisation has to correct it: the sender is not its own, or the domain is not
             // verified.
             Some(Cause::Misconfigured) => last.state == ActionState::Parked,
             Some(Cause::ProviderUnavailable | Cause::ConnectFailed | Cause::NoAnswer) => {
