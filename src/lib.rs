@@ -19,6 +19,7 @@
 
 pub mod action;
 pub mod admin;
+pub mod assistants;
 pub mod attempt;
 pub mod cli;
 pub mod config;

@@ -25,6 +25,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("rule", 4),
     ("action", 4),
     ("oauth", 4),
+    ("assistants", 4),
     ("attempt", 5),
     ("reply", 6),
     ("receiver", 7),
@@ -354,6 +355,10 @@ fn plaintext_is_exposed_in_few_places() {
         ),
         ("src/action/http_post.rs", "signs on the line that sends"),
         ("src/oauth/", "seals the tokens that it got"),
+        (
+            "src/assistants/",
+            "opens what is wanted, with the secret that it sends to Vapi",
+        ),
         ("src/attempt/send.rs", "opens the frozen request, which holds no secret"),
         ("src/worker/parts.rs", "opens an event, as the queue hands it over"),
         ("src/sandbox/", "the other side: it is the provider"),

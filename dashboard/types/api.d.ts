@@ -332,6 +332,27 @@ export type LimitsView = {
   "template_bytes_max": number;
 };
 
+export type ManagedAssistantState = "making" | "in_step" | "drifted" | "missing";
+
+export type ManagedAssistantView = {
+  "assistant": Record<string, any>;
+  "assistant_id"?: string | null;
+  "checked_at"?: Time | null;
+  "created_at": Time;
+  "drift": Array<string>;
+  "endpoint_id": string;
+  "error"?: string | null;
+  "etag": string;
+  "name": string;
+  "role": AssistantRole;
+  "state": ManagedAssistantState;
+  "version": number;
+};
+
+export type ManagedAssistants = {
+  "data": Array<ManagedAssistantView>;
+};
+
 export type Me = {
   "can": Array<string>;
   "csrf_token"?: string | null;
@@ -382,6 +403,11 @@ export type NewEndpoint = {
   "plan"?: any;
   "secret"?: string | null;
   "source": Source;
+};
+
+export type NewManagedAssistant = {
+  "assistant": Record<string, any>;
+  "name": string;
 };
 
 export type NewNumber = {

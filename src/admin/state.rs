@@ -9,6 +9,7 @@ use crate::{
         rate::Rates,
         token::Member,
     },
+    assistants::AssistantManager,
     config::{ConfigError, Settings},
     domain::{Clock, OrgId, Timestamp},
     oauth::{Consents, Refresher},
@@ -56,6 +57,7 @@ pub struct AdminState {
     pub(super) rule_writes: tokio::sync::Mutex<()>,
     pub(super) refresher: Arc<Refresher>,
     pub(super) consents: Consents,
+    pub(super) assistants: Arc<AssistantManager>,
     drop_credentials: Arc<dyn Fn(OrgId) + Send + Sync>,
 }
 
@@ -84,12 +86,20 @@ impl AdminState {
             ))
         };
         let refresher = needs.refresher.clone().unwrap_or_else(own);
+        let assistants = Arc::new(AssistantManager::new(
+            needs.store.clone(),
+            needs.vault.clone(),
+            needs.providers.vapi.clone(),
+            clock.clone(),
+            needs.public_url.clone(),
+        ));
         let consents = Consents::new(needs.store.clone(), needs.vault.clone(), google.clone(), clock.clone());
         let tokens =
             Tokens::new(&settings.admin, jwks, Arc::clone(&needs.clock)).map_err(|faults| ConfigError { faults })?;
         Ok(Arc::new(Self {
             refresher,
             consents,
+            assistants,
             tokens,
             origins: Origins::parse(&settings.admin.admin_origins).unwrap_or_default(),
             rates: Rates::new(settings.admin.admin_requests_per_minute_max),

@@ -1,11 +1,13 @@
-//! Vapi's REST API: reading an assistant or a number as proof of a claim (invariant 18), and
-//! checking an API key.
+//! Vapi's REST API: reading an assistant or a number as proof of a claim (invariant 18), checking
+//! an API key, and keeping assistants.
 //!
 //! **Invariant:** a phone number's answer carries other providers' secrets (`twilioAuthToken`):
 //! only named fields are read, and the body is zeroed.
 
+pub mod assistants;
+
 use super::{CallError, VapiCredential, Verified, api::Api, http::HttpClient};
-use reqwest::{Method, header::AUTHORIZATION};
+use reqwest::{Method, RequestBuilder, header::AUTHORIZATION};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::time::Duration;
 
@@ -63,13 +65,7 @@ impl VapiClient {
         id: &str,
         deadline: Duration,
     ) -> Result<Option<VapiAssistant>, CallError> {
-        // Ids go into the path as they stand: anything else than Vapi's own alphabet is no id.
-        if id.is_empty()
-            || id.len() > 64
-            || !id
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-        {
+        if !is_id(id) {
             return Ok(None);
         }
         match self
@@ -137,10 +133,19 @@ impl VapiClient {
         path: &str,
         deadline: Duration,
     ) -> Result<T, CallError> {
-        let secret = credential.api_key.expose_secret();
-        let request = self.0.request(Method::GET, path, AUTHORIZATION, "Bearer ", secret);
-        self.0.call(request, deadline).await
+        self.0.call(self.request(Method::GET, credential, path), deadline).await
     }
+
+    fn request(&self, method: Method, credential: &VapiCredential, path: &str) -> RequestBuilder {
+        let secret = credential.api_key.expose_secret();
+        self.0.request(method, path, AUTHORIZATION, "Bearer ", secret)
+    }
+}
+
+/// Ids go into a path as they stand: anything else than Vapi's own alphabet is no id.
+fn is_id(id: &str) -> bool {
+    let is_of_an_id = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    (1..=64).contains(&id.len()) && id.bytes().all(is_of_an_id)
 }
 
 /// Vapi's error body: `{"message": text or list of texts, "error", "statusCode"}`.

@@ -127,6 +127,7 @@ struct Inner {
     violations: Mutex<VecDeque<Violation>>,
     twilio: Mutex<twilio::Accounts>,
     vapi: Mutex<Vec<VapiOrganisation>>,
+    assistants: Mutex<vapi::MadeAssistants>,
     resend: Mutex<Vec<ResendKey>>,
     emails: Mutex<resend::Emails>,
     elevenlabs: Mutex<Vec<ElevenLabsKey>>,
@@ -177,6 +178,7 @@ impl SandboxState {
             violations: Mutex::default(),
             twilio: Mutex::new(twilio),
             vapi: Mutex::new(config.accounts.vapi.clone()),
+            assistants: Mutex::default(),
             resend: Mutex::new(config.accounts.resend.clone()),
             emails: Mutex::default(),
             elevenlabs: Mutex::new(config.accounts.elevenlabs.clone()),
@@ -215,6 +217,22 @@ impl SandboxState {
     #[must_use]
     pub fn emails(&self) -> Vec<SandboxEmail> {
         lock(&self.0.emails).list()
+    }
+
+    /// Assistants that were made at Vapi's stand-in and not deleted, oldest first.
+    #[must_use]
+    pub fn assistants(&self) -> Vec<Value> {
+        lock(&self.0.assistants).list()
+    }
+
+    /// A person changes an assistant at Vapi: the fields given, `null` removes one.
+    pub fn change_assistant(&self, id: &str, fields: &serde_json::Map<String, Value>) {
+        lock(&self.0.assistants).change(id, fields);
+    }
+
+    /// A person deletes an assistant at Vapi.
+    pub fn delete_assistant(&self, id: &str) {
+        lock(&self.0.assistants).delete(id);
     }
 
     /// Events on all calendars, deleted ones (`cancelled`) included.
@@ -283,6 +301,7 @@ impl SandboxState {
         lock(&self.0.violations).clear();
         lock(&self.0.twilio).clear();
         lock(&self.0.emails).clear();
+        lock(&self.0.assistants).clear();
     }
 
     fn now(&self) -> Timestamp {

@@ -151,6 +151,9 @@ catalogue! {
     ATTEMPTS_RUNNING: Gauge Count "hookswitch_attempts_running" [];
     /// Refreshes of tokens, by provider and what they came to: refreshed, refused, failed.
     TOKEN_REFRESHES: Counter Count "hookswitch_token_refreshes_total" ["provider", "outcome"];
+    /// Looks at assistants that are kept at Vapi, by what they came to: in_step, drifted,
+    /// made_again, adopted, missing, failed.
+    ASSISTANT_CHECKS: Counter Count "hookswitch_assistant_checks_total" ["outcome"];
     /// Leases that ended without a record.
     LEASES_EXPIRED: Counter Count "hookswitch_leases_expired_total" [];
     /// Age of the oldest action that is due, by provider.

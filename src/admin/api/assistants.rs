@@ -3,7 +3,9 @@
 
 use crate::{
     admin::{
-        Admin, AdminState, credentials,
+        Admin, AdminState,
+        api::managed_assistants,
+        credentials,
         proof::{self, Readable, refused_or_unknown},
         state::Answer,
         usable::Connected,
@@ -26,9 +28,10 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 pub fn routes() -> Router<Arc<AdminState>> {
-    Router::new()
-        .route("/api/assistants", get(list).post(create))
-        .route("/api/assistants/{id}", get(show).delete(delete))
+    Router::new().route("/api/assistants", get(list).post(create)).route(
+        "/api/assistants/{id}",
+        get(show).put(managed_assistants::ensure).delete(delete),
+    )
 }
 
 const NAME_CHARS_MAX: usize = 100;

@@ -10,6 +10,7 @@ mod destinations;
 mod endpoints;
 mod events;
 mod integrations;
+mod managed_assistants;
 mod operator;
 mod phone_numbers;
 mod rejections;
@@ -26,6 +27,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
         .merge(integrations::routes())
         .merge(destinations::routes())
         .merge(assistants::routes())
+        .merge(managed_assistants::routes())
         .merge(phone_numbers::routes())
         .merge(endpoints::routes())
         .merge(rules::routes())
@@ -51,6 +53,7 @@ pub mod shapes {
         endpoints::{EndpointChanges, EndpointDetail, EndpointView, NewEndpoint, Rotation},
         events::{EventDetail, EventView, ReplayRequest},
         integrations::{Authorize, ConnectedView, Forms, IntegrationView, Status, TestedView},
+        managed_assistants::{ManagedAssistantView, ManagedAssistants, NewManagedAssistant},
         operator::{Invalidate, Invalidated, NewOrganisation, OrganisationView},
         phone_numbers::{NewNumber, NumberView},
         rejections::RejectionView,

@@ -188,6 +188,13 @@ operations! {
         => 201(AssistantView), 200(AssistantView);
     get "/api/assistants/{id}" assistant Viewer "Show an assistant" NONE => 200(AssistantView);
     delete "/api/assistants/{id}" assistant_release Admin "Release an assistant" NONE => 204;
+    put "/api/assistants/{id}" assistant_ensure Admin "Keep one assistant for a role: inbound or outbound" NONE
+        body(NewManagedAssistant) => 200(ManagedAssistantView);
+    get "/api/managed-assistants" managed_assistants Viewer "List the assistants that are kept" NONE
+        => 200(ManagedAssistants);
+    get "/api/managed-assistants/{role}" managed_assistant Viewer "Show the assistant that is kept for a role" NONE
+        => 200(ManagedAssistantView);
+    delete "/api/managed-assistants/{role}" managed_assistant_delete Admin "Delete it, here and at Vapi" NONE => 204;
     get "/api/phone-numbers" phone_numbers Viewer "List phone numbers" PAGE => 200(list NumberView);
     post "/api/phone-numbers" phone_number_claim Admin "Claim a phone number" NONE body(NewNumber)
         => 201(NumberView), 200(NumberView);

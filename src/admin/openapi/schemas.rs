@@ -4,8 +4,8 @@
 use crate::{
     admin::web::view::Time,
     domain::{
-        ActionKind, ActionState, AssistantRole, Cause, DeliveryStatus, IntegrationState, Provider, RouteState,
-        RuleSpec, Source,
+        ActionKind, ActionState, AssistantRole, Cause, DeliveryStatus, IntegrationState, ManagedAssistantState,
+        Provider, RouteState, RuleSpec, Source,
     },
     provider::table::{FORMS, How},
     rule,
@@ -120,6 +120,7 @@ words!(
     ActionKind,
     ActionState,
     AssistantRole,
+    ManagedAssistantState,
     Cause,
     DeliveryStatus,
     IntegrationState,

@@ -16,6 +16,7 @@ pub(in crate::cli) use rooms::event_bytes_max;
 pub use shares::StoredLeases;
 
 use crate::{
+    assistants::AssistantManager,
     attempt::Engine,
     config::Settings,
     domain::{Clock, SystemClock},
@@ -246,10 +247,19 @@ async fn open_rooms(
     }
 }
 
-/// Attempts, and beside them the refreshes: both share the time of a drain.
+/// Attempts, and beside them the refreshes and the looks at kept assistants: all share the time of
+/// a drain.
 fn start_worker(lifecycle: &Lifecycle, worker: Worker, engine: Arc<Engine>) {
     let soft = || lifecycle.soft(Stage::Work);
     lifecycle.start(Stage::Work, engine.refresher().run(soft()));
+    let assistants = Arc::new(AssistantManager::new(
+        worker.store.clone(),
+        worker.vault.clone(),
+        worker.providers.vapi.clone(),
+        worker.clock.clone(),
+        worker.public_url.clone(),
+    ));
+    lifecycle.start(Stage::Work, assistants.run(soft()));
     lifecycle.start(Stage::Work, worker.run_with(engine, soft(), lifecycle.hard()));
 }
 

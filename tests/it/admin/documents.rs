@@ -307,7 +307,9 @@ async fn send_all(mut names: BTreeMap<String, String>) -> BTreeSet<String> {
                 "-d" => body = next(),
                 "--oauth2-bearer" => headers.push(("authorization".to_owned(), format!("Bearer {}", next().unwrap()))),
                 "--json" => {
-                    method = Method::POST;
+                    if method == Method::GET {
+                        method = Method::POST;
+                    }
                     headers.push(("content-type".to_owned(), "application/json".to_owned()));
                     body = next();
                 }

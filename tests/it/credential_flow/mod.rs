@@ -3,6 +3,7 @@
 //! organisation ever sees it.
 
 mod accounts;
+mod assistants;
 mod attempts;
 mod consent;
 mod forms;

@@ -1,0 +1,272 @@
+//! Makes an assistant at Vapi, or changes the one that there is, under a lease.
+
+use super::{ANSWER_MAX, AssistantError, AssistantManager, Audits, Kept, Wanted, wanted};
+use crate::{
+    domain::{
+        AssistantRole, Endpoint, EndpointId, ManagedAssistantState, OrgId, RouteState, SecretId, Source, Timestamp,
+    },
+    provider::{VapiCredential, vapi::assistants::Fields},
+    source::{BearerPlan, BearerPlanText, Plan, VapiPlan},
+    store::{
+        audit::AuditEntry,
+        endpoints::NewSecret,
+        grants::Lease,
+        managed::ManagedAssistant,
+        routes::{AssistantClaim, Proof},
+    },
+    vault::{Purpose, VaultError},
+};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// A search for a marker begins so long before the row: the clock of Vapi is not ours.
+const CLOCK_SKEW_MAX: Duration = Duration::from_hours(1);
+
+impl AssistantManager {
+    pub(super) async fn make(
+        &self,
+        credential: &VapiCredential,
+        lease: &Lease,
+        role: AssistantRole,
+        wanted: Wanted,
+        audits: Audits,
+    ) -> Result<ManagedAssistant, AssistantError> {
+        let org = lease.org;
+        let (row, is_new) = match self.store.find_managed_assistant(org, role).await? {
+            Some(row) => (row, false),
+            None => (self.begin(lease, role, &wanted, audits.endpoint).await?, true),
+        };
+        let kept = self.open(&row).await?;
+        // A marker that was made just now stands nowhere.
+        let actual = if is_new {
+            None
+        } else {
+            self.find(credential, &row).await?
+        };
+        let body = self.body(&row, &wanted, &kept.secret)?;
+        let id = match &actual {
+            Some(actual) => {
+                let id = id_of(actual).ok_or(AssistantError::Busy)?;
+                let changes = wanted::changes(&kept.wanted, &wanted, &body, actual);
+                if !changes.is_empty() {
+                    self.vapi
+                        .update_assistant(credential, &id, &changes, ANSWER_MAX)
+                        .await?;
+                }
+                id
+            }
+            None => self.create(credential, lease, &row, &body).await?,
+        };
+        if row.state == ManagedAssistantState::InStep && row.assistant_id.as_ref() == Some(&id) && kept.wanted == wanted
+        {
+            return Ok(row);
+        }
+        let now = self.clock.now();
+        let made = ManagedAssistant {
+            sealed: self.seal(org, &wanted, &kept.secret).await?,
+            ..in_step(row, &id, now)
+        };
+        let claim = claim(&made, wanted.name, now);
+        self.save(made, Some(claim), lease, Some(audits.assistant)).await
+    }
+
+    /// Keeps the marker, before Vapi is asked for anything, and makes the endpoint that the
+    /// webhooks will come to.
+    async fn begin(
+        &self,
+        lease: &Lease,
+        role: AssistantRole,
+        wanted: &Wanted,
+        audit: AuditEntry,
+    ) -> Result<ManagedAssistant, AssistantError> {
+        let org = lease.org;
+        if self.public_url.is_none() {
+            return Err(AssistantError::NoPublicUrl);
+        }
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(|_| VaultError::NoRandomness)?;
+        let secret = hex::encode(bytes);
+        let endpoint = self.make_endpoint(org, role, &secret, audit).await?;
+        let now = self.clock.now();
+        let row = ManagedAssistant {
+            org,
+            role,
+            marker: Uuid::now_v7().to_string(),
+            assistant_id: None,
+            endpoint,
+            sealed: self.seal(org, wanted, &secret).await?,
+            state: ManagedAssistantState::Making,
+            drift: Vec::new(),
+            error: None,
+            checked_at: Some(now),
+            version: 0,
+            created_at: now,
+            updated_at: now,
+        };
+        self.save(row, None, lease, None).await
+    }
+
+    async fn make_endpoint(
+        &self,
+        org: OrgId,
+        role: AssistantRole,
+        secret: &str,
+        audit: AuditEntry,
+    ) -> Result<EndpointId, AssistantError> {
+        let id = EndpointId::generate();
+        let plan = BearerPlan::try_from(BearerPlanText {
+            header_name: Some("x-vapi-secret".into()),
+            bearer_prefix_enabled: Some(false),
+        })
+        .expect("a header that is known");
+        let plan = Plan::Vapi(VapiPlan::Bearer(plan));
+        let source = Source::Vapi;
+        let sealed = self
+            .vault
+            .seal(org, Purpose::SigningSecret(source), secret.as_bytes())
+            .await?;
+        let secret = NewSecret {
+            id: SecretId::generate(),
+            org,
+            endpoint: Some(id),
+            source,
+            plan: serde_json::to_string(&plan).expect("a plan is texts and numbers"),
+            sealed,
+            last_four: None,
+        };
+        let endpoint = Endpoint {
+            id,
+            org,
+            source,
+            name: format!("Vapi assistant, {role}"),
+            is_active: true,
+            ignored_types: Vec::new(),
+            version: 1,
+            created_at: self.clock.now(),
+        };
+        let audit = AuditEntry {
+            target_id: id.to_string(),
+            ..audit
+        };
+        self.store.create_endpoint(endpoint, vec![secret], audit).await?;
+        Ok(id)
+    }
+
+    /// The assistant as it is at Vapi: by its id, else by its marker.
+    pub(super) async fn find(
+        &self,
+        credential: &VapiCredential,
+        row: &ManagedAssistant,
+    ) -> Result<Option<Fields>, AssistantError> {
+        if let Some(id) = &row.assistant_id
+            && let Some(fields) = self.vapi.read_assistant(credential, id, ANSWER_MAX).await?
+        {
+            return Ok(Some(fields));
+        }
+        self.find_marked(credential, row).await
+    }
+
+    pub(super) async fn find_marked(
+        &self,
+        credential: &VapiCredential,
+        row: &ManagedAssistant,
+    ) -> Result<Option<Fields>, AssistantError> {
+        let since = row.created_at - CLOCK_SKEW_MAX;
+        Ok(self
+            .vapi
+            .find_marked_assistant(credential, &row.marker, since, ANSWER_MAX)
+            .await?)
+    }
+
+    /// Makes it at Vapi. Where that fails the row keeps why: without an answer the next look finds
+    /// by the marker what may have been made.
+    pub(super) async fn create(
+        &self,
+        credential: &VapiCredential,
+        lease: &Lease,
+        row: &ManagedAssistant,
+        body: &Fields,
+    ) -> Result<String, AssistantError> {
+        // There is nothing to clear.
+        let fields: Fields = body
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        let error = match self.vapi.create_assistant(credential, &fields, ANSWER_MAX).await {
+            Ok(fields) => match id_of(&fields) {
+                Some(id) => return Ok(id),
+                None => return Err(AssistantError::Busy),
+            },
+            Err(error) => error,
+        };
+        let failed = ManagedAssistant {
+            error: Some(error.to_string()),
+            checked_at: Some(self.clock.now()),
+            ..row.clone()
+        };
+        self.save(failed, None, lease, None).await?;
+        Err(error.into())
+    }
+
+    pub(super) fn body(&self, row: &ManagedAssistant, wanted: &Wanted, secret: &str) -> Result<Fields, AssistantError> {
+        let base = self.public_url.as_ref().ok_or(AssistantError::NoPublicUrl)?;
+        let url = format!("{base}/webhooks/vapi/{}", row.endpoint);
+        Ok(wanted.body(&row.marker, &url, secret))
+    }
+
+    pub(super) async fn save(
+        &self,
+        row: ManagedAssistant,
+        claim: Option<AssistantClaim>,
+        lease: &Lease,
+        audit: Option<AuditEntry>,
+    ) -> Result<ManagedAssistant, AssistantError> {
+        let saved = self.store.save_managed_assistant(row, claim, lease, audit).await?;
+        saved.ok_or(AssistantError::Busy)
+    }
+
+    async fn seal(
+        &self,
+        org: OrgId,
+        wanted: &Wanted,
+        secret: &str,
+    ) -> Result<crate::domain::SealedBytes, AssistantError> {
+        let kept = Kept {
+            wanted: wanted.clone(),
+            secret: secret.to_owned(),
+        };
+        let text = zeroize::Zeroizing::new(serde_json::to_vec(&kept).expect("JSON and a text"));
+        Ok(self.vault.seal(org, Purpose::Payload, &text).await?)
+    }
+}
+
+pub(super) fn id_of(fields: &Fields) -> Option<String> {
+    fields.get("id")?.as_str().map(str::to_owned)
+}
+
+pub(super) fn in_step(row: ManagedAssistant, id: &str, now: Timestamp) -> ManagedAssistant {
+    ManagedAssistant {
+        assistant_id: Some(id.to_owned()),
+        state: ManagedAssistantState::InStep,
+        drift: Vec::new(),
+        error: None,
+        checked_at: Some(now),
+        ..row
+    }
+}
+
+/// What routes its webhooks: we made it (invariant 18).
+pub(super) fn claim(row: &ManagedAssistant, name: String, now: Timestamp) -> AssistantClaim {
+    AssistantClaim {
+        org: row.org,
+        assistant_id: row.assistant_id.clone().unwrap_or_default(),
+        role: Some(row.role),
+        name: Some(name),
+        state: RouteState::Live,
+        proof: Some(Proof::MadeByUs),
+        proven_at: Some(now),
+        version: 1,
+        created_at: now,
+    }
+}

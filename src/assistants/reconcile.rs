@@ -1,0 +1,205 @@
+//! Looks at every kept assistant from time to time: what differs at Vapi is reported, and an
+//! assistant that was deleted there is made again.
+
+use super::{AssistantError, AssistantManager, make, wanted};
+use crate::{
+    domain::{AssistantRole, ManagedAssistantState, OrgId, Timestamp},
+    store::{audit::AuditEntry, grants::Lease, managed::ManagedAssistant},
+    telemetry::catalogue,
+};
+use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Between two looks at one assistant.
+const CHECK_EVERY: Duration = Duration::from_mins(10);
+/// Between two looks for assistants that are due.
+const PERIOD: Duration = Duration::from_secs(30);
+/// Looked at in one turn.
+const DUE_MAX: u32 = 100;
+
+/// The result of one look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Looked {
+    InStep,
+    Drifted,
+    /// It was deleted at Vapi, and is made again.
+    MadeAgain,
+    /// It was made and its answer was lost: it is found by its marker.
+    Adopted,
+    /// Nobody asked for it to be made again: it never stood.
+    StillMissing,
+}
+
+impl Looked {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::InStep => "in_step",
+            Self::Drifted => "drifted",
+            Self::MadeAgain => "made_again",
+            Self::Adopted => "adopted",
+            Self::StillMissing => "missing",
+        }
+    }
+}
+
+impl AssistantManager {
+    /// Looks at what is due until `stop`; a look that was begun is finished.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let before = self.clock.now() - CHECK_EVERY;
+            match self.store.list_assistants_to_check(before, DUE_MAX).await {
+                Ok(due) => {
+                    for (org, role) in due {
+                        if stop.is_cancelled() {
+                            return;
+                        }
+                        self.look_and_tell(org, role).await;
+                    }
+                }
+                Err(error) => info!(%error, "Assistants cannot be looked at for now"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(PERIOD) => {}
+            }
+        }
+    }
+
+    async fn look_and_tell(&self, org: OrgId, role: AssistantRole) {
+        let label = match self.look(org, role).await {
+            Ok(None) => return,
+            Ok(Some(looked)) => {
+                if looked != Looked::InStep {
+                    warn!(org.id = %org, %role, outcome = looked.label(), "The {role} assistant of an organisation \
+                        was not as it is wanted");
+                }
+                looked.label()
+            }
+            Err(error) => {
+                info!(org.id = %org, %role, ?error, "An assistant cannot be looked at for now");
+                "failed"
+            }
+        };
+        catalogue::ASSISTANT_CHECKS.count(1, &[label]);
+    }
+
+    /// One look. `None`: another instance is at it, or there is nothing to look at.
+    ///
+    /// # Errors
+    /// Why nothing is known; the row keeps it.
+    pub async fn look(&self, org: OrgId, role: AssistantRole) -> Result<Option<Looked>, AssistantError> {
+        let flight = self.flight(org, role);
+        let _alone = flight.lock().await;
+        let Some(lease) = self.take_lease(org, role).await? else {
+            return Ok(None);
+        };
+        let looked = match self.store.find_managed_assistant(org, role).await {
+            Ok(Some(row)) => self.compare(&lease, row).await.map(Some),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error.into()),
+        };
+        let _ = self.store.release_lease(&lease).await;
+        looked
+    }
+
+    async fn compare(&self, lease: &Lease, row: ManagedAssistant) -> Result<Looked, AssistantError> {
+        let now = self.clock.now();
+        match self.compare_at_vapi(lease, row.clone(), now).await {
+            Ok(looked) => Ok(looked),
+            Err(AssistantError::Busy) => Err(AssistantError::Busy),
+            Err(error) => {
+                // The next look comes in its turn, and people see why this one came to nothing.
+                let failed = ManagedAssistant {
+                    error: Some(words(&error)),
+                    checked_at: Some(now),
+                    ..row
+                };
+                // After a creation that failed a newer row stands already.
+                let _ = self.save(failed, None, lease, None).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn compare_at_vapi(
+        &self,
+        lease: &Lease,
+        row: ManagedAssistant,
+        now: Timestamp,
+    ) -> Result<Looked, AssistantError> {
+        let credential = self.credential(row.org).await?;
+        let kept = self.open(&row).await?;
+        let body = self.body(&row, &kept.wanted, &kept.secret)?;
+        let (id, looked) = match (self.find(&credential, &row).await?, &row.assistant_id) {
+            (Some(actual), known) => {
+                let drift = wanted::drift(&body, &actual);
+                let id = make::id_of(&actual).ok_or(AssistantError::Busy)?;
+                if known.as_ref() == Some(&id) {
+                    return self.keep_drift(lease, row, drift, now).await;
+                }
+                (id, Looked::Adopted)
+            }
+            (None, Some(_)) => (self.create(&credential, lease, &row, &body).await?, Looked::MadeAgain),
+            (None, None) => {
+                let missing = ManagedAssistant {
+                    state: ManagedAssistantState::Missing,
+                    checked_at: Some(now),
+                    ..row
+                };
+                self.save(missing, None, lease, None).await?;
+                return Ok(Looked::StillMissing);
+            }
+        };
+        let made = make::in_step(row, &id, now);
+        let claim = make::claim(&made, kept.wanted.name.clone(), now);
+        let audit = AuditEntry {
+            org: made.org,
+            at: now,
+            actor: "hookswitch".to_owned(),
+            verb: "mend",
+            target_kind: "assistant",
+            target_id: id,
+            fields: vec!["assistant_id"],
+        };
+        self.save(made, Some(claim), lease, Some(audit)).await?;
+        Ok(looked)
+    }
+
+    /// A person may have changed it at Vapi on purpose: it is reported, and stays.
+    async fn keep_drift(
+        &self,
+        lease: &Lease,
+        row: ManagedAssistant,
+        drift: Vec<String>,
+        now: Timestamp,
+    ) -> Result<Looked, AssistantError> {
+        let (state, looked) = if drift.is_empty() {
+            (ManagedAssistantState::InStep, Looked::InStep)
+        } else {
+            (ManagedAssistantState::Drifted, Looked::Drifted)
+        };
+        let looked_at = ManagedAssistant {
+            state,
+            drift,
+            error: None,
+            checked_at: Some(now),
+            ..row
+        };
+        self.save(looked_at, None, lease, None).await?;
+        Ok(looked)
+    }
+}
+
+/// For people: what they can do about it.
+fn words(error: &AssistantError) -> String {
+    match error {
+        AssistantError::NotConnected => "Vapi is not connected".to_owned(),
+        AssistantError::Undecryptable { words } => words.clone(),
+        AssistantError::NoPublicUrl => "HOOKSWITCH_PUBLIC_URL is not set".to_owned(),
+        AssistantError::Busy => "another instance changes it".to_owned(),
+        AssistantError::Refused(refused) => format!("Vapi refuses: {}", refused.message),
+        AssistantError::Unreachable(error) => error.to_string(),
+        AssistantError::Store(error) => error.to_string(),
+    }
+}
