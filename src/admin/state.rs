@@ -14,7 +14,10 @@ use crate::{
     domain::{Clock, OrgId, Timestamp},
     oauth::{Consents, Refresher},
     provider::Providers,
-    store::{Store, audit::AuditEntry},
+    store::{
+        Store,
+        audit::{AuditEntry, INSTALLATION},
+    },
     vault::Vault,
 };
 use std::{fmt::Display, sync::Arc};
@@ -136,6 +139,27 @@ impl AdminState {
             target_kind,
             target_id: target_id.to_string(),
             fields: fields.to_vec(),
+        }
+    }
+
+    /// The entry of an operator's act: of an organisation, or of the installation where it concerns
+    /// none.
+    pub(super) fn audit_of_operator(
+        &self,
+        subject: &str,
+        org: Option<OrgId>,
+        verb: &'static str,
+        target_kind: &'static str,
+        target_id: impl Display,
+    ) -> AuditEntry {
+        AuditEntry {
+            org: org.unwrap_or(INSTALLATION),
+            at: self.now(),
+            actor: format!("operator:{subject}"),
+            verb,
+            target_kind,
+            target_id: target_id.to_string(),
+            fields: Vec::new(),
         }
     }
 

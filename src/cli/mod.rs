@@ -11,6 +11,7 @@ mod doctor;
 mod health;
 pub mod keys;
 mod migrate;
+mod operator;
 mod otlp;
 mod queue;
 pub mod samples;
@@ -65,7 +66,7 @@ enum Command {
     Sandbox(sandbox::SandboxArgs),
     /// Make a token for the admin API
     Token(token::TokenArgs),
-    /// Make key-encryption keys
+    /// Make key-encryption keys, name them, and change the key that seals
     Keys(keys::KeysArgs),
     /// Measure this machine: ingest and actions, each beside its baseline
     Bench(bench::BenchArgs),
@@ -80,7 +81,6 @@ pub fn run(arguments: Arguments) -> ExitCode {
     install_crypto_provider();
     let outcome = match arguments.command {
         Command::Verify(args) => verify::run(&args),
-        Command::Keys(args) => keys::run(args).map(|()| ExitCode::SUCCESS),
         Command::Token(args) => token(&args),
         command => runtime().and_then(|runtime| {
             let outcome = runtime.block_on(async {
@@ -92,10 +92,11 @@ pub fn run(arguments: Arguments) -> ExitCode {
                     Command::Health => health::run().await,
                     Command::Spool(args) => spool::run(args).await,
                     Command::Queue(args) => queue::run(args).await,
+                    Command::Keys(args) => keys::run(args).await,
                     Command::Send(args) => send::run(&args).await,
                     Command::Sandbox(args) => sandbox::run(&args).await,
                     Command::Bench(args) => bench::run(args).await,
-                    Command::Verify(_) | Command::Keys(_) | Command::Token(_) => Ok(ExitCode::SUCCESS),
+                    Command::Verify(_) | Command::Token(_) => Ok(ExitCode::SUCCESS),
                 }
             });
             // A blocking call that hangs, such as the resolver's, does not delay the end of the

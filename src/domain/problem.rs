@@ -80,6 +80,8 @@ codes! {
     NotFromState = 409 "not_from_state" "The action's state does not allow this";
     /// Nothing of the dead event was kept that could be planned.
     NotReplayable = 409 "not_replayable" "This event cannot be put back";
+    /// A live instance does not hold the key that is to seal.
+    KeyNotEverywhere = 409 "key_not_everywhere" "An instance does not hold this key";
     /// A limit of the organisation is reached.
     LimitReached = 409 "limit_reached" "A limit is reached";
     /// The organisation has no credential for the provider that this needs.

@@ -16,14 +16,17 @@ pub struct AuditEntry {
     /// The token's subject, or `operator:` and the operator's.
     pub actor: String,
     /// `connect`, `erase`, `create`, `update`, `delete`, `rotate`, `prove`, `release`, `retry`,
-    /// `cancel`, `replay`.
+    /// `cancel`, `replay`, `promote`.
     pub verb: &'static str,
     /// `credential`, `endpoint`, `secret`, `assistant`, `phone_number`, `rule`, `action`, `event`,
-    /// `organisation`.
+    /// `organisation`, `key`.
     pub target_kind: &'static str,
     pub target_id: String,
     pub fields: Vec<&'static str>,
 }
+
+/// Whose entries an operator's acts are that concern no organisation.
+pub const INSTALLATION: OrgId = OrgId::from_uuid(Uuid::nil());
 
 /// The actor of a change that another organisation's proof caused. Its people are not named here.
 pub const ACTOR_SYSTEM: &str = "hookswitch";

@@ -25,6 +25,7 @@ mod postgres;
 pub mod queue_shares;
 pub mod rejections;
 pub mod retention;
+pub mod rotation;
 pub mod routes;
 pub mod rules;
 pub mod snapshot;
@@ -53,6 +54,7 @@ pub trait Store:
     + held::HeldEvents
     + history::History
     + keys::DataKeys
+    + rotation::KeyRotation
     + ledger::Ledger
     + managed::ManagedAssistants
     + organisations::Organisations
@@ -78,6 +80,8 @@ impl<S> Store for S where
         + held::HeldEvents
         + history::History
         + keys::DataKeys
+        + rotation::KeyRotation
+        + rotation::KeyRotation
         + ledger::Ledger
         + managed::ManagedAssistants
         + organisations::Organisations

@@ -1,4 +1,4 @@
-//! The ring of key-encryption keys (KEK), newest first: the newest wraps, all unwrap.
+//! The ring of key-encryption keys (KEK), newest first: the primary one wraps, all unwrap.
 
 use crate::{
     config::VaultSettings,
@@ -199,8 +199,9 @@ impl Keyring {
         Self::from_hex(&keys)
     }
 
-    pub(super) fn newest(&self) -> &KeyEncryptionKey {
-        &self.keys[0]
+    /// A place that [`Keyring::iter`] has, or the newest key.
+    pub(super) fn at(&self, place: usize) -> &KeyEncryptionKey {
+        self.keys.get(place).unwrap_or(&self.keys[0])
     }
 
     pub(super) fn find(&self, id: &KeyId) -> Option<&KeyEncryptionKey> {

@@ -7,10 +7,12 @@
 mod cache;
 mod envelope;
 mod keyring;
+mod rotate;
 mod under_ring;
 
 pub use cache::SecretCache;
 pub use keyring::{Keyring, KeyringError};
+pub use rotate::{Reporter, RotationStep, SetAside};
 
 use crate::{
     domain::{Fingerprint, KeyId, OrgId, Provider, SealedBytes, SecretBytes, Source},
@@ -20,7 +22,7 @@ use envelope::{DataKey, Sealed};
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -86,6 +88,9 @@ pub enum VaultError {
 
 pub struct Vault {
     keyring: Keyring,
+    /// The place in the ring of the key that seals. The first, until the installation has named
+    /// its primary key.
+    primary: AtomicUsize,
     store: Arc<dyn DataKeys>,
     /// Data keys by version. A version never changes its key (a rewrap changes its wrapping), so
     /// nothing here goes stale.
@@ -134,11 +139,31 @@ impl Vault {
     fn with_limits(keyring: Keyring, store: Arc<dyn DataKeys>, limits: SealLimits) -> Self {
         Self {
             keyring,
+            primary: AtomicUsize::new(0),
             store,
             data_keys: SecretCache::new("data_keys", DATA_KEYS_CACHED_MAX, DATA_KEY_TIME_TO_LIVE),
             sealing: SecretCache::new("sealing_keys", DATA_KEYS_CACHED_MAX, DATA_KEY_TIME_TO_LIVE),
             limits,
         }
+    }
+
+    /// Seals with this key of the ring from now on. `false`: the ring lacks it, and nothing changed.
+    pub fn seal_with(&self, key: &KeyId) -> bool {
+        let place = self.keyring.iter().position(|one| one.id == *key);
+        if let Some(place) = place {
+            self.primary.store(place, Ordering::Release);
+        }
+        place.is_some()
+    }
+
+    /// The name of the key that seals.
+    #[must_use]
+    pub fn primary_key(&self) -> KeyId {
+        self.primary().id.clone()
+    }
+
+    fn primary(&self) -> &keyring::KeyEncryptionKey {
+        self.keyring.at(self.primary.load(Ordering::Acquire))
     }
 
     /// Sets the gauges of what is held in memory; called at each scrape.
@@ -213,13 +238,13 @@ impl Vault {
         key.open(org, purpose, &sealed).map(|plaintext| read(&plaintext))
     }
 
-    /// Seals under the ring's newest key: for what has to be kept while the organisation has no
+    /// Seals under the ring's primary key: for what has to be kept while the organisation has no
     /// data key that opens, or is not there yet. Memory only.
     ///
     /// # Errors
     /// The system gives no randomness.
     pub fn seal_under_ring(&self, org: OrgId, plaintext: &[u8]) -> Result<SealedBytes, VaultError> {
-        under_ring::seal(self.keyring.newest(), org, plaintext)
+        under_ring::seal(self.primary(), org, plaintext)
     }
 
     /// Opens a payload, whether it is sealed for the organisation or under the ring.
@@ -240,12 +265,12 @@ impl Vault {
     }
 
     /// A keyed hash that shows whether two secrets or accounts are the same, without keeping them.
-    /// It is HMAC-SHA256 under a key derived from the ring's newest key, 16 bytes in hex.
+    /// It is HMAC-SHA256 under a key derived from the ring's primary key, 16 bytes in hex.
     /// [`Vault::is_fingerprint_of`] compares a stored fingerprint, also after the ring got a new
     /// key.
     #[must_use]
     pub fn fingerprint(&self, org: OrgId, bytes: &[u8]) -> Fingerprint {
-        Fingerprint(hex::encode(self.keyring.newest().fingerprint(org.as_bytes(), bytes)).into())
+        Fingerprint(hex::encode(self.primary().fingerprint(org.as_bytes(), bytes)).into())
     }
 
     /// The keyed hash of the hop header, which belongs to no organisation.
@@ -273,17 +298,25 @@ impl Vault {
         self.keyring.ids()
     }
 
-    /// The same data key under the ring's newest key-encryption key; `None` where it already is.
+    /// The same data key under the ring's primary key-encryption key; `None` where it already is.
     /// Values sealed with it stay as they are.
     ///
     /// # Errors
     /// The ring lacks the key that it is wrapped with, or the row was changed or moved.
     pub fn rewrap(&self, row: &DataKeyRow) -> Result<Option<DataKeyRow>, VaultError> {
-        let newest = self.keyring.newest();
-        if row.kek == newest.id {
+        let primary = self.primary();
+        if row.kek == primary.id {
             return Ok(None);
         }
-        envelope::rewrap(self.key_for(row)?, newest, row).map(Some)
+        envelope::rewrap(self.key_for(row)?, primary, row).map(Some)
+    }
+
+    /// Whether a data key opens with the ring.
+    ///
+    /// # Errors
+    /// As [`Vault::rewrap`].
+    pub fn check(&self, row: &DataKeyRow) -> Result<(), VaultError> {
+        DataKey::unwrap(self.key_for(row)?, row).map(drop)
     }
 
     async fn load_rows(&self, org: OrgId) -> Result<Vec<DataKeyRow>, VaultError> {
@@ -311,19 +344,18 @@ impl Vault {
 
     /// Finds or makes the data key to seal with, and has a block of seals counted.
     ///
-    /// The key is the highest version that is wrapped with the ring's newest key, not the highest
-    /// of all. During the roll-out of a new key-encryption key, instances with the old and the new
-    /// order each use their own version. Otherwise they would make new versions alternately.
+    /// The key is the highest version that the ring opens, whichever key of it wraps the version. A
+    /// rotation wraps it again and makes no new version. A version that the ring does not open is
+    /// passed over, so that this instance goes on.
     async fn load_sealing(&self, org: OrgId) -> Result<Sealing, VaultError> {
         let store_failed = |source| VaultError::Store { org, source };
-        let newest = self.keyring.newest();
         for _ in 0..ROUNDS_MAX {
             let rows = self.load_rows(org).await?;
             let usable = rows
                 .iter()
-                .filter(|row| row.kek == newest.id)
-                .max_by_key(|row| row.version);
-            if let Some(row) = usable
+                .filter_map(|row| Some((row, self.keyring.find(&row.kek)?)))
+                .max_by_key(|(row, _)| row.version);
+            if let Some((row, kek)) = usable
                 && row.seals.saturating_add(self.limits.block) <= self.limits.count_max
             {
                 let total = self
@@ -336,7 +368,7 @@ impl Vault {
                 if total <= self.limits.count_max {
                     let key = self
                         .data_keys
-                        .get_or_make(&(org, row.version), || DataKey::unwrap(newest, row))?;
+                        .get_or_make(&(org, row.version), || DataKey::unwrap(kek, row))?;
                     return Ok(Sealing {
                         key,
                         left: AtomicU64::new(self.limits.block),
@@ -352,7 +384,7 @@ impl Vault {
                 .ok_or(VaultError::Malformed { org })?;
             match self
                 .store
-                .insert_data_key(DataKey::generate(newest, org, version)?)
+                .insert_data_key(DataKey::generate(self.primary(), org, version)?)
                 .await
             {
                 // `Conflict`: another instance made this version first, so use that one.

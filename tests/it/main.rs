@@ -13,6 +13,7 @@ mod envelope;
 mod faults;
 mod hostile;
 mod ingress;
+mod keys;
 mod leaks;
 mod ledger;
 mod listener;

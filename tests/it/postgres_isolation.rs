@@ -12,7 +12,13 @@ use std::sync::Arc;
 const TENANT: &str = "hookswitch_tenant";
 const WORKER: &str = "hookswitch_worker";
 /// Without an owner, and with none of a tenant's data.
-const SHARED: [&str; 3] = ["_sqlx_migrations", "config_version", "queue_workers"];
+const SHARED: [&str; 5] = [
+    "_sqlx_migrations",
+    "config_version",
+    "instances",
+    "primary_kek",
+    "queue_workers",
+];
 
 async fn opened() -> Option<(PostgresDatabase, Arc<dyn Store>)> {
     let database = PostgresDatabase::new().await?;

@@ -5,12 +5,13 @@ use crate::{
         Admin, AdminState,
         state::Answer,
         web::{
-            auth::Reader,
+            auth::{Operator, Reader},
             page::{Listed, Page, Params},
             view::Time,
         },
     },
-    store::audit::{AuditFilter, StoredAuditEntry},
+    domain::OrgId,
+    store::audit::{AuditFilter, INSTALLATION, StoredAuditEntry},
 };
 use axum::{Json, Router, extract::State, routing::get};
 use http::Uri;
@@ -19,7 +20,9 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 pub fn routes() -> Router<Arc<AdminState>> {
-    Router::new().route("/api/audit", get(list))
+    Router::new()
+        .route("/api/audit", get(list))
+        .route("/operator/audit", get(list_of_installation))
 }
 
 #[derive(Serialize, utoipa::ToSchema)]
@@ -57,17 +60,23 @@ impl From<StoredAuditEntry> for AuditView {
 }
 
 pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<Listed<AuditView>>> {
-    let mut params = Params::of(&uri)?;
+    list_of(&state, member.org, &uri).await
+}
+
+/// What operators did that concerns no organisation.
+pub async fn list_of_installation(State(state): Admin, _: Operator, uri: Uri) -> Answer<Json<Listed<AuditView>>> {
+    list_of(&state, INSTALLATION, &uri).await
+}
+
+async fn list_of(state: &AdminState, org: OrgId, uri: &Uri) -> Answer<Json<Listed<AuditView>>> {
+    let mut params = Params::of(uri)?;
     let filter = AuditFilter {
         actor: params.take_text("actor", 256)?,
         period: params.take_period()?,
     };
     let bound = format!("{:?}", (&filter.actor, filter.period));
-    let page = Page::<Uuid>::take(&mut params, &state.vault, Some(member.org), "audit", bound)?;
+    let page = Page::<Uuid>::take(&mut params, &state.vault, Some(org), "audit", bound)?;
     params.finish()?;
-    let rows = state
-        .store
-        .list_audit(member.org, filter, page.after, page.count())
-        .await?;
+    let rows = state.store.list_audit(org, filter, page.after, page.count()).await?;
     Ok(Json(page.answer(&state.vault, rows, |row| row.id, AuditView::from)))
 }

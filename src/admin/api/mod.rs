@@ -11,6 +11,7 @@ mod endpoints;
 mod events;
 mod integrations;
 mod managed_assistants;
+mod keys;
 mod operator;
 mod phone_numbers;
 mod rejections;
@@ -39,6 +40,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
         .merge(catalog::routes())
         .merge(operator::routes())
         .merge(dead_events::routes())
+        .merge(keys::routes())
 }
 
 /// The shapes of requests and answers, for the document of the API.
@@ -54,6 +56,7 @@ pub mod shapes {
         events::{EventDetail, EventView, ReplayRequest},
         integrations::{Authorize, ConnectedView, Forms, IntegrationView, Status, TestedView},
         managed_assistants::{ManagedAssistantView, ManagedAssistants, NewManagedAssistant},
+        keys::{KeysView, RotateRequest, RotatedView},
         operator::{Invalidate, Invalidated, NewOrganisation, OrganisationView},
         phone_numbers::{NewNumber, NumberView},
         rejections::RejectionView,

@@ -248,6 +248,10 @@ operations! {
     get "/operator/dead-events/{id}" dead_event Operator "Show an event that could not be planned" NONE
         => 200(DeadEventView);
     post "/operator/dead-events/{id}/replay" dead_event_replay Operator "Plan it again" NONE => 202(ReplayView);
+    get "/operator/keys" keys Operator "Which key seals, and what stands under each" NONE => 200(KeysView);
+    post "/operator/keys/rotate" keys_rotate Operator "One step of a change of the key" NONE
+        body(RotateRequest) => 200(RotatedView);
+    get "/operator/audit" operator_audit Operator "List changes of the installation" AUDIT => 200(list AuditView);
     post "/operator/cache/invalidate" cache_invalidate Operator "Forget what is cached of an organisation" NONE
         body(Invalidate) => 200(Invalidated);
     post "/api/debug/invalidate-cache" cache_invalidate_debug Operator "The same under its former path" NONE

@@ -98,6 +98,8 @@ impl App {
         );
         lifecycle.start(Stage::Upkeep, recorder.run_upkeep(lifecycle.soft(Stage::Upkeep)));
         lifecycle.start(Stage::Upkeep, rooms.routes.clone().run(lifecycle.soft(Stage::Upkeep)));
+        let (reporter, changes) = (rooms.reporter.clone(), rooms.store.config_changes());
+        lifecycle.start(Stage::Upkeep, reporter.run(changes, lifecycle.soft(Stage::Upkeep)));
         parts.start(&lifecycle, listeners, operations);
         let Rooms {
             store,

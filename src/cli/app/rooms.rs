@@ -5,14 +5,14 @@ use crate::{
     admin::{self, AdminNeeds, AdminState, FetchKeys, HttpKeys},
     attempt::Engine,
     config::Settings,
-    domain::Clock,
+    domain::{Clock, KeyId, Timestamp},
     lifecycle::{Lifecycle, Stage},
     provider::Providers,
     queue::{self, EventQueue},
     receiver::{Receiver, ReceiverParts},
     routing::{KeyCheck, RouteTable},
-    store::{self, ConnectError, Store},
-    vault::{Keyring, Vault},
+    store::{self, ConnectError, Store, rotation::Instance},
+    vault::{Keyring, Reporter, Vault},
     worker::{self, Worker},
 };
 use anyhow::{Context, bail};
@@ -30,6 +30,9 @@ pub(super) struct Rooms {
     pub queue: Option<Arc<dyn EventQueue>>,
     pub routes: Arc<RouteTable>,
     pub clock: Arc<dyn Clock>,
+    pub reporter: Reporter,
+    /// The primary key, where the ring lacks it.
+    lacks_primary: Option<KeyId>,
     providers: Providers,
 }
 
@@ -43,6 +46,9 @@ impl Rooms {
     ) -> anyhow::Result<Self> {
         let store = connect_store(&settings.store.database_url, &clock).await?;
         let vault = Arc::new(Vault::new(keyring, store.clone()));
+        let reporter = Reporter::new(vault.clone(), store.clone(), instance(&vault, roles, clock.now()));
+        // Before anything is sealed.
+        let lacks_primary = reporter.begin().await.context("the primary key could not be read")?;
         let queue = connect_queue(settings, &clock, roles).await?;
         if let Some(queue) = queue.as_ref().filter(|_| roles.worker && store.is_shared()) {
             let leases = StoredLeases::new(store.clone(), &settings.queue.amqp_prefix);
@@ -59,12 +65,15 @@ impl Rooms {
             queue,
             routes,
             clock,
+            reporter,
+            lacks_primary,
             providers,
         })
     }
 
     /// Closes the files and connections again.
     pub async fn close(&self) {
+        self.reporter.forget().await;
         if let Some(queue) = &self.queue {
             queue.close().await;
         }
@@ -77,16 +86,22 @@ impl Rooms {
         let check = KeyCheck::new(self.routes.clone(), self.vault.key_ids());
         let coverage = check.coverage();
         let missing = coverage.missing_keys();
-        if coverage.missing.is_empty() {
-            return Ok(check);
-        }
-        if coverage.openable == 0 {
+        if !coverage.missing.is_empty() && coverage.openable == 0 {
             let ring: Vec<_> = self.vault.key_ids().into_iter().map(|key| key.0).collect();
             bail!(
                 "the key ring belongs to another database: it has the keys {}, and this database needs {missing}; put \
                 the missing key into HOOKSWITCH_KEYRING, or name the directory that `dev` made this database in",
                 ring.join(", ")
             );
+        }
+        if let Some(key) = &self.lacks_primary {
+            bail!(
+                "the key ring lacks the key {key}, which this installation seals with: put it into \
+                HOOKSWITCH_KEYRING; `hookswitch keys ids` names the keys of a ring"
+            );
+        }
+        if coverage.missing.is_empty() {
+            return Ok(check);
         }
         tracing::error!(
             data_keys = coverage.unopenable(),
@@ -156,6 +171,19 @@ impl Rooms {
             },
         )?;
         Ok(admin::router(state))
+    }
+}
+
+/// This process, as it reports itself: the name of its host and its number there.
+fn instance(vault: &Vault, roles: Roles, started_at: Timestamp) -> Instance {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Instance {
+        id: uuid::Uuid::now_v7(),
+        name: format!("{host}:{}", std::process::id()),
+        roles: roles.to_string(),
+        ring: vault.key_ids(),
+        sealing: vault.primary_key(),
+        started_at,
     }
 }
 

@@ -69,6 +69,11 @@ fn migrator() -> Migrator {
             include_str!("../../../migrations/postgres/0009_signed_urls_and_subjects.sql"),
         ),
         step(
+            10,
+            "key rotation",
+            include_str!("../../../migrations/postgres/0010_key_rotation.sql"),
+        ),
+        step(
             11,
             "replays",
             include_str!("../../../migrations/postgres/0011_replays.sql"),

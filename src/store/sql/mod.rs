@@ -21,6 +21,7 @@ mod outcomes;
 mod queue_shares;
 mod rejections;
 mod retention;
+mod rotation;
 mod routes;
 mod rules;
 mod snapshot;
@@ -58,6 +59,7 @@ pub(super) const STATEMENTS: &[(&str, &[Sql])] = &[
     ("queue_shares", queue_shares::STATEMENTS),
     ("rejections", rejections::STATEMENTS),
     ("retention", retention::STATEMENTS),
+    ("rotation", rotation::STATEMENTS),
     ("routes", routes::STATEMENTS),
     ("rules", rules::STATEMENTS),
     ("snapshot", snapshot::STATEMENTS),

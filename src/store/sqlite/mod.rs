@@ -85,6 +85,11 @@ fn migrator() -> Migrator {
             include_str!("../../../migrations/sqlite/0010_signed_urls.sql"),
         ),
         step(
+            11,
+            "key rotation",
+            include_str!("../../../migrations/sqlite/0011_key_rotation.sql"),
+        ),
+        step(
             12,
             "replays",
             include_str!("../../../migrations/sqlite/0012_replays.sql"),

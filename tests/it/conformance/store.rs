@@ -49,6 +49,10 @@ macro_rules! store_suite {
         $crate::store_suite!($open, store_callers:
             a_session_is_found_until_it_ends, a_link_becomes_one_session, sessions_are_limited,
             a_key_is_one_requests);
+        $crate::store_suite!($open, store_rotation:
+            a_key_becomes_primary_when_every_live_instance_holds_it,
+            a_database_that_sealed_nothing_begins_with_any_ring,
+            data_keys_are_wrapped_again_page_by_page, what_stands_under_a_key_is_counted);
         $crate::store_suite!($open, store_ledger:
             a_newer_credential_makes_parked_actions_due, an_erased_credential_parks_what_has_not_gone_out,
             history_is_paged_and_filtered,

@@ -19,7 +19,7 @@ pub const KEY: &str = "0b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f5061728394a5b6c
 /// A running `serve`. Ends with its owner.
 pub struct Serve {
     child: Child,
-    directory: Directory,
+    directory: Option<Directory>,
     base: u16,
 }
 
@@ -76,7 +76,11 @@ impl Serve {
             .stderr(log)
             .spawn()
             .expect("the binary of this package starts");
-        Self { child, directory, base }
+        Self {
+            child,
+            directory: Some(directory),
+            base,
+        }
     }
 
     pub fn url(&self, offset: u16, path: &str) -> String {
@@ -84,11 +88,16 @@ impl Serve {
     }
 
     pub fn directory(&self) -> &std::path::Path {
-        self.directory.path()
+        self.directory.as_ref().expect("taken at the end only").path()
+    }
+
+    /// Its files, for the next process.
+    pub fn into_directory(mut self) -> Directory {
+        self.directory.take().expect("taken at the end only")
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+        std::fs::read_to_string(self.directory().join("log")).unwrap_or_default()
     }
 
     /// Status and body of `/readyz`; `None` while nothing answers.

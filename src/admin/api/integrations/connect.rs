@@ -8,7 +8,7 @@
 //! | 503 `provider_unreachable` | the provider cannot be asked, without `?unverified=true` |
 
 use super::{
-    account::{fingerprint, is_same_account},
+    account::{fingerprint_to_keep, is_same_account},
     check::{VerifiedCredential, ask, refusal, unreachable, warnings},
     parse_provider,
     request::ConnectRequest,
@@ -92,9 +92,8 @@ pub async fn connect(
 
     // Store it, with the signing secrets that came along.
     let secrets = signing::change(&state, &member, &request, !is_same).await?;
-    let former_fingerprint = existing.and_then(|row| row.account_fingerprint);
     let has_former_names = request.has_former_names;
-    let saved = save(&state, &member, request, verified, former_fingerprint, secrets).await?;
+    let saved = save(&state, &member, request, verified, existing.as_ref(), secrets).await?;
     state.forget(member.org);
     let connected = ConnectedView {
         integration: view(&state, member.org, provider, Some(saved)).await?,
@@ -154,14 +153,14 @@ fn complete_account(
     }
 }
 
-/// `former_fingerprint` is kept when the provider names no account, so that a later reconnect can
+/// The former fingerprint is kept when the provider names no account, so that a later reconnect can
 /// still be compared with it.
 async fn save(
     state: &AdminState,
     member: &Member,
     request: ConnectRequest,
     verified: VerifiedCredential,
-    former_fingerprint: Option<String>,
+    existing: Option<&StoredCredential>,
     secrets: Option<SecretsChange>,
 ) -> Answer<StoredCredential> {
     let provider = request.provider;
@@ -179,8 +178,8 @@ async fn save(
         account_fingerprint: verified
             .account
             .as_ref()
-            .map(|account| fingerprint(state, member.org, provider, &account.id))
-            .or(former_fingerprint),
+            .map(|account| fingerprint_to_keep(state, existing, provider, member.org, &account.id))
+            .or_else(|| existing.and_then(|row| row.account_fingerprint.clone())),
         missing: verified.missing,
         verified_at: verified.verified_at,
         account_id: verified.account.as_ref().map(|account| account.id.clone()),

@@ -6,7 +6,7 @@
 //! calendar to another organisation.
 
 use super::{
-    account::{fingerprint, is_same_account},
+    account::{fingerprint_to_keep, is_same_account},
     check::{VerifiedCredential, unreachable},
     view::{AccountView, IntegrationView, view},
 };
@@ -192,7 +192,7 @@ async fn finish(state: &AdminState, consent: &Consent, code: &str) -> Answer<Int
                 ?replace_account=true to change the account.",
         ));
     }
-    let saved = save(state, consent, exchanged).await?;
+    let saved = save(state, consent, exchanged, existing.as_ref()).await?;
     state.forget(consent.org);
     view(state, consent.org, PROVIDER, Some(saved)).await
 }
@@ -208,7 +208,12 @@ fn exchange_problem(error: ExchangeError, now: Timestamp) -> Problem {
     }
 }
 
-async fn save(state: &AdminState, consent: &Consent, exchanged: Exchanged) -> Answer<StoredCredential> {
+async fn save(
+    state: &AdminState,
+    consent: &Consent,
+    exchanged: Exchanged,
+    existing: Option<&StoredCredential>,
+) -> Answer<StoredCredential> {
     let member = Member {
         org: consent.org,
         subject: consent.subject.clone(),
@@ -236,7 +241,7 @@ async fn save(state: &AdminState, consent: &Consent, exchanged: Exchanged) -> An
         account_fingerprint: verified
             .account
             .as_ref()
-            .map(|account| fingerprint(state, consent.org, PROVIDER, &account.id)),
+            .map(|account| fingerprint_to_keep(state, existing, PROVIDER, consent.org, &account.id)),
         account_id: verified.account.as_ref().map(|account| account.id.clone()),
         account_name: verified.account.and_then(|account| account.name),
         missing: verified.missing,

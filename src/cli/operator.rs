@@ -1,0 +1,96 @@
+//! The operators' API of a running installation, for the commands that use it. So they work on every
+//! database, also on one that belongs to the running process.
+
+use super::{
+    dev_state::DevState,
+    token::{Grant, mint_operator_token},
+};
+use crate::{
+    config::{Environment, Settings},
+    domain::{Clock, SystemClock},
+};
+use anyhow::{Context, bail};
+use clap::Args;
+use http::Method;
+use serde_json::Value;
+use std::{path::PathBuf, time::Duration};
+
+/// Where the admin API is. With HOOKSWITCH_OPERATOR_JWT_SECRET set, a token is made with it; else
+/// the files of `dev` are looked for.
+#[derive(Debug, Args)]
+pub(super) struct Api {
+    /// The base URL of the admin API, where it is not the one of the settings or of `dev`
+    #[arg(long)]
+    url: Option<String>,
+    /// The directory of `hookswitch dev`
+    #[arg(long, default_value = ".hookswitch")]
+    data_dir: PathBuf,
+}
+
+const TOKEN_VALID_FOR: Duration = Duration::from_mins(10);
+
+pub(super) struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: String,
+}
+
+impl Client {
+    pub(super) fn new(api: &Api) -> anyhow::Result<Self> {
+        let settings = Settings::load(&Environment::from_process())?.admin;
+        let (base, token) = if settings.operator_jwt_secret.is_some() {
+            let grant = Grant {
+                subject: "cli",
+                now: SystemClock.now(),
+                valid_for: TOKEN_VALID_FOR,
+            };
+            let base = format!("http://{}", settings.admin_address);
+            (base, mint_operator_token(&settings, grant)?)
+        } else {
+            let dev = DevState::load(&api.data_dir)?.context(
+                "HOOKSWITCH_OPERATOR_JWT_SECRET is not set, and no `hookswitch dev` was started here: set the secret \
+                that the admin API runs with, or name the directory of `dev` with --data-dir",
+            )?;
+            (dev.admin, dev.operator_token)
+        };
+        Ok(Self {
+            http: reqwest::Client::builder()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .timeout(Duration::from_secs(30))
+                .build()
+                .context("could not make an HTTP client")?,
+            base: api.url.clone().unwrap_or(base).trim_end_matches('/').to_owned(),
+            token,
+        })
+    }
+
+    /// A page of a list, and the cursor of the next one.
+    pub(super) async fn page(&self, path: &str) -> anyhow::Result<(Vec<Value>, Option<String>)> {
+        let mut page = self.call(Method::GET, path, None).await?;
+        let Value::Array(rows) = page["data"].take() else {
+            bail!("{} did not answer with a list", self.base)
+        };
+        Ok((rows, page["next_cursor"].as_str().map(str::to_owned)))
+    }
+
+    pub(super) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let mut request = self
+            .http
+            .request(method, format!("{}{path}", self.base))
+            .bearer_auth(&self.token);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request
+            .send()
+            .await
+            .with_context(|| format!("no answer from the admin API at {}", self.base))?;
+        let status = answer.status();
+        let body: Value = answer.json().await.unwrap_or_default();
+        if status.is_success() {
+            return Ok(body);
+        }
+        bail!("{status}: {}", body["detail"].as_str().unwrap_or("no details"))
+    }
+}

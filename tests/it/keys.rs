@@ -1,0 +1,231 @@
+//! A change of the key-encryption key on processes that run: over SQLite and over Postgres.
+
+use crate::support::{
+    client,
+    dev::{Directory, run},
+    postgres::PostgresDatabase,
+    serve::{KEY, Serve},
+};
+use hookswitch::{
+    admin::Role,
+    cli::token::{Grant, mint_operator_token, mint_org_token},
+    config::AdminSettings,
+    domain::{Clock, OrgId, SystemClock},
+};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use std::{process::Output, time::Duration};
+
+const FRESH: &str = "a7b1c2d3e4f5061728394a5b6c7d8e9fa7b1c2d3e4f5061728394a5b6c7d8e9f";
+const JWT: &str = "a secret of thirty-two characters";
+const OPERATOR: &str = "another secret of thirty-two chars";
+
+fn settings() -> AdminSettings {
+    AdminSettings {
+        jwt_secret: Some(JWT.into()),
+        operator_jwt_secret: Some(OPERATOR.into()),
+        ..AdminSettings::default()
+    }
+}
+
+fn grant() -> Grant<'static> {
+    Grant {
+        subject: "a person",
+        now: SystemClock.now(),
+        valid_for: Duration::from_mins(10),
+    }
+}
+
+async fn post(serve: &Serve, token: &str, path: &str, body: Value) -> Value {
+    let answer = client()
+        .post(serve.url(1, path))
+        .bearer_auth(token)
+        .json(&body)
+        .send()
+        .await
+        .expect("an answer");
+    assert!(answer.status().is_success(), "{path}: {answer:?}");
+    answer.json().await.expect("JSON")
+}
+
+/// An organisation with a secret that only its data key opens.
+async fn organisation(serve: &Serve) -> OrgId {
+    let operator = mint_operator_token(&settings(), grant()).expect("a token");
+    let made = post(serve, &operator, "/operator/organizations", json!({ "name": "one" })).await;
+    let org: OrgId = made["id"].as_str().expect("an id").parse().expect("an id");
+    let owner = mint_org_token(&settings(), org, Role::Owner, grant()).expect("a token");
+    post(
+        serve,
+        &owner,
+        "/api/endpoints",
+        json!({ "source": "vapi", "name": "calls" }),
+    )
+    .await;
+    org
+}
+
+fn keys(serve: &Serve, arguments: &[&str]) -> Output {
+    let url = serve.url(1, "");
+    let mut all = vec!["keys"];
+    all.extend_from_slice(arguments);
+    all.extend_from_slice(&["--url", &url]);
+    run(
+        &all,
+        &[
+            ("HOOKSWITCH_OPERATOR_JWT_SECRET", OPERATOR),
+            ("HOOKSWITCH_JWT_SECRET", JWT),
+        ],
+    )
+}
+
+fn said(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+/// The names of the keys of a ring, as the command prints them.
+fn names(ring: &str) -> Vec<String> {
+    let output = run(&["keys", "ids"], &[("HOOKSWITCH_KEYRING", ring)]);
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(!text.contains(&ring[..16]), "a name is no part of a key: {text}");
+    text.lines().map(str::to_owned).collect()
+}
+
+fn ring(keys: &[&str]) -> (&'static str, String) {
+    ("HOOKSWITCH_KEYRING", keys.join(","))
+}
+
+async fn stop(serve: &mut Serve) {
+    serve.signal(Signal::TERM);
+    assert_eq!(serve.ended().await.0.code(), Some(0), "{}", serve.log());
+}
+
+/// The next process on the same files.
+async fn again(mut serve: Serve, keys: &[&str]) -> Serve {
+    stop(&mut serve).await;
+    let next = Serve::start_in(serve.into_directory(), &[ring(keys)]);
+    next.is_ready(200).await;
+    next
+}
+
+#[tokio::test]
+async fn a_rotation_is_finished_and_the_old_key_leaves_the_ring() {
+    let serve = Serve::spawn(&[ring(&[KEY])]);
+    serve.is_ready(200).await;
+    organisation(&serve).await;
+    organisation(&serve).await;
+    let [fresh, old] = &names(&format!("{FRESH},{KEY}"))[..] else {
+        panic!("two names")
+    };
+
+    // The fresh key stands first, and seals nothing yet.
+    let serve = again(serve, &[FRESH, KEY]).await;
+    let before = said(&keys(&serve, &["status"]));
+    assert!(before.contains(&format!("{old}  primary")), "{before}");
+    assert!(before.contains(&format!("{fresh}  may leave")), "{before}");
+
+    let rotated = keys(&serve, &["rotate"]);
+    let words = said(&rotated);
+    assert!(rotated.status.success(), "{words}");
+    assert!(words.contains(&format!("{fresh} is primary")), "{words}");
+    assert!(words.contains("2 data keys wrapped again"), "{words}");
+    assert!(words.contains(&format!("{old}  may leave the ring")), "{words}");
+    let again_rotated = said(&keys(&serve, &["rotate"]));
+    assert!(again_rotated.contains("0 data keys wrapped again"), "{again_rotated}");
+
+    // Without the old key everything opens; without the primary key nothing starts.
+    let serve = again(serve, &[FRESH]).await;
+    let after = keys(&serve, &["status"]);
+    assert!(after.status.success(), "{}", said(&after));
+    assert!(!said(&after).contains(&**old), "{}", said(&after));
+    let mut serve = serve;
+    stop(&mut serve).await;
+    let mut wrong = Serve::start_in(serve.into_directory(), &[ring(&[KEY])]);
+    assert_eq!(wrong.ended().await.0.code(), Some(1));
+    assert!(wrong.log().contains(&**fresh), "{}", wrong.log());
+}
+
+#[tokio::test]
+async fn a_data_key_that_does_not_open_is_set_aside_and_the_rest_goes_on() {
+    let serve = Serve::spawn(&[ring(&[KEY])]);
+    serve.is_ready(200).await;
+    let damaged = organisation(&serve).await;
+    for _ in 0..3 {
+        organisation(&serve).await;
+    }
+    let mut serve = serve;
+    stop(&mut serve).await;
+    let path = serve.directory().join("store.db");
+    let mut connection = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&path))
+        .await
+        .expect("opens");
+    sqlx::query("UPDATE data_keys SET wrapped = zeroblob(61) WHERE org_id = $1")
+        .bind(damaged.as_uuid().as_bytes().to_vec())
+        .execute(&mut connection)
+        .await
+        .expect("damaged");
+    connection.close().await.expect("closed");
+    let serve = Serve::start_in(serve.into_directory(), &[ring(&[FRESH, KEY])]);
+    serve.is_ready(200).await;
+    let old = &names(KEY)[0];
+
+    let rotated = keys(&serve, &["rotate"]);
+    let words = said(&rotated);
+    assert_eq!(rotated.status.code(), Some(1), "{words}");
+    assert!(words.contains("3 data keys wrapped again"), "{words}");
+    for place in [words, said(&keys(&serve, &["status"]))] {
+        assert!(
+            place.contains(&format!(
+                "does not open: data key 1 of organisation {damaged}, under the key {old}"
+            )),
+            "{place}"
+        );
+        assert!(place.contains(&format!("{old}  has to stay")), "{place}");
+    }
+}
+
+#[tokio::test]
+async fn no_key_becomes_primary_before_every_instance_of_postgres_holds_it() {
+    let Some(database) = PostgresDatabase::new().await else {
+        return;
+    };
+    let url = ("HOOKSWITCH_DATABASE_URL", database.url());
+    let start = |keys: &[&str]| Serve::start_in(Directory::new(), &[url.clone(), ring(keys)]);
+    let mut two = start(&[KEY]);
+    two.is_ready(200).await;
+    let one = start(&[FRESH, KEY]);
+    one.is_ready(200).await;
+    for _ in 0..4 {
+        organisation(&two).await;
+    }
+    let [fresh, old] = &names(&format!("{FRESH},{KEY}"))[..] else {
+        panic!("two names")
+    };
+    let refused = keys(&one, &["rotate", "--key", fresh]);
+    let words = said(&refused);
+    assert_eq!(refused.status.code(), Some(1), "{words}");
+    assert!(words.contains("1 live instances do not hold the key"), "{words}");
+    assert!(said(&keys(&one, &["status"])).contains(&format!("{old}  primary")));
+
+    stop(&mut two).await;
+    let two = start(&[KEY, FRESH]);
+    two.is_ready(200).await;
+    let rotated = keys(&two, &["rotate", "--key", fresh]);
+    assert!(rotated.status.success(), "{}", said(&rotated));
+    for serve in [&one, &two] {
+        let status = said(&keys(serve, &["status"]));
+        assert_eq!(status.matches(&format!("seals with {fresh}")).count(), 2, "{status}");
+        assert!(status.contains(&format!("{old}  may leave the ring")), "{status}");
+    }
+    // Both go on, each with the data keys that the other made.
+    organisation(&one).await;
+    organisation(&two).await;
+    let mut owner = database.connect().await;
+    let under: Vec<String> = sqlx::query_scalar("SELECT DISTINCT kek_id FROM data_keys")
+        .fetch_all(&mut owner)
+        .await
+        .expect("keys");
+    assert_eq!(under, [fresh.clone()]);
+}
