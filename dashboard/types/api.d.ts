@@ -291,6 +291,16 @@ export type IdView = {
   "value": string;
 };
 
+export type InstanceView = {
+  "id": string;
+  "keys": Array<string>;
+  "name": string;
+  "roles": string;
+  "seals_with": string;
+  "seen_at": Time;
+  "started_at": Time;
+};
+
 export type IntegrationState = "not_connected" | "connected" | "unverified" | "limited" | "failing" | "needs_reconnecting" | "undecryptable";
 
 export type IntegrationView = {
@@ -322,6 +332,24 @@ export type Invalidate = {
 
 export type Invalidated = {
   "org_id": string;
+};
+
+export type KeyView = {
+  "data_keys": number;
+  "events": number;
+  "instances": number;
+  "is_primary": boolean;
+  "key": string;
+  "may_leave": boolean;
+  "seals_max": number;
+};
+
+export type KeysView = {
+  "instances": Array<InstanceView>;
+  "keys": Array<KeyView>;
+  "primary"?: string | null;
+  "set_aside": Array<SetAsideView>;
+  "since"?: Time | null;
 };
 
 export type LimitsView = {
@@ -466,7 +494,7 @@ export type ProbeView = {
 
 export type Problem = {
   "accounts"?: Accounts;
-  "code": "invalid_json" | "not_the_format" | "invalid_field" | "invalid_query" | "cursor_invalid" | "if_match_invalid" | "idempotency_key_invalid" | "consent_invalid" | "unauthenticated" | "not_verified" | "forbidden" | "csrf_invalid" | "origin_not_allowed" | "not_found" | "not_served" | "method_not_allowed" | "request_timeout" | "conflict" | "account_differs" | "held_elsewhere" | "not_from_state" | "not_replayable" | "limit_reached" | "not_connected" | "idempotency_key_in_use" | "precondition_failed" | "payload_too_large" | "path_too_long" | "unsupported_media_type" | "refused_by_provider" | "consent_refused" | "not_readable" | "rule_invalid" | "secret_invalid" | "address_not_allowed" | "idempotency_key_reused" | "precondition_required" | "too_many_requests" | "rate_limited" | "internal" | "undecryptable" | "database_unavailable" | "provider_unreachable" | "token_keys_unavailable" | "unavailable" | "timeout";
+  "code": "invalid_json" | "not_the_format" | "invalid_field" | "invalid_query" | "cursor_invalid" | "if_match_invalid" | "idempotency_key_invalid" | "consent_invalid" | "unauthenticated" | "not_verified" | "forbidden" | "csrf_invalid" | "origin_not_allowed" | "not_found" | "not_served" | "method_not_allowed" | "request_timeout" | "conflict" | "account_differs" | "held_elsewhere" | "not_from_state" | "not_replayable" | "key_not_everywhere" | "limit_reached" | "not_connected" | "idempotency_key_in_use" | "precondition_failed" | "payload_too_large" | "path_too_long" | "unsupported_media_type" | "refused_by_provider" | "consent_refused" | "not_readable" | "rule_invalid" | "secret_invalid" | "address_not_allowed" | "idempotency_key_reused" | "precondition_required" | "too_many_requests" | "rate_limited" | "internal" | "undecryptable" | "database_unavailable" | "provider_unreachable" | "token_keys_unavailable" | "unavailable" | "timeout";
   "detail": string;
   "errors"?: Array<FieldError>;
   "provider"?: ProviderWords;
@@ -524,6 +552,20 @@ export type Resolution = {
 
 export type ResolvedAs = "sent" | "resend";
 
+export type RotateRequest = {
+  "after"?: string | null;
+  "key"?: string | null;
+};
+
+export type RotatedView = {
+  "is_promoted": boolean;
+  "left": number;
+  "next"?: string | null;
+  "primary": string;
+  "rewrapped": number;
+  "set_aside": Array<SetAsideView>;
+};
+
 export type Rotation = {
   "overlap_seconds"?: number | null;
   "plan"?: Record<string, any>;
@@ -570,6 +612,13 @@ export type SecretView = {
   "last_four"?: string | null;
   "not_after"?: Time | null;
   "plan": any;
+};
+
+export type SetAsideView = {
+  "key": string;
+  "org_id": string;
+  "problem": string;
+  "version": number;
 };
 
 export type Source = "vapi" | "twilio" | "elevenlabs" | "resend" | "google_calendar" | "standard";
