@@ -165,8 +165,8 @@ async fn rotate(client: &Client, key: Option<String>) -> anyhow::Result<ExitCode
         tokio::time::sleep(BETWEEN_PASSES).await;
     }
     anyhow::bail!(
-        "not every instance seals with the new key yet, or data keys are still made under a former one; run `hookswitch \
-         keys rotate` again, and see `hookswitch keys status`"
+        "not every instance seals with the new key yet, or data keys are still made under a former one; run \
+         `hookswitch keys rotate` again, and see `hookswitch keys status`"
     )
 }
 

@@ -9,6 +9,7 @@ pub mod dev;
 pub mod dev_state;
 mod doctor;
 mod health;
+mod import;
 pub mod keys;
 mod migrate;
 mod operator;
@@ -66,6 +67,8 @@ enum Command {
     Sandbox(sandbox::SandboxArgs),
     /// Make a token for the admin API
     Token(token::TokenArgs),
+    /// Take over organisations, credentials and assistants of the earlier system
+    Import(import::ImportArgs),
     /// Make key-encryption keys, name them, and change the key that seals
     Keys(keys::KeysArgs),
     /// Measure this machine: ingest and actions, each beside its baseline
@@ -93,6 +96,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
                     Command::Spool(args) => spool::run(args).await,
                     Command::Queue(args) => queue::run(args).await,
                     Command::Keys(args) => keys::run(args).await,
+                    Command::Import(args) => import::run(args).await,
                     Command::Send(args) => send::run(&args).await,
                     Command::Sandbox(args) => sandbox::run(&args).await,
                     Command::Bench(args) => bench::run(args).await,

@@ -1,17 +1,18 @@
-//! The operators' API of a running installation, for the commands that use it. So they work on every
-//! database, also on one that belongs to the running process.
+//! The operators' API of a running installation, for the commands that use it. So they work on
+//! every database, also on one that belongs to the running process.
 
 use super::{
     dev_state::DevState,
-    token::{Grant, mint_operator_token},
+    token::{Grant, mint_operator_token, mint_org_token},
 };
 use crate::{
+    admin::Role,
     config::{Environment, Settings},
-    domain::{Clock, SystemClock},
+    domain::{Clock, OrgId, SystemClock},
 };
 use anyhow::{Context, bail};
 use clap::Args;
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::Value;
 use std::{path::PathBuf, time::Duration};
 
@@ -39,13 +40,8 @@ impl Client {
     pub(super) fn new(api: &Api) -> anyhow::Result<Self> {
         let settings = Settings::load(&Environment::from_process())?.admin;
         let (base, token) = if settings.operator_jwt_secret.is_some() {
-            let grant = Grant {
-                subject: "cli",
-                now: SystemClock.now(),
-                valid_for: TOKEN_VALID_FOR,
-            };
             let base = format!("http://{}", settings.admin_address);
-            (base, mint_operator_token(&settings, grant)?)
+            (base, mint_operator_token(&settings, grant())?)
         } else {
             let dev = DevState::load(&api.data_dir)?.context(
                 "HOOKSWITCH_OPERATOR_JWT_SECRET is not set, and no `hookswitch dev` was started here: set the secret \
@@ -74,7 +70,31 @@ impl Client {
         Ok((rows, page["next_cursor"].as_str().map(str::to_owned)))
     }
 
+    /// The same installation, as the owner of an organisation.
+    pub(super) fn of_org(&self, org: OrgId) -> anyhow::Result<Self> {
+        let settings = Settings::load(&Environment::from_process())?.admin;
+        Ok(Self {
+            http: self.http.clone(),
+            base: self.base.clone(),
+            token: mint_org_token(&settings, org, Role::Owner, grant())?,
+        })
+    }
+
+    /// The answer, or the API's words where it refuses.
     pub(super) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        self.ask(method, path, body)
+            .await?
+            .map_err(|refused| anyhow::anyhow!("{}: {}", refused.status, refused.detail))
+    }
+
+    /// # Errors
+    /// There is no answer. A refusal is one.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Result<Value, Refused>> {
         let mut request = self
             .http
             .request(method, format!("{}{path}", self.base))
@@ -89,8 +109,28 @@ impl Client {
         let status = answer.status();
         let body: Value = answer.json().await.unwrap_or_default();
         if status.is_success() {
-            return Ok(body);
+            return Ok(Ok(body));
         }
-        bail!("{status}: {}", body["detail"].as_str().unwrap_or("no details"))
+        let text = |name: &str| body[name].as_str().map(str::to_owned);
+        Ok(Err(Refused {
+            status,
+            code: text("code").unwrap_or_else(|| status.to_string()),
+            detail: text("detail").unwrap_or_else(|| "no details".to_owned()),
+        }))
+    }
+}
+
+/// A refusal of the API, in its words.
+pub(super) struct Refused {
+    pub(super) status: StatusCode,
+    pub(super) code: String,
+    pub(super) detail: String,
+}
+
+fn grant() -> Grant<'static> {
+    Grant {
+        subject: "cli",
+        now: SystemClock.now(),
+        valid_for: TOKEN_VALID_FOR,
     }
 }

@@ -16,6 +16,8 @@ pub mod held;
 pub mod history;
 pub mod keys;
 pub mod ledger;
+#[cfg(feature = "postgres")]
+pub mod legacy;
 pub mod managed;
 mod migrate;
 pub mod organisations;

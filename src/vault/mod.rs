@@ -7,11 +7,13 @@
 mod cache;
 mod envelope;
 mod keyring;
+mod legacy;
 mod rotate;
 mod under_ring;
 
 pub use cache::SecretCache;
 pub use keyring::{Keyring, KeyringError};
+pub use legacy::{LegacyError, LegacyKey};
 pub use rotate::{Reporter, RotationStep, SetAside};
 
 use crate::{
@@ -147,7 +149,7 @@ impl Vault {
         }
     }
 
-    /// Seals with this key of the ring from now on. `false`: the ring lacks it, and nothing changed.
+    /// Seals with this key of the ring from now on. `false`: the ring lacks it, nothing changed.
     pub fn seal_with(&self, key: &KeyId) -> bool {
         let place = self.keyring.iter().position(|one| one.id == *key);
         if let Some(place) = place {

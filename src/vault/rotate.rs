@@ -57,8 +57,8 @@ impl Reporter {
         Ok(None)
     }
 
-    /// The first report, before anything is sealed. A database that is read only for now takes none;
-    /// it takes no promotion either, so the primary key is read and the report is made later.
+    /// The first report, before anything is sealed. A database that is read only for now takes
+    /// none. It takes no promotion either, so the primary key is read and the report comes later.
     ///
     /// # Errors
     /// The database is away.

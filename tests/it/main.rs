@@ -12,6 +12,7 @@ mod doctor;
 mod envelope;
 mod faults;
 mod hostile;
+mod import;
 mod ingress;
 mod keys;
 mod leaks;

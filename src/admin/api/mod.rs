@@ -10,8 +10,8 @@ mod destinations;
 mod endpoints;
 mod events;
 mod integrations;
-mod managed_assistants;
 mod keys;
+mod managed_assistants;
 mod operator;
 mod phone_numbers;
 mod rejections;
@@ -55,8 +55,8 @@ pub mod shapes {
         endpoints::{EndpointChanges, EndpointDetail, EndpointView, NewEndpoint, Rotation},
         events::{EventDetail, EventView, ReplayRequest},
         integrations::{Authorize, ConnectedView, Forms, IntegrationView, Status, TestedView},
-        managed_assistants::{ManagedAssistantView, ManagedAssistants, NewManagedAssistant},
         keys::{KeysView, RotateRequest, RotatedView},
+        managed_assistants::{ManagedAssistantView, ManagedAssistants, NewManagedAssistant},
         operator::{Invalidate, Invalidated, NewOrganisation, OrganisationView},
         phone_numbers::{NewNumber, NumberView},
         rejections::RejectionView,

@@ -92,7 +92,7 @@ pub async fn a_key_becomes_primary_when_every_live_instance_holds_it(store: &Arc
     assert_eq!(
         store.report_instance(late).await.expect("reported"),
         key(NEW),
-        "and a ring that lacks it is told so"
+        "and a ring that lacks it learns so"
     );
 }
 
@@ -194,6 +194,7 @@ pub async fn what_stands_under_a_key_is_counted(store: &Arc<dyn Store>, clock: &
         cause: HeldCause::DataKey,
         received_at: clock.now(),
         envelope: hookswitch::domain::SealedBytes(envelope.into()),
+        replay: None,
     };
     store
         .hold_events(vec![held(under(OLD)), held(under(OLD)), held(under(NEW))])

@@ -14,6 +14,12 @@ const SMALL: &[&str] = &[
     "held",
     "dead",
     "page",
+    // A row a process, a row a wrapped key, and those of waiting events.
+    "instances",
+    "data_keys",
+    "held_events",
+    "held_parts",
+    "dead_events",
 ];
 
 #[tokio::test]
@@ -34,6 +40,11 @@ async fn every_statement_prepares_binds_its_organisation_and_scans_no_ledger() {
     WHERE id = $1",
         "FROM dead_events",
         "FROM held_events",
+        // Of the installation alone.
+        "instances",
+        "primary_kek",
+        "    FROM data_keys
+    GROUP BY kek_id",
         // Deletion by age.
         "FROM (SELECT id, received_at FROM events",
         "FROM actions WHERE event_id IN",
