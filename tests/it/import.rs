@@ -153,7 +153,7 @@ async fn rows_of_a_file_are_shown_first_taken_over_then_and_left_alone_afterward
             "account_sid": SID, "auth_token": TOKEN, "phone_number": "0170 1234567",
         })) }),
     ];
-    let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    let text = rows.map(|row| row.to_string()).join("\n");
     let path = house.file("rows.jsonl", &text);
     let source = path.to_str().expect("UTF-8");
 

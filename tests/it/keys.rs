@@ -227,5 +227,5 @@ async fn no_key_becomes_primary_before_every_instance_of_postgres_holds_it() {
         .fetch_all(&mut owner)
         .await
         .expect("keys");
-    assert_eq!(under, [fresh.clone()]);
+    assert_eq!(under, std::slice::from_ref(fresh));
 }

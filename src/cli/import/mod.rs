@@ -180,12 +180,11 @@ async fn credential_outcome(
         Ok(fields) => fields,
         Err(problem) => return Ok(Outcome::Failed(problem)),
     };
-    let mut outcome = match target {
-        Some(target) => target.credential(row.org, row.provider, &fields).await?,
-        None => {
-            let names: Vec<&str> = fields.fields.iter().map(|(name, _)| *name).collect();
-            Outcome::Taken(format!("would be connected with {}", names.join(", ")))
-        }
+    let mut outcome = if let Some(target) = target {
+        target.credential(row.org, row.provider, &fields).await?
+    } else {
+        let names: Vec<&str> = fields.fields.iter().map(|(name, _)| *name).collect();
+        Outcome::Taken(format!("would be connected with {}", names.join(", ")))
     };
     if let Outcome::Taken(words) = &mut outcome {
         if fields.was_plain {
