@@ -1,6 +1,6 @@
 //! The catalog of rules: what it says is what the rules do, and what `docs/rules.md` says.
 
-use super::Api;
+use super::TestApp;
 use serde_json::{Value, json};
 use std::{fmt::Write as _, path::Path};
 
@@ -90,8 +90,8 @@ fn types(catalog: &Value) -> String {
 
 #[tokio::test]
 async fn the_page_of_rules_has_the_tables_of_the_catalog() {
-    let api = Api::start().await;
-    let catalog = api.get(api.a, "/api/catalog").await.expect(200).json();
+    let app = TestApp::start().await;
+    let catalog = app.get(app.a, "/api/catalog").await.expect(200).json();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rules.md");
     let page = std::fs::read_to_string(&path).unwrap();
     let mut wanted = page.clone();
@@ -108,12 +108,12 @@ async fn the_page_of_rules_has_the_tables_of_the_catalog() {
 /// sample of its type.
 #[tokio::test]
 async fn the_examples_of_the_catalog_are_planned_for_its_samples() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     let destination = json!({ "name": "crm", "url": "https://93.184.215.14/hooks" });
-    api.post(api.a, "/api/destinations", &destination).await.expect(201);
-    let catalog = api.get(api.a, "/api/catalog").await.expect(200).json();
-    let sample = api
-        .get(api.a, "/api/catalog/samples/vapi.end-of-call-report")
+    app.post(app.a, "/api/destinations", &destination).await.expect(201);
+    let catalog = app.get(app.a, "/api/catalog").await.expect(200).json();
+    let sample = app
+        .get(app.a, "/api/catalog/samples/vapi.end-of-call-report")
         .await
         .expect(200)
         .json();
@@ -141,9 +141,9 @@ async fn the_examples_of_the_catalog_are_planned_for_its_samples() {
                 "name": "try", "source": "vapi", "event_type": "vapi.end-of-call-report",
                 "action": action["action"], "parameters": parameters,
             });
-            api.post(api.a, "/api/rules", &spec).await.expect(201);
-            let ran = api
-                .post(api.a, "/api/rules/dry-run", &json!({ "spec": spec, "sample": sample }))
+            app.post(app.a, "/api/rules", &spec).await.expect(201);
+            let ran = app
+                .post(app.a, "/api/rules/dry-run", &json!({ "spec": spec, "sample": sample }))
                 .await;
             let ran = ran.expect(200).json();
             // An example may name a part that this sample does not have; a required one may not.
@@ -154,7 +154,7 @@ async fn the_examples_of_the_catalog_are_planned_for_its_samples() {
         let missing = json!({
             "name": "try", "source": "vapi", "event_type": "*", "action": action["action"], "parameters": {},
         });
-        let refused = api.post(api.a, "/api/rules", &missing).await.expect(422).json();
+        let refused = app.post(app.a, "/api/rules", &missing).await.expect(422).json();
         let fields: Vec<_> = rows(&refused["errors"])
             .iter()
             .map(|one| text(&one["field"]).to_owned())
@@ -176,14 +176,14 @@ fn value_of(parameter: &Value) -> Value {
 
 #[tokio::test]
 async fn every_sample_of_the_catalog_can_be_tried() {
-    let api = Api::start().await;
-    let catalog = api.get(api.a, "/api/catalog").await.expect(200).json();
+    let app = TestApp::start().await;
+    let catalog = app.get(app.a, "/api/catalog").await.expect(200).json();
     let mut tried = 0;
     for source in rows(&catalog["sources"]) {
         for row in rows(&source["event_types"]) {
             for name in rows(&row["samples"]) {
-                let sample = api
-                    .get(api.a, &format!("/api/catalog/samples/{}", text(name)))
+                let sample = app
+                    .get(app.a, &format!("/api/catalog/samples/{}", text(name)))
                     .await
                     .expect(200)
                     .json();
@@ -193,8 +193,8 @@ async fn every_sample_of_the_catalog_can_be_tried() {
                     "when": "event.type == \"".to_owned() + text(&row["type"]) + "\"",
                     "parameters": { "to": "+12025550199", "body": "{{ event.kind }}" },
                 });
-                let ran = api
-                    .post(api.a, "/api/rules/dry-run", &json!({ "spec": spec, "sample": sample }))
+                let ran = app
+                    .post(app.a, "/api/rules/dry-run", &json!({ "spec": spec, "sample": sample }))
                     .await;
                 let ran = ran.expect(200).json();
                 assert_eq!(
@@ -207,5 +207,5 @@ async fn every_sample_of_the_catalog_can_be_tried() {
         }
     }
     assert!(tried > 40, "{tried} samples");
-    api.get(api.a, "/api/catalog/samples/vapi.no-such").await.expect(404);
+    app.get(app.a, "/api/catalog/samples/vapi.no-such").await.expect(404);
 }

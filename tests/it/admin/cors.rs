@@ -1,6 +1,6 @@
 //! Pages of other origins, as browsers ask for them: preflights, and the headers on answers.
 
-use super::Api;
+use super::TestApp;
 use crate::support::{
     client,
     dev::{Dev, Directory, port_base},
@@ -11,18 +11,18 @@ use serde_json::json;
 
 const PAGE: &str = "https://app.example.com";
 
-async fn api_for_page() -> Api {
+async fn api_for_page() -> TestApp {
     let mut settings = Settings::default();
     settings.admin.admin_origins = vec![PAGE.to_owned()];
-    Api::start_with(settings, None).await
+    TestApp::builder().settings(settings).start().await
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).map(|value| value.to_str().unwrap().to_owned())
 }
 
-fn preflight(api: &Api, path: &str, origin: &str) -> reqwest::RequestBuilder {
-    api.request(Method::OPTIONS, path)
+fn preflight(app: &TestApp, path: &str, origin: &str) -> reqwest::RequestBuilder {
+    app.request(Method::OPTIONS, path)
         .header("origin", origin)
         .header("access-control-request-method", "PUT")
         .header("access-control-request-headers", "authorization,content-type,if-match")
@@ -30,8 +30,8 @@ fn preflight(api: &Api, path: &str, origin: &str) -> reqwest::RequestBuilder {
 
 #[tokio::test]
 async fn a_listed_origin_reads_answers_and_their_headers() {
-    let api = api_for_page().await;
-    let asked = Api::send(preflight(&api, "/api/rules/4", PAGE)).await.expect(204);
+    let app = api_for_page().await;
+    let asked = TestApp::send(preflight(&app, "/api/rules/4", PAGE)).await.expect(204);
     for (name, words) in [
         ("access-control-allow-origin", PAGE),
         ("access-control-allow-credentials", "true"),
@@ -45,17 +45,17 @@ async fn a_listed_origin_reads_answers_and_their_headers() {
         assert!(text(&asked.headers, name).unwrap().contains(words), "{name}: {asked:?}");
     }
     let get = |token: Option<String>| {
-        let request = api
+        let request = app
             .request(Method::GET, "/api/integrations/status")
             .header("origin", PAGE);
-        Api::send(match token {
+        TestApp::send(match token {
             Some(token) => request.bearer_auth(token),
             None => request,
         })
     };
     // A refusal is read as well: a page has to know that its token has ended.
     for answer in [
-        get(Some(api.token(api.a, Role::Viewer))).await.expect(200),
+        get(Some(app.token(app.a, Role::Viewer))).await.expect(200),
         get(None).await.expect(401),
     ] {
         assert_eq!(text(&answer.headers, "access-control-allow-origin").unwrap(), PAGE);
@@ -76,7 +76,7 @@ async fn a_listed_origin_reads_answers_and_their_headers() {
 
 #[tokio::test]
 async fn any_other_origin_is_told_nothing_of_cors() {
-    let api = api_for_page().await;
+    let app = api_for_page().await;
     for origin in [
         "null",
         "https://evil.example",
@@ -85,14 +85,14 @@ async fn any_other_origin_is_told_nothing_of_cors() {
         "https://app.example.com:8443",
         "http://localhost:3000",
     ] {
-        let refused = Api::send(preflight(&api, "/api/rules", origin)).await.expect(403);
+        let refused = TestApp::send(preflight(&app, "/api/rules", origin)).await.expect(403);
         assert_eq!(refused.code(), "origin_not_allowed");
-        let token = api.token(api.a, Role::Owner);
-        let read = api
+        let token = app.token(app.a, Role::Owner);
+        let read = app
             .request(Method::GET, "/api/rules")
             .header("origin", origin)
             .bearer_auth(token);
-        for answer in [refused, Api::send(read).await.expect(200)] {
+        for answer in [refused, TestApp::send(read).await.expect(200)] {
             assert!(
                 answer
                     .headers
@@ -103,23 +103,23 @@ async fn any_other_origin_is_told_nothing_of_cors() {
             assert!(text(&answer.headers, "vary").unwrap().contains("origin"), "{answer:?}");
         }
         // A request that a page may send without a preflight writes nothing.
-        let simple = api
+        let simple = app
             .request(Method::POST, "/api/rules")
             .header("origin", origin)
             .header("content-type", "text/plain")
-            .bearer_auth(api.token(api.a, Role::Owner))
+            .bearer_auth(app.token(app.a, Role::Owner))
             .body("{}");
-        Api::send(simple).await.expect(415);
+        TestApp::send(simple).await.expect(415);
     }
-    assert_eq!(api.get(api.a, "/api/rules").await.json()["data"], json!([]));
+    assert_eq!(app.get(app.a, "/api/rules").await.json()["data"], json!([]));
 }
 
 #[tokio::test]
 async fn without_the_setting_no_page_of_another_origin_is_allowed() {
-    let api = Api::start().await;
-    Api::send(preflight(&api, "/api/rules", PAGE)).await.expect(403);
+    let app = TestApp::start().await;
+    TestApp::send(preflight(&app, "/api/rules", PAGE)).await.expect(403);
     // OPTIONS without the header of a preflight is a method like another.
-    Api::send(api.request(Method::OPTIONS, "/api/rules").header("origin", PAGE))
+    TestApp::send(app.request(Method::OPTIONS, "/api/rules").header("origin", PAGE))
         .await
         .expect(405);
 }
@@ -156,12 +156,12 @@ async fn a_consent_returns_to_pages_of_listed_origins_alone() {
     settings.provider.google_client_id = Some("client".to_owned());
     settings.provider.google_client_secret = Some("secret".to_owned().into());
     settings.provider.google_redirect_url = Some("https://api.example.com/callback".to_owned());
-    let api = Api::start_with(settings, None).await;
+    let app = TestApp::builder().settings(settings).start().await;
     let begin = |page: &str| {
         let query = form_body(&[("return_to", page)]);
         let path = format!("/api/integrations/google_calendar/authorize?{query}");
-        let token = api.token(api.a, Role::Owner);
-        Api::send(api.request(Method::GET, &path).bearer_auth(token))
+        let token = app.token(app.a, Role::Owner);
+        TestApp::send(app.request(Method::GET, &path).bearer_auth(token))
     };
     for good in [
         "/integrations",

@@ -1,7 +1,7 @@
 //! `schemas/problem.json` says what refusals look like: made from the codes, held against real
 //! answers.
 
-use super::{Api, isolation, proof};
+use super::{TestApp, isolation};
 use crate::support::{
     client,
     dev::{Dev, Directory, port_base, run},
@@ -162,17 +162,17 @@ const ASSISTANT: &str = "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be0aa";
 
 #[tokio::test]
 async fn every_curl_of_the_page_does_what_the_page_says() {
-    let house = proof::start().await;
-    let api = &house.api;
-    let (event, action) = isolation::plan(api, api.a, ActionState::Dead).await;
-    let (_, waiting) = isolation::plan(api, api.a, ActionState::Pending).await;
-    let dead = super::dead_events::store(api, Some(api.a), "planning it broke").await;
+    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = &app;
+    let (event, action) = isolation::plan(app, app.a, ActionState::Dead).await;
+    let (_, waiting) = isolation::plan(app, app.a, ActionState::Pending).await;
+    let dead = super::dead_events::store(app, Some(app.a), "planning it broke").await;
     let token = "0123456789abcdef0123456789abcdef";
     let names = [
-        ("ADMIN", api.base.clone()),
-        ("TOKEN", api.token(api.a, Role::Owner)),
-        ("OPERATOR", api.operator_token()),
-        ("ORG", api.a.to_string()),
+        ("ADMIN", app.base().to_owned()),
+        ("TOKEN", app.token(app.a, Role::Owner)),
+        ("OPERATOR", app.operator_token()),
+        ("ORG", app.a.to_string()),
         ("EVENT", event.to_string()),
         ("ACTION", action.to_string()),
         ("WAITING", waiting.to_string()),
@@ -327,7 +327,7 @@ async fn send_all(mut names: BTreeMap<String, String>) -> BTreeSet<String> {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let answer = Api::send(match body {
+        let answer = TestApp::send(match body {
             Some(body) => request.body(body),
             None => request,
         })

@@ -1,16 +1,16 @@
 //! Endpoints and destinations: their secrets are shown once, and rotate with overlap.
 
-use super::Api;
+use super::TestApp;
 use hookswitch::admin::Role;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 #[tokio::test]
 async fn a_secret_that_we_made_is_shown_once() {
-    let api = Api::start().await;
-    let made = api
+    let app = TestApp::start().await;
+    let made = app
         .post(
-            api.a,
+            app.a,
             "/api/endpoints",
             &json!({ "source": "vapi", "name": "calls", "ignored_types": ["speech-update"] }),
         )
@@ -27,11 +27,11 @@ async fn a_secret_that_we_made_is_shown_once() {
         format!("/api/endpoints/{id}"),
         "/api/audit".to_owned(),
     ] {
-        assert!(!api.get(api.a, &path).await.expect(200).text.contains(secret), "{path}");
+        assert!(!app.get(app.a, &path).await.expect(200).text.contains(secret), "{path}");
     }
-    let rotated = api
+    let rotated = app
         .post(
-            api.a,
+            app.a,
             &format!("/api/endpoints/{id}/secrets"),
             &json!({ "overlap_seconds": 60 }),
         )
@@ -46,20 +46,20 @@ async fn a_secret_that_we_made_is_shown_once() {
         .map(|secret| secret["not_after"].is_null())
         .collect();
     assert_eq!(ends, [true, true, false, false], "newest first; the former ones end");
-    api.clock.advance(std::time::Duration::from_secs(61));
+    app.clock.advance(std::time::Duration::from_secs(61));
     assert_eq!(
-        api.get(api.a, &format!("/api/endpoints/{id}")).await.json()["secrets"]
+        app.get(app.a, &format!("/api/endpoints/{id}")).await.json()["secrets"]
             .as_array()
             .unwrap()
             .len(),
         2,
         "the former ones have ended"
     );
-    api.delete(api.a, &format!("/api/endpoints/{id}")).await.expect(204);
-    api.get(api.a, &format!("/api/endpoints/{id}")).await.expect(404);
+    app.delete(app.a, &format!("/api/endpoints/{id}")).await.expect(204);
+    app.get(app.a, &format!("/api/endpoints/{id}")).await.expect(404);
 }
 
-impl Api {
+impl TestApp {
     async fn call_at(&self, method: Method, path: &str, etag: &str, body: &Value) -> super::Answer {
         let request = self.request(method, path).bearer_auth(self.token(self.a, Role::Owner));
         Self::send(request.header("if-match", etag).json(body)).await
@@ -70,13 +70,13 @@ impl Api {
 /// it.
 #[tokio::test]
 async fn a_tag_from_before_a_rotation_neither_deletes_nor_rotates() {
-    let api = Api::start().await;
-    let endpoint = api
-        .post(api.a, "/api/endpoints", &json!({ "source": "vapi", "name": "calls" }))
+    let app = TestApp::start().await;
+    let endpoint = app
+        .post(app.a, "/api/endpoints", &json!({ "source": "vapi", "name": "calls" }))
         .await
         .expect(201);
     let destination = json!({ "name": "crm", "url": "https://93.184.215.14/hooks" });
-    let destination = api.post(api.a, "/api/destinations", &destination).await.expect(201);
+    let destination = app.post(app.a, "/api/destinations", &destination).await.expect(201);
     for (path, made) in [
         (
             format!("/api/endpoints/{}", endpoint.json()["id"].as_str().unwrap()),
@@ -86,25 +86,25 @@ async fn a_tag_from_before_a_rotation_neither_deletes_nor_rotates() {
     ] {
         let (secrets, former) = (format!("{path}/secrets"), made.etag());
         let empty = json!({});
-        let rotated = api.call_at(Method::POST, &secrets, &former, &empty).await.expect(201);
+        let rotated = app.call_at(Method::POST, &secrets, &former, &empty).await.expect(201);
         assert_eq!(rotated.json()["etag"], rotated.etag(), "{path}");
         for (method, path) in [(Method::POST, &secrets), (Method::DELETE, &path)] {
-            let refused = api.call_at(method, path, &former, &empty).await.expect(412);
+            let refused = app.call_at(method, path, &former, &empty).await.expect(412);
             assert_eq!(refused.code(), "precondition_failed", "{path}");
         }
         let current = rotated.etag();
-        api.call_at(Method::DELETE, &path, &current, &empty).await.expect(204);
+        app.call_at(Method::DELETE, &path, &current, &empty).await.expect(204);
     }
 }
 
 #[tokio::test]
 async fn a_patch_changes_what_it_names_and_nothing_else() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     let new = json!({ "source": "vapi", "name": "calls", "ignored_types": ["speech-update"] });
-    let made = api.post(api.a, "/api/endpoints", &new).await.expect(201);
+    let made = app.post(app.a, "/api/endpoints", &new).await.expect(201);
     let path = format!("/api/endpoints/{}", made.json()["id"].as_str().unwrap());
-    let patch = async |org, path: &str, body: Value| api.call(org, Method::PATCH, path, Some(&body)).await;
-    let renamed = patch(api.a, &path, json!({ "name": "front desk" })).await.expect(200);
+    let patch = async |org, path: &str, body: Value| app.call(org, Method::PATCH, path, Some(&body)).await;
+    let renamed = patch(app.a, &path, json!({ "name": "front desk" })).await.expect(200);
     let (renamed, before) = (renamed.json(), made.json());
     assert_eq!(
         (
@@ -121,7 +121,7 @@ async fn a_patch_changes_what_it_names_and_nothing_else() {
         )
     );
     let types = json!({ "ignored_types": ["vapi.transcript"] });
-    let typed = patch(api.a, &path, types).await.expect(200).json();
+    let typed = patch(app.a, &path, types).await.expect(200).json();
     assert_eq!(
         (&typed["name"], &typed["ignored_types"]),
         (&json!("front desk"), &json!(["transcript"]))
@@ -131,18 +131,18 @@ async fn a_patch_changes_what_it_names_and_nothing_else() {
         (json!({ "name": "" }), "name"),
         (json!({ "source": "twilio" }), "source"),
     ] {
-        assert_eq!(patch(api.a, &path, body).await.expect(400).field(), field);
+        assert_eq!(patch(app.a, &path, body).await.expect(400).field(), field);
     }
-    let stale = api
+    let stale = app
         .call_at(Method::PATCH, &path, &made.etag(), &json!({ "name": "late" }))
         .await;
     stale.expect(412);
-    patch(api.b, &path, json!({ "name": "theirs" })).await.expect(404);
+    patch(app.b, &path, json!({ "name": "theirs" })).await.expect(404);
 
     let new = json!({ "name": "crm", "url": "https://93.184.215.14/hooks" });
-    let made = api.post(api.a, "/api/destinations", &new).await.expect(201).json();
+    let made = app.post(app.a, "/api/destinations", &new).await.expect(201).json();
     let crm = "/api/destinations/crm";
-    let moved = patch(api.a, crm, json!({ "url": "https://93.184.215.14/other" }))
+    let moved = patch(app.a, crm, json!({ "url": "https://93.184.215.14/other" }))
         .await
         .expect(200);
     assert_eq!(moved.json()["etag"], moved.etag());
@@ -163,58 +163,58 @@ async fn a_patch_changes_what_it_names_and_nothing_else() {
             None
         )
     );
-    let inside = patch(api.a, crm, json!({ "url": "https://127.0.0.1/" }))
+    let inside = patch(app.a, crm, json!({ "url": "https://127.0.0.1/" }))
         .await
         .expect(422);
     assert_eq!(
         (inside.code(), inside.field()),
         ("address_not_allowed".into(), "url".into())
     );
-    patch(api.b, crm, json!({ "url": "https://93.184.215.14/" }))
+    patch(app.b, crm, json!({ "url": "https://93.184.215.14/" }))
         .await
         .expect(404);
     assert_eq!(
-        api.get(api.a, crm).await.expect(200).json()["url"],
+        app.get(app.a, crm).await.expect(200).json()["url"],
         "https://93.184.215.14/other"
     );
 }
 
 #[tokio::test]
 async fn a_secret_above_the_limit_of_a_source_is_refused_on_the_write() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     let new = json!({ "source": "vapi", "name": "calls" });
     let mut ids = Vec::new();
     // Two plans an endpoint, 128 secrets at most.
     for _ in 0..64 {
-        let made = api.post(api.a, "/api/endpoints", &new).await.expect(201).json();
+        let made = app.post(app.a, "/api/endpoints", &new).await.expect(201).json();
         ids.push(made["id"].as_str().unwrap().to_owned());
     }
-    let refused = api.post(api.a, "/api/endpoints", &new).await.expect(409);
+    let refused = app.post(app.a, "/api/endpoints", &new).await.expect(409);
     assert_eq!(refused.code(), "limit_reached");
     assert!(
         refused.json()["detail"].as_str().unwrap().contains("128 of 128"),
         "{refused:?}"
     );
     let rotation = format!("/api/endpoints/{}/secrets", ids[0]);
-    api.post(api.a, &rotation, &json!({})).await.expect(409);
+    app.post(app.a, &rotation, &json!({})).await.expect(409);
     // Another organisation and another source have their own.
-    api.post(api.b, "/api/endpoints", &new).await.expect(201);
+    app.post(app.b, "/api/endpoints", &new).await.expect(201);
     let twilio = json!({ "source": "twilio", "name": "sms" });
-    api.post(api.a, "/api/endpoints", &twilio).await.expect(201);
-    api.delete(api.a, &format!("/api/endpoints/{}", ids[1]))
+    app.post(app.a, "/api/endpoints", &twilio).await.expect(201);
+    app.delete(app.a, &format!("/api/endpoints/{}", ids[1]))
         .await
         .expect(204);
-    api.post(api.a, &rotation, &json!({})).await.expect(201);
+    app.post(app.a, &rotation, &json!({})).await.expect(201);
 }
 
 #[tokio::test]
 async fn only_what_can_verify_is_kept() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     let good = "0123456789abcdef0123456789abcdef";
     let plan = json!({ "type": "hmac", "algorithm": "sha256", "signatureHeader": "x-sig", "payloadFormat": "{body}" });
-    let own = api
+    let own = app
         .post(
-            api.a,
+            app.a,
             "/api/endpoints",
             &json!({ "source": "vapi", "name": "own", "secret": good, "plan": plan }),
         )
@@ -223,8 +223,8 @@ async fn only_what_can_verify_is_kept() {
         .json();
     assert_eq!((own.get("secret"), own["secrets"].as_array().unwrap().len()), (None, 1));
     assert_eq!(own["secrets"][0]["plan"]["signatureHeader"], "x-sig");
-    let twilio = api
-        .post(api.a, "/api/endpoints", &json!({ "source": "twilio", "name": "sms" }))
+    let twilio = app
+        .post(app.a, "/api/endpoints", &json!({ "source": "twilio", "name": "sms" }))
         .await
         .expect(201)
         .json();
@@ -269,7 +269,7 @@ async fn only_what_can_verify_is_kept() {
         ),
     ];
     for (body, status, field) in table {
-        let answer = api.post(api.a, "/api/endpoints", &body).await;
+        let answer = app.post(app.a, "/api/endpoints", &body).await;
         assert_eq!(
             (answer.status, answer.field().as_str()),
             (status, field),
@@ -281,7 +281,7 @@ async fn only_what_can_verify_is_kept() {
 
 #[tokio::test]
 async fn destinations_are_public_and_sign_with_two_secrets_while_one_rotates() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     for url in [
         "http://example.com/",
         "https://127.0.0.1/",
@@ -296,8 +296,8 @@ async fn destinations_are_public_and_sign_with_two_secrets_while_one_rotates() {
         "https://example.com:6379/",
         "https://100.64.0.1/",
     ] {
-        let answer = api
-            .post(api.a, "/api/destinations", &json!({ "name": "crm", "url": url }))
+        let answer = app
+            .post(app.a, "/api/destinations", &json!({ "name": "crm", "url": url }))
             .await;
         assert_eq!(
             (answer.status, answer.code().as_str(), answer.field().as_str()),
@@ -310,13 +310,13 @@ async fn destinations_are_public_and_sign_with_two_secrets_while_one_rotates() {
         (json!({ "name": "a", "url": "file:///etc/passwd" }), "url"),
     ] {
         assert_eq!(
-            api.post(api.a, "/api/destinations", &body).await.expect(400).field(),
+            app.post(app.a, "/api/destinations", &body).await.expect(400).field(),
             field
         );
     }
-    let made = api
+    let made = app
         .post(
-            api.a,
+            app.a,
             "/api/destinations",
             &json!({ "name": "crm", "url": "https://93.184.215.14/hooks" }),
         )
@@ -326,8 +326,8 @@ async fn destinations_are_public_and_sign_with_two_secrets_while_one_rotates() {
     let secret = made["secret"].as_str().unwrap().to_owned();
     assert!(secret.starts_with("whsec_"));
     assert_eq!(
-        api.post(
-            api.a,
+        app.post(
+            app.a,
             "/api/destinations",
             &json!({ "name": "crm", "url": "https://93.184.215.14/" })
         )
@@ -336,8 +336,8 @@ async fn destinations_are_public_and_sign_with_two_secrets_while_one_rotates() {
         .code(),
         "conflict"
     );
-    let rotated = api
-        .post(api.a, "/api/destinations/crm/secrets", &json!({}))
+    let rotated = app
+        .post(app.a, "/api/destinations/crm/secrets", &json!({}))
         .await
         .expect(201)
         .json();
@@ -345,14 +345,14 @@ async fn destinations_are_public_and_sign_with_two_secrets_while_one_rotates() {
     assert_eq!(rotated["secrets"], 2);
     for path in ["/api/destinations", "/api/destinations/crm", "/api/audit"] {
         assert!(
-            !api.get(api.a, path).await.expect(200).text.contains("whsec_"),
+            !app.get(app.a, path).await.expect(200).text.contains("whsec_"),
             "{path}"
         );
     }
-    api.get(api.b, "/api/destinations/crm").await.expect(404);
-    api.delete(api.b, "/api/destinations/crm").await.expect(404);
-    api.delete(api.a, "/api/destinations/crm").await.expect(204);
-    api.delete(api.a, "/api/destinations/crm").await.expect(204);
-    api.get(api.a, "/api/destinations/crm").await.expect(404);
-    assert_eq!(api.get(api.a, "/api/destinations").await.json()["data"], json!([]));
+    app.get(app.b, "/api/destinations/crm").await.expect(404);
+    app.delete(app.b, "/api/destinations/crm").await.expect(404);
+    app.delete(app.a, "/api/destinations/crm").await.expect(204);
+    app.delete(app.a, "/api/destinations/crm").await.expect(204);
+    app.get(app.a, "/api/destinations/crm").await.expect(404);
+    assert_eq!(app.get(app.a, "/api/destinations").await.json()["data"], json!([]));
 }

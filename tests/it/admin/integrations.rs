@@ -1,6 +1,6 @@
 //! Integrations while a provider is away, and what never comes out again.
 
-use super::Api;
+use super::TestApp;
 use hookswitch::domain::{IntegrationState, Source};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -26,8 +26,8 @@ fn of<'a>(status: &'a Value, provider: &str) -> &'a Value {
 
 #[tokio::test]
 async fn the_status_lists_all_five_from_the_start() {
-    let api = Api::start().await;
-    let status = api.get(api.a, "/api/integrations/status").await.expect(200).json();
+    let app = TestApp::start().await;
+    let status = app.get(app.a, "/api/integrations/status").await.expect(200).json();
     let providers: Vec<_> = status["integrations"]
         .as_array()
         .unwrap()
@@ -55,19 +55,19 @@ async fn the_status_lists_all_five_from_the_start() {
 
 #[tokio::test]
 async fn an_unreachable_provider_stores_nothing_unless_asked_to() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     for (path, body) in [
         ("/api/integrations/twilio", twilio(SID)),
         ("/api/integrations/vapi", json!({ "api_key": KEY })),
     ] {
-        let answer = api.post(api.a, path, &body).await.expect(503);
+        let answer = app.post(app.a, path, &body).await.expect(503);
         assert_eq!(answer.code(), "provider_unreachable");
         assert!(answer.headers.contains_key("retry-after"));
         assert_eq!(
-            api.post(api.a, &format!("{path}/test"), &body).await.expect(503).code(),
+            app.post(app.a, &format!("{path}/test"), &body).await.expect(503).code(),
             "provider_unreachable"
         );
-        let status = api.get(api.a, "/api/integrations/status").await.json();
+        let status = app.get(app.a, "/api/integrations/status").await.json();
         assert!(
             status["integrations"]
                 .as_array()
@@ -76,17 +76,17 @@ async fn an_unreachable_provider_stores_nothing_unless_asked_to() {
                 .all(|one| one["state"] == "not_connected")
         );
         assert_eq!(
-            api.post(api.a, &format!("{path}/verify"), &json!({}))
+            app.post(app.a, &format!("{path}/verify"), &json!({}))
                 .await
                 .expect(409)
                 .code(),
             "not_connected"
         );
     }
-    let secrets = api.store.list_secrets(api.a, Source::Twilio, None).await.unwrap();
+    let secrets = app.store.list_secrets(app.a, Source::Twilio, None).await.unwrap();
     assert!(secrets.is_empty());
-    let saved = api
-        .post(api.a, "/api/integrations/twilio?unverified=true", &twilio(SID))
+    let saved = app
+        .post(app.a, "/api/integrations/twilio?unverified=true", &twilio(SID))
         .await
         .expect(200)
         .json();
@@ -95,9 +95,9 @@ async fn an_unreachable_provider_stores_nothing_unless_asked_to() {
         (&json!("unverified"), &json!(true), &Value::Null)
     );
     // Nor does an outage make a stored one worse.
-    let asked = api.post(api.a, "/api/integrations/twilio/verify", &json!({})).await;
+    let asked = app.post(app.a, "/api/integrations/twilio/verify", &json!({})).await;
     assert_eq!(asked.expect(200).json()["state"], "failing", "said, and not stored");
-    let status = api.get(api.a, "/api/integrations/status").await.json();
+    let status = app.get(app.a, "/api/integrations/status").await.json();
     let mut shown = of(&status, "twilio").clone();
     shown["warnings"] = json!([]);
     assert_eq!(shown, saved);
@@ -105,30 +105,30 @@ async fn an_unreachable_provider_stores_nothing_unless_asked_to() {
 
 #[tokio::test]
 async fn another_account_needs_a_word_and_the_id_stays() {
-    let api = Api::start().await;
-    let first = api
-        .post(api.a, "/api/integrations/twilio?unverified=true", &twilio(SID))
+    let app = TestApp::start().await;
+    let first = app
+        .post(app.a, "/api/integrations/twilio?unverified=true", &twilio(SID))
         .await
         .expect(200)
         .json();
-    let differs = api
-        .post(api.a, "/api/integrations/twilio?unverified=true", &twilio(OTHER_SID))
+    let differs = app
+        .post(app.a, "/api/integrations/twilio?unverified=true", &twilio(OTHER_SID))
         .await
         .expect(409);
     assert_eq!(differs.code(), "account_differs");
     assert_eq!(differs.json()["accounts"], json!({ "before": SID, "now": OTHER_SID }));
-    api.delete(api.a, "/api/integrations/twilio").await.expect(204);
+    app.delete(app.a, "/api/integrations/twilio").await.expect(204);
     assert_eq!(
-        api.post(api.a, "/api/integrations/twilio?unverified=true", &twilio(OTHER_SID))
+        app.post(app.a, "/api/integrations/twilio?unverified=true", &twilio(OTHER_SID))
             .await
             .expect(409)
             .code(),
         "account_differs",
         "also after DELETE"
     );
-    let replaced = api
+    let replaced = app
         .post(
-            api.a,
+            app.a,
             "/api/integrations/twilio?unverified=true&replace_account=true",
             &twilio(OTHER_SID),
         )
@@ -139,48 +139,48 @@ async fn another_account_needs_a_word_and_the_id_stays() {
         (&replaced["id"], &replaced["account"]["id"]),
         (&first["id"], &json!(OTHER_SID))
     );
-    api.post(api.b, "/api/integrations/twilio?unverified=true", &twilio(SID))
+    app.post(app.b, "/api/integrations/twilio?unverified=true", &twilio(SID))
         .await
         .expect(200);
 }
 
 #[tokio::test]
 async fn erasing_erases_and_is_repeatable() {
-    let api = Api::start().await;
-    api.delete(api.a, "/api/integrations/twilio").await.expect(204);
-    let made = api
-        .post(api.a, "/api/integrations/twilio?unverified=true", &twilio(SID))
+    let app = TestApp::start().await;
+    app.delete(app.a, "/api/integrations/twilio").await.expect(204);
+    let made = app
+        .post(app.a, "/api/integrations/twilio?unverified=true", &twilio(SID))
         .await
         .expect(200)
         .json();
     assert_eq!(
-        api.store.list_secrets(api.a, Source::Twilio, None).await.unwrap().len(),
+        app.store.list_secrets(app.a, Source::Twilio, None).await.unwrap().len(),
         1
     );
     for _ in 0..2 {
-        api.delete(api.a, "/api/integrations/twilio").await.expect(204);
+        app.delete(app.a, "/api/integrations/twilio").await.expect(204);
     }
-    let status = api.get(api.a, "/api/integrations/status").await.json();
+    let status = app.get(app.a, "/api/integrations/status").await.json();
     assert_eq!(
         (&of(&status, "twilio")["state"], &of(&status, "twilio")["id"]),
         (&json!("not_connected"), &made["id"])
     );
     assert!(
-        api.store
-            .list_secrets(api.a, Source::Twilio, None)
+        app.store
+            .list_secrets(app.a, Source::Twilio, None)
             .await
             .unwrap()
             .is_empty()
     );
-    let row = api
+    let row = app
         .store
-        .find_credential(api.a, hookswitch::domain::Provider::Twilio, "")
+        .find_credential(app.a, hookswitch::domain::Provider::Twilio, "")
         .await
         .unwrap()
         .unwrap();
     assert_eq!((row.sealed, row.last_four), (None, None));
     assert_eq!(
-        api.post(api.a, "/api/integrations/twilio/verify", &json!({}))
+        app.post(app.a, "/api/integrations/twilio/verify", &json!({}))
             .await
             .code(),
         "not_connected"
@@ -189,7 +189,7 @@ async fn erasing_erases_and_is_repeatable() {
 
 #[tokio::test]
 async fn what_is_typed_is_checked_by_field() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     let table = [
         ("twilio", json!({ "auth_token": TOKEN }), 400, "account_sid"),
         (
@@ -228,7 +228,7 @@ async fn what_is_typed_is_checked_by_field() {
         ),
     ];
     for (path, body, status, field) in table {
-        let answer = api.post(api.a, &format!("/api/integrations/{path}"), &body).await;
+        let answer = app.post(app.a, &format!("/api/integrations/{path}"), &body).await;
         assert_eq!(
             (answer.status, answer.field().as_str()),
             (status, field),
@@ -240,39 +240,39 @@ async fn what_is_typed_is_checked_by_field() {
 
 #[tokio::test]
 async fn secrets_go_in_and_never_come_out() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     let endpoint = json!({ "source": "vapi", "name": "one", "secret": WEBHOOK });
     let mut answers = vec![
-        api.post(api.a, "/api/integrations/twilio?unverified=true", &twilio(SID))
+        app.post(app.a, "/api/integrations/twilio?unverified=true", &twilio(SID))
             .await
             .expect(200),
-        api.post(
-            api.a,
+        app.post(
+            app.a,
             "/api/integrations/vapi?unverified=true",
             &json!({ "api_key": KEY, "webhook_secret": WEBHOOK }),
         )
         .await
         .expect(200),
-        api.post(api.a, "/api/endpoints", &endpoint).await.expect(201),
+        app.post(app.a, "/api/endpoints", &endpoint).await.expect(201),
         // Refusals, too.
-        api.post(
-            api.a,
+        app.post(
+            app.a,
             "/api/integrations/vapi",
             &json!({ "api_key": KEY, "nonsense": KEY }),
         )
         .await
         .expect(400),
-        api.post(api.a, "/api/integrations/vapi", &json!({ "api_key": [KEY] }))
+        app.post(app.a, "/api/integrations/vapi", &json!({ "api_key": [KEY] }))
             .await
             .expect(400),
-        api.post(
-            api.a,
+        app.post(
+            app.a,
             "/api/integrations/twilio",
             &json!({ "account_sid": KEY, "auth_token": KEY }),
         )
         .await
         .expect(400),
-        api.post(api.a, "/api/endpoints", &json!({ "source": WEBHOOK, "name": "x" }))
+        app.post(app.a, "/api/endpoints", &json!({ "source": WEBHOOK, "name": "x" }))
             .await
             .expect(400),
     ];
@@ -293,14 +293,14 @@ async fn secrets_go_in_and_never_come_out() {
         "/api/phone-numbers".to_owned(),
     ] {
         for method in [Method::GET, Method::HEAD] {
-            let request = api
+            let request = app
                 .request(method, &path)
-                .bearer_auth(api.token(api.a, hookswitch::admin::Role::Owner));
-            answers.push(Api::send(request.header("range", "bytes=0-").header("accept", "text/plain")).await);
+                .bearer_auth(app.token(app.a, hookswitch::admin::Role::Owner));
+            answers.push(TestApp::send(request.header("range", "bytes=0-").header("accept", "text/plain")).await);
         }
     }
-    answers.push(api.operator(Method::GET, "/operator/organizations", &Value::Null).await);
-    answers.push(api.operator(Method::GET, "/operator/rejections", &Value::Null).await);
+    answers.push(app.operator(Method::GET, "/operator/organizations", &Value::Null).await);
+    answers.push(app.operator(Method::GET, "/operator/rejections", &Value::Null).await);
     for answer in answers {
         let whole = format!("{:?}{}", answer.headers, answer.text);
         for secret in [TOKEN, KEY, WEBHOOK] {
@@ -308,9 +308,9 @@ async fn secrets_go_in_and_never_come_out() {
         }
     }
     // At rest they are sealed.
-    let row = api
+    let row = app
         .store
-        .find_credential(api.a, hookswitch::domain::Provider::Vapi, "")
+        .find_credential(app.a, hookswitch::domain::Provider::Vapi, "")
         .await
         .unwrap()
         .unwrap();
@@ -320,30 +320,30 @@ async fn secrets_go_in_and_never_come_out() {
 
 #[tokio::test]
 async fn a_row_that_does_not_open_says_so() {
-    let api = Api::start().await;
-    api.post(
-        api.a,
+    let app = TestApp::start().await;
+    app.post(
+        app.a,
         "/api/integrations/vapi?unverified=true",
         &json!({ "api_key": KEY }),
     )
     .await
     .expect(200);
     // B's row gets A's ciphertext: it must not open there.
-    let row = api
+    let row = app
         .store
-        .find_credential(api.a, hookswitch::domain::Provider::Vapi, "")
+        .find_credential(app.a, hookswitch::domain::Provider::Vapi, "")
         .await
         .unwrap()
         .unwrap();
-    api.post(
-        api.b,
+    app.post(
+        app.b,
         "/api/integrations/vapi?unverified=true",
         &json!({ "api_key": KEY }),
     )
     .await
     .expect(200);
     let moved = hookswitch::store::credentials::NewCredential {
-        org: api.b,
+        org: app.b,
         provider: row.provider,
         name: row.name,
         sealed: row.sealed.unwrap(),
@@ -356,7 +356,7 @@ async fn a_row_that_does_not_open_says_so() {
         verified_at: None,
     };
     let audit = hookswitch::store::audit::AuditEntry {
-        org: api.b,
+        org: app.b,
         at: super::START,
         actor: "test".into(),
         verb: "connect",
@@ -364,8 +364,8 @@ async fn a_row_that_does_not_open_says_so() {
         target_id: "vapi".into(),
         fields: vec![],
     };
-    api.store.save_credential(moved, audit).await.unwrap();
-    let status = api.get(api.b, "/api/integrations/status").await.expect(200).json();
+    app.store.save_credential(moved, audit).await.unwrap();
+    let status = app.get(app.b, "/api/integrations/status").await.expect(200).json();
     let vapi = of(&status, "vapi");
     assert_eq!(
         (&vapi["state"], &vapi["connected"]),
@@ -375,14 +375,14 @@ async fn a_row_that_does_not_open_says_so() {
         vapi["error"]["message"].as_str().unwrap().contains("cannot decrypt"),
         "{vapi}"
     );
-    let verified = api
-        .post(api.b, "/api/integrations/vapi/verify", &json!({}))
+    let verified = app
+        .post(app.b, "/api/integrations/vapi/verify", &json!({}))
         .await
         .expect(200)
         .json();
     assert_eq!(verified["state"], "undecryptable");
-    let claim = api
-        .post(api.b, "/api/assistants", &json!({ "assistant_id": "x" }))
+    let claim = app
+        .post(app.b, "/api/assistants", &json!({ "assistant_id": "x" }))
         .await
         .expect(500);
     assert_eq!(

@@ -1,7 +1,7 @@
 //! Things of organisation A do not exist for organisation B. Events and actions as their own
 //! organisation sees them.
 
-use super::{Api, START, rule};
+use super::{START, TestApp, rule};
 use hookswitch::{
     domain::{
         ActionId, ActionKind, ActionState, Cause, DedupeKey, EndpointId, Envelope, EventId, EventType, OrgId, RouteKey,
@@ -17,15 +17,15 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-pub(super) async fn plan(api: &Api, org: OrgId, state: ActionState) -> (EventId, ActionId) {
+pub(super) async fn plan(app: &TestApp, org: OrgId, state: ActionState) -> (EventId, ActionId) {
     let (event, action) = (EventId::generate(), ActionId::generate());
     let body = json!({ "message": {
         "type": "end-of-call-report", "endedReason": "hangup", "customer": { "number": "+15551234567" },
         "assistant": { "server": { "url": "https://x", "secret": "canary-in-payload" } },
     } })
     .to_string();
-    let sealed = api.vault.seal(org, Purpose::Payload, body.as_bytes()).await.unwrap();
-    let request = api
+    let sealed = app.vault.seal(org, Purpose::Payload, body.as_bytes()).await.unwrap();
+    let request = app
         .vault
         .seal(org, Purpose::Payload, br#"{"to":"+15551234567","body":"Thank you."}"#)
         .await
@@ -60,7 +60,7 @@ pub(super) async fn plan(api: &Api, org: OrgId, state: ActionState) -> (EventId,
         detail: None,
         expires_at: START + Duration::from_hours(24),
     };
-    api.store
+    app.store
         .plan(
             vec![PlannedEvent {
                 org,
@@ -78,26 +78,26 @@ pub(super) async fn plan(api: &Api, org: OrgId, state: ActionState) -> (EventId,
 
 #[tokio::test]
 async fn a_replay_takes_no_body_and_names_what_is_wrong_in_one() {
-    let api = Api::start().await;
-    let (event, _) = plan(&api, api.a, ActionState::Succeeded).await;
+    let app = TestApp::start().await;
+    let (event, _) = plan(&app, app.a, ActionState::Succeeded).await;
     let path = format!("/api/events/{event}/replay");
-    let replayed = api.call(api.a, Method::POST, &path, None).await.expect(202).json();
+    let replayed = app.call(app.a, Method::POST, &path, None).await.expect(202).json();
     assert_eq!(replayed["series"], 1);
-    api.post(api.a, &path, &json!({ "forced": true })).await.expect(400);
+    app.post(app.a, &path, &json!({ "forced": true })).await.expect(400);
     let unknown = format!("/api/events/{}/replay", EventId::generate());
-    api.post(api.a, &unknown, &json!({})).await.expect(404);
+    app.post(app.a, &unknown, &json!({})).await.expect(404);
 }
 
 #[tokio::test]
 async fn what_is_as_is_not_there_for_b() {
-    let api = Api::start().await;
-    let (event, action) = plan(&api, api.a, ActionState::Pending).await;
-    let rule_id = api.post(api.a, "/api/rules", &rule("one")).await.json()["id"]
+    let app = TestApp::start().await;
+    let (event, action) = plan(&app, app.a, ActionState::Pending).await;
+    let rule_id = app.post(app.a, "/api/rules", &rule("one")).await.json()["id"]
         .as_str()
         .unwrap()
         .to_owned();
-    let endpoint = api
-        .post(api.a, "/api/endpoints", &json!({ "source": "vapi", "name": "one" }))
+    let endpoint = app
+        .post(app.a, "/api/endpoints", &json!({ "source": "vapi", "name": "one" }))
         .await
         .json()["id"]
         .as_str()
@@ -129,13 +129,13 @@ async fn what_is_as_is_not_there_for_b() {
     let absent = EventId::generate().to_string();
     for (method, path, body) in routes {
         let body = (!body.is_null()).then_some(&body);
-        let theirs = api.call(api.b, method.clone(), &path, body).await;
+        let theirs = app.call(app.b, method.clone(), &path, body).await;
         let own: String = path
             .split('/')
             .map(|part| if part.len() == 36 { absent.as_str() } else { part })
             .collect::<Vec<_>>()
             .join("/");
-        let unowned = api.call(api.b, method.clone(), &own, body).await;
+        let unowned = app.call(app.b, method.clone(), &own, body).await;
         let shown = |answer: &super::Answer| {
             let mut body = answer.json();
             body["request_id"] = Value::Null;
@@ -146,14 +146,14 @@ async fn what_is_as_is_not_there_for_b() {
     }
     let dry_run = json!({ "spec": rule("x"), "event_id": event });
     assert_eq!(
-        api.post(api.b, "/api/rules/dry-run", &dry_run)
+        app.post(app.b, "/api/rules/dry-run", &dry_run)
             .await
             .expect(400)
             .field(),
         "event_id"
     );
     assert_eq!(
-        api.post(api.a, "/api/rules/dry-run", &dry_run).await.expect(200).json()["outcome"],
+        app.post(app.a, "/api/rules/dry-run", &dry_run).await.expect(200).json()["outcome"],
         "planned"
     );
     for list in [
@@ -164,17 +164,17 @@ async fn what_is_as_is_not_there_for_b() {
         "/api/rejections",
     ] {
         assert_eq!(
-            api.get(api.b, list).await.expect(200).json()["data"],
+            app.get(app.b, list).await.expect(200).json()["data"],
             json!([]),
             "{list}"
         );
     }
     assert_eq!(
-        api.get(api.b, &format!("/api/actions?event_id={event}")).await.json()["data"],
+        app.get(app.b, &format!("/api/actions?event_id={event}")).await.json()["data"],
         json!([])
     );
     assert_eq!(
-        api.get(api.a, &format!("/api/actions/{action}"))
+        app.get(app.a, &format!("/api/actions/{action}"))
             .await
             .expect(200)
             .json()["state"],
@@ -185,9 +185,9 @@ async fn what_is_as_is_not_there_for_b() {
 
 #[tokio::test]
 async fn an_event_is_shown_to_its_own_with_secrets_masked() {
-    let api = Api::start().await;
-    let (event, action) = plan(&api, api.a, ActionState::Pending).await;
-    let shown = api.get(api.a, &format!("/api/events/{event}")).await.expect(200);
+    let app = TestApp::start().await;
+    let (event, action) = plan(&app, app.a, ActionState::Pending).await;
+    let shown = app.get(app.a, &format!("/api/events/{event}")).await.expect(200);
     assert!(!shown.text.contains("canary-in-payload"), "{}", shown.text);
     let body = shown.json();
     assert_eq!(
@@ -195,8 +195,8 @@ async fn an_event_is_shown_to_its_own_with_secrets_masked() {
         (&json!("vapi.end-of-call-report"), &json!("hangup"))
     );
     assert_eq!(body["actions"][0]["id"], action.to_string());
-    let detail = api
-        .get(api.a, &format!("/api/actions/{action}"))
+    let detail = app
+        .get(app.a, &format!("/api/actions/{action}"))
         .await
         .expect(200)
         .json();
@@ -214,7 +214,7 @@ async fn an_event_is_shown_to_its_own_with_secrets_masked() {
         ("?subject=call-_", 0),
     ] {
         assert_eq!(
-            api.get(api.a, &format!("/api/events{query}")).await.expect(200).json()["data"]
+            app.get(app.a, &format!("/api/events{query}")).await.expect(200).json()["data"]
                 .as_array()
                 .unwrap()
                 .len(),
@@ -229,7 +229,7 @@ async fn an_event_is_shown_to_its_own_with_secrets_masked() {
         ("?provider=http", 0),
     ] {
         assert_eq!(
-            api.get(api.a, &format!("/api/actions{query}")).await.expect(200).json()["data"]
+            app.get(app.a, &format!("/api/actions{query}")).await.expect(200).json()["data"]
                 .as_array()
                 .unwrap()
                 .len(),
@@ -241,44 +241,44 @@ async fn an_event_is_shown_to_its_own_with_secrets_masked() {
 
 #[tokio::test]
 async fn manual_transitions_move_what_they_may() {
-    let api = Api::start().await;
-    let (_, action) = plan(&api, api.a, ActionState::Pending).await;
+    let app = TestApp::start().await;
+    let (_, action) = plan(&app, app.a, ActionState::Pending).await;
     let path = |verb: &str| format!("/api/actions/{action}/{verb}");
     assert_eq!(
-        api.post(api.a, &path("resolve"), &json!({ "outcome": "sent" }))
+        app.post(app.a, &path("resolve"), &json!({ "outcome": "sent" }))
             .await
             .expect(409)
             .code(),
         "not_from_state"
     );
     assert_eq!(
-        api.post(api.a, &path("resolve"), &json!({ "outcome": "maybe" }))
+        app.post(app.a, &path("resolve"), &json!({ "outcome": "maybe" }))
             .await
             .expect(400)
             .field(),
         "outcome"
     );
     assert_eq!(
-        api.post(api.a, &path("cancel"), &json!({ "state": "succeeded" }))
+        app.post(app.a, &path("cancel"), &json!({ "state": "succeeded" }))
             .await
             .expect(400)
             .field(),
         "state"
     );
     assert_eq!(
-        api.call(api.a, Method::POST, &path("cancel"), None)
+        app.call(app.a, Method::POST, &path("cancel"), None)
             .await
             .expect(200)
             .json()["state"],
         "cancelled"
     );
     assert_eq!(
-        api.post(api.a, &path("cancel"), &json!({})).await.expect(409).code(),
+        app.post(app.a, &path("cancel"), &json!({})).await.expect(409).code(),
         "not_from_state"
     );
-    let again = api.post(api.a, &path("retry"), &json!({})).await.expect(200).json();
+    let again = app.post(app.a, &path("retry"), &json!({})).await.expect(200).json();
     assert_eq!(again["state"], "pending");
-    let verbs: Vec<_> = api.get(api.a, "/api/audit").await.json()["data"]
+    let verbs: Vec<_> = app.get(app.a, "/api/audit").await.json()["data"]
         .as_array()
         .unwrap()
         .iter()
@@ -289,7 +289,7 @@ async fn manual_transitions_move_what_they_may() {
 
 #[tokio::test]
 async fn the_head_of_what_was_only_claimed_is_withheld() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     let rejection = |org: Option<OrgId>, is_claimed: bool, head: &str| Rejection {
         id: uuid::Uuid::now_v7(),
         at: START,
@@ -305,12 +305,12 @@ async fn the_head_of_what_was_only_claimed_is_withheld() {
         signed_url: Some("https://hooks.example.com/webhooks/twilio/x?…".into()),
     };
     let batch = vec![
-        rejection(Some(api.a), true, "claimed head"),
-        rejection(Some(api.a), false, "own head"),
+        rejection(Some(app.a), true, "claimed head"),
+        rejection(Some(app.a), false, "own head"),
         rejection(None, false, "nobody's head"),
     ];
-    api.store.record_rejections(batch, 100).await.unwrap();
-    let own = api.get(api.a, "/api/rejections").await.expect(200);
+    app.store.record_rejections(batch, 100).await.unwrap();
+    let own = app.get(app.a, "/api/rejections").await.expect(200);
     assert!(
         !own.text.contains("claimed head") && !own.text.contains("nobody's"),
         "{}",
@@ -322,7 +322,7 @@ async fn the_head_of_what_was_only_claimed_is_withheld() {
         assert_eq!(row["head"].is_null(), row["claimed"].as_bool().unwrap());
         assert_eq!(row["signed_url"].is_null(), row["claimed"].as_bool().unwrap());
     }
-    let all = api
+    let all = app
         .operator(Method::GET, "/operator/rejections", &Value::Null)
         .await
         .expect(200)
@@ -333,5 +333,5 @@ async fn the_head_of_what_was_only_claimed_is_withheld() {
     assert!(all.iter().all(|row| row["head"].is_null()), "{all:?}");
     // A wrong public URL is the operator's to mend.
     assert!(all.iter().all(|row| row["signed_url"].is_string()), "{all:?}");
-    assert_eq!(api.get(api.b, "/api/rejections").await.json()["data"], json!([]));
+    assert_eq!(app.get(app.b, "/api/rejections").await.json()["data"], json!([]));
 }

@@ -1,17 +1,17 @@
 //! Lists as a page shows them: what came of each event, and what a person may do with an action.
 
-use super::{Api, isolation::plan};
+use super::{TestApp, isolation::plan};
 use hookswitch::domain::ActionState;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 #[tokio::test]
 async fn each_event_of_a_list_says_what_came_of_it() {
-    let api = Api::start().await;
-    let (dead, _) = plan(&api, api.a, ActionState::Dead).await;
-    let (pending, _) = plan(&api, api.a, ActionState::Pending).await;
-    plan(&api, api.b, ActionState::Parked).await;
-    let list = api.get(api.a, "/api/events").await.expect(200).json();
+    let app = TestApp::start().await;
+    let (dead, _) = plan(&app, app.a, ActionState::Dead).await;
+    let (pending, _) = plan(&app, app.a, ActionState::Pending).await;
+    plan(&app, app.b, ActionState::Parked).await;
+    let list = app.get(app.a, "/api/events").await.expect(200).json();
     let rows: Vec<(Value, Value)> = list["data"]
         .as_array()
         .unwrap()
@@ -29,11 +29,11 @@ async fn each_event_of_a_list_says_what_came_of_it() {
 
 #[tokio::test]
 async fn an_event_is_shown_without_its_body_where_that_is_asked_for() {
-    let api = Api::start().await;
-    let (event, action) = plan(&api, api.a, ActionState::Dead).await;
-    let whole = api.get(api.a, &format!("/api/events/{event}")).await.expect(200).json();
-    let mut short = api
-        .get(api.a, &format!("/api/events/{event}?body=false"))
+    let app = TestApp::start().await;
+    let (event, action) = plan(&app, app.a, ActionState::Dead).await;
+    let whole = app.get(app.a, &format!("/api/events/{event}")).await.expect(200).json();
+    let mut short = app
+        .get(app.a, &format!("/api/events/{event}?body=false"))
         .await
         .expect(200)
         .json();
@@ -44,8 +44,8 @@ async fn an_event_is_shown_without_its_body_where_that_is_asked_for() {
     assert!(whole["body"].is_object());
     short["body"] = whole["body"].clone();
     assert_eq!(short, whole);
-    let refused = api
-        .get(api.a, &format!("/api/events/{event}?body=no"))
+    let refused = app
+        .get(app.a, &format!("/api/events/{event}?body=no"))
         .await
         .expect(400);
     assert_eq!(refused.field(), "body");
@@ -53,7 +53,7 @@ async fn an_event_is_shown_without_its_body_where_that_is_asked_for() {
 
 #[tokio::test]
 async fn actions_in_several_states_are_one_list_with_one_cursor() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     let mut wanted = Vec::new();
     for state in [
         ActionState::Dead,
@@ -62,7 +62,7 @@ async fn actions_in_several_states_are_one_list_with_one_cursor() {
         ActionState::Dead,
         ActionState::Parked,
     ] {
-        let (_, action) = plan(&api, api.a, state).await;
+        let (_, action) = plan(&app, app.a, state).await;
         if state != ActionState::Pending {
             wanted.insert(0, action.to_string());
         }
@@ -76,8 +76,8 @@ async fn actions_in_several_states_are_one_list_with_one_cursor() {
         } else {
             "dead,parked,dead"
         };
-        let page = api
-            .get(api.a, &format!("/api/actions?state={states}&limit=1{cursor}"))
+        let page = app
+            .get(app.a, &format!("/api/actions?state={states}&limit=1{cursor}"))
             .await
             .expect(200)
             .json();
@@ -91,7 +91,7 @@ async fn actions_in_several_states_are_one_list_with_one_cursor() {
     assert_eq!(found, wanted);
     for bad in ["dead,", "dead,lost", ",", "DEAD"] {
         assert_eq!(
-            api.get(api.a, &format!("/api/actions?state={bad}"))
+            app.get(app.a, &format!("/api/actions?state={bad}"))
                 .await
                 .expect(400)
                 .field(),
@@ -104,7 +104,7 @@ async fn actions_in_several_states_are_one_list_with_one_cursor() {
 /// A transition that `can` names is done, and any other one is 409.
 #[tokio::test]
 async fn an_action_says_what_can_be_done_with_it() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     let verbs = ["retry", "cancel", "resolve"];
     for state in [
         ActionState::Pending,
@@ -117,9 +117,9 @@ async fn an_action_says_what_can_be_done_with_it() {
         ActionState::Succeeded,
     ] {
         for verb in verbs {
-            let (_, action) = plan(&api, api.a, state).await;
-            let shown = api
-                .get(api.a, &format!("/api/actions/{action}"))
+            let (_, action) = plan(&app, app.a, state).await;
+            let shown = app
+                .get(app.a, &format!("/api/actions/{action}"))
                 .await
                 .expect(200)
                 .json();
@@ -131,7 +131,7 @@ async fn an_action_says_what_can_be_done_with_it() {
                 json!({})
             };
             let path = format!("/api/actions/{action}/{verb}");
-            let done = api.call(api.a, Method::POST, &path, Some(&body)).await;
+            let done = app.call(app.a, Method::POST, &path, Some(&body)).await;
             assert_eq!(done.status, if can { 200 } else { 409 }, "{state} {verb}: {done:?}");
         }
     }

@@ -1,7 +1,7 @@
 //! The document of the API: it names the routes that the router has, and every answer that a test
 //! gets is held against it.
 
-use super::{Api, documents::routes_of_resources};
+use super::{TestApp, documents::routes_of_resources};
 use hookswitch::admin::{document, path_methods};
 use reqwest::{Method, header::HeaderMap};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ fn the_document_is_kept_as_it_is_served() {
 
 #[tokio::test]
 async fn every_route_is_in_the_document_and_the_other_way_round() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     let described: BTreeSet<(String, String)> = path_methods()
         .into_iter()
         .map(|(path, method)| (path.to_owned(), method.to_uppercase()))
@@ -30,7 +30,7 @@ async fn every_route_is_in_the_document_and_the_other_way_round() {
     assert_eq!(routed, described);
     // The router itself names the methods of a path, to a method that no path has.
     for path in described.iter().map(|(path, _)| path).collect::<BTreeSet<_>>() {
-        let answer = Api::send(api.request(Method::TRACE, path)).await.expect(405);
+        let answer = TestApp::send(app.request(Method::TRACE, path)).await.expect(405);
         let allowed: BTreeSet<_> = answer.headers["allow"]
             .to_str()
             .unwrap()
@@ -47,7 +47,7 @@ async fn every_route_is_in_the_document_and_the_other_way_round() {
         }
         assert_eq!(allowed, wanted, "{path}");
     }
-    let served = Api::send(api.request(Method::GET, "/api/openapi.json"))
+    let served = TestApp::send(app.request(Method::GET, "/api/openapi.json"))
         .await
         .expect(200);
     assert_eq!(&served.json(), document());
@@ -69,7 +69,7 @@ fn operations() -> impl Iterator<Item = (&'static str, &'static str, &'static Va
 
 /// Holds an answer against the document. A path that is in no document is none of its business.
 #[track_caller]
-pub(super) fn check(method: &Method, path: &str, status: u16, headers: &HeaderMap, text: &str) {
+pub(crate) fn check(method: &Method, path: &str, status: u16, headers: &HeaderMap, text: &str) {
     let path = path.split('?').next().unwrap_or(path);
     let fits = |template: &str| {
         let (template, path): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());

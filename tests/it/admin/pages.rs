@@ -1,6 +1,6 @@
 //! Lists: pages that join without a gap, and cursors that open only the list they were made for.
 
-use super::{Api, START, rule};
+use super::{START, TestApp, rule};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hookswitch::{
     domain::{ActionState, EndpointId, Source},
@@ -12,11 +12,11 @@ use std::time::Duration;
 
 #[tokio::test]
 async fn pages_join_without_gap_or_repeat() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     let mut made = Vec::new();
     for n in 0..7 {
         made.push(
-            api.post(api.a, "/api/rules", &rule(&format!("rule {n}")))
+            app.post(app.a, "/api/rules", &rule(&format!("rule {n}")))
                 .await
                 .expect(201)
                 .json()["id"]
@@ -27,7 +27,7 @@ async fn pages_join_without_gap_or_repeat() {
         let mut seen = Vec::new();
         let mut path = format!("/api/rules?limit={limit}");
         loop {
-            let page = api.get(api.a, &path).await.expect(200).json();
+            let page = app.get(app.a, &path).await.expect(200).json();
             let rows = page["data"].as_array().unwrap();
             assert!(rows.len() <= limit);
             seen.extend(rows.iter().map(|row| row["id"].clone()));
@@ -42,13 +42,13 @@ async fn pages_join_without_gap_or_repeat() {
 
 #[tokio::test]
 async fn a_cursor_opens_its_own_list_only() {
-    let api = Api::start().await;
-    for org in [api.a, api.b] {
+    let app = TestApp::start().await;
+    for org in [app.a, app.b] {
         for n in 0..3 {
-            api.post(org, "/api/rules", &rule(&format!("rule {n}")))
+            app.post(org, "/api/rules", &rule(&format!("rule {n}")))
                 .await
                 .expect(201);
-            api.post(
+            app.post(
                 org,
                 "/api/endpoints",
                 &json!({ "source": "vapi", "name": format!("endpoint {n}") }),
@@ -57,11 +57,11 @@ async fn a_cursor_opens_its_own_list_only() {
             .expect(201);
         }
     }
-    let cursor = api.get(api.a, "/api/rules?limit=1").await.json()["next_cursor"]
+    let cursor = app.get(app.a, "/api/rules?limit=1").await.json()["next_cursor"]
         .as_str()
         .unwrap()
         .to_owned();
-    api.get(api.a, &format!("/api/rules?cursor={cursor}")).await.expect(200);
+    app.get(app.a, &format!("/api/rules?cursor={cursor}")).await.expect(200);
     let mut flipped = URL_SAFE_NO_PAD.decode(&cursor).unwrap();
     let last = flipped.len() - 1;
     flipped[last] ^= 1;
@@ -72,33 +72,33 @@ async fn a_cursor_opens_its_own_list_only() {
         .1
         .to_owned();
     let bad = [
-        (api.b, format!("/api/rules?cursor={cursor}")),
-        (api.a, format!("/api/endpoints?cursor={cursor}")),
-        (api.a, format!("/api/events?cursor={cursor}")),
-        (api.a, format!("/api/rules?cursor={}", URL_SAFE_NO_PAD.encode(flipped))),
-        (api.a, format!("/api/rules?cursor={position}")),
+        (app.b, format!("/api/rules?cursor={cursor}")),
+        (app.a, format!("/api/endpoints?cursor={cursor}")),
+        (app.a, format!("/api/events?cursor={cursor}")),
+        (app.a, format!("/api/rules?cursor={}", URL_SAFE_NO_PAD.encode(flipped))),
+        (app.a, format!("/api/rules?cursor={position}")),
         (
-            api.a,
+            app.a,
             format!("/api/rules?cursor={}", URL_SAFE_NO_PAD.encode(format!(".{position}"))),
         ),
         (
-            api.a,
+            app.a,
             format!("/api/rules?cursor={}", URL_SAFE_NO_PAD.encode(r#"{"id":1}"#)),
         ),
-        (api.a, format!("/api/rules?cursor={}", "A".repeat(10_000))),
-        (api.a, "/api/rules?cursor=-1".to_owned()),
-        (api.a, "/api/rules?cursor=".to_owned()),
-        (api.a, format!("/api/rules?cursor={cursor}=")),
+        (app.a, format!("/api/rules?cursor={}", "A".repeat(10_000))),
+        (app.a, "/api/rules?cursor=-1".to_owned()),
+        (app.a, "/api/rules?cursor=".to_owned()),
+        (app.a, format!("/api/rules?cursor={cursor}=")),
     ];
     for (org, path) in bad {
-        let answer = api.get(org, &path).await;
+        let answer = app.get(org, &path).await;
         assert_eq!(
             (answer.status, answer.code().as_str()),
             (400, "cursor_invalid"),
             "{path}"
         );
     }
-    let of_operator = api
+    let of_operator = app
         .operator(Method::GET, "/operator/organizations?limit=1", &Value::Null)
         .await
         .json()["next_cursor"]
@@ -106,19 +106,19 @@ async fn a_cursor_opens_its_own_list_only() {
         .unwrap()
         .to_owned();
     assert_eq!(
-        api.get(api.a, &format!("/api/rules?cursor={of_operator}")).await.code(),
+        app.get(app.a, &format!("/api/rules?cursor={of_operator}")).await.code(),
         "cursor_invalid"
     );
     // A filter is part of the list.
-    let filtered = api
-        .get(api.a, &format!("/api/actions?state=dead&cursor={cursor}"))
+    let filtered = app
+        .get(app.a, &format!("/api/actions?state=dead&cursor={cursor}"))
         .await;
     assert_eq!(filtered.code(), "cursor_invalid");
 }
 
 #[tokio::test]
 async fn a_page_has_1_to_200_rows() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     for path in [
         "/api/rules",
         "/api/endpoints",
@@ -131,10 +131,10 @@ async fn a_page_has_1_to_200_rows() {
         "/api/destinations",
     ] {
         for limit in ["1", "200"] {
-            api.get(api.a, &format!("{path}?limit={limit}")).await.expect(200);
+            app.get(app.a, &format!("{path}?limit={limit}")).await.expect(200);
         }
         for limit in ["0", "-1", "201", "1e3", "1000000000", "", "%2B1", "0x10", "１"] {
-            let answer = api.get(api.a, &format!("{path}?limit={limit}")).await;
+            let answer = app.get(app.a, &format!("{path}?limit={limit}")).await;
             assert_eq!(
                 (answer.status, answer.field().as_str()),
                 (400, "limit"),
@@ -147,14 +147,14 @@ async fn a_page_has_1_to_200_rows() {
 /// Each list takes a time, and what people look for in it.
 #[tokio::test]
 async fn lists_filter_by_time_cause_and_actor() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     let (early, late) = (START, START + Duration::from_mins(10));
     let rejection = |cause: &str, at| Rejection {
         id: uuid::Uuid::now_v7(),
         at,
         source: Source::Vapi,
         endpoint: Some(EndpointId::generate()),
-        org: Some(api.a),
+        org: Some(app.a),
         is_claimed: false,
         cause: cause.into(),
         status: 401,
@@ -164,10 +164,10 @@ async fn lists_filter_by_time_cause_and_actor() {
         signed_url: None,
     };
     let batch = vec![rejection("too_old", early), rejection("bad_signature", late)];
-    api.store.record_rejections(batch, 100).await.unwrap();
+    app.store.record_rejections(batch, 100).await.unwrap();
     for (at, actor) in [(early, "ann"), (late, "bob")] {
         let entry = AuditEntry {
-            org: api.a,
+            org: app.a,
             at,
             actor: actor.into(),
             verb: "retry",
@@ -175,10 +175,10 @@ async fn lists_filter_by_time_cause_and_actor() {
             target_id: "x".into(),
             fields: vec![],
         };
-        api.store.record_audit(entry).await.unwrap();
+        app.store.record_audit(entry).await.unwrap();
     }
     let found = async |path: &str, field: &str| {
-        let rows = api.get(api.a, path).await.expect(200).json()["data"].clone();
+        let rows = app.get(app.a, path).await.expect(200).json()["data"].clone();
         let all = rows
             .as_array()
             .unwrap()
@@ -199,10 +199,10 @@ async fn lists_filter_by_time_cause_and_actor() {
         }
         assert_eq!(found(&format!("/api/{list}?{field}={first}"), field).await, [first]);
         assert_eq!(found(&format!("/api/{list}?{field}=nobody"), field).await, [""; 0]);
-        let page = api.get(api.a, &format!("/api/{list}?limit=1")).await.json();
+        let page = app.get(app.a, &format!("/api/{list}?limit=1")).await.json();
         let cursor = page["next_cursor"].as_str().unwrap();
-        let other = api
-            .get(api.a, &format!("/api/{list}?limit=1&since={encoded}&cursor={cursor}"))
+        let other = app
+            .get(app.a, &format!("/api/{list}?limit=1&since={encoded}&cursor={cursor}"))
             .await;
         assert_eq!(other.expect(400).code(), "cursor_invalid");
     }
@@ -212,23 +212,23 @@ async fn lists_filter_by_time_cause_and_actor() {
         ("/api/actions?cause=bad%20luck", "cause"),
         ("/api/audit?actor=", "actor"),
     ] {
-        assert_eq!(api.get(api.a, path).await.expect(400).field(), field, "{path}");
+        assert_eq!(app.get(app.a, path).await.expect(400).field(), field, "{path}");
     }
 }
 
 #[tokio::test]
 async fn events_and_actions_filter_by_time_and_cause() {
-    let api = Api::start().await;
-    let (event, action) = super::isolation::plan(&api, api.a, ActionState::Dead).await;
+    let app = TestApp::start().await;
+    let (event, action) = super::isolation::plan(&app, app.a, ActionState::Dead).await;
     let count = async |path: &str| {
-        api.get(api.a, path).await.expect(200).json()["data"]
+        app.get(app.a, path).await.expect(200).json()["data"]
             .as_array()
             .unwrap()
             .len()
     };
-    let shown = api.get(api.a, &format!("/api/events/{event}")).await.json();
+    let shown = app.get(app.a, &format!("/api/events/{event}")).await.json();
     let received = shown["received_at"].as_str().unwrap();
-    let planned = api.get(api.a, &format!("/api/actions/{action}")).await.json();
+    let planned = app.get(app.a, &format!("/api/actions/{action}")).await.json();
     let planned_at = planned["created_at"].as_str().unwrap();
     assert_eq!(count(&format!("/api/events?since={received}")).await, 1);
     assert_eq!(count(&format!("/api/events?until={received}")).await, 0);

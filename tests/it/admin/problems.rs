@@ -1,7 +1,7 @@
 //! Refusals have one form, name the wrong field and repeat no value. Every answer has the same
 //! headers.
 
-use super::{Api, rule};
+use super::{TestApp, rule};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -29,80 +29,80 @@ fn check_common(answer: &super::Answer) {
 #[tokio::test]
 async fn every_refusal_is_a_problem_and_repeats_nothing() {
     const CANARY: &str = "canary-7f3a";
-    let api = Api::start().await;
-    let with = |request: reqwest::RequestBuilder| request.bearer_auth(api.token(api.a, hookswitch::admin::Role::Owner));
+    let app = TestApp::start().await;
+    let with = |request: reqwest::RequestBuilder| request.bearer_auth(app.token(app.a, hookswitch::admin::Role::Owner));
     let json_type = "application/json";
     let table: Vec<(reqwest::RequestBuilder, u16, &str)> = vec![
-        (api.request(Method::GET, &format!("/{CANARY}")), 404, "not_found"),
-        (api.request(Method::GET, "/api/rules/"), 404, "not_found"),
-        (api.request(Method::GET, "//api/rules"), 404, "not_found"),
-        (api.request(Method::GET, "/api/rules"), 401, "unauthenticated"),
+        (app.request(Method::GET, &format!("/{CANARY}")), 404, "not_found"),
+        (app.request(Method::GET, "/api/rules/"), 404, "not_found"),
+        (app.request(Method::GET, "//api/rules"), 404, "not_found"),
+        (app.request(Method::GET, "/api/rules"), 401, "unauthenticated"),
         (
-            with(api.request(Method::PATCH, "/api/rules")),
+            with(app.request(Method::PATCH, "/api/rules")),
             405,
             "method_not_allowed",
         ),
         (
-            api.request(Method::OPTIONS, "/api/rules")
+            app.request(Method::OPTIONS, "/api/rules")
                 .header("origin", "https://evil.example")
                 .header("access-control-request-method", "POST"),
             403,
             "origin_not_allowed",
         ),
         (
-            with(api.request(Method::GET, &format!("/api/rules/{CANARY}"))),
+            with(app.request(Method::GET, &format!("/api/rules/{CANARY}"))),
             404,
             "not_found",
         ),
-        (with(api.request(Method::GET, "/api/rules/%ff%fe")), 404, "not_found"),
+        (with(app.request(Method::GET, "/api/rules/%ff%fe")), 404, "not_found"),
         (
-            with(api.request(Method::GET, "/api/events/00000000-0000-0000-0000-000000000000")),
+            with(app.request(Method::GET, "/api/events/00000000-0000-0000-0000-000000000000")),
             404,
             "not_found",
         ),
         (
-            with(api.request(Method::GET, &format!("/api/rules?{CANARY}=1"))),
+            with(app.request(Method::GET, &format!("/api/rules?{CANARY}=1"))),
             400,
             "invalid_query",
         ),
         (
-            with(api.request(Method::GET, "/api/rules?limit=1&limit=2")),
+            with(app.request(Method::GET, "/api/rules?limit=1&limit=2")),
             400,
             "invalid_query",
         ),
         (
-            with(api.request(Method::GET, &format!("/api/actions?state={CANARY}"))),
+            with(app.request(Method::GET, &format!("/api/actions?state={CANARY}"))),
             400,
             "invalid_query",
         ),
         (
-            with(api.request(Method::GET, "/api/actions?event_id='or%201=1")),
+            with(app.request(Method::GET, "/api/actions?event_id='or%201=1")),
             400,
             "invalid_query",
         ),
         (
-            with(api.request(Method::GET, "/api/events?subject=%00")),
+            with(app.request(Method::GET, "/api/events?subject=%00")),
             400,
             "invalid_query",
         ),
         (
-            with(api.request(Method::GET, &format!("/api/events?type={}", "%25a".repeat(5_000)))),
+            with(app.request(Method::GET, &format!("/api/events?type={}", "%25a".repeat(5_000)))),
             400,
             "invalid_query",
         ),
         (
-            with(api.request(Method::GET, "/api/rules?fields=secret")),
+            with(app.request(Method::GET, "/api/rules?fields=secret")),
             400,
             "invalid_query",
         ),
         (
-            with(api.request(Method::POST, "/api/rules")),
+            with(app.request(Method::POST, "/api/rules")),
             415,
             "unsupported_media_type",
         ),
         (
             with(
-                api.request(Method::POST, "/api/rules")
+                app.request(Method::POST, "/api/rules")
                     .header("content-type", "text/plain")
                     .body("{}"),
             ),
@@ -111,7 +111,7 @@ async fn every_refusal_is_a_problem_and_repeats_nothing() {
         ),
         (
             with(
-                api.request(Method::POST, "/api/rules")
+                app.request(Method::POST, "/api/rules")
                     .header("content-type", "application/json; charset=utf-16")
                     .body("{}"),
             ),
@@ -120,7 +120,7 @@ async fn every_refusal_is_a_problem_and_repeats_nothing() {
         ),
         (
             with(
-                api.request(Method::POST, "/api/rules")
+                app.request(Method::POST, "/api/rules")
                     .header("content-type", json_type)
                     .body(format!("{{\"{CANARY}")),
             ),
@@ -129,7 +129,7 @@ async fn every_refusal_is_a_problem_and_repeats_nothing() {
         ),
         (
             with(
-                api.request(Method::POST, "/api/rules")
+                app.request(Method::POST, "/api/rules")
                     .header("content-type", json_type)
                     .body(Vec::new()),
             ),
@@ -138,7 +138,7 @@ async fn every_refusal_is_a_problem_and_repeats_nothing() {
         ),
         (
             with(
-                api.request(Method::POST, "/api/rules")
+                app.request(Method::POST, "/api/rules")
                     .header("content-type", json_type)
                     .body(vec![b'x'; 256 * 1024 + 1]),
             ),
@@ -147,7 +147,7 @@ async fn every_refusal_is_a_problem_and_repeats_nothing() {
         ),
         (
             with(
-                api.request(Method::POST, "/api/rules")
+                app.request(Method::POST, "/api/rules")
                     .header("content-type", json_type)
                     .body(vec![b'x'; 256 * 1024]),
             ),
@@ -155,31 +155,31 @@ async fn every_refusal_is_a_problem_and_repeats_nothing() {
             "invalid_json",
         ),
         (
-            with(api.request(Method::POST, "/api/rules").json(&json!({ "name": CANARY }))),
+            with(app.request(Method::POST, "/api/rules").json(&json!({ "name": CANARY }))),
             400,
             "invalid_field",
         ),
         (
-            with(api.request(Method::POST, "/api/rules").json(&json!([CANARY]))),
+            with(app.request(Method::POST, "/api/rules").json(&json!([CANARY]))),
             400,
             "invalid_field",
         ),
         (
             with(
-                api.request(Method::POST, "/api/integrations/google_calendar")
+                app.request(Method::POST, "/api/integrations/google_calendar")
                     .json(&json!({})),
             ),
             404,
             "not_served",
         ),
         (
-            with(api.request(Method::POST, "/api/integrations/http").json(&json!({}))),
+            with(app.request(Method::POST, "/api/integrations/http").json(&json!({}))),
             404,
             "not_found",
         ),
         (
             with(
-                api.request(Method::POST, &format!("/api/integrations/{CANARY}"))
+                app.request(Method::POST, &format!("/api/integrations/{CANARY}"))
                     .json(&json!({})),
             ),
             404,
@@ -187,20 +187,20 @@ async fn every_refusal_is_a_problem_and_repeats_nothing() {
         ),
         (
             with(
-                api.request(Method::POST, "/api/integrations/vapi?unverified=maybe")
+                app.request(Method::POST, "/api/integrations/vapi?unverified=maybe")
                     .json(&json!({ "api_key": CANARY })),
             ),
             400,
             "invalid_query",
         ),
         (
-            with(api.request(Method::POST, "/api/integrations/vapi/verify")),
+            with(app.request(Method::POST, "/api/integrations/vapi/verify")),
             409,
             "not_connected",
         ),
     ];
     for (request, status, code) in table {
-        let answer = Api::send(request).await;
+        let answer = TestApp::send(request).await;
         assert_eq!((answer.status, answer.code().as_str()), (status, code), "{answer:?}");
         assert!(
             !answer.text.contains(CANARY) || code == "invalid_query",
@@ -209,7 +209,7 @@ async fn every_refusal_is_a_problem_and_repeats_nothing() {
         );
         check_common(&answer);
     }
-    let wrong_method = api.call(api.a, Method::PATCH, "/api/rules", None).await;
+    let wrong_method = app.call(app.a, Method::PATCH, "/api/rules", None).await;
     let mut allowed: Vec<_> = wrong_method.headers["allow"]
         .to_str()
         .unwrap()
@@ -218,14 +218,14 @@ async fn every_refusal_is_a_problem_and_repeats_nothing() {
         .collect();
     allowed.sort_unstable();
     assert_eq!(allowed, ["GET", "HEAD", "POST"]);
-    check_common(&api.get(api.a, "/api/rules").await.expect(200));
-    let head = api.call(api.a, Method::HEAD, "/api/rules", None).await.expect(200);
+    check_common(&app.get(app.a, "/api/rules").await.expect(200));
+    let head = app.call(app.a, Method::HEAD, "/api/rules", None).await.expect(200);
     assert_eq!(head.text, "");
 }
 
 #[tokio::test]
 async fn nothing_can_be_assigned_that_is_not_a_persons_to_assign() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     for field in [
         "org_id",
         "id",
@@ -251,7 +251,7 @@ async fn nothing_can_be_assigned_that_is_not_a_persons_to_assign() {
             ("/api/integrations/twilio/test", json!({ "account_sid": "AC" })),
         ] {
             body[field] = json!("x");
-            let answer = api.post(api.a, path, &body).await.expect(400);
+            let answer = app.post(app.a, path, &body).await.expect(400);
             assert_eq!(
                 (answer.code().as_str(), answer.field().as_str()),
                 ("invalid_field", shown.as_str()),
@@ -262,23 +262,23 @@ async fn nothing_can_be_assigned_that_is_not_a_persons_to_assign() {
             let mut body = json!({ "assistant_id": "x" });
             body[field] = json!("x");
             assert_eq!(
-                api.post(api.a, "/api/assistants", &body).await.expect(400).field(),
+                app.post(app.a, "/api/assistants", &body).await.expect(400).field(),
                 shown
             );
         }
     }
-    assert_eq!(api.get(api.a, "/api/rules").await.json()["data"], json!([]));
-    assert_eq!(api.get(api.a, "/api/endpoints").await.json()["data"], json!([]));
+    assert_eq!(app.get(app.a, "/api/rules").await.json()["data"], json!([]));
+    assert_eq!(app.get(app.a, "/api/endpoints").await.json()["data"], json!([]));
 }
 
 #[tokio::test]
 async fn while_the_database_is_away_nobody_is_told_that_their_token_is_bad() {
-    let api = Api::start().await;
-    api.get(api.a, "/api/rules").await.expect(200);
-    api.store.close().await;
-    api.clock.advance(std::time::Duration::from_mins(1));
-    for org in [api.a, api.b] {
-        let answer = api.get(org, "/api/rules").await.expect(503);
+    let app = TestApp::start().await;
+    app.get(app.a, "/api/rules").await.expect(200);
+    app.store.close().await;
+    app.clock.advance(std::time::Duration::from_mins(1));
+    for org in [app.a, app.b] {
+        let answer = app.get(org, "/api/rules").await.expect(503);
         assert_eq!(answer.code(), "database_unavailable");
         assert!(answer.headers.contains_key("retry-after"));
         assert_eq!(answer.json()["errors"], Value::Null);

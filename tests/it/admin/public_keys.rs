@@ -1,7 +1,7 @@
 //! Tokens that an identity provider signs: its public keys are fetched with care.
 
 use super::{
-    Api, SECRET, START,
+    SECRET, START, TestApp,
     tokens::{claims, hs256, part, signed, status},
 };
 use async_trait::async_trait;
@@ -59,8 +59,12 @@ async fn public_keys_are_fetched_with_care() {
     });
     let mut settings = Settings::default();
     settings.admin.jwt_jwks_url = Some("https://issuer.example.com/keys".to_owned());
-    let api = Api::start_with(settings, Some(source.clone())).await;
-    let good = claims(api.a).to_string();
+    let app = TestApp::builder()
+        .settings(settings)
+        .public_keys(source.clone())
+        .start()
+        .await;
+    let good = claims(app.a).to_string();
     let token = |kid: &str| {
         signed(
             &format!(r#"{{"alg":"ES256","kid":"{kid}"}}"#),
@@ -71,24 +75,24 @@ async fn public_keys_are_fetched_with_care() {
     };
     let fetches = || source.fetches.load(Ordering::SeqCst);
 
-    assert_eq!(status(&api, &token("one")).await, 503, "no keys yet is not a bad token");
+    assert_eq!(status(&app, &token("one")).await, 503, "no keys yet is not a bad token");
     source.is_away.store(false, Ordering::SeqCst);
-    assert_eq!(status(&api, &token("one")).await, 503, "within the cooldown");
+    assert_eq!(status(&app, &token("one")).await, 503, "within the cooldown");
     assert_eq!(fetches(), 1);
-    api.clock.advance(std::time::Duration::from_secs(10));
-    assert_eq!(status(&api, &token("one")).await, 200);
+    app.clock.advance(std::time::Duration::from_secs(10));
+    assert_eq!(status(&app, &token("one")).await, 200);
     assert_eq!(fetches(), 2);
 
-    api.clock.advance(std::time::Duration::from_secs(10));
+    app.clock.advance(std::time::Duration::from_secs(10));
     for n in 0..200 {
         let kid = ["../../etc/passwd", "http://169.254.169.254/", "' or 1=1", "unknown"][n % 4];
-        assert_eq!(status(&api, &token(&format!("{kid}{n}"))).await, 401);
+        assert_eq!(status(&app, &token(&format!("{kid}{n}"))).await, 401);
     }
     assert_eq!(fetches(), 3, "200 unknown ids, one fetch");
     for (kid, header) in [("lying", "ES256"), ("symmetric", "ES256")] {
         assert_eq!(
             status(
-                &api,
+                &app,
                 &signed(
                     &format!(r#"{{"alg":"{header}","kid":"{kid}"}}"#),
                     &good,
@@ -103,10 +107,10 @@ async fn public_keys_are_fetched_with_care() {
     }
     let public = document.as_bytes();
     for header in [r#"{"alg":"HS256","kid":"one"}"#, r#"{"alg":"HS256","kid":"symmetric"}"#] {
-        assert_eq!(status(&api, &hs256(header, &good)).await, 401);
+        assert_eq!(status(&app, &hs256(header, &good)).await, 401);
         assert_eq!(
             status(
-                &api,
+                &app,
                 &signed(header, &good, &EncodingKey::from_secret(public), Algorithm::HS256)
             )
             .await,
@@ -115,19 +119,19 @@ async fn public_keys_are_fetched_with_care() {
     }
     let message = format!("{}.{}", part(r#"{"alg":"ES256","kid":"one"}"#), part(&good));
     assert_eq!(
-        status(&api, &format!("{message}.{}", URL_SAFE_NO_PAD.encode([0_u8; 64]))).await,
+        status(&app, &format!("{message}.{}", URL_SAFE_NO_PAD.encode([0_u8; 64]))).await,
         401,
         "a signature of zeros"
     );
     assert_eq!(
-        status(&api, &signed(r#"{"alg":"ES256"}"#, &good, &key, Algorithm::ES256)).await,
+        status(&app, &signed(r#"{"alg":"ES256"}"#, &good, &key, Algorithm::ES256)).await,
         401,
         "no key id"
     );
 
     source.is_away.store(true, Ordering::SeqCst);
     let later = json!({ "exp": START.as_seconds() + 90_000 });
-    let mut long = claims(api.a);
+    let mut long = claims(app.a);
     long["exp"] = later["exp"].clone();
     let long = signed(
         r#"{"alg":"ES256","kid":"one"}"#,
@@ -135,15 +139,15 @@ async fn public_keys_are_fetched_with_care() {
         &key,
         Algorithm::ES256,
     );
-    api.clock.advance(std::time::Duration::from_secs(3_700));
+    app.clock.advance(std::time::Duration::from_secs(3_700));
     let before = fetches();
     assert_eq!(
-        status(&api, &long).await,
+        status(&app, &long).await,
         200,
         "old keys serve while new ones cannot be fetched"
     );
     assert_eq!(fetches(), before + 1);
-    assert_eq!(status(&api, &token("one")).await, 401, "expired by then");
+    assert_eq!(status(&app, &token("one")).await, 401, "expired by then");
 }
 
 #[tokio::test]
@@ -160,8 +164,12 @@ async fn a_known_key_serves_while_newer_keys_are_fetched() {
     });
     let mut settings = Settings::default();
     settings.admin.jwt_jwks_url = Some("https://issuer.example.com/keys".to_owned());
-    let api = Api::start_with(settings, Some(source.clone())).await;
-    let good = claims(api.a).to_string();
+    let app = TestApp::builder()
+        .settings(settings)
+        .public_keys(source.clone())
+        .start()
+        .await;
+    let good = claims(app.a).to_string();
     let token = |kid: &str| {
         signed(
             &format!(r#"{{"alg":"ES256","kid":"{kid}"}}"#),
@@ -171,17 +179,17 @@ async fn a_known_key_serves_while_newer_keys_are_fetched() {
         )
     };
     let (known, unknown) = (token("one"), token("two"));
-    assert_eq!(status(&api, &known).await, 200);
-    api.clock.advance(std::time::Duration::from_secs(10));
+    assert_eq!(status(&app, &known).await, 200);
+    app.clock.advance(std::time::Duration::from_secs(10));
     let served = async {
         while source.fetches.load(Ordering::SeqCst) < 2 {
             tokio::task::yield_now().await;
         }
         for _ in 0..20 {
-            assert_eq!(status(&api, &known).await, 200);
+            assert_eq!(status(&app, &known).await, 200);
         }
         source.gate.as_ref().unwrap().add_permits(1);
     };
-    let (waited, ()) = tokio::join!(status(&api, &unknown), served);
+    let (waited, ()) = tokio::join!(status(&app, &unknown), served);
     assert_eq!((waited, source.fetches.load(Ordering::SeqCst)), (401, 2));
 }

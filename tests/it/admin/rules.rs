@@ -1,51 +1,51 @@
 //! Rules: checked on save, changed by one writer at a time, tried without doing anything.
 
-use super::{Api, rule};
+use super::{TestApp, rule};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-async fn put(api: &Api, id: &str, etag: Option<&str>, body: &Value) -> super::Answer {
-    let mut request = api
+async fn put(app: &TestApp, id: &str, etag: Option<&str>, body: &Value) -> super::Answer {
+    let mut request = app
         .request(Method::PUT, &format!("/api/rules/{id}"))
-        .bearer_auth(api.token(api.a, hookswitch::admin::Role::Member))
+        .bearer_auth(app.token(app.a, hookswitch::admin::Role::Member))
         .json(body);
     if let Some(etag) = etag {
         request = request.header("if-match", etag);
     }
-    Api::send(request).await
+    TestApp::send(request).await
 }
 
 #[tokio::test]
 async fn a_rule_is_made_read_changed_and_deleted() {
-    let api = Api::start().await;
-    let made = api.post(api.a, "/api/rules", &rule("first")).await.expect(201);
+    let app = TestApp::start().await;
+    let made = app.post(app.a, "/api/rules", &rule("first")).await.expect(201);
     let id = made.json()["id"].as_str().unwrap().to_owned();
     assert_eq!(made.headers["location"], format!("/api/rules/{id}"));
-    let read = api.get(api.a, &format!("/api/rules/{id}")).await.expect(200);
+    let read = app.get(app.a, &format!("/api/rules/{id}")).await.expect(200);
     assert_eq!(read.etag(), made.etag());
     assert_eq!(read.json(), made.json());
     let mut changed = rule("second");
     changed["enabled"] = json!(false);
-    let put_once = put(&api, &id, Some(&read.etag()), &changed).await.expect(200);
+    let put_once = put(&app, &id, Some(&read.etag()), &changed).await.expect(200);
     assert_eq!(
         (put_once.json()["version"].as_i64(), put_once.json()["name"].as_str()),
         (Some(2), Some("second"))
     );
     assert_ne!(put_once.etag(), read.etag());
     assert_eq!(
-        api.get(api.a, &format!("/api/rules/{id}")).await.etag(),
+        app.get(app.a, &format!("/api/rules/{id}")).await.etag(),
         put_once.etag()
     );
-    let stale = Api::send(
-        api.request(Method::DELETE, &format!("/api/rules/{id}"))
-            .bearer_auth(api.token(api.a, hookswitch::admin::Role::Owner))
+    let stale = TestApp::send(
+        app.request(Method::DELETE, &format!("/api/rules/{id}"))
+            .bearer_auth(app.token(app.a, hookswitch::admin::Role::Owner))
             .header("if-match", read.etag()),
     )
     .await;
     assert_eq!(stale.status, 412);
-    api.delete(api.a, &format!("/api/rules/{id}")).await.expect(204);
-    api.delete(api.a, &format!("/api/rules/{id}")).await.expect(404);
-    let audit = api.get(api.a, "/api/audit").await.json();
+    app.delete(app.a, &format!("/api/rules/{id}")).await.expect(204);
+    app.delete(app.a, &format!("/api/rules/{id}")).await.expect(404);
+    let audit = app.get(app.a, "/api/audit").await.json();
     let verbs: Vec<_> = audit["data"]
         .as_array()
         .unwrap()
@@ -63,9 +63,9 @@ async fn a_rule_is_made_read_changed_and_deleted() {
 
 #[tokio::test]
 async fn a_put_names_the_version_that_it_changes() {
-    let api = Api::start().await;
-    let one = api.post(api.a, "/api/rules", &rule("one")).await.expect(201);
-    let other = api.post(api.a, "/api/rules", &rule("other")).await.expect(201);
+    let app = TestApp::start().await;
+    let one = app.post(app.a, "/api/rules", &rule("one")).await.expect(201);
+    let other = app.post(app.a, "/api/rules", &rule("other")).await.expect(201);
     let (id, etag) = (one.json()["id"].as_str().unwrap().to_owned(), one.etag());
     let body = rule("changed");
     let table = [
@@ -78,18 +78,18 @@ async fn a_put_names_the_version_that_it_changes() {
         (Some(String::new()), 400, "if_match_invalid"),
     ];
     for (given, status, code) in table {
-        let answer = put(&api, &id, given.as_deref(), &body).await;
+        let answer = put(&app, &id, given.as_deref(), &body).await;
         assert_eq!((answer.status, answer.code().as_str()), (status, code), "{given:?}");
     }
-    assert_eq!(api.get(api.a, &format!("/api/rules/{id}")).await.json()["name"], "one");
+    assert_eq!(app.get(app.a, &format!("/api/rules/{id}")).await.json()["name"], "one");
     // A list with the current tag, and `*` for any current version (RFC 9110, section 13.1.1).
     for given in [format!("\"x\", {etag}"), "*".to_owned()] {
-        assert_eq!(put(&api, &id, Some(&given), &body).await.status, 200, "{given}");
+        assert_eq!(put(&app, &id, Some(&given), &body).await.status, 200, "{given}");
     }
     for round in 0..3 {
-        let etag = api.get(api.a, &format!("/api/rules/{id}")).await.etag();
+        let etag = app.get(app.a, &format!("/api/rules/{id}")).await.etag();
         let bodies: Vec<_> = (0..20).map(|n| rule(&format!("round {round}, writer {n}"))).collect();
-        let answers = futures_util::future::join_all(bodies.iter().map(|body| put(&api, &id, Some(&etag), body))).await;
+        let answers = futures_util::future::join_all(bodies.iter().map(|body| put(&app, &id, Some(&etag), body))).await;
         let won = answers.iter().filter(|answer| answer.status == 200).count();
         let lost = answers.iter().filter(|answer| answer.status == 412).count();
         assert_eq!((won, lost), (1, 19));
@@ -98,7 +98,7 @@ async fn a_put_names_the_version_that_it_changes() {
 
 #[tokio::test]
 async fn what_is_wrong_with_a_rule_is_named() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     let with = |name: &str, value: Value| {
         let mut rule = rule("one");
         rule[name] = value;
@@ -127,19 +127,19 @@ async fn what_is_wrong_with_a_rule_is_named() {
         (with("parameters", json!([])), 400, "parameters"),
     ];
     for (body, status, field) in table {
-        let answer = api.post(api.a, "/api/rules", &body).await;
+        let answer = app.post(app.a, "/api/rules", &body).await;
         assert_eq!(
             (answer.status, answer.field().as_str()),
             (status, field),
             "{body} {answer:?}"
         );
     }
-    assert_eq!(api.get(api.a, "/api/rules").await.json()["data"], json!([]));
+    assert_eq!(app.get(app.a, "/api/rules").await.json()["data"], json!([]));
 }
 
 #[tokio::test]
 async fn fifty_rules_at_most_can_apply_to_one_type() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     let with = |event_type: &str, enabled: bool| {
         let mut rule = rule("one");
         (rule["event_type"], rule["enabled"]) = (json!(event_type), json!(enabled));
@@ -147,31 +147,31 @@ async fn fifty_rules_at_most_can_apply_to_one_type() {
     };
     for n in 0..50 {
         let glob = ["end-of-call-report", "end-*", "*"][n % 3];
-        api.post(api.a, "/api/rules", &with(glob, true)).await.expect(201);
+        app.post(app.a, "/api/rules", &with(glob, true)).await.expect(201);
     }
-    let full = api
-        .post(api.a, "/api/rules", &with("end-of-call-report", true))
+    let full = app
+        .post(app.a, "/api/rules", &with("end-of-call-report", true))
         .await
         .expect(409);
     assert_eq!(
         (full.code().as_str(), full.field().as_str()),
         ("limit_reached", "event_type")
     );
-    api.post(api.a, "/api/rules", &with("*-report", true)).await.expect(409);
-    let disabled = api
-        .post(api.a, "/api/rules", &with("end-of-call-report", false))
+    app.post(app.a, "/api/rules", &with("*-report", true)).await.expect(409);
+    let disabled = app
+        .post(app.a, "/api/rules", &with("end-of-call-report", false))
         .await
         .expect(201);
-    api.post(api.a, "/api/rules", &with("status-update", true))
+    app.post(app.a, "/api/rules", &with("status-update", true))
         .await
         .expect(201);
-    api.post(api.b, "/api/rules", &with("end-of-call-report", true))
+    app.post(app.b, "/api/rules", &with("end-of-call-report", true))
         .await
         .expect(201);
     // Enabling one is as much as making one.
     let id = disabled.json()["id"].as_str().unwrap().to_owned();
     assert_eq!(
-        put(&api, &id, Some(&disabled.etag()), &with("end-of-call-report", true))
+        put(&app, &id, Some(&disabled.etag()), &with("end-of-call-report", true))
             .await
             .code(),
         "limit_reached"
@@ -180,10 +180,10 @@ async fn fifty_rules_at_most_can_apply_to_one_type() {
 
 #[tokio::test]
 async fn a_dry_run_shows_what_would_be_planned() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     let sample = |reason: &str| json!({ "event_type": "end-of-call-report", "body": { "message": { "endedReason": reason, "customer": { "number": "+15551234567" } } } });
     let run = async |spec: Value, sample: Value| {
-        api.post(api.a, "/api/rules/dry-run", &json!({ "spec": spec, "sample": sample }))
+        app.post(app.a, "/api/rules/dry-run", &json!({ "spec": spec, "sample": sample }))
             .await
             .expect(200)
             .json()
@@ -204,13 +204,13 @@ async fn a_dry_run_shows_what_would_be_planned() {
         (&failed["outcome"], &failed["cause"]),
         (&json!("failed"), &json!("template_failed"))
     );
-    let id = api.post(api.a, "/api/rules", &rule("one")).await.expect(201).json()["id"]
+    let id = app.post(app.a, "/api/rules", &rule("one")).await.expect(201).json()["id"]
         .as_str()
         .unwrap()
         .to_owned();
-    let stored = api
+    let stored = app
         .post(
-            api.a,
+            app.a,
             &format!("/api/rules/{id}/dry-run"),
             &json!({ "sample": sample("hangup") }),
         )
@@ -220,16 +220,16 @@ async fn a_dry_run_shows_what_would_be_planned() {
     assert_eq!(stored, planned);
     for body in [
         json!({ "spec": rule("x") }),
-        json!({ "spec": rule("x"), "event_id": api.a, "sample": sample("x") }),
-        json!({ "spec": rule("x"), "event_id": api.a }),
+        json!({ "spec": rule("x"), "event_id": app.a, "sample": sample("x") }),
+        json!({ "spec": rule("x"), "event_id": app.a }),
     ] {
         assert_eq!(
-            api.post(api.a, "/api/rules/dry-run", &body).await.expect(400).field(),
+            app.post(app.a, "/api/rules/dry-run", &body).await.expect(400).field(),
             "event_id"
         );
     }
     assert_eq!(
-        api.get(api.a, "/api/actions").await.json()["data"],
+        app.get(app.a, "/api/actions").await.json()["data"],
         json!([]),
         "nothing was planned"
     );
@@ -237,7 +237,7 @@ async fn a_dry_run_shows_what_would_be_planned() {
 
 #[tokio::test]
 async fn what_can_never_work_is_refused_on_save() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     let sms = |to: &str| json!({ "to": to, "body": "x" });
     let calendar = |name: &str, value: &str| {
         let mut parameters = json!({ "summary": "x", "start": "{{ message.s }}", "end": "{{ message.e }}" });
@@ -326,7 +326,7 @@ async fn what_can_never_work_is_refused_on_save() {
     for (number, (action, parameters, field)) in table.into_iter().enumerate() {
         let mut rule = rule(&format!("rule {number}"));
         (rule["action"], rule["parameters"]) = (json!(action), parameters);
-        let answer = api.post(api.a, "/api/rules", &rule).await;
+        let answer = app.post(app.a, "/api/rules", &rule).await;
         match field {
             Some(field) => assert_eq!(
                 (answer.status, answer.field().as_str()),
@@ -339,7 +339,7 @@ async fn what_can_never_work_is_refused_on_save() {
     // All of them at once.
     let mut both = rule("both");
     both["parameters"] = json!({ "to": "hello", "body": "x", "from": "not a sender at all" });
-    let refused = api.post(api.a, "/api/rules", &both).await.expect(422).json();
+    let refused = app.post(app.a, "/api/rules", &both).await.expect(422).json();
     let fields: Vec<_> = refused["errors"]
         .as_array()
         .unwrap()
@@ -351,7 +351,7 @@ async fn what_can_never_work_is_refused_on_save() {
 
 #[tokio::test]
 async fn a_rules_type_is_taken_in_either_form_and_has_to_exist() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     for (source, written, stored) in [
         ("vapi", "end-of-call-report", "end-of-call-report"),
         ("vapi", "vapi.end-of-call-report", "end-of-call-report"),
@@ -366,7 +366,7 @@ async fn a_rules_type_is_taken_in_either_form_and_has_to_exist() {
     ] {
         let mut rule = rule(written);
         (rule["source"], rule["event_type"]) = (json!(source), json!(written));
-        let made = api.post(api.a, "/api/rules", &rule).await.expect(201).json();
+        let made = app.post(app.a, "/api/rules", &rule).await.expect(201).json();
         assert_eq!(made["event_type"], stored, "{written}");
     }
     for (source, written, field) in [
@@ -379,20 +379,20 @@ async fn a_rules_type_is_taken_in_either_form_and_has_to_exist() {
     ] {
         let mut rule = rule(written);
         (rule["source"], rule["event_type"]) = (json!(source), json!(written));
-        let refused = api.post(api.a, "/api/rules", &rule).await.expect(422);
+        let refused = app.post(app.a, "/api/rules", &rule).await.expect(422);
         assert_eq!(refused.field(), field, "{written}");
         if written == "end-of-call-repor" {
             assert!(refused.text.contains("end-of-call-report"), "{refused:?}");
         }
     }
     let types = |kinds: Value| json!({ "source": "vapi", "name": "calls", "ignored_types": kinds });
-    let made = api
-        .post(api.a, "/api/endpoints", &types(json!(["vapi.speech-update", "hang"])))
+    let made = app
+        .post(app.a, "/api/endpoints", &types(json!(["vapi.speech-update", "hang"])))
         .await
         .expect(201);
     assert_eq!(made.json()["ignored_types"], json!(["speech-update", "hang"]));
-    let refused = api
-        .post(api.a, "/api/endpoints", &types(json!(["speech-updat"])))
+    let refused = app
+        .post(app.a, "/api/endpoints", &types(json!(["speech-updat"])))
         .await
         .expect(400);
     assert_eq!(refused.field(), "ignored_types");
@@ -400,27 +400,27 @@ async fn a_rules_type_is_taken_in_either_form_and_has_to_exist() {
 
 #[tokio::test]
 async fn a_rule_that_was_read_can_be_sent_back_and_a_patch_changes_what_it_names() {
-    let api = Api::start().await;
-    let made = api.post(api.a, "/api/rules", &rule("one")).await.expect(201).json();
+    let app = TestApp::start().await;
+    let made = app.post(app.a, "/api/rules", &rule("one")).await.expect(201).json();
     let path = format!("/api/rules/{}", made["id"].as_str().unwrap());
-    let list = api.get(api.a, "/api/rules").await.expect(200).json();
+    let list = app.get(app.a, "/api/rules").await.expect(200).json();
     let mut item = list["data"][0].clone();
     item["name"] = json!("two");
     let etag = item["etag"].as_str().unwrap().to_owned();
-    let changed = put(&api, made["id"].as_str().unwrap(), Some(&etag), &item)
+    let changed = put(&app, made["id"].as_str().unwrap(), Some(&etag), &item)
         .await
         .expect(200)
         .json();
     assert_eq!((&changed["name"], &changed["version"]), (&json!("two"), &json!(2)));
     let patch = async |body: Value, etag: Option<&str>| {
-        let request = api
+        let request = app
             .request(Method::PATCH, &path)
-            .bearer_auth(api.token(api.a, hookswitch::admin::Role::Owner));
+            .bearer_auth(app.token(app.a, hookswitch::admin::Role::Owner));
         let request = match etag {
             Some(etag) => request.header("if-match", etag),
             None => request,
         };
-        Api::send(request.json(&body)).await
+        TestApp::send(request.json(&body)).await
     };
     let off = patch(json!({ "enabled": false }), None).await.expect(200);
     assert_eq!(
@@ -452,13 +452,13 @@ async fn a_rule_that_was_read_can_be_sent_back_and_a_patch_changes_what_it_names
 #[tokio::test]
 async fn a_damaged_rule_is_named_shown_and_deleted_beside_the_readable_ones() {
     use sqlx::Connection;
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     let mut ids = Vec::new();
     for name in ["one", "damaged", "three"] {
-        let made = api.post(api.a, "/api/rules", &rule(name)).await.expect(201).json();
+        let made = app.post(app.a, "/api/rules", &rule(name)).await.expect(201).json();
         ids.push(made["id"].as_str().unwrap().to_owned());
     }
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(api.folder().join("store.db"));
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(app.folder().join("store.db"));
     let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
     let done = sqlx::query(
         "UPDATE rules SET spec = replace(spec, 'twilio.send_sms', 'slack.post') WHERE spec LIKE '%damaged%'",
@@ -467,7 +467,7 @@ async fn a_damaged_rule_is_named_shown_and_deleted_beside_the_readable_ones() {
     connection.close().await.unwrap();
 
     for path in ["/api/rules", "/api/rules?limit=2"] {
-        let list = api.get(api.a, path).await.expect(200).json();
+        let list = app.get(app.a, path).await.expect(200).json();
         let names: Vec<_> = list["data"]
             .as_array()
             .unwrap()
@@ -482,19 +482,19 @@ async fn a_damaged_rule_is_named_shown_and_deleted_beside_the_readable_ones() {
         assert!(list["damaged"][0]["problem"].as_str().unwrap().contains("`spec`"));
     }
     let path = format!("/api/rules/{}", ids[1]);
-    assert_eq!(api.get(api.a, &path).await.expect(200).json()["damaged"], true);
+    assert_eq!(app.get(app.a, &path).await.expect(200).json()["damaged"], true);
     // To another organisation it does not exist, and a rule is added all the same.
-    api.get(api.b, &path).await.expect(404);
+    app.get(app.b, &path).await.expect(404);
     assert_eq!(
-        api.get(api.b, "/api/rules").await.expect(200).json()["damaged"],
+        app.get(app.b, "/api/rules").await.expect(200).json()["damaged"],
         json!([])
     );
-    api.delete(api.b, &path).await.expect(404);
-    api.post(api.a, "/api/rules", &rule("four")).await.expect(201);
-    api.delete(api.a, &path).await.expect(204);
-    api.get(api.a, &path).await.expect(404);
+    app.delete(app.b, &path).await.expect(404);
+    app.post(app.a, "/api/rules", &rule("four")).await.expect(201);
+    app.delete(app.a, &path).await.expect(204);
+    app.get(app.a, &path).await.expect(404);
     assert_eq!(
-        api.get(api.a, "/api/rules").await.expect(200).json()["damaged"],
+        app.get(app.a, "/api/rules").await.expect(200).json()["damaged"],
         json!([])
     );
 }

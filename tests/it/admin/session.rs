@@ -1,7 +1,7 @@
 //! A person's session: a token becomes a cookie, and the cookie opens what the token opened, to the
 //! pages that may use it.
 
-use super::{Answer, Api, rule};
+use super::{Answer, TestApp, rule};
 use crate::support::dev::{Dev, Directory, port_base};
 use hookswitch::{admin::Role, config::Settings, domain::OrgId};
 use reqwest::{Method, RequestBuilder};
@@ -17,11 +17,11 @@ struct SignedIn {
     me: Value,
 }
 
-async fn sign_in(api: &Api, org: OrgId, role: Role) -> SignedIn {
-    let request = api
+async fn sign_in(app: &TestApp, org: OrgId, role: Role) -> SignedIn {
+    let request = app
         .request(Method::POST, "/api/session")
-        .bearer_auth(api.token(org, role));
-    let answer = Api::send(request).await.expect(201);
+        .bearer_auth(app.token(org, role));
+    let answer = TestApp::send(request).await.expect(201);
     let set = answer.headers["set-cookie"].to_str().unwrap().to_owned();
     let me = answer.json();
     SignedIn {
@@ -32,52 +32,52 @@ async fn sign_in(api: &Api, org: OrgId, role: Role) -> SignedIn {
     }
 }
 
-fn with_cookie(api: &Api, session: &SignedIn, method: Method, path: &str) -> RequestBuilder {
-    api.request(method, path).header("cookie", &session.cookie)
+fn with_cookie(app: &TestApp, session: &SignedIn, method: Method, path: &str) -> RequestBuilder {
+    app.request(method, path).header("cookie", &session.cookie)
 }
 
-async fn write(api: &Api, session: &SignedIn, change: impl FnOnce(RequestBuilder) -> RequestBuilder) -> Answer {
-    let request = with_cookie(api, session, Method::POST, "/api/rules").json(&rule("by cookie"));
-    Api::send(change(request)).await
+async fn write(app: &TestApp, session: &SignedIn, change: impl FnOnce(RequestBuilder) -> RequestBuilder) -> Answer {
+    let request = with_cookie(app, session, Method::POST, "/api/rules").json(&rule("by cookie"));
+    TestApp::send(change(request)).await
 }
 
 #[tokio::test]
 async fn a_token_becomes_a_cookie_that_pages_cannot_read() {
-    let api = Api::start().await;
-    let session = sign_in(&api, api.a, Role::Admin).await;
+    let app = TestApp::start().await;
+    let session = sign_in(&app, app.a, Role::Admin).await;
     for part in ["; HttpOnly", "; SameSite=Strict", "; Path=/", "; Max-Age=43200"] {
         assert!(session.set.contains(part), "{}", session.set);
     }
     assert_eq!(
         (&session.me["organisation"], &session.me["role"], &session.me["can"]),
         (
-            &json!({ "id": api.a, "name": "Organisation A" }),
+            &json!({ "id": app.a, "name": "Organisation A" }),
             &json!("admin"),
             &json!(["read", "edit", "manage"])
         )
     );
-    let me = Api::send(with_cookie(&api, &session, Method::GET, "/api/me"))
+    let me = TestApp::send(with_cookie(&app, &session, Method::GET, "/api/me"))
         .await
         .expect(200);
     assert_eq!(me.json(), session.me, "a page that was loaded again learns the same");
-    Api::send(with_cookie(&api, &session, Method::GET, "/api/rules"))
+    TestApp::send(with_cookie(&app, &session, Method::GET, "/api/rules"))
         .await
         .expect(200);
-    let made = write(&api, &session, |request| request.header("x-csrf-token", &session.csrf)).await;
+    let made = write(&app, &session, |request| request.header("x-csrf-token", &session.csrf)).await;
     assert_eq!(made.expect(201).json()["name"], "by cookie");
 }
 
 #[tokio::test]
 async fn a_cookie_without_its_csrf_header_changes_nothing() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     let (own, other) = (
-        sign_in(&api, api.a, Role::Owner).await,
-        sign_in(&api, api.a, Role::Owner).await,
+        sign_in(&app, app.a, Role::Owner).await,
+        sign_in(&app, app.a, Role::Owner).await,
     );
-    let foreign = sign_in(&api, api.b, Role::Owner).await;
+    let foreign = sign_in(&app, app.b, Role::Owner).await;
     let wrong: [Option<&str>; 5] = [None, Some(""), Some("0"), Some(&other.csrf), Some(&foreign.csrf)];
     for csrf in wrong {
-        let refused = write(&api, &own, |request| match csrf {
+        let refused = write(&app, &own, |request| match csrf {
             Some(csrf) => request.header("x-csrf-token", csrf),
             None => request,
         })
@@ -85,72 +85,72 @@ async fn a_cookie_without_its_csrf_header_changes_nothing() {
         .expect(403);
         assert_eq!(refused.code(), "csrf_invalid", "{csrf:?}");
     }
-    let twice = write(&api, &own, |request| {
+    let twice = write(&app, &own, |request| {
         request
             .header("x-csrf-token", &own.csrf)
             .header("x-csrf-token", &own.csrf)
     });
     twice.await.expect(403);
     for method in [Method::PUT, Method::PATCH, Method::DELETE] {
-        let request = with_cookie(&api, &own, method, "/api/rules/4");
-        let answer = Api::send(request.json(&json!({}))).await;
+        let request = with_cookie(&app, &own, method, "/api/rules/4");
+        let answer = TestApp::send(request.json(&json!({}))).await;
         assert!(matches!(answer.status, 403 | 404), "{answer:?}");
     }
     // Nobody signs another person out either.
-    Api::send(with_cookie(&api, &own, Method::DELETE, "/api/session"))
+    TestApp::send(with_cookie(&app, &own, Method::DELETE, "/api/session"))
         .await
         .expect(403);
-    assert_eq!(api.get(api.a, "/api/rules").await.json()["data"], json!([]));
-    Api::send(with_cookie(&api, &own, Method::GET, "/api/me"))
+    assert_eq!(app.get(app.a, "/api/rules").await.json()["data"], json!([]));
+    TestApp::send(with_cookie(&app, &own, Method::GET, "/api/me"))
         .await
         .expect(200);
 }
 
 #[tokio::test]
 async fn a_session_is_of_one_organisation_and_of_one_role() {
-    let api = Api::start().await;
-    let rule_of_b = api.post(api.b, "/api/rules", &rule("of b")).await.json()["id"].clone();
-    let session = sign_in(&api, api.a, Role::Viewer).await;
+    let app = TestApp::start().await;
+    let rule_of_b = app.post(app.b, "/api/rules", &rule("of b")).await.json()["id"].clone();
+    let session = sign_in(&app, app.a, Role::Viewer).await;
     let path = format!("/api/rules/{}", rule_of_b.as_str().unwrap());
-    Api::send(with_cookie(&api, &session, Method::GET, &path))
+    TestApp::send(with_cookie(&app, &session, Method::GET, &path))
         .await
         .expect(404);
-    let refused = write(&api, &session, |request| request.header("x-csrf-token", &session.csrf)).await;
+    let refused = write(&app, &session, |request| request.header("x-csrf-token", &session.csrf)).await;
     assert_eq!(refused.expect(403).code(), "forbidden");
-    Api::send(with_cookie(&api, &session, Method::GET, "/operator/organizations"))
+    TestApp::send(with_cookie(&app, &session, Method::GET, "/operator/organizations"))
         .await
         .expect(404);
     // The organisation in a cookie is where the session is looked up, so that another one finds
     // nothing.
-    let theirs = sign_in(&api, api.b, Role::Owner).await;
+    let theirs = sign_in(&app, app.b, Role::Owner).await;
     let (a, b) = (
         session.cookie.split_once('=').unwrap().1,
         theirs.cookie.split_once('=').unwrap().1,
     );
     let mixed = format!("hookswitch_session={}{}", &b[..21], &a[21..]);
-    Api::send(api.request(Method::GET, "/api/me").header("cookie", mixed))
+    TestApp::send(app.request(Method::GET, "/api/me").header("cookie", mixed))
         .await
         .expect(401);
     // A token counts alone, whatever cookie stands beside it.
-    let request = with_cookie(&api, &session, Method::GET, "/api/me").bearer_auth(api.token(api.b, Role::Owner));
+    let request = with_cookie(&app, &session, Method::GET, "/api/me").bearer_auth(app.token(app.b, Role::Owner));
     assert_eq!(
-        Api::send(request).await.expect(200).json()["organisation"]["id"],
-        json!(api.b)
+        TestApp::send(request).await.expect(200).json()["organisation"]["id"],
+        json!(app.b)
     );
-    let request = with_cookie(&api, &session, Method::GET, "/api/me").bearer_auth("not a token");
-    Api::send(request).await.expect(401);
+    let request = with_cookie(&app, &session, Method::GET, "/api/me").bearer_auth("not a token");
+    TestApp::send(request).await.expect(401);
 }
 
 #[tokio::test]
 async fn a_session_ends_with_its_token_by_signing_out_and_with_its_time() {
-    let api = Api::start().await;
-    let me = |session: &SignedIn| Api::send(with_cookie(&api, session, Method::GET, "/api/me"));
+    let app = TestApp::start().await;
+    let me = |session: &SignedIn| TestApp::send(with_cookie(&app, session, Method::GET, "/api/me"));
     let (first, second) = (
-        sign_in(&api, api.a, Role::Owner).await,
-        sign_in(&api, api.a, Role::Owner).await,
+        sign_in(&app, app.a, Role::Owner).await,
+        sign_in(&app, app.a, Role::Owner).await,
     );
-    let out = with_cookie(&api, &first, Method::DELETE, "/api/session").header("x-csrf-token", &first.csrf);
-    let out = Api::send(out).await.expect(204);
+    let out = with_cookie(&app, &first, Method::DELETE, "/api/session").header("x-csrf-token", &first.csrf);
+    let out = TestApp::send(out).await.expect(204);
     assert!(
         out.headers["set-cookie"]
             .to_str()
@@ -159,11 +159,13 @@ async fn a_session_ends_with_its_token_by_signing_out_and_with_its_time() {
     );
     assert_eq!(me(&first).await.expect(401).code(), "unauthenticated");
     me(&second).await.expect(200);
-    Api::send(api.request(Method::DELETE, "/api/session")).await.expect(204);
+    TestApp::send(app.request(Method::DELETE, "/api/session"))
+        .await
+        .expect(204);
     // A session is begun with a token, not by another session: it would never end.
-    let again = with_cookie(&api, &second, Method::POST, "/api/session").header("x-csrf-token", &second.csrf);
-    Api::send(again).await.expect(401);
-    api.clock.advance(Duration::from_hours(12));
+    let again = with_cookie(&app, &second, Method::POST, "/api/session").header("x-csrf-token", &second.csrf);
+    TestApp::send(again).await.expect(401);
+    app.clock.advance(Duration::from_hours(12));
     me(&second).await.expect(401);
 }
 
@@ -171,26 +173,26 @@ async fn a_session_ends_with_its_token_by_signing_out_and_with_its_time() {
 async fn pages_of_other_origins_write_by_cookie_only_where_they_are_listed() {
     let mut settings = Settings::default();
     settings.admin.admin_origins = vec![PAGE.to_owned(), "loopback".to_owned()];
-    let api = Api::start_with(settings, None).await;
-    let session = sign_in(&api, api.a, Role::Owner).await;
-    let own = api.base.clone();
+    let app = TestApp::builder().settings(settings).start().await;
+    let session = sign_in(&app, app.a, Role::Owner).await;
+    let own = app.base();
     for (origin, status) in [
         (PAGE, 201),
-        (own.as_str(), 201),
+        (own, 201),
         ("null", 403),
         ("https://app.example.com.evil", 403),
         ("https://evil.example", 403),
         ("http://localhost:3000", 403),
     ] {
-        let answer = write(&api, &session, |request| {
+        let answer = write(&app, &session, |request| {
             request.header("x-csrf-token", &session.csrf).header("origin", origin)
         })
         .await;
         assert_eq!(answer.status, status, "{origin}: {answer:?}");
     }
     // The cookie of one host name is not taken at another: a browser would not send it either.
-    let other = with_cookie(&api, &session, Method::GET, "/api/me").header("host", "admin.example.com");
-    Api::send(other).await.expect(401);
+    let other = with_cookie(&app, &session, Method::GET, "/api/me").header("host", "admin.example.com");
+    TestApp::send(other).await.expect(401);
 }
 
 #[tokio::test]
@@ -244,18 +246,18 @@ async fn the_link_of_dev_signs_in_once() {
 
 #[tokio::test]
 async fn me_tells_a_token_its_role_organisation_and_end() {
-    let api = Api::start().await;
-    let me = api.get(api.a, "/api/me").await.expect(200).json();
+    let app = TestApp::start().await;
+    let me = app.get(app.a, "/api/me").await.expect(200).json();
     assert_eq!(me["organisation"]["name"], "Organisation A");
     assert_eq!((&me["role"], &me["csrf_token"]), (&json!("owner"), &Value::Null));
     assert_eq!(me["expires_at"], "2025-11-25T16:00:00Z");
     assert_eq!(
-        api.call_as(api.a, Role::Member, Method::GET, "/api/me", None)
+        app.call_as(app.a, Role::Member, Method::GET, "/api/me", None)
             .await
             .json()["can"],
         json!(["read", "edit"])
     );
-    Api::send(api.request(Method::GET, "/api/me").bearer_auth(api.operator_token()))
+    TestApp::send(app.request(Method::GET, "/api/me").bearer_auth(app.operator_token()))
         .await
         .expect(401);
 }

@@ -1,12 +1,11 @@
 //! Which tokens are accepted, and the rights of each role.
 
-use super::{Api, OPERATOR_SECRET, SECRET, START, rule};
+use super::{OPERATOR_SECRET, SECRET, START, TestApp, rule};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hookswitch::{admin::Role, domain::OrgId};
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::sync::atomic::Ordering;
 
 const PATH: &str = "/api/integrations/status";
 
@@ -40,8 +39,8 @@ pub(super) fn claims(org: OrgId) -> Value {
     })
 }
 
-pub(super) async fn status(api: &Api, token: &str) -> u16 {
-    let answer = Api::send(api.request(Method::GET, PATH).bearer_auth(token)).await;
+pub(super) async fn status(app: &TestApp, token: &str) -> u16 {
+    let answer = TestApp::send(app.request(Method::GET, PATH).bearer_auth(token)).await;
     if answer.status == 401 {
         assert_eq!(answer.headers["www-authenticate"], "Bearer");
         assert_eq!(answer.code(), "unauthenticated");
@@ -52,11 +51,11 @@ pub(super) async fn status(api: &Api, token: &str) -> u16 {
 #[tokio::test]
 async fn claims_are_what_they_must_be_or_the_token_is_refused() {
     const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
-    let api = Api::start().await;
-    let good = claims(api.a);
-    assert_eq!(status(&api, &hs256(HEADER, &good.to_string())).await, 200);
+    let app = TestApp::start().await;
+    let good = claims(app.a);
+    assert_eq!(status(&app, &hs256(HEADER, &good.to_string())).await, 200);
     let in_app_metadata =
-        json!({ "org_id": null, "role": "authenticated", "app_metadata": { "org_id": api.a, "role": "viewer" } });
+        json!({ "org_id": null, "role": "authenticated", "app_metadata": { "org_id": app.a, "role": "viewer" } });
     let now = START.as_seconds();
     let with = |name: &str, value: Value| {
         let mut claims = good.clone();
@@ -72,10 +71,10 @@ async fn claims_are_what_they_must_be_or_the_token_is_refused() {
     supabase.as_object_mut().unwrap().remove("org_id");
     supabase["role"] = json!("authenticated");
     supabase["app_metadata"] = in_app_metadata["app_metadata"].clone();
-    assert_eq!(status(&api, &hs256(HEADER, &supabase.to_string())).await, 200);
+    assert_eq!(status(&app, &hs256(HEADER, &supabase.to_string())).await, 200);
     let mut both_equal = good.clone();
-    both_equal["app_metadata"] = json!({ "org_id": api.a });
-    assert_eq!(status(&api, &hs256(HEADER, &both_equal.to_string())).await, 200);
+    both_equal["app_metadata"] = json!({ "org_id": app.a });
+    assert_eq!(status(&app, &hs256(HEADER, &both_equal.to_string())).await, 200);
 
     let accepted = [
         with("exp", json!(now as f64 + 3600.5)),
@@ -87,11 +86,11 @@ async fn claims_are_what_they_must_be_or_the_token_is_refused() {
         with("aud", json!(["other", "hookswitch-admin"])),
     ];
     for claims in accepted {
-        assert_eq!(status(&api, &hs256(HEADER, &claims.to_string())).await, 200, "{claims}");
+        assert_eq!(status(&app, &hs256(HEADER, &claims.to_string())).await, 200, "{claims}");
     }
     for typ in ["JWT", "application/jwt", "at+jwt", "application/at+JWT"] {
         let header = json!({ "alg": "HS256", "typ": typ }).to_string();
-        assert_eq!(status(&api, &hs256(&header, &good.to_string())).await, 200, "{typ}");
+        assert_eq!(status(&app, &hs256(&header, &good.to_string())).await, 200, "{typ}");
     }
 
     let refused = [
@@ -121,11 +120,11 @@ async fn claims_are_what_they_must_be_or_the_token_is_refused() {
         with("sub", json!("")),
         with("sub", json!(7)),
         with("sub", json!("a\r\nb")),
-        with("org_id", json!([api.a])),
+        with("org_id", json!([app.a])),
         with("org_id", json!(null)),
         with("org_id", json!("")),
-        with("org_id", json!(format!("urn:uuid:{}", api.a))),
-        with("org_id", json!(api.a.to_string().replace('-', ""))),
+        with("org_id", json!(format!("urn:uuid:{}", app.a))),
+        with("org_id", json!(app.a.to_string().replace('-', ""))),
         with("org_id", json!(OrgId::generate())),
         without("org_id"),
         with("role", json!("OWNER")),
@@ -133,26 +132,26 @@ async fn claims_are_what_they_must_be_or_the_token_is_refused() {
         with("role", json!("operator")),
         with("role", json!(null)),
         without("role"),
-        with("app_metadata", json!({ "org_id": api.b })),
+        with("app_metadata", json!({ "org_id": app.b })),
         with("app_metadata", json!({ "org_id": null })),
         with("app_metadata", json!({ "role": "superuser" })),
         with("app_metadata", json!([])),
-        with("app_metadata", json!([api.a, "owner"])),
+        with("app_metadata", json!([app.a, "owner"])),
         json!([START.as_seconds() + 60]),
         {
             let mut claims = without("org_id");
-            claims["user_metadata"] = json!({ "org_id": api.a });
+            claims["user_metadata"] = json!({ "org_id": app.a });
             claims
         },
     ];
     for claims in refused {
-        assert_eq!(status(&api, &hs256(HEADER, &claims.to_string())).await, 401, "{claims}");
+        assert_eq!(status(&app, &hs256(HEADER, &claims.to_string())).await, 401, "{claims}");
     }
     let twice = good
         .to_string()
-        .replacen('{', &format!("{{\"org_id\":\"{}\",", api.b), 1);
+        .replacen('{', &format!("{{\"org_id\":\"{}\",", app.b), 1);
     assert_eq!(
-        status(&api, &hs256(HEADER, &twice)).await,
+        status(&app, &hs256(HEADER, &twice)).await,
         401,
         "a claim that occurs twice"
     );
@@ -160,9 +159,9 @@ async fn claims_are_what_they_must_be_or_the_token_is_refused() {
 
 #[tokio::test]
 async fn headers_choose_nothing() {
-    let api = Api::start().await;
-    let good = claims(api.a).to_string();
-    assert_eq!(status(&api, &hs256(r#"{"alg":"HS256"}"#, &good)).await, 200);
+    let app = TestApp::start().await;
+    let good = claims(app.a).to_string();
+    assert_eq!(status(&app, &hs256(r#"{"alg":"HS256"}"#, &good)).await, 200);
     for header in [
         r#"{"alg":"none"}"#,
         r#"{"alg":"HS384"}"#,
@@ -181,7 +180,7 @@ async fn headers_choose_nothing() {
         r#"{"typ":"JWT"}"#,
         "not json",
     ] {
-        assert_eq!(status(&api, &hs256(header, &good)).await, 401, "{header}");
+        assert_eq!(status(&app, &hs256(header, &good)).await, 401, "{header}");
     }
     let long = format!(r#"{{"alg":"HS256","kid":"{}"}}"#, "k".repeat(5_000));
     let whole = hs256(r#"{"alg":"HS256"}"#, &good);
@@ -219,28 +218,28 @@ async fn headers_choose_nothing() {
         "x".repeat(20_000),
         ".".repeat(3),
     ] {
-        assert_eq!(status(&api, &token).await, 401, "{}", &token[..token.len().min(80)]);
+        assert_eq!(status(&app, &token).await, 401, "{}", &token[..token.len().min(80)]);
     }
     // Only one bearer token in one Authorization header opens anything: no cookie does, no query.
     for request in [
-        api.request(Method::GET, PATH),
-        api.request(Method::GET, PATH)
+        app.request(Method::GET, PATH),
+        app.request(Method::GET, PATH)
             .header("cookie", format!("session={whole}; access_token={whole}")),
-        api.request(Method::GET, &format!("{PATH}?access_token={whole}")),
-        api.request(Method::GET, PATH).basic_auth("a", Some(&whole)),
-        api.request(Method::GET, PATH).header("authorization", whole.clone()),
-        api.request(Method::GET, PATH)
+        app.request(Method::GET, &format!("{PATH}?access_token={whole}")),
+        app.request(Method::GET, PATH).basic_auth("a", Some(&whole)),
+        app.request(Method::GET, PATH).header("authorization", whole.clone()),
+        app.request(Method::GET, PATH)
             .bearer_auth(&whole)
             .header("authorization", format!("Bearer {whole}")),
     ] {
-        assert_eq!(Api::send(request).await.status, 401);
+        assert_eq!(TestApp::send(request).await.status, 401);
     }
 }
 
 #[tokio::test]
 async fn roles_hold_on_every_route_that_writes() {
-    let api = Api::start().await;
-    let rule = api.post(api.a, "/api/rules", &rule("one")).await.expect(201).json();
+    let app = TestApp::start().await;
+    let rule = app.post(app.a, "/api/rules", &rule("one")).await.expect(201).json();
     let id = rule["id"].as_str().unwrap();
     let routes = [
         // Route, and whether a member may.
@@ -269,23 +268,23 @@ async fn roles_hold_on_every_route_that_writes() {
     ];
     for (method, path, member_may) in routes {
         let empty = json!({});
-        let viewer = api
-            .call_as(api.a, Role::Viewer, method.clone(), &path, Some(&empty))
+        let viewer = app
+            .call_as(app.a, Role::Viewer, method.clone(), &path, Some(&empty))
             .await;
         assert_eq!(
             (viewer.status, viewer.code().as_str()),
             (403, "forbidden"),
             "viewer, {method} {path}"
         );
-        let unknown = Api::send(api.request(method.clone(), &path).json(&empty)).await;
+        let unknown = TestApp::send(app.request(method.clone(), &path).json(&empty)).await;
         assert_eq!(unknown.status, 401, "nobody, {method} {path}");
         if method != Method::DELETE {
-            let member = api
-                .call_as(api.a, Role::Member, method.clone(), &path, Some(&empty))
+            let member = app
+                .call_as(app.a, Role::Member, method.clone(), &path, Some(&empty))
                 .await;
             assert_eq!(member.status == 403, !member_may, "member, {method} {path}: {member:?}");
-            let admin = api
-                .call_as(api.a, Role::Admin, method.clone(), &path, Some(&empty))
+            let admin = app
+                .call_as(app.a, Role::Admin, method.clone(), &path, Some(&empty))
                 .await;
             assert!(![401, 403].contains(&admin.status), "admin, {method} {path}");
         }
@@ -294,7 +293,7 @@ async fn roles_hold_on_every_route_that_writes() {
 
 #[tokio::test]
 async fn operators_and_organisations_do_not_meet() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     for (method, path) in [
         (Method::GET, "/operator/organizations"),
         (Method::POST, "/operator/organizations"),
@@ -307,21 +306,21 @@ async fn operators_and_organisations_do_not_meet() {
         (Method::POST, "/operator/cache/invalidate"),
         (Method::POST, "/api/debug/invalidate-cache"),
     ] {
-        let as_organisation = api.call(api.a, method.clone(), path, Some(&json!({}))).await;
+        let as_organisation = app.call(app.a, method.clone(), path, Some(&json!({}))).await;
         assert_eq!(
             (as_organisation.status, as_organisation.code().as_str()),
             (404, "not_found"),
             "{path}"
         );
-        assert_eq!(Api::send(api.request(method, path)).await.status, 401, "{path}");
+        assert_eq!(TestApp::send(app.request(method, path)).await.status, 401, "{path}");
     }
-    assert_eq!(api.operator(Method::GET, PATH, &Value::Null).await.status, 401);
+    assert_eq!(app.operator(Method::GET, PATH, &Value::Null).await.status, 401);
     // An operator flag in an organisation's token, and an organisation's claims in an operator's.
-    let mut flagged = claims(api.a);
+    let mut flagged = claims(app.a);
     flagged["hookswitch_role"] = json!("operator");
     let flagged = hs256(r#"{"alg":"HS256"}"#, &flagged.to_string());
     assert_eq!(
-        Api::send(api.request(Method::GET, "/operator/organizations").bearer_auth(flagged))
+        TestApp::send(app.request(Method::GET, "/operator/organizations").bearer_auth(flagged))
             .await
             .status,
         404
@@ -336,8 +335,8 @@ async fn operators_and_organisations_do_not_meet() {
     };
     let mut operator = json!({ "exp": START.as_seconds() + 60, "iss": "hookswitch-operator", "aud": "hookswitch-operator", "sub": "op" });
     assert_eq!(
-        Api::send(
-            api.request(Method::GET, "/operator/organizations")
+        TestApp::send(
+            app.request(Method::GET, "/operator/organizations")
                 .bearer_auth(by_operators_key(&operator))
         )
         .await
@@ -347,8 +346,8 @@ async fn operators_and_organisations_do_not_meet() {
     );
     operator["hookswitch_role"] = json!("operator");
     assert_eq!(
-        Api::send(
-            api.request(Method::GET, "/operator/organizations")
+        TestApp::send(
+            app.request(Method::GET, "/operator/organizations")
                 .bearer_auth(by_operators_key(&operator))
         )
         .await
@@ -357,8 +356,8 @@ async fn operators_and_organisations_do_not_meet() {
     );
     operator["aud"] = json!("hookswitch-admin");
     assert_eq!(
-        Api::send(
-            api.request(Method::GET, "/operator/organizations")
+        TestApp::send(
+            app.request(Method::GET, "/operator/organizations")
                 .bearer_auth(by_operators_key(&operator))
         )
         .await
@@ -366,13 +365,13 @@ async fn operators_and_organisations_do_not_meet() {
         401
     );
 
-    for body in [json!({ "org_id": api.a }), json!({ "orgId": api.a })] {
-        api.operator(Method::POST, "/api/debug/invalidate-cache", &body)
+    for body in [json!({ "org_id": app.a }), json!({ "orgId": app.a })] {
+        app.operator(Method::POST, "/api/debug/invalidate-cache", &body)
             .await
             .expect(200);
     }
-    assert_eq!(api.dropped.load(Ordering::SeqCst), 2);
-    let wrong = api
+    assert_eq!(app.dropped(), 2);
+    let wrong = app
         .operator(Method::POST, "/operator/cache/invalidate", &json!({ "org_id": "all" }))
         .await
         .expect(400);

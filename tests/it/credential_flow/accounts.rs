@@ -12,21 +12,10 @@ use serde_json::json;
 
 #[tokio::test]
 async fn while_a_token_is_rotated_webhooks_verify_with_both() {
-    let house = start().await;
-    let secrets = async || {
-        house
-            .api
-            .store
-            .list_secrets(house.api.a, Source::Twilio, None)
-            .await
-            .unwrap()
-    };
+    let app = TestApp::builder().provider_sandbox().start().await;
+    let secrets = async || app.store.list_secrets(app.a, Source::Twilio, None).await.unwrap();
     let body = json!({ "account_sid": SID, "auth_token": TOKEN, "auth_token_secondary": SECOND });
-    house
-        .api
-        .post(house.api.a, "/api/integrations/twilio", &body)
-        .await
-        .expect(200);
+    app.post(app.a, "/api/integrations/twilio", &body).await.expect(200);
     let both = secrets().await;
     assert_eq!(both.len(), 2);
     assert!(both.iter().all(|secret| secret.not_after.is_none()), "neither ends");
@@ -34,19 +23,17 @@ async fn while_a_token_is_rotated_webhooks_verify_with_both() {
     ends.sort();
     assert_eq!(ends, ["3210", "cdef"]);
     // Promoted: the second is the first now, and the former stays for the overlap only.
-    house.providers.register(Accounts {
+    app.providers().register(Accounts {
         accounts: vec![TwilioAccount::new(SID, SECOND)],
         ..Accounts::default()
     });
-    house
-        .api
-        .post(
-            house.api.a,
-            "/api/integrations/twilio",
-            &json!({ "account_sid": SID, "auth_token": SECOND }),
-        )
-        .await
-        .expect(200);
+    app.post(
+        app.a,
+        "/api/integrations/twilio",
+        &json!({ "account_sid": SID, "auth_token": SECOND }),
+    )
+    .await
+    .expect(200);
     assert_eq!(
         secrets()
             .await
@@ -59,42 +46,31 @@ async fn while_a_token_is_rotated_webhooks_verify_with_both() {
 
 #[tokio::test]
 async fn another_accounts_secrets_end_at_once() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     let other = "ACfedcba9876543210fedcba9876543210";
-    house.providers.register(Accounts {
+    app.providers().register(Accounts {
         accounts: vec![TwilioAccount::new(other, SECOND)],
         ..Accounts::default()
     });
-    house
-        .api
-        .post(
-            house.api.a,
-            "/api/integrations/twilio",
-            &json!({ "account_sid": SID, "auth_token": TOKEN }),
-        )
-        .await
-        .expect(200);
+    app.post(
+        app.a,
+        "/api/integrations/twilio",
+        &json!({ "account_sid": SID, "auth_token": TOKEN }),
+    )
+    .await
+    .expect(200);
     let body = json!({ "account_sid": other, "auth_token": SECOND });
     assert_eq!(
-        house
-            .api
-            .post(house.api.a, "/api/integrations/twilio", &body)
+        app.post(app.a, "/api/integrations/twilio", &body)
             .await
             .expect(409)
             .code(),
         "account_differs"
     );
-    house
-        .api
-        .post(house.api.a, "/api/integrations/twilio?replace_account=true", &body)
+    app.post(app.a, "/api/integrations/twilio?replace_account=true", &body)
         .await
         .expect(200);
-    let left = house
-        .api
-        .store
-        .list_secrets(house.api.a, Source::Twilio, None)
-        .await
-        .unwrap();
+    let left = app.store.list_secrets(app.a, Source::Twilio, None).await.unwrap();
     assert_eq!(
         left.iter()
             .filter_map(|secret| secret.last_four.as_deref())
@@ -105,34 +81,23 @@ async fn another_accounts_secrets_end_at_once() {
 
 #[tokio::test]
 async fn the_same_account_is_known_after_a_disconnect_by_its_fingerprint_alone() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     let other = ElevenLabsKey {
         api_key: "key-of-another-account".to_owned(),
         user_id: "user-2".to_owned(),
         missing_permissions: vec![],
     };
-    house.providers.register(Accounts {
+    app.providers().register(Accounts {
         elevenlabs: vec![other],
         ..Accounts::default()
     });
-    house
-        .api
-        .post(
-            house.api.a,
-            "/api/integrations/elevenlabs",
-            &json!({ "api_key": ELEVENLABS }),
-        )
+    app.post(app.a, "/api/integrations/elevenlabs", &json!({ "api_key": ELEVENLABS }))
         .await
         .expect(200);
-    house
-        .api
-        .delete(house.api.a, "/api/integrations/elevenlabs")
-        .await
-        .expect(204);
-    let row = house
-        .api
+    app.delete(app.a, "/api/integrations/elevenlabs").await.expect(204);
+    let row = app
         .store
-        .find_credential(house.api.a, Provider::ElevenLabs, "")
+        .find_credential(app.a, Provider::ElevenLabs, "")
         .await
         .unwrap()
         .unwrap();
@@ -144,21 +109,13 @@ async fn the_same_account_is_known_after_a_disconnect_by_its_fingerprint_alone()
     );
     let body = json!({ "api_key": "key-of-another-account" });
     assert_eq!(
-        house
-            .api
-            .post(house.api.a, "/api/integrations/elevenlabs", &body)
+        app.post(app.a, "/api/integrations/elevenlabs", &body)
             .await
             .expect(409)
             .code(),
         "account_differs"
     );
-    house
-        .api
-        .post(
-            house.api.a,
-            "/api/integrations/elevenlabs",
-            &json!({ "api_key": ELEVENLABS }),
-        )
+    app.post(app.a, "/api/integrations/elevenlabs", &json!({ "api_key": ELEVENLABS }))
         .await
         .expect(200);
 }

@@ -1,6 +1,6 @@
 //! Assistants that are kept at Vapi: exactly one for a role, whatever fails in between.
 
-use super::{Answer, House, start};
+use super::{Answer, TestApp};
 use hookswitch::{
     assistants::{AssistantError, AssistantManager, Audits, Looked, Wanted},
     domain::{AssistantRole, Clock, OrgId, Provider, RouteState},
@@ -17,13 +17,13 @@ const OTHER_KEY: &str = "vapi-key-of-the-other-organisation";
 const INBOUND: &str = "/api/assistants/inbound";
 const KEPT: &str = "/api/managed-assistants/inbound";
 
-async fn connected() -> House {
-    let house = start().await;
-    for (org, key) in [(house.api.a, KEY), (house.api.b, OTHER_KEY)] {
+async fn connected() -> TestApp {
+    let app = TestApp::builder().provider_sandbox().start().await;
+    for (org, key) in [(app.a, KEY), (app.b, OTHER_KEY)] {
         let body = json!({ "api_key": key });
-        house.api.post(org, "/api/integrations/vapi", &body).await.expect(200);
+        app.post(org, "/api/integrations/vapi", &body).await.expect(200);
     }
-    house
+    app
 }
 
 fn front_desk() -> Value {
@@ -37,19 +37,19 @@ fn front_desk() -> Value {
     })
 }
 
-async fn put(house: &House, org: OrgId, body: &Value) -> Answer {
-    house.api.call(org, Method::PUT, INBOUND, Some(body)).await
+async fn put(app: &TestApp, org: OrgId, body: &Value) -> Answer {
+    app.call(org, Method::PUT, INBOUND, Some(body)).await
 }
 
 /// Another instance: it shares the store, and nothing else.
-fn another_instance(house: &House) -> Arc<AssistantManager> {
-    let api = &house.api;
-    let vapi = Providers::new(&api.settings.provider, None).expect("settings").vapi;
+fn another_instance(app: &TestApp) -> Arc<AssistantManager> {
+    let app = &app;
+    let vapi = Providers::new(&app.settings.provider, None).expect("settings").vapi;
     let url = Some("https://hooks.example.com".to_owned());
-    let clock: Arc<dyn Clock> = api.clock.clone();
+    let clock: Arc<dyn Clock> = app.clock.clone();
     Arc::new(AssistantManager::new(
-        api.store.clone(),
-        api.vault.clone(),
+        app.store.clone(),
+        app.vault.clone(),
         vapi,
         clock,
         url,
@@ -87,14 +87,14 @@ fn fault(method: &str, status: Option<u16>, drop: Option<Drop>) -> Fault {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_at_once_from_two_instances_make_one_assistant() {
-    let house = Arc::new(connected().await);
-    let org = house.api.a;
-    let other = another_instance(&house);
+    let app = Arc::new(connected().await);
+    let org = app.a;
+    let other = another_instance(&app);
     let asked = (0..100).map(|number| {
-        let (house, other) = (house.clone(), other.clone());
+        let (app, other) = (app.clone(), other.clone());
         async move {
             if number % 2 == 0 {
-                let answer = put(&house, org, &front_desk()).await;
+                let answer = put(&app, org, &front_desk()).await;
                 assert!(matches!(answer.status, 200 | 409), "{answer:?}");
                 return answer.status == 200;
             }
@@ -110,25 +110,19 @@ async fn a_hundred_at_once_from_two_instances_make_one_assistant() {
     });
     let done = futures_util::future::join_all(asked).await;
     assert!(done.iter().any(|is_done| *is_done));
-    let made = house.providers.assistants();
+    let made = app.providers().assistants();
     assert_eq!(made.len(), 1, "{made:?}");
-    assert_eq!(house.providers.violations(), []);
+    assert_eq!(app.providers().violations(), []);
     // Its webhooks come with a secret, to an endpoint of its own, and are sent again.
     let server = &made[0]["server"];
-    let endpoints = house.api.get(org, "/api/endpoints").await.expect(200).json();
+    let endpoints = app.get(org, "/api/endpoints").await.expect(200).json();
     assert_eq!(endpoints["data"].as_array().map(Vec::len), Some(1));
     assert_eq!(server["url"], endpoints["data"][0]["url"]);
     assert_eq!(server["headers"]["X-Vapi-Secret"].as_str().map(str::len), Some(64));
     assert_eq!(server["backoffPlan"]["maxRetries"], 5);
     assert_eq!(made[0]["metadata"]["team"], "north");
     let id = made[0]["id"].as_str().expect("an id");
-    let claim = house
-        .api
-        .store
-        .find_assistant(org, id)
-        .await
-        .expect("read")
-        .expect("a claim");
+    let claim = app.store.find_assistant(org, id).await.expect("read").expect("a claim");
     assert_eq!(
         (claim.state, claim.role),
         (RouteState::Live, Some(AssistantRole::Inbound))
@@ -137,26 +131,24 @@ async fn a_hundred_at_once_from_two_instances_make_one_assistant() {
 
 #[tokio::test]
 async fn the_same_again_changes_nothing_and_what_differs_is_sent_alone() {
-    let house = connected().await;
-    let org = house.api.a;
-    let first = put(&house, org, &front_desk()).await.expect(200).json();
+    let app = connected().await;
+    let org = app.a;
+    let first = put(&app, org, &front_desk()).await.expect(200).json();
     let count = || {
-        house
-            .providers
+        app.providers()
             .requests(Provider::Vapi)
             .iter()
             .filter(|one| one.method != "GET")
             .count()
     };
     let writes = count();
-    let again = put(&house, org, &front_desk()).await.expect(200).json();
+    let again = put(&app, org, &front_desk()).await.expect(200).json();
     assert_eq!((&again, count()), (&first, writes), "nothing was written");
     // Tools that a person added at Vapi stay, and a field that is not wanted any more is cleared.
     let id = first["assistant_id"].as_str().expect("an id").to_owned();
     let with_tools =
         json!({ "provider": "openai", "model": "gpt-4o", "toolIds": ["5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be0cc"] });
-    house
-        .providers
+    app.providers()
         .change_assistant(&id, json!({ "model": with_tools }).as_object().expect("fields"));
     let mut body = front_desk();
     body["assistant"]
@@ -164,32 +156,30 @@ async fn the_same_again_changes_nothing_and_what_differs_is_sent_alone() {
         .expect("fields")
         .remove("firstMessage");
     body["assistant"]["model"]["model"] = json!("gpt-4.1");
-    put(&house, org, &body).await.expect(200);
-    let made = house.providers.assistants();
+    put(&app, org, &body).await.expect(200);
+    let made = app.providers().assistants();
     assert_eq!((made.len(), made[0].get("firstMessage")), (1, None));
     assert_eq!(made[0]["model"]["model"], "gpt-4.1");
     assert_eq!(made[0]["model"]["toolIds"], with_tools["toolIds"]);
-    let sent = house.providers.requests(Provider::Vapi).pop().expect("a request");
+    let sent = app.providers().requests(Provider::Vapi).pop().expect("a request");
     assert_eq!(sent.method, "PATCH");
-    assert_eq!(house.providers.violations(), []);
+    assert_eq!(app.providers().violations(), []);
     // The other role and the other organisation have their own.
-    house
-        .api
-        .call(org, Method::PUT, "/api/assistants/outbound", Some(&front_desk()))
+    app.call(org, Method::PUT, "/api/assistants/outbound", Some(&front_desk()))
         .await
         .expect(200);
-    put(&house, house.api.b, &front_desk()).await.expect(200);
-    assert_eq!(house.providers.assistants().len(), 3);
-    let listed = house.api.get(org, "/api/managed-assistants").await.expect(200).json();
+    put(&app, app.b, &front_desk()).await.expect(200);
+    assert_eq!(app.providers().assistants().len(), 3);
+    let listed = app.get(org, "/api/managed-assistants").await.expect(200).json();
     assert_eq!(listed["data"].as_array().map(Vec::len), Some(2));
 }
 
 #[tokio::test]
 async fn a_change_that_vapi_refuses_changes_nothing_and_makes_no_second_assistant() {
-    let house = connected().await;
-    let org = house.api.a;
-    put(&house, org, &front_desk()).await.expect(200);
-    let before = house.providers.assistants();
+    let app = connected().await;
+    let org = app.a;
+    put(&app, org, &front_desk()).await.expect(200);
+    let before = app.providers().assistants();
     let mut body = front_desk();
     body["assistant"]["firstMessage"] = json!("Hello");
     for (status, answer, code) in [
@@ -197,83 +187,80 @@ async fn a_change_that_vapi_refuses_changes_nothing_and_makes_no_second_assistan
         (429, 503, "provider_unreachable"),
         (500, 503, "provider_unreachable"),
     ] {
-        house.providers.add_fault(fault("PATCH", Some(status), None));
-        let refused = put(&house, org, &body).await.expect(answer);
+        app.providers().add_fault(fault("PATCH", Some(status), None));
+        let refused = put(&app, org, &body).await.expect(answer);
         assert_eq!(refused.code(), code);
-        assert_eq!(house.providers.assistants(), before);
+        assert_eq!(app.providers().assistants(), before);
     }
-    let kept = house.api.get(org, KEPT).await.expect(200).json();
+    let kept = app.get(org, KEPT).await.expect(200).json();
     assert_eq!(
         kept["assistant"]["firstMessage"],
         front_desk()["assistant"]["firstMessage"]
     );
-    put(&house, org, &body).await.expect(200);
-    assert_eq!(house.providers.assistants()[0]["firstMessage"], "Hello");
+    put(&app, org, &body).await.expect(200);
+    assert_eq!(app.providers().assistants()[0]["firstMessage"], "Hello");
 }
 
 #[tokio::test]
 async fn an_assistant_whose_answer_was_lost_is_found_by_its_marker_and_adopted() {
-    let house = connected().await;
-    let org = house.api.a;
-    house.providers.add_fault(fault("POST", None, Some(Drop::AfterAccept)));
-    let lost = put(&house, org, &front_desk()).await.expect(503);
+    let app = connected().await;
+    let org = app.a;
+    app.providers().add_fault(fault("POST", None, Some(Drop::AfterAccept)));
+    let lost = put(&app, org, &front_desk()).await.expect(503);
     assert_eq!(lost.code(), "provider_unreachable");
-    let made = house.providers.assistants();
+    let made = app.providers().assistants();
     assert_eq!(made.len(), 1);
-    let kept = house.api.get(org, KEPT).await.expect(200).json();
+    let kept = app.get(org, KEPT).await.expect(200).json();
     assert_eq!(
         (&kept["state"], &kept["assistant_id"]),
         (&json!("making"), &Value::Null)
     );
     assert!(kept["error"].is_string(), "{kept}");
     // Either side finds it: the person's next request, or the look at all of them.
-    let looked = another_instance(&house).look(org, AssistantRole::Inbound).await;
+    let looked = another_instance(&app).look(org, AssistantRole::Inbound).await;
     assert_eq!(looked.expect("looked"), Some(Looked::Adopted));
-    let kept = put(&house, org, &front_desk()).await.expect(200).json();
+    let kept = put(&app, org, &front_desk()).await.expect(200).json();
     assert_eq!(
         (&kept["state"], &kept["assistant_id"]),
         (&json!("in_step"), &made[0]["id"])
     );
-    house.providers.add_fault(fault("POST", None, Some(Drop::AfterAccept)));
-    put(&house, house.api.b, &front_desk()).await.expect(503);
-    put(&house, house.api.b, &front_desk()).await.expect(200);
-    assert_eq!(house.providers.assistants().len(), 2);
+    app.providers().add_fault(fault("POST", None, Some(Drop::AfterAccept)));
+    put(&app, app.b, &front_desk()).await.expect(503);
+    put(&app, app.b, &front_desk()).await.expect(200);
+    assert_eq!(app.providers().assistants().len(), 2);
 }
 
 #[tokio::test]
 async fn what_was_changed_at_vapi_is_told_and_what_was_deleted_there_is_made_again() {
-    let house = connected().await;
-    let org = house.api.a;
-    let first = put(&house, org, &front_desk()).await.expect(200).json();
+    let app = connected().await;
+    let org = app.a;
+    let first = put(&app, org, &front_desk()).await.expect(200).json();
     let id = first["assistant_id"].as_str().expect("an id").to_owned();
-    let manager = another_instance(&house);
+    let manager = another_instance(&app);
     let look = || manager.look(org, AssistantRole::Inbound);
     assert_eq!(look().await.expect("looked"), Some(Looked::InStep));
     let changed = json!({ "firstMessage": "Hi" });
-    house
-        .providers
+    app.providers()
         .change_assistant(&id, changed.as_object().expect("fields"));
     assert_eq!(look().await.expect("looked"), Some(Looked::Drifted));
-    let kept = house.api.get(org, KEPT).await.expect(200).json();
+    let kept = app.get(org, KEPT).await.expect(200).json();
     assert_eq!(
         (&kept["state"], &kept["drift"]),
         (&json!("drifted"), &json!(["firstMessage"]))
     );
     assert_eq!(
-        house.providers.assistants()[0]["firstMessage"],
+        app.providers().assistants()[0]["firstMessage"],
         "Hi",
         "a person's change stays"
     );
 
-    house.providers.delete_assistant(&id);
+    app.providers().delete_assistant(&id);
     assert_eq!(look().await.expect("looked"), Some(Looked::MadeAgain));
-    let made = house.providers.assistants();
+    let made = app.providers().assistants();
     assert_eq!(made.len(), 1);
     let new = made[0]["id"].as_str().expect("an id");
     let state = async |id: &str| {
-        house
-            .api
-            .store
+        app.store
             .find_assistant(org, id)
             .await
             .expect("read")
@@ -281,53 +268,44 @@ async fn what_was_changed_at_vapi_is_told_and_what_was_deleted_there_is_made_aga
     };
     assert_eq!(state(new).await, Some(RouteState::Live));
     assert_ne!(state(&id).await, Some(RouteState::Live), "the former one leads nowhere");
-    let audit = house.api.get(org, "/api/audit").await.expect(200).json();
+    let audit = app.get(org, "/api/audit").await.expect(200).json();
     assert_eq!(
         (&audit["data"][0]["actor"], &audit["data"][0]["verb"]),
         (&json!("hookswitch"), &json!("mend"))
     );
     // Every ten minutes, and no sooner.
-    let due = house
-        .api
+    let due = app
         .store
-        .list_assistants_to_check(house.api.clock.now() - Duration::from_mins(10), 10);
+        .list_assistants_to_check(app.clock.now() - Duration::from_mins(10), 10);
     assert_eq!(due.await.expect("read"), []);
 }
 
 #[tokio::test]
 async fn what_is_deleted_is_gone_at_vapi_too() {
-    let house = connected().await;
-    let org = house.api.a;
-    let first = put(&house, org, &front_desk()).await.expect(200);
-    house
-        .api
-        .call(house.api.b, Method::DELETE, KEPT, None)
-        .await
-        .expect(404);
-    house.providers.add_fault(fault("DELETE", Some(409), None));
-    house.api.delete(org, KEPT).await.expect(422);
-    assert_eq!(house.providers.assistants().len(), 1, "it is pinned there");
-    house.api.delete(org, KEPT).await.expect(204);
-    assert_eq!(house.providers.assistants(), Vec::<Value>::new());
-    house.api.get(org, KEPT).await.expect(404);
+    let app = connected().await;
+    let org = app.a;
+    let first = put(&app, org, &front_desk()).await.expect(200);
+    app.call(app.b, Method::DELETE, KEPT, None).await.expect(404);
+    app.providers().add_fault(fault("DELETE", Some(409), None));
+    app.delete(org, KEPT).await.expect(422);
+    assert_eq!(app.providers().assistants().len(), 1, "it is pinned there");
+    app.delete(org, KEPT).await.expect(204);
+    assert_eq!(app.providers().assistants(), Vec::<Value>::new());
+    app.get(org, KEPT).await.expect(404);
     let endpoint = first.json()["endpoint_id"].as_str().expect("an id").to_owned();
-    house
-        .api
-        .get(org, &format!("/api/endpoints/{endpoint}"))
-        .await
-        .expect(404);
-    house.api.delete(org, KEPT).await.expect(404);
+    app.get(org, &format!("/api/endpoints/{endpoint}")).await.expect(404);
+    app.delete(org, KEPT).await.expect(404);
 }
 
 #[tokio::test]
 async fn fields_that_are_not_a_persons_are_refused_all_at_once() {
-    let house = connected().await;
-    let org = house.api.a;
+    let app = connected().await;
+    let org = app.a;
     let body = json!({
         "name": "Front desk",
         "assistant": { "server": {}, "credentials": [], "metadata": { "hookswitch": "mine" } },
     });
-    let refused = put(&house, org, &body).await.expect(400).json();
+    let refused = put(&app, org, &body).await.expect(400).json();
     let fields: Vec<&Value> = refused["errors"]
         .as_array()
         .expect("a list")
@@ -342,17 +320,12 @@ async fn fields_that_are_not_a_persons_are_refused_all_at_once() {
             "assistant.metadata.hookswitch"
         ]
     );
-    house
-        .api
-        .call(org, Method::PUT, "/api/assistants/both", Some(&front_desk()))
+    app.call(org, Method::PUT, "/api/assistants/both", Some(&front_desk()))
         .await
         .expect(404);
     let too_long = json!({ "name": "x".repeat(41), "assistant": {} });
-    put(&house, org, &too_long).await.expect(400);
-    house.api.delete(org, "/api/integrations/vapi").await.expect(204);
-    assert_eq!(
-        put(&house, org, &front_desk()).await.expect(409).code(),
-        "not_connected"
-    );
-    assert_eq!(house.providers.assistants(), Vec::<Value>::new());
+    put(&app, org, &too_long).await.expect(400);
+    app.delete(org, "/api/integrations/vapi").await.expect(204);
+    assert_eq!(put(&app, org, &front_desk()).await.expect(409).code(), "not_connected");
+    assert_eq!(app.providers().assistants(), Vec::<Value>::new());
 }

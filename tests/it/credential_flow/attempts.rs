@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-fn engine(house: &House) -> Engine {
+fn engine(app: &TestApp) -> Engine {
     let settings = EngineSettings {
         policy: Policy {
             backoff: Backoff {
@@ -33,28 +33,28 @@ fn engine(house: &House) -> Engine {
         credentials_max: 10,
         credentials_time_to_live: Duration::from_hours(1),
     };
-    let providers = Providers::new(&house.api.settings.provider, None).unwrap();
+    let providers = Providers::new(&app.settings.provider, None).unwrap();
     Engine::new(
         settings,
-        house.api.store.clone(),
-        house.api.vault.clone(),
+        app.store.clone(),
+        app.vault.clone(),
         providers,
-        house.api.clock.clone(),
+        app.clock.clone(),
         Box::new(|| 0.5),
     )
 }
 
 /// Plans one booking of organisation A, claims it and runs it to its record, which is written.
-async fn attempt(house: &House, engine: &Engine) -> Record {
+async fn attempt(app: &TestApp, engine: &Engine) -> Record {
     let request =
         json!({ "summary": "Cleaning", "start": "2026-03-01T14:00:00+01:00", "end": "2026-03-01T14:30:00+01:00" });
-    plan(house, ActionKind::GoogleCalendarCreateEvent, &request).await;
-    run_due(house, engine).await
+    plan(app, ActionKind::GoogleCalendarCreateEvent, &request).await;
+    run_due(app, engine).await
 }
 
 /// Plans one action of organisation A.
-async fn plan(house: &House, kind: ActionKind, request: &Value) {
-    let (org, now, id) = (house.api.a, house.api.clock.now(), EventId::generate());
+async fn plan(app: &TestApp, kind: ActionKind, request: &Value) {
+    let (org, now, id) = (app.a, app.clock.now(), EventId::generate());
     let request = request.to_string();
     let envelope = Envelope {
         id,
@@ -80,23 +80,14 @@ async fn plan(house: &House, kind: ActionKind, request: &Value) {
         rule_name: "book".into(),
         kind,
         credential_name: String::new(),
-        request: Some(
-            house
-                .api
-                .vault
-                .seal(org, Purpose::Payload, request.as_bytes())
-                .await
-                .unwrap(),
-        ),
+        request: Some(app.vault.seal(org, Purpose::Payload, request.as_bytes()).await.unwrap()),
         state: ActionState::Pending,
         cause: None,
         detail: None,
         expires_at: now + Duration::from_hours(24),
     };
-    let body = house.api.vault.seal(org, Purpose::Payload, b"{}").await.unwrap();
-    house
-        .api
-        .store
+    let body = app.vault.seal(org, Purpose::Payload, b"{}").await.unwrap();
+    app.store
         .plan(
             vec![PlannedEvent {
                 org,
@@ -112,13 +103,13 @@ async fn plan(house: &House, kind: ActionKind, request: &Value) {
 }
 
 /// Claims what is due and runs it to its record, which is written.
-async fn run_due(house: &House, engine: &Engine) -> Record {
-    let record = engine.run(&claim_due(house, 1).await.remove(0)).await;
-    house.api.store.record(vec![record.clone()]).await.unwrap();
+async fn run_due(app: &TestApp, engine: &Engine) -> Record {
+    let record = engine.run(&claim_due(app, 1).await.remove(0)).await;
+    app.store.record(vec![record.clone()]).await.unwrap();
     record
 }
 
-async fn claim_due(house: &House, count: u32) -> Vec<Leased> {
+async fn claim_due(app: &TestApp, count: u32) -> Vec<Leased> {
     let limits = ClaimLimits {
         count_max: count,
         turn_max: count,
@@ -126,7 +117,7 @@ async fn claim_due(house: &House, count: u32) -> Vec<Leased> {
         deferred: Vec::new(),
         lease: Duration::from_mins(1),
     };
-    let claims = house.api.store.claim(limits, house.api.clock.now()).await.unwrap();
+    let claims = app.store.claim(limits, app.clock.now()).await.unwrap();
     let leased = claims.into_iter().map(|claim| Leased {
         claim,
         lease_ends: Instant::now() + Duration::from_mins(1),
@@ -137,12 +128,12 @@ async fn claim_due(house: &House, count: u32) -> Vec<Leased> {
 
 #[tokio::test]
 async fn a_token_that_is_over_is_refreshed_before_the_call() {
-    let house = start().await;
-    connect_google(&house, house.api.a, "google-1").await;
-    let engine = engine(&house);
-    assert_eq!(attempt(&house, &engine).await.to, ActionState::Succeeded);
-    house.api.clock.advance(Duration::from_hours(2));
-    let record = attempt(&house, &engine).await;
+    let app = TestApp::builder().provider_sandbox().start().await;
+    connect_google(&app, app.a, "google-1").await;
+    let engine = engine(&app);
+    assert_eq!(attempt(&app, &engine).await.to, ActionState::Succeeded);
+    app.clock.advance(Duration::from_hours(2));
+    let record = attempt(&app, &engine).await;
     assert_eq!(
         (record.to, record.credential_version),
         (ActionState::Succeeded, Some(2)),
@@ -150,8 +141,8 @@ async fn a_token_that_is_over_is_refreshed_before_the_call() {
     );
     assert_eq!(
         (
-            house.providers.token_refreshes(),
-            house.providers.calendar_events().len()
+            app.providers().token_refreshes(),
+            app.providers().calendar_events().len()
         ),
         (1, 2)
     );
@@ -159,32 +150,32 @@ async fn a_token_that_is_over_is_refreshed_before_the_call() {
 
 #[tokio::test]
 async fn a_token_that_google_refuses_is_replaced_once_before_that_is_believed() {
-    let house = start().await;
-    connect_google(&house, house.api.a, "google-1").await;
-    let engine = engine(&house);
+    let app = TestApp::builder().provider_sandbox().start().await;
+    connect_google(&app, app.a, "google-1").await;
+    let engine = engine(&app);
     let mut refusing = Fault::of(Provider::GoogleCalendar).status(401);
     refusing.path = Some("/calendar/v3".to_owned());
-    house.providers.add_fault(refusing.clone().times(1));
-    let record = attempt(&house, &engine).await;
+    app.providers().add_fault(refusing.clone().times(1));
+    let record = attempt(&app, &engine).await;
     assert_eq!(
         (record.to, record.credential_version),
         (ActionState::Succeeded, Some(2)),
         "{record:?}"
     );
     // Refused with a token that is as new as can be: that is believed.
-    house.providers.add_fault(refusing);
-    let record = attempt(&house, &engine).await;
+    app.providers().add_fault(refusing);
+    let record = attempt(&app, &engine).await;
     assert_eq!(
         (record.to, record.cause),
         (ActionState::Parked, Cause::CredentialRefused),
         "{record:?}"
     );
     assert_eq!(
-        house.status(house.api.a, "google_calendar").await["state"],
+        app.status(app.a, "google_calendar").await["state"],
         "needs_reconnecting"
     );
     assert_eq!(
-        house.providers.token_refreshes(),
+        app.providers().token_refreshes(),
         2,
         "one new token for each refusal, and no more"
     );
@@ -192,62 +183,56 @@ async fn a_token_that_google_refuses_is_replaced_once_before_that_is_believed() 
 
 #[tokio::test]
 async fn a_consent_that_was_taken_back_parks_and_a_reconnect_resumes() {
-    let house = start().await;
-    connect_google(&house, house.api.a, "google-1").await;
-    house.providers.revoke_google_account("google-1");
-    let parked = attempt(&house, &engine(&house)).await;
+    let app = TestApp::builder().provider_sandbox().start().await;
+    connect_google(&app, app.a, "google-1").await;
+    app.providers().revoke_google_account("google-1");
+    let parked = attempt(&app, &engine(&app)).await;
     assert_eq!(
         (parked.to, parked.cause),
         (ActionState::Parked, Cause::CredentialRefused),
         "{parked:?}"
     );
     assert_eq!(
-        house.status(house.api.a, "google_calendar").await["state"],
+        app.status(app.a, "google_calendar").await["state"],
         "needs_reconnecting"
     );
-    connect_google(&house, house.api.a, "google-1").await;
-    let resumed = house
-        .api
-        .store
-        .find_action(house.api.a, parked.action)
-        .await
-        .unwrap()
-        .unwrap();
+    connect_google(&app, app.a, "google-1").await;
+    let resumed = app.store.find_action(app.a, parked.action).await.unwrap().unwrap();
     assert_eq!((resumed.state, resumed.cause), (ActionState::Pending, None));
 }
 
 #[tokio::test]
 async fn while_google_gives_no_token_the_action_waits_and_uses_up_no_try() {
-    let house = start().await;
-    connect_google(&house, house.api.a, "google-1").await;
-    house.api.clock.advance(Duration::from_hours(2));
+    let app = TestApp::builder().provider_sandbox().start().await;
+    connect_google(&app, app.a, "google-1").await;
+    app.clock.advance(Duration::from_hours(2));
     let mut away = Fault::of(Provider::GoogleCalendar).status(503);
     away.path = Some("/token".to_owned());
-    house.providers.add_fault(away);
-    let record = attempt(&house, &engine(&house)).await;
+    app.providers().add_fault(away);
+    let record = attempt(&app, &engine(&app)).await;
     assert_eq!((record.to, record.counts), (ActionState::Pending, false), "{record:?}");
     assert!(
         record
             .due_at
-            .is_some_and(|due| due >= house.api.clock.now() + Duration::from_secs(30)),
+            .is_some_and(|due| due >= app.clock.now() + Duration::from_secs(30)),
         "not before Google is asked again: {record:?}"
     );
-    assert!(house.providers.calendar_events().is_empty());
+    assert!(app.providers().calendar_events().is_empty());
 }
 
 /// Invariant 2: a calendar of another account that does not have the event proves nothing.
 #[tokio::test]
 async fn a_booking_without_an_answer_belongs_to_the_account_that_it_was_sent_to() {
-    let house = start().await;
-    connect_google(&house, house.api.a, "google-1").await;
-    let engine = engine(&house);
+    let app = TestApp::builder().provider_sandbox().start().await;
+    connect_google(&app, app.a, "google-1").await;
+    let engine = engine(&app);
     let mut lost = Fault::of(Provider::GoogleCalendar)
         .dropping(Drop::AfterAccept)
         .method("POST")
         .times(1);
     lost.path = Some("/calendar/v3".to_owned());
-    house.providers.add_fault(lost);
-    let sent = attempt(&house, &engine).await;
+    app.providers().add_fault(lost);
+    let sent = attempt(&app, &engine).await;
     assert_eq!(sent.to, ActionState::Unknown, "{sent:?}");
 
     for (account, advance, expected) in [
@@ -262,57 +247,57 @@ async fn a_booking_without_an_answer_belongs_to_the_account_that_it_was_sent_to(
             (ActionState::Succeeded, Cause::LookedUp),
         ),
     ] {
-        house.api.clock.advance(advance);
-        let begun = begin(&house, house.api.a, "?replace_account=true").await;
+        app.clock.advance(advance);
+        let begun = begin(&app, app.a, "?replace_account=true").await;
         let back = consent(&format!("{}&login_hint={account}", begun.url)).await;
-        come_back(&house, &back, Some(&begun.cookie)).await.expect(200);
-        engine.forget_credentials_of(&[house.api.a]);
-        let record = run_due(&house, &engine).await;
+        come_back(&app, &back, Some(&begun.cookie)).await.expect(200);
+        engine.forget_credentials_of(&[app.a]);
+        let record = run_due(&app, &engine).await;
         assert_eq!((record.to, record.cause), expected, "{account}: {record:?}");
-        assert_eq!(house.providers.calendar_events().len(), 1, "{account}");
+        assert_eq!(app.providers().calendar_events().len(), 1, "{account}");
     }
 }
 
 /// Two keys that Resend knows.
-fn register_resend(house: &House) {
+fn register_resend(app: &TestApp) {
     let key = |api_key: &str| ResendKey {
         api_key: api_key.to_owned(),
         domains: vec!["ours.example".to_owned()],
         is_sending_only: true,
     };
-    house.providers.register(Accounts {
+    app.providers().register(Accounts {
         resend: vec![key("re_first"), key("re_second")],
         ..Accounts::default()
     });
 }
 
-async fn connect_resend(house: &House, api_key: &str) {
+async fn connect_resend(app: &TestApp, api_key: &str) {
     let body = json!({ "api_key": api_key, "from": "us@ours.example" });
     let path = "/api/integrations/resend";
-    house.api.post(house.api.a, path, &body).await.expect(200);
+    app.post(app.a, path, &body).await.expect(200);
 }
 
 /// `connected` means checked and working: the state follows what the sends come to, and the card
 /// has the newest problem.
 #[tokio::test]
 async fn the_state_of_an_integration_follows_what_its_sends_come_to() {
-    let house = start().await;
-    register_resend(&house);
-    house.providers.add_fault(Fault::of(Provider::Resend).status(503));
+    let app = TestApp::builder().provider_sandbox().start().await;
+    register_resend(&app);
+    app.providers().add_fault(Fault::of(Provider::Resend).status(503));
     let body = json!({ "api_key": "re_first", "from": "us@ours.example" });
     let path = "/api/integrations/resend?unverified=true";
-    house.api.post(house.api.a, path, &body).await.expect(200);
-    let status = async || house.status(house.api.a, "resend").await;
+    app.post(app.a, path, &body).await.expect(200);
+    let status = async || app.status(app.a, "resend").await;
     let none = json!({ "parked": 0, "waiting": 0, "unknown": 0, "dead": 0 });
     let before = status().await;
     assert_eq!(
         (&before["state"], &before["actions"], &before["last_problem"]),
         (&json!("unverified"), &none, &Value::Null)
     );
-    let engine = engine(&house);
+    let engine = engine(&app);
     let request = json!({ "to": "ann@example.com", "subject": "Hi", "text": "x" });
-    plan(&house, ActionKind::ResendSendEmail, &request).await;
-    let failed = run_due(&house, &engine).await;
+    plan(&app, ActionKind::ResendSendEmail, &request).await;
+    let failed = run_due(&app, &engine).await;
     let failing = status().await;
     assert_eq!(
         (&failing["state"], &failing["connected"]),
@@ -324,11 +309,11 @@ async fn the_state_of_an_integration_follows_what_its_sends_come_to() {
     assert_eq!(failing["last_problem"]["action_id"], failed.action.to_string());
     assert_eq!(failing["actions"][failed.to.as_str()], 1, "{failing}");
     // The other organisation has nothing of it.
-    assert_eq!(house.status(house.api.b, "resend").await["actions"], none);
+    assert_eq!(app.status(app.b, "resend").await["actions"], none);
 
-    house.providers.clear_faults();
-    house.api.clock.advance(Duration::from_mins(5));
-    assert_eq!(run_due(&house, &engine).await.to, ActionState::Succeeded);
+    app.providers().clear_faults();
+    app.clock.advance(Duration::from_mins(5));
+    assert_eq!(run_due(&app, &engine).await.to, ActionState::Succeeded);
     let well = status().await;
     assert_eq!(
         (&well["state"], &well["actions"], &well["last_problem"], &well["error"]),
@@ -337,10 +322,10 @@ async fn the_state_of_an_integration_follows_what_its_sends_come_to() {
     );
 
     // Faults that only the organisation can correct.
-    house.api.clock.advance(Duration::from_mins(5));
+    app.clock.advance(Duration::from_mins(5));
     let request = json!({ "from": "us@not-ours.example", "to": "ann@example.com", "subject": "Hi", "text": "x" });
-    plan(&house, ActionKind::ResendSendEmail, &request).await;
-    let parked = run_due(&house, &engine).await;
+    plan(&app, ActionKind::ResendSendEmail, &request).await;
+    let parked = run_due(&app, &engine).await;
     assert_eq!(
         (parked.to, parked.cause),
         (ActionState::Parked, Cause::Misconfigured),
@@ -351,9 +336,8 @@ async fn the_state_of_an_integration_follows_what_its_sends_come_to() {
         (&wrong["state"], &wrong["cause"], &wrong["actions"]["parked"]),
         (&json!("failing"), &json!("misconfigured"), &json!(1))
     );
-    let action = house
-        .api
-        .get(house.api.a, &format!("/api/actions/{}", parked.action))
+    let action = app
+        .get(app.a, &format!("/api/actions/{}", parked.action))
         .await
         .expect(200)
         .json();
@@ -368,18 +352,18 @@ async fn the_state_of_an_integration_follows_what_its_sends_come_to() {
 /// without one, and uses up no try.
 #[tokio::test]
 async fn what_is_claimed_parks_without_a_call_once_its_credential_was_refused() {
-    let house = start().await;
-    register_resend(&house);
-    connect_resend(&house, "re_first").await;
-    let engine = engine(&house);
+    let app = TestApp::builder().provider_sandbox().start().await;
+    register_resend(&app);
+    connect_resend(&app, "re_first").await;
+    let engine = engine(&app);
     let request = json!({ "to": "ann@example.com", "subject": "Hi", "text": "x" });
     for _ in 0..3 {
-        plan(&house, ActionKind::ResendSendEmail, &request).await;
+        plan(&app, ActionKind::ResendSendEmail, &request).await;
     }
-    let claims = claim_due(&house, 3).await;
+    let claims = claim_due(&app, 3).await;
     assert_eq!(claims.len(), 3);
-    house.providers.add_fault(Fault::of(Provider::Resend).status(401));
-    let calls = || house.providers.requests(Provider::Resend).len();
+    app.providers().add_fault(Fault::of(Provider::Resend).status(401));
+    let calls = || app.providers().requests(Provider::Resend).len();
     let before = calls();
     for leased in claims {
         let record = engine.run(&leased).await;
@@ -396,72 +380,67 @@ async fn what_is_claimed_parks_without_a_call_once_its_credential_was_refused() 
 /// account, so that each saved key counts as one.
 #[tokio::test]
 async fn an_email_without_an_answer_is_not_sent_again_under_another_key() {
-    let house = start().await;
-    register_resend(&house);
-    connect_resend(&house, "re_first").await;
-    let engine = engine(&house);
+    let app = TestApp::builder().provider_sandbox().start().await;
+    register_resend(&app);
+    connect_resend(&app, "re_first").await;
+    let engine = engine(&app);
     let lost = Fault::of(Provider::Resend)
         .dropping(Drop::AfterAccept)
         .method("POST")
         .times(1);
-    house.providers.add_fault(lost);
+    app.providers().add_fault(lost);
     let request = json!({ "to": "ann@example.com", "subject": "Hi", "text": "x" });
-    plan(&house, ActionKind::ResendSendEmail, &request).await;
-    let sent = run_due(&house, &engine).await;
+    plan(&app, ActionKind::ResendSendEmail, &request).await;
+    let sent = run_due(&app, &engine).await;
     assert_eq!(
-        (sent.to, house.providers.emails().len()),
+        (sent.to, app.providers().emails().len()),
         (ActionState::Unknown, 1),
         "{sent:?}"
     );
-    connect_resend(&house, "re_second").await;
-    engine.forget_credentials_of(&[house.api.a]);
-    house.api.clock.advance(Duration::from_mins(5));
-    let asked = run_due(&house, &engine).await;
+    connect_resend(&app, "re_second").await;
+    engine.forget_credentials_of(&[app.a]);
+    app.clock.advance(Duration::from_mins(5));
+    let asked = run_due(&app, &engine).await;
     assert_eq!(
         (asked.to, asked.cause),
         (ActionState::Unknown, Cause::AccountReplaced),
         "{asked:?}"
     );
-    assert_eq!(house.providers.emails().len(), 1);
+    assert_eq!(app.providers().emails().len(), 1);
 }
 
 /// Invariant 4: past the window of its key an e-mail is not sent again, not even by a person's
 /// retry. The first try may have gone out.
 #[tokio::test]
 async fn a_persons_retry_past_the_keys_window_is_not_sent_again() {
-    let house = start().await;
-    register_resend(&house);
-    connect_resend(&house, "re_first").await;
-    let engine = engine(&house);
-    house
-        .providers
+    let app = TestApp::builder().provider_sandbox().start().await;
+    register_resend(&app);
+    connect_resend(&app, "re_first").await;
+    let engine = engine(&app);
+    app.providers()
         .add_fault(Fault::of(Provider::Resend).dropping(Drop::AfterAccept).method("POST"));
     let request = json!({ "to": "ann@example.com", "subject": "Hi", "text": "x" });
-    plan(&house, ActionKind::ResendSendEmail, &request).await;
-    let mut record = run_due(&house, &engine).await;
+    plan(&app, ActionKind::ResendSendEmail, &request).await;
+    let mut record = run_due(&app, &engine).await;
     while record.to == ActionState::Unknown {
-        house.api.clock.advance(Duration::from_hours(1));
-        record = run_due(&house, &engine).await;
+        app.clock.advance(Duration::from_hours(1));
+        record = run_due(&app, &engine).await;
     }
     assert_eq!((record.to, record.cause), (ActionState::Dead, Cause::AttemptsUsedUp));
     assert!(record.detail.starts_with("it may have gone out"), "{record:?}");
-    house.providers.clear_faults();
-    house.api.clock.advance(Duration::from_hours(25));
-    let now = house.api.clock.now();
+    app.providers().clear_faults();
+    app.clock.advance(Duration::from_hours(25));
+    let now = app.clock.now();
     let until = now + Duration::from_hours(1);
-    let audit = crate::ledger::suite::audit(house.api.a);
-    let retried = house
-        .api
-        .store
-        .retry(house.api.a, record.action, until, now, audit)
-        .await;
+    let audit = crate::ledger::suite::audit(app.a);
+    let retried = app.store.retry(app.a, record.action, until, now, audit).await;
     retried.expect("answered");
-    let before = house.providers.emails().len();
-    let asked = run_due(&house, &engine).await;
+    let before = app.providers().emails().len();
+    let asked = run_due(&app, &engine).await;
     assert_eq!(
         (asked.to, asked.cause),
         (ActionState::Unknown, Cause::Ambiguous),
         "{asked:?}"
     );
-    assert_eq!(house.providers.emails().len(), before, "nothing went out");
+    assert_eq!(app.providers().emails().len(), before, "nothing went out");
 }

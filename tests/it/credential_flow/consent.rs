@@ -19,8 +19,8 @@ fn query(url: &str, name: &str) -> String {
 
 #[tokio::test]
 async fn a_person_consents_and_the_calendar_is_connected() {
-    let house = start().await;
-    let begun = begin(&house, house.api.a, "").await;
+    let app = TestApp::builder().provider_sandbox().start().await;
+    let begun = begin(&app, app.a, "").await;
     for (name, value) in [
         ("response_type", "code"),
         ("access_type", "offline"),
@@ -39,7 +39,7 @@ async fn a_person_consents_and_the_calendar_is_connected() {
     ];
     assert_eq!(scopes.split(' ').collect::<Vec<_>>(), wanted, "the least that books");
     let back = consent(&begun.url).await;
-    let connected = come_back(&house, &back, Some(&begun.cookie)).await.expect(200).json();
+    let connected = come_back(&app, &back, Some(&begun.cookie)).await.expect(200).json();
     assert_eq!(
         (&connected["state"], &connected["provider"], &connected["account"]["id"]),
         (&json!("connected"), &json!("google_calendar"), &json!("google-1"))
@@ -48,13 +48,10 @@ async fn a_person_consents_and_the_calendar_is_connected() {
         connected["account"]["name"], "google-1@example.com",
         "as people know it"
     );
-    assert_eq!(house.status(house.api.a, "google_calendar").await, connected);
-    assert_eq!(
-        house.status(house.api.b, "google_calendar").await["state"],
-        "not_connected"
-    );
-    assert_eq!(house.providers.violations(), []);
-    let audit = house.api.get(house.api.a, "/api/audit?limit=1").await.json()["data"][0].clone();
+    assert_eq!(app.status(app.a, "google_calendar").await, connected);
+    assert_eq!(app.status(app.b, "google_calendar").await["state"], "not_connected");
+    assert_eq!(app.providers().violations(), []);
+    let audit = app.get(app.a, "/api/audit?limit=1").await.json()["data"][0].clone();
     assert_eq!(
         (&audit["verb"], &audit["actor"]),
         (&json!("connect"), &json!("a person"))
@@ -63,23 +60,23 @@ async fn a_person_consents_and_the_calendar_is_connected() {
 
 #[tokio::test]
 async fn a_state_counts_once() {
-    let house = start().await;
-    let begun = begin(&house, house.api.a, "").await;
+    let app = TestApp::builder().provider_sandbox().start().await;
+    let begun = begin(&app, app.a, "").await;
     let back = consent(&begun.url).await;
-    come_back(&house, &back, Some(&begun.cookie)).await.expect(200);
+    come_back(&app, &back, Some(&begun.cookie)).await.expect(200);
     assert_eq!(
-        come_back(&house, &back, Some(&begun.cookie)).await.expect(400).code(),
+        come_back(&app, &back, Some(&begun.cookie)).await.expect(400).code(),
         "consent_invalid"
     );
-    assert_eq!(house.status(house.api.a, "google_calendar").await["version"], 1);
+    assert_eq!(app.status(app.a, "google_calendar").await["version"], 1);
 }
 
 #[tokio::test]
 async fn of_many_who_come_back_at_once_one_is_taken() {
-    let house = start().await;
-    let begun = begin(&house, house.api.a, "").await;
+    let app = TestApp::builder().provider_sandbox().start().await;
+    let begun = begin(&app, app.a, "").await;
     let back = consent(&begun.url).await;
-    let answers = futures_util::future::join_all((0..10).map(|_| come_back(&house, &back, Some(&begun.cookie)))).await;
+    let answers = futures_util::future::join_all((0..10).map(|_| come_back(&app, &back, Some(&begun.cookie)))).await;
     let mut statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 400, 400, 400, 400, 400, 400, 400, 400, 400]);
@@ -87,20 +84,20 @@ async fn of_many_who_come_back_at_once_one_is_taken() {
 
 #[tokio::test]
 async fn a_state_ends_after_ten_minutes() {
-    let house = start().await;
-    let begun = begin(&house, house.api.a, "").await;
+    let app = TestApp::builder().provider_sandbox().start().await;
+    let begun = begin(&app, app.a, "").await;
     let back = consent(&begun.url).await;
-    house.api.clock.advance(Duration::from_mins(10));
+    app.clock.advance(Duration::from_mins(10));
     assert_eq!(
-        come_back(&house, &back, Some(&begun.cookie)).await.expect(400).code(),
+        come_back(&app, &back, Some(&begun.cookie)).await.expect(400).code(),
         "consent_invalid"
     );
 }
 
 #[tokio::test]
 async fn a_state_that_was_made_up_changed_or_left_out_is_one_answer() {
-    let house = start().await;
-    let begun = begin(&house, house.api.a, "").await;
+    let app = TestApp::builder().provider_sandbox().start().await;
+    let begun = begin(&app, app.a, "").await;
     let back = consent(&begun.url).await;
     let state = query(&begun.url, "state");
     let (id, mark) = state.split_once('.').unwrap();
@@ -116,14 +113,14 @@ async fn a_state_that_was_made_up_changed_or_left_out_is_one_answer() {
         format!("{id}.{mark}x"),
     ] {
         let path = back.replace(&state, &wrong);
-        let answer = come_back(&house, &path, Some(&begun.cookie)).await.expect(400);
+        let answer = come_back(&app, &path, Some(&begun.cookie)).await.expect(400);
         let mut body = answer.json();
         body["request_id"] = Value::Null;
         answers.push(body);
     }
     answers.push({
         let mut body = come_back(
-            &house,
+            &app,
             "/api/integrations/google_calendar/callback?code=x",
             Some(&begun.cookie),
         )
@@ -134,14 +131,14 @@ async fn a_state_that_was_made_up_changed_or_left_out_is_one_answer() {
         body
     });
     assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:?}");
-    come_back(&house, &back, Some(&begun.cookie)).await.expect(200);
+    come_back(&app, &back, Some(&begun.cookie)).await.expect(200);
 }
 
 #[tokio::test]
 async fn only_the_browser_or_the_person_that_began_finishes() {
-    let house = start().await;
-    let begun = begin(&house, house.api.a, "").await;
-    let others = begin(&house, house.api.b, "").await;
+    let app = TestApp::builder().provider_sandbox().start().await;
+    let begun = begin(&app, app.a, "").await;
+    let others = begin(&app, app.b, "").await;
     let back = consent(&begun.url).await;
     // A link that someone sent: no cookie, another flow's cookie, a made-up one.
     for cookie in [
@@ -151,46 +148,36 @@ async fn only_the_browser_or_the_person_that_began_finishes() {
         Some("hookswitch_consent="),
     ] {
         assert_eq!(
-            come_back(&house, &back, cookie).await.expect(400).code(),
+            come_back(&app, &back, cookie).await.expect(400).code(),
             "consent_invalid",
             "{cookie:?}"
         );
     }
     // The token of another organisation takes the state out of the world: nobody can finish what
     // was tampered with.
+    assert_eq!(app.get(app.b, &back).await.expect(400).code(), "consent_invalid");
     assert_eq!(
-        house.api.get(house.api.b, &back).await.expect(400).code(),
+        come_back(&app, &back, Some(&begun.cookie)).await.expect(400).code(),
         "consent_invalid"
     );
-    assert_eq!(
-        come_back(&house, &back, Some(&begun.cookie)).await.expect(400).code(),
-        "consent_invalid"
-    );
-    for org in [house.api.a, house.api.b] {
-        assert_eq!(house.status(org, "google_calendar").await["state"], "not_connected");
+    for org in [app.a, app.b] {
+        assert_eq!(app.status(org, "google_calendar").await["state"], "not_connected");
     }
-    house
-        .api
-        .call_as(house.api.a, Role::Viewer, Method::GET, &back, None)
+    app.call_as(app.a, Role::Viewer, Method::GET, &back, None)
         .await
         .expect(403);
 }
 
 #[tokio::test]
 async fn authorize_is_for_owners_and_admins() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     let path = "/api/integrations/google_calendar/authorize";
     for role in [Role::Viewer, Role::Member] {
-        house
-            .api
-            .call_as(house.api.a, role, Method::GET, path, None)
-            .await
-            .expect(403);
+        app.call_as(app.a, role, Method::GET, path, None).await.expect(403);
     }
-    Api::send(house.api.request(Method::GET, path)).await.expect(401);
-    let answer = house
-        .api
-        .call_as(house.api.a, Role::Admin, Method::GET, path, None)
+    TestApp::send(app.request(Method::GET, path)).await.expect(401);
+    let answer = app
+        .call_as(app.a, Role::Admin, Method::GET, path, None)
         .await
         .expect(200);
     let cookie = answer.headers["set-cookie"].to_str().unwrap();
@@ -210,10 +197,9 @@ async fn authorize_is_for_owners_and_admins() {
         !answer.text.contains("canary-client-secret")
             && !query(answer.json()["url"].as_str().unwrap(), "state").is_empty()
     );
-    let fields = house
-        .api
+    let fields = app
         .post(
-            house.api.a,
+            app.a,
             "/api/integrations/google_calendar",
             &json!({ "access_token": "x" }),
         )
@@ -224,67 +210,61 @@ async fn authorize_is_for_owners_and_admins() {
 
 #[tokio::test]
 async fn without_a_client_google_says_that_it_is_not_set_up() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     assert_eq!(
-        api.get(api.a, "/api/integrations/google_calendar/authorize")
+        app.get(app.a, "/api/integrations/google_calendar/authorize")
             .await
             .expect(404)
             .code(),
         "not_served"
     );
     assert_eq!(
-        api.get(api.a, "/api/providers").await.json()["providers"][2]["available"],
+        app.get(app.a, "/api/providers").await.json()["providers"][2]["available"],
         false
     );
 }
 
 #[tokio::test]
 async fn a_no_on_googles_page_changes_nothing() {
-    let house = start().await;
-    connect_google(&house, house.api.a, "google-1").await;
-    let before = house.status(house.api.a, "google_calendar").await;
-    let begun = begin(&house, house.api.a, "").await;
+    let app = TestApp::builder().provider_sandbox().start().await;
+    connect_google(&app, app.a, "google-1").await;
+    let before = app.status(app.a, "google_calendar").await;
+    let begun = begin(&app, app.a, "").await;
     let back = consent(&format!("{}&login_hint=deny", begun.url)).await;
     assert!(back.contains("error=access_denied"));
     assert_eq!(
-        come_back(&house, &back, Some(&begun.cookie)).await.expect(422).code(),
+        come_back(&app, &back, Some(&begun.cookie)).await.expect(422).code(),
         "consent_refused"
     );
-    assert_eq!(house.status(house.api.a, "google_calendar").await, before);
+    assert_eq!(app.status(app.a, "google_calendar").await, before);
 }
 
 #[tokio::test]
 async fn a_code_that_google_does_not_know_connects_nothing() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     for code in ["4%2Fmade-up", "", "a%20b", &"x".repeat(2000)] {
-        let begun = begin(&house, house.api.a, "").await;
+        let begun = begin(&app, app.a, "").await;
         let path = format!(
             "/api/integrations/google_calendar/callback?state={}&code={code}",
             query(&begun.url, "state")
         );
         assert_eq!(
-            come_back(&house, &path, Some(&begun.cookie)).await.expect(422).code(),
+            come_back(&app, &path, Some(&begun.cookie)).await.expect(422).code(),
             "consent_refused",
             "{code:.20}"
         );
     }
-    assert_eq!(
-        house.status(house.api.a, "google_calendar").await["state"],
-        "not_connected"
-    );
+    assert_eq!(app.status(app.a, "google_calendar").await["state"], "not_connected");
 }
 
 #[tokio::test]
 async fn a_code_of_another_flow_does_not_fit_the_verifier() {
-    let house = start().await;
-    let (ours, theirs) = (
-        begin(&house, house.api.a, "").await,
-        begin(&house, house.api.b, "").await,
-    );
+    let app = TestApp::builder().provider_sandbox().start().await;
+    let (ours, theirs) = (begin(&app, app.a, "").await, begin(&app, app.b, "").await);
     let stolen = consent(&theirs.url)
         .await
         .replace(&query(&theirs.url, "state"), &query(&ours.url, "state"));
-    let answer = come_back(&house, &stolen, Some(&ours.cookie)).await.expect(422);
+    let answer = come_back(&app, &stolen, Some(&ours.cookie)).await.expect(422);
     assert_eq!(answer.code(), "consent_refused");
     assert!(
         answer.json()["detail"].as_str().unwrap().contains("verifier"),
@@ -294,25 +274,21 @@ async fn a_code_of_another_flow_does_not_fit_the_verifier() {
 
 #[tokio::test]
 async fn while_google_is_away_the_exchange_is_503() {
-    let house = start().await;
-    let begun = begin(&house, house.api.a, "").await;
+    let app = TestApp::builder().provider_sandbox().start().await;
+    let begun = begin(&app, app.a, "").await;
     let back = consent(&begun.url).await;
-    house
-        .providers
+    app.providers()
         .add_fault(Fault::of(Provider::GoogleCalendar).status(503));
     assert_eq!(
-        come_back(&house, &back, Some(&begun.cookie)).await.expect(503).code(),
+        come_back(&app, &back, Some(&begun.cookie)).await.expect(503).code(),
         "provider_unreachable"
     );
-    assert_eq!(
-        house.status(house.api.a, "google_calendar").await["state"],
-        "not_connected"
-    );
+    assert_eq!(app.status(app.a, "google_calendar").await["state"], "not_connected");
 }
 
 #[tokio::test]
 async fn boxes_that_were_not_ticked_limit_the_connection_and_none_ticked_is_none() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     let person = |id: &str, unticked: &[&str]| GoogleAccount {
         id: id.to_owned(),
         email: format!("{id}@example.com"),
@@ -323,48 +299,44 @@ async fn boxes_that_were_not_ticked_limit_the_connection_and_none_ticked_is_none
         person("half", &["calendar.freebusy"]),
         person("none", &["calendar.freebusy", "calendar.events.owned"]),
     ];
-    house.providers.register(Accounts {
+    app.providers().register(Accounts {
         google_accounts: people,
         ..Accounts::default()
     });
-    let limited = connect_google(&house, house.api.a, "half").await;
+    let limited = connect_google(&app, app.a, "half").await;
     assert_eq!(limited["state"], "limited");
     assert!(limited["missing"].as_str().unwrap().contains("free"), "{limited}");
-    let verified = house
-        .api
-        .post(house.api.a, "/api/integrations/google_calendar/verify", &json!({}))
+    let verified = app
+        .post(app.a, "/api/integrations/google_calendar/verify", &json!({}))
         .await
         .expect(200)
         .json();
     assert_eq!(verified["state"], "limited", "{verified}");
-    let begun = begin(&house, house.api.b, "").await;
+    let begun = begin(&app, app.b, "").await;
     let back = consent(&format!("{}&login_hint=none", begun.url)).await;
     assert_eq!(
-        come_back(&house, &back, Some(&begun.cookie)).await.expect(422).code(),
+        come_back(&app, &back, Some(&begun.cookie)).await.expect(422).code(),
         "consent_refused"
     );
-    assert_eq!(
-        house.status(house.api.b, "google_calendar").await["state"],
-        "not_connected"
-    );
-    assert_eq!(house.providers.google_grants(), 1, "what is of no use was given back");
+    assert_eq!(app.status(app.b, "google_calendar").await["state"], "not_connected");
+    assert_eq!(app.providers().google_grants(), 1, "what is of no use was given back");
 }
 
 #[tokio::test]
 async fn a_reconnect_keeps_the_id_and_another_account_needs_a_word() {
-    let house = start().await;
-    let first = connect_google(&house, house.api.a, "google-1").await;
-    let again = connect_google(&house, house.api.a, "google-1").await;
+    let app = TestApp::builder().provider_sandbox().start().await;
+    let first = connect_google(&app, app.a, "google-1").await;
+    let again = connect_google(&app, app.a, "google-1").await;
     assert_eq!((&again["id"], &again["version"]), (&first["id"], &json!(2)));
-    let grants = house.providers.google_grants();
+    let grants = app.providers().google_grants();
     let other = async |query: &str| {
-        let begun = begin(&house, house.api.a, query).await;
+        let begun = begin(&app, app.a, query).await;
         let back = consent(&format!("{}&login_hint=google-2", begun.url)).await;
-        come_back(&house, &back, Some(&begun.cookie)).await
+        come_back(&app, &back, Some(&begun.cookie)).await
     };
     assert_eq!(other("").await.expect(409).code(), "account_differs");
     assert_eq!(
-        house.providers.google_grants(),
+        app.providers().google_grants(),
         grants,
         "the grant that is not kept was given back"
     );
@@ -373,15 +345,11 @@ async fn a_reconnect_keeps_the_id_and_another_account_needs_a_word() {
         (&replaced["id"], &replaced["account"]["id"]),
         (&first["id"], &json!("google-2"))
     );
-    house
-        .api
-        .delete(house.api.a, "/api/integrations/google_calendar")
-        .await
-        .expect(204);
-    let begun = begin(&house, house.api.a, "").await;
+    app.delete(app.a, "/api/integrations/google_calendar").await.expect(204);
+    let begun = begin(&app, app.a, "").await;
     let back = consent(&begun.url).await;
     assert_eq!(
-        come_back(&house, &back, Some(&begun.cookie)).await.expect(409).code(),
+        come_back(&app, &back, Some(&begun.cookie)).await.expect(409).code(),
         "account_differs",
         "also after a disconnect"
     );
@@ -389,7 +357,7 @@ async fn a_reconnect_keeps_the_id_and_another_account_needs_a_word() {
 
 #[tokio::test]
 async fn people_are_sent_back_to_a_page_of_this_host_with_one_word() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     for bad in [
         "https://evil.example",
         "//evil.example",
@@ -399,20 +367,16 @@ async fn people_are_sent_back_to_a_page_of_this_host_with_one_word() {
         "/a%0d%0aX:1",
     ] {
         let path = format!("/api/integrations/google_calendar/authorize?return_to={bad}");
-        assert_eq!(
-            house.api.get(house.api.a, &path).await.expect(400).field(),
-            "return_to",
-            "{bad}"
-        );
+        assert_eq!(app.get(app.a, &path).await.expect(400).field(), "return_to", "{bad}");
     }
-    let begun = begin(&house, house.api.a, "?return_to=/integrations?tab=google").await;
+    let begun = begin(&app, app.a, "?return_to=/integrations?tab=google").await;
     let client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .unwrap();
     let back = consent(&begun.url).await;
     let answer = client
-        .get(format!("{}{back}", house.api.base))
+        .get(format!("{}{back}", app.base()))
         .header("cookie", &begun.cookie)
         .send()
         .await
@@ -421,10 +385,10 @@ async fn people_are_sent_back_to_a_page_of_this_host_with_one_word() {
         (answer.status().as_u16(), answer.headers()["location"].to_str().unwrap()),
         (303, "/integrations?tab=google&connected=google_calendar")
     );
-    let begun = begin(&house, house.api.a, "?return_to=/integrations").await;
+    let begun = begin(&app, app.a, "?return_to=/integrations").await;
     let back = consent(&format!("{}&login_hint=deny", begun.url)).await;
     let answer = client
-        .get(format!("{}{back}", house.api.base))
+        .get(format!("{}{back}", app.base()))
         .header("cookie", &begun.cookie)
         .send()
         .await
@@ -437,54 +401,40 @@ async fn people_are_sent_back_to_a_page_of_this_host_with_one_word() {
 
 #[tokio::test]
 async fn a_disconnect_revokes_at_google_and_says_so() {
-    let house = start().await;
-    connect_google(&house, house.api.a, "google-1").await;
-    connect_google(&house, house.api.b, "google-2").await;
-    house
-        .api
-        .delete(house.api.a, "/api/integrations/google_calendar")
-        .await
-        .expect(204);
+    let app = TestApp::builder().provider_sandbox().start().await;
+    connect_google(&app, app.a, "google-1").await;
+    connect_google(&app, app.b, "google-2").await;
+    app.delete(app.a, "/api/integrations/google_calendar").await.expect(204);
     assert_eq!(
-        house.providers.google_grants(),
+        app.providers().google_grants(),
         1,
         "the other organisation's grant stands"
     );
-    let audit = house.api.get(house.api.a, "/api/audit?limit=1").await.json()["data"][0].clone();
+    let audit = app.get(app.a, "/api/audit?limit=1").await.json()["data"][0].clone();
     assert!(audit["fields"].to_string().contains("revoked_at_provider"), "{audit}");
     // Google away: it is disconnected all the same, and nothing is said of a revocation.
-    house
-        .providers
+    app.providers()
         .add_fault(Fault::of(Provider::GoogleCalendar).status(503));
-    house
-        .api
-        .delete(house.api.b, "/api/integrations/google_calendar")
-        .await
-        .expect(204);
-    let audit = house.api.get(house.api.b, "/api/audit?limit=1").await.json()["data"][0].clone();
+    app.delete(app.b, "/api/integrations/google_calendar").await.expect(204);
+    let audit = app.get(app.b, "/api/audit?limit=1").await.json()["data"][0].clone();
     assert!(
         audit["verb"] == "erase" && !audit["fields"].to_string().contains("revoked"),
         "{audit}"
     );
-    assert_eq!(
-        house.status(house.api.b, "google_calendar").await["state"],
-        "not_connected"
-    );
+    assert_eq!(app.status(app.b, "google_calendar").await["state"], "not_connected");
 }
 
 #[tokio::test]
 async fn tokens_and_verifiers_stand_nowhere_in_clear() {
-    let house = start().await;
-    connect_google(&house, house.api.a, "google-1").await;
-    begin(&house, house.api.b, "").await;
-    house
-        .api
-        .post(house.api.a, "/api/integrations/google_calendar/verify", &json!({}))
+    let app = TestApp::builder().provider_sandbox().start().await;
+    connect_google(&app, app.a, "google-1").await;
+    begin(&app, app.b, "").await;
+    app.post(app.a, "/api/integrations/google_calendar/verify", &json!({}))
         .await
         .expect(200);
     let answers = [
-        house.api.get(house.api.a, "/api/integrations/status").await,
-        house.api.get(house.api.a, "/api/audit").await,
+        app.get(app.a, "/api/integrations/status").await,
+        app.get(app.a, "/api/audit").await,
     ];
     for answer in answers {
         assert!(
@@ -492,7 +442,7 @@ async fn tokens_and_verifiers_stand_nowhere_in_clear() {
             "{answer:?}"
         );
     }
-    for file in std::fs::read_dir(house.api.folder())
+    for file in std::fs::read_dir(app.folder())
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.is_file())

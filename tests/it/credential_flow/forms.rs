@@ -12,10 +12,10 @@ const NUMBER: &str = "+12025550199";
 
 #[tokio::test]
 async fn a_field_that_is_left_out_keeps_its_value_and_null_removes_it() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     let connect = async |provider: &str, body: Value| {
         let path = format!("/api/integrations/{provider}");
-        house.api.post(house.api.a, &path, &body).await.expect(200).json()
+        app.post(app.a, &path, &body).await.expect(200).json()
     };
     let all = json!({ "account_sid": SID, "auth_token": TOKEN, "phone_number": NUMBER });
     let kept = json!({ "account_sid": SID, "phone_number": NUMBER });
@@ -32,7 +32,7 @@ async fn a_field_that_is_left_out_keeps_its_value_and_null_removes_it() {
         assert_eq!(shown["settings"], kept, "{body}");
         assert_eq!(shown["secrets_set"], json!(["auth_token"]), "{body}");
         assert_eq!(shown["last_four"], TOKEN[28..], "{body}");
-        let status = house.status(house.api.a, "twilio").await;
+        let status = app.status(app.a, "twilio").await;
         assert_eq!(
             (&status["settings"], &status["secrets_set"]),
             (&shown["settings"], &shown["secrets_set"])
@@ -74,19 +74,11 @@ async fn a_field_that_is_left_out_keeps_its_value_and_null_removes_it() {
 
 #[tokio::test]
 async fn what_is_required_cannot_be_removed_and_nothing_is_kept_for_another_account() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     let twilio = json!({ "account_sid": SID, "auth_token": TOKEN });
-    house
-        .api
-        .post(house.api.a, "/api/integrations/twilio", &twilio)
-        .await
-        .expect(200);
+    app.post(app.a, "/api/integrations/twilio", &twilio).await.expect(200);
     let vapi = json!({ "api_key": VAPI });
-    house
-        .api
-        .post(house.api.a, "/api/integrations/vapi", &vapi)
-        .await
-        .expect(200);
+    app.post(app.a, "/api/integrations/vapi", &vapi).await.expect(200);
     for (provider, body, field) in [
         ("twilio", json!({ "account_sid": null }), "account_sid"),
         ("twilio", json!({ "auth_token": null }), "auth_token"),
@@ -104,34 +96,26 @@ async fn what_is_required_cannot_be_removed_and_nothing_is_kept_for_another_acco
     ] {
         for path in ["", "/test"] {
             let path = format!("/api/integrations/{provider}{path}");
-            let refused = house.api.post(house.api.a, &path, &body).await.expect(400);
+            let refused = app.post(app.a, &path, &body).await.expect(400);
             assert_eq!(refused.field(), field, "{body}");
         }
     }
     // Nothing is stored after a DELETE either: everything has to be typed again.
-    house
-        .api
-        .delete(house.api.a, "/api/integrations/vapi")
-        .await
-        .expect(204);
-    let refused = house
-        .api
-        .post(house.api.a, "/api/integrations/vapi", &json!({}))
-        .await
-        .expect(400);
+    app.delete(app.a, "/api/integrations/vapi").await.expect(204);
+    let refused = app.post(app.a, "/api/integrations/vapi", &json!({})).await.expect(400);
     assert_eq!(refused.field(), "api_key");
 }
 
 #[tokio::test]
 async fn every_field_of_the_table_is_read_and_every_other_one_is_refused() {
-    let house = start().await;
-    let forms = house.api.get(house.api.a, "/api/providers").await.json();
+    let app = TestApp::builder().provider_sandbox().start().await;
+    let forms = app.get(app.a, "/api/providers").await.json();
     let mut fields_read = 0;
     for form in forms["providers"].as_array().unwrap() {
         let provider = form["provider"].as_str().unwrap();
         let path = format!("/api/integrations/{provider}/test");
         if form["connect"] != "fields" {
-            house.api.post(house.api.a, &path, &json!({})).await.expect(404);
+            app.post(app.a, &path, &json!({})).await.expect(404);
             continue;
         }
         let fields = form["fields"].as_array().unwrap();
@@ -149,15 +133,11 @@ async fn every_field_of_the_table_is_read_and_every_other_one_is_refused() {
                 })
                 .map(|other| (other["name"].as_str().unwrap().to_owned(), other["example"].clone()))
                 .collect();
-            let answer = house.api.post(house.api.a, &path, &body.into()).await;
+            let answer = app.post(app.a, &path, &body.into()).await;
             assert!(matches!(answer.status, 200 | 422), "{provider} {field}: {answer:?}");
             fields_read += 1;
         }
-        let unknown = house
-            .api
-            .post(house.api.a, &path, &json!({ "url": "x" }))
-            .await
-            .expect(400);
+        let unknown = app.post(app.a, &path, &json!({ "url": "x" })).await.expect(400);
         assert_eq!(unknown.field(), "url", "{provider}");
     }
     assert!(fields_read >= 10, "only {fields_read} fields were tried");
@@ -165,7 +145,7 @@ async fn every_field_of_the_table_is_read_and_every_other_one_is_refused() {
 
 #[tokio::test]
 async fn all_wrong_fields_come_in_one_answer() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     for (provider, body, expected) in [
         (
             "vapi",
@@ -185,7 +165,7 @@ async fn all_wrong_fields_come_in_one_answer() {
         ("resend", json!({ "from": "canary" }), vec!["from", "api_key"]),
     ] {
         let path = format!("/api/integrations/{provider}");
-        let refused = house.api.post(house.api.a, &path, &body).await.expect(400).json();
+        let refused = app.post(app.a, &path, &body).await.expect(400).json();
         let fields: Vec<_> = refused["errors"]
             .as_array()
             .unwrap()
@@ -198,41 +178,25 @@ async fn all_wrong_fields_come_in_one_answer() {
 
 #[tokio::test]
 async fn field_names_of_the_former_api_are_taken_and_said_to_be_deprecated() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     let former = json!({ "accountSid": SID, "authToken": TOKEN, "phoneNumber": NUMBER });
-    let answer = house
-        .api
-        .post(house.api.a, "/api/integrations/twilio", &former)
-        .await
-        .expect(200);
+    let answer = app.post(app.a, "/api/integrations/twilio", &former).await.expect(200);
     assert!(answer.headers["deprecation"].to_str().unwrap().starts_with('@'));
     assert_eq!(answer.json()["settings"]["phone_number"], NUMBER);
     let former = json!({ "apiKey": VAPI, "webhookSecret": "a-secret-of-16-bytes-or-more" });
-    let answer = house
-        .api
-        .post(house.api.a, "/api/integrations/vapi", &former)
-        .await
-        .expect(200);
+    let answer = app.post(app.a, "/api/integrations/vapi", &former).await.expect(200);
     assert!(answer.headers.contains_key("deprecation"));
     let today = json!({ "api_key": VAPI });
-    let answer = house
-        .api
-        .post(house.api.a, "/api/integrations/vapi", &today)
-        .await
-        .expect(200);
+    let answer = app.post(app.a, "/api/integrations/vapi", &today).await.expect(200);
     assert!(!answer.headers.contains_key("deprecation"));
     let both = json!({ "apiKey": VAPI, "api_key": VAPI });
-    let refused = house
-        .api
-        .post(house.api.a, "/api/integrations/vapi", &both)
-        .await
-        .expect(400);
+    let refused = app.post(app.a, "/api/integrations/vapi", &both).await.expect(400);
     assert_eq!(refused.field(), "api_key");
 }
 
 #[tokio::test]
 async fn a_sender_that_is_not_the_accounts_own_is_told_before_anything_is_sent() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     for (provider, own, foreign, field) in [
         (
             "twilio",
@@ -249,9 +213,9 @@ async fn a_sender_that_is_not_the_accounts_own_is_told_before_anything_is_sent()
     ] {
         for path in ["/test", ""] {
             let path = format!("/api/integrations/{provider}{path}");
-            let answer = house.api.post(house.api.a, &path, &foreign).await.expect(200).json();
+            let answer = app.post(app.a, &path, &foreign).await.expect(200).json();
             assert_eq!(answer["warnings"][0]["field"], field, "{path}");
-            let quiet = house.api.post(house.api.a, &path, &own).await.expect(200).json();
+            let quiet = app.post(app.a, &path, &own).await.expect(200).json();
             assert_eq!(quiet["warnings"], json!([]), "{path}");
         }
     }
@@ -259,10 +223,10 @@ async fn a_sender_that_is_not_the_accounts_own_is_told_before_anything_is_sent()
 
 #[tokio::test]
 async fn a_refusal_has_the_providers_words_apart_and_an_outage_says_what_to_do() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     let wrong = json!({ "account_sid": SID, "auth_token": "not-the-token-of-this-account" });
     for path in ["/api/integrations/twilio/test", "/api/integrations/twilio"] {
-        let refused = house.api.post(house.api.a, path, &wrong).await.expect(422).json();
+        let refused = app.post(app.a, path, &wrong).await.expect(422).json();
         assert_eq!(refused["errors"][0]["field"], "auth_token");
         assert_eq!(
             (&refused["provider"]["name"], &refused["provider"]["http_status"]),
@@ -279,16 +243,12 @@ async fn a_refusal_has_the_providers_words_apart_and_an_outage_says_what_to_do()
     }
     let right = json!({ "account_sid": SID, "auth_token": TOKEN });
     for (status, retry_after, word) in [(429, Some("20"), "too many requests"), (500, None, "500")] {
-        house.providers.add_fault(Fault {
+        app.providers().add_fault(Fault {
             status: Some(status),
             retry_after: retry_after.map(Value::from),
             ..Fault::of(Provider::Twilio)
         });
-        let away = house
-            .api
-            .post(house.api.a, "/api/integrations/twilio", &right)
-            .await
-            .expect(503);
+        let away = app.post(app.a, "/api/integrations/twilio", &right).await.expect(503);
         let detail = away.json()["detail"].as_str().unwrap().to_owned();
         for part in ["Twilio", word, "?unverified=true"] {
             assert!(detail.contains(part), "{detail}");
@@ -296,37 +256,28 @@ async fn a_refusal_has_the_providers_words_apart_and_an_outage_says_what_to_do()
         if let Some(seconds) = retry_after {
             assert_eq!(away.headers["retry-after"], seconds);
         }
-        house.providers.clear_faults();
+        app.providers().clear_faults();
     }
-    house
-        .api
-        .post(house.api.a, "/api/integrations/twilio", &right)
-        .await
-        .expect(200);
-    let differs = house
-        .api
-        .post(house.api.b, "/api/integrations/twilio", &right)
-        .await
-        .expect(200);
+    app.post(app.a, "/api/integrations/twilio", &right).await.expect(200);
+    let differs = app.post(app.b, "/api/integrations/twilio", &right).await.expect(200);
     assert_eq!(differs.json()["state"], "connected");
 }
 
 #[tokio::test]
 async fn a_change_or_a_delete_that_names_another_version_changes_nothing() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     let body = json!({ "account_sid": SID, "auth_token": TOKEN });
     let send = async |method: Method, etag: &str| {
-        let request = house.api.request(method, "/api/integrations/twilio");
+        let request = app.request(method, "/api/integrations/twilio");
         let request = request
-            .bearer_auth(house.api.token(house.api.a, Role::Owner))
+            .bearer_auth(app.token(app.a, Role::Owner))
             .header("if-match", etag);
-        Api::send(request.json(&body)).await
+        TestApp::send(request.json(&body)).await
     };
     // Nothing is stored yet.
     send(Method::POST, "\"1-abc\"").await.expect(412);
-    let connected = house
-        .api
-        .post(house.api.a, "/api/integrations/twilio", &body)
+    let connected = app
+        .post(app.a, "/api/integrations/twilio", &body)
         .await
         .expect(200)
         .json();
@@ -339,26 +290,25 @@ async fn a_change_or_a_delete_that_names_another_version_changes_nothing() {
     for method in [Method::POST, Method::DELETE] {
         assert_eq!(send(method, &first).await.expect(412).code(), "precondition_failed");
     }
-    assert_eq!(house.status(house.api.a, "twilio").await["etag"], second);
+    assert_eq!(app.status(app.a, "twilio").await["etag"], second);
     send(Method::DELETE, &second).await.expect(204);
 }
 
 /// Somebody who pastes a wrong secret twice is not locked out for a day.
 #[tokio::test]
 async fn a_third_secret_within_a_day_ends_the_oldest_former_one() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     for number in 0..5 {
-        house.api.clock.advance(std::time::Duration::from_mins(1));
+        app.clock.advance(std::time::Duration::from_mins(1));
         let body = json!({ "api_key": VAPI, "webhook_secret": format!("the secret number {number} of the day") });
         let path = "/api/integrations/vapi";
-        house.api.post(house.api.a, path, &body).await.expect(400);
+        app.post(app.a, path, &body).await.expect(400);
         let body = json!({ "api_key": VAPI, "webhook_secret": format!("the-secret-number-{number}-of-the-day") });
-        house.api.post(house.api.a, path, &body).await.expect(200);
+        app.post(app.a, path, &body).await.expect(200);
     }
-    let secrets = house
-        .api
+    let secrets = app
         .store
-        .list_secrets(house.api.a, hookswitch::domain::Source::Vapi, None)
+        .list_secrets(app.a, hookswitch::domain::Source::Vapi, None)
         .await
         .unwrap();
     // Four plans each: the newest, and the one before it for its overlap.

@@ -26,10 +26,9 @@ pub(super) fn good() -> [(&'static str, Value); 4] {
 
 #[tokio::test]
 async fn the_table_is_served_to_every_role_and_says_how_each_is_connected() {
-    let house = start().await;
-    let forms = house
-        .api
-        .call_as(house.api.a, Role::Viewer, Method::GET, "/api/providers", None)
+    let app = TestApp::builder().provider_sandbox().start().await;
+    let forms = app
+        .call_as(app.a, Role::Viewer, Method::GET, "/api/providers", None)
         .await
         .expect(200)
         .json();
@@ -50,15 +49,15 @@ async fn the_table_is_served_to_every_role_and_says_how_each_is_connected() {
         (&forms["providers"][2]["connect"], &forms["providers"][2]["available"]),
         (&json!("oauth"), &json!(true))
     );
-    let request = house.api.request(Method::GET, "/api/providers");
-    Api::send(request).await.expect(401);
-    house.api.get(house.api.a, "/api/providers?x=1").await.expect(400);
+    let request = app.request(Method::GET, "/api/providers");
+    TestApp::send(request).await.expect(401);
+    app.get(app.a, "/api/providers?x=1").await.expect(400);
 }
 
 #[tokio::test]
 async fn what_the_table_shows_as_an_example_is_taken_as_typed() {
-    let house = start().await;
-    let forms = house.api.get(house.api.a, "/api/providers").await.json();
+    let app = TestApp::builder().provider_sandbox().start().await;
+    let forms = app.get(app.a, "/api/providers").await.json();
     for form in forms["providers"]
         .as_array()
         .unwrap()
@@ -79,10 +78,9 @@ async fn what_the_table_shows_as_an_example_is_taken_as_typed() {
         let body: serde_json::Map<_, _> = fields
             .map(|field| (field["name"].as_str().unwrap().to_owned(), field["example"].clone()))
             .collect();
-        let answer = house
-            .api
+        let answer = app
             .post(
-                house.api.a,
+                app.a,
                 &format!("/api/integrations/{}/test", form["provider"].as_str().unwrap()),
                 &body.into(),
             )
@@ -96,11 +94,10 @@ async fn what_the_table_shows_as_an_example_is_taken_as_typed() {
 
 #[tokio::test]
 async fn testing_stores_nothing_at_any_provider() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     for (provider, body) in good() {
-        let tested = house
-            .api
-            .post(house.api.a, &format!("/api/integrations/{provider}/test"), &body)
+        let tested = app
+            .post(app.a, &format!("/api/integrations/{provider}/test"), &body)
             .await
             .expect(200)
             .json();
@@ -110,7 +107,7 @@ async fn testing_stores_nothing_at_any_provider() {
             "{provider}"
         );
         assert_eq!(
-            house.status(house.api.a, provider).await["state"],
+            app.status(app.a, provider).await["state"],
             "not_connected",
             "{provider}"
         );
@@ -119,18 +116,17 @@ async fn testing_stores_nothing_at_any_provider() {
 
 #[tokio::test]
 async fn connecting_verifying_disconnecting_and_connecting_again_keep_the_id_at_any_provider() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     for (provider, body) in good() {
         let path = format!("/api/integrations/{provider}");
-        let first = house.api.post(house.api.a, &path, &body).await.expect(200).json();
+        let first = app.post(app.a, &path, &body).await.expect(200).json();
         assert_eq!(
             (&first["state"], &first["version"]),
             (&json!("connected"), &json!(1)),
             "{provider}"
         );
-        let verified = house
-            .api
-            .post(house.api.a, &format!("{path}/verify"), &json!({}))
+        let verified = app
+            .post(app.a, &format!("{path}/verify"), &json!({}))
             .await
             .expect(200)
             .json();
@@ -140,15 +136,15 @@ async fn connecting_verifying_disconnecting_and_connecting_again_keep_the_id_at_
             "{provider}"
         );
         for _ in 0..2 {
-            house.api.delete(house.api.a, &path).await.expect(204);
+            app.delete(app.a, &path).await.expect(204);
         }
-        let gone = house.status(house.api.a, provider).await;
+        let gone = app.status(app.a, provider).await;
         assert_eq!(
             (&gone["state"], &gone["id"], &gone["account"], &gone["last_four"]),
             (&json!("not_connected"), &first["id"], &Value::Null, &Value::Null),
             "{provider}"
         );
-        let again = house.api.post(house.api.a, &path, &body).await.expect(200).json();
+        let again = app.post(app.a, &path, &body).await.expect(200).json();
         assert_eq!(
             (&again["state"], &again["id"]),
             (&json!("connected"), &first["id"]),
@@ -159,7 +155,7 @@ async fn connecting_verifying_disconnecting_and_connecting_again_keep_the_id_at_
 
 #[tokio::test]
 async fn what_the_provider_refuses_is_refused_in_its_own_words_and_not_stored() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     for (provider, body, words) in [
         ("vapi", json!({ "api_key": "unowned" }), "Invalid Key"),
         (
@@ -174,65 +170,52 @@ async fn what_the_provider_refuses_is_refused_in_its_own_words_and_not_stored() 
             format!("/api/integrations/{provider}/test"),
             format!("/api/integrations/{provider}?unverified=true"),
         ] {
-            let refused = house.api.post(house.api.a, &path, &body).await.expect(422);
+            let refused = app.post(app.a, &path, &body).await.expect(422);
             assert_eq!(refused.code(), "refused_by_provider", "{path}");
             assert!(
                 refused.json()["detail"].as_str().unwrap().contains(words),
                 "{refused:?}"
             );
         }
-        assert_eq!(house.status(house.api.a, provider).await["state"], "not_connected");
+        assert_eq!(app.status(app.a, provider).await["state"], "not_connected");
     }
 }
 
 #[tokio::test]
 async fn an_outage_stores_nothing_and_makes_nothing_worse_at_any_provider() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     for (name, body) in good() {
         let provider: Provider = name.parse().unwrap();
         let path = format!("/api/integrations/{name}");
         for status in [500, 503, 429] {
-            house.providers.add_fault(Fault::of(provider).status(status));
+            app.providers().add_fault(Fault::of(provider).status(status));
             assert_eq!(
-                house.api.post(house.api.a, &path, &body).await.expect(503).code(),
+                app.post(app.a, &path, &body).await.expect(503).code(),
                 "provider_unreachable",
                 "{name} {status}"
             );
-            house.providers.clear_faults();
-            assert_eq!(
-                house.status(house.api.a, name).await["state"],
-                "not_connected",
-                "{name}"
-            );
+            app.providers().clear_faults();
+            assert_eq!(app.status(app.a, name).await["state"], "not_connected", "{name}");
         }
-        let connected = without_warnings(house.api.post(house.api.a, &path, &body).await.expect(200).json());
-        house.providers.add_fault(Fault::of(provider).status(503));
+        let connected = without_warnings(app.post(app.a, &path, &body).await.expect(200).json());
+        app.providers().add_fault(Fault::of(provider).status(503));
         let verify = format!("{path}/verify");
-        let shown = house
-            .api
-            .post(house.api.a, &verify, &json!({}))
-            .await
-            .expect(200)
-            .json();
+        let shown = app.post(app.a, &verify, &json!({})).await.expect(200).json();
         assert_eq!(
             (&shown["state"], &shown["cause"], &shown["error"]["http_status"]),
             (&json!("failing"), &json!("provider_unreachable"), &json!(503)),
             "{name}"
         );
-        house.providers.clear_faults();
-        assert_eq!(house.status(house.api.a, name).await, connected, "{name}");
+        app.providers().clear_faults();
+        assert_eq!(app.status(app.a, name).await, connected, "{name}");
     }
 }
 
 #[tokio::test]
 async fn keys_are_trimmed_and_fields_checked_one_by_one() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     let pasted = json!({ "account_sid": format!(" {SID}\n"), "auth_token": format!("\t{TOKEN} "), "phone_number": " +442079460958 " });
-    house
-        .api
-        .post(house.api.a, "/api/integrations/twilio", &pasted)
-        .await
-        .expect(200);
+    app.post(app.a, "/api/integrations/twilio", &pasted).await.expect(200);
     for (provider, body, field) in [
         ("resend", json!({}), "api_key"),
         ("resend", json!({ "api_key": "sk_canary" }), "api_key"),
@@ -288,9 +271,8 @@ async fn keys_are_trimmed_and_fields_checked_one_by_one() {
         ),
     ] {
         for path in ["", "/test"] {
-            let answer = house
-                .api
-                .post(house.api.a, &format!("/api/integrations/{provider}{path}"), &body)
+            let answer = app
+                .post(app.a, &format!("/api/integrations/{provider}{path}"), &body)
                 .await
                 .expect(400);
             assert_eq!(
@@ -304,19 +286,18 @@ async fn keys_are_trimmed_and_fields_checked_one_by_one() {
             );
         }
     }
-    let twice = house
-        .api
+    let twice = app
         .request(Method::POST, "/api/integrations/resend")
-        .bearer_auth(house.api.token(house.api.a, Role::Owner));
+        .bearer_auth(app.token(app.a, Role::Owner));
     let twice = twice
         .header("content-type", "application/json")
         .body(r#"{"api_key":"re_a","api_key":"re_b"}"#);
-    assert_eq!(Api::send(twice).await.expect(400).field(), "api_key");
+    assert_eq!(TestApp::send(twice).await.expect(400).field(), "api_key");
 }
 
 #[tokio::test]
 async fn only_owners_and_admins_connect_and_everyone_reads() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     for (provider, body) in good() {
         for role in [Role::Viewer, Role::Member] {
             for (method, path) in [
@@ -326,90 +307,72 @@ async fn only_owners_and_admins_connect_and_everyone_reads() {
                 (Method::DELETE, ""),
             ] {
                 let path = format!("/api/integrations/{provider}{path}");
-                house
-                    .api
-                    .call_as(house.api.a, role, method, &path, Some(&body))
-                    .await
-                    .expect(403);
+                app.call_as(app.a, role, method, &path, Some(&body)).await.expect(403);
             }
-            house
-                .api
-                .call_as(house.api.a, role, Method::GET, "/api/integrations/status", None)
+            app.call_as(app.a, role, Method::GET, "/api/integrations/status", None)
                 .await
                 .expect(200);
         }
-        house
-            .api
-            .call_as(
-                house.api.a,
-                Role::Admin,
-                Method::POST,
-                &format!("/api/integrations/{provider}"),
-                Some(&body),
-            )
-            .await
-            .expect(200);
+        app.call_as(
+            app.a,
+            Role::Admin,
+            Method::POST,
+            &format!("/api/integrations/{provider}"),
+            Some(&body),
+        )
+        .await
+        .expect(200);
     }
 }
 
 #[tokio::test]
 async fn what_one_organisation_connects_is_nothing_to_the_other_at_any_provider() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     for (provider, body) in good() {
-        house
-            .api
-            .post(house.api.a, &format!("/api/integrations/{provider}"), &body)
+        app.post(app.a, &format!("/api/integrations/{provider}"), &body)
             .await
             .expect(200);
-        let theirs = house.status(house.api.a, provider).await;
+        let theirs = app.status(app.a, provider).await;
         assert_eq!(
-            house.status(house.api.b, provider).await["state"],
+            app.status(app.b, provider).await["state"],
             "not_connected",
             "{provider}"
         );
-        house
-            .api
-            .post(house.api.b, &format!("/api/integrations/{provider}/verify"), &json!({}))
+        app.post(app.b, &format!("/api/integrations/{provider}/verify"), &json!({}))
             .await
             .expect(409);
-        house
-            .api
-            .delete(house.api.b, &format!("/api/integrations/{provider}"))
+        app.delete(app.b, &format!("/api/integrations/{provider}"))
             .await
             .expect(204);
-        assert_eq!(house.status(house.api.a, provider).await, theirs, "{provider}");
+        assert_eq!(app.status(app.a, provider).await, theirs, "{provider}");
     }
 }
 
 #[tokio::test]
 async fn a_changed_credential_clears_the_errors_of_the_former_one() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     for (name, body) in good() {
         let path = format!("/api/integrations/{name}");
-        house.api.post(house.api.a, &path, &body).await.expect(200);
-        house.providers.add_fault(Fault::of(name.parse().unwrap()).status(401));
-        let refused = house
-            .api
-            .post(house.api.a, &format!("{path}/verify"), &json!({}))
+        app.post(app.a, &path, &body).await.expect(200);
+        app.providers().add_fault(Fault::of(name.parse().unwrap()).status(401));
+        let refused = app
+            .post(app.a, &format!("{path}/verify"), &json!({}))
             .await
             .expect(200)
             .json();
-        house.providers.clear_faults();
+        app.providers().clear_faults();
         assert_eq!(
             (&refused["state"], &refused["connected"]),
             (&json!("needs_reconnecting"), &json!(false)),
             "{name} {refused}"
         );
-        let dropped = house.api.dropped.load(std::sync::atomic::Ordering::SeqCst);
-        let well = house.api.post(house.api.a, &path, &body).await.expect(200).json();
+        let dropped = app.dropped();
+        let well = app.post(app.a, &path, &body).await.expect(200).json();
         assert_eq!(
             (&well["state"], &well["error"], &well["cause"], &well["first_failed_at"]),
             (&json!("connected"), &Value::Null, &Value::Null, &Value::Null),
             "{name}"
         );
-        assert!(
-            house.api.dropped.load(std::sync::atomic::Ordering::SeqCst) > dropped,
-            "this process's cache is dropped"
-        );
+        assert!(app.dropped() > dropped, "this process's cache is dropped");
     }
 }

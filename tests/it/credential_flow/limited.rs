@@ -12,8 +12,8 @@ use serde_json::json;
 
 #[tokio::test]
 async fn a_resend_key_that_may_only_send_is_good_but_limited() {
-    let house = start().await;
-    house.providers.register(Accounts {
+    let app = TestApp::builder().provider_sandbox().start().await;
+    app.providers().register(Accounts {
         resend: vec![ResendKey {
             api_key: "re_sending_only".to_owned(),
             domains: vec![],
@@ -22,16 +22,14 @@ async fn a_resend_key_that_may_only_send_is_good_but_limited() {
         ..Accounts::default()
     });
     let body = json!({ "api_key": "re_sending_only" });
-    let tested = house
-        .api
-        .post(house.api.a, "/api/integrations/resend/test", &body)
+    let tested = app
+        .post(app.a, "/api/integrations/resend/test", &body)
         .await
         .expect(200)
         .json();
     assert_eq!(tested["state"], "limited");
-    let saved = house
-        .api
-        .post(house.api.a, "/api/integrations/resend", &body)
+    let saved = app
+        .post(app.a, "/api/integrations/resend", &body)
         .await
         .expect(200)
         .json();
@@ -44,9 +42,7 @@ async fn a_resend_key_that_may_only_send_is_good_but_limited() {
         "{saved}"
     );
     assert_eq!(
-        house
-            .api
-            .post(house.api.a, "/api/integrations/resend/verify", &json!({}))
+        app.post(app.a, "/api/integrations/resend/verify", &json!({}))
             .await
             .expect(200)
             .json()["state"],
@@ -56,7 +52,7 @@ async fn a_resend_key_that_may_only_send_is_good_but_limited() {
 
 #[tokio::test]
 async fn an_elevenlabs_key_without_permissions_is_good_but_limited_and_says_which_feature_is_gone() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     let key = |n: usize, missing: &[&str]| ElevenLabsKey {
         api_key: format!("restricted-key-{n}"),
         user_id: format!("user-{n}"),
@@ -67,7 +63,7 @@ async fn an_elevenlabs_key_without_permissions_is_good_but_limited_and_says_whic
         key(2, &["voices_read"]),
         key(3, &["user_read", "voices_read"]),
     ];
-    house.providers.register(Accounts {
+    app.providers().register(Accounts {
         elevenlabs: keys,
         ..Accounts::default()
     });
@@ -76,10 +72,9 @@ async fn an_elevenlabs_key_without_permissions_is_good_but_limited_and_says_whic
         (2, vec!["voices_read"], true),
         (3, vec!["user_read", "voices_read"], false),
     ] {
-        let tested = house
-            .api
+        let tested = app
             .post(
-                house.api.a,
+                app.a,
                 "/api/integrations/elevenlabs/test",
                 &json!({ "api_key": format!("restricted-key-{n}") }),
             )
@@ -98,11 +93,10 @@ async fn an_elevenlabs_key_without_permissions_is_good_but_limited_and_says_whic
     // An account without credits is one all the same.
     let mut fault = Fault::of(Provider::ElevenLabs).status(401);
     fault.body = Some(json!({ "detail": { "status": "quota_exceeded", "message": "None left." } }));
-    house.providers.add_fault(fault);
-    let tested = house
-        .api
+    app.providers().add_fault(fault);
+    let tested = app
         .post(
-            house.api.a,
+            app.a,
             "/api/integrations/elevenlabs/test",
             &json!({ "api_key": ELEVENLABS }),
         )
@@ -117,14 +111,9 @@ async fn an_elevenlabs_key_without_permissions_is_good_but_limited_and_says_whic
 
 #[tokio::test]
 async fn elevenlabs_own_key_in_its_answer_goes_nowhere() {
-    let house = start().await;
-    let answer = house
-        .api
-        .post(
-            house.api.a,
-            "/api/integrations/elevenlabs",
-            &json!({ "api_key": ELEVENLABS }),
-        )
+    let app = TestApp::builder().provider_sandbox().start().await;
+    let answer = app
+        .post(app.a, "/api/integrations/elevenlabs", &json!({ "api_key": ELEVENLABS }))
         .await
         .expect(200);
     assert!(
@@ -135,7 +124,7 @@ async fn elevenlabs_own_key_in_its_answer_goes_nowhere() {
 
 #[tokio::test]
 async fn a_standard_api_key_of_twilio_verifies_and_a_restricted_one_says_what_it_lacks() {
-    let house = start().await;
+    let app = TestApp::builder().provider_sandbox().start().await;
     let mut account = TwilioAccount::new(SID, TOKEN);
     let key = |n: u8, kind| ApiKey {
         sid: format!("SK{n:032}"),
@@ -147,7 +136,7 @@ async fn a_standard_api_key_of_twilio_verifies_and_a_restricted_one_says_what_it
         key(2, KeyKind::Standard),
         key(3, KeyKind::Restricted),
     ];
-    house.providers.register(Accounts {
+    app.providers().register(Accounts {
         accounts: vec![account],
         ..Accounts::default()
     });
@@ -159,9 +148,8 @@ async fn a_standard_api_key_of_twilio_verifies_and_a_restricted_one_says_what_it
         })
     };
     for n in 1..=3 {
-        let saved = house
-            .api
-            .post(house.api.a, "/api/integrations/twilio", &body(n))
+        let saved = app
+            .post(app.a, "/api/integrations/twilio", &body(n))
             .await
             .expect(200)
             .json();
@@ -178,9 +166,5 @@ async fn a_standard_api_key_of_twilio_verifies_and_a_restricted_one_says_what_it
         );
     }
     let wrong = json!({ "account_sid": SID, "api_key_sid": format!("SK{:032}", 1), "api_key_secret": "wrong" });
-    house
-        .api
-        .post(house.api.a, "/api/integrations/twilio", &wrong)
-        .await
-        .expect(422);
+    app.post(app.a, "/api/integrations/twilio", &wrong).await.expect(422);
 }

@@ -12,9 +12,9 @@ mod limited;
 mod refresh;
 mod use_of_them;
 
-pub(crate) use crate::admin::{
-    Answer, Api,
-    proof::{CALLBACK, House, start, without_warnings},
+pub(crate) use crate::{
+    admin::{Answer, proof::without_warnings},
+    support::app::{TestApp, sandbox::CALLBACK},
 };
 use hookswitch::{admin::Role, domain::OrgId};
 use reqwest::Method;
@@ -26,9 +26,8 @@ pub(crate) struct Begun {
     pub(crate) cookie: String,
 }
 
-pub(crate) async fn begin(house: &House, org: OrgId, query: &str) -> Begun {
-    let answer = house
-        .api
+pub(crate) async fn begin(app: &TestApp, org: OrgId, query: &str) -> Begun {
+    let answer = app
         .get(org, &format!("/api/integrations/google_calendar/authorize{query}"))
         .await
         .expect(200);
@@ -61,9 +60,9 @@ pub(crate) async fn consent(url: &str) -> String {
 }
 
 /// Comes back with a cookie and no token, as a browser does.
-pub(crate) async fn come_back(house: &House, path: &str, cookie: Option<&str>) -> Answer {
-    let request = house.api.request(Method::GET, path);
-    Api::send(match cookie {
+pub(crate) async fn come_back(app: &TestApp, path: &str, cookie: Option<&str>) -> Answer {
+    let request = app.request(Method::GET, path);
+    TestApp::send(match cookie {
         Some(cookie) => request.header("cookie", cookie),
         None => request,
     })
@@ -71,12 +70,10 @@ pub(crate) async fn come_back(house: &House, path: &str, cookie: Option<&str>) -
 }
 
 /// The whole way.
-pub(crate) async fn connect_google(house: &House, org: OrgId, account: &str) -> Value {
-    let begun = begin(house, org, "").await;
+pub(crate) async fn connect_google(app: &TestApp, org: OrgId, account: &str) -> Value {
+    let begun = begin(app, org, "").await;
     let back = consent(&format!("{}&login_hint={account}", begun.url)).await;
-    house
-        .api
-        .call_as(org, Role::Owner, Method::GET, &back, None)
+    app.call_as(org, Role::Owner, Method::GET, &back, None)
         .await
         .expect(200)
         .json()

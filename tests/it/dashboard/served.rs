@@ -1,11 +1,11 @@
 //! The files of the dashboard through real HTTP: their headers, their addresses, and what is not
 //! there.
 
-use crate::{admin::Api, support::client};
+use crate::{admin::TestApp, support::client};
 use reqwest::{Response, StatusCode, header};
 
-async fn get(api: &Api, path: &str) -> Response {
-    let request = client().get(format!("{}{path}", api.base));
+async fn get(app: &TestApp, path: &str) -> Response {
+    let request = client().get(format!("{}{path}", app.base()));
     request.send().await.expect("the admin listener answers")
 }
 
@@ -25,14 +25,14 @@ fn addresses<'a>(page: &'a str, beginning: &str) -> Vec<&'a str> {
 
 #[tokio::test]
 async fn every_page_of_the_dashboard_is_one_document_under_a_strict_policy() {
-    let api = Api::start().await;
+    let app = TestApp::start().await;
     let mut pages = Vec::new();
     for path in [
         "/dashboard",
         "/dashboard/integrations",
         "/dashboard/events/of-nobody?source=vapi",
     ] {
-        let answer = get(&api, path).await;
+        let answer = get(&app, path).await;
         assert_eq!(answer.status(), StatusCode::OK, "{path}");
         let policy = text(&answer, "content-security-policy");
         for part in [
@@ -66,15 +66,15 @@ async fn every_page_of_the_dashboard_is_one_document_under_a_strict_policy() {
 
 #[tokio::test]
 async fn a_file_has_the_hash_of_the_version_in_its_address_and_is_kept_for_ever() {
-    let api = Api::start().await;
-    let page = get(&api, "/dashboard").await;
+    let app = TestApp::start().await;
+    let page = get(&app, "/dashboard").await;
     let tag = text(&page, "etag").trim_matches('"').to_owned();
     let page = page.text().await.expect("a text");
     let files = addresses(&page, "/dashboard/assets/");
     assert!(files.len() > 3, "{page}");
     for path in files {
         assert!(path.starts_with(&format!("/dashboard/assets/{tag}/")), "{path}");
-        let answer = get(&api, path).await;
+        let answer = get(&app, path).await;
         assert_eq!(answer.status(), StatusCode::OK, "{path}");
         assert_eq!(text(&answer, "cache-control"), "public, max-age=31536000, immutable");
         assert_eq!(text(&answer, "x-content-type-options"), "nosniff");
@@ -84,7 +84,7 @@ async fn a_file_has_the_hash_of_the_version_in_its_address_and_is_kept_for_ever(
         );
         let plain = answer.bytes().await.expect("bytes");
         let packed = client()
-            .get(format!("{}{path}", api.base))
+            .get(format!("{}{path}", app.base()))
             .header("accept-encoding", "br, gzip");
         let packed = packed.send().await.expect("an answer");
         assert_eq!(text(&packed, "content-encoding"), "gzip");
@@ -101,24 +101,24 @@ async fn a_file_has_the_hash_of_the_version_in_its_address_and_is_kept_for_ever(
 
 #[tokio::test]
 async fn a_browser_that_has_this_version_gets_304() {
-    let api = Api::start().await;
-    let tag = text(&get(&api, "/dashboard").await, "etag").to_owned();
+    let app = TestApp::start().await;
+    let tag = text(&get(&app, "/dashboard").await, "etag").to_owned();
     let again = client()
-        .get(format!("{}/dashboard", api.base))
+        .get(format!("{}/dashboard", app.base()))
         .header("if-none-match", &tag);
     let again = again.send().await.expect("an answer");
     assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
     assert!(again.headers().contains_key("content-security-policy"));
     let other = client()
-        .get(format!("{}/dashboard", api.base))
+        .get(format!("{}/dashboard", app.base()))
         .header("if-none-match", "\"other\"");
     assert_eq!(other.send().await.expect("an answer").status(), StatusCode::OK);
 }
 
 #[tokio::test]
 async fn what_is_not_part_of_the_dashboard_is_404() {
-    let api = Api::start().await;
-    let tag = text(&get(&api, "/dashboard").await, "etag")
+    let app = TestApp::start().await;
+    let tag = text(&get(&app, "/dashboard").await, "etag")
         .trim_matches('"')
         .to_owned();
     for path in [
@@ -133,14 +133,14 @@ async fn what_is_not_part_of_the_dashboard_is_404() {
         format!("/dashboard/assets/{tag}/"),
         "/dashboard/integrations/a/b".to_owned(),
     ] {
-        assert_eq!(raw(&api, &path).await, 404, "{path}");
+        assert_eq!(raw(&app, &path).await, 404, "{path}");
     }
 }
 
 /// The status of a path that is sent as it is written: a client would tidy its dots up.
-async fn raw(api: &Api, path: &str) -> u16 {
+async fn raw(app: &TestApp, path: &str) -> u16 {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let host = api.base.trim_start_matches("http://");
+    let host = app.base().trim_start_matches("http://");
     let mut stream = tokio::net::TcpStream::connect(host).await.expect("a connection");
     let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await.expect("sent");
@@ -152,14 +152,14 @@ async fn raw(api: &Api, path: &str) -> u16 {
 
 #[tokio::test]
 async fn the_root_leads_to_the_dashboard_and_the_api_stays_an_api() {
-    let api = Api::start().await;
-    let root = get(&api, "/").await;
+    let app = TestApp::start().await;
+    let root = get(&app, "/").await;
     assert_eq!(root.url().path(), "/dashboard");
-    let refused = get(&api, "/api/rules").await;
+    let refused = get(&app, "/api/rules").await;
     assert_eq!(text(&refused, "content-type"), "application/problem+json");
     assert_eq!(text(&refused, "cache-control"), "no-store");
     let post = client()
-        .post(format!("{}/dashboard", api.base))
+        .post(format!("{}/dashboard", app.base()))
         .send()
         .await
         .expect("an answer");

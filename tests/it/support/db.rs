@@ -5,7 +5,11 @@ use hookswitch::{
     store::SqliteStore,
 };
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 pub const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
@@ -17,10 +21,19 @@ pub struct Database {
 
 impl Database {
     pub fn new() -> Self {
+        Self::at(NOW)
+    }
+
+    /// With a clock that begins at this moment.
+    pub fn at(moment: Timestamp) -> Self {
         Self {
             directory: std::env::temp_dir().join(format!("hookswitch-it-{}", uuid::Uuid::now_v7())),
-            clock: Arc::new(ManualClock::at(NOW)),
+            clock: Arc::new(ManualClock::at(moment)),
         }
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.directory
     }
 
     pub fn path(&self) -> PathBuf {

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "rabbitmq")]
 pub mod amqp;
+pub mod app;
 pub mod browser;
 pub mod db;
 pub mod dev;
