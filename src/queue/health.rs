@@ -6,11 +6,14 @@ use crate::{
     telemetry::{Finding, catalogue},
 };
 
+const SILENT: &str = "a queue of the broker does not answer: its events wait, those of the others go on";
+
 impl QueueState {
     /// Whether the queue takes events.
     #[must_use]
     pub fn check(&self) -> Finding {
         match self.health {
+            QueueHealth::Ready if self.silent_parts > 0 => Finding::degraded(SILENT),
             QueueHealth::Ready => Finding::ok(),
             QueueHealth::Refusing => {
                 Finding::failed("the queue or its disk is full: senders get 503 until there is room")
@@ -41,6 +44,8 @@ impl QueueState {
             self.check()
         } else if self.is_consumer_away {
             Finding::failed("no event can be taken from the broker: it is away, or it does not answer")
+        } else if self.silent_parts > 0 {
+            Finding::degraded(SILENT)
         } else {
             Finding::ok()
         }
@@ -50,6 +55,7 @@ impl QueueState {
         catalogue::QUEUE_EVENTS.set(self.events as f64, &[]);
         catalogue::QUEUE_BYTES.set(self.bytes as f64, &[]);
         let oldest = self.oldest_received_at.map_or(0.0, |at| now.since(at).as_secs_f64());
+        catalogue::QUEUE_SILENT_PARTS.set(self.silent_parts as f64, &[]);
         catalogue::QUEUE_OLDEST_SECONDS.set(oldest, &[]);
         gather_disk(self.disk_free_bytes, self.disk_free_bytes_min);
     }

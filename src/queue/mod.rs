@@ -108,6 +108,8 @@ pub struct QueueState {
     pub health: QueueHealth,
     /// The broker gives this process no events now.
     pub is_consumer_away: bool,
+    /// Queues of the broker that do not answer while others do. Their events wait.
+    pub silent_parts: usize,
 }
 
 /// The state of a spool, for gauges, `/readyz` and the operator.

@@ -110,6 +110,8 @@ catalogue! {
     QUEUE_BYTES: Gauge Bytes "hookswitch_queue_bytes" [];
     /// Age of the oldest event that is not acked.
     QUEUE_OLDEST_SECONDS: Gauge Seconds "hookswitch_queue_oldest_seconds" [];
+    /// Queues of the broker that do not answer this process while others do.
+    QUEUE_SILENT_PARTS: Gauge Count "hookswitch_queue_silent_parts" [];
     /// Bytes cut from a torn tail when the log was opened.
     QUEUE_TORN_BYTES: Counter Bytes "hookswitch_queue_torn_bytes_total" [];
     /// Free bytes of the disk of the embedded queue or the spool.

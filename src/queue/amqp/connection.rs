@@ -23,8 +23,9 @@ use std::{
 const CONNECT_SECONDS: Duration = Duration::from_secs(5);
 /// Time for one request to the broker, such as a channel or a declaration.
 const ANSWER_SECONDS: Duration = Duration::from_secs(10);
-/// Time for an orderly close; then the socket is shut down.
-const CLOSE_SECONDS: Duration = Duration::from_secs(1);
+/// Time for an orderly close; then the socket is shut down. Acks that a busy broker has not read by
+/// then are lost, and their events come again.
+const CLOSE_SECONDS: Duration = Duration::from_secs(3);
 
 /// Why there is no connection, or why it ended.
 #[derive(Clone, Debug)]

@@ -18,7 +18,7 @@ use crate::queue::{ConsumeError, Deliveries, Delivery, DeliveryTag, QueueLeases}
 use async_trait::async_trait;
 use futures_util::{
     FutureExt, StreamExt,
-    future::{BoxFuture, OptionFuture},
+    future::BoxFuture,
     stream::{BoxStream, FuturesUnordered, SelectAll},
 };
 use lapin::{
@@ -27,9 +27,10 @@ use lapin::{
     types::{FieldTable, ShortString},
 };
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -40,8 +41,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// A queue that has ready events and delivers none for this long gets another consumer.
-const SILENT_SECONDS: Duration = Duration::from_secs(30);
+/// The longest wait before a queue that stays silent gets another connection. Each one disturbs the
+/// queues that deliver.
+const PATIENCE_MAX: Duration = Duration::from_mins(10);
+/// A queue that gave no answer for this long counts as silent in the state.
+const UNANSWERED_SECONDS: Duration = Duration::from_secs(10);
 
 /// Between two tries to consume a queue that does not answer.
 const ATTEMPT_PAUSE: Duration = Duration::from_secs(1);
@@ -54,6 +58,8 @@ pub(super) struct Consumption {
     /// One consumer at a time: the next one begins after the former one has closed.
     turn: tokio::sync::Mutex<()>,
     pub is_held: AtomicBool,
+    /// Queues that do not answer, or hold ready events and deliver none.
+    pub silent: AtomicUsize,
 }
 
 impl Default for Consumption {
@@ -63,6 +69,7 @@ impl Default for Consumption {
             asked: Notify::new(),
             turn: tokio::sync::Mutex::new(()),
             is_held: AtomicBool::new(false),
+            silent: AtomicUsize::new(0),
         }
     }
 }
@@ -136,6 +143,7 @@ pub(super) struct Consumer {
     held: watch::Receiver<Vec<u16>>,
     arrivals: mpsc::UnboundedSender<Arrival>,
     acks: mpsc::UnboundedReceiver<Vec<Ack>>,
+    patience: Patience,
     stop: CancellationToken,
 }
 
@@ -150,9 +158,24 @@ struct Session {
     streams: SelectAll<BoxStream<'static, (usize, Option<lapin::Result<lapin::message::Delivery>>)>>,
     /// Consumers that the broker has not confirmed yet.
     attempts: FuturesUnordered<BoxFuture<'static, (usize, Attempt)>>,
+    /// Counts that are asked for.
+    counts: FuturesUnordered<BoxFuture<'static, (Counted, Count)>>,
+    /// By queue, the channel to count on. One that did not answer is not used again.
+    counters: Vec<Option<Channel>>,
+    /// What is being counted. A queue that does not answer delays the count of no other.
+    counting: HashSet<Counted>,
 }
 
 type Attempt = Result<(Channel, lapin::Consumer), LinkError>;
+type Count = Result<(u64, Channel), LinkError>;
+
+/// Ready events are counted by queue that is consumed here, and in the queues of other workers
+/// together. So every process reports the same sum.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Counted {
+    Own(usize),
+    Others,
+}
 
 impl Consumer {
     /// The consumer's task, and the deliveries that it feeds.
@@ -176,6 +199,7 @@ impl Consumer {
         };
         let shares = Arc::new(Shares::new(leases, &settings, topology.queues.len()));
         let consumer = Self {
+            patience: Patience::new(settings.silent_seconds_max),
             held: shares.held(),
             shares,
             shared,
@@ -218,6 +242,7 @@ impl Consumer {
                     self.depths.has_consumer.store(true, Ordering::Relaxed);
                     let ended = self.serve(session).await;
                     self.depths.has_consumer.store(false, Ordering::Relaxed);
+                    self.shared.silent.store(0, Ordering::Relaxed);
                     self.shared.unacked.begin_epoch(0);
                     match ended {
                         Ended::Stopped => break,
@@ -260,6 +285,9 @@ impl Consumer {
             channels: vec![None; queues.len()],
             streams: SelectAll::new(),
             attempts: FuturesUnordered::new(),
+            counts: FuturesUnordered::new(),
+            counting: HashSet::new(),
+            counters: vec![None; queues.len()],
             queues,
         };
         for number in 0..session.queues.len() {
@@ -272,13 +300,7 @@ impl Consumer {
         let mut looks = tokio::time::interval(self.depths.period);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut watch = Watch::new(session.queues.len());
-        let counter = match session.link.channel().await {
-            Ok(channel) => channel,
-            Err(error) => return Ended::Failed(error),
-        };
-        let mut counting: Option<BoxFuture<'static, Result<Counts, LinkError>>> = None;
         loop {
-            let count = OptionFuture::from(counting.as_mut());
             let done = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {
@@ -299,14 +321,8 @@ impl Consumer {
                 Some((number, attempt)) = session.attempts.next() => {
                     session.end_attempt(number, attempt, self.settings.prefetch).await
                 }
-                Some(counted) = count => {
-                    counting = None;
-                    match counted {
-                        Ok(counts) => self.judge(&session, &counts, &mut watch),
-                        // The other queues go on when one queue does not answer.
-                        Err(error) if error.fault == Fault::Passing && session.link.is_connected() => Ok(()),
-                        Err(error) => Err(error),
-                    }
+                Some((counted, count)) = session.counts.next() => {
+                    self.end_count(&mut session, &mut watch, counted, count)
                 }
                 Some((queue, delivery)) = session.streams.next() => self.take(&session, &mut watch, queue, delivery),
                 _ = looks.tick() => {
@@ -314,12 +330,7 @@ impl Consumer {
                         session.link.close().await;
                         return Ended::GaveBack;
                     }
-                    // Counted beside the deliveries, so that a queue that does not answer delays no
-                    // other.
-                    counting.get_or_insert_with(|| {
-                        counts(counter.clone(), session.queues.clone(), self.topology.queues.clone()).boxed()
-                    });
-                    check_connected(&session.link)
+                    self.look(&mut session, &watch).await
                 }
             };
             if let Err(error) = done {
@@ -343,7 +354,7 @@ impl Consumer {
 
     /// Hands a delivery to the worker. `None`: the consumer of the queue has ended.
     fn take(
-        &self,
+        &mut self,
         session: &Session,
         watch: &mut Watch,
         queue: usize,
@@ -355,6 +366,7 @@ impl Consumer {
         };
         let delivery = delivery?;
         watch.delivered(queue);
+        self.patience.delivered(&session.queues[queue]);
         let tag = delivery.delivery_tag;
         let event = message::envelope(&delivery.properties, delivery.data);
         let received_at = event.as_ref().ok().map(|envelope| envelope.received_at);
@@ -367,17 +379,49 @@ impl Consumer {
         Ok(())
     }
 
-    /// Publishes the counts, and notices a consumer that delivers nothing any more.
-    fn judge(&self, session: &Session, counts: &Counts, watch: &mut Watch) -> Result<(), LinkError> {
-        self.depths.set(counts.others + counts.own.iter().sum::<u64>());
-        for (number, (queue, ready)) in session.queues.iter().zip(&counts.own).enumerate() {
-            let is_busy = session.channels[number].is_none() || self.shared.unacked.has_any_of(number);
-            if watch.is_silent(number, *ready, is_busy) {
-                return Err(LinkError::new(format!(
-                    "{queue} holds {ready} events and delivers none"
-                )));
+    /// Asks for counts, and notices a queue that delivers nothing any more.
+    async fn look(&mut self, session: &mut Session, watch: &Watch) -> Result<(), LinkError> {
+        check_connected(&session.link)?;
+        session.count_own().await?;
+        session.count_others(&self.topology.queues).await?;
+        let silent = watch.silent_for(UNANSWERED_SECONDS).count();
+        self.shared.silent.store(silent, Ordering::Relaxed);
+        match watch.silent_for(self.patience.now()).next() {
+            None => Ok(()),
+            Some(number) => {
+                let queue = &session.queues[number];
+                self.patience.lost(queue);
+                Err(LinkError::new(format!(
+                    "{queue} does not answer, or it holds events and delivers none: it is consumed over another connection"
+                )))
             }
         }
+    }
+
+    fn end_count(
+        &self,
+        session: &mut Session,
+        watch: &mut Watch,
+        counted: Counted,
+        count: Count,
+    ) -> Result<(), LinkError> {
+        session.counting.remove(&counted);
+        let (ready, channel) = match count {
+            Ok(count) => count,
+            // The other queues go on when one queue does not answer.
+            Err(error) if error.fault == Fault::Passing && session.link.is_connected() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        match counted {
+            Counted::Others => watch.others = ready,
+            Counted::Own(number) => {
+                // The worker has as many of them as it may have.
+                let is_full = self.shared.unacked.count_of(number) >= usize::from(self.settings.prefetch);
+                watch.counted(number, ready, is_full);
+                session.counters[number] = Some(channel);
+            }
+        }
+        self.depths.set(watch.ready());
         Ok(())
     }
 }
@@ -399,25 +443,41 @@ fn check(event: Option<Event>) -> Result<(), LinkError> {
     }
 }
 
-/// Ready events, by queue that is consumed here, and in the queues of other workers together. So
-/// every process reports the same sum.
-struct Counts {
-    own: Vec<u64>,
-    others: u64,
+/// How long a silent queue is waited for. Another connection that changes nothing doubles it.
+struct Patience {
+    first: Duration,
+    now: Duration,
+    /// The queue that was silent last.
+    lost: Option<ShortString>,
 }
 
-async fn counts(channel: Channel, own: Vec<ShortString>, all: Vec<ShortString>) -> Result<Counts, LinkError> {
-    let mut counts = Counts {
-        own: Vec::with_capacity(own.len()),
-        others: 0,
-    };
-    for queue in &own {
-        counts.own.push(topology::count(&channel, queue).await?);
+impl Patience {
+    const fn new(first: Duration) -> Self {
+        Self {
+            first,
+            now: first,
+            lost: None,
+        }
     }
-    for queue in all.iter().filter(|queue| !own.contains(queue)) {
-        counts.others += topology::count(&channel, queue).await?;
+
+    const fn now(&self) -> Duration {
+        self.now
     }
-    Ok(counts)
+
+    fn lost(&mut self, queue: &ShortString) {
+        if self.lost.as_ref() == Some(queue) {
+            self.now = (self.now * 2).min(PATIENCE_MAX);
+        } else {
+            *self = Self::new(self.first);
+            self.lost = Some(queue.clone());
+        }
+    }
+
+    fn delivered(&mut self, queue: &ShortString) {
+        if self.lost.as_ref() == Some(queue) {
+            *self = Self::new(self.first);
+        }
+    }
 }
 
 enum Ended {
@@ -467,6 +527,50 @@ impl Session {
         }
     }
 
+    /// Counts each queue, where no count of it is under way. The channel of its consumer would let
+    /// acks wait behind the count.
+    async fn count_own(&mut self) -> Result<(), LinkError> {
+        for number in 0..self.queues.len() {
+            if self.counting.insert(Counted::Own(number)) {
+                let channel = match self.counters[number].take() {
+                    Some(channel) => channel,
+                    None => self.link.channel().await?,
+                };
+                let queue = self.queues[number].clone();
+                let count = async move {
+                    let count = topology::count(&channel, &queue).await;
+                    (Counted::Own(number), count.map(|count| (count, channel)))
+                };
+                self.counts.push(count.boxed());
+            }
+        }
+        Ok(())
+    }
+
+    async fn count_others(&mut self, all: &[ShortString]) -> Result<(), LinkError> {
+        let others: Vec<_> = all
+            .iter()
+            .filter(|queue| !self.queues.contains(queue))
+            .cloned()
+            .collect();
+        if others.is_empty() || !self.counting.insert(Counted::Others) {
+            return Ok(());
+        }
+        let channel = self.link.channel().await?;
+        let count = async move {
+            let mut ready = 0;
+            for queue in &others {
+                match topology::count(&channel, queue).await {
+                    Ok(count) => ready += count,
+                    Err(error) => return (Counted::Others, Err(error)),
+                }
+            }
+            (Counted::Others, Ok((ready, channel)))
+        };
+        self.counts.push(count.boxed());
+        Ok(())
+    }
+
     /// Hands acks to the connection, which sends them in this order. An ack has no answer: one that
     /// is lost with its connection comes again as a delivery.
     fn send(&self, acks: &[Ack]) {
@@ -479,8 +583,12 @@ impl Session {
     }
 }
 
-/// Since when each queue has had ready events and delivered nothing.
-struct Watch(Vec<Silence>);
+/// Since when each queue has given no answer, or has had ready events and delivered nothing.
+struct Watch {
+    own: Vec<Silence>,
+    /// Ready events in the queues of other workers.
+    others: u64,
+}
 
 struct Silence {
     since: Instant,
@@ -493,20 +601,82 @@ impl Watch {
             since: Instant::now(),
             ready: 0,
         };
-        Self((0..queues).map(silence).collect())
+        Self {
+            own: (0..queues).map(silence).collect(),
+            others: 0,
+        }
+    }
+
+    fn ready(&self) -> u64 {
+        self.others + self.own.iter().map(|silence| silence.ready).sum::<u64>()
     }
 
     fn delivered(&mut self, queue: usize) {
-        self.0[queue].since = Instant::now();
+        self.own[queue].since = Instant::now();
     }
 
     /// A count that goes down shows another process that consumes the queue.
-    fn is_silent(&mut self, queue: usize, ready: u64, is_busy: bool) -> bool {
-        let silence = &mut self.0[queue];
-        if ready == 0 || is_busy || ready < silence.ready {
+    fn counted(&mut self, queue: usize, ready: u64, is_full: bool) {
+        let silence = &mut self.own[queue];
+        if ready == 0 || is_full || ready < silence.ready {
             silence.since = Instant::now();
         }
         silence.ready = ready;
-        silence.since.elapsed() > SILENT_SECONDS
+    }
+
+    fn silent_for(&self, time: Duration) -> impl Iterator<Item = usize> {
+        let silent = self.own.iter().enumerate();
+        silent.filter_map(move |(number, silence)| (silence.since.elapsed() > time).then_some(number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn silent(watch: &Watch) -> Vec<usize> {
+        watch.silent_for(30 * SECOND).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_is_silent_when_it_does_not_answer_or_delivers_nothing_of_what_it_holds() {
+        let mut watch = Watch::new(4);
+        for _ in 0..31 {
+            tokio::time::advance(SECOND).await;
+            watch.counted(0, 5, false);
+            watch.counted(1, 0, false);
+            watch.counted(2, 5, true);
+        }
+        assert_eq!(
+            silent(&watch),
+            [0, 3],
+            "queue 1 is empty, the worker has all it may have of queue 2"
+        );
+        watch.delivered(0);
+        assert_eq!(silent(&watch), [3]);
+        tokio::time::advance(31 * SECOND).await;
+        watch.counted(0, 4, false);
+        assert!(!silent(&watch).contains(&0), "another process consumes it");
+        assert_eq!(watch.ready(), 9);
+    }
+
+    #[test]
+    fn another_connection_that_changes_nothing_comes_later_each_time() {
+        let (one, two) = ("one".into(), "two".into());
+        let mut patience = Patience::new(30 * SECOND);
+        patience.lost(&one);
+        assert_eq!(patience.now(), 30 * SECOND);
+        patience.lost(&one);
+        assert_eq!(patience.now(), 60 * SECOND);
+        patience.delivered(&two);
+        assert_eq!(patience.now(), 60 * SECOND);
+        for _ in 0..20 {
+            patience.lost(&one);
+        }
+        assert_eq!(patience.now(), PATIENCE_MAX);
+        patience.delivered(&one);
+        assert_eq!(patience.now(), 30 * SECOND);
     }
 }

@@ -59,6 +59,12 @@ pub struct AmqpSettings {
     /// Deliveries go back to the broker after this time without an ack or a request for more, so
     /// that another process gets them.
     pub idle_seconds_max: Duration,
+    /// How long a queue that was just made gets no event: longer than the broker keeps its record
+    /// in memory only.
+    pub settle_seconds: Duration,
+    /// A queue that has ready events and delivers none for this long gets a consumer on another
+    /// connection.
+    pub silent_seconds_max: Duration,
     /// How often the leases of the queues are renewed and shared out again.
     pub share_period: Duration,
     /// How often the events in the queues are counted.
@@ -82,6 +88,8 @@ impl AmqpSettings {
             ca_certificates,
             delivery_limit: 1_000_000,
             idle_seconds_max: Duration::from_secs(30),
+            settle_seconds: Duration::from_secs(5),
+            silent_seconds_max: Duration::from_secs(30),
             share_period: Duration::from_secs(5),
             count_period: Duration::from_secs(2),
         }
@@ -220,6 +228,10 @@ impl EventQueue for AmqpQueue {
             } else {
                 QueueHealth::Away
             },
+            silent_parts: self
+                .publisher
+                .silent()
+                .max(self.consumption.silent.load(Ordering::Relaxed)),
             is_consumer_away: !self.depths.has_consumer.load(Ordering::Relaxed),
             ..QueueState::default()
         }

@@ -17,7 +17,7 @@ use crate::{domain::Envelope, queue::PublishError};
 use futures_util::StreamExt;
 use lapin::{Event, options::ConfirmSelectOptions};
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
 use tokio::{
@@ -28,8 +28,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// Channels that publish side by side. All events of one queue go over the same channel.
-const LANES: usize = 4;
+/// Most channels that publish side by side. All events of one queue go over the same channel. A
+/// queue that takes nothing blocks its channel after some events, and with it the queues beside it.
+const LANES_MAX: usize = 32;
+/// A queue that missed a confirm gets one event for a trial this often, and refuses the others at
+/// once.
+const TRIAL_PERIOD: Duration = Duration::from_secs(5);
+/// A connection that answers and confirms nothing for this long is given up all the same.
+const UNCONFIRMED_SECONDS_MAX: Duration = Duration::from_secs(30);
 /// Time between two looks at the connection's state, in case that an event of it was missed.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
@@ -46,6 +52,8 @@ pub(super) struct Publisher {
     topology: Arc<Topology>,
     signals: Arc<Signals>,
     settings: Arc<AmqpSettings>,
+    /// By queue, when it last missed a confirm and none has come since.
+    silent: Box<[Mutex<Option<Instant>>]>,
     /// The outcome of the first tries to connect, for the caller that opens the queue.
     first: watch::Sender<Option<Result<(), LinkError>>>,
 }
@@ -54,6 +62,7 @@ impl Publisher {
     pub fn new(topology: Arc<Topology>, settings: Arc<AmqpSettings>) -> Self {
         Self {
             channels: RwLock::new(Channels::Away("the first connection is not made yet".into())),
+            silent: topology.queues.iter().map(|_| Mutex::default()).collect(),
             topology,
             signals: Arc::default(),
             settings,
@@ -64,6 +73,10 @@ impl Publisher {
     /// Waits for the confirm, at most for the time that the settings allow.
     pub async fn publish(&self, envelope: &Envelope) -> Result<(), PublishError> {
         let number = self.topology.queue_of(&envelope.subject);
+        let away = |reason: &Arc<str>| Err(PublishError::Unavailable { reason: reason.clone() });
+        if !self.may_try(number) {
+            return away(&format!("the queue {} confirms nothing", self.topology.queues[number]).into());
+        }
         let (answer, wait) = oneshot::channel();
         let ticket = Arc::new(Ticket::default());
         let job = Job {
@@ -74,7 +87,6 @@ impl Publisher {
             ticket: ticket.clone(),
             answer,
         };
-        let away = |reason: &Arc<str>| Err(PublishError::Unavailable { reason: reason.clone() });
         match &*self.channels.read().unwrap_or_else(PoisonError::into_inner) {
             Channels::Away(reason) => return away(reason),
             Channels::Open(lanes) => {
@@ -85,12 +97,18 @@ impl Publisher {
         }
         let time = self.settings.confirm_seconds_max;
         match tokio::time::timeout(time, wait).await {
-            Ok(Ok(outcome)) => outcome,
+            Ok(Ok(outcome)) => {
+                if outcome.is_ok() {
+                    *self.silence_of(number) = None;
+                }
+                outcome
+            }
             Ok(Err(_)) => Err(PublishError::Unknown {
                 reason: "the connection ended before the confirm".into(),
             }),
             Err(_) => {
                 self.signals.is_late.notify_one();
+                self.silence_of(number).get_or_insert_with(Instant::now);
                 let reason: Arc<str> = format!("no confirm within {time:?}").into();
                 if ticket.abandon() {
                     away(&reason)
@@ -98,6 +116,30 @@ impl Publisher {
                     Err(PublishError::Unknown { reason })
                 }
             }
+        }
+    }
+
+    fn silence_of(&self, number: usize) -> MutexGuard<'_, Option<Instant>> {
+        self.silent[number].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues that missed a confirm, and none has come since.
+    pub fn silent(&self) -> usize {
+        (0..self.silent.len())
+            .filter(|number| self.silence_of(*number).is_some())
+            .count()
+    }
+
+    /// Whether an event may go to the queue. One that missed a confirm gets a trial now and then:
+    /// the others would only wait for the deadline, and pile up at the broker.
+    fn may_try(&self, number: usize) -> bool {
+        match &mut *self.silence_of(number) {
+            Some(tried_at) if tried_at.elapsed() < TRIAL_PERIOD => false,
+            Some(tried_at) => {
+                *tried_at = Instant::now();
+                true
+            }
+            None => true,
         }
     }
 
@@ -162,7 +204,9 @@ impl Publisher {
     async fn open(&self, address: &Address) -> Result<Session, LinkError> {
         let (link, events) = Link::open(address, &self.settings, "hookswitch publishes").await?;
         self.topology.declare(&link).await?;
-        let give_up: Vec<Arc<Notify>> = (0..LANES).map(|_| Arc::default()).collect();
+        self.topology.settled().await;
+        let lanes = self.topology.queues.len().min(LANES_MAX);
+        let give_up: Vec<Arc<Notify>> = (0..lanes).map(|_| Arc::default()).collect();
         let mut session = Session {
             link,
             events,
@@ -199,6 +243,9 @@ impl Publisher {
             stop_lanes,
         } = session;
         let channels: Arc<[_]> = senders.into();
+        for number in 0..self.silent.len() {
+            *self.silence_of(number) = None;
+        }
         self.set(Channels::Open(channels.clone()));
         self.first.send_replace(Some(Ok(())));
         let error = tokio::select! {
@@ -249,12 +296,21 @@ impl Publisher {
                 }
                 () = self.signals.is_unroutable.notified() => {
                     warn!("A queue is missing at RabbitMQ: the queues are declared again");
+                    self.set(Channels::Away("a queue is missing and is made again".into()));
                     if let Err(error) = self.topology.declare(link).await {
                         return error;
                     }
+                    self.topology.settled().await;
+                    if !is_blocked {
+                        self.set(Channels::Open(channels.clone()));
+                    }
                 }
                 () = self.signals.is_late.notified(), if !is_blocked => {
-                    if late.is_second(self.signals.confirms(), self.settings.confirm_seconds_max) {
+                    let before = self.signals.confirms();
+                    let is_dead = late.note(before).elapsed() >= UNCONFIRMED_SECONDS_MAX
+                        || !answers(link, self.settings.confirm_seconds_max).await
+                            && self.signals.confirms() == before;
+                    if is_dead {
                         return LinkError::new("it confirms nothing any more");
                     }
                 }
@@ -286,21 +342,21 @@ impl Publisher {
     }
 }
 
-/// When a confirm was missed, and how many had come by then. A slow connection is not dead, and one
-/// queue that does not answer is not the broker. A connection is given up when it confirms nothing
-/// for a whole deadline after a missed confirm.
+/// Whether the broker answers on the connection. Where it does, a queue is silent and not the broker.
+async fn answers(link: &Link, deadline: Duration) -> bool {
+    matches!(tokio::time::timeout(deadline, link.channel()).await, Ok(Ok(_)))
+}
+
+/// Since when nothing was confirmed, and how many confirms had come by then.
 #[derive(Default)]
 struct Late(Option<(Instant, u64)>);
 
 impl Late {
-    /// Notes another missed confirm. Several that are missed at the same moment count once.
-    fn is_second(&mut self, confirms: u64, deadline: Duration) -> bool {
+    /// Notes another missed confirm. Returns the first one since the last confirm of any event.
+    fn note(&mut self, confirms: u64) -> Instant {
         match self.0 {
-            Some((since, before)) if before == confirms => since.elapsed() >= deadline,
-            _ => {
-                self.0 = Some((Instant::now(), confirms));
-                false
-            }
+            Some((since, before)) if before == confirms => since,
+            _ => self.0.insert((Instant::now(), confirms)).0,
         }
     }
 }
@@ -319,16 +375,18 @@ struct Session {
 mod tests {
     use super::*;
 
-    /// Two events for a queue that does not answer are late at the same moment.
     #[tokio::test(start_paused = true)]
-    async fn a_connection_is_given_up_after_a_deadline_without_any_confirm_and_not_before() {
-        let deadline = Duration::from_secs(1);
+    async fn the_time_without_a_confirm_begins_anew_with_each_confirm() {
+        let second = Duration::from_secs(1);
         let mut late = Late::default();
-        assert!(!late.is_second(7, deadline));
-        assert!(!late.is_second(7, deadline), "late at the same moment");
-        tokio::time::advance(deadline).await;
-        assert!(!late.is_second(8, deadline), "another queue confirmed meanwhile");
-        tokio::time::advance(deadline).await;
-        assert!(late.is_second(8, deadline));
+        let begun = late.note(7);
+        tokio::time::advance(second).await;
+        assert_eq!(late.note(7).duration_since(begun), Duration::ZERO);
+        tokio::time::advance(second).await;
+        assert_eq!(
+            late.note(8).duration_since(begun),
+            second * 2,
+            "another queue confirmed meanwhile"
+        );
     }
 }

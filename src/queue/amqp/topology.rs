@@ -8,23 +8,34 @@ use super::{
     connection::{Fault, Link, LinkError, answered},
 };
 use crate::domain::Subject;
+use futures_util::{TryStreamExt, stream};
 use lapin::{
     Channel,
     options::QueueDeclareOptions,
     types::{AMQPValue, FieldTable, ShortString},
 };
-use tracing::warn;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+use tracing::{info, warn};
 
 /// Highest number at which queues of an earlier, larger setting are looked for.
 const QUEUES_MAX: u16 = 256;
+/// Queues that are declared at the same time, each on a channel of its own.
+const DECLARED_AT_ONCE: usize = 16;
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Topology {
     /// By number. An event's subject chooses one.
     pub queues: Vec<ShortString>,
     prefix: String,
     dead: ShortString,
     delivery_limit: u32,
+    settle_seconds: Duration,
+    /// When this process last made a queue.
+    made_at: Mutex<Option<Instant>>,
 }
 
 impl Topology {
@@ -34,6 +45,8 @@ impl Topology {
             prefix: settings.prefix.clone(),
             dead: format!("{}.dead", settings.prefix).into(),
             delivery_limit: settings.delivery_limit,
+            settle_seconds: settings.settle_seconds,
+            made_at: Mutex::default(),
         };
         this.queues = (0..settings.queues.clamp(1, QUEUES_MAX))
             .map(|n| this.name(n))
@@ -53,18 +66,54 @@ impl Topology {
     /// Declares missing queues. A queue that exists with other arguments is a lasting error. A
     /// queue that does not answer delays no other; its own publishes and consumers fail.
     pub async fn declare(&self, link: &Link) -> Result<(), LinkError> {
-        let mut channel = link.channel().await?;
-        self.declare_on(&channel, &self.dead, Self::dead_arguments()).await?;
-        for queue in &self.queues {
-            match self.declare_on(&channel, queue, self.arguments()).await {
-                Err(error) if error.fault == Fault::Passing && link.is_connected() => {
-                    warn!(%error, "The queue {queue} does not answer");
-                    channel = link.channel().await?;
+        let dead = (&self.dead, Self::dead_arguments());
+        let queues = self.queues.iter().map(|queue| (queue, self.arguments()));
+        stream::iter(std::iter::once(dead).chain(queues).map(Ok))
+            .try_for_each_concurrent(DECLARED_AT_ONCE, |(queue, arguments)| async move {
+                match self.declare_one(link, queue, arguments).await {
+                    Err(error) if error.fault == Fault::Passing && link.is_connected() => {
+                        warn!(%error, "The queue {queue} does not answer");
+                        Ok(())
+                    }
+                    declared => declared,
                 }
-                declared => declared?,
+            })
+            .await
+    }
+
+    async fn declare_one(&self, link: &Link, queue: &ShortString, arguments: FieldTable) -> Result<(), LinkError> {
+        let mut channel = link.channel().await?;
+        match count(&channel, queue).await {
+            Err(error) if error.fault == Fault::Missing => {
+                info!("Making the queue {queue}");
+                self.note_made();
+                // The broker closed the channel with its answer.
+                channel = link.channel().await?;
+                let made = self.declare_on(&channel, queue, arguments).await;
+                self.note_made();
+                made
             }
+            Err(error) => Err(error),
+            Ok(_) => self.declare_on(&channel, queue, arguments).await,
         }
-        Ok(())
+    }
+
+    fn note_made(&self) {
+        *self.made_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Returns when the broker has written the queues that this process made. RabbitMQ keeps the
+    /// record of a new queue in memory for up to two seconds. A broker that is killed in them has
+    /// lost the queue, with every event in it that was confirmed (`docs/decisions/0009-rabbitmq.md`).
+    pub async fn settled(&self) {
+        let made_at = *self.made_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(settled_at) = made_at.map(|made_at| made_at + self.settle_seconds) else {
+            return;
+        };
+        if settled_at > Instant::now() {
+            info!("Queues are new at RabbitMQ: events go there once it has written them");
+            tokio::time::sleep_until(settled_at).await;
+        }
     }
 
     async fn declare_on(&self, channel: &Channel, queue: &ShortString, arguments: FieldTable) -> Result<(), LinkError> {
@@ -103,12 +152,18 @@ impl Topology {
     /// Queues of an earlier, larger setting, whose events still have to be consumed.
     pub async fn surplus(&self, link: &Link) -> Result<Vec<ShortString>, LinkError> {
         let mut surplus = Vec::new();
-        let channel = link.channel().await?;
+        let mut channel = link.channel().await?;
         for number in u16::try_from(self.queues.len()).unwrap_or(QUEUES_MAX)..QUEUES_MAX {
             let name = self.name(number);
             match count(&channel, &name).await {
                 Ok(_) => surplus.push(name),
                 Err(error) if error.fault == Fault::Missing => break,
+                // It exists, and its consumer is tried again until it answers.
+                Err(error) if error.fault == Fault::Passing && link.is_connected() => {
+                    warn!(%error, "The queue {name} does not answer");
+                    surplus.push(name);
+                    channel = link.channel().await?;
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -124,8 +124,8 @@ impl Unacked {
         self.inner().held.len() as u64
     }
 
-    pub fn has_any_of(&self, queue: usize) -> bool {
-        self.inner().by_queue.get(queue).is_some_and(|tags| !tags.is_empty())
+    pub fn count_of(&self, queue: usize) -> usize {
+        self.inner().by_queue.get(queue).map_or(0, BTreeSet::len)
     }
 
     pub fn oldest_received_at(&self) -> Option<Timestamp> {

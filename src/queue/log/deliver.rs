@@ -76,6 +76,13 @@ impl LogDeliveries {
         }
     }
 
+    /// Hands out everything that is not acked once more.
+    pub fn rewind(&mut self) {
+        self.cursor = lock(&self.shared.consumed).acked();
+        self.ahead = Bytes::new();
+        self.file = None;
+    }
+
     /// Acks records in memory; the mark on the disk follows lazily.
     pub fn acknowledge(&self, tags: &[DeliveryTag]) {
         let (released, acked) = {

@@ -387,6 +387,7 @@ impl EventQueue for LogQueue {
             disk_free_bytes_min: Some(self.shared.settings.free_bytes_min(intake.space)),
             health,
             is_consumer_away: false,
+            silent_parts: 0,
         }
     }
 

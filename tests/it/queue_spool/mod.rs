@@ -5,14 +5,17 @@ mod broker;
 mod kill;
 
 use crate::{
-    conformance::queue::{Backend, Limits, event, id_of, run, within},
+    conformance::queue::{Backend, DEADLINE, Limits, event, id_of, run, within},
     queue_embedded::Scratch,
-    support::ingress::{Ingress, settings as ingress_settings},
+    support::{
+        ingress::{Ingress, settings as ingress_settings},
+        until,
+    },
 };
 use async_trait::async_trait;
 use broker::{Broker, House, Treatment, by_subject, firsts_by_subject, house, house_with, open, settings};
 use hookswitch::{
-    domain::{EventId, OrgId, SystemClock},
+    domain::{Envelope, EventId, OrgId, SystemClock},
     queue::{self, ConnectError, EventQueue, PublishError, SpoolQueue, SpoolSettings},
     telemetry::Standing,
 };
@@ -68,6 +71,50 @@ async fn a_queue_with_a_spool_keeps_the_contract() {
         broker: Mutex::default(),
     })
     .await;
+}
+
+/// A broker of several queues, of which one has no leader. Its entries are more than the drain
+/// keeps in memory.
+#[tokio::test]
+async fn a_part_of_the_broker_that_takes_nothing_holds_up_no_other() {
+    const PART: usize = 5000;
+    let house = house().await;
+    house.broker.follow(|envelope| match &*envelope.subject.0 {
+        subject if subject.starts_with("silent") => Treatment::Refuse,
+        _ => Treatment::Take,
+    });
+    let org = OrgId::generate();
+    // Two events of each silent subject, so that their order shows.
+    let silent: Vec<_> = (0..PART)
+        .map(|n| event(org, &format!("silent-{}", n / 2), format!("{n}")))
+        .collect();
+    for half in [0, 1] {
+        let half = silent.iter().skip(half).step_by(2);
+        let published = futures_util::future::join_all(half.map(|event| house.queue.publish(event))).await;
+        assert!(published.iter().all(Result::is_ok));
+    }
+    let others: Vec<_> = (0..200)
+        .map(|n| event(org, &format!("call-{}", n % 4), format!("{n}")))
+        .collect();
+    for event in &others {
+        within(house.queue.publish(event)).await.expect("the spool takes it");
+    }
+    until("the others to be drained", || async {
+        (house.broker.log.state().events >= 200).then_some(())
+    })
+    .await;
+    assert_eq!(house.spool().events, PART as u64);
+
+    house.broker.treat_all(Treatment::Take);
+    tokio::time::timeout(DEADLINE, house.queue.drained())
+        .await
+        .expect("the spool drains");
+    let firsts = firsts_by_subject(&house.broker.stored().await);
+    for pair in silent.chunks(2) {
+        let Envelope { subject, .. } = pair[0].envelope();
+        assert_eq!(firsts[&*subject.0], [id_of(&pair[0]), id_of(&pair[1])]);
+    }
+    assert_eq!(firsts["call-1"].len(), 50);
 }
 
 #[tokio::test]

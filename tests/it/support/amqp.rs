@@ -64,6 +64,8 @@ impl AmqpPlace {
             prefix: format!("it-{}", EventId::generate()),
             queues,
             count_period: Duration::from_millis(50),
+            // Nobody kills the broker that tests share.
+            settle_seconds: Duration::ZERO,
             ..AmqpSettings::default()
         };
         Self(Arc::new(Names {
@@ -212,7 +214,7 @@ pub struct Load {
 }
 
 impl Load {
-    pub async fn start(queue: &Arc<AmqpQueue>) -> Self {
+    pub async fn start<Q: EventQueue>(queue: &Arc<Q>) -> Self {
         let mut load = Self {
             confirmed: Arc::default(),
             seen: Arc::default(),
@@ -243,6 +245,11 @@ impl Load {
             }
         });
         load
+    }
+
+    /// How many events came out.
+    pub fn seen(&self) -> usize {
+        self.seen.lock().unwrap().len()
     }
 
     pub fn confirmed(&self) -> Vec<EventId> {
