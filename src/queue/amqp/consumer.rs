@@ -10,6 +10,7 @@ use super::{
     depths::Depths,
     message,
     shares::Shares,
+    silence::{Patience, Watch},
     topology::{self, Topology},
     unacked::{Ack, Unacked},
     url::Address,
@@ -41,9 +42,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// The longest wait before a queue that stays silent gets another connection. Each one disturbs the
-/// queues that deliver.
-const PATIENCE_MAX: Duration = Duration::from_mins(10);
 /// A queue that gave no answer for this long counts as silent in the state.
 const UNANSWERED_SECONDS: Duration = Duration::from_secs(10);
 
@@ -392,7 +390,7 @@ impl Consumer {
                 let queue = &session.queues[number];
                 self.patience.lost(queue);
                 Err(LinkError::new(format!(
-                    "{queue} does not answer, or it holds events and delivers none: it is consumed over another connection"
+                    "{queue} does not answer, or it holds events and delivers none"
                 )))
             }
         }
@@ -440,43 +438,6 @@ fn check(event: Option<Event>) -> Result<(), LinkError> {
         Some(Event::Error(error)) => Err(error.into()),
         Some(_) => Ok(()),
         None => Err(LinkError::new("the connection ended")),
-    }
-}
-
-/// How long a silent queue is waited for. Another connection that changes nothing doubles it.
-struct Patience {
-    first: Duration,
-    now: Duration,
-    /// The queue that was silent last.
-    lost: Option<ShortString>,
-}
-
-impl Patience {
-    const fn new(first: Duration) -> Self {
-        Self {
-            first,
-            now: first,
-            lost: None,
-        }
-    }
-
-    const fn now(&self) -> Duration {
-        self.now
-    }
-
-    fn lost(&mut self, queue: &ShortString) {
-        if self.lost.as_ref() == Some(queue) {
-            self.now = (self.now * 2).min(PATIENCE_MAX);
-        } else {
-            *self = Self::new(self.first);
-            self.lost = Some(queue.clone());
-        }
-    }
-
-    fn delivered(&mut self, queue: &ShortString) {
-        if self.lost.as_ref() == Some(queue) {
-            *self = Self::new(self.first);
-        }
     }
 }
 
@@ -580,103 +541,5 @@ impl Session {
                 let _ = channel.basic_ack(ack.tag, options).now_or_never();
             }
         }
-    }
-}
-
-/// Since when each queue has given no answer, or has had ready events and delivered nothing.
-struct Watch {
-    own: Vec<Silence>,
-    /// Ready events in the queues of other workers.
-    others: u64,
-}
-
-struct Silence {
-    since: Instant,
-    ready: u64,
-}
-
-impl Watch {
-    fn new(queues: usize) -> Self {
-        let silence = |_| Silence {
-            since: Instant::now(),
-            ready: 0,
-        };
-        Self {
-            own: (0..queues).map(silence).collect(),
-            others: 0,
-        }
-    }
-
-    fn ready(&self) -> u64 {
-        self.others + self.own.iter().map(|silence| silence.ready).sum::<u64>()
-    }
-
-    fn delivered(&mut self, queue: usize) {
-        self.own[queue].since = Instant::now();
-    }
-
-    /// A count that goes down shows another process that consumes the queue.
-    fn counted(&mut self, queue: usize, ready: u64, is_full: bool) {
-        let silence = &mut self.own[queue];
-        if ready == 0 || is_full || ready < silence.ready {
-            silence.since = Instant::now();
-        }
-        silence.ready = ready;
-    }
-
-    fn silent_for(&self, time: Duration) -> impl Iterator<Item = usize> {
-        let silent = self.own.iter().enumerate();
-        silent.filter_map(move |(number, silence)| (silence.since.elapsed() > time).then_some(number))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn silent(watch: &Watch) -> Vec<usize> {
-        watch.silent_for(30 * SECOND).collect()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_queue_is_silent_when_it_does_not_answer_or_delivers_nothing_of_what_it_holds() {
-        let mut watch = Watch::new(4);
-        for _ in 0..31 {
-            tokio::time::advance(SECOND).await;
-            watch.counted(0, 5, false);
-            watch.counted(1, 0, false);
-            watch.counted(2, 5, true);
-        }
-        assert_eq!(
-            silent(&watch),
-            [0, 3],
-            "queue 1 is empty, the worker has all it may have of queue 2"
-        );
-        watch.delivered(0);
-        assert_eq!(silent(&watch), [3]);
-        tokio::time::advance(31 * SECOND).await;
-        watch.counted(0, 4, false);
-        assert!(!silent(&watch).contains(&0), "another process consumes it");
-        assert_eq!(watch.ready(), 9);
-    }
-
-    #[test]
-    fn another_connection_that_changes_nothing_comes_later_each_time() {
-        let (one, two) = ("one".into(), "two".into());
-        let mut patience = Patience::new(30 * SECOND);
-        patience.lost(&one);
-        assert_eq!(patience.now(), 30 * SECOND);
-        patience.lost(&one);
-        assert_eq!(patience.now(), 60 * SECOND);
-        patience.delivered(&two);
-        assert_eq!(patience.now(), 60 * SECOND);
-        for _ in 0..20 {
-            patience.lost(&one);
-        }
-        assert_eq!(patience.now(), PATIENCE_MAX);
-        patience.delivered(&one);
-        assert_eq!(patience.now(), 30 * SECOND);
     }
 }

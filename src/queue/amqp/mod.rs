@@ -13,6 +13,7 @@ mod lane;
 mod message;
 mod publisher;
 mod shares;
+mod silence;
 mod topology;
 mod unacked;
 mod url;

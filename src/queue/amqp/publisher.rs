@@ -204,7 +204,7 @@ impl Publisher {
     async fn open(&self, address: &Address) -> Result<Session, LinkError> {
         let (link, events) = Link::open(address, &self.settings, "hookswitch publishes").await?;
         self.topology.declare(&link).await?;
-        self.topology.settled().await;
+        self.topology.written().await;
         let lanes = self.topology.queues.len().min(LANES_MAX);
         let give_up: Vec<Arc<Notify>> = (0..lanes).map(|_| Arc::default()).collect();
         let mut session = Session {
@@ -300,7 +300,7 @@ impl Publisher {
                     if let Err(error) = self.topology.declare(link).await {
                         return error;
                     }
-                    self.topology.settled().await;
+                    self.topology.written().await;
                     if !is_blocked {
                         self.set(Channels::Open(channels.clone()));
                     }
@@ -342,7 +342,7 @@ impl Publisher {
     }
 }
 
-/// Whether the broker answers on the connection. Where it does, a queue is silent and not the broker.
+/// Whether the broker answers on the connection. Where it does, only a queue is silent.
 async fn answers(link: &Link, deadline: Duration) -> bool {
     matches!(tokio::time::timeout(deadline, link.channel()).await, Ok(Ok(_)))
 }

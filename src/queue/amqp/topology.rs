@@ -103,16 +103,16 @@ impl Topology {
     }
 
     /// Returns when the broker has written the queues that this process made. RabbitMQ keeps the
-    /// record of a new queue in memory for up to two seconds. A broker that is killed in them has
-    /// lost the queue, with every event in it that was confirmed (`docs/decisions/0009-rabbitmq.md`).
-    pub async fn settled(&self) {
+    /// record of a new queue in memory for up to two seconds. A broker that is killed in them loses
+    /// the queue, with every event in it that was confirmed (`docs/decisions/0009-rabbitmq.md`).
+    pub async fn written(&self) {
         let made_at = *self.made_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(settled_at) = made_at.map(|made_at| made_at + self.settle_seconds) else {
+        let Some(written_at) = made_at.map(|made_at| made_at + self.settle_seconds) else {
             return;
         };
-        if settled_at > Instant::now() {
+        if written_at > Instant::now() {
             info!("Queues are new at RabbitMQ: events go there once it has written them");
-            tokio::time::sleep_until(settled_at).await;
+            tokio::time::sleep_until(written_at).await;
         }
     }
 
