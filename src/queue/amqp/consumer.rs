@@ -37,7 +37,7 @@ use std::{
 };
 use tokio::{
     sync::{Notify, mpsc, watch},
-    time::{Instant, MissedTickBehavior},
+    time::MissedTickBehavior,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
