@@ -109,7 +109,7 @@ export type CatalogView = {
   "sources": Array<SourceView>;
 };
 
-export type Cause = "accepted" | "looked_up" | "called_back" | "resolved_by_hand" | "rate_limited" | "provider_unavailable" | "connect_failed" | "no_answer" | "lease_ended" | "not_connected" | "credential_refused" | "undecryptable" | "misconfigured" | "invalid_request" | "invalid_recipient" | "opted_out" | "address_not_allowed" | "endpoint_gone" | "redirect_not_followed" | "template_failed" | "template_limit" | "unreadable_body" | "expired" | "attempts_used_up" | "ambiguous" | "look_up_forbidden" | "account_replaced" | "interrupted" | "hop_limit" | "day_budget" | "other";
+export type Cause = "accepted" | "looked_up" | "called_back" | "resolved_by_hand" | "rate_limited" | "provider_unavailable" | "connect_failed" | "no_answer" | "lease_ended" | "not_connected" | "credential_refused" | "undecryptable" | "misconfigured" | "invalid_request" | "invalid_recipient" | "opted_out" | "address_not_allowed" | "endpoint_gone" | "redirect_not_followed" | "template_failed" | "template_limit" | "unreadable_body" | "paused" | "expired" | "attempts_used_up" | "ambiguous" | "look_up_forbidden" | "account_replaced" | "interrupted" | "hop_limit" | "day_budget" | "other";
 
 export type ConnectedView = IntegrationView & {
   "warnings": Array<FieldError>;
@@ -486,6 +486,32 @@ export type ParameterView = {
   "type": string;
 };
 
+export type PauseRequest = {
+  "all"?: boolean | null;
+  "org_id"?: string | null;
+  "provider"?: Provider | null;
+  "reason": string;
+  "rule_id"?: string | null;
+};
+
+export type PauseView = {
+  "actor"?: string | null;
+  "org_id"?: string | null;
+  "provider"?: Provider | null;
+  "reason": string;
+  "rule_id"?: string | null;
+  "scope": string;
+  "since": Time;
+};
+
+export type PausedView = {
+  "is_new": boolean;
+};
+
+export type PausesView = {
+  "pauses": Array<PauseView>;
+};
+
 export type ProbeView = {
   "feature": string;
   "method": string;
@@ -551,6 +577,18 @@ export type Resolution = {
 };
 
 export type ResolvedAs = "sent" | "resend";
+
+export type ResumeRequest = {
+  "all"?: boolean | null;
+  "org_id"?: string | null;
+  "provider"?: Provider | null;
+  "rule_id"?: string | null;
+};
+
+export type ResumedView = {
+  "released": number;
+  "was_paused": boolean;
+};
 
 export type RotateRequest = {
   "after"?: string | null;

@@ -48,6 +48,7 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .merge(openapi::routes())
         .fallback(respond::nothing_here)
         .method_not_allowed_fallback(respond::other_methods)
+        .layer(middleware::from_fn(openapi::only_documented))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), respond::respond))
         .with_state(state)
         .merge(dashboard::routes())

@@ -14,6 +14,7 @@ pub mod keys;
 mod migrate;
 mod operator;
 mod otlp;
+mod pause;
 mod queue;
 pub mod samples;
 pub mod sandbox;
@@ -67,6 +68,11 @@ enum Command {
     Sandbox(sandbox::SandboxArgs),
     /// Make a token for the admin API
     Token(token::TokenArgs),
+    /// Let no attempt begin for everything, an organisation, a provider or a rule; without one of
+    /// them: list what is paused
+    Pause(pause::PauseArgs),
+    /// Let attempts begin again
+    Resume(pause::ResumeArgs),
     /// Take over organisations, credentials and assistants of the earlier system
     Import(import::ImportArgs),
     /// Make key-encryption keys, name them, and change the key that seals
@@ -97,6 +103,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
                     Command::Queue(args) => queue::run(args).await,
                     Command::Keys(args) => keys::run(args).await,
                     Command::Import(args) => import::run(args).await,
+                    Command::Pause(args) => pause::pause(args).await,
+                    Command::Resume(args) => pause::resume(args).await,
                     Command::Send(args) => send::run(&args).await,
                     Command::Sandbox(args) => sandbox::run(&args).await,
                     Command::Bench(args) => bench::run(args).await,

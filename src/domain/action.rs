@@ -146,6 +146,8 @@ closed_text_enum!(
         /// The event's body cannot be read, so that its secrets cannot be masked: none of it is
         /// sent on (invariant 19).
         UnreadableBody = "unreadable_body",
+        /// An operator has paused its rule; it goes on when the rule is resumed.
+        Paused = "paused",
         Expired = "expired",
         AttemptsUsedUp = "attempts_used_up",
         Ambiguous = "ambiguous",

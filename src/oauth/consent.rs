@@ -14,6 +14,7 @@ use crate::{
     store::{Store, StoreError, grants::Consent},
     vault::{Purpose, Vault, VaultError},
 };
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
@@ -23,6 +24,13 @@ const EXCHANGE_MAX: Duration = Duration::from_secs(8);
 /// Longest code that is passed on: Google's own are 256 bytes at most.
 const CODE_BYTES_MAX: usize = 1024;
 const PROVIDER: Provider = Provider::GoogleCalendar;
+/// Google's codes that are about the client of this installation (RFC 6749, 5.2).
+const CLIENT_REFUSALS: [&str; 4] = [
+    "invalid_client",
+    "unauthorized_client",
+    "redirect_uri_mismatch",
+    "deleted_client",
+];
 
 pub struct Consents {
     store: Arc<dyn Store>,
@@ -60,7 +68,15 @@ pub enum ExchangeError {
     Refused {
         words: String,
     },
-    /// Google gave no refresh token, no name of the account, or no scope that is of use.
+    /// Google refuses this installation: its client id, its secret or its redirect URL.
+    ClientRefused {
+        words: String,
+    },
+    /// No box was ticked.
+    NoScopes {
+        words: &'static str,
+    },
+    /// Google gave no refresh token, or no name of the account.
     Unusable {
         words: &'static str,
     },
@@ -95,7 +111,7 @@ impl Consents {
             .and_then(|()| getrandom::fill(random.as_mut_slice()))
             .map_err(|_| VaultError::NoRandomness)?;
         let (id, verifier) = (Uuid::from_bytes(id), verifier(&random));
-        let state = format!("{}.{}", id.simple(), self.signature("state", id).0);
+        let state = self.state(id, return_to.as_deref());
         let Some(url) = self.google.consent_url(&state, &verifier) else {
             return Ok(None);
         };
@@ -126,19 +142,26 @@ impl Consents {
         }))
     }
 
-    /// Reads our part of a `state`, without a look at the store. So a made-up `state` costs
-    /// nothing.
+    /// The page stands in it, so that a person whose consent is used or too old gets back to it.
+    fn state(&self, id: Uuid, return_to: Option<&str>) -> String {
+        let page = URL_SAFE_NO_PAD.encode(return_to.unwrap_or_default());
+        let mark = self.vault.fingerprint(nobody(), &signed_state(id, &page));
+        format!("{}.{}.{page}", id.simple(), mark.0)
+    }
+
+    /// Reads our part of a `state`, and the page that it leads back to, without a look at the
+    /// store. So a made-up `state` costs nothing.
     #[must_use]
-    pub fn read_state(&self, state: &str) -> Option<Uuid> {
-        let (id, mark) = state.split_once('.')?;
+    pub fn read_state(&self, state: &str) -> Option<(Uuid, Option<String>)> {
+        let (id, rest) = state.split_once('.')?;
+        let (mark, page) = rest.split_once('.')?;
         let id = Uuid::try_parse(id).ok().filter(|_| id.len() == 32)?;
-        self.vault
-            .is_fingerprint_of(
-                &Fingerprint(mark.into()),
-                OrgId::from_uuid(Uuid::nil()),
-                &signed_text("state", id),
-            )
-            .then_some(id)
+        let mark = Fingerprint(mark.into());
+        if !self.vault.is_fingerprint_of(&mark, nobody(), &signed_state(id, page)) {
+            return None;
+        }
+        let page = String::from_utf8(URL_SAFE_NO_PAD.decode(page).ok()?).ok()?;
+        Some((id, Some(page).filter(|page| !page.is_empty())))
     }
 
     /// Whether this is the browser that began it.
@@ -185,8 +208,11 @@ impl Consents {
             Ok(tokens) => Ok(tokens),
             Err(CallError::Refused(refused)) if refused.http_status < 500 && refused.http_status != 429 => {
                 let reason = refused.code.as_deref().unwrap_or("no reason");
-                Err(ExchangeError::Refused {
-                    words: format!("{} ({reason})", refused.message),
+                let words = format!("{} ({reason})", refused.message);
+                Err(if CLIENT_REFUSALS.contains(&reason) {
+                    ExchangeError::ClientRefused { words }
+                } else {
+                    ExchangeError::Refused { words }
                 })
             }
             Err(error) => Err(ExchangeError::Unreachable(error)),
@@ -199,10 +225,10 @@ impl Consents {
         let unusable = |words| ExchangeError::Unusable { words };
         if !granted.events && !granted.free_busy {
             self.revoke_token(&tokens.access_token).await;
-            return Err(unusable(
-                "No box was ticked on Google's page, so there is nothing that this connection could do. Connect again \
-                and tick them.",
-            ));
+            return Err(ExchangeError::NoScopes {
+                words: "No box was ticked on Google's page, so there is nothing that this connection could do. Connect \
+                        again and tick them.",
+            });
         }
         let Some(refresh_token) = tokens.refresh_token else {
             return Err(unusable(
@@ -255,6 +281,17 @@ impl Consents {
         self.vault
             .fingerprint(OrgId::from_uuid(Uuid::nil()), &signed_text(what, id))
     }
+}
+
+fn nobody() -> OrgId {
+    OrgId::from_uuid(Uuid::nil())
+}
+
+fn signed_state(id: Uuid, page: &str) -> Vec<u8> {
+    let mut text = signed_text("state", id);
+    text.push(b':');
+    text.extend_from_slice(page.as_bytes());
+    text
 }
 
 fn signed_text(what: &str, id: Uuid) -> Vec<u8> {

@@ -16,10 +16,10 @@ pub struct AuditEntry {
     /// The token's subject, or `operator:` and the operator's.
     pub actor: String,
     /// `connect`, `erase`, `create`, `update`, `delete`, `rotate`, `prove`, `release`, `retry`,
-    /// `cancel`, `replay`, `promote`.
+    /// `cancel`, `replay`, `promote`, `pause`, `resume`.
     pub verb: &'static str,
     /// `credential`, `endpoint`, `secret`, `assistant`, `phone_number`, `rule`, `action`, `event`,
-    /// `organisation`, `key`.
+    /// `organisation`, `key`, `provider`, `installation`.
     pub target_kind: &'static str,
     pub target_id: String,
     pub fields: Vec<&'static str>,

@@ -1,6 +1,6 @@
 //! The database's check for `/readyz`, and the gauges of what waits in the ledger.
 
-use super::Store;
+use super::{Store, pauses::Paused};
 use crate::{
     domain::{Clock, HeldCause, Provider},
     telemetry::{Finding, catalogue},
@@ -45,5 +45,11 @@ pub async fn gather_gauges(store: Arc<dyn Store>, clock: Arc<dyn Clock>) {
     }
     let oldest_held = state.oldest_held_at.map_or(0.0, |at| now.since(at).as_secs_f64());
     catalogue::HELD_OLDEST_SECONDS.set(oldest_held, &[]);
+    if let Ok(pauses) = store.list_pauses(None).await {
+        for scope in Paused::SCOPES {
+            let count = pauses.iter().filter(|pause| pause.paused.scope() == *scope).count();
+            catalogue::PAUSED.set(count as f64, &[scope]);
+        }
+    }
     catalogue::DEAD_EVENTS.set(state.dead_events as f64, &[]);
 }

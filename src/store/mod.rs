@@ -22,6 +22,7 @@ pub mod managed;
 mod migrate;
 pub mod organisations;
 pub mod outcomes;
+pub mod pauses;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub mod queue_shares;
@@ -61,6 +62,7 @@ pub trait Store:
     + managed::ManagedAssistants
     + organisations::Organisations
     + outcomes::Outcomes
+    + pauses::Pauses
     + queue_shares::QueueShares
     + rejections::Rejections
     + retention::Retention
@@ -88,6 +90,7 @@ impl<S> Store for S where
         + managed::ManagedAssistants
         + organisations::Organisations
         + outcomes::Outcomes
+        + pauses::Pauses
         + queue_shares::QueueShares
         + rejections::Rejections
         + retention::Retention

@@ -183,6 +183,8 @@ catalogue! {
     CLOCK_OFFSET_SECONDS: Gauge Seconds "hookswitch_clock_offset_seconds" [];
     /// Time that the worker's consumer has been idle while the queue holds events.
     CONSUMER_IDLE_WITH_BACKLOG_SECONDS: Gauge Seconds "hookswitch_consumer_idle_with_backlog_seconds" [];
+    /// What operators have paused, by scope: all, org, provider, rule.
+    PAUSED: Gauge Count "hookswitch_paused" ["scope"];
     /// Whether events go through the spool now: 1 or 0.
     SPOOL_ACTIVE: Gauge Count "hookswitch_spool_active" [];
     /// Switches to the spool, because the broker did not take an event.

@@ -23,6 +23,7 @@ mod operations;
 mod otlp;
 mod outside;
 mod overload;
+mod pauses;
 mod postgres_connections;
 mod postgres_isolation;
 mod providers;

@@ -13,6 +13,7 @@ mod integrations;
 mod keys;
 mod managed_assistants;
 mod operator;
+mod pauses;
 mod phone_numbers;
 mod rejections;
 mod rules;
@@ -41,6 +42,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
         .merge(operator::routes())
         .merge(dead_events::routes())
         .merge(keys::routes())
+        .merge(pauses::routes())
 }
 
 /// The shapes of requests and answers, for the document of the API.
@@ -58,6 +60,7 @@ pub mod shapes {
         keys::{KeysView, RotateRequest, RotatedView},
         managed_assistants::{ManagedAssistantView, ManagedAssistants, NewManagedAssistant},
         operator::{Invalidate, Invalidated, NewOrganisation, OrganisationView},
+        pauses::{PauseRequest, PausedView, PausesView, ResumeRequest, ResumedView},
         phone_numbers::{NewNumber, NumberView},
         rejections::RejectionView,
         rules::{DamagedRuleView, DryRunRequest, DryRunView, RuleView, StoredDryRunRequest},

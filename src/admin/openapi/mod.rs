@@ -7,6 +7,7 @@
 //! the same for everybody and needs no token.
 
 mod operations;
+mod query;
 mod schemas;
 
 use super::{Admin, AdminState, web::problem::Code};
@@ -17,6 +18,7 @@ use serde_json::{Map, Value, json};
 use std::sync::{Arc, LazyLock};
 
 pub use operations::path_methods;
+pub(super) use query::only_documented;
 
 /// Where the document is served, beside the resources that it describes.
 pub fn routes() -> Router<Arc<AdminState>> {

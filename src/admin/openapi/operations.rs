@@ -248,6 +248,11 @@ operations! {
     get "/operator/dead-events/{id}" dead_event Operator "Show an event that could not be planned" NONE
         => 200(DeadEventView);
     post "/operator/dead-events/{id}/replay" dead_event_replay Operator "Plan it again" NONE => 202(ReplayView);
+    get "/api/pauses" pauses_own Viewer "What holds actions of this organisation back" NONE => 200(PausesView);
+    get "/operator/pauses" pauses Operator "What is paused" NONE => 200(PausesView);
+    post "/operator/pause" pause Operator "Let no attempt begin" NONE body(PauseRequest) => 200(PausedView);
+    post "/operator/resume" resume Operator "Let attempts begin again" NONE body(ResumeRequest)
+        => 200(ResumedView);
     get "/operator/keys" keys Operator "Which key seals, and what stands under each" NONE => 200(KeysView);
     post "/operator/keys/rotate" keys_rotate Operator "One step of a change of the key" NONE
         body(RotateRequest) => 200(RotatedView);

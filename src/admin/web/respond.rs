@@ -26,11 +26,16 @@ use uuid::Uuid;
 const DEADLINE: Duration = Duration::from_secs(10);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The id of a request, for the few handlers that show it themselves.
+#[derive(Clone)]
+pub struct RequestId(pub String);
+
 /// Wraps every request. The id is always made here, because an id of the caller would stand in our
 /// logs.
 pub async fn respond(State(state): Admin, request: Request, next: Next) -> Response {
     let id = Uuid::now_v7().to_string();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    parts.extensions.insert(RequestId(id.clone()));
     let asked = parts.headers.clone();
     let is_read = matches!(parts.method, Method::GET | Method::HEAD);
     let span = tracing::info_span!("admin.request", request.id = %id, method = %parts.method);

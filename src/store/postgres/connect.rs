@@ -78,6 +78,11 @@ fn migrator() -> Migrator {
             "replays",
             include_str!("../../../migrations/postgres/0011_replays.sql"),
         ),
+        step(
+            12,
+            "pauses",
+            include_str!("../../../migrations/postgres/0012_pauses.sql"),
+        ),
     ])
 }
 

@@ -18,6 +18,7 @@ pub(super) mod ledger;
 mod managed;
 mod organisations;
 mod outcomes;
+mod pauses;
 mod queue_shares;
 mod rejections;
 mod retention;
@@ -56,6 +57,7 @@ pub(super) const STATEMENTS: &[(&str, &[Sql])] = &[
     ("managed", managed::STATEMENTS),
     ("organisations", organisations::STATEMENTS),
     ("outcomes", outcomes::STATEMENTS),
+    ("pauses", pauses::STATEMENTS),
     ("queue_shares", queue_shares::STATEMENTS),
     ("rejections", rejections::STATEMENTS),
     ("retention", retention::STATEMENTS),

@@ -94,6 +94,7 @@ fn migrator() -> Migrator {
             "replays",
             include_str!("../../../migrations/sqlite/0012_replays.sql"),
         ),
+        step(13, "pauses", include_str!("../../../migrations/sqlite/0013_pauses.sql")),
     ])
 }
 

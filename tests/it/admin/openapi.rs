@@ -57,6 +57,58 @@ async fn every_route_is_in_the_document_and_the_other_way_round() {
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "ids are unique");
 }
 
+/// The names that an operation may be asked with, by the document.
+fn documented(operation: &Value) -> BTreeSet<String> {
+    let all = operation["parameters"].as_array().map_or(&[][..], Vec::as_slice);
+    let of_query = all.iter().filter(|one| one["in"] == "query");
+    of_query.map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn an_operation_takes_the_query_parameters_of_the_document_and_no_other() {
+    let app = TestApp::start().await;
+    let names: BTreeSet<String> = operations()
+        .flat_map(|(_, _, one)| documented(one))
+        .chain(["nonsense".to_owned()])
+        .collect();
+    assert!(names.len() > 15, "{names:?}");
+    let mut wrong = Vec::new();
+    let mut tried = 0;
+    for (path, method, operation) in operations() {
+        // Google adds parameters of its own to the address that people come back to; the other two
+        // are for callers without a token.
+        if ["callback", "session_open", "openapi"].contains(&operation["operationId"].as_str().unwrap()) {
+            continue;
+        }
+        let own = documented(operation);
+        let id = hookswitch::domain::OrgId::generate().to_string();
+        let concrete: String = path
+            .split('/')
+            .map(|part| if part.starts_with('{') { id.as_str() } else { part })
+            .collect::<Vec<_>>()
+            .join("/")
+            .replace(&format!("/integrations/{id}"), "/integrations/vapi");
+        for name in &names {
+            let at = format!("{concrete}?{name}=x");
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let answer = if path.starts_with("/operator/") || path.starts_with("/api/debug/") {
+                app.operator(method.clone(), &at, &json!({})).await
+            } else {
+                app.call(app.a, method.clone(), &at, Some(&json!({}))).await
+            };
+            let is_refused = answer.status == 400
+                && answer.code() == "invalid_query"
+                && answer.field() == *name
+                && answer.text.contains("not a known parameter");
+            if is_refused == own.contains(name) {
+                wrong.push(format!("{method} {path}?{name}: {} {}", answer.status, answer.text));
+            }
+            tried += 1;
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {tried}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
 fn operations() -> impl Iterator<Item = (&'static str, &'static str, &'static Value)> {
     let paths = document()["paths"].as_object().unwrap();
     paths.iter().flat_map(|(path, methods)| {

@@ -843,10 +843,13 @@ mod delivery;
 mod held;
 #[path = "ledger_late.rs"]
 mod late;
+#[path = "ledger_pauses.rs"]
+mod pauses;
 pub use accounts::*;
 pub use delivery::*;
 pub use held::*;
 #[path = "ledger_retention.rs"]
 mod retention;
 pub use late::*;
+pub use pauses::*;
 pub use retention::*;

@@ -385,17 +385,66 @@ async fn people_are_sent_back_to_a_page_of_this_host_with_one_word() {
         (answer.status().as_u16(), answer.headers()["location"].to_str().unwrap()),
         (303, "/integrations?tab=google&connected=google_calendar")
     );
-    let begun = begin(&app, app.a, "?return_to=/integrations").await;
-    let back = consent(&format!("{}&login_hint=deny", begun.url)).await;
-    let answer = client
-        .get(format!("{}{back}", app.base()))
-        .header("cookie", &begun.cookie)
-        .send()
-        .await
+}
+
+/// The parameters that a page gets back, without the request's id, which has to be there.
+async fn page_gets(app: &TestApp, back: &str, cookie: Option<&str>) -> String {
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
         .unwrap();
+    let mut request = client.get(format!("{}{back}", app.base()));
+    if let Some(cookie) = cookie {
+        request = request.header("cookie", cookie);
+    }
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.status(), 303, "{answer:?}");
+    let id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let to = answer.headers()["location"].to_str().unwrap().to_owned();
+    let end = format!("&request_id={id}");
+    assert!(to.ends_with(&end), "{to}");
+    to.strip_suffix(&end).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_page_learns_why_a_consent_came_to_nothing() {
+    let app = TestApp::builder().provider_sandbox().start().await;
+    let org = app.a;
+    let begin = async || begin(&app, org, "?return_to=/integrations%3Ftab%3Dg").await;
+    let page = "/integrations?tab=g";
+
+    let begun = begin().await;
+    let denied = consent(&format!("{}&login_hint=deny", begun.url)).await;
     assert_eq!(
-        answer.headers()["location"].to_str().unwrap(),
-        "/integrations?error=consent_refused"
+        page_gets(&app, &denied, Some(&begun.cookie)).await,
+        format!("{page}&error=consent_refused&reason=denied")
+    );
+    // Used, and from another browser: the page is named by the state, which is signed.
+    for cookie in [Some(&*begun.cookie), None, Some("hookswitch_consent=x")] {
+        assert_eq!(
+            page_gets(&app, &denied, cookie).await,
+            format!("{page}&error=consent_invalid")
+        );
+    }
+    let begun = begin().await;
+    let back = consent(&begun.url).await;
+    let (before, code) = back.split_once("code=").unwrap();
+    let rest = code.split_once('&').map_or("", |(_, rest)| rest);
+    assert_eq!(
+        page_gets(&app, &format!("{before}code=made-up&{rest}"), Some(&begun.cookie)).await,
+        format!("{page}&error=consent_refused&reason=code_refused")
+    );
+    // A state that was changed leads nowhere.
+    let begun = begin().await;
+    let back = consent(&begun.url).await;
+    let (head, state) = back.split_once("state=").unwrap();
+    let (id, rest) = state.split_once('.').unwrap();
+    let (mark, _) = rest.split_once('.').unwrap();
+    let evil = "Ly9ldmlsLmV4YW1wbGU"; // //evil.example
+    let forged = format!("{head}state={id}.{mark}.{evil}&code=x");
+    assert_eq!(
+        come_back(&app, &forged, Some(&begun.cookie)).await.expect(400).code(),
+        "consent_invalid"
     );
 }
 

@@ -19,6 +19,7 @@ use crate::{
             auth::{Manager, member_of},
             page::Params,
             problem::{Code, Problem},
+            respond::RequestId,
             token::{Member, Role},
             view::Time,
         },
@@ -37,8 +38,9 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header, request::Parts};
 use serde::Serialize;
+use uuid::Uuid;
 
 const PROVIDER: Provider = Provider::GoogleCalendar;
 const COOKIE: &str = "hookswitch_consent";
@@ -110,50 +112,112 @@ fn not_ours() -> Problem {
     )
 }
 
+/// A consent that came to nothing, with its reason in a word for the page.
+struct Failed {
+    problem: Problem,
+    reason: Option<&'static str>,
+}
+
+impl From<Problem> for Failed {
+    fn from(problem: Problem) -> Self {
+        Self { problem, reason: None }
+    }
+}
+
+impl Failed {
+    fn because(reason: &'static str, problem: Problem) -> Self {
+        Self {
+            problem,
+            reason: Some(reason),
+        }
+    }
+}
+
+/// What Google sends back.
+struct SentBack {
+    code: Option<String>,
+    error: Option<String>,
+}
+
 /// Where Google sends people back to.
 pub async fn callback(State(state): Admin, request: Request) -> Answer<Response> {
     let (parts, _) = request.into_parts();
     let mut params = Params::of(&parts.uri)?;
     let shown = params.take("state");
-    let (code, error) = (params.take("code"), params.take("error"));
+    let back = SentBack {
+        code: params.take("code"),
+        error: params.take("error"),
+    };
     // Google adds parameters of its own (scope, authuser, prompt, hd): none of them is read.
-    let id = shown
+    let (id, return_to) = shown
         .as_deref()
         .and_then(|shown| state.consents.read_state(shown))
         .ok_or_else(not_ours)?;
+    let outcome = take_and_finish(&state, &parts, id, back).await;
+    let Some(page) = return_to else {
+        return outcome
+            .map(|view| Json(view).into_response())
+            .map_err(|failed| failed.problem);
+    };
+    // A person in a browser reads a page, not JSON: the page learns the result from parameters.
+    let result = outcome.map_or_else(
+        |failed| failed_parameters(&failed, &parts),
+        |_| "connected=google_calendar".to_owned(),
+    );
+    let to = with_parameter(&page, &result);
+    let to = HeaderValue::from_str(&to).map_err(|_| Problem::new(Code::Internal))?;
+    Ok((StatusCode::SEE_OTHER, [(header::LOCATION, to)]).into_response())
+}
+
+/// All of them are words of ours.
+fn failed_parameters(failed: &Failed, parts: &Parts) -> String {
+    let mut text = format!("error={}", failed.problem.code.as_str());
+    if let Some(reason) = failed.reason {
+        text.push_str("&reason=");
+        text.push_str(reason);
+    }
+    if let Some(RequestId(id)) = parts.extensions.get::<RequestId>() {
+        text.push_str("&request_id=");
+        text.push_str(id);
+    }
+    text
+}
+
+async fn take_and_finish(
+    state: &AdminState,
+    parts: &Parts,
+    id: Uuid,
+    back: SentBack,
+) -> Result<IntegrationView, Failed> {
     let has_token = parts.headers.contains_key(header::AUTHORIZATION);
     let bearer = if has_token {
-        Some(member_of(&parts, &[Role::Owner, Role::Admin])?)
+        Some(member_of(parts, &[Role::Owner, Role::Admin])?)
     } else {
         None
     };
     if bearer.is_none() && !cookie_of(&parts.headers).is_some_and(|shown| state.consents.is_browser_of(id, shown)) {
-        return Err(not_ours());
+        return Err(not_ours().into());
     }
-    let consent = state.consents.take(id).await?.ok_or_else(not_ours)?;
+    let taken = state.consents.take(id).await.map_err(Problem::from)?;
+    let consent = taken.ok_or_else(not_ours)?;
     if let Some(member) = &bearer
         && (member.org != consent.org || member.subject != consent.subject)
     {
-        return Err(not_ours());
+        return Err(not_ours().into());
     }
-    let outcome = match (code, error) {
-        (Some(code), None) => finish(&state, &consent, &code).await,
-        (_, Some(error)) if error == "access_denied" => Err(Problem::new(Code::ConsentRefused)
-            .detail("The consent was not given on Google's page. Nothing was changed.")),
-        _ => Err(Problem::new(Code::ConsentRefused)
-            .detail("Google sent back neither a code nor a reason that is known. Nothing was changed.")),
-    };
-    let Some(path) = consent.return_to else {
-        return outcome.map(|view| Json(view).into_response());
-    };
-    // A person in a browser reads a page, not JSON: the page learns the result from a parameter.
-    let result = outcome.map_or_else(
-        |problem| format!("error={}", problem.code.as_str()),
-        |_| "connected=google_calendar".to_owned(),
-    );
-    let to = with_parameter(&path, &result);
-    let to = HeaderValue::from_str(&to).map_err(|_| Problem::new(Code::Internal))?;
-    Ok((StatusCode::SEE_OTHER, [(header::LOCATION, to)]).into_response())
+    match (back.code, back.error) {
+        (Some(code), None) => finish(state, &consent, &code).await,
+        (_, Some(error)) if error == "access_denied" => Err(Failed::because(
+            "denied",
+            Problem::new(Code::ConsentRefused)
+                .detail("The consent was not given on Google's page. Nothing was changed."),
+        )),
+        _ => Err(Failed::because(
+            "code_refused",
+            Problem::new(Code::ConsentRefused)
+                .detail("Google sent back neither a code nor a reason that is known. Nothing was changed."),
+        )),
+    }
 }
 
 /// Adds a parameter to the query of a path, in front of its fragment.
@@ -178,33 +242,51 @@ fn cookie_of(headers: &HeaderMap) -> Option<&str> {
         .map(|(_, value)| value)
 }
 
-async fn finish(state: &AdminState, consent: &Consent, code: &str) -> Answer<IntegrationView> {
+async fn finish(state: &AdminState, consent: &Consent, code: &str) -> Result<IntegrationView, Failed> {
     let exchanged = state
         .consents
         .exchange(consent, code)
         .await
         .map_err(|error| exchange_problem(error, state.providers.http.now()))?;
-    let existing = state.store.find_credential(consent.org, PROVIDER, "").await?;
+    let found = state.store.find_credential(consent.org, PROVIDER, "").await;
+    let existing = found.map_err(Problem::from)?;
     if !consent.may_replace && !is_same_account(state, existing.as_ref(), PROVIDER, consent.org, &exchanged.account) {
         state.consents.revoke_token(&exchanged.credential.refresh_token).await;
-        return Err(Problem::new(Code::AccountDiffers).detail(
-            "This is another Google account than the one that was connected. Begin again with \
+        return Err(Problem::new(Code::AccountDiffers)
+            .detail(
+                "This is another Google account than the one that was connected. Begin again with \
                 ?replace_account=true to change the account.",
-        ));
+            )
+            .into());
     }
     let saved = save(state, consent, exchanged, existing.as_ref()).await?;
     state.forget(consent.org);
-    view(state, consent.org, PROVIDER, Some(saved)).await
+    Ok(view(state, consent.org, PROVIDER, Some(saved)).await?)
 }
 
-fn exchange_problem(error: ExchangeError, now: Timestamp) -> Problem {
+fn exchange_problem(error: ExchangeError, now: Timestamp) -> Failed {
+    let refused = |words: String| Problem::new(Code::ConsentRefused).detail(words);
     match error {
-        ExchangeError::Refused { words } => {
-            Problem::new(Code::ConsentRefused).detail(format!("Google refuses the code: {words}. Begin again."))
+        ExchangeError::Refused { words } => Failed::because(
+            "code_refused",
+            refused(format!("Google refuses the code: {words}. Begin again.")),
+        ),
+        ExchangeError::ClientRefused { words } => {
+            tracing::warn!(
+                "Google refuses this installation: {words}; check HOOKSWITCH_GOOGLE_CLIENT_ID, _CLIENT_SECRET and \
+                 _REDIRECT_URL"
+            );
+            Failed::because(
+                "client_refused",
+                refused(format!(
+                    "Google refuses this installation: {words}. Its operator has to mend it."
+                )),
+            )
         }
-        ExchangeError::Unusable { words } => Problem::new(Code::ConsentRefused).detail(words),
-        ExchangeError::Unreachable(error) => unreachable(PROVIDER, &error, now),
-        ExchangeError::Vault(error) => error.into(),
+        ExchangeError::NoScopes { words } => Failed::because("scopes_missing", refused(words.to_owned())),
+        ExchangeError::Unusable { words } => refused(words.to_owned()).into(),
+        ExchangeError::Unreachable(error) => unreachable(PROVIDER, &error, now).into(),
+        ExchangeError::Vault(error) => Problem::from(error).into(),
     }
 }
 

@@ -32,11 +32,11 @@ const DEFER: &str = "
 /// a turn.
 pub(crate) const ROWS: &str = concat!(
     "
-    SELECT a.*, c.account_fingerprint, c.version, e.subject
+    SELECT a.*, c.account_fingerprint, c.version, e.subject, p.target IS NOT NULL AS is_paused
     FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS turn (org_id, provider, place)
     CROSS JOIN LATERAL (
         SELECT id, org_id, event_id, kind, provider, credential_name, state, request_sealed, idempotency_key, fence,
-            attempts, look_ups, absences, first_sent_at, expires_at, created_at, hops, account, due_at
+            attempts, look_ups, absences, first_sent_at, expires_at, created_at, hops, account, due_at, rule_id
         FROM actions
         WHERE org_id = turn.org_id AND provider = turn.provider AND ",
     claimable!(),
@@ -48,6 +48,7 @@ pub(crate) const ROWS: &str = concat!(
     LEFT JOIN org_credentials AS c
         ON c.org_id = a.org_id AND c.provider = a.provider AND c.name = a.credential_name
     LEFT JOIN events AS e ON e.id = a.event_id
+    LEFT JOIN pauses AS p ON p.scope = 'rule' AND p.org_id = a.org_id AND p.rule_id = a.rule_id
     ORDER BY turn.place, a.due_at, a.id"
 );
 

@@ -1,7 +1,7 @@
 //! Claims: reads due turns and the rows of each, and chooses among them. Each database then writes
 //! the choice in its own way.
 
-use super::{LedgerSql, claim_of};
+use super::{LedgerSql, claim_of, unpaused};
 use crate::{
     domain::{ActionState, OrgId, Provider, Timestamp},
     killpoint::{Step, reach},
@@ -12,16 +12,33 @@ use crate::{
     },
 };
 use futures_util::future::BoxFuture;
+use std::time::Duration;
 use uuid::Uuid;
 
 #[cfg(test)]
-pub const STATEMENTS: &[Sql] = &[TURNS];
+pub const STATEMENTS: &[Sql] = &[TURNS, Sql::both(PARK_PAUSED), Sql::both(PUT_OFF_PAUSED)];
 
-/// A turn that another claim holds is passed over.
+/// A turn that another claim holds is passed over. What is paused keeps its place.
 const TURNS: Sql = Sql {
-    sqlite: "SELECT org_id, provider FROM turns WHERE due_at <= $1 ORDER BY due_at LIMIT $2",
-    postgres: "SELECT org_id, provider FROM turns WHERE due_at <= $1 ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED",
+    sqlite: concat!(
+        "SELECT org_id, provider FROM turns WHERE due_at <= $1 AND ",
+        unpaused!(),
+        " ORDER BY due_at LIMIT $2"
+    ),
+    postgres: concat!(
+        "SELECT org_id, provider FROM turns WHERE due_at <= $1 AND ",
+        unpaused!(),
+        " ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED"
+    ),
 };
+const PARK_PAUSED: &str = "
+    UPDATE actions
+    SET state = 'parked', cause = 'paused', detail = NULL, updated_at = $3
+    WHERE id = $1 AND org_id = $2 AND state IN ('pending', 'waiting')";
+const PUT_OFF_PAUSED: &str = "
+    UPDATE actions
+    SET due_at = $4
+    WHERE id = $1 AND org_id = $2 AND state = 'unknown' AND updated_at <= $3";
 
 /// Expired rows that one command ends at most (invariant 15).
 const EXPIRED_MAX: usize = 1_000;
@@ -38,6 +55,8 @@ pub struct Choice {
     pub claims: Vec<Claim>,
     /// Actions that may not start any more.
     pub expired: Vec<Uuid>,
+    /// Actions of paused rules.
+    paused: Vec<(OrgId, Uuid)>,
     /// Turns that were taken, whether or not they led to a claim.
     pub taken: Vec<Turn>,
 }
@@ -80,8 +99,9 @@ pub async fn claim<D: LedgerSql>(
         let looked_at: Vec<Turn> = turns.iter().map(|(turn, _)| *turn).collect();
         let rows = D::rows_of_turns(tx.connection, &looked_at, now, limits.turn_max).await?;
         let choice = choose::<D>(&turns, &rows, &limits, now)?;
+        hold_paused(tx, &choice).await?;
         D::take(tx.connection, &choice).await?;
-        ended += choice.expired.len();
+        ended += choice.expired.len() + choice.paused.len();
         if !choice.claims.is_empty() {
             reach(Step::ClaimWritten);
         }
@@ -92,6 +112,31 @@ pub async fn claim<D: LedgerSql>(
         }
     }
     Ok(Vec::new())
+}
+
+/// How long an open outcome of a paused rule waits before it is looked at again.
+const PUT_OFF_FOR: Duration = Duration::from_secs(30);
+
+/// Takes the actions of paused rules out of the line, so that the others of their organisation go
+/// on. An open outcome stays one, because some look-ups send again under the same key.
+async fn hold_paused<D: LedgerSql>(tx: &mut Transaction<'_, D>, choice: &Choice) -> Result<(), StoreError> {
+    const DOING: &str = "hold the actions of a paused rule";
+    for (org, action) in &choice.paused {
+        Statement::new(DOING, PARK_PAUSED)
+            .id(*action)
+            .id(*org)
+            .time(choice.now)
+            .execute(tx)
+            .await?;
+        Statement::new(DOING, PUT_OFF_PAUSED)
+            .id(*action)
+            .id(*org)
+            .time(choice.now)
+            .time(choice.now + PUT_OFF_FOR)
+            .execute(tx)
+            .await?;
+    }
+    Ok(())
 }
 
 /// The turns that are due, each with the rows that it may take.
@@ -138,6 +183,7 @@ fn choose<D: LedgerSql>(
         lease_until: now + limits.lease,
         claims: Vec::new(),
         expired: Vec::new(),
+        paused: Vec::new(),
         taken: Vec::new(),
     };
     let mut rows = rows.iter().map(|row| Row::<D>::of(row).table("actions")).peekable();
@@ -154,6 +200,8 @@ fn choose<D: LedgerSql>(
             let is_look_up = row.parse::<ActionState>("state")? == ActionState::Unknown;
             if !is_look_up && row.time("expires_at")? <= now {
                 choice.expired.push(row.id("id")?);
+            } else if row.flag("is_paused")? {
+                choice.paused.push((turn.0, row.id("id")?));
             } else if left > 0 && choice.claims.len() < limits.count_max as usize {
                 left -= 1;
                 choice.claims.push(claim_of(row, is_look_up, now, choice.lease_until)?);

@@ -38,10 +38,16 @@ const CALL_BACK: &str = "
         updated_at = $5
     WHERE id = $1 AND org_id = $2 AND state = $3
     AND state IN ('pending', 'running', 'waiting', 'unknown', 'parked')";
+/// Where nothing has gone out the provider gets a key that it does not know, so that its memory of
+/// the first try answers nothing. Where something may have, the key stays (invariant 4).
 const RETRY: &str = "
     UPDATE actions
     SET state = 'pending', cause = NULL, detail = NULL, http_status = NULL, provider_code = NULL, due_at = $5,
-        expires_at = $4, attempts = 0, absences = 0, updated_at = $5
+        expires_at = $4, attempts = 0, absences = 0, updated_at = $5,
+        idempotency_key = CASE
+            WHEN first_sent_at IS NULL THEN idempotency_key || '.' || CAST(fence AS text)
+            ELSE idempotency_key
+        END
     WHERE id = $1 AND org_id = $2 AND state = $3
     AND state IN ('dead', 'parked', 'suppressed', 'cancelled', 'waiting') AND request_sealed IS NOT NULL";
 const LOOK_NOW: &str = "

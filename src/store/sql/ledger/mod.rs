@@ -60,6 +60,18 @@ macro_rules! claimable {
 }
 pub(in crate::store) use claimable;
 
+/// A turn whose attempts may begin (invariant 28).
+macro_rules! unpaused {
+    () => {
+        "NOT EXISTS (
+            SELECT 1 FROM pauses AS p
+            WHERE p.scope = 'all' OR p.scope = 'org' AND p.org_id = turns.org_id
+                OR p.scope = 'provider' AND p.provider = turns.provider
+        )"
+    };
+}
+use unpaused;
+
 /// A dedupe key or an idempotency key, within its organisation.
 pub type Key = (OrgId, [u8; 16]);
 
@@ -95,7 +107,7 @@ const STORE_DEAD_EVENT: &str = "
     INSERT INTO dead_events (id, org_id, source, event_type, received_at, dead_at, reason, envelope)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
     ON CONFLICT (id) DO NOTHING";
-const NEXT_DUE_AT: &str = "SELECT min(due_at) AS due_at FROM turns";
+const NEXT_DUE_AT: &str = concat!("SELECT min(due_at) AS due_at FROM turns WHERE ", unpaused!());
 const IS_REF_TAKEN: &str = "
     SELECT count(*) AS count FROM actions
     WHERE org_id = $1 AND provider = $2 AND provider_ref = $3 AND id <> $4";

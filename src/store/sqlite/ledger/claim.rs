@@ -31,7 +31,7 @@ pub(super) const ROWS: &str = concat!(
     "
     SELECT a.id, a.org_id, a.event_id, a.kind, a.provider, a.credential_name, a.state, a.request_sealed,
         a.idempotency_key, a.fence, a.attempts, a.look_ups, a.absences, a.first_sent_at, a.expires_at, a.created_at,
-        a.hops, a.account, c.account_fingerprint, c.version, e.subject
+        a.hops, a.account, c.account_fingerprint, c.version, e.subject, p.target IS NOT NULL AS is_paused
     FROM (
         SELECT key, unhex(value ->> 0) AS org_id, value ->> 1 AS provider
         FROM json_each(?1)
@@ -47,6 +47,7 @@ pub(super) const ROWS: &str = concat!(
     LEFT JOIN org_credentials AS c
         ON c.org_id = a.org_id AND c.provider = a.provider AND c.name = a.credential_name
     LEFT JOIN events AS e ON e.id = a.event_id
+    LEFT JOIN pauses AS p ON p.scope = 'rule' AND p.org_id = a.org_id AND p.rule_id = a.rule_id
     ORDER BY turn.key, a.due_at, a.id"
 );
 

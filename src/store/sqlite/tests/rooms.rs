@@ -7,6 +7,8 @@ use sqlx::{Executor, SqlSafeStr, SqlStr, Statement};
 /// What may be walked: tables of a row an organisation or of one row, and subqueries with a limit.
 const SMALL: &[&str] = &[
     "turns",
+    "pauses",
+    "p",
     "config_version",
     "t",
     "stuck",
@@ -42,6 +44,8 @@ async fn every_statement_prepares_binds_its_organisation_and_scans_no_ledger() {
         "FROM held_events",
         // Of the installation alone.
         "instances",
+        "FROM turns WHERE",
+        "FROM pauses",
         "primary_kek",
         "    FROM data_keys
     GROUP BY kek_id",
