@@ -298,3 +298,45 @@ fn the_check_finds_what_the_document_does_not_say() {
     assert!(!said(200, missing));
     assert!(!said(202, me.clone()) && !said(418, me));
 }
+
+/// A parameter of the document is taken, and a parameter that a route takes is in the document.
+#[tokio::test]
+async fn a_route_takes_the_parameters_of_the_document_and_no_others() {
+    const NOT_KNOWN: &str = "is not a known parameter here";
+    let app = TestApp::start().await;
+    let documented = |one: &'static Value| {
+        let all = one["parameters"].as_array().into_iter().flatten();
+        all.filter(|one| one["in"] == "query")
+            .map(|one| one["name"].as_str().unwrap())
+    };
+    let names: BTreeSet<&str> = operations().flat_map(|(_, _, one)| documented(one)).collect();
+    let mut count = 0;
+    for (path, _, one) in operations().filter(|(_, method, _)| *method == "get") {
+        let path = path.replace("{id}", "0198c0de-0000-7000-8000-000000000001");
+        let ask = async |name: &str| {
+            let path = format!("{path}?{name}=1");
+            let answer = if path.starts_with("/operator") {
+                app.operator(Method::GET, &path, &Value::Null).await
+            } else {
+                app.get(app.a, &path).await
+            };
+            (answer.status, answer.text.contains(NOT_KNOWN))
+        };
+        let known: BTreeSet<&str> = documented(one).collect();
+        let nobody_takes = ask("nobody_takes_this").await;
+        for name in &names {
+            let (status, is_not_known) = ask(name).await;
+            if known.contains(name) {
+                assert!(!is_not_known, "{path}: {name} is documented and refused");
+                count += 1;
+            } else {
+                assert_eq!(
+                    (status, is_not_known),
+                    nobody_takes,
+                    "{path}: {name} is taken and not documented"
+                );
+            }
+        }
+    }
+    assert!(count > 30, "{count}");
+}

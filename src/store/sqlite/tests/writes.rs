@@ -146,14 +146,18 @@ async fn urgent_goes_first_and_close_finishes_what_waits() {
         join_all((0..4).map(|_| note(Lane::Bulk))),
         join_all((0..4).map(|_| note(Lane::Urgent))),
     );
-    // Polled in this order: all commands wait in their lanes before the writer is released, and the
-    // stop is known before they are done.
-    let closing = async {
-        has_started.await.expect("held");
+    let released = async {
         go.send(()).expect("let go");
         store.close().await;
     };
-    let ((held, (bulk, urgent)), ()) = join(join(held, work), closing).await;
+    let work = async {
+        // The writer is busy, so it cannot take the first command before the others are there.
+        has_started.await.expect("held");
+        // Polled in this order: all commands wait in their lanes before the writer is released, and
+        // the stop is known before they are done.
+        join(work, released).await.0
+    };
+    let (held, (bulk, urgent)) = join(held, work).await;
     assert!(
         held.is_ok() && bulk.iter().chain(&urgent).all(Result::is_ok),
         "what waited was done"
