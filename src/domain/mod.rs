@@ -10,6 +10,7 @@ mod hops;
 mod id;
 mod network;
 mod organisation;
+mod private;
 mod problem;
 mod rule;
 mod secret;
@@ -24,6 +25,7 @@ pub use organisation::{
     AssistantRole, Endpoint, IntegrationState, ManagedAssistantState, Organisation, Proof, RouteKey, RouteKind,
     RouteState,
 };
+pub use private::{create_private_directory, keep_directory_private, keep_private, private_file};
 pub use problem::ProblemCode;
 pub use rule::{RULES_PER_TYPE_MAX, Rule, RuleSpec, TypePattern};
 pub use secret::{Fingerprint, KeyId, SealedBytes, SecretBytes};

@@ -6,6 +6,7 @@ mod conformance;
 mod crash;
 mod credential_flow;
 mod dashboard;
+mod data_directory;
 mod dependencies;
 mod deploy;
 mod doctor;

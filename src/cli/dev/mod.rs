@@ -19,7 +19,7 @@ use super::{
 use crate::{
     admin::{self, Role},
     config::{AdminSettings, Environment, Settings},
-    domain::{Clock, OrgId, SystemClock},
+    domain::{Clock, OrgId, SystemClock, create_private_directory, keep_private},
     lifecycle::Stage,
     store, telemetry,
     vault::Keyring,
@@ -183,8 +183,14 @@ pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
 
 /// The directory's state, or a fresh one, with the URLs of this start.
 fn load_state(args: &DevArgs) -> anyhow::Result<DevState> {
-    std::fs::create_dir_all(&args.data_dir)
+    create_private_directory(&args.data_dir)
         .with_context(|| format!("cannot make the data directory {}", args.data_dir.display()))?;
+    // Queue and database see to their own files. A key that others could read is refused: it is to
+    // be replaced.
+    for path in [&args.data_dir, &args.data_dir.join(DevState::FILE)] {
+        keep_private(path)
+            .with_context(|| format!("cannot take the rights of others to read {} away", path.display()))?;
+    }
     let mut state = match DevState::load(&args.data_dir)? {
         Some(state) => state,
         None => fresh_state()?,

@@ -26,7 +26,9 @@ use super::{
 };
 use crate::{
     config::QueueSettings,
-    domain::{Clock, EventId, OrgId, Timestamp, VerifiedEvent},
+    domain::{
+        Clock, EventId, OrgId, Timestamp, VerifiedEvent, create_private_directory, keep_directory_private, private_file,
+    },
     telemetry::catalogue,
 };
 use append::{Appender, GROWING_ROOM};
@@ -38,7 +40,7 @@ use recover::{MARKS, Recovered, io_error, recover};
 use segment::{Active, AppendError, Spare};
 use shared::{Group, Heading, Intake, LowSpace, MaintenanceRequests, Offer, Shared, lock};
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{File, TryLockError},
     io,
     path::Path,
     sync::{
@@ -49,6 +51,7 @@ use std::{
     time::Instant,
 };
 use tokio::sync::{Notify, watch};
+use tracing::warn;
 use uuid::Uuid;
 
 const FREE_BYTES_MIN: u64 = 512 << 20;
@@ -186,7 +189,10 @@ impl LogQueue {
 fn open(disk: Arc<dyn Disk>, directory: &Path, mut settings: LogSettings) -> Result<LogQueue, ConnectError> {
     // Lengths are kept in 32 bits.
     settings.event_bytes_max = settings.event_bytes_max.min(1 << 30);
-    fs::create_dir_all(directory).map_err(io_error("create", directory))?;
+    create_private_directory(directory).map_err(io_error("create", directory))?;
+    if let Err(error) = keep_directory_private(directory) {
+        warn!(%error, "The rights of others to read {} cannot be taken away", directory.display());
+    }
     let lock = take_lock(directory)?;
     let mut recovered = recover(&*disk, directory)?;
     if let Some(parent) = directory.canonicalize().ok().as_deref().and_then(Path::parent) {
@@ -207,7 +213,7 @@ fn open(disk: Arc<dyn Disk>, directory: &Path, mut settings: LogSettings) -> Res
 
 fn open_marks(directory: &Path) -> Result<File, ConnectError> {
     let path = directory.join(MARKS);
-    File::options()
+    private_file()
         .read(true)
         .write(true)
         .create(true)
@@ -327,7 +333,7 @@ fn start_threads(
 /// however it does.
 fn take_lock(directory: &Path) -> Result<File, ConnectError> {
     let path = directory.join("lock");
-    let file = File::options()
+    let file = private_file()
         .read(true)
         .write(true)
         .create(true)

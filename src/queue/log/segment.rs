@@ -4,6 +4,7 @@ use super::{
     disk::{Disk, is_no_descriptor, is_no_space, write_all_at},
     format::{SEGMENT_HEADER, SegmentHeader},
 };
+use crate::domain::private_file;
 use std::{
     fs::{self, File},
     io,
@@ -176,7 +177,7 @@ impl Spare {
 }
 
 fn create(path: &Path) -> io::Result<File> {
-    File::options()
+    private_file()
         .read(true)
         .write(true)
         .create(true)

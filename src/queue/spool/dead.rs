@@ -1,7 +1,10 @@
 //! Entries that the broker will never take: a file each, with the envelope's bytes, in `dead/` of
 //! the spool's directory. A person looks at them; nothing deletes them.
 
-use crate::queue::DeliveryTag;
+use crate::{
+    domain::{create_private_directory, private_file},
+    queue::DeliveryTag,
+};
 use bytes::Bytes;
 use std::{
     fs::{self, File},
@@ -48,9 +51,9 @@ impl DeadEntries {
 }
 
 fn write(directory: &Path, tag: DeliveryTag, payload: &[u8]) -> io::Result<PathBuf> {
-    fs::create_dir_all(directory)?;
+    create_private_directory(directory)?;
     let path = directory.join(format!("{:020}.event", tag.0));
-    let mut file = File::create(&path)?;
+    let mut file = private_file().write(true).create(true).truncate(true).open(&path)?;
     file.write_all(payload)?;
     file.sync_all()?;
     for directory in [Some(directory), directory.parent()].into_iter().flatten() {

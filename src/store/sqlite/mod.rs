@@ -13,7 +13,7 @@ use super::{
     migrate::{self, step},
     sql::{self, Access, Lane, READ_VERSION, Reader, SqlStore, Transaction, failed as failed_on},
 };
-use crate::domain::Clock;
+use crate::domain::{Clock, create_private_directory, keep_private, private_file};
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use sqlx::{
@@ -21,8 +21,13 @@ use sqlx::{
     migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::{Mutex, watch};
+use tracing::warn;
 use writer::Writer;
 
 /// Readers. SQLite reads from memory-mapped pages of its own cache; more connections than cores
@@ -106,22 +111,19 @@ impl SqliteStore {
     /// See [`ConnectError`].
     pub async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, ConnectError> {
         let shown = path.display().to_string();
+        let io_failed = |source| ConnectError::Open {
+            path: shown.clone(),
+            source: sqlx::Error::Io(source),
+        };
         if let Some(directory) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
-            std::fs::create_dir_all(directory).map_err(|e| ConnectError::Open {
-                path: shown.clone(),
-                source: sqlx::Error::Io(e),
-            })?;
+            create_private_directory(directory).map_err(io_failed)?;
         }
         let lock = match lock_beside(path) {
             FileLock::Taken(lock) => lock,
             FileLock::HeldElsewhere => return Err(ConnectError::InUse { path: shown }),
-            FileLock::Failed(e) => {
-                return Err(ConnectError::Open {
-                    path: shown,
-                    source: sqlx::Error::Io(e),
-                });
-            }
+            FileLock::Failed(error) => return Err(io_failed(error)),
         };
+        make_private(path).map_err(io_failed)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -254,14 +256,31 @@ enum FileLock {
     Failed(std::io::Error),
 }
 
-fn lock_beside(path: &Path) -> FileLock {
+/// The database and its companions are its owner's only. SQLite gives its log and its index the
+/// rights of the database.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    for suffix in ["", "-wal", "-shm", ".lock"] {
+        let file = beside(path, suffix);
+        if let Err(error) = keep_private(&file) {
+            warn!(%error, "The rights of others to read {} cannot be taken away", file.display());
+        }
+    }
+    private_file().write(true).create(true).truncate(false).open(path)?;
+    Ok(())
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut beside = path.as_os_str().to_owned();
-    beside.push(".lock");
-    let opened = std::fs::OpenOptions::new()
+    beside.push(suffix);
+    beside.into()
+}
+
+fn lock_beside(path: &Path) -> FileLock {
+    let opened = private_file()
         .create(true)
         .truncate(false)
         .write(true)
-        .open(beside);
+        .open(beside(path, ".lock"));
     let file = match opened {
         Ok(file) => file,
         Err(e) => return FileLock::Failed(e),

@@ -64,7 +64,10 @@ pub struct Process {
 impl Process {
     /// Starts the binary and reads its first line.
     fn start(arguments: &[&str], environment: &[(&str, &str)]) -> (Self, String) {
-        let mut command = Command::new(BINARY);
+        Self::start_by(Command::new(BINARY), arguments, environment)
+    }
+
+    fn start_by(mut command: Command, arguments: &[&str], environment: &[(&str, &str)]) -> (Self, String) {
         command
             .args(arguments)
             .stdin(Stdio::null())
@@ -159,6 +162,17 @@ impl Dev {
     }
 
     pub async fn start_with(directory: &Path, base: u16, more: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_by(Command::new(BINARY), directory, base, more, environment).await
+    }
+
+    /// The same by a command that ends in the binary.
+    pub async fn start_by(
+        command: Command,
+        directory: &Path,
+        base: u16,
+        more: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let base = base.to_string();
         let mut arguments = vec![
             "dev",
@@ -170,7 +184,7 @@ impl Dev {
             &base,
         ];
         arguments.extend_from_slice(more);
-        let (mut process, line) = Process::start(&arguments, environment);
+        let (mut process, line) = Process::start_by(command, &arguments, environment);
         let Ok(state) = serde_json::from_str::<Value>(&line) else {
             process.kill();
             panic!(
