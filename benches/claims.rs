@@ -162,7 +162,7 @@ impl Table {
             count_max: 64,
             turn_max: 16,
             allowances: Vec::new(),
-            deferred: Vec::new(),
+            deferred: Arc::default(),
             lease: Duration::from_mins(1),
         };
         let begun = Instant::now();

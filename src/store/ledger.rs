@@ -6,7 +6,7 @@ use crate::domain::{
     RuleId, SealedBytes, Source, Subject, Timestamp,
 };
 use async_trait::async_trait;
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// One event with the actions that were planned from it.
 #[derive(Clone, Debug)]
@@ -148,10 +148,12 @@ pub struct ClaimLimits {
     /// Rows an organisation and provider a turn.
     pub turn_max: u32,
     /// The actions that an organisation with running ones may still take, where that is less than a
-    /// turn. `0`: it is passed over and keeps its place.
+    /// turn. `0`: it is passed over and keeps its place. As many as attempts run, at most.
     pub allowances: Vec<(OrgId, Provider, u32)>,
-    /// Turns that are moved instead of taken: paused, or with an open breaker.
-    pub deferred: Vec<(OrgId, Provider, Timestamp)>,
+    /// Turns at providers that fail. Until its time such a turn is moved there instead of taken;
+    /// afterwards it may take one action, unless `allowances` says otherwise. Shared and only looked
+    /// up in, because in an outage it has an entry for each organisation.
+    pub deferred: Arc<HashMap<(OrgId, Provider), Timestamp>>,
     pub lease: Duration,
 }
 

@@ -2,21 +2,21 @@
 //! after a while one action is tried.
 
 use crate::domain::{AttemptOutcome, Cause, OrgId, Provider, Timestamp};
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-#[derive(Debug, Default)]
-struct Breaker {
-    failures: u32,
-    /// Open until this time. Afterwards half open: one attempt at a time.
-    open_until: Option<Timestamp>,
-}
+/// An organisation's calls to one provider.
+type Key = (OrgId, Provider);
 
 #[derive(Debug)]
 pub(super) struct Breakers {
     failures_max: u32,
     open_for: Duration,
-    /// Breakers with a failure only: a success removes its breaker.
-    breakers: HashMap<(OrgId, Provider), Breaker>,
+    /// Failures in a row. A success removes its entry.
+    failures: HashMap<Key, u32>,
+    /// Open until this time. Afterwards half open: one attempt at a time. A claim shares the map
+    /// while it runs.
+    open_until: Arc<HashMap<Key, Timestamp>>,
+    swept_at: Timestamp,
 }
 
 /// The health of its provider that an attempt shows.
@@ -51,50 +51,57 @@ impl Breakers {
         Self {
             failures_max,
             open_for,
-            breakers: HashMap::new(),
+            failures: HashMap::new(),
+            open_until: Arc::default(),
+            swept_at: Timestamp::default(),
         }
     }
 
-    pub fn record(&mut self, key: (OrgId, Provider), health: ProviderHealth, now: Timestamp) {
+    pub fn record(&mut self, key: Key, health: ProviderHealth, now: Timestamp) {
         match health {
-            ProviderHealth::Up => drop(self.breakers.remove(&key)),
+            ProviderHealth::Up => {
+                self.failures.remove(&key);
+                if self.open_until.contains_key(&key) {
+                    Arc::make_mut(&mut self.open_until).remove(&key);
+                }
+            }
             ProviderHealth::Failing => {
-                let breaker = self.breakers.entry(key).or_default();
-                breaker.failures += 1;
-                if breaker.failures >= self.failures_max {
-                    breaker.open_until = Some(now + self.open_for);
+                let failures = self.failures.entry(key).or_default();
+                *failures += 1;
+                if *failures >= self.failures_max {
+                    Arc::make_mut(&mut self.open_until).insert(key, now + self.open_for);
                 }
             }
             ProviderHealth::NotShown => {}
         }
     }
 
-    /// Organisations and providers with an open breaker: their turns move to its end.
-    pub fn open(&self, now: Timestamp) -> impl Iterator<Item = (OrgId, Provider, Timestamp)> + '_ {
-        self.breakers.iter().filter_map(move |((org, provider), breaker)| {
-            breaker
-                .open_until
-                .filter(|until| *until > now)
-                .map(|until| (*org, *provider, until))
-        })
+    /// Each breaker that is open or half open, with the time at which it opens half.
+    pub fn open_until(&self) -> Arc<HashMap<Key, Timestamp>> {
+        Arc::clone(&self.open_until)
     }
 
-    /// Organisations and providers that may have one attempt at a time.
-    pub fn half_open(&self, now: Timestamp) -> impl Iterator<Item = (OrgId, Provider)> + '_ {
-        self.breakers
-            .iter()
-            .filter(move |(_, breaker)| breaker.open_until.is_some_and(|until| until <= now))
-            .map(|(key, _)| *key)
+    /// Whether one attempt at a time may be made.
+    pub fn is_half_open(&self, key: &Key, now: Timestamp) -> bool {
+        self.open_until.get(key).is_some_and(|until| *until <= now)
     }
 
-    /// Removes breakers that were not used for long, so that the map holds current failures only.
+    /// Removes breakers that were not used for long, so that the maps hold current failures only.
+    /// Looks at all of them, so once in a while.
     pub fn forget_old(&mut self, now: Timestamp) {
-        let keep = self.open_for * 20;
-        self.breakers
-            .retain(|_, breaker| breaker.open_until.is_none_or(|until| now.since(until) < keep));
-        if self.breakers.len() > BREAKERS_MAX {
-            self.breakers.retain(|_, breaker| breaker.open_until.is_some());
+        if now.since(self.swept_at) < self.open_for {
+            return;
         }
+        self.swept_at = now;
+        let keep = self.open_for * 20;
+        let is_current = |until: &Timestamp| now.since(*until) < keep;
+        if !self.open_until.values().all(is_current) {
+            Arc::make_mut(&mut self.open_until).retain(|_, until| is_current(until));
+        }
+        let open = &self.open_until;
+        let is_one_too_many = self.failures.len() > BREAKERS_MAX;
+        self.failures
+            .retain(|key, failures| open.contains_key(key) || (*failures < self.failures_max && !is_one_too_many));
     }
 }
 
@@ -117,24 +124,37 @@ mod tests {
         for _ in 0..2 {
             breakers.record(key, ProviderHealth::Failing, now);
         }
-        assert_eq!(breakers.open(now).count(), 0, "not in a row");
+        assert!(breakers.open_until().is_empty(), "not in a row");
         breakers.record(key, ProviderHealth::Failing, now);
-        assert_eq!(
-            breakers.open(now).collect::<Vec<_>>(),
-            [(org, Provider::Twilio, now + Duration::from_secs(30))]
-        );
         let later = now + Duration::from_secs(30);
+        assert_eq!(*breakers.open_until(), HashMap::from([(key, later)]));
         assert_eq!(
-            (
-                breakers.open(later).count(),
-                breakers.half_open(later).collect::<Vec<_>>()
-            ),
-            (0, vec![key])
+            (breakers.is_half_open(&key, now), breakers.is_half_open(&key, later)),
+            (false, true)
         );
         breakers.record(key, ProviderHealth::Failing, later);
-        assert_eq!(breakers.open(later).count(), 1, "one failure opens it again");
+        assert!(!breakers.is_half_open(&key, later), "one failure opens it again");
         breakers.record(key, ProviderHealth::Up, later);
-        assert_eq!(breakers.open(later).count() + breakers.half_open(later).count(), 0);
+        assert!(breakers.open_until().is_empty());
+    }
+
+    /// In an outage there is one for each organisation: a claim copies none of them, and looks at
+    /// none of them.
+    #[test]
+    fn a_claim_shares_the_open_breakers() {
+        let now = Timestamp::from_seconds(1_000);
+        let mut breakers = Breakers::new(1, Duration::from_secs(30));
+        for _ in 0..1_000 {
+            breakers.record((OrgId::generate(), Provider::Twilio), ProviderHealth::Failing, now);
+        }
+        let (one, other) = (breakers.open_until(), breakers.open_until());
+        assert!(Arc::ptr_eq(&one, &other) && one.len() == 1_000);
+        breakers.forget_old(now + Duration::from_secs(30 * 22));
+        assert_eq!(
+            (breakers.open_until().len(), breakers.failures.len()),
+            (0, 0),
+            "old ones go"
+        );
     }
 
     #[test]

@@ -215,7 +215,7 @@ impl Executor {
             count_max: state.running.free(),
             turn_max,
             allowances: state.running.allowances(&state.breakers, turn_max, now),
-            deferred: state.breakers.open(now).collect(),
+            deferred: state.breakers.open_until(),
             lease: self.settings.lease_seconds,
         };
         let claims = match self.store.claim(limits, now).await {

@@ -51,20 +51,21 @@ impl Running {
         }
     }
 
-    /// The actions that an organisation may still claim, where that is less than a whole turn.
+    /// The actions that an organisation with running ones may still claim, where that is less than a
+    /// whole turn.
     pub fn allowances(&self, breakers: &Breakers, turn_max: u32, now: Timestamp) -> Vec<(OrgId, Provider, u32)> {
-        let mut left: HashMap<(OrgId, Provider), u32> = self
-            .each
+        let left = |key, count: u32| {
+            let at_once = if breakers.is_half_open(key, now) {
+                1
+            } else {
+                self.each_max
+            };
+            at_once.saturating_sub(count)
+        };
+        self.each
             .iter()
-            .map(|(key, count)| (*key, self.each_max.saturating_sub(*count)))
-            .collect();
-        for key in breakers.half_open(now) {
-            let running = self.each.get(&key).copied().unwrap_or(0);
-            left.insert(key, 1_u32.saturating_sub(running));
-        }
-        left.into_iter()
-            .filter(|(_, left)| *left < turn_max)
-            .map(|((org, provider), left)| (org, provider, left))
+            .map(|(key @ (org, provider), count)| (*org, *provider, left(key, *count)))
+            .filter(|(.., left)| *left < turn_max)
             .collect()
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     conformance::store as made,
+    faults::proxy::{Mode, Proxy},
     support::{postgres::PostgresDatabase, until},
 };
 use hookswitch::{
@@ -9,6 +10,8 @@ use hookswitch::{
     store::{self, ConnectError, PostgresStore, Store},
 };
 use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 async fn open(database: &PostgresDatabase) -> Arc<dyn Store> {
     Arc::new(
@@ -103,6 +106,43 @@ async fn a_change_by_another_instance_is_seen_within_a_second_also_after_the_con
         .expect("open");
     here.close().await;
     there.close().await;
+}
+
+/// A firewall that forgets a connection, or a server that dies, says nothing to the one who listens.
+#[tokio::test]
+async fn a_change_is_seen_although_the_connection_that_would_tell_it_is_half_open() {
+    let Some(database) = PostgresDatabase::new().await else {
+        return;
+    };
+    let guard = CancellationToken::new();
+    let proxy = Proxy::start(database.address(), guard.clone()).await;
+    let behind = PostgresStore::open(&database.url_at(proxy.address()), Arc::new(ManualClock::default()))
+        .await
+        .expect("the store opens");
+    let there = open(&database).await;
+    let mut changes = behind.config_changes();
+    made::org(&there).await;
+    let version = there.config_version().await.expect("a version");
+    let seen = async |changes: &mut watch::Receiver<i64>, version: i64| {
+        tokio::time::timeout(Duration::from_secs(20), changes.wait_for(|known| *known >= version))
+            .await
+            .expect("the change is seen")
+            .expect("open");
+    };
+    seen(&mut changes, version).await;
+
+    proxy.set(Mode::DropReplies);
+    let before = proxy.connections();
+    made::org(&there).await;
+    let version = there.config_version().await.expect("a version");
+    until("another connection", || async {
+        (proxy.connections() > before).then_some(())
+    })
+    .await;
+    assert!(*changes.borrow() < version, "nothing came through");
+    proxy.set(Mode::Pass);
+    seen(&mut changes, version).await;
+    drop(guard.drop_guard());
 }
 
 /// With a synchronous standby a COMMIT that is cut off reports success and may be lost by a

@@ -259,7 +259,11 @@ impl PostgresStore {
         }
         let (changes, _) = watch::channel(version);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        tasks.spawn(listen::run(pool(WORKER_ROLE, 1), changes.clone(), stop.clone()));
+        let connect = {
+            let options = options.clone();
+            move || self::pool(&options, WORKER_ROLE, 1)
+        };
+        tasks.spawn(listen::run(connect, changes.clone(), stop.clone()));
         Ok(Self {
             tenant,
             worker,

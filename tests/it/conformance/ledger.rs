@@ -11,7 +11,7 @@ use hookswitch::{
         ledger::*,
     },
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 pub const SECOND: Duration = Duration::from_secs(1);
 pub const LEASE: Duration = Duration::from_mins(1);
@@ -87,7 +87,7 @@ fn limits(count_max: u32, turn_max: u32) -> ClaimLimits {
         count_max,
         turn_max,
         allowances: Vec::new(),
-        deferred: Vec::new(),
+        deferred: Arc::default(),
         lease: LEASE,
     }
 }
@@ -389,16 +389,18 @@ pub async fn claims_rotate_over_organisations(b: &Bench) {
             .all(|claim| claim.org != late)
     );
     let until = b.now() + SECOND * 10;
+    let failing = Arc::new(HashMap::from([late, flood].map(|org| ((org, Provider::Twilio), until))));
     let deferred = ClaimLimits {
-        deferred: vec![(late, Provider::Twilio, until), (flood, Provider::Twilio, until)],
+        deferred: failing.clone(),
         ..limits(100, 10)
     };
     assert_eq!(b.store.claim(deferred, b.now()).await.expect("claimed").len(), 0);
     assert_eq!(b.claim(100).await.len(), 0);
     assert_eq!(b.store.next_due_at().await.expect("read"), Some(until));
+    // From that time on it may take one action.
     b.clock.set(until);
     let limited = ClaimLimits {
-        allowances: vec![(flood, Provider::Twilio, 1)],
+        deferred: failing,
         ..limits(100, 10)
     };
     let third = b.store.claim(limited, b.now()).await.expect("claimed");

@@ -69,7 +69,7 @@ async fn claim(store: &Arc<dyn Store>, now: i64, count_max: u32) -> Vec<Claim> {
         count_max,
         turn_max: count_max,
         allowances: vec![],
-        deferred: vec![],
+        deferred: Arc::default(),
         lease: Duration::from_mins(1),
     };
     store

@@ -14,7 +14,10 @@ use hookswitch::{
     vault::Purpose,
 };
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 fn engine(app: &TestApp) -> Engine {
@@ -114,7 +117,7 @@ async fn claim_due(app: &TestApp, count: u32) -> Vec<Leased> {
         count_max: count,
         turn_max: count,
         allowances: Vec::new(),
-        deferred: Vec::new(),
+        deferred: Arc::default(),
         lease: Duration::from_mins(1),
     };
     let claims = app.store.claim(limits, app.clock.now()).await.unwrap();

@@ -402,7 +402,7 @@ impl Rig {
             count_max: 10,
             turn_max: 10,
             allowances: Vec::new(),
-            deferred: Vec::new(),
+            deferred: Arc::default(),
             lease,
         };
         let claims = self.store.claim(limits, self.clock.now()).await.expect("claimed");

@@ -87,14 +87,18 @@ pub async fn claim<D: LedgerSql>(
     limits: ClaimLimits,
     now: Timestamp,
 ) -> Result<Vec<Claim>, StoreError> {
-    if !limits.deferred.is_empty() {
-        D::defer(tx.connection, &limits.deferred).await?;
-    }
     let mut ended = 0;
     for _ in 0..ROUNDS_MAX {
-        let turns = turns_due(tx, &limits, now).await?;
-        if turns.is_empty() {
+        let Due { turns, held } = turns_due(tx, &limits, now).await?;
+        if !held.is_empty() {
+            // Only those that are due: one that was moved before costs nothing until its time.
+            D::defer(tx.connection, &held).await?;
+        }
+        if turns.is_empty() && held.is_empty() {
             break;
+        }
+        if turns.is_empty() {
+            continue;
         }
         let looked_at: Vec<Turn> = turns.iter().map(|(turn, _)| *turn).collect();
         let rows = D::rows_of_turns(tx.connection, &looked_at, now, limits.turn_max).await?;
@@ -139,36 +143,50 @@ async fn hold_paused<D: LedgerSql>(tx: &mut Transaction<'_, D>, choice: &Choice)
     Ok(())
 }
 
-/// The turns that are due, each with the rows that it may take.
+/// The turns that are due.
+#[derive(Default)]
+struct Due {
+    /// Each with the rows that it may take.
+    turns: Vec<(Turn, u32)>,
+    /// Those of providers that fail, each with the time until which it waits.
+    held: Vec<(OrgId, Provider, Timestamp)>,
+}
+
 async fn turns_due<D: LedgerSql>(
     tx: &mut Transaction<'_, D>,
     limits: &ClaimLimits,
     now: Timestamp,
-) -> Result<Vec<(Turn, u32)>, StoreError> {
+) -> Result<Due, StoreError> {
     // An organisation that may take nothing now keeps its place. There are at most as many such
     // organisations as attempts run.
     let turns_max = limits
         .count_max
         .saturating_add(u32::try_from(limits.allowances.len()).unwrap_or(u32::MAX));
-    let mut turns = Vec::new();
+    let mut due = Due::default();
     Statement::new("read turns", TURNS)
         .time(now)
         .number(turns_max)
         .each(tx, |row| {
             let row = row.table("turns");
-            let (org, provider) = (row.id("org_id")?, row.parse("provider")?);
+            let turn @ (org, provider) = (row.id("org_id")?, row.parse("provider")?);
+            let failing_until = limits.deferred.get(&turn).copied();
+            if let Some(until) = failing_until.filter(|until| *until > now) {
+                due.held.push((org, provider, until));
+                return Ok(());
+            }
             let allowance = limits
                 .allowances
                 .iter()
                 .find(|(o, p, _)| *o == org && *p == provider)
                 .map_or(limits.turn_max, |(_, _, allowance)| *allowance);
+            let at_once = if failing_until.is_some() { 1 } else { limits.turn_max };
             if allowance > 0 {
-                turns.push(((org, provider), allowance.min(limits.turn_max)));
+                due.turns.push((turn, allowance.min(at_once)));
             }
             Ok(())
         })
         .await?;
-    Ok(turns)
+    Ok(due)
 }
 
 /// Chooses among rows that stand in the order of their turns.
