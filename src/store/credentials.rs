@@ -92,6 +92,35 @@ impl CredentialHealth {
     }
 }
 
+/// What the author of a change read: the change is made only where that still stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expects {
+    /// Whatever stands is replaced.
+    #[default]
+    Anything,
+    /// No active credential.
+    Nothing,
+    /// An active credential of this version.
+    Version(i64),
+}
+
+impl Expects {
+    /// # Errors
+    /// `Stale` where something else stands than what was read.
+    pub fn met_by(self, active: Option<i64>) -> Result<(), StoreError> {
+        let is_met = match self {
+            Self::Anything => true,
+            Self::Nothing => active.is_none(),
+            Self::Version(version) => active == Some(version),
+        };
+        if is_met {
+            Ok(())
+        } else {
+            Err(StoreError::Stale { what: "the credential" })
+        }
+    }
+}
+
 /// The values that a save writes. The caller sealed them.
 #[derive(Clone, Debug)]
 pub struct NewCredential {
@@ -107,6 +136,7 @@ pub struct NewCredential {
     pub last_four: Option<String>,
     /// When the provider accepted it; `None` where it was saved unverified.
     pub verified_at: Option<Timestamp>,
+    pub expects: Expects,
 }
 
 /// Names the account that a credential opens. An unknown outcome is looked up and repeated only at
@@ -151,18 +181,19 @@ pub trait Credentials: Send + Sync + 'static {
     /// Inserts or replaces, in one transaction. The id and the times of creation and of the last
     /// good use stay; the version counts up and failures are cleared. Actions of this credential
     /// that were parked under an older version or none become due (invariant 6). `Conflict` above
-    /// [`CREDENTIALS_PER_ORG_MAX`] rows.
+    /// [`CREDENTIALS_PER_ORG_MAX`] rows, `Stale` where something else stands than `new` expects.
     async fn save_credential(&self, new: NewCredential, audit: AuditEntry) -> Result<StoredCredential, StoreError>;
 
     /// Erases the ciphertext, the last four and the account, in one transaction. The row stays with
     /// its id and the account's fingerprint. Actions that are `pending` or `waiting` for the
     /// credential are parked. Returns `false` when no credential was active, and writes nothing
-    /// then.
+    /// then. `Stale` where something else stands than `expects` says.
     async fn erase_credential(
         &self,
         org: OrgId,
         provider: Provider,
         name: &str,
+        expects: Expects,
         audit: AuditEntry,
     ) -> Result<bool, StoreError>;
 

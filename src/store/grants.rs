@@ -8,7 +8,7 @@
 use super::{
     StoreError,
     audit::AuditEntry,
-    credentials::{CredentialHealth, NewCredential, StoredCredential},
+    credentials::{CredentialHealth, Expects, NewCredential, StoredCredential},
     endpoints::NewSecret,
 };
 use crate::domain::{CredentialId, OrgId, Provider, SealedBytes, Source, Timestamp};
@@ -98,6 +98,7 @@ pub trait Grants: Send + Sync + 'static {
         org: OrgId,
         provider: Provider,
         name: &str,
+        expects: Expects,
         secrets: Option<SecretsChange>,
         audit: AuditEntry,
     ) -> Result<bool, StoreError>;

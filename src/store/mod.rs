@@ -131,6 +131,9 @@ pub enum StoreError {
     /// A version, a state or a unique key stood in the way; nothing was changed. Admin: 409 or 412.
     #[error("{what} was changed by someone else, or exists already")]
     Conflict { what: &'static str },
+    /// The row is not the one that the change was made from; nothing was changed. Admin: 412.
+    #[error("{what} was changed since it was read")]
+    Stale { what: &'static str },
     /// A row cannot be what it claims to be.
     #[error("table {table}, column {column}: a stored value is not valid")]
     Corrupt { table: &'static str, column: &'static str },

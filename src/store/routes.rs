@@ -78,8 +78,15 @@ pub trait Routes: Send + Sync + 'static {
     /// The organisation with a live claim to an assistant, for the proof that the claim is stale.
     /// Never shown to another organisation.
     async fn find_assistant_holder(&self, assistant_id: &str) -> Result<Option<OrgId>, StoreError>;
-    /// `false` when this organisation holds no such claim.
-    async fn release_assistant(&self, org: OrgId, assistant_id: &str, audit: AuditEntry) -> Result<bool, StoreError>;
+    /// `false` when this organisation holds no such claim, `Stale` when it is not of the `version`
+    /// that the caller names.
+    async fn release_assistant(
+        &self,
+        org: OrgId,
+        assistant_id: &str,
+        version: Option<i64>,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError>;
 
     /// As [`Routes::prove_assistant`]. A Twilio number routes together with its account, so it
     /// displaces live claims of the same account only. A Vapi number routes by itself and by its id
@@ -108,6 +115,13 @@ pub trait Routes: Send + Sync + 'static {
         account_id: Option<&str>,
         provider_number_id: Option<&str>,
     ) -> Result<Option<OrgId>, StoreError>;
-    /// At every provider. `false` when this organisation holds no such claim.
-    async fn release_number(&self, org: OrgId, number: &str, audit: AuditEntry) -> Result<bool, StoreError>;
+    /// At every provider. `false` and `Stale` as for [`Routes::release_assistant`]; the version is
+    /// that of [`Routes::find_number`].
+    async fn release_number(
+        &self,
+        org: OrgId,
+        number: &str,
+        version: Option<i64>,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError>;
 }

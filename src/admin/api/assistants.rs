@@ -228,9 +228,9 @@ pub async fn delete(
         .find_assistant(member.org, &id)
         .await?
         .ok_or(Problem::not_found())?;
-    etag::check(&headers, &tag(&state, &row))?;
+    let version = etag::checked(&headers, &tag(&state, &row), row.version)?;
     let audit = state.audit(&member, "release", "assistant", &id, &["state"]);
-    if state.store.release_assistant(member.org, &id, audit).await? {
+    if state.store.release_assistant(member.org, &id, version, audit).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(Problem::not_found())

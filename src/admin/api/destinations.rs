@@ -22,7 +22,10 @@ use crate::{
     },
     domain::{IntegrationState, OrgId, Provider, SecretBytes},
     provider::{Credential, HttpCredential},
-    store::credentials::{CredentialError, NewCredential, StoredCredential},
+    store::{
+        StoreError,
+        credentials::{CredentialError, Expects, NewCredential, StoredCredential},
+    },
     vault::Purpose,
 };
 use axum::{
@@ -179,11 +182,7 @@ pub async fn create(
     check_address(&state, &http.url).await?;
     let others = active(&state, &member).await?;
     if others.iter().any(|row| row.name == http.name) {
-        return Err(Problem::field(
-            Code::Conflict,
-            "name",
-            "there is a destination of this name already",
-        ));
+        return Err(taken());
     }
     if others.len() >= DESTINATIONS_MAX {
         return Err(Problem::new(Code::LimitReached).detail(format!(
@@ -191,7 +190,12 @@ pub async fn create(
         )));
     }
     let name = http.name.clone();
-    let opened = save(&state, &member, &name, credential, last_four(&made), "connect").await?;
+    let change = Change {
+        verb: "connect",
+        expects: Expects::Nothing,
+        last_four: last_four(&made),
+    };
+    let opened = save(&state, &member, &name, credential, change).await?;
     let tag = tag(&state, &opened.row);
     let location = HeaderValue::from_str(&format!("/api/destinations/{name}"));
     Ok((
@@ -202,6 +206,10 @@ pub async fn create(
         ],
         Json(DestinationView::new(&state, opened, Some(made))),
     ))
+}
+
+fn taken() -> Problem {
+    Problem::field(Code::Conflict, "name", "there is a destination of this name already")
 }
 
 /// Refuses a URL that leads to an address that posts may not go to.
@@ -222,13 +230,19 @@ fn check(http: HttpCredential) -> Answer<Credential> {
     }
 }
 
+/// What a save is about, and what it has to find.
+struct Change {
+    verb: &'static str,
+    expects: Expects,
+    last_four: Option<String>,
+}
+
 async fn save(
     state: &AdminState,
     member: &Member,
     name: &str,
     credential: Credential,
-    last_four: Option<String>,
-    verb: &'static str,
+    change: Change,
 ) -> Answer<Opened> {
     let stored = credential.to_stored();
     let new = NewCredential {
@@ -244,11 +258,21 @@ async fn save(
         account_id: None,
         account_name: None,
         account_fingerprint: None,
-        last_four,
+        last_four: change.last_four,
         verified_at: None,
+        expects: change.expects,
     };
-    let audit = state.audit(member, verb, "credential", format_args!("http:{name}"), &["credential"]);
-    let row = state.store.save_credential(new, audit).await?;
+    let audit = state.audit(
+        member,
+        change.verb,
+        "credential",
+        format_args!("http:{name}"),
+        &["credential"],
+    );
+    let row = match state.store.save_credential(new, audit).await {
+        Err(StoreError::Stale { .. }) if change.expects == Expects::Nothing => return Err(taken()),
+        saved => saved?,
+    };
     state.forget(member.org);
     Ok(Opened {
         row,
@@ -295,7 +319,12 @@ pub async fn patch(
         return Err(Problem::new(Code::Internal));
     };
     check_address(&state, &http.url).await?;
-    let opened = save(&state, &member, &name, credential, row.last_four, "update").await?;
+    let change = Change {
+        verb: "update",
+        expects: Expects::Version(row.version),
+        last_four: row.last_four,
+    };
+    let opened = save(&state, &member, &name, credential, change).await?;
     let view = DestinationView::new(&state, opened, None);
     Ok(etag::tagged(view, |view| &view.etag))
 }
@@ -310,12 +339,17 @@ pub async fn rotate(
     _: NoFields,
 ) -> Answer<impl IntoResponse> {
     let opened = find_current(&state, member.org, &name, &headers).await?;
-    let (_, mut http) = opened_http(opened)?;
+    let (row, mut http) = opened_http(opened)?;
     let made = make_secret()?;
+    let change = Change {
+        verb: "rotate",
+        expects: Expects::Version(row.version),
+        last_four: last_four(&made),
+    };
     http.secrets.insert(0, SecretBytes::from(made.clone()));
     http.secrets.truncate(SECRETS_MAX);
     let credential = check(http)?;
-    let opened = save(&state, &member, &name, credential, last_four(&made), "rotate").await?;
+    let opened = save(&state, &member, &name, credential, change).await?;
     Ok((
         StatusCode::CREATED,
         etag::tagged(DestinationView::new(&state, opened, Some(made)), |view| &view.etag),
@@ -339,7 +373,8 @@ pub async fn delete(
         .find_credential(member.org, Provider::Http, &name)
         .await?
         .ok_or(Problem::not_found())?;
-    etag::check(&headers, &tag(&state, &row))?;
+    let version = etag::checked(&headers, &tag(&state, &row), row.version)?;
+    let expects = version.map_or(Expects::Anything, Expects::Version);
     let audit = state.audit(
         &member,
         "erase",
@@ -349,7 +384,7 @@ pub async fn delete(
     );
     state
         .store
-        .erase_credential(member.org, Provider::Http, &name, audit)
+        .erase_credential(member.org, Provider::Http, &name, expects, audit)
         .await?;
     state.forget(member.org);
     Ok(StatusCode::NO_CONTENT)

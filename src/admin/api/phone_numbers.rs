@@ -267,9 +267,9 @@ pub async fn delete(
         .find_number(member.org, &number)
         .await?
         .ok_or(Problem::not_found())?;
-    etag::check(&headers, &tag(&state, &row))?;
+    let version = etag::checked(&headers, &tag(&state, &row), row.version)?;
     let audit = state.audit(&member, "release", "phone_number", &number, &["state"]);
-    if state.store.release_number(member.org, &number, audit).await? {
+    if state.store.release_number(member.org, &number, version, audit).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(Problem::not_found())

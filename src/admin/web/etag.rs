@@ -53,6 +53,16 @@ pub fn check(headers: &HeaderMap, current: &str) -> Result<(), Problem> {
     if tags.contains(&current) { Ok(()) } else { Err(stale()) }
 }
 
+/// As [`check`]. Returns the version that the write has to find, where the client named one: it may
+/// change between this check and the write.
+///
+/// # Errors
+/// As [`check`].
+pub fn checked(headers: &HeaderMap, current: &str, version: i64) -> Result<Option<i64>, Problem> {
+    check(headers, current)?;
+    Ok(headers.contains_key(header::IF_MATCH).then_some(version))
+}
+
 /// As [`check`], for methods that must carry it.
 ///
 /// # Errors

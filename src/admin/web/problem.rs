@@ -6,6 +6,7 @@
 
 pub use crate::domain::ProblemCode as Code;
 
+use super::etag;
 use crate::{
     provider::{CallError, ProviderRefusal},
     store::StoreError,
@@ -261,6 +262,7 @@ impl From<StoreError> for Problem {
                 "The {} exists already, or was changed by someone else.",
                 what.trim_start_matches("the ")
             )),
+            StoreError::Stale { .. } => etag::stale(),
             error @ (StoreError::Corrupt { .. } | StoreError::Data { .. }) => {
                 tracing::error!(error = %error, "The store failed in the admin API");
                 Self::new(Code::Internal)

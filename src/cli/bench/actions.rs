@@ -219,6 +219,7 @@ async fn twilio_and_rule(store: &Arc<dyn Store>, vault: &Arc<Vault>, org: OrgId)
         account_fingerprint: None,
         last_four: None,
         verified_at: Some(now),
+        expects: crate::store::credentials::Expects::Anything,
     };
     store.save_credential(new, audit("connect", "credential")).await?;
     let spec: RuleSpec = serde_json::from_value(json!({

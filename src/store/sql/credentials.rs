@@ -195,6 +195,7 @@ pub async fn save<D: Dialect>(
         .text(&new.name)
         .execute(tx)
         .await?;
+    expect(tx, (new.org, new.provider, &new.name), new.expects).await?;
     let saved = Statement::new(DOING, SAVE)
         .id(CredentialId::generate())
         .id(new.org)
@@ -229,14 +230,35 @@ pub async fn save<D: Dialect>(
     Ok(saved)
 }
 
+/// Whether what the author of a change read still stands. Changes of configuration go one after the
+/// other, so that it does until this one is written.
+async fn expect<D: Dialect>(
+    tx: &mut Transaction<'_, D>,
+    (org, provider, name): (OrgId, Provider, &str),
+    expects: Expects,
+) -> Result<(), StoreError> {
+    if expects == Expects::Anything {
+        return Ok(());
+    }
+    let found = Statement::new("find the credential", FIND)
+        .id(org)
+        .text(provider.as_str())
+        .text(name)
+        .optional(tx, credential)
+        .await?;
+    expects.met_by(found.filter(|row| row.is_active).map(|row| row.version))
+}
+
 /// Erases within a transaction and parks the actions that wait for the credential. Returns `false`
 /// when no credential was active, and writes nothing then.
 pub async fn erase<D: Dialect>(
     tx: &mut Transaction<'_, D>,
     version: i64,
     (org, provider, name): (OrgId, Provider, &str),
+    expects: Expects,
     audit: &AuditEntry,
 ) -> Result<bool, StoreError> {
+    expect(tx, (org, provider, name), expects).await?;
     let erased = Statement::new("erase the credential", ERASE)
         .id(org)
         .text(provider.as_str())
@@ -310,12 +332,13 @@ impl<S: SqlStore> Credentials for S {
         org: OrgId,
         provider: Provider,
         name: &str,
+        expects: Expects,
         audit: AuditEntry,
     ) -> Result<bool, StoreError> {
         let name = name.to_owned();
         self.configure_if(org, "erase the credential", move |mut tx, version| {
             Box::pin(async move {
-                let is_erased = erase(&mut tx, version, (org, provider, &name), &audit).await?;
+                let is_erased = erase(&mut tx, version, (org, provider, &name), expects, &audit).await?;
                 Ok((is_erased, is_erased))
             })
         })

@@ -13,7 +13,7 @@ use crate::{
     store::{
         StoreError,
         audit::AuditEntry,
-        credentials::{CredentialError, StoredCredential},
+        credentials::{CredentialError, Expects, StoredCredential},
         grants::*,
     },
 };
@@ -216,6 +216,7 @@ impl<S: SqlStore> Grants for S {
         org: OrgId,
         provider: Provider,
         name: &str,
+        expects: Expects,
         secrets: Option<SecretsChange>,
         audit: AuditEntry,
     ) -> Result<bool, StoreError> {
@@ -225,7 +226,7 @@ impl<S: SqlStore> Grants for S {
                 if let Some(change) = &secrets {
                     replace(&mut tx, version, org, change).await?;
                 }
-                let is_erased = erase(&mut tx, version, (org, provider, &name), &audit).await?;
+                let is_erased = erase(&mut tx, version, (org, provider, &name), expects, &audit).await?;
                 Ok((is_erased, is_erased || secrets.is_some()))
             })
         })

@@ -263,11 +263,32 @@ async fn prove_number<D: Dialect>(
     Ok(holder)
 }
 
+/// One kind of claim: how its row is found, and how it is released.
+struct Kind {
+    what: &'static str,
+    table: &'static str,
+    find: &'static str,
+    release: &'static str,
+}
+
+const ASSISTANTS: Kind = Kind {
+    what: "the claim to this assistant",
+    table: "assistant_org_mapping",
+    find: FIND_ASSISTANT,
+    release: RELEASE_ASSISTANT,
+};
+const NUMBERS: Kind = Kind {
+    what: "the claim to this number",
+    table: "phone_numbers",
+    find: FIND_NUMBER,
+    release: RELEASE_NUMBER,
+};
+
 async fn release<S: SqlStore>(
     store: &S,
-    statement: &'static str,
-    org: OrgId,
-    external_id: &str,
+    kind: &'static Kind,
+    (org, external_id): (OrgId, &str),
+    expected: Option<i64>,
     audit: AuditEntry,
 ) -> Result<bool, StoreError> {
     const DOING: &str = "release the claim";
@@ -275,7 +296,17 @@ async fn release<S: SqlStore>(
     store
         .configure_if(org, DOING, move |mut tx, version| {
             Box::pin(async move {
-                let released = Statement::new(DOING, statement)
+                if let Some(expected) = expected {
+                    let found: Option<i64> = Statement::new(DOING, kind.find)
+                        .id(org)
+                        .text(&external_id)
+                        .optional(&mut tx, |row| row.table(kind.table).number("version"))
+                        .await?;
+                    if found.is_some_and(|found| found != expected) {
+                        return Err(StoreError::Stale { what: kind.what });
+                    }
+                }
+                let released = Statement::new(DOING, kind.release)
                     .id(org)
                     .text(&external_id)
                     .time(tx.now)
@@ -344,8 +375,14 @@ impl<S: SqlStore> Routes for S {
             .await
     }
 
-    async fn release_assistant(&self, org: OrgId, assistant_id: &str, audit: AuditEntry) -> Result<bool, StoreError> {
-        release(self, RELEASE_ASSISTANT, org, assistant_id, audit).await
+    async fn release_assistant(
+        &self,
+        org: OrgId,
+        assistant_id: &str,
+        version: Option<i64>,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError> {
+        release(self, &ASSISTANTS, (org, assistant_id), version, audit).await
     }
 
     async fn prove_number(
@@ -407,7 +444,13 @@ impl<S: SqlStore> Routes for S {
             .await
     }
 
-    async fn release_number(&self, org: OrgId, number: &str, audit: AuditEntry) -> Result<bool, StoreError> {
-        release(self, RELEASE_NUMBER, org, number, audit).await
+    async fn release_number(
+        &self,
+        org: OrgId,
+        number: &str,
+        version: Option<i64>,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError> {
+        release(self, &NUMBERS, (org, number), version, audit).await
     }
 }

@@ -354,6 +354,7 @@ async fn a_row_that_does_not_open_says_so() {
         account_fingerprint: None,
         last_four: None,
         verified_at: None,
+        expects: hookswitch::store::credentials::Expects::Anything,
     };
     let audit = hookswitch::store::audit::AuditEntry {
         org: app.b,

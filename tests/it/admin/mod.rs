@@ -11,6 +11,7 @@ mod isolation;
 mod lists;
 pub(crate) mod openapi;
 mod pages;
+mod preconditions;
 mod problems;
 pub(crate) mod proof;
 mod public_keys;

@@ -608,6 +608,7 @@ pub async fn parked_actions_go_on_with_a_newer_credential_whichever_comes_first(
             account_fingerprint: None,
             last_four: None,
             verified_at: None,
+            expects: hookswitch::store::credentials::Expects::Anything,
         };
         b.store.save_credential(new, audit(org))
     };

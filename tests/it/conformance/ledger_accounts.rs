@@ -17,6 +17,7 @@ async fn connect(b: &Bench, org: OrgId, fingerprint: Option<&str>) {
         account_fingerprint: fingerprint.map(str::to_owned),
         last_four: None,
         verified_at: None,
+        expects: hookswitch::store::credentials::Expects::Anything,
     };
     b.store.save_credential(new, audit(org)).await.expect("saved");
 }

@@ -10,7 +10,7 @@ use hookswitch::{
     store::{
         Store, StoreError,
         audit::AuditEntry,
-        credentials::{CREDENTIALS_PER_ORG_MAX, CredentialError, CredentialHealth, NewCredential},
+        credentials::{CREDENTIALS_PER_ORG_MAX, CredentialError, CredentialHealth, Expects, NewCredential},
         endpoints::NewSecret,
     },
 };
@@ -24,7 +24,7 @@ macro_rules! store_suite {
     ($open:path) => {
         $crate::store_suite!($open, store:
             organisations_are_created_once_and_paged, a_save_keeps_the_integration_and_counts_up,
-            an_erased_credential_keeps_its_row_only,
+            an_erased_credential_keeps_its_row_only, a_change_is_made_to_what_was_read_only,
             health_is_compare_and_swap_on_the_version, a_use_is_noted_once_a_minute, credentials_are_limited,
             changed_credentials_name_their_organisation,
             rules_are_compare_and_swap, of_fifty_updates_of_one_version_one_wins,
@@ -111,6 +111,7 @@ pub fn credential(org: OrgId, provider: Provider, name: &str, sealed_text: &str)
         account_fingerprint: Some("f00d".into()),
         last_four: Some("1234".into()),
         verified_at: Some(Timestamp::from_seconds(7)),
+        expects: Expects::Anything,
     }
 }
 
@@ -254,11 +255,48 @@ pub async fn a_save_keeps_the_integration_and_counts_up(store: &Arc<dyn Store>, 
     );
 }
 
+/// The author of a change has read a version, and others write meanwhile.
+pub async fn a_change_is_made_to_what_was_read_only(store: &Arc<dyn Store>, _: &ManualClock) {
+    let org = org(store).await;
+    let save = |expects| {
+        let new = NewCredential {
+            expects,
+            ..credential(org, Provider::Vapi, "", "s")
+        };
+        store.save_credential(new, entry(org, "connect"))
+    };
+    let erase = |expects| store.erase_credential(org, Provider::Vapi, "", expects, entry(org, "erase"));
+    let is_stale = |error: &StoreError| matches!(error, StoreError::Stale { .. });
+    assert!(is_stale(&save(Expects::Version(1)).await.expect_err("there is none")));
+    let saved = save(Expects::Nothing).await.expect("there is none");
+    assert!(is_stale(&save(Expects::Nothing).await.expect_err("there is one")));
+    let at_once = futures_util::future::join_all((0..10).map(|_| save(Expects::Version(saved.version)))).await;
+    assert_eq!(at_once.iter().filter(|done| done.is_ok()).count(), 1);
+    assert!(at_once.iter().filter_map(|done| done.as_ref().err()).all(is_stale));
+    let version = store.config_version().await.expect("a version");
+    assert!(is_stale(
+        &erase(Expects::Version(saved.version))
+            .await
+            .expect_err("a newer one stands")
+    ));
+    assert_eq!(
+        store.config_version().await.expect("a version"),
+        version,
+        "nothing was changed"
+    );
+    assert!(erase(Expects::Version(saved.version + 1)).await.expect("erased"));
+    // The row keeps its version, and is not what was read.
+    assert!(is_stale(
+        &save(Expects::Version(saved.version + 1)).await.expect_err("erased")
+    ));
+    save(Expects::Nothing).await.expect("there is none");
+}
+
 pub async fn an_erased_credential_keeps_its_row_only(store: &Arc<dyn Store>, _: &ManualClock) {
     let org = org(store).await;
     assert!(
         !store
-            .erase_credential(org, Provider::Vapi, "", entry(org, "erase"))
+            .erase_credential(org, Provider::Vapi, "", Expects::Anything, entry(org, "erase"))
             .await
             .expect("nothing to erase")
     );
@@ -268,13 +306,13 @@ pub async fn an_erased_credential_keeps_its_row_only(store: &Arc<dyn Store>, _: 
         .expect("saved");
     assert!(
         store
-            .erase_credential(org, Provider::Vapi, "", entry(org, "erase"))
+            .erase_credential(org, Provider::Vapi, "", Expects::Anything, entry(org, "erase"))
             .await
             .expect("erased")
     );
     assert!(
         !store
-            .erase_credential(org, Provider::Vapi, "", entry(org, "erase"))
+            .erase_credential(org, Provider::Vapi, "", Expects::Anything, entry(org, "erase"))
             .await
             .expect("erased before")
     );
@@ -676,11 +714,11 @@ pub async fn the_version_counts_changes_only(store: &Arc<dyn Store>, _: &ManualC
         .await
         .expect("a look");
     store
-        .release_assistant(org, "none", entry(org, "release"))
+        .release_assistant(org, "none", None, entry(org, "release"))
         .await
         .expect("a look");
     store
-        .erase_credential(org, Provider::Vapi, "", entry(org, "erase"))
+        .erase_credential(org, Provider::Vapi, "", Expects::Anything, entry(org, "erase"))
         .await
         .expect("a look");
     assert_eq!(store.config_version().await.expect("a version"), version);
@@ -721,7 +759,7 @@ pub async fn another_organisation_sees_nothing(store: &Arc<dyn Store>, _: &Manua
     assert_eq!(store.list_credentials(b).await.expect("a list"), []);
     assert!(
         !store
-            .erase_credential(b, Provider::Http, "crm", entry(b, "erase"))
+            .erase_credential(b, Provider::Http, "crm", Expects::Anything, entry(b, "erase"))
             .await
             .expect("a look")
     );

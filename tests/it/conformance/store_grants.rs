@@ -12,7 +12,7 @@ use hookswitch::{
     },
     store::{
         Store,
-        credentials::{CredentialHealth, StoredCredential},
+        credentials::{CredentialHealth, Expects, StoredCredential},
         grants::{CONSENTS_PER_ORG_MAX, Consent, IntegrationChange, Lease, Refresh, SecretsChange},
         managed::ManagedAssistant,
         routes::{AssistantClaim, Proof},
@@ -90,14 +90,28 @@ pub async fn a_connection_is_written_whole_or_not_at_all(store: &Arc<dyn Store>,
     };
     assert!(
         store
-            .erase_integration(a, Provider::Vapi, "", Some(erase(entry(b, "erase"))), entry(a, "erase"))
+            .erase_integration(
+                a,
+                Provider::Vapi,
+                "",
+                Expects::Anything,
+                Some(erase(entry(b, "erase"))),
+                entry(a, "erase")
+            )
             .await
             .is_err()
     );
     assert!(found(store, a, Provider::Vapi).await.is_active, "neither");
     assert!(
         store
-            .erase_integration(a, Provider::Vapi, "", Some(erase(entry(a, "erase"))), entry(a, "erase"))
+            .erase_integration(
+                a,
+                Provider::Vapi,
+                "",
+                Expects::Anything,
+                Some(erase(entry(a, "erase"))),
+                entry(a, "erase")
+            )
             .await
             .expect("erased")
     );
@@ -127,7 +141,7 @@ pub async fn a_connection_is_written_whole_or_not_at_all(store: &Arc<dyn Store>,
     );
     assert!(
         !store
-            .erase_integration(a, Provider::Vapi, "", None, entry(a, "erase"))
+            .erase_integration(a, Provider::Vapi, "", Expects::Anything, None, entry(a, "erase"))
             .await
             .expect("a second time")
     );
@@ -259,7 +273,7 @@ pub async fn a_refresh_is_compare_and_swap_under_its_lease(store: &Arc<dyn Store
     );
     assert_eq!(found(store, a, EXPIRING).await.sealed, Some(sealed("new")));
     store
-        .erase_integration(a, EXPIRING, "", None, entry(a, "erase"))
+        .erase_integration(a, EXPIRING, "", Expects::Anything, None, entry(a, "erase"))
         .await
         .expect("erased");
     let lease = store
@@ -371,7 +385,14 @@ pub async fn refreshes_come_due_in_order(store: &Arc<dyn Store>, _: &ManualClock
     assert_eq!(due(2_999_999, 9).await, [owners[2], owners[1]]);
     assert_eq!(due(3_000_000, 2).await, [owners[2], owners[1]]);
     store
-        .erase_integration(owners[2], Provider::GoogleCalendar, "", None, entry(owners[2], "erase"))
+        .erase_integration(
+            owners[2],
+            Provider::GoogleCalendar,
+            "",
+            Expects::Anything,
+            None,
+            entry(owners[2], "erase"),
+        )
         .await
         .expect("erased");
     assert_eq!(due(3_000_000, 9).await, [owners[1], owners[0]]);

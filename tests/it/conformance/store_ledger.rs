@@ -12,6 +12,7 @@ use hookswitch::{
     },
     store::{
         Store, StoreError,
+        credentials::Expects,
         history::{ActionFilter, EventFilter},
         ledger::{Claim, ClaimLimits, Occasion, PlannedAction, PlannedEvent, Record},
         rejections::Rejection,
@@ -212,7 +213,7 @@ pub async fn an_erased_credential_parks_what_has_not_gone_out(store: &Arc<dyn St
     store.plan(vec![theirs].into()).await.expect("planned");
     assert!(
         store
-            .erase_credential(a, Provider::Twilio, "", entry(a, "erase"))
+            .erase_credential(a, Provider::Twilio, "", Expects::Anything, entry(a, "erase"))
             .await
             .expect("erased")
     );

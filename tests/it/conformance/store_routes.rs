@@ -75,7 +75,7 @@ pub async fn proof_moves_a_stale_claim(store: &Arc<dyn Store>, _: &ManualClock) 
     assert_eq!(store.find_assistant(b, "asst").await.expect("a look"), None);
     assert!(
         !store
-            .release_assistant(b, "asst", entry(b, "release"))
+            .release_assistant(b, "asst", None, entry(b, "release"))
             .await
             .expect("not b's")
     );
@@ -145,15 +145,28 @@ pub async fn released_claims_are_gone(store: &Arc<dyn Store>, _: &ManualClock) {
         .prove_assistant(assistant(a, "asst"), Displaces::Anyone, entry(a, "prove"))
         .await
         .expect("proven");
+    let read = store
+        .find_assistant(a, "asst")
+        .await
+        .expect("a look")
+        .expect("its claim");
+    store
+        .prove_assistant(assistant(a, "asst"), Displaces::Anyone, entry(a, "prove"))
+        .await
+        .expect("proven again");
+    let stale = store
+        .release_assistant(a, "asst", Some(read.version), entry(a, "release"))
+        .await;
+    assert!(matches!(stale, Err(StoreError::Stale { .. })), "{stale:?}");
     assert!(
         store
-            .release_assistant(a, "asst", entry(a, "release"))
+            .release_assistant(a, "asst", Some(read.version + 1), entry(a, "release"))
             .await
             .expect("released")
     );
     assert!(
         !store
-            .release_assistant(a, "asst", entry(a, "release"))
+            .release_assistant(a, "asst", None, entry(a, "release"))
             .await
             .expect("released before")
     );
@@ -179,20 +192,26 @@ pub async fn released_claims_are_gone(store: &Arc<dyn Store>, _: &ManualClock) {
     assert_eq!(store.find_number(b, "+4930").await.expect("a look"), None);
     assert!(
         !store
-            .release_number(b, "+4930", entry(b, "release"))
+            .release_number(b, "+4930", None, entry(b, "release"))
             .await
             .expect("not b's")
     );
+    let read = store.find_number(a, "+4930").await.expect("a look").expect("its claim");
+    prove(store, number(a, Provider::Twilio, "+4930", Some("AC1"), "PN1")).await;
+    let stale = store
+        .release_number(a, "+4930", Some(read.version), entry(a, "release"))
+        .await;
+    assert!(matches!(stale, Err(StoreError::Stale { .. })), "{stale:?}");
     assert!(
         store
-            .release_number(a, "+4930", entry(a, "release"))
+            .release_number(a, "+4930", Some(read.version + 1), entry(a, "release"))
             .await
             .expect("released"),
         "at every provider"
     );
     assert!(
         !store
-            .release_number(a, "+4930", entry(a, "release"))
+            .release_number(a, "+4930", None, entry(a, "release"))
             .await
             .expect("released before")
     );

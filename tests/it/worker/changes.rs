@@ -25,6 +25,7 @@ fn credential(org: OrgId, sealed: SealedBytes) -> NewCredential {
         account_fingerprint: None,
         last_four: None,
         verified_at: None,
+        expects: hookswitch::store::credentials::Expects::Anything,
     }
 }
 

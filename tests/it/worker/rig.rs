@@ -433,6 +433,7 @@ impl Rig {
             account_fingerprint: Some(format!("fingerprint of {account}")),
             last_four: None,
             verified_at: None,
+            expects: hookswitch::store::credentials::Expects::Anything,
         };
         self.store.save_credential(new, audit(self.org)).await.expect("saved");
     }

@@ -29,7 +29,7 @@ use crate::{
     },
     provider::Credential,
     store::{
-        credentials::{NewCredential, StoredCredential},
+        credentials::{Expects, NewCredential, StoredCredential},
         grants::{IntegrationChange, SecretsChange},
     },
     vault::Purpose,
@@ -185,6 +185,10 @@ async fn save(
         account_id: verified.account.as_ref().map(|account| account.id.clone()),
         account_name: verified.account.and_then(|account| account.name),
         last_four: request.last_four,
+        // The fields that the body leaves out are those of the version that was read.
+        expects: existing
+            .filter(|row| row.is_active)
+            .map_or(Expects::Anything, |row| Expects::Version(row.version)),
     };
     let audit = state.audit(member, "connect", "credential", provider, &["credential"]);
     Ok(state

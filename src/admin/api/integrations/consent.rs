@@ -28,7 +28,7 @@ use crate::{
     oauth::{ExchangeError, Exchanged},
     provider::Credential,
     store::{
-        credentials::{NewCredential, StoredCredential},
+        credentials::{Expects, NewCredential, StoredCredential},
         grants::{Consent, IntegrationChange},
     },
     vault::Purpose,
@@ -329,6 +329,7 @@ async fn save(
         missing: verified.missing,
         verified_at: verified.verified_at,
         last_four: None,
+        expects: Expects::Anything,
     };
     let audit = state.audit(&member, "connect", "credential", PROVIDER, &["credential"]);
     let change = IntegrationChange {

@@ -8,9 +8,10 @@ use crate::{
         web::{auth::Manager, body::Id},
     },
     domain::Provider,
+    store::credentials::Expects,
 };
 use axum::extract::State;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, header};
 
 /// Revokes the grant at the provider where a provider can do that. Then erases the ciphertext of
 /// the credential and of the signing secrets that came with it. The row stays, so that a reconnect
@@ -24,6 +25,10 @@ pub async fn erase(
     let provider = parse_provider(&provider)?;
     let row = state.store.find_credential(member.org, provider, "").await?;
     check_etag(&state, &headers, row.as_ref())?;
+    let expects = match &row {
+        Some(row) if headers.contains_key(header::IF_MATCH) => Expects::Version(row.version),
+        _ => Expects::Anything,
+    };
     let mut fields = vec!["credential"];
     if provider == Provider::GoogleCalendar
         && let Some(sealed) = row.and_then(|row| row.sealed)
@@ -35,7 +40,7 @@ pub async fn erase(
     let audit = state.audit(&member, "erase", "credential", provider, &fields);
     state
         .store
-        .erase_integration(member.org, provider, "", secrets, audit)
+        .erase_integration(member.org, provider, "", expects, secrets, audit)
         .await?;
     state.forget(member.org);
     Ok(StatusCode::NO_CONTENT)

@@ -22,7 +22,7 @@ use crate::{
     oauth::{NotFresh, Want},
     provider::{CallError, Credential, Verified},
     store::{
-        credentials::{CredentialError, CredentialHealth, NewCredential, StoredCredential},
+        credentials::{CredentialError, CredentialHealth, Expects, NewCredential, StoredCredential},
         grants::IntegrationChange,
     },
 };
@@ -156,6 +156,7 @@ async fn resume(
         account_fingerprint: row.account_fingerprint,
         last_four: row.last_four,
         verified_at: verified.verified_at,
+        expects: Expects::Version(row.version),
     };
     let audit = state.audit(member, "update", "credential", row.provider, &["state"]);
     state
