@@ -110,8 +110,14 @@ pub trait Rules: Send + Sync + 'static {
         spec: RuleSpec,
         audit: AuditEntry,
     ) -> Result<Option<i64>, StoreError>;
-    /// `false` when there is none.
-    async fn delete_rule(&self, org: OrgId, id: RuleId, audit: AuditEntry) -> Result<bool, StoreError>;
+    /// `false` when there is none, `Stale` when it is not of the `version` that the caller names.
+    async fn delete_rule(
+        &self,
+        org: OrgId,
+        id: RuleId,
+        version: Option<i64>,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError>;
     /// Rules of an organisation, enabled or not, so that the limit (invariant 22) still holds when
     /// all are switched on.
     async fn count_rules(&self, org: OrgId) -> Result<u32, StoreError>;

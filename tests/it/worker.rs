@@ -172,7 +172,7 @@ async fn what_waits_for_a_damaged_rule_is_dropped_with_the_rule() {
     assert_eq!(rig.store.list_held_rules(10).await.expect("read").len(), 1);
     assert!(
         rig.store
-            .delete_rule(rig.org, damaged, audit(rig.org))
+            .delete_rule(rig.org, damaged, None, audit(rig.org))
             .await
             .expect("deleted")
     );

@@ -244,14 +244,17 @@ pub async fn delete(
     Id(id): Id<RuleId>,
     headers: HeaderMap,
 ) -> Answer<StatusCode> {
-    match state.store.find_rule(member.org, id).await {
-        Ok(found) => etag::check(&headers, &tag(&state, &found.ok_or(Problem::not_found())?))?,
+    let version = match state.store.find_rule(member.org, id).await {
+        Ok(found) => {
+            let rule = found.ok_or(Problem::not_found())?;
+            etag::checked(&headers, &tag(&state, &rule), rule.version)?
+        }
         // A damaged rule has no tag: it can be deleted all the same.
-        Err(StoreError::Corrupt { .. }) => {}
+        Err(StoreError::Corrupt { .. }) => None,
         Err(error) => return Err(error.into()),
-    }
+    };
     let audit = state.audit(&member, "delete", "rule", id, &[]);
-    if state.store.delete_rule(member.org, id, audit).await? {
+    if state.store.delete_rule(member.org, id, version, audit).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(Problem::not_found())
@@ -279,8 +282,20 @@ fn changed(old: &RuleSpec, new: &RuleSpec) -> Vec<&'static str> {
 }
 
 fn check(spec: &RuleSpec) -> Answer<()> {
-    check_text("name", &spec.name, rule::NAME_CHARACTERS_MAX)?;
-    rule::check(spec).map_err(invalid)
+    // Everything that is wrong, at once: a form shows each at its field.
+    let name = check_text("name", &spec.name, rule::NAME_CHARACTERS_MAX);
+    let mut rest = rule::check(spec).err().unwrap_or_default();
+    match name {
+        Ok(()) if rest.is_empty() => Ok(()),
+        Ok(()) => Err(invalid(rest)),
+        Err(name) if rest.is_empty() => Err(name),
+        Err(name) => {
+            rest.retain(|wrong| wrong.field != "name");
+            Err(rest
+                .into_iter()
+                .fold(name, |problem, wrong| problem.and_field(wrong.field, wrong.problem)))
+        }
+    }
 }
 
 /// The rule with its event type in the form that is stored.

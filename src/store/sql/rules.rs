@@ -54,7 +54,7 @@ const UPDATE: &str = "
 const DELETE: &str = "
     UPDATE rules
     SET is_deleted = true, version = version + 1, updated_at = $3, changed_version = $4
-    WHERE org_id = $1 AND id = $2 AND is_deleted = false";
+    WHERE org_id = $1 AND id = $2 AND is_deleted = false AND version = coalesce($5, version)";
 /// As [`LIST`].
 const COUNT: Sql = Sql {
     sqlite: "SELECT count(*) AS count FROM rules WHERE org_id = $1 AND is_deleted = 0",
@@ -195,7 +195,13 @@ impl<S: SqlStore> Rules for S {
         .await
     }
 
-    async fn delete_rule(&self, org: OrgId, id: RuleId, audit: AuditEntry) -> Result<bool, StoreError> {
+    async fn delete_rule(
+        &self,
+        org: OrgId,
+        id: RuleId,
+        expected: Option<i64>,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError> {
         const DOING: &str = "delete the rule";
         self.configure_if(org, DOING, move |mut tx, version| {
             Box::pin(async move {
@@ -204,10 +210,19 @@ impl<S: SqlStore> Rules for S {
                     .id(id)
                     .time(tx.now)
                     .number(version)
+                    .number_opt(expected)
                     .execute(&mut tx)
                     .await?;
                 if deleted == 0 {
-                    return Ok((false, false));
+                    let there = Statement::new("find the rule", FIND)
+                        .id(org)
+                        .id(id)
+                        .optional(&mut tx, |_| Ok(()))
+                        .await?;
+                    return match there {
+                        Some(()) => Err(StoreError::Stale { what: "the rule" }),
+                        None => Ok((false, false)),
+                    };
                 }
                 audit::insert(&mut tx, org, &audit).await?;
                 Ok((true, true))

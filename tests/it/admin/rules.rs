@@ -347,6 +347,27 @@ async fn what_can_never_work_is_refused_on_save() {
         .map(|error| &error["field"])
         .collect();
     assert_eq!(fields, ["parameters.to", "parameters.from"]);
+    let all_missing: [(&str, &[&str]); 4] = [
+        ("twilio.send_sms", &["to", "body"]),
+        ("http.post", &["destination"]),
+        ("resend.send_email", &["to", "subject", "text"]),
+        ("google_calendar.create_event", &["summary", "start", "end"]),
+    ];
+    for (action, missing) in all_missing {
+        let mut empty = rule(" blanks at its ends ");
+        (empty["action"], empty["parameters"]) = (json!(action), json!({}));
+        let refused = api.post(api.a, "/api/rules", &empty).await.expect(422).json();
+        let fields: Vec<_> = refused["errors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|error| error["field"].as_str().unwrap())
+            .collect();
+        let expected: Vec<String> = std::iter::once("name".to_owned())
+            .chain(missing.iter().map(|name| format!("parameters.{name}")))
+            .collect();
+        assert_eq!(fields, expected, "{action}");
+    }
 }
 
 #[tokio::test]

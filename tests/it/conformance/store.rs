@@ -544,13 +544,13 @@ pub async fn rules_are_compare_and_swap(store: &Arc<dyn Store>, _: &ManualClock)
     assert_eq!(store.count_rules(org).await.expect("a count"), 1);
     assert!(
         store
-            .delete_rule(org, made.id, entry(org, "delete"))
+            .delete_rule(org, made.id, None, entry(org, "delete"))
             .await
             .expect("deleted")
     );
     assert!(
         !store
-            .delete_rule(org, made.id, entry(org, "delete"))
+            .delete_rule(org, made.id, None, entry(org, "delete"))
             .await
             .expect("deleted before")
     );
@@ -605,7 +605,7 @@ pub async fn rules_are_loaded_by_change(store: &Arc<dyn Store>, _: &ManualClock)
     assert_eq!(all.version, store.config_version().await.expect("a version"));
     assert!(
         store
-            .delete_rule(b, dropped.id, entry(b, "delete"))
+            .delete_rule(b, dropped.id, None, entry(b, "delete"))
             .await
             .expect("deleted")
     );
@@ -706,7 +706,7 @@ pub async fn the_version_counts_changes_only(store: &Arc<dyn Store>, _: &ManualC
     let version = store.config_version().await.expect("a version");
     assert_eq!(*hint.borrow_and_update(), version);
     store
-        .delete_rule(org, RuleId::generate(), entry(org, "delete"))
+        .delete_rule(org, RuleId::generate(), None, entry(org, "delete"))
         .await
         .expect("a look");
     store
@@ -795,7 +795,12 @@ pub async fn another_organisation_sees_nothing(store: &Arc<dyn Store>, _: &Manua
             .expect("a look"),
         None
     );
-    assert!(!store.delete_rule(b, made.id, entry(b, "delete")).await.expect("a look"));
+    assert!(
+        !store
+            .delete_rule(b, made.id, None, entry(b, "delete"))
+            .await
+            .expect("a look")
+    );
     assert_eq!(
         store
             .list_audit(b, AuditFilter::default(), None, 9)
