@@ -36,7 +36,7 @@ pub struct DevState {
 }
 
 impl DevState {
-    const FILE: &str = "dev.json";
+    pub const FILE: &str = "dev.json";
 
     /// `None` when nothing was made in this directory yet.
     ///
