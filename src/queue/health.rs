@@ -21,6 +21,10 @@ impl QueueState {
             QueueHealth::Away => {
                 Finding::failed("the broker is away or blocks publishing: senders get 503 until it is back")
             }
+            QueueHealth::Damaged => Finding::degraded(
+                "a segment of the log cannot be read: events are kept, and none of them is worked on; the log says \
+                 which",
+            ),
             QueueHealth::Failed => Finding::failed("the log failed; the process has to be started again"),
         }
     }
@@ -33,7 +37,7 @@ impl QueueState {
             QueueHealth::Refusing | QueueHealth::Away => {
                 Finding::degraded("the broker takes no events for now: the spool does")
             }
-            QueueHealth::Ready | QueueHealth::Failed => self.check(),
+            QueueHealth::Ready | QueueHealth::Damaged | QueueHealth::Failed => self.check(),
         }
     }
 
@@ -70,6 +74,10 @@ impl SpoolState {
             QueueHealth::Refusing if self.is_spooling => {
                 Finding::failed("the broker is away, and the spool or its disk is full: senders get 503")
             }
+            QueueHealth::Damaged => Finding::degraded(
+                "a segment of the spool cannot be read: events are kept, and none of them is drained; the log says \
+                 which",
+            ),
             QueueHealth::Refusing => Finding::degraded("the spool or its disk is full: it cannot take over"),
             // A log is never away.
             QueueHealth::Ready | QueueHealth::Away if self.is_spooling => {

@@ -136,7 +136,9 @@ pub enum QueueHealth {
     Refusing,
     /// The broker is away or blocks publishing. It is tried again for as long as the process lives.
     Away,
-    /// An fsync failed or the log is damaged: final for this process.
+    /// A segment of the log cannot be read: events are taken, and none of them is delivered.
+    Damaged,
+    /// A write or an fsync failed: final for this process.
     Failed,
 }
 

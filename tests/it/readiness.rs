@@ -129,6 +129,7 @@ fn a_queue_that_is_full_or_has_failed_is_not_ready() {
         (QueueHealth::Ready, Standing::Ok, Standing::Ok),
         (QueueHealth::Refusing, Standing::Failed, Standing::Degraded),
         (QueueHealth::Away, Standing::Failed, Standing::Degraded),
+        (QueueHealth::Damaged, Standing::Degraded, Standing::Degraded),
         (QueueHealth::Failed, Standing::Failed, Standing::Failed),
     ] {
         let state = QueueState {

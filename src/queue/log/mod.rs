@@ -377,10 +377,12 @@ impl EventQueue for LogQueue {
     fn state(&self) -> QueueState {
         let intake = lock(&self.shared.intake);
         let bytes_max = self.shared.settings.bytes_max;
-        let health = if intake.failed.is_some() || self.shared.damaged.load(Ordering::Relaxed) {
+        let health = if intake.failed.is_some() {
             QueueHealth::Failed
         } else if intake.low_space.is_some() || intake.usage.held() >= bytes_max {
             QueueHealth::Refusing
+        } else if self.shared.damaged.load(Ordering::Relaxed) {
+            QueueHealth::Damaged
         } else {
             QueueHealth::Ready
         };

@@ -6,11 +6,13 @@ use super::{
     count::Counts,
     load::Random,
     shim::Shim,
-    world::{PATIENCE, Wishes, World, until},
+    world::{Embedded, PATIENCE, Wishes, World, until},
 };
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -262,4 +264,58 @@ pub async fn slow_fsync(given: Given) -> Counts {
     assert!(slowest < PATIENCE / 20, "{}: readiness took {slowest:?}", world.label());
     shim.ask("");
     world.final_counts().await.note(format!("{per_sync:.0} events a sync"))
+}
+
+/// A segment that goes bad under a process that has not read it yet: no event behind it is planned,
+/// and that is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_that_cannot_be_read_while_it_runs_is_told() {
+    let given = Given {
+        backend: Arc::new(Embedded),
+        seed: 1,
+        is_quick: true,
+    };
+    let world = World::start("a segment goes bad", &given, Wishes::default()).await;
+    let options = SqliteConnectOptions::new().filename(world.place.path().join("store.db"));
+    let mut other = SqliteConnection::connect_with(&options)
+        .await
+        .expect("the database opens");
+    // Nothing is planned meanwhile, so nothing is read.
+    sqlx::raw_sql("BEGIN IMMEDIATE")
+        .execute(&mut other)
+        .await
+        .expect("a lock");
+    world.load.send_all(150).await;
+    let segment = fs::read_dir(world.place.path().join("queue"))
+        .expect("the queue")
+        .map(|entry| entry.expect("an entry").path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "seg"))
+        .expect("a segment");
+    let file = fs::File::options().write(true).open(&segment).expect("the segment");
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xFF; 64 << 10], 128 << 10).expect("written");
+    sqlx::raw_sql("ROLLBACK")
+        .execute(&mut other)
+        .await
+        .expect("it was begun");
+    other.close().await.expect("closes");
+
+    let idle = "hookswitch_consumer_idle_with_backlog_seconds";
+    until(
+        || world.label(),
+        "the metric of a consumer that is idle beside events",
+        || async { world.metric(idle).await.filter(|seconds| *seconds > 1.0) },
+    )
+    .await;
+    let ready = world.readiness().await.expect("an answer");
+    let checks = ready["checks"].as_array().expect("checks");
+    let queue = checks.iter().find(|check| check["name"] == "queue").expect("a check");
+    assert_eq!(queue["status"], "degraded", "{ready}");
+    // What is sent from here on is kept.
+    world.load.insist(&world.load.fresh()).await;
+    let log = world.log_text();
+    let path = segment.display().to_string();
+    assert!(
+        log.lines().any(|line| line.contains("ERROR") && line.contains(&path)),
+        "the log names the segment: {log}"
+    );
 }
