@@ -149,6 +149,9 @@ catalogue! {
     /// Deliveries after the provider had accepted the action, by provider and status: sent,
     /// delivered, read, undelivered, failed.
     DELIVERIES: Counter Count "hookswitch_deliveries_total" ["provider", "status"];
+    /// Organisations whose calls to a provider fail one after the other, by provider: their actions
+    /// there wait.
+    BREAKERS_OPEN: Gauge Count "hookswitch_breakers_open" ["provider"];
     /// Attempts running now.
     ATTEMPTS_RUNNING: Gauge Count "hookswitch_attempts_running" [];
     /// Refreshes of tokens, by provider and what they came to: refreshed, refused, failed.
@@ -203,6 +206,10 @@ catalogue! {
     OTLP_DROPPED: Counter Count "hookswitch_otlp_dropped_total" [];
     /// Memory of this process in RAM.
     PROCESS_RESIDENT_BYTES: Gauge Bytes "hookswitch_process_resident_bytes" [];
+    /// Files and sockets that this process has open.
+    PROCESS_DESCRIPTORS: Gauge Count "hookswitch_process_descriptors" [];
+    /// Most files and sockets that this process may have open.
+    PROCESS_DESCRIPTORS_MAX: Gauge Count "hookswitch_process_descriptors_max" [];
     /// The version that runs, always 1.
     BUILD_INFO: Gauge Count "hookswitch_build_info" ["version"];
 }

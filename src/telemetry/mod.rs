@@ -23,6 +23,14 @@ pub fn gather_gauges() {
     if let Some(bytes) = resident_bytes() {
         catalogue::PROCESS_RESIDENT_BYTES.set(bytes as f64, &[]);
     }
+    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
+        // The look itself has one open.
+        catalogue::PROCESS_DESCRIPTORS.set(open.count().saturating_sub(1) as f64, &[]);
+    }
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    if let Some(max) = limit.current {
+        catalogue::PROCESS_DESCRIPTORS_MAX.set(max as f64, &[]);
+    }
 }
 
 /// Resident memory of this process, from Linux; `None` on other systems.

@@ -16,7 +16,16 @@ pub(super) struct Breakers {
     /// Open until this time. Afterwards half open: one attempt at a time. A claim shares the map
     /// while it runs.
     open_until: Arc<HashMap<Key, Timestamp>>,
+    /// Entries of `open_until` by provider.
+    counts: HashMap<Provider, u32>,
     swept_at: Timestamp,
+}
+
+/// What an attempt did to its breaker, where that is news.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Turned {
+    Opened,
+    Closed,
 }
 
 /// The health of its provider that an attempt shows.
@@ -53,27 +62,42 @@ impl Breakers {
             open_for,
             failures: HashMap::new(),
             open_until: Arc::default(),
+            counts: HashMap::new(),
             swept_at: Timestamp::default(),
         }
     }
 
-    pub fn record(&mut self, key: Key, health: ProviderHealth, now: Timestamp) {
+    pub fn record(&mut self, key: Key, health: ProviderHealth, now: Timestamp) -> Option<Turned> {
         match health {
             ProviderHealth::Up => {
                 self.failures.remove(&key);
-                if self.open_until.contains_key(&key) {
-                    Arc::make_mut(&mut self.open_until).remove(&key);
+                if !self.open_until.contains_key(&key) {
+                    return None;
                 }
+                Arc::make_mut(&mut self.open_until).remove(&key);
+                *self.counts.entry(key.1).or_default() -= 1;
+                Some(Turned::Closed)
             }
             ProviderHealth::Failing => {
                 let failures = self.failures.entry(key).or_default();
                 *failures += 1;
-                if *failures >= self.failures_max {
-                    Arc::make_mut(&mut self.open_until).insert(key, now + self.open_for);
+                if *failures < self.failures_max {
+                    return None;
                 }
+                let until = now + self.open_for;
+                if Arc::make_mut(&mut self.open_until).insert(key, until).is_some() {
+                    return None;
+                }
+                *self.counts.entry(key.1).or_default() += 1;
+                Some(Turned::Opened)
             }
-            ProviderHealth::NotShown => {}
+            ProviderHealth::NotShown => None,
         }
+    }
+
+    /// Organisations whose calls to a provider are held back, or tried one at a time.
+    pub fn open_at(&self, provider: Provider) -> u32 {
+        self.counts.get(&provider).copied().unwrap_or(0)
     }
 
     /// Each breaker that is open or half open, with the time at which it opens half.
@@ -97,6 +121,10 @@ impl Breakers {
         let is_current = |until: &Timestamp| now.since(*until) < keep;
         if !self.open_until.values().all(is_current) {
             Arc::make_mut(&mut self.open_until).retain(|_, until| is_current(until));
+            self.counts.clear();
+            for (_, provider) in self.open_until.keys() {
+                *self.counts.entry(*provider).or_default() += 1;
+            }
         }
         let open = &self.open_until;
         let is_one_too_many = self.failures.len() > BREAKERS_MAX;
@@ -125,16 +153,19 @@ mod tests {
             breakers.record(key, ProviderHealth::Failing, now);
         }
         assert!(breakers.open_until().is_empty(), "not in a row");
-        breakers.record(key, ProviderHealth::Failing, now);
+        let turned = breakers.record(key, ProviderHealth::Failing, now);
+        assert_eq!((turned, breakers.open_at(key.1)), (Some(Turned::Opened), 1));
         let later = now + Duration::from_secs(30);
         assert_eq!(*breakers.open_until(), HashMap::from([(key, later)]));
         assert_eq!(
             (breakers.is_half_open(&key, now), breakers.is_half_open(&key, later)),
             (false, true)
         );
-        breakers.record(key, ProviderHealth::Failing, later);
+        let turned = breakers.record(key, ProviderHealth::Failing, later);
         assert!(!breakers.is_half_open(&key, later), "one failure opens it again");
-        breakers.record(key, ProviderHealth::Up, later);
+        assert_eq!(turned, None, "it was open");
+        let turned = breakers.record(key, ProviderHealth::Up, later);
+        assert_eq!((turned, breakers.open_at(key.1)), (Some(Turned::Closed), 0));
         assert!(breakers.open_until().is_empty());
     }
 
@@ -151,8 +182,12 @@ mod tests {
         assert!(Arc::ptr_eq(&one, &other) && one.len() == 1_000);
         breakers.forget_old(now + Duration::from_secs(30 * 22));
         assert_eq!(
-            (breakers.open_until().len(), breakers.failures.len()),
-            (0, 0),
+            (
+                breakers.open_until().len(),
+                breakers.failures.len(),
+                breakers.open_at(Provider::Twilio)
+            ),
+            (0, 0, 0),
             "old ones go"
         );
     }

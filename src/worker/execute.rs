@@ -3,7 +3,7 @@
 
 use super::{
     RetryWait,
-    breaker::{Breakers, ProviderHealth},
+    breaker::{Breakers, ProviderHealth, Turned},
     clock::DatabaseClock,
     fairness::Running,
 };
@@ -280,10 +280,30 @@ impl Executor {
         let key: (OrgId, Provider) = (claim.org, claim.provider);
         state.running.end(key);
         let health = ProviderHealth::of(record.outcome, record.cause);
-        state.breakers.record(key, health, record.ended_at);
+        if let Some(turned) = state.breakers.record(key, health, record.ended_at) {
+            self.tell(turned, &claim, state);
+        }
         catalogue::ATTEMPTS_RUNNING.set(f64::from(state.running.total()), &[]);
         // The collector lives until the sender is dropped.
         let _ = state.records.send(record);
+    }
+
+    /// An outage of a provider makes one line for each organisation, not one for each attempt.
+    fn tell(&self, turned: Turned, claim: &Claim, state: &State) {
+        let (org, provider) = (claim.org, claim.provider);
+        match turned {
+            Turned::Opened => {
+                let seconds = self.settings.breaker_seconds.as_secs_f64();
+                warn!(org.id = %org, provider = provider.as_str(), "Calls of organisation {org} to {provider} fail one \
+                    after the other: its actions there wait, and one is tried every {seconds} s");
+            }
+            Turned::Closed => {
+                info!(org.id = %org, provider = provider.as_str(), "Calls of organisation {org} to {provider} go \
+                    through again");
+            }
+        }
+        let open = f64::from(state.breakers.open_at(provider));
+        catalogue::BREAKERS_OPEN.set(open, &[provider.as_str()]);
     }
 
     /// Waits for the attempts that run, then for their records. The hard stop cuts both off.
