@@ -27,6 +27,8 @@ const GIB: u64 = 1 << 30;
 /// the directory are sound.
 struct Faulty {
     syncs: AtomicUsize,
+    /// Those of the segment that is prepared.
+    spare_syncs: AtomicUsize,
     fail_syncs: AtomicBool,
     full: AtomicBool,
     panics: AtomicBool,
@@ -41,6 +43,7 @@ impl Faulty {
     fn sound() -> Self {
         Self {
             syncs: AtomicUsize::new(0),
+            spare_syncs: AtomicUsize::new(0),
             fail_syncs: AtomicBool::new(false),
             full: AtomicBool::new(false),
             panics: AtomicBool::new(false),
@@ -85,6 +88,8 @@ impl Disk for Faulty {
 
     fn sync(&self, file: &File, path: &Path) -> io::Result<()> {
         if !is_segment(path) {
+            let is_spare = path.extension().is_some_and(|extension| extension == "tmp");
+            self.spare_syncs.fetch_add(usize::from(is_spare), Ordering::SeqCst);
             return file.sync_data();
         }
         self.syncs.fetch_add(1, Ordering::SeqCst);
@@ -371,6 +376,51 @@ async fn a_full_disk_at_a_new_segment_is_a_refusal_too() {
     assert!(segments(&place.0).len() >= 4);
     assert_eq!(held(&queue).await, kept);
     assert_eq!(held(&open(&place.copy().0).await).await, kept);
+}
+
+/// Long before it is needed, and never as one write that every fsync would wait behind.
+#[tokio::test]
+async fn the_next_segment_is_prepared_in_small_steps() {
+    let (disk, place) = (Arc::new(Faulty::sound()), Scratch::new());
+    let settings = LogSettings {
+        segment_bytes: 4 << 20,
+        ..settings()
+    };
+    let queue = open_on(&disk, &place, settings.clone()).await;
+    let first = disk.spare_syncs.load(Ordering::SeqCst);
+    assert_eq!(first, 5, "four MiB and a header: the first segment");
+    let org = OrgId::generate();
+    let mut kept = vec![publish(&queue, org, &[b'x'; 500_000]).await];
+    let spare = place.0.join("spare.tmp");
+    let length = || std::fs::metadata(&spare).map_or(0, |file| file.len());
+    until("the next segment", || async { (length() > 4 << 20).then_some(()) }).await;
+    assert_eq!(disk.spare_syncs.load(Ordering::SeqCst), first + 5);
+    // Eight of them are more than a segment.
+    for _ in 0..8 {
+        kept.push(publish(&queue, org, &[b'x'; 500_000]).await);
+    }
+    let second = segments(&place.0).pop().expect("two segments");
+    assert!(
+        std::fs::metadata(second).expect("it").len() > 4 << 20,
+        "the prepared one"
+    );
+    assert_eq!(held(&queue).await, kept);
+    queue.close().await;
+
+    // A disk that has hardly more than its limit: segments grow as they are written.
+    let (disk, place) = (Arc::new(Faulty::sound()), Scratch::new());
+    let free_bytes_min = Some(GIB - (1 << 20));
+    let settings = LogSettings {
+        disk_free_bytes_min: free_bytes_min,
+        ..settings
+    };
+    let queue = open_on(&disk, &place, settings).await;
+    for _ in 0..9 {
+        publish(&queue, org, &[b'x'; 500_000]).await;
+    }
+    assert_eq!(segments(&place.0).len(), 2);
+    assert_eq!(disk.spare_syncs.load(Ordering::SeqCst), first, "none was prepared");
+    queue.close().await;
 }
 
 /// Those of the group that is being written, and those of the group that fills behind it.

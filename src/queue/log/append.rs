@@ -159,7 +159,8 @@ impl Appender {
         disk.sync(&active.file, path).map_err(AppendError::of_sync("fsync"))?;
         reach(Step::Fsynced);
         catalogue::FSYNC_SECONDS.observe(began.elapsed().as_secs_f64(), &[]);
-        if (end - active.segment.base) * 2 > active.room {
+        // Early, because a spare is made in steps.
+        if (end - active.segment.base) * 10 > active.room {
             self.request_spare();
         }
         Ok(())

@@ -6,7 +6,7 @@ use super::{
     disk::write_all_at,
     format::Mark,
     recover::{MARK_SLOT, MARKS},
-    segment::{AppendError, RESERVE, RESERVE_BYTES, Spare, create_reserve},
+    segment::{AppendError, Filled, Filling, RESERVE, RESERVE_BYTES, create_reserve},
     shared::{LowSpace, Shared, lock},
 };
 use std::{
@@ -21,6 +21,11 @@ use tracing::{info, warn};
 
 const ROUND: Duration = Duration::from_millis(200);
 const MARK_EVERY: Duration = Duration::from_secs(1);
+/// The first spare is made so long after the start, or when the first segment fills. A process that
+/// lives for a moment needs none.
+pub(super) const FIRST_SPARE_AFTER: Duration = Duration::from_secs(5);
+/// Longest pause between two steps of a spare.
+const PAUSE_MAX: Duration = Duration::from_millis(20);
 
 pub(super) struct Maintenance {
     pub shared: Arc<Shared>,
@@ -32,6 +37,10 @@ pub(super) struct Maintenance {
     pub saved_at: Instant,
     /// Whether room is kept that is given up last; `None`: not looked at yet.
     pub reserve: Option<bool>,
+    /// When the first spare is made, whether or not the first segment fills.
+    pub first_spare_at: Option<Instant>,
+    /// The spare that is being made, and the pause before its next step.
+    pub filling: Option<(Filling, Duration)>,
     /// Held until everything is on the disk.
     pub lock: File,
     pub ended: watch::Sender<bool>,
@@ -51,7 +60,7 @@ impl Maintenance {
                 continue;
             }
             self.check_space();
-            if spare_wanted {
+            if spare_wanted || self.is_first_spare_due() {
                 self.make_spare();
             }
             let saved = if self.has_unneeded_segments() || self.saved_at.elapsed() >= MARK_EVERY {
@@ -84,11 +93,12 @@ impl Maintenance {
 
     fn wait(&self) -> (bool, bool) {
         let mut requests = lock(&self.shared.requests);
-        if !requests.closing && !requests.spare_wanted {
+        let pause = self.filling.as_ref().map(|(_, pause)| *pause);
+        if !requests.closing && (pause.is_some() || !requests.spare_wanted) {
             requests = self
                 .shared
                 .wake_maintenance
-                .wait_timeout(requests, ROUND)
+                .wait_timeout(requests, pause.unwrap_or(ROUND))
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
@@ -151,20 +161,52 @@ impl Maintenance {
 
     /// Prepares the next segment. An error is worth a warning only: without a spare the appender
     /// uses a file that grows, which is slower and never wrong.
-    fn make_spare(&self) {
-        let shared = &self.shared;
-        let created = {
-            let _creating = lock(&shared.creating);
-            Spare::create_to_fill(&shared.directory)
-        };
-        let made =
-            created.and_then(|file| Spare::fill(&*shared.disk, &shared.directory, file, shared.settings.segment_bytes));
-        let mut requests = lock(&self.shared.requests);
-        requests.spare_wanted = false;
-        match made {
-            Ok(spare) => requests.spare = Some(spare),
-            Err(error) => warn!(%error, "Could not prepare the next segment"),
+    fn is_first_spare_due(&mut self) -> bool {
+        if self.first_spare_at.is_none_or(|at| at > Instant::now()) {
+            return false;
         }
+        // Once: from then on the segment that fills asks for the next one.
+        self.first_spare_at = None;
+        let mut requests = lock(&self.shared.requests);
+        requests.spare_wanted |= requests.spare.is_none();
+        requests.spare_wanted
+    }
+
+    /// One step of the next segment, so that acks, the mark and the look at the disk go on between
+    /// two steps. A pause as long as the step leaves half of the disk's time to the appender.
+    fn make_spare(&mut self) {
+        let begun = Instant::now();
+        let step = match self.filling.take() {
+            Some((filling, _)) => filling.step(&*self.shared.disk),
+            None => match self.begin_spare() {
+                Some(begun) => begun.and_then(|filling| filling.step(&*self.shared.disk)),
+                None => return lock(&self.shared.requests).spare_wanted = false,
+            },
+        };
+        match step {
+            Ok(Filled::Part(rest)) => self.filling = Some((rest, begun.elapsed().min(PAUSE_MAX))),
+            Ok(Filled::Whole(spare)) => {
+                let mut requests = lock(&self.shared.requests);
+                requests.spare_wanted = false;
+                requests.spare = Some(spare);
+            }
+            Err(error) => {
+                lock(&self.shared.requests).spare_wanted = false;
+                warn!(%error, "Could not prepare the next segment");
+            }
+        }
+    }
+
+    /// `None` where the disk has no room for a whole one: segments grow then as they are written.
+    fn begin_spare(&self) -> Option<io::Result<Filling>> {
+        let settings = &self.shared.settings;
+        let space = lock(&self.shared.intake).space;
+        let room = settings.segment_bytes + settings.free_bytes_min(space);
+        if space.is_some_and(|space| space.free_bytes < room) {
+            return None;
+        }
+        let _creating = lock(&self.shared.creating);
+        Some(Filling::begin(&self.shared.directory, settings.segment_bytes))
     }
 
     fn has_unneeded_segments(&self) -> bool {

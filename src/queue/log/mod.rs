@@ -35,7 +35,7 @@ use append::{Appender, GROWING_ROOM};
 use async_trait::async_trait;
 use consumed::Consumed;
 use format::SegmentHeader;
-use maintenance::Maintenance;
+use maintenance::{FIRST_SPARE_AFTER, Maintenance};
 use recover::{MARKS, Recovered, io_error, recover};
 use segment::{Active, AppendError, Spare};
 use shared::{Group, Heading, Intake, LowSpace, MaintenanceRequests, Offer, Shared, lock};
@@ -318,6 +318,8 @@ fn start_threads(
         saved_mark: None,
         saved_at: Instant::now(),
         reserve: None,
+        first_spare_at: Some(Instant::now() + FIRST_SPARE_AFTER),
+        filling: None,
         lock,
         ended,
     };

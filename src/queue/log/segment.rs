@@ -115,30 +115,60 @@ pub(super) struct Spare {
     room: u64,
 }
 
-impl Spare {
-    /// Creates a file of zeros for `room` bytes of records. Overwriting zeros changes no metadata,
-    /// which halves the time of a small group's fsync.
-    pub fn create_filled(disk: &dyn Disk, directory: &Path, room: u64) -> io::Result<Self> {
-        let file = Self::create_to_fill(directory)?;
-        Self::fill(disk, directory, file, room)
-    }
+/// A spare that is being filled with zeros. Overwriting zeros changes no metadata, which halves the
+/// time of a small group's fsync.
+#[derive(Debug)]
+pub(super) struct Filling {
+    spare: Spare,
+    at: u64,
+}
 
-    pub fn create_to_fill(directory: &Path) -> io::Result<File> {
-        create(&directory.join(SPARE))
-    }
+pub(super) enum Filled {
+    Part(Filling),
+    Whole(Spare),
+}
 
-    pub fn fill(disk: &dyn Disk, directory: &Path, file: File, room: u64) -> io::Result<Self> {
+impl Filling {
+    pub fn begin(directory: &Path, room: u64) -> io::Result<Self> {
         let path = directory.join(SPARE);
-        let zeros = vec![0; FILL];
+        let file = create(&path)?;
+        Ok(Self {
+            spare: Spare { path, file, room },
+            at: 0,
+        })
+    }
+
+    /// Writes one step, and returns when it is on the disk: the appender's fsyncs share the disk,
+    /// and would wait behind all of it.
+    pub fn step(mut self, disk: &dyn Disk) -> io::Result<Filled> {
+        let Spare { path, file, room } = &self.spare;
         let length = SEGMENT_HEADER as u64 + room;
-        let mut at = 0;
-        while at < length {
-            let part = usize::try_from(length - at).unwrap_or(FILL).min(FILL);
-            write_all_at(disk, &file, &path, &zeros[..part], at)?;
-            at += part as u64;
+        let step = usize::try_from(length - self.at).unwrap_or(FILL).min(FILL);
+        let written = write_all_at(disk, file, path, &vec![0; step], self.at).and_then(|()| disk.sync(file, path));
+        if let Err(error) = written {
+            // What was written so far would only take room.
+            let _ = fs::remove_file(path);
+            return Err(error);
         }
-        disk.sync(&file, &path)?;
-        Ok(Self { path, file, room })
+        self.at += step as u64;
+        Ok(if self.at < length {
+            Filled::Part(self)
+        } else {
+            Filled::Whole(self.spare)
+        })
+    }
+}
+
+impl Spare {
+    /// Creates a file of zeros for `room` bytes of records.
+    pub fn create_filled(disk: &dyn Disk, directory: &Path, room: u64) -> io::Result<Self> {
+        let mut filling = Filling::begin(directory, room)?;
+        loop {
+            match filling.step(disk)? {
+                Filled::Whole(spare) => return Ok(spare),
+                Filled::Part(rest) => filling = rest,
+            }
+        }
     }
 
     /// Creates an empty file that grows with each write: slower, but ready at once.
