@@ -116,7 +116,8 @@ async fn a_change_is_seen_although_the_connection_that_would_tell_it_is_half_ope
     };
     let guard = CancellationToken::new();
     let proxy = Proxy::start(database.address(), guard.clone()).await;
-    let behind = PostgresStore::open(&database.url_at(proxy.address()), Arc::new(ManualClock::default()));
+    let url = database.url_at(proxy.address());
+    let behind = PostgresStore::open(&url, Arc::new(ManualClock::default()));
     let behind: Arc<dyn Store> = Arc::new(behind.await.expect("the store opens"));
     let there = open(&database).await;
     let mut changes = behind.config_changes();
