@@ -284,16 +284,20 @@ fn changed(old: &RuleSpec, new: &RuleSpec) -> Vec<&'static str> {
 fn check(spec: &RuleSpec) -> Answer<()> {
     // Everything that is wrong, at once: a form shows each at its field.
     let name = check_text("name", &spec.name, rule::NAME_CHARACTERS_MAX);
-    let mut rest = rule::check(spec).err().unwrap_or_default();
+    let mut wrong = rule::check(spec).err().unwrap_or_default();
+    if name.is_err() {
+        wrong.retain(|wrong| wrong.field != "name");
+    }
     match name {
-        Ok(()) if rest.is_empty() => Ok(()),
-        Ok(()) => Err(invalid(rest)),
-        Err(name) if rest.is_empty() => Err(name),
-        Err(name) => {
-            rest.retain(|wrong| wrong.field != "name");
-            Err(rest
-                .into_iter()
-                .fold(name, |problem, wrong| problem.and_field(wrong.field, wrong.problem)))
+        Err(name) if wrong.is_empty() => Err(name),
+        Ok(()) if wrong.is_empty() => Ok(()),
+        Ok(()) => Err(invalid(wrong)),
+        Err(_) => {
+            let max = rule::NAME_CHARACTERS_MAX;
+            let problem = format!("expected 1 to {max} characters, no control characters, and no blanks at the ends");
+            let field = "name".to_owned();
+            wrong.insert(0, FieldProblem { field, problem });
+            Err(invalid(wrong))
         }
     }
 }

@@ -57,8 +57,12 @@ async fn of_writers_that_have_read_one_version_one_wins() {
             api.get(api.a, shown).await.expect(200).etag()
         };
         let answers = five(api, &method, &path, &tag, &body).await;
+        let said: Vec<_> = answers
+            .iter()
+            .map(|answer| (answer.status, answer.text.clone()))
+            .collect();
         let (won, lost): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status < 300);
-        assert_eq!((won.len(), lost.len()), (1, 4), "{method} {path}");
+        assert_eq!((won.len(), lost.len()), (1, 4), "{method} {path}: {said:?}");
         for answer in lost {
             assert_eq!(answer.expect(412).code(), "precondition_failed", "{method} {path}");
         }
