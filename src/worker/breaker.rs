@@ -180,7 +180,7 @@ mod tests {
         }
         let (one, other) = (breakers.open_until(), breakers.open_until());
         assert!(Arc::ptr_eq(&one, &other) && one.len() == 1_000);
-        breakers.forget_old(now + Duration::from_secs(30 * 22));
+        breakers.forget_old(now + Duration::from_mins(11));
         assert_eq!(
             (
                 breakers.open_until().len(),

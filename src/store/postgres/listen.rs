@@ -56,18 +56,16 @@ async fn listen(pool: &PgPool, changes: &watch::Sender<i64>, backoff: &mut Durat
         raise(changes, Some(version));
         *backoff = BACKOFF_FIRST;
         loop {
-            match tokio::time::timeout(QUIET_MAX, listener.try_recv()).await {
-                Ok(told) => match told? {
-                    Some(notification) => raise(changes, notification.payload().parse().ok()),
-                    None => {
-                        // The listener has connected again. Read the version, because a
-                        // notification may have been missed.
-                        info!("The connection that tells changes of configuration was lost and is there again");
-                        break;
-                    }
-                },
-                Err(_quiet) => break,
-            }
+            let Ok(told) = tokio::time::timeout(QUIET_MAX, listener.try_recv()).await else {
+                break;
+            };
+            let Some(notification) = told? else {
+                // The listener has connected again. Read the version, because a notification may
+                // have been missed.
+                info!("The connection that tells changes of configuration was lost and is there again");
+                break;
+            };
+            raise(changes, notification.payload().parse().ok());
         }
     }
 }
