@@ -356,7 +356,7 @@ async fn what_can_never_work_is_refused_on_save() {
     for (action, missing) in all_missing {
         let mut empty = rule(" blanks at its ends ");
         (empty["action"], empty["parameters"]) = (json!(action), json!({}));
-        let refused = api.post(api.a, "/api/rules", &empty).await.expect(422).json();
+        let refused = app.post(app.a, "/api/rules", &empty).await.expect(422).json();
         let fields: Vec<_> = refused["errors"]
             .as_array()
             .unwrap()
