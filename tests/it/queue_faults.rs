@@ -393,14 +393,14 @@ async fn the_next_segment_is_prepared_in_small_steps() {
         "four MiB in steps, what is over, and the header: the first segment"
     );
     let org = OrgId::generate();
-    let mut kept = vec![publish(&queue, org, &[b'x'; 500_000]).await];
+    let mut kept = vec![publish(&queue, org, &vec![b'x'; 500_000]).await];
     let spare = place.0.join("spare.tmp");
     let length = || std::fs::metadata(&spare).map_or(0, |file| file.len());
     until("the next segment", || async { (length() > 4 << 20).then_some(()) }).await;
     assert_eq!(disk.spare_syncs.load(Ordering::SeqCst), first + 5);
     // Eight of them are more than a segment.
     for _ in 0..8 {
-        kept.push(publish(&queue, org, &[b'x'; 500_000]).await);
+        kept.push(publish(&queue, org, &vec![b'x'; 500_000]).await);
     }
     let second = segments(&place.0).pop().expect("two segments");
     assert!(
@@ -419,7 +419,7 @@ async fn the_next_segment_is_prepared_in_small_steps() {
     };
     let queue = open_on(&disk, &place, settings).await;
     for _ in 0..9 {
-        publish(&queue, org, &[b'x'; 500_000]).await;
+        publish(&queue, org, &vec![b'x'; 500_000]).await;
     }
     assert_eq!(segments(&place.0).len(), 2);
     assert_eq!(disk.spare_syncs.load(Ordering::SeqCst), first, "none was prepared");

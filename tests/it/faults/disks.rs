@@ -292,7 +292,7 @@ async fn a_segment_that_cannot_be_read_while_it_runs_is_told() {
         .find(|path| path.extension().is_some_and(|extension| extension == "seg"))
         .expect("a segment");
     let file = fs::File::options().write(true).open(&segment).expect("the segment");
-    std::os::unix::fs::FileExt::write_all_at(&file, &[0xFF; 64 << 10], 128 << 10).expect("written");
+    std::os::unix::fs::FileExt::write_all_at(&file, &vec![0xFF; 64 << 10], 128 << 10).expect("written");
     sqlx::raw_sql("ROLLBACK")
         .execute(&mut other)
         .await
