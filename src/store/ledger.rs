@@ -150,9 +150,9 @@ pub struct ClaimLimits {
     /// The actions that an organisation with running ones may still take, where that is less than a
     /// turn. `0`: it is passed over and keeps its place. As many as attempts run, at most.
     pub allowances: Vec<(OrgId, Provider, u32)>,
-    /// Turns at providers that fail. Until its time such a turn is moved there instead of taken;
-    /// afterwards it may take one action, unless `allowances` says otherwise. Shared and only looked
-    /// up in, because in an outage it has an entry for each organisation.
+    /// Turns at providers that fail. Until its time such a turn is moved there instead of taken.
+    /// Afterwards it may take one action, unless `allowances` says otherwise. Shared and only
+    /// looked up in, because in an outage it has an entry for each organisation.
     pub deferred: Arc<HashMap<(OrgId, Provider), Timestamp>>,
     pub lease: Duration,
 }

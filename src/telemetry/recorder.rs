@@ -5,8 +5,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::{sync::OnceLock, time::Duration};
 use tokio_util::sync::CancellationToken;
 
-/// From half a millisecond, an fsync of a good disk, to half a minute. 20 seconds is the deadline of
-/// an exchange with a provider.
+/// From half a millisecond, an fsync of a good disk, to half a minute. 20 seconds is the deadline
+/// of an exchange with a provider.
 const SECONDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0,
 ];

@@ -51,8 +51,8 @@ impl Running {
         }
     }
 
-    /// The actions that an organisation with running ones may still claim, where that is less than a
-    /// whole turn.
+    /// The actions that an organisation with running ones may still claim, where that is less than
+    /// a whole turn.
     pub fn allowances(&self, breakers: &Breakers, turn_max: u32, now: Timestamp) -> Vec<(OrgId, Provider, u32)> {
         let left = |key, count: u32| {
             let at_once = if breakers.is_half_open(key, now) {

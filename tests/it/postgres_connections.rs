@@ -108,7 +108,7 @@ async fn a_change_by_another_instance_is_seen_within_a_second_also_after_the_con
     there.close().await;
 }
 
-/// A firewall that forgets a connection, or a server that dies, says nothing to the one who listens.
+/// A firewall that forgets a connection, or a server that dies, says nothing to the listener.
 #[tokio::test]
 async fn a_change_is_seen_although_the_connection_that_would_tell_it_is_half_open() {
     let Some(database) = PostgresDatabase::new().await else {

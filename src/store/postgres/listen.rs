@@ -56,10 +56,10 @@ async fn listen(pool: &PgPool, changes: &watch::Sender<i64>, backoff: &mut Durat
         raise(changes, Some(version));
         *backoff = BACKOFF_FIRST;
         loop {
-            let Ok(told) = tokio::time::timeout(QUIET_MAX, listener.try_recv()).await else {
+            let Ok(received) = tokio::time::timeout(QUIET_MAX, listener.try_recv()).await else {
                 break;
             };
-            let Some(notification) = told? else {
+            let Some(notification) = received? else {
                 // The listener has connected again. Read the version, because a notification may
                 // have been missed.
                 info!("The connection that tells changes of configuration was lost and is there again");

@@ -24,13 +24,11 @@ macro_rules! store_suite {
     ($open:path) => {
         $crate::store_suite!($open, store:
             organisations_are_created_once_and_paged, a_save_keeps_the_integration_and_counts_up,
-            an_erased_credential_keeps_its_row_only, a_change_is_made_to_what_was_read_only,
+            an_erased_credential_keeps_its_row_only, changed_credentials_name_their_organisation,
             health_is_compare_and_swap_on_the_version, a_use_is_noted_once_a_minute, credentials_are_limited,
-            changed_credentials_name_their_organisation,
             rules_are_compare_and_swap, of_fifty_updates_of_one_version_one_wins,
-            rules_are_loaded_by_change,
-            a_change_and_its_entry_are_one, the_version_counts_changes_only, another_organisation_sees_nothing,
-            text_comes_back_whole_or_is_refused);
+            rules_are_loaded_by_change, a_change_and_its_entry_are_one, the_version_counts_changes_only,
+            another_organisation_sees_nothing, text_comes_back_whole_or_is_refused);
         $crate::store_suite!($open, store_endpoints:
             endpoints_are_paged_and_deleted_once, secrets_overlap_while_one_is_rotated,
             secrets_are_limited_to_what_is_valid, the_organisations_own_secrets_are_replaced,
@@ -41,6 +39,7 @@ macro_rules! store_suite {
             fifty_proofs_at_once_leave_one_holder, a_proof_takes_the_place_of_the_checked_holder_only,
             claims_are_paged);
         $crate::store_suite!($open, store_grants:
+            a_change_is_made_to_what_was_read_only,
             a_connection_is_written_whole_or_not_at_all, a_lease_has_one_holder_and_a_fence_that_counts_up,
             a_refresh_is_compare_and_swap_under_its_lease,
             a_refresh_that_cannot_recover_parks_and_a_new_token_resumes, refreshes_come_due_in_order,
@@ -253,43 +252,6 @@ pub async fn a_save_keeps_the_integration_and_counts_up(store: &Arc<dyn Store>, 
         store.find_credential(org, Provider::Vapi, "").await.expect("a look"),
         None
     );
-}
-
-/// The author of a change has read a version, and others write meanwhile.
-pub async fn a_change_is_made_to_what_was_read_only(store: &Arc<dyn Store>, _: &ManualClock) {
-    let org = org(store).await;
-    let save = |expects| {
-        let new = NewCredential {
-            expects,
-            ..credential(org, Provider::Vapi, "", "s")
-        };
-        store.save_credential(new, entry(org, "connect"))
-    };
-    let erase = |expects| store.erase_credential(org, Provider::Vapi, "", expects, entry(org, "erase"));
-    let is_stale = |error: &StoreError| matches!(error, StoreError::Stale { .. });
-    assert!(is_stale(&save(Expects::Version(1)).await.expect_err("there is none")));
-    let saved = save(Expects::Nothing).await.expect("there is none");
-    assert!(is_stale(&save(Expects::Nothing).await.expect_err("there is one")));
-    let at_once = futures_util::future::join_all((0..10).map(|_| save(Expects::Version(saved.version)))).await;
-    assert_eq!(at_once.iter().filter(|done| done.is_ok()).count(), 1);
-    assert!(at_once.iter().filter_map(|done| done.as_ref().err()).all(is_stale));
-    let version = store.config_version().await.expect("a version");
-    assert!(is_stale(
-        &erase(Expects::Version(saved.version))
-            .await
-            .expect_err("a newer one stands")
-    ));
-    assert_eq!(
-        store.config_version().await.expect("a version"),
-        version,
-        "nothing was changed"
-    );
-    assert!(erase(Expects::Version(saved.version + 1)).await.expect("erased"));
-    // The row keeps its version, and is not what was read.
-    assert!(is_stale(
-        &save(Expects::Version(saved.version + 1)).await.expect_err("erased")
-    ));
-    save(Expects::Nothing).await.expect("there is none");
 }
 
 pub async fn an_erased_credential_keeps_its_row_only(store: &Arc<dyn Store>, _: &ManualClock) {

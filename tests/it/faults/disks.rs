@@ -267,9 +267,9 @@ pub async fn slow_fsync(given: Given) -> Counts {
 }
 
 /// A segment that goes bad under a process that has not read it yet: no event behind it is planned,
-/// and that is told.
+/// and check, metric and log say so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_segment_that_cannot_be_read_while_it_runs_is_told() {
+async fn a_segment_that_cannot_be_read_while_it_runs_is_reported() {
     let given = Given {
         backend: Arc::new(Embedded),
         seed: 1,
