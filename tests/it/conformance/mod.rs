@@ -8,3 +8,4 @@ pub mod store_grants;
 pub mod store_ledger;
 pub mod store_rotation;
 pub mod store_routes;
+pub mod store_versions;

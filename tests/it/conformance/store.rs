@@ -38,8 +38,8 @@ macro_rules! store_suite {
             a_vapi_number_is_one_by_itself_and_by_its_id,
             fifty_proofs_at_once_leave_one_holder, a_proof_takes_the_place_of_the_checked_holder_only,
             claims_are_paged);
+        $crate::store_suite!($open, store_versions: a_change_is_made_to_what_was_read_only);
         $crate::store_suite!($open, store_grants:
-            a_change_is_made_to_what_was_read_only,
             a_connection_is_written_whole_or_not_at_all, a_lease_has_one_holder_and_a_fence_that_counts_up,
             a_refresh_is_compare_and_swap_under_its_lease,
             a_refresh_that_cannot_recover_parks_and_a_new_token_resumes, refreshes_come_due_in_order,
