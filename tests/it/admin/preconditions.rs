@@ -31,8 +31,8 @@ async fn of_writers_that_have_read_one_version_one_wins() {
     let new = json!({ "name": "crm", "url": "https://93.184.215.14/hooks" });
     api.post(api.a, "/api/destinations", &new).await.expect(201);
     let twilio = json!({ "account_sid": SID, "auth_token": TOKEN });
-    let path = "/api/integrations/twilio";
-    api.post(api.a, path, &twilio).await.expect(200);
+    let integration = "/api/integrations/twilio";
+    api.post(api.a, integration, &twilio).await.expect(200);
     let crm = "/api/destinations/crm";
     for (shown, method, path, body) in [
         (
@@ -49,9 +49,9 @@ async fn of_writers_that_have_read_one_version_one_wins() {
             json!({ "name": "front desk" }),
         ),
         (&*endpoint, Method::POST, format!("{endpoint}/secrets"), json!({})),
-        (path, Method::POST, path.to_owned(), twilio.clone()),
+        (integration, Method::POST, integration.to_owned(), twilio.clone()),
     ] {
-        let tag = if shown == path {
+        let tag = if shown == integration {
             api.status(api.a, "twilio").await["etag"].as_str().unwrap().to_owned()
         } else {
             api.get(api.a, shown).await.expect(200).etag()
