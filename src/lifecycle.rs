@@ -56,6 +56,7 @@ struct Tasks {
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
     hard: CancellationToken,
+    leaving: CancellationToken,
     stages: [Tasks; 3],
 }
 
@@ -67,7 +68,8 @@ impl Default for Lifecycle {
             soft: hard.child_token(),
             tracker: TaskTracker::new(),
         });
-        Self { hard, stages }
+        let leaving = hard.child_token();
+        Self { hard, leaving, stages }
     }
 }
 
@@ -99,10 +101,22 @@ impl Lifecycle {
         self.tasks(stage).tracker.spawn(task);
     }
 
+    /// Cancelled before any soft token: who sends new work should go elsewhere.
+    #[must_use]
+    pub fn leaving(&self) -> CancellationToken {
+        self.leaving.clone()
+    }
+
+    /// Says that the process is leaving, and gives its senders the time to notice.
+    pub async fn leave(&self, time: Duration) {
+        self.leaving.cancel();
+        let _ = tokio::time::timeout(time, self.hard.cancelled()).await;
+    }
+
     /// Whether the process still takes webhooks: not once its stop has begun.
     #[must_use]
     pub fn check(&self) -> Finding {
-        if self.tasks(Stage::Intake).soft.is_cancelled() {
+        if self.leaving.is_cancelled() {
             Finding::failed("the process is stopping and takes no more connections")
         } else {
             Finding::ok()
@@ -114,6 +128,7 @@ impl Lifecycle {
     pub async fn drain(&self, budget: Duration) -> Drained {
         let end = Instant::now() + budget;
         let mut outcome = Drained::Clean;
+        self.leaving.cancel();
         for stage in Stage::ALL {
             let tasks = self.tasks(stage);
             tasks.soft.cancel();

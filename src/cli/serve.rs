@@ -122,7 +122,7 @@ async fn start(args: &ServeArgs, (settings, keyring): (Settings, Keyring)) -> an
         );
     }
     let budget = settings.worker.drain_seconds;
-    let stop = signals::watch(budget)?;
+    let stop = signals::watch(settings.worker.leave_seconds + budget)?;
     let listeners = Listeners::bind(&settings, roles).await?;
     let (database, queue) = (store::shown(&settings.store.database_url)?, shown_queue(&settings));
     let app = tokio::select! {

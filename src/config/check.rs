@@ -27,6 +27,9 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
             fault(name, "expected at least 1".to_owned());
         }
     }
+    for Fault { name, problem } in answers_before_the_spool(settings) {
+        fault(&name, problem);
+    }
     let worker = &settings.worker;
     let lease_min = worker.attempt_seconds_max + LEASE_MARGIN_MIN;
     if worker.lease_seconds < lease_min {
@@ -55,6 +58,28 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
             fault(name, "expected more than 0 seconds".to_owned());
         }
     }
+}
+
+/// Times of the receiver that would end before the broker and the spool had theirs.
+fn answers_before_the_spool(settings: &Settings) -> Vec<Fault> {
+    let (queue, receiver) = (&settings.queue, &settings.receiver);
+    let least = queue.durable_seconds_min();
+    let times = [
+        ("HOOKSWITCH_TURN_SECONDS_MAX", receiver.turn_seconds_max),
+        ("HOOKSWITCH_PUBLISH_SECONDS_MAX", receiver.publish_seconds_max),
+    ];
+    let is_embedded = queue.queue_url.starts_with("embedded:");
+    let early = times.into_iter().filter(|(_, time)| !is_embedded && *time < least);
+    let fault = |(name, _): (&str, _)| Fault {
+        name: name.into(),
+        problem: format!(
+            "senders would get 503 before the spool had its time: give at least {} seconds, which is \
+            HOOKSWITCH_QUEUE_CONFIRM_SECONDS_MAX and {} more",
+            least.as_secs_f64(),
+            (least - queue.confirm_seconds_max).as_secs_f64()
+        ),
+    };
+    early.map(fault).collect()
 }
 
 /// Limits that let nothing through where they are 0.

@@ -16,7 +16,9 @@ section! {
         /// Free bytes of the queue's disk below which intake stops with 503. Not set: 512 MiB or 5%
         /// of the disk, whichever is more.
         disk_free_bytes_min: Option<u64> = None, "HOOKSWITCH_DISK_FREE_BYTES_MIN";
-        /// Time for a broker to confirm an event. After it the outcome counts as unknown.
+        /// Time for a broker to confirm an event. After it the outcome counts as unknown, and the
+        /// spool takes the event. HOOKSWITCH_TURN_SECONDS_MAX and HOOKSWITCH_PUBLISH_SECONDS_MAX
+        /// must be longer.
         confirm_seconds_max: Duration = Duration::from_millis(1500), "HOOKSWITCH_QUEUE_CONFIRM_SECONDS_MAX";
         /// Kafka: the topic. It is created where it is missing.
         kafka_topic: String = "hookswitch-events".into(), "HOOKSWITCH_KAFKA_TOPIC";
@@ -58,5 +60,25 @@ section! {
         spool_drain_seconds_max: Duration = Duration::from_secs(5), "HOOKSWITCH_SPOOL_DRAIN_SECONDS_MAX";
         /// Accept a spool on a file system that does not survive a restart. For development.
         spool_may_be_volatile: bool = false, "HOOKSWITCH_SPOOL_MAY_BE_VOLATILE";
+    }
+}
+
+/// The broker's own deadline comes first. This much later nobody counts on it any more.
+const CONFIRM_MARGIN: Duration = Duration::from_millis(250);
+
+/// Time that a spool has at least to write an event that the broker did not confirm.
+const SPOOL_SECONDS_MIN: Duration = Duration::from_secs(1);
+
+impl QueueSettings {
+    /// After this time an event that the broker did not confirm goes to the spool.
+    #[must_use]
+    pub fn broker_seconds_max(&self) -> Duration {
+        self.confirm_seconds_max + CONFIRM_MARGIN
+    }
+
+    /// No sender is answered 503 earlier: the broker has its time first, and then the spool.
+    #[must_use]
+    pub fn durable_seconds_min(&self) -> Duration {
+        self.broker_seconds_max() + SPOOL_SECONDS_MIN
     }
 }

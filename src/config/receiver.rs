@@ -41,8 +41,9 @@ section! {
         /// number times the body limit.
         requests_max: usize = 1_024, "HOOKSWITCH_REQUESTS_MAX";
         /// Time that a verified event waits for a permit to be made durable. Then the sender gets
-        /// 503 with Retry-After, so that it learns of an overload soon.
-        turn_seconds_max: Duration = Duration::from_secs(1), "HOOKSWITCH_TURN_SECONDS_MAX";
+        /// 503 with Retry-After, so that it learns of an overload soon. Permits are held while a
+        /// silent broker is waited for. In front of a broker this is longer than that.
+        turn_seconds_max: Duration = Duration::from_secs(3), "HOOKSWITCH_TURN_SECONDS_MAX";
         /// Requests a second whose ids lead nowhere, from one address, before they get 429.
         unknown_per_second_max: u32 = 100, "HOOKSWITCH_UNKNOWN_PER_SECOND_MAX";
         /// Signing keys kept ready, one for each secret, some 500 bytes each. A secret beyond them

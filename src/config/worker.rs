@@ -55,6 +55,10 @@ section! {
         /// seconds, so that attempts under way end by themselves. The supervisor has to wait longer
         /// before it kills.
         drain_seconds: Duration = Duration::from_secs(25), "HOOKSWITCH_DRAIN_SECONDS";
+        /// Time before a stop in which ingress still takes requests. /readyz is 503 already, and
+        /// each answer closes its connection, so that a balancer goes elsewhere. It comes before
+        /// HOOKSWITCH_DRAIN_SECONDS, and the supervisor has to wait for both.
+        leave_seconds: Duration = Duration::ZERO, "HOOKSWITCH_LEAVE_SECONDS";
     }
 }
 

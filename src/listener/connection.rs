@@ -3,7 +3,7 @@
 use super::{HEADERS_DEFAULT, Limits, Peer, Refused, stall::Stalling};
 use axum::{body::Body, response::Response};
 use futures_util::future::BoxFuture;
-use http::Request;
+use http::{HeaderValue, Request, header::CONNECTION};
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
@@ -57,6 +57,7 @@ where
         let progress = Arc::new(Progress::default());
         let handler = Handler {
             service,
+            leaving: limits.leaving.clone(),
             peer,
             progress: Arc::clone(&progress),
         };
@@ -186,6 +187,7 @@ impl Progress {
 /// handler the peer's address.
 struct Handler<S> {
     service: S,
+    leaving: CancellationToken,
     peer: Peer,
     progress: Arc<Progress>,
 }
@@ -205,11 +207,16 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.peer.clone());
         let service = self.service.clone();
-        let busy = Busy::new(&self.progress);
+        let (busy, leaving) = (Busy::new(&self.progress), self.leaving.clone());
         Box::pin(async move {
-            let answer = service.oneshot(request).await;
+            let Ok(mut answer) = service.oneshot(request).await;
+            if leaving.is_cancelled() {
+                answer
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             drop(busy);
-            answer
+            Ok(answer)
         })
     }
 }

@@ -66,6 +66,8 @@ pub struct Limits {
     /// Called for each request that was refused before its head could be read. A plain function,
     /// because it only counts.
     pub on_refused: fn(Refused),
+    /// Once it is cancelled, each answer closes its connection.
+    pub leaving: CancellationToken,
     pub state: Arc<ListenerState>,
 }
 
@@ -82,6 +84,7 @@ impl Default for Limits {
             idle_seconds_max: Duration::from_secs(75),
             write_seconds_max: Duration::from_secs(30),
             on_refused: |_| (),
+            leaving: CancellationToken::new(),
             state: Arc::default(),
         }
     }
@@ -167,8 +170,8 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Serves `service` (an `axum::Router`, or any service of its shape) until `soft` is cancelled. It
-/// then accepts no more connections, closes idle ones, and lets the requests that were begun
-/// finish. It returns when all are done or `hard` is cancelled. Nothing outlives it.
+/// then accepts what waits already and no more, closes idle connections, and lets the requests that
+/// were begun finish. It returns when all are done or `hard` is cancelled. Nothing outlives it.
 pub async fn serve<S>(
     listener: TcpListener,
     service: S,
@@ -218,14 +221,14 @@ impl Acceptor {
     {
         let mut burst = Vec::new();
         loop {
-            let first = tokio::select! {
+            tokio::select! {
                 biased;
-                () = soft.cancelled() => return,
-                accepted = self.next() => accepted,
-            };
+                () = soft.cancelled() => {}
+                accepted = self.next() => burst.push(accepted),
+            }
+            let is_last = soft.is_cancelled();
             // Accept all waiting connections before serving the first, or the others would wait in
-            // the kernel meanwhile.
-            burst.push(first);
+            // the kernel meanwhile. At a stop the kernel would reset them.
             while burst.len() < BURST_MAX
                 && let Some(accepted) = self.next().now_or_never()
             {
@@ -252,6 +255,9 @@ impl Acceptor {
                     connection.run().await;
                     drop(held);
                 });
+            }
+            if is_last {
+                return;
             }
         }
     }

@@ -260,6 +260,28 @@ pub async fn diagnose(url: &str, settings: &QueueSettings, event_bytes_max: usiz
     }
 }
 
+/// Opens the queue of a process that consumes and publishes nothing. RabbitMQ spares the connection
+/// for publishing; the producer of Kafka is its look at the topic, and stays.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_consumer(
+    url: &str,
+    settings: &QueueSettings,
+    event_bytes_max: usize,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<dyn EventQueue>, ConnectError> {
+    #[cfg(feature = "rabbitmq")]
+    if url.starts_with("amqp:") || url.starts_with("amqps:") {
+        let settings = AmqpSettings {
+            publishes: false,
+            ..AmqpSettings::load(settings, event_bytes_max).await?
+        };
+        return Ok(Arc::new(AmqpQueue::open(url, settings).await?));
+    }
+    connect(url, settings, event_bytes_max, clock).await
+}
+
 /// Opens the queue of a receiver: a broker gets a spool in front of it, the embedded queue is on
 /// local disk already.
 ///

@@ -229,6 +229,45 @@ async fn idle_and_half_sent_connections_do_not_hold_up_a_soft_stop_and_a_begun_r
     );
 }
 
+/// A balancer that is told so opens its next connection elsewhere. Without it, it would send a
+/// request over this one at the moment of its close.
+#[tokio::test]
+async fn who_leaves_still_answers_and_closes_the_connection_with_the_answer() {
+    let leaving = CancellationToken::new();
+    let running = start(Limits {
+        leaving: leaving.clone(),
+        ..Limits::default()
+    })
+    .await;
+    let mut kept = running.send(REQUEST).await;
+    let answer = read_until(&mut kept, "2 bytes").await;
+    assert!(!answer.contains("connection: close"), "{answer}");
+    leaving.cancel();
+    kept.write_all(REQUEST).await.unwrap();
+    let mut fresh = running.send(REQUEST).await;
+    for stream in [&mut kept, &mut fresh] {
+        let answer = read_all(stream).await;
+        assert!(
+            answer.contains("200 OK") && answer.contains("connection: close"),
+            "{answer}"
+        );
+    }
+}
+
+/// The kernel resets connections that wait when a listener is closed.
+#[tokio::test(flavor = "current_thread")]
+async fn a_connection_that_waits_to_be_accepted_at_the_stop_is_answered() {
+    let running = start(Limits::default()).await;
+    // The connection is made by the kernel. The acceptor runs only when this test waits.
+    let mut waiting = std::net::TcpStream::connect(running.address).unwrap();
+    std::io::Write::write_all(&mut waiting, REQUEST).unwrap();
+    running.soft.cancel();
+    waiting.set_nonblocking(true).unwrap();
+    let mut waiting = TcpStream::from_std(waiting).unwrap();
+    let answer = read_all(&mut waiting).await;
+    assert!(answer.contains("2 bytes"), "{answer:?}");
+}
+
 #[tokio::test]
 async fn a_hard_stop_cuts_off_what_hangs() {
     let running = start(limits()).await;

@@ -323,7 +323,7 @@ async fn encrypted_connections_check_the_certificate(broker: &Broker) {
     };
     let queue = place.open_at(&url, trusting).await;
     let event = event(OrgId::generate(), "call", "encrypted");
-    queue.publish(&event).await.expect("it is confirmed");
+    until("it to be confirmed", || async { queue.publish(&event).await.ok() }).await;
     let mut deliveries = queue.consume().await.expect("a consumer");
     assert_eq!(delivered(&take(&mut deliveries, 1).await[0]).id, id_of(&event));
 

@@ -179,6 +179,35 @@ async fn a_broker_that_is_away_at_the_start_is_waited_for() {
 }
 
 #[tokio::test]
+async fn who_only_consumes_opens_no_connection_for_publishing_and_who_only_publishes_none_for_consuming() {
+    let Some(place) = AmqpPlace::new(2) else { return };
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let proxies = [
+        Proxy::start(place.server_address(), stop.clone()).await,
+        Proxy::start(place.server_address(), stop).await,
+    ];
+    let publishing = place
+        .open_at(&place.url_through(proxies[0].address()), place.settings())
+        .await;
+    let consuming = AmqpSettings {
+        publishes: false,
+        ..place.settings()
+    };
+    let consuming = place.open_at(&place.url_through(proxies[1].address()), consuming).await;
+    let looks = proxies[1].connections();
+    let mut deliveries = consuming.consume().await.unwrap();
+    let event = event(OrgId::generate(), "call", "x");
+    publishing.publish(&event).await.unwrap();
+    assert_eq!(delivered(&take(&mut deliveries, 1).await[0]).id, id_of(&event));
+    assert_eq!(proxies[0].connections(), 1);
+    assert_eq!(proxies[1].connections(), looks + 1);
+    assert_eq!(consuming.state().health, QueueHealth::Ready);
+    let outcome = consuming.publish(&event).await;
+    assert!(matches!(outcome, Err(PublishError::Unavailable { .. })), "{outcome:?}");
+}
+
+#[tokio::test]
 async fn any_of_several_addresses_will_do() {
     let Some(place) = AmqpPlace::new(1) else { return };
     // Port 1 refuses.

@@ -232,6 +232,37 @@ fn a_lease_that_no_exchange_fits_in_is_a_fault() {
     assert!(text(&refused).1.contains("at least 21 seconds"), "{refused:?}");
 }
 
+/// A sender that is answered before the broker and the spool had their times gets 503 for an event
+/// that the spool would have taken.
+#[test]
+fn no_answer_may_come_before_the_spool_had_its_time() {
+    let at = |queue: &str, turn: &str, publish: &str| {
+        run(
+            &["serve", "--check"],
+            &[
+                ("HOOKSWITCH_KEYRING", KEY),
+                ("HOOKSWITCH_JWT_SECRET", "a secret of thirty-two characters"),
+                ("HOOKSWITCH_QUEUE_URL", queue),
+                ("HOOKSWITCH_QUEUE_CONFIRM_SECONDS_MAX", "2"),
+                ("HOOKSWITCH_TURN_SECONDS_MAX", turn),
+                ("HOOKSWITCH_PUBLISH_SECONDS_MAX", publish),
+            ],
+        )
+    };
+    let (broker, embedded) = ("kafka://127.0.0.1:1", "embedded:queue");
+    assert!(at(broker, "3.25", "3.25").status.success());
+    assert!(at(embedded, "1", "1").status.success(), "it has no spool");
+    for (turn, publish, name) in [
+        ("3.2", "5", "HOOKSWITCH_TURN_SECONDS_MAX"),
+        ("4", "3.2", "HOOKSWITCH_PUBLISH_SECONDS_MAX"),
+    ] {
+        let refused = at(broker, turn, publish);
+        assert!(!refused.status.success());
+        let (_, message) = text(&refused);
+        assert!(message.contains(name) && message.contains("3.25"), "{message}");
+    }
+}
+
 #[test]
 fn fatal_errors_are_lines_of_the_log_format() {
     let output = run(&["serve"], &[("HOOKSWITCH_KEYRING", "no key")]);

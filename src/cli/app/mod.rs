@@ -61,6 +61,7 @@ pub struct App {
     vault: Arc<Vault>,
     routes: Arc<RouteTable>,
     worker_failure: worker::Failure,
+    leave_seconds: Duration,
 }
 
 impl App {
@@ -116,6 +117,7 @@ impl App {
             vault,
             routes,
             worker_failure,
+            leave_seconds: settings.worker.leave_seconds,
         })
     }
 
@@ -163,9 +165,10 @@ impl App {
         }
     }
 
-    /// Drains stage by stage, then closes queue and store, all within `budget`: a database or a
-    /// disk that hangs is left behind.
+    /// Leaves for as long as the settings say. Then drains stage by stage and closes queue and
+    /// store, all within `budget`: a database or a disk that hangs is left behind.
     pub async fn stop(&self, budget: Duration) -> Drained {
+        self.lifecycle.leave(self.leave_seconds).await;
         let end = Instant::now() + budget;
         let drained = self.lifecycle.drain(budget.saturating_sub(CLOSE_MAX)).await;
         let closing = async {
@@ -287,7 +290,11 @@ impl Servers {
         if let Some((socket, receiver)) = listeners.ingress.zip(self.receiver) {
             let background = receiver.clone().run_background(lifecycle.soft(Stage::Upkeep));
             lifecycle.start(Stage::Upkeep, background);
-            serve(Stage::Intake, socket, receiver.router(), receiver.limits());
+            let limits = listener::Limits {
+                leaving: lifecycle.leaving(),
+                ..receiver.limits()
+            };
+            serve(Stage::Intake, socket, receiver.router(), limits);
         }
     }
 }

@@ -200,7 +200,7 @@ async fn connect_queue(
     let queue = if roles.receiver {
         queue::connect_with_spool(url, queue, bytes_max, clock.clone()).await?
     } else {
-        queue::connect(url, queue, bytes_max, clock.clone()).await?
+        queue::connect_consumer(url, queue, bytes_max, clock.clone()).await?
     };
     Ok(Some(queue))
 }

@@ -142,7 +142,7 @@ pub(super) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let settings = Settings::load(&environment)?;
     let otlp = Otlp::start(&settings.telemetry, telemetry::start_logs(&settings.telemetry)?)?;
     let budget = settings.worker.drain_seconds;
-    let stop = signals::watch(budget)?;
+    let stop = signals::watch(settings.worker.leave_seconds + budget)?;
     let app = tokio::select! {
         started = start(&args, settings) => started?,
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),

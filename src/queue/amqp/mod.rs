@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{config::QueueSettings, domain::VerifiedEvent, telemetry::catalogue};
 use async_trait::async_trait;
-use connection::Fault;
+use connection::{Fault, Link, LinkError};
 use consumer::{Consumer, Consumption};
 use depths::Depths;
 use publisher::Publisher;
@@ -60,6 +60,8 @@ pub struct AmqpSettings {
     /// Deliveries go back to the broker after this time without an ack or a request for more, so
     /// that another process gets them.
     pub idle_seconds_max: Duration,
+    /// Without it no connection for publishing is opened.
+    pub publishes: bool,
     /// How long a queue that was just made gets no event: longer than the broker keeps its record
     /// in memory only.
     pub settle_seconds: Duration,
@@ -89,6 +91,7 @@ impl AmqpSettings {
             ca_certificates,
             delivery_limit: 1_000_000,
             idle_seconds_max: Duration::from_secs(30),
+            publishes: true,
             settle_seconds: Duration::from_secs(5),
             silent_seconds_max: Duration::from_secs(30),
             share_period: Duration::from_secs(5),
@@ -153,22 +156,42 @@ impl AmqpQueue {
             stop: CancellationToken::new(),
             settings,
         };
-        this.tasks.spawn({
+        if this.settings.publishes {
             let (publisher, addresses) = (this.publisher.clone(), this.addresses.clone());
             let (depths, stop) = (this.depths.clone(), this.stop.clone());
-            async move { publisher.run(addresses, depths, stop).await }
-        });
-        match tokio::time::timeout(FIRST_SECONDS, this.publisher.first_outcome()).await {
+            this.tasks
+                .spawn(async move { publisher.run(addresses, depths, stop).await });
+        }
+        match tokio::time::timeout(FIRST_SECONDS, this.first_outcome()).await {
             Ok(Err(error)) if error.fault == Fault::Final => Err(ConnectError::Broker {
                 doing: "use RabbitMQ",
                 reason: error.to_string(),
             }),
             Ok(Ok(())) => Ok(this),
             Ok(Err(_)) | Err(_) => {
-                warn!("RabbitMQ does not answer yet: events are not published there until it does");
+                warn!("RabbitMQ does not answer yet: it is tried again until it does");
                 Ok(this)
             }
         }
+    }
+
+    /// The outcome of the first tries to connect. Who only consumes connects once for it, so that a
+    /// broker that refuses is known before anything is consumed.
+    async fn first_outcome(&self) -> Result<(), LinkError> {
+        if self.settings.publishes {
+            return self.publisher.first_outcome().await;
+        }
+        let mut outcome = Ok(());
+        for address in &self.addresses {
+            outcome = match Link::open(address, &self.settings, "hookswitch looks").await {
+                Ok((link, _)) => self.topology.declare(&link).await,
+                Err(error) => Err(error),
+            };
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
     }
 
     async fn offer(&self, event: &VerifiedEvent) -> Result<(), PublishError> {
@@ -221,10 +244,11 @@ impl EventQueue for AmqpQueue {
     }
 
     fn state(&self) -> QueueState {
+        let has_consumer = self.depths.has_consumer.load(Ordering::Relaxed);
         QueueState {
             events: self.depths.ready() + self.consumption.unacked.len(),
             oldest_received_at: self.consumption.unacked.oldest_received_at(),
-            health: if self.publisher.is_open() {
+            health: if self.publisher.is_open() || (!self.settings.publishes && has_consumer) {
                 QueueHealth::Ready
             } else {
                 QueueHealth::Away
@@ -233,7 +257,7 @@ impl EventQueue for AmqpQueue {
                 .publisher
                 .silent()
                 .max(self.consumption.silent.load(Ordering::Relaxed)),
-            is_consumer_away: !self.depths.has_consumer.load(Ordering::Relaxed),
+            is_consumer_away: !has_consumer,
             ..QueueState::default()
         }
     }

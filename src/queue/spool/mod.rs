@@ -34,9 +34,6 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
-/// The broker's own deadline comes first. This much later the spool counts on it no longer.
-const CONFIRM_MARGIN: Duration = Duration::from_millis(250);
-
 /// Limits and places of a spool.
 #[derive(Clone, Debug)]
 pub struct SpoolSettings {
@@ -60,7 +57,7 @@ impl SpoolSettings {
                 bytes_max: settings.spool_bytes_max,
                 ..LogSettings::new(settings, event_bytes_max)
             },
-            publish_seconds_max: settings.confirm_seconds_max + CONFIRM_MARGIN,
+            publish_seconds_max: settings.broker_seconds_max(),
             drain_seconds_max: settings.spool_drain_seconds_max,
             may_be_volatile: settings.spool_may_be_volatile,
         }

@@ -23,6 +23,7 @@ mod providers;
 pub mod proxy;
 #[cfg(all(feature = "rabbitmq", feature = "kafka"))]
 mod roles;
+mod rolling;
 mod shim;
 mod world;
 

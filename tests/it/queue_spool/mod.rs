@@ -15,6 +15,7 @@ use crate::{
 use async_trait::async_trait;
 use broker::{Broker, House, Treatment, by_subject, firsts_by_subject, house, house_with, open, settings};
 use hookswitch::{
+    config::{QueueSettings, ReceiverSettings},
     domain::{Envelope, EventId, OrgId, SystemClock},
     queue::{self, ConnectError, EventQueue, PublishError, SpoolQueue, SpoolSettings},
     telemetry::Standing,
@@ -338,4 +339,25 @@ async fn senders_go_on_getting_200_while_the_broker_hangs() {
     house.broker.treat_all(Treatment::Take);
     within(house.queue.drained()).await;
     assert_eq!(house.broker.stored().await.len(), 10);
+}
+
+/// The first sender holds the only permit while the broker is waited for.
+#[tokio::test]
+async fn who_waits_for_a_turn_behind_a_silent_broker_gets_200_from_the_spool() {
+    let queue_settings = QueueSettings::default();
+    let house = house_with(|settings| settings.publish_seconds_max = queue_settings.broker_seconds_max()).await;
+    house.broker.treat_all(Treatment::Hang);
+    let one_at_a_time = ReceiverSettings {
+        requests_max: 1,
+        ..ingress_settings()
+    };
+    let (ingress, [a, _]) = Ingress::start_on(one_at_a_time, house.queue.clone()).await;
+    let requests = [
+        a.request("/webhooks/vapi", &a.body()),
+        a.request("/webhooks/vapi", &a.body()),
+    ];
+    let answers = futures_util::future::join_all(requests.iter().map(|request| ingress.exchange(request))).await;
+    let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses, [200, 200]);
+    assert_eq!(house.spool().events, 2);
 }
