@@ -76,7 +76,7 @@ fn answers_before_the_spool(settings: &Settings) -> Vec<Fault> {
             "senders would get 503 before the spool had its time: give at least {} seconds, which is \
             HOOKSWITCH_QUEUE_CONFIRM_SECONDS_MAX and {} more",
             least.as_secs_f64(),
-            (least - queue.confirm_seconds_max).as_secs_f64()
+            least.saturating_sub(queue.confirm_seconds_max).as_secs_f64()
         ),
     };
     early.map(fault).collect()
