@@ -229,7 +229,7 @@ async fn idle_and_half_sent_connections_do_not_hold_up_a_soft_stop_and_a_begun_r
     );
 }
 
-/// A balancer that is told so opens its next connection elsewhere. Without it, it would send a
+/// A balancer then opens its next connection elsewhere. Without the header it would send a
 /// request over this one at the moment of its close.
 #[tokio::test]
 async fn who_leaves_still_answers_and_closes_the_connection_with_the_answer() {
