@@ -3,6 +3,7 @@
 //! `main` enters. **Invariant:** a failure is one paragraph that says what to do, never a stack
 //! trace.
 
+mod actions;
 mod app;
 mod bench;
 pub mod dev;
@@ -68,6 +69,8 @@ enum Command {
     Sandbox(sandbox::SandboxArgs),
     /// Make a token for the admin API
     Token(token::TokenArgs),
+    /// Decide unknown outcomes, and cancel many actions at once
+    Actions(actions::ActionsArgs),
     /// Let no attempt begin for everything, an organisation, a provider or a rule; without one of
     /// them: list what is paused
     Pause(pause::PauseArgs),
@@ -103,6 +106,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
                     Command::Queue(args) => queue::run(args).await,
                     Command::Keys(args) => keys::run(args).await,
                     Command::Import(args) => import::run(args).await,
+                    Command::Actions(args) => actions::run(args).await,
                     Command::Pause(args) => pause::pause(args).await,
                     Command::Resume(args) => pause::resume(args).await,
                     Command::Send(args) => send::run(&args).await,

@@ -6,6 +6,7 @@
 //! (`Ok(None)`) is never the same value as "could not look" (`Err`).
 
 pub mod audit;
+pub mod bulk;
 pub mod callers;
 pub mod credentials;
 pub mod dead;
@@ -49,6 +50,7 @@ use tokio::sync::watch;
 pub trait Store:
     Base
     + audit::AuditLog
+    + bulk::BulkJobs
     + callers::Callers
     + credentials::Credentials
     + dead::DeadEvents
@@ -76,6 +78,7 @@ pub trait Store:
 impl<S> Store for S where
     S: Base
         + audit::AuditLog
+        + bulk::BulkJobs
         + callers::Callers
         + credentials::Credentials
         + dead::DeadEvents

@@ -66,6 +66,8 @@ macro_rules! ledger_cases {
             old_keys_dead_events_and_audit_entries_are_deleted_in_steps,
             the_actions_of_a_day_are_counted_with_their_plan,
             a_part_is_planned_beside_what_its_event_has,
+            a_job_goes_step_by_step_and_can_be_stopped,
+            a_retry_has_a_fresh_key_where_nothing_has_gone_out,
             what_is_paused_is_not_claimed_until_it_is_resumed,
             actions_of_a_paused_rule_are_held_and_released,
             an_open_outcome_of_a_paused_rule_is_not_looked_up,

@@ -3,8 +3,11 @@
 
 use crate::{conformance::store as made, support::postgres::PostgresDatabase};
 use hookswitch::{
-    domain::{ManualClock, OrgId, Provider, Timestamp},
-    store::{PostgresStore, Store},
+    domain::{Clock, ManualClock, OrgId, Provider, SystemClock, Timestamp},
+    store::{
+        PostgresStore, Store,
+        audit::{AuditEntry, AuditFilter},
+    },
 };
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use std::sync::Arc;
@@ -132,7 +135,9 @@ async fn every_table_forces_row_level_security_and_has_a_policy_for_both_roles()
             row.get::<bool, _>("is_forced"),
             "{name}: row-level security is not forced"
         );
-        assert_eq!(row.get::<Vec<String>, _>("policies"), ["tenant", "worker"], "{name}");
+        let kept = if name == "audit_log" { &["kept"][..] } else { &[] };
+        let wanted = [kept, &["tenant", "worker"]].concat();
+        assert_eq!(row.get::<Vec<String>, _>("policies"), wanted, "{name}");
     }
     let owned: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_class WHERE relowner IN ($1::regrole, $2::regrole)")
         .bind(TENANT)
@@ -141,6 +146,45 @@ async fn every_table_forces_row_level_security_and_has_a_policy_for_both_roles()
         .await
         .expect("a count");
     assert_eq!(owned, 0, "an owner may put its policies aside");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn audit_entries_are_added_and_never_changed_or_taken_out_early() {
+    let Some((database, store)) = opened().await else {
+        return;
+    };
+    // One entry of long ago, by the making of the organisation, and one of now.
+    let org = made::org(&store).await;
+    let fresh = AuditEntry {
+        at: SystemClock.now(),
+        ..made::entry(org, "update")
+    };
+    store.record_audit(fresh).await.expect("written");
+    let mut tenant = database.connect_as(TENANT).await;
+    let mut worker = database.connect_as(WORKER).await;
+    for statement in [
+        "UPDATE audit_log SET actor = 'nobody' RETURNING id",
+        "UPDATE audit_log SET at = 1 RETURNING id",
+        "DELETE FROM audit_log RETURNING id",
+        "TRUNCATE audit_log",
+    ] {
+        assert_eq!(
+            touched(&mut tenant, Some(org), statement.to_owned()).await,
+            0,
+            "{statement}"
+        );
+        if !statement.starts_with("DELETE") {
+            assert_eq!(touched(&mut worker, None, statement.to_owned()).await, 0, "{statement}");
+        }
+    }
+    let by_age = "DELETE FROM audit_log RETURNING id".to_owned();
+    assert_eq!(touched(&mut worker, None, by_age).await, 1, "the old one only");
+    let left = store
+        .list_audit(org, AuditFilter::default(), None, 10)
+        .await
+        .expect("a list");
+    assert_eq!(left.len(), 2, "the look was undone");
     store.close().await;
 }
 

@@ -4,6 +4,7 @@
 mod actions;
 mod assistants;
 mod audit;
+mod bulk;
 mod catalog;
 mod dead_events;
 mod destinations;
@@ -23,6 +24,8 @@ use super::AdminState;
 use axum::Router;
 use std::sync::Arc;
 
+pub use bulk::take_up as take_up_jobs;
+
 /// The routes of all resources.
 pub fn routes() -> Router<Arc<AdminState>> {
     Router::new()
@@ -35,6 +38,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
         .merge(rules::routes())
         .merge(events::routes())
         .merge(actions::routes())
+        .merge(bulk::routes())
         .merge(rejections::routes())
         .merge(audit::routes())
         .merge(session::routes())
@@ -51,6 +55,7 @@ pub mod shapes {
         actions::{ActionDetail, ActionView, Resolution},
         assistants::{AssistantView, NewAssistant},
         audit::AuditView,
+        bulk::{BegunView, BulkPlanView, BulkRequest, JobView, OperatorCancel, OperatorResolution, ResolvedView},
         catalog::{CatalogView, SampleView},
         dead_events::{DeadEventView, ReplayView},
         destinations::{DestinationChanges, DestinationView, NewDestination},

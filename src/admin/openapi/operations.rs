@@ -133,6 +133,7 @@ const AUDIT: &[Query] = &[
     query("until", time),
 ];
 const CONNECT: &[Query] = &[query("unverified", flag), query("replace_account", flag)];
+const BULK: &[Query] = &[query("plan", flag)];
 const AUTHORIZE: &[Query] = &[query("return_to", text), query("replace_account", flag)];
 const CALLBACK: &[Query] = &[query("state", text), query("code", text), query("error", text)];
 const OPEN: &[Query] = &[query("code", text), query("return_to", text)];
@@ -236,6 +237,12 @@ operations! {
     post "/api/actions/{id}/cancel" action_cancel Member "Cancel an action" NONE => 200(ActionDetail);
     post "/api/actions/{id}/resolve" action_resolve Member "Decide an unknown outcome" NONE body(Resolution)
         => 200(ActionDetail);
+    post "/api/actions/retry" actions_retry Member "Try many actions again" BULK body(BulkRequest)
+        => 200(BulkPlanView), 202(JobView);
+    post "/api/actions/cancel" actions_cancel Member "Cancel many actions" BULK body(BulkRequest)
+        => 200(BulkPlanView), 202(JobView);
+    get "/api/jobs/{id}" job Viewer "Show the progress of a job" NONE => 200(JobView);
+    post "/api/jobs/{id}/stop" job_stop Member "Stop a job" NONE => 200(JobView);
     get "/api/rejections" rejections Viewer "List refused requests" REJECTIONS => 200(list RejectionView);
     get "/api/audit" audit Viewer "List changes" AUDIT => 200(list AuditView);
     get "/operator/organizations" organizations Operator "List organisations" PAGE => 200(list OrganisationView);
@@ -248,6 +255,10 @@ operations! {
     get "/operator/dead-events/{id}" dead_event Operator "Show an event that could not be planned" NONE
         => 200(DeadEventView);
     post "/operator/dead-events/{id}/replay" dead_event_replay Operator "Plan it again" NONE => 202(ReplayView);
+    post "/operator/actions/cancel" operator_cancel Operator "Cancel many actions of organisations" BULK
+        body(OperatorCancel) => 200(BulkPlanView), 202(BegunView);
+    post "/operator/actions/{id}/resolve" operator_resolve Operator "Decide an unknown outcome" NONE
+        body(OperatorResolution) => 200(ResolvedView);
     get "/api/pauses" pauses_own Viewer "What holds actions of this organisation back" NONE => 200(PausesView);
     get "/operator/pauses" pauses Operator "What is paused" NONE => 200(PausesView);
     post "/operator/pause" pause Operator "Let no attempt begin" NONE body(PauseRequest) => 200(PausedView);

@@ -83,6 +83,11 @@ fn migrator() -> Migrator {
             "pauses",
             include_str!("../../../migrations/postgres/0012_pauses.sql"),
         ),
+        step(
+            13,
+            "bulk jobs",
+            include_str!("../../../migrations/postgres/0013_bulk_jobs.sql"),
+        ),
     ])
 }
 

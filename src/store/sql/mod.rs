@@ -5,6 +5,7 @@
 //! and the part of the ledger whose locking differs.
 
 pub(super) mod audit;
+mod bulk;
 mod callers;
 pub(super) mod credentials;
 mod dead;
@@ -46,6 +47,7 @@ pub(super) const STATEMENTS: &[(&str, &[Sql])] = &[
         &[Sql::both(READ_VERSION), LOCK_VERSION, Sql::both(WRITE_VERSION)],
     ),
     ("audit", audit::STATEMENTS),
+    ("bulk", bulk::STATEMENTS),
     ("callers", callers::STATEMENTS),
     ("credentials", credentials::STATEMENTS),
     ("dead", dead::STATEMENTS),

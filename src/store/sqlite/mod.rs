@@ -100,6 +100,11 @@ fn migrator() -> Migrator {
             include_str!("../../../migrations/sqlite/0012_replays.sql"),
         ),
         step(13, "pauses", include_str!("../../../migrations/sqlite/0013_pauses.sql")),
+        step(
+            14,
+            "bulk jobs",
+            include_str!("../../../migrations/sqlite/0014_bulk_jobs.sql"),
+        ),
     ])
 }
 

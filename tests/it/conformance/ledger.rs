@@ -840,6 +840,8 @@ pub async fn many_at_once_are_never_busy(b: &Bench) {
 
 #[path = "ledger_accounts.rs"]
 mod accounts;
+#[path = "ledger_bulk.rs"]
+mod bulk;
 #[path = "ledger_delivery.rs"]
 mod delivery;
 #[path = "ledger_held.rs"]
@@ -849,6 +851,7 @@ mod late;
 #[path = "ledger_pauses.rs"]
 mod pauses;
 pub use accounts::*;
+pub use bulk::*;
 pub use delivery::*;
 pub use held::*;
 #[path = "ledger_retention.rs"]

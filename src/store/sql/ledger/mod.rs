@@ -8,7 +8,7 @@
 
 mod claim;
 mod delivery;
-mod manual;
+pub(in crate::store::sql) mod manual;
 mod parts;
 mod plan;
 mod record;

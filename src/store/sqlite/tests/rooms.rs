@@ -46,6 +46,7 @@ async fn every_statement_prepares_binds_its_organisation_and_scans_no_ledger() {
         "instances",
         "FROM turns WHERE",
         "FROM pauses",
+        "SELECT org_id FROM actions WHERE id = $1",
         "primary_kek",
         "    FROM data_keys
     GROUP BY kek_id",

@@ -1,0 +1,123 @@
+//! Many actions at once, through the API: a plan first, then a job with its progress.
+
+use super::{TestApp, isolation::plan};
+use crate::support::until;
+use hookswitch::{
+    admin::Role,
+    domain::{ActionId, ActionState, OrgId},
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+async fn ended(app: &TestApp, org: OrgId, id: &Value) -> Value {
+    let path = format!("/api/jobs/{}", id.as_str().unwrap());
+    until("the job", || async {
+        let job = app.get(org, &path).await.expect(200).json();
+        (job["state"] != "running").then_some(job)
+    })
+    .await
+}
+
+async fn state(app: &TestApp, org: OrgId, id: ActionId) -> String {
+    let shown = app.get(org, &format!("/api/actions/{id}")).await.expect(200).json();
+    shown["state"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_plan_says_what_a_job_then_does_and_nobody_elses_is_touched() {
+    let app = TestApp::start().await;
+    let (_, waits) = plan(&app, app.a, ActionState::Pending).await;
+    let (_, also) = plan(&app, app.a, ActionState::Pending).await;
+    let (_, dead) = plan(&app, app.a, ActionState::Dead).await;
+    let (_, theirs) = plan(&app, app.b, ActionState::Pending).await;
+
+    let body = json!({ "provider": "twilio" });
+    let planned = app
+        .post(app.a, "/api/actions/cancel?plan=true", &body)
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        planned,
+        json!({ "count": 2, "by": [{ "org_id": app.a, "state": "pending", "provider": "twilio", "count": 2 }] })
+    );
+    assert_eq!(state(&app, app.a, waits).await, "pending", "a plan changes nothing");
+
+    let job = app.post(app.a, "/api/actions/cancel", &body).await.expect(202).json();
+    assert_eq!((&job["state"], &job["planned"]), (&json!("running"), &json!(2)));
+    let done = ended(&app, app.a, &job["id"]).await;
+    assert_eq!(
+        (&done["state"], &done["done"], &done["skipped"]),
+        (&json!("done"), &json!(2), &json!(0))
+    );
+    for id in [waits, also] {
+        assert_eq!(state(&app, app.a, id).await, "cancelled");
+    }
+    assert_eq!(state(&app, app.a, dead).await, "dead");
+    assert_eq!(state(&app, app.b, theirs).await, "pending");
+    let entries = app.get(app.a, "/api/audit").await.json();
+    assert_eq!(
+        (&entries["data"][0]["verb"], &entries["data"][0]["target_id"]),
+        (&json!("cancel"), &job["id"])
+    );
+
+    let own = job["id"].as_str().unwrap();
+    app.get(app.b, &format!("/api/jobs/{own}")).await.expect(404);
+    app.post(app.b, &format!("/api/jobs/{own}/stop"), &json!({}))
+        .await
+        .expect(404);
+    let viewer = app
+        .call_as(app.a, Role::Viewer, Method::POST, "/api/actions/cancel", Some(&body))
+        .await;
+    viewer.expect(403);
+
+    // Cancelled ones are tried again, and the dead one is not among them.
+    let again = json!({ "state": "cancelled" });
+    let job = app.post(app.a, "/api/actions/retry", &again).await.expect(202).json();
+    assert_eq!(ended(&app, app.a, &job["id"]).await["done"], 2);
+    assert_eq!(state(&app, app.a, also).await, "pending");
+    for (path, body, field) in [
+        ("/api/actions/retry", json!({}), "state"),
+        ("/api/actions/retry", json!({ "state": "succeeded" }), "state"),
+        ("/api/actions/cancel", json!({ "rule_id": "x" }), "rule_id"),
+        ("/api/actions/cancel", json!({ "since": "yesterday" }), "since"),
+    ] {
+        assert_eq!(app.post(app.a, path, &body).await.expect(400).field(), field, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn operators_cancel_by_organisation_and_decide_open_outcomes_with_an_entry_of_each() {
+    let app = TestApp::start().await;
+    let (_, mine) = plan(&app, app.a, ActionState::Pending).await;
+    let (_, theirs) = plan(&app, app.b, ActionState::Pending).await;
+    let operator = async |path: &str, body: Value| app.operator(Method::POST, path, &body).await;
+    let path = "/operator/actions/cancel";
+    let planned = operator(&format!("{path}?plan=true"), json!({ "all": true }))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(planned["count"], 2);
+    assert_eq!(operator(path, json!({})).await.expect(400).field(), "all");
+    let begun = operator(path, json!({ "org_id": app.a })).await.expect(202).json();
+    assert_eq!(
+        (&begun["count"], begun["jobs"].as_array().unwrap().len()),
+        (&json!(1), 1)
+    );
+    ended(&app, app.a, &begun["jobs"][0]["id"]).await;
+    assert_eq!(state(&app, app.a, mine).await, "cancelled");
+    assert_eq!(state(&app, app.b, theirs).await, "pending");
+    let entries = app.get(app.a, "/api/audit").await.json();
+    assert_eq!(entries["data"][0]["actor"], "operator:a person");
+
+    let resolve = async |id: ActionId, outcome: &str| {
+        operator(
+            &format!("/operator/actions/{id}/resolve"),
+            json!({ "outcome": outcome }),
+        )
+        .await
+    };
+    assert_eq!(resolve(mine, "sent").await.expect(409).code(), "not_from_state");
+    assert_eq!(resolve(mine, "maybe").await.expect(400).field(), "outcome");
+    resolve(ActionId::generate(), "sent").await.expect(404);
+}
