@@ -102,6 +102,37 @@ export type Authorize = {
   "url": string;
 };
 
+export type BegunJobView = {
+  "id": string;
+  "org_id": string;
+};
+
+export type BegunView = {
+  "count": number;
+  "jobs": Array<BegunJobView>;
+};
+
+export type BulkCountView = {
+  "count": number;
+  "org_id": string;
+  "provider": Provider;
+  "state": ActionState;
+};
+
+export type BulkPlanView = {
+  "by": Array<BulkCountView>;
+  "count": number;
+};
+
+export type BulkRequest = {
+  "cause"?: Cause | null;
+  "provider"?: Provider | null;
+  "rule_id"?: string | null;
+  "since"?: string | null;
+  "state"?: ActionState | null;
+  "until"?: string | null;
+};
+
 export type CatalogView = {
   "actions": Array<ActionKindView>;
   "limits": LimitsView;
@@ -334,6 +365,19 @@ export type Invalidated = {
   "org_id": string;
 };
 
+export type JobView = {
+  "actor": string;
+  "done": number;
+  "ended_at"?: Time | null;
+  "id": string;
+  "planned": number;
+  "skipped": number;
+  "started_at": Time;
+  "state": string;
+  "updated_at": Time;
+  "verb": string;
+};
+
 export type KeyView = {
   "data_keys": number;
   "events": number;
@@ -465,6 +509,17 @@ export type NumberView = {
   "version": number;
 };
 
+export type OperatorCancel = {
+  "all"?: boolean | null;
+  "org_id"?: string | null;
+  "provider"?: Provider | null;
+  "rule_id"?: string | null;
+};
+
+export type OperatorResolution = {
+  "outcome": string;
+};
+
 export type OrganisationOfMe = {
   "id": string;
   "name": string;
@@ -577,6 +632,12 @@ export type Resolution = {
 };
 
 export type ResolvedAs = "sent" | "resend";
+
+export type ResolvedView = {
+  "id": string;
+  "org_id": string;
+  "state": ActionState;
+};
 
 export type ResumeRequest = {
   "all"?: boolean | null;
