@@ -3,7 +3,8 @@
 
 use crate::{
     queue_embedded::{Scratch, held, settings as log_settings},
-    support::ingress::{Answer, Ingress, settings},
+    support::app::{TestApp, ingress::settings},
+    support::wire::Answer,
 };
 use hookswitch::{
     config::ReceiverSettings,
@@ -64,19 +65,23 @@ async fn events_that_a_slow_disk_cannot_take_are_503_soon_and_the_others_are_ans
         publish_seconds_max: Duration::from_mins(1),
         ..settings()
     };
-    let (ingress, [a, _]) = Ingress::start_on(limits, Arc::clone(&log) as Arc<dyn EventQueue>).await;
+    let (app, [a, _]) = TestApp::builder()
+        .receiver(limits)
+        .through(Arc::clone(&log) as Arc<dyn EventQueue>)
+        .start_with_senders()
+        .await;
     let bytes = a.request("/webhooks/vapi", &a.body());
-    assert_eq!(ingress.exchange(&bytes).await.status, 200);
+    assert_eq!(app.exchange(&bytes).await.status, 200);
     let begun_before = 1;
 
     disk.set(true);
     let exchange = async || {
         let begun = Instant::now();
-        (ingress.exchange(&bytes).await, begun.elapsed())
+        (app.exchange(&bytes).await, begun.elapsed())
     };
     let recovery = async {
         // All places are taken; whoever comes now is refused. Then the disk comes back.
-        ingress.queue.begun(begun_before + TURNS).await;
+        app.queue().begun(begun_before + TURNS).await;
         let (answer, waited) = exchange().await;
         disk.set(false);
         refused_soon(&answer, waited);
@@ -92,7 +97,7 @@ async fn events_that_a_slow_disk_cannot_take_are_503_soon_and_the_others_are_ans
         refused_soon(answer, *waited);
     }
     // Nothing was begun for those that were refused: memory is bounded by places, not by senders.
-    ingress.queue.begun(begun_before + taken.len()).await;
+    app.queue().begun(begun_before + taken.len()).await;
     assert_eq!(
         log.state().events,
         (begun_before + taken.len()) as u64,

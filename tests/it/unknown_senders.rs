@@ -2,9 +2,10 @@
 //! process of its own, so that its descriptors, memory and database reads can be counted.
 
 use crate::support::{
+    app::{TestApp, ingress::settings},
     dev::{Dev, Directory, port_base},
     hooks,
-    ingress::{Ingress, Wire, settings},
+    wire::Wire,
 };
 use futures_util::StreamExt;
 use hookswitch::config::ReceiverSettings;
@@ -181,7 +182,7 @@ async fn more_unknown_callers_than_connections_do_not_keep_a_known_route_out() {
         head_seconds_max: patience,
         ..settings()
     };
-    let (ingress, [a, _]) = Ingress::start(settings).await;
+    let (app, [a, _]) = TestApp::receiving(settings).await;
     // 2,000 connections that say half a word and stay, 256 of which fit at a time; they come from
     // eight addresses.
     let mut unknown = Vec::new();
@@ -190,7 +191,7 @@ async fn more_unknown_callers_than_connections_do_not_keep_a_known_route_out() {
         socket
             .bind(format!("127.0.1.{}:0", n % 8 + 1).parse().unwrap())
             .unwrap();
-        let Ok(Ok(mut stream)) = tokio::time::timeout(Duration::from_secs(5), socket.connect(ingress.address)).await
+        let Ok(Ok(mut stream)) = tokio::time::timeout(Duration::from_secs(5), socket.connect(app.address())).await
         else {
             continue;
         };
@@ -198,17 +199,14 @@ async fn more_unknown_callers_than_connections_do_not_keep_a_known_route_out() {
         unknown.push(stream);
         if n % 500 == 250 {
             assert_eq!(
-                ingress.exchange(&a.request("/webhooks/vapi", &a.body())).await.status,
+                app.exchange(&a.request("/webhooks/vapi", &a.body())).await.status,
                 200,
                 "after {n} unknown senders"
             );
         }
     }
-    assert!(ingress.receiver.listener_state().open() <= 256);
-    assert_eq!(
-        ingress.exchange(&a.request("/webhooks/vapi", &a.body())).await.status,
-        200
-    );
+    assert!(app.receiver().listener_state().open() <= 256);
+    assert_eq!(app.exchange(&a.request("/webhooks/vapi", &a.body())).await.status, 200);
     drop(unknown);
-    assert_eq!(ingress.queue.events().len(), 5);
+    assert_eq!(app.queue().events().len(), 5);
 }

@@ -14,7 +14,7 @@ const PAGE: &str = "https://app.example.com";
 async fn api_for_page() -> TestApp {
     let mut settings = Settings::default();
     settings.admin.admin_origins = vec![PAGE.to_owned()];
-    TestApp::builder().settings(settings).start().await
+    TestApp::builder().admin().settings(settings).start().await
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {
@@ -156,7 +156,7 @@ async fn a_consent_returns_to_pages_of_listed_origins_alone() {
     settings.provider.google_client_id = Some("client".to_owned());
     settings.provider.google_client_secret = Some("secret".to_owned().into());
     settings.provider.google_redirect_url = Some("https://api.example.com/callback".to_owned());
-    let app = TestApp::builder().settings(settings).start().await;
+    let app = TestApp::builder().admin().settings(settings).start().await;
     let begin = |page: &str| {
         let query = form_body(&[("return_to", page)]);
         let path = format!("/api/integrations/google_calendar/authorize?{query}");

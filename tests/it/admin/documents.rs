@@ -162,7 +162,7 @@ const ASSISTANT: &str = "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be0aa";
 
 #[tokio::test]
 async fn every_curl_of_the_page_does_what_the_page_says() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let app = &app;
     let (event, action) = isolation::plan(app, app.a, ActionState::Dead).await;
     let (_, waiting) = isolation::plan(app, app.a, ActionState::Pending).await;

@@ -141,7 +141,7 @@ async fn a_refusal_frees_its_key_and_a_key_that_is_none_is_refused() {
 async fn an_organisation_over_its_limit_waits_and_another_does_not() {
     let mut settings = Settings::default();
     settings.admin.admin_requests_per_minute_max = 5;
-    let app = TestApp::builder().settings(settings).start().await;
+    let app = TestApp::builder().admin().settings(settings).start().await;
     let text = |answer: &Answer, name: &str| answer.headers[name].to_str().unwrap().to_owned();
     for left in (0..5).rev() {
         let answer = app.get(app.a, "/api/rules").await.expect(200);

@@ -20,7 +20,7 @@ pub(crate) fn without_warnings(mut connected: Value) -> Value {
 
 #[tokio::test]
 async fn a_credential_is_stored_once_the_provider_takes_it() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let (app, org) = (&app, app.a);
     for (path, body) in [
         (
@@ -105,7 +105,7 @@ async fn a_credential_is_stored_once_the_provider_takes_it() {
 
 #[tokio::test]
 async fn verifying_keeps_what_the_provider_says_and_an_outage_nothing() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let (app, org) = (&app, app.a);
     app.connect_vapi(org, KEY).await;
     let version = app.status(org, "vapi").await["version"].as_i64();
@@ -152,7 +152,7 @@ async fn verifying_keeps_what_the_provider_says_and_an_outage_nothing() {
 
 #[tokio::test]
 async fn an_assistant_is_whose_key_reads_it() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let (app, a, b) = (&app, app.a, app.b);
     let claim = json!({ "assistant_id": ASSISTANT, "role": "inbound" });
     let nothing = app.post(a, "/api/assistants", &claim).await.expect(422).json();
@@ -202,7 +202,7 @@ async fn an_assistant_is_whose_key_reads_it() {
 
 #[tokio::test]
 async fn proof_moves_a_stale_claim_and_both_sides_can_read_it() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let (app, a, b) = (&app, app.a, app.b);
     app.connect_vapi(a, KEY).await;
     app.connect_vapi(b, OTHER_KEY).await;
@@ -231,7 +231,7 @@ async fn proof_moves_a_stale_claim_and_both_sides_can_read_it() {
 /// stands, and the former holder finds the move in its audit.
 #[tokio::test]
 async fn a_holders_credential_that_does_not_open_stops_no_other_organisations_claim() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let (app, a, b) = (&app, app.a, app.b);
     app.connect_vapi(a, KEY).await;
     app.connect_twilio(a).await;
@@ -267,7 +267,7 @@ async fn a_holders_credential_that_does_not_open_stops_no_other_organisations_cl
 
 #[tokio::test]
 async fn a_number_is_whose_account_holds_it() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let (app, a, b) = (&app, app.a, app.b);
     let path = format!("/api/phone-numbers/{NUMBER}");
     for bad in [

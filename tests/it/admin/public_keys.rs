@@ -60,6 +60,7 @@ async fn public_keys_are_fetched_with_care() {
     let mut settings = Settings::default();
     settings.admin.jwt_jwks_url = Some("https://issuer.example.com/keys".to_owned());
     let app = TestApp::builder()
+        .admin()
         .settings(settings)
         .public_keys(source.clone())
         .start()
@@ -165,6 +166,7 @@ async fn a_known_key_serves_while_newer_keys_are_fetched() {
     let mut settings = Settings::default();
     settings.admin.jwt_jwks_url = Some("https://issuer.example.com/keys".to_owned());
     let app = TestApp::builder()
+        .admin()
         .settings(settings)
         .public_keys(source.clone())
         .start()

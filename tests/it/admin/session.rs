@@ -173,7 +173,7 @@ async fn a_session_ends_with_its_token_by_signing_out_and_with_its_time() {
 async fn pages_of_other_origins_write_by_cookie_only_where_they_are_listed() {
     let mut settings = Settings::default();
     settings.admin.admin_origins = vec![PAGE.to_owned(), "loopback".to_owned()];
-    let app = TestApp::builder().settings(settings).start().await;
+    let app = TestApp::builder().admin().settings(settings).start().await;
     let session = sign_in(&app, app.a, Role::Owner).await;
     let own = app.base();
     for (origin, status) in [

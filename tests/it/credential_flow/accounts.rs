@@ -12,7 +12,7 @@ use serde_json::json;
 
 #[tokio::test]
 async fn while_a_token_is_rotated_webhooks_verify_with_both() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let secrets = async || app.store.list_secrets(app.a, Source::Twilio, None).await.unwrap();
     let body = json!({ "account_sid": SID, "auth_token": TOKEN, "auth_token_secondary": SECOND });
     app.post(app.a, "/api/integrations/twilio", &body).await.expect(200);
@@ -46,7 +46,7 @@ async fn while_a_token_is_rotated_webhooks_verify_with_both() {
 
 #[tokio::test]
 async fn another_accounts_secrets_end_at_once() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let other = "ACfedcba9876543210fedcba9876543210";
     app.providers().register(Accounts {
         accounts: vec![TwilioAccount::new(other, SECOND)],
@@ -81,7 +81,7 @@ async fn another_accounts_secrets_end_at_once() {
 
 #[tokio::test]
 async fn the_same_account_is_known_after_a_disconnect_by_its_fingerprint_alone() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let other = ElevenLabsKey {
         api_key: "key-of-another-account".to_owned(),
         user_id: "user-2".to_owned(),

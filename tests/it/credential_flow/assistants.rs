@@ -18,7 +18,7 @@ const INBOUND: &str = "/api/assistants/inbound";
 const KEPT: &str = "/api/managed-assistants/inbound";
 
 async fn connected() -> TestApp {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     for (org, key) in [(app.a, KEY), (app.b, OTHER_KEY)] {
         let body = json!({ "api_key": key });
         app.post(org, "/api/integrations/vapi", &body).await.expect(200);

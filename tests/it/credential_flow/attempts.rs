@@ -131,7 +131,7 @@ async fn claim_due(app: &TestApp, count: u32) -> Vec<Leased> {
 
 #[tokio::test]
 async fn a_token_that_is_over_is_refreshed_before_the_call() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     connect_google(&app, app.a, "google-1").await;
     let engine = engine(&app);
     assert_eq!(attempt(&app, &engine).await.to, ActionState::Succeeded);
@@ -153,7 +153,7 @@ async fn a_token_that_is_over_is_refreshed_before_the_call() {
 
 #[tokio::test]
 async fn a_token_that_google_refuses_is_replaced_once_before_that_is_believed() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     connect_google(&app, app.a, "google-1").await;
     let engine = engine(&app);
     let mut refusing = Fault::of(Provider::GoogleCalendar).status(401);
@@ -186,7 +186,7 @@ async fn a_token_that_google_refuses_is_replaced_once_before_that_is_believed() 
 
 #[tokio::test]
 async fn a_consent_that_was_taken_back_parks_and_a_reconnect_resumes() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     connect_google(&app, app.a, "google-1").await;
     app.providers().revoke_google_account("google-1");
     let parked = attempt(&app, &engine(&app)).await;
@@ -206,7 +206,7 @@ async fn a_consent_that_was_taken_back_parks_and_a_reconnect_resumes() {
 
 #[tokio::test]
 async fn while_google_gives_no_token_the_action_waits_and_uses_up_no_try() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     connect_google(&app, app.a, "google-1").await;
     app.clock.advance(Duration::from_hours(2));
     let mut away = Fault::of(Provider::GoogleCalendar).status(503);
@@ -226,7 +226,7 @@ async fn while_google_gives_no_token_the_action_waits_and_uses_up_no_try() {
 /// Invariant 2: a calendar of another account that does not have the event proves nothing.
 #[tokio::test]
 async fn a_booking_without_an_answer_belongs_to_the_account_that_it_was_sent_to() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     connect_google(&app, app.a, "google-1").await;
     let engine = engine(&app);
     let mut lost = Fault::of(Provider::GoogleCalendar)
@@ -284,7 +284,7 @@ async fn connect_resend(app: &TestApp, api_key: &str) {
 /// has the newest problem.
 #[tokio::test]
 async fn the_state_of_an_integration_follows_what_its_sends_come_to() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     register_resend(&app);
     app.providers().add_fault(Fault::of(Provider::Resend).status(503));
     let body = json!({ "api_key": "re_first", "from": "us@ours.example" });
@@ -355,7 +355,7 @@ async fn the_state_of_an_integration_follows_what_its_sends_come_to() {
 /// without one, and uses up no try.
 #[tokio::test]
 async fn what_is_claimed_parks_without_a_call_once_its_credential_was_refused() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     register_resend(&app);
     connect_resend(&app, "re_first").await;
     let engine = engine(&app);
@@ -383,7 +383,7 @@ async fn what_is_claimed_parks_without_a_call_once_its_credential_was_refused() 
 /// account, so that each saved key counts as one.
 #[tokio::test]
 async fn an_email_without_an_answer_is_not_sent_again_under_another_key() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     register_resend(&app);
     connect_resend(&app, "re_first").await;
     let engine = engine(&app);
@@ -416,7 +416,7 @@ async fn an_email_without_an_answer_is_not_sent_again_under_another_key() {
 /// retry. The first try may have gone out.
 #[tokio::test]
 async fn a_persons_retry_past_the_keys_window_is_not_sent_again() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     register_resend(&app);
     connect_resend(&app, "re_first").await;
     let engine = engine(&app);

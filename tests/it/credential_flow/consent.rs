@@ -19,7 +19,7 @@ fn query(url: &str, name: &str) -> String {
 
 #[tokio::test]
 async fn a_person_consents_and_the_calendar_is_connected() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let begun = begin(&app, app.a, "").await;
     for (name, value) in [
         ("response_type", "code"),
@@ -60,7 +60,7 @@ async fn a_person_consents_and_the_calendar_is_connected() {
 
 #[tokio::test]
 async fn a_state_counts_once() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let begun = begin(&app, app.a, "").await;
     let back = consent(&begun.url).await;
     come_back(&app, &back, Some(&begun.cookie)).await.expect(200);
@@ -73,7 +73,7 @@ async fn a_state_counts_once() {
 
 #[tokio::test]
 async fn of_many_who_come_back_at_once_one_is_taken() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let begun = begin(&app, app.a, "").await;
     let back = consent(&begun.url).await;
     let answers = futures_util::future::join_all((0..10).map(|_| come_back(&app, &back, Some(&begun.cookie)))).await;
@@ -84,7 +84,7 @@ async fn of_many_who_come_back_at_once_one_is_taken() {
 
 #[tokio::test]
 async fn a_state_ends_after_ten_minutes() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let begun = begin(&app, app.a, "").await;
     let back = consent(&begun.url).await;
     app.clock.advance(Duration::from_mins(10));
@@ -96,7 +96,7 @@ async fn a_state_ends_after_ten_minutes() {
 
 #[tokio::test]
 async fn a_state_that_was_made_up_changed_or_left_out_is_one_answer() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let begun = begin(&app, app.a, "").await;
     let back = consent(&begun.url).await;
     let state = query(&begun.url, "state");
@@ -136,7 +136,7 @@ async fn a_state_that_was_made_up_changed_or_left_out_is_one_answer() {
 
 #[tokio::test]
 async fn only_the_browser_or_the_person_that_began_finishes() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let begun = begin(&app, app.a, "").await;
     let others = begin(&app, app.b, "").await;
     let back = consent(&begun.url).await;
@@ -170,7 +170,7 @@ async fn only_the_browser_or_the_person_that_began_finishes() {
 
 #[tokio::test]
 async fn authorize_is_for_owners_and_admins() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let path = "/api/integrations/google_calendar/authorize";
     for role in [Role::Viewer, Role::Member] {
         app.call_as(app.a, role, Method::GET, path, None).await.expect(403);
@@ -226,7 +226,7 @@ async fn without_a_client_google_says_that_it_is_not_set_up() {
 
 #[tokio::test]
 async fn a_no_on_googles_page_changes_nothing() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     connect_google(&app, app.a, "google-1").await;
     let before = app.status(app.a, "google_calendar").await;
     let begun = begin(&app, app.a, "").await;
@@ -241,7 +241,7 @@ async fn a_no_on_googles_page_changes_nothing() {
 
 #[tokio::test]
 async fn a_code_that_google_does_not_know_connects_nothing() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     for code in ["4%2Fmade-up", "", "a%20b", &"x".repeat(2000)] {
         let begun = begin(&app, app.a, "").await;
         let path = format!(
@@ -259,7 +259,7 @@ async fn a_code_that_google_does_not_know_connects_nothing() {
 
 #[tokio::test]
 async fn a_code_of_another_flow_does_not_fit_the_verifier() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let (ours, theirs) = (begin(&app, app.a, "").await, begin(&app, app.b, "").await);
     let stolen = consent(&theirs.url)
         .await
@@ -274,7 +274,7 @@ async fn a_code_of_another_flow_does_not_fit_the_verifier() {
 
 #[tokio::test]
 async fn while_google_is_away_the_exchange_is_503() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let begun = begin(&app, app.a, "").await;
     let back = consent(&begun.url).await;
     app.providers()
@@ -288,7 +288,7 @@ async fn while_google_is_away_the_exchange_is_503() {
 
 #[tokio::test]
 async fn boxes_that_were_not_ticked_limit_the_connection_and_none_ticked_is_none() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let person = |id: &str, unticked: &[&str]| GoogleAccount {
         id: id.to_owned(),
         email: format!("{id}@example.com"),
@@ -324,7 +324,7 @@ async fn boxes_that_were_not_ticked_limit_the_connection_and_none_ticked_is_none
 
 #[tokio::test]
 async fn a_reconnect_keeps_the_id_and_another_account_needs_a_word() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let first = connect_google(&app, app.a, "google-1").await;
     let again = connect_google(&app, app.a, "google-1").await;
     assert_eq!((&again["id"], &again["version"]), (&first["id"], &json!(2)));
@@ -357,7 +357,7 @@ async fn a_reconnect_keeps_the_id_and_another_account_needs_a_word() {
 
 #[tokio::test]
 async fn people_are_sent_back_to_a_page_of_this_host_with_one_word() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     for bad in [
         "https://evil.example",
         "//evil.example",
@@ -450,7 +450,7 @@ async fn a_page_learns_why_a_consent_came_to_nothing() {
 
 #[tokio::test]
 async fn a_disconnect_revokes_at_google_and_says_so() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     connect_google(&app, app.a, "google-1").await;
     connect_google(&app, app.b, "google-2").await;
     app.delete(app.a, "/api/integrations/google_calendar").await.expect(204);
@@ -475,7 +475,7 @@ async fn a_disconnect_revokes_at_google_and_says_so() {
 
 #[tokio::test]
 async fn tokens_and_verifiers_stand_nowhere_in_clear() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     connect_google(&app, app.a, "google-1").await;
     begin(&app, app.b, "").await;
     app.post(app.a, "/api/integrations/google_calendar/verify", &json!({}))

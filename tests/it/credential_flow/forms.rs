@@ -12,7 +12,7 @@ const NUMBER: &str = "+12025550199";
 
 #[tokio::test]
 async fn a_field_that_is_left_out_keeps_its_value_and_null_removes_it() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let connect = async |provider: &str, body: Value| {
         let path = format!("/api/integrations/{provider}");
         app.post(app.a, &path, &body).await.expect(200).json()
@@ -74,7 +74,7 @@ async fn a_field_that_is_left_out_keeps_its_value_and_null_removes_it() {
 
 #[tokio::test]
 async fn what_is_required_cannot_be_removed_and_nothing_is_kept_for_another_account() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let twilio = json!({ "account_sid": SID, "auth_token": TOKEN });
     app.post(app.a, "/api/integrations/twilio", &twilio).await.expect(200);
     let vapi = json!({ "api_key": VAPI });
@@ -108,7 +108,7 @@ async fn what_is_required_cannot_be_removed_and_nothing_is_kept_for_another_acco
 
 #[tokio::test]
 async fn every_field_of_the_table_is_read_and_every_other_one_is_refused() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let forms = app.get(app.a, "/api/providers").await.json();
     let mut fields_read = 0;
     for form in forms["providers"].as_array().unwrap() {
@@ -145,7 +145,7 @@ async fn every_field_of_the_table_is_read_and_every_other_one_is_refused() {
 
 #[tokio::test]
 async fn all_wrong_fields_come_in_one_answer() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     for (provider, body, expected) in [
         (
             "vapi",
@@ -178,7 +178,7 @@ async fn all_wrong_fields_come_in_one_answer() {
 
 #[tokio::test]
 async fn field_names_of_the_former_api_are_taken_and_said_to_be_deprecated() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let former = json!({ "accountSid": SID, "authToken": TOKEN, "phoneNumber": NUMBER });
     let answer = app.post(app.a, "/api/integrations/twilio", &former).await.expect(200);
     assert!(answer.headers["deprecation"].to_str().unwrap().starts_with('@'));
@@ -196,7 +196,7 @@ async fn field_names_of_the_former_api_are_taken_and_said_to_be_deprecated() {
 
 #[tokio::test]
 async fn a_sender_that_is_not_the_accounts_own_is_told_before_anything_is_sent() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     for (provider, own, foreign, field) in [
         (
             "twilio",
@@ -223,7 +223,7 @@ async fn a_sender_that_is_not_the_accounts_own_is_told_before_anything_is_sent()
 
 #[tokio::test]
 async fn a_refusal_has_the_providers_words_apart_and_an_outage_says_what_to_do() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let wrong = json!({ "account_sid": SID, "auth_token": "not-the-token-of-this-account" });
     for path in ["/api/integrations/twilio/test", "/api/integrations/twilio"] {
         let refused = app.post(app.a, path, &wrong).await.expect(422).json();
@@ -265,7 +265,7 @@ async fn a_refusal_has_the_providers_words_apart_and_an_outage_says_what_to_do()
 
 #[tokio::test]
 async fn a_change_or_a_delete_that_names_another_version_changes_nothing() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let body = json!({ "account_sid": SID, "auth_token": TOKEN });
     let send = async |method: Method, etag: &str| {
         let request = app.request(method, "/api/integrations/twilio");
@@ -297,7 +297,7 @@ async fn a_change_or_a_delete_that_names_another_version_changes_nothing() {
 /// Somebody who pastes a wrong secret twice is not locked out for a day.
 #[tokio::test]
 async fn a_third_secret_within_a_day_ends_the_oldest_former_one() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     for number in 0..5 {
         app.clock.advance(std::time::Duration::from_mins(1));
         let body = json!({ "api_key": VAPI, "webhook_secret": format!("the secret number {number} of the day") });

@@ -26,7 +26,7 @@ pub(super) fn good() -> [(&'static str, Value); 4] {
 
 #[tokio::test]
 async fn the_table_is_served_to_every_role_and_says_how_each_is_connected() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let forms = app
         .call_as(app.a, Role::Viewer, Method::GET, "/api/providers", None)
         .await
@@ -56,7 +56,7 @@ async fn the_table_is_served_to_every_role_and_says_how_each_is_connected() {
 
 #[tokio::test]
 async fn what_the_table_shows_as_an_example_is_taken_as_typed() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let forms = app.get(app.a, "/api/providers").await.json();
     for form in forms["providers"]
         .as_array()
@@ -94,7 +94,7 @@ async fn what_the_table_shows_as_an_example_is_taken_as_typed() {
 
 #[tokio::test]
 async fn testing_stores_nothing_at_any_provider() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     for (provider, body) in good() {
         let tested = app
             .post(app.a, &format!("/api/integrations/{provider}/test"), &body)
@@ -116,7 +116,7 @@ async fn testing_stores_nothing_at_any_provider() {
 
 #[tokio::test]
 async fn connecting_verifying_disconnecting_and_connecting_again_keep_the_id_at_any_provider() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     for (provider, body) in good() {
         let path = format!("/api/integrations/{provider}");
         let first = app.post(app.a, &path, &body).await.expect(200).json();
@@ -155,7 +155,7 @@ async fn connecting_verifying_disconnecting_and_connecting_again_keep_the_id_at_
 
 #[tokio::test]
 async fn what_the_provider_refuses_is_refused_in_its_own_words_and_not_stored() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     for (provider, body, words) in [
         ("vapi", json!({ "api_key": "unowned" }), "Invalid Key"),
         (
@@ -183,7 +183,7 @@ async fn what_the_provider_refuses_is_refused_in_its_own_words_and_not_stored() 
 
 #[tokio::test]
 async fn an_outage_stores_nothing_and_makes_nothing_worse_at_any_provider() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     for (name, body) in good() {
         let provider: Provider = name.parse().unwrap();
         let path = format!("/api/integrations/{name}");
@@ -213,7 +213,7 @@ async fn an_outage_stores_nothing_and_makes_nothing_worse_at_any_provider() {
 
 #[tokio::test]
 async fn keys_are_trimmed_and_fields_checked_one_by_one() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let pasted = json!({ "account_sid": format!(" {SID}\n"), "auth_token": format!("\t{TOKEN} "), "phone_number": " +442079460958 " });
     app.post(app.a, "/api/integrations/twilio", &pasted).await.expect(200);
     for (provider, body, field) in [
@@ -297,7 +297,7 @@ async fn keys_are_trimmed_and_fields_checked_one_by_one() {
 
 #[tokio::test]
 async fn only_owners_and_admins_connect_and_everyone_reads() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     for (provider, body) in good() {
         for role in [Role::Viewer, Role::Member] {
             for (method, path) in [
@@ -327,7 +327,7 @@ async fn only_owners_and_admins_connect_and_everyone_reads() {
 
 #[tokio::test]
 async fn what_one_organisation_connects_is_nothing_to_the_other_at_any_provider() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     for (provider, body) in good() {
         app.post(app.a, &format!("/api/integrations/{provider}"), &body)
             .await
@@ -350,7 +350,7 @@ async fn what_one_organisation_connects_is_nothing_to_the_other_at_any_provider(
 
 #[tokio::test]
 async fn a_changed_credential_clears_the_errors_of_the_former_one() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     for (name, body) in good() {
         let path = format!("/api/integrations/{name}");
         app.post(app.a, &path, &body).await.expect(200);

@@ -12,7 +12,7 @@ use serde_json::json;
 
 #[tokio::test]
 async fn a_resend_key_that_may_only_send_is_good_but_limited() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     app.providers().register(Accounts {
         resend: vec![ResendKey {
             api_key: "re_sending_only".to_owned(),
@@ -52,7 +52,7 @@ async fn a_resend_key_that_may_only_send_is_good_but_limited() {
 
 #[tokio::test]
 async fn an_elevenlabs_key_without_permissions_is_good_but_limited_and_says_which_feature_is_gone() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let key = |n: usize, missing: &[&str]| ElevenLabsKey {
         api_key: format!("restricted-key-{n}"),
         user_id: format!("user-{n}"),
@@ -111,7 +111,7 @@ async fn an_elevenlabs_key_without_permissions_is_good_but_limited_and_says_whic
 
 #[tokio::test]
 async fn elevenlabs_own_key_in_its_answer_goes_nowhere() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let answer = app
         .post(app.a, "/api/integrations/elevenlabs", &json!({ "api_key": ELEVENLABS }))
         .await
@@ -124,7 +124,7 @@ async fn elevenlabs_own_key_in_its_answer_goes_nowhere() {
 
 #[tokio::test]
 async fn a_standard_api_key_of_twilio_verifies_and_a_restricted_one_says_what_it_lacks() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let mut account = TwilioAccount::new(SID, TOKEN);
     let key = |n: u8, kind| ApiKey {
         sid: format!("SK{n:032}"),

@@ -37,7 +37,7 @@ fn away(status: u16) -> Fault {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_sixteen_callers_in_two_instances_one_asks_google() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     connect_google(&app, app.a, "google-1").await;
     app.clock.advance(Duration::from_hours(2));
     let mut slow = Fault::of(Provider::GoogleCalendar).times(1);
@@ -54,7 +54,7 @@ async fn of_sixteen_callers_in_two_instances_one_asks_google() {
 
 #[tokio::test]
 async fn the_refresher_renews_before_the_end_and_nobody_else_has_to() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     connect_google(&app, app.a, "google-1").await;
     let refresh_at = row(&app).await.refresh_at.unwrap();
     assert_eq!(refresh_at, app.clock.now() + Duration::from_secs(3599 - 600));
@@ -77,7 +77,7 @@ async fn the_refresher_renews_before_the_end_and_nobody_else_has_to() {
 
 #[tokio::test]
 async fn an_answer_without_a_refresh_token_keeps_the_former_one_and_a_new_one_is_kept() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     connect_google(&app, app.a, "google-1").await;
     let refresher = instance(&app);
     for version in 1..=3 {
@@ -100,7 +100,7 @@ async fn an_answer_without_a_refresh_token_keeps_the_former_one_and_a_new_one_is
 
 #[tokio::test]
 async fn a_revoked_grant_needs_reconnecting_and_a_reconnect_mends_it() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     let first = connect_google(&app, app.a, "google-1").await;
     app.providers().revoke_google_account("google-1");
     let refresher = instance(&app);
@@ -143,7 +143,7 @@ async fn a_revoked_grant_needs_reconnecting_and_a_reconnect_mends_it() {
 
 #[tokio::test]
 async fn an_invalid_grant_is_not_believed_where_someone_reconnected_meanwhile() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     connect_google(&app, app.a, "google-1").await;
     app.providers().revoke_google_account("google-1");
     let mut slow = Fault::of(Provider::GoogleCalendar).times(1);
@@ -168,7 +168,7 @@ async fn an_invalid_grant_is_not_believed_where_someone_reconnected_meanwhile() 
 
 #[tokio::test]
 async fn an_outage_of_hours_disconnects_nobody_and_is_asked_about_less_and_less() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     connect_google(&app, app.a, "google-1").await;
     app.providers().add_fault(away(503));
     let refresher = instance(&app);
@@ -206,7 +206,7 @@ async fn an_outage_of_hours_disconnects_nobody_and_is_asked_about_less_and_less(
 
 #[tokio::test]
 async fn an_answer_that_is_lost_on_the_way_is_no_death() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     connect_google(&app, app.a, "google-1").await;
     app.providers().add_fault({
         let mut fault = Fault::of(Provider::GoogleCalendar)
@@ -249,7 +249,7 @@ async fn an_answer_that_is_lost_on_the_way_is_no_death() {
 
 #[tokio::test]
 async fn a_wrong_client_of_ours_is_our_fault_and_not_the_persons() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     connect_google(&app, app.a, "google-1").await;
     let settings = ProviderSettings {
         google_client_secret: Some("rotated".to_owned().into()),
@@ -281,7 +281,7 @@ async fn a_wrong_client_of_ours_is_our_fault_and_not_the_persons() {
 
 #[tokio::test]
 async fn verifying_refreshes_and_says_what_google_says() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     connect_google(&app, app.a, "google-1").await;
     let verify = async || {
         app.post(app.a, "/api/integrations/google_calendar/verify", &json!({}))
@@ -318,7 +318,7 @@ async fn verifying_refreshes_and_says_what_google_says() {
 
 #[tokio::test]
 async fn what_was_disconnected_is_not_refreshed_back_to_life() {
-    let app = TestApp::builder().provider_sandbox().start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
     connect_google(&app, app.a, "google-1").await;
     let mut slow = Fault::of(Provider::GoogleCalendar).times(1);
     (slow.path, slow.delay_ms) = (Some("/token".to_owned()), Some(300));

@@ -9,7 +9,7 @@ use super::{
     shim::Shim,
     world::{KEY, PLAN, Wishes, World, random_hex, until},
 };
-use crate::support::ingress::Wire;
+use crate::support::wire::Wire;
 use rustix::process::{Resource, Rlimit, Signal, prlimit};
 use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};

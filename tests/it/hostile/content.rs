@@ -4,13 +4,14 @@
 
 use super::{Then, refuses, with};
 use crate::support::{
+    app::{TestApp, ingress::settings},
     db::NOW,
-    ingress::{Ingress, request, settings},
+    wire::request,
 };
 
 #[tokio::test]
 async fn encodings_and_content_types_that_the_source_does_not_send_are_refused() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let content_type = "content-type: application/json\r\n";
     let mut cases = Vec::new();
     for encoding in ["gzip", "br", "zstd", "deflate", "identity, gzip"] {
@@ -39,7 +40,7 @@ async fn encodings_and_content_types_that_the_source_does_not_send_are_refused()
         ));
     }
     cases.push(("none", with(&a, &[(content_type, "")]), 415, Then::Open));
-    refuses(&ingress, &a, &cases).await;
+    refuses(&app, &a, &cases).await;
     let identity = with(
         &a,
         &[(
@@ -47,12 +48,12 @@ async fn encodings_and_content_types_that_the_source_does_not_send_are_refused()
             "content-type: application/json; charset=UTF-8\r\ncontent-encoding: identity\r\n",
         )],
     );
-    assert_eq!(ingress.exchange(&identity).await.status, 200);
+    assert_eq!(app.exchange(&identity).await.status, 200);
 }
 
 #[tokio::test]
 async fn paths_are_not_normalised_and_methods_are_not_reflected() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let path = |path: &str| with(&a, &[("POST /webhooks/vapi ", &format!("POST {path} "))]);
     let method = |method: &str| with(&a, &[("POST ", &format!("{method} "))]);
     let mut cases = Vec::new();
@@ -77,13 +78,13 @@ async fn paths_are_not_normalised_and_methods_are_not_reflected() {
     for name in ["PUT", "GET", "TRACE", "DELETE", "OPTIONS", "PATCH", "EVIL"] {
         cases.push((name, method(name), 405, Then::Open));
     }
-    refuses(&ingress, &a, &cases).await;
-    assert_eq!(ingress.exchange(&method("PUT")).await.header("allow"), Some("POST"));
+    refuses(&app, &a, &cases).await;
+    assert_eq!(app.exchange(&method("PUT")).await.header("allow"), Some("POST"));
 }
 
 #[tokio::test]
 async fn bodies_that_are_not_the_format_and_times_in_other_units_are_refused() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let bytes = |body: &[u8]| {
         request(
             "/webhooks/vapi",
@@ -179,9 +180,9 @@ async fn bodies_that_are_not_the_format_and_times_in_other_units_are_refused() {
     // never taken.
     for (name, bytes, status, then) in cases {
         if name == "an id that is no text" {
-            assert!(matches!(ingress.exchange(&bytes).await.status, 400 | 401), "{name}");
+            assert!(matches!(app.exchange(&bytes).await.status, 400 | 401), "{name}");
         } else {
-            refuses(&ingress, &a, &[(name, bytes, status, then)]).await;
+            refuses(&app, &a, &[(name, bytes, status, then)]).await;
         }
     }
     let signed_at = |timestamp: &str| {
@@ -211,12 +212,12 @@ async fn bodies_that_are_not_the_format_and_times_in_other_units_are_refused() {
     .into_iter()
     .map(|timestamp| (timestamp, signed_at(timestamp), 401, Then::Open))
     .collect();
-    refuses(&ingress, &a, &cases).await;
+    refuses(&app, &a, &cases).await;
 }
 
 #[tokio::test]
 async fn authentic_bytes_that_nobody_reads_are_taken_untouched() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let deep = format!("{}{}", "[".repeat(40), "]".repeat(40));
     for (n, odd) in [
         r#""\u0000""#,
@@ -233,17 +234,17 @@ async fn authentic_bytes_that_nobody_reads_are_taken_untouched() {
             .body()
             .replace(r#""message":{"#, &format!(r#""message":{{"unread":{odd},"#));
         assert_eq!(
-            ingress.exchange(&a.request("/webhooks/vapi", &unread)).await.status,
+            app.exchange(&a.request("/webhooks/vapi", &unread)).await.status,
             200,
             "{odd}"
         );
-        assert_eq!(ingress.queue.events()[n].body, unread.as_bytes());
+        assert_eq!(app.queue().events()[n].body, unread.as_bytes());
     }
 }
 
 #[tokio::test]
 async fn signatures_in_undocumented_forms_are_refused() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let (name, good) = a
         .sign("/webhooks/vapi", a.body().as_bytes(), NOW)
         .into_iter()
@@ -274,12 +275,12 @@ async fn signatures_in_undocumented_forms_are_refused() {
             )
         })
         .collect();
-    refuses(&ingress, &a, &cases).await;
+    refuses(&app, &a, &cases).await;
 }
 
 #[tokio::test]
 async fn twilio_forms_that_were_changed_after_they_were_signed_are_refused() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let path = "/webhooks/twilio";
     let params = [
         ("MessageSid", "SM1"),
@@ -288,7 +289,7 @@ async fn twilio_forms_that_were_changed_after_they_were_signed_are_refused() {
         ("SmsStatus", "received"),
     ];
     let good = a.twilio(path, &params);
-    assert_eq!(ingress.exchange(&good).await.status, 200);
+    assert_eq!(app.exchange(&good).await.status, 200);
     let text = String::from_utf8(good.clone()).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let changed = |path: &str, body: &str| {
@@ -342,15 +343,15 @@ async fn twilio_forms_that_were_changed_after_they_were_signed_are_refused() {
         ),
         ("empty", changed(path, ""), 400, Then::Open),
     ];
-    refuses(&ingress, &a, &cases).await;
+    refuses(&app, &a, &cases).await;
     // Twilio signs the sorted pairs: their order on the wire is nothing.
     let reordered = body.split('&').rev().collect::<Vec<_>>().join("&");
-    assert_eq!(ingress.exchange(&changed(path, &reordered)).await.status, 200);
+    assert_eq!(app.exchange(&changed(path, &reordered)).await.status, 200);
 }
 
 #[tokio::test]
 async fn ids_are_compared_byte_for_byte() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let cases: Vec<_> = [
         "ASST-A",
         "asst-a ",
@@ -374,13 +375,12 @@ async fn ids_are_compared_byte_for_byte() {
     })
     .collect();
     for (id, bytes, ..) in cases {
-        let status = ingress.exchange(&bytes).await.status;
+        let status = app.exchange(&bytes).await.status;
         assert!(matches!(status, 400 | 401), "{id:?}: {status}");
     }
-    assert!(ingress.queue.events().is_empty());
+    assert!(app.queue().events().is_empty());
     assert_eq!(
-        ingress
-            .exchange(&a.request("/webhooks/vapi", &a.body().replace("asst-a", "asst\\u002da")))
+        app.exchange(&a.request("/webhooks/vapi", &a.body().replace("asst-a", "asst\\u002da")))
             .await
             .status,
         200,
@@ -390,23 +390,21 @@ async fn ids_are_compared_byte_for_byte() {
 
 #[tokio::test]
 async fn a_refused_body_is_kept_as_one_masked_line() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let evil =
         r#"{"message":{"type":"x\u001b]0;","secret":"canary-secret","to":"+15552010188","mail":"ann@canary.example"}}"#
             .to_owned()
             + "\u{1b}]\r\n";
-    ingress
-        .exchange(&request(
-            "/webhooks/vapi?token=canary-query",
-            "application/json",
-            &[],
-            evil.as_bytes(),
-        ))
+    app.exchange(&request(
+        "/webhooks/vapi?token=canary-query",
+        "application/json",
+        &[],
+        evil.as_bytes(),
+    ))
+    .await;
+    app.exchange(&a.request("/webhooks/vapi", "not json my-secret=canary-secret\r\n\u{1b}[2J"))
         .await;
-    ingress
-        .exchange(&a.request("/webhooks/vapi", "not json my-secret=canary-secret\r\n\u{1b}[2J"))
-        .await;
-    for rejection in ingress.rejections(2).await {
+    for rejection in app.rejections(2).await {
         let shown = format!("{rejection:?}");
         assert!(
             !["canary", "15552010188", "\\r", "\\n", "\\u{1b}"]

@@ -4,13 +4,14 @@
 
 use super::{Then, length_line, refuses, with};
 use crate::support::{
+    app::{TestApp, ingress::settings},
     db::NOW,
-    ingress::{Ingress, request, settings},
+    wire::request,
 };
 
 #[tokio::test]
 async fn lengths_and_chunks_that_two_parsers_could_read_differently() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let length = length_line(&a);
     let line = |with: &str| vec![(length.clone(), with.to_owned())];
     let head = |replace: &[(String, String)]| {
@@ -109,22 +110,22 @@ async fn lengths_and_chunks_that_two_parsers_could_read_differently() {
             Then::Closed,
         ),
     ];
-    refuses(&ingress, &a, &cases).await;
+    refuses(&app, &a, &cases).await;
     // A client that speaks HTTP/2 only could not read an answer.
-    let mut wire = ingress.connect().await;
+    let mut wire = app.connect().await;
     wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
     assert!(wire.is_closed().await);
 }
 
 #[tokio::test]
 async fn a_request_smuggled_behind_two_lengths_reaches_no_handler() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let smuggled = String::from_utf8(a.request("/webhooks/vapi", &a.body())).unwrap();
     for both in [
         "content-length: 5\r\ntransfer-encoding: chunked\r\n",
         "transfer-encoding: chunked\r\ncontent-length: 5\r\n",
     ] {
-        let mut wire = ingress.connect().await;
+        let mut wire = app.connect().await;
         let outer = format!(
             "POST /webhooks/vapi HTTP/1.1\r\nhost: test\r\ncontent-type: \
             application/json\r\n{both}\r\n0\r\n\r\n{smuggled}"
@@ -134,13 +135,13 @@ async fn a_request_smuggled_behind_two_lengths_reaches_no_handler() {
         // connection ends there.
         assert_eq!(wire.answer().await.map(|answer| answer.status), Some(400), "{both}");
         assert!(wire.is_closed().await, "{both}");
-        assert!(ingress.queue.events().is_empty(), "{both}");
+        assert!(app.queue().events().is_empty(), "{both}");
     }
 }
 
 #[tokio::test]
 async fn chunks_are_a_body_and_trailers_are_no_headers() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let body = a.body();
     let signed = a.sign("/webhooks/vapi", body.as_bytes(), NOW);
     let lines = |headers: &[(http::HeaderName, http::HeaderValue)]| {
@@ -157,18 +158,18 @@ async fn chunks_are_a_body_and_trailers_are_no_headers() {
         .map(|chunk| format!("{:x}\r\n{}\r\n", chunk.len(), std::str::from_utf8(chunk).unwrap()))
         .collect();
     let good = format!("{head}{}\r\n{chunks}0\r\n\r\n", lines(&signed));
-    assert_eq!(ingress.exchange(good.as_bytes()).await.status, 200);
+    assert_eq!(app.exchange(good.as_bytes()).await.status, 200);
     let trailed = format!(
         "{head}trailer: x-signature, x-timestamp\r\n\r\n{chunks}0\r\n{}\r\n",
         lines(&signed)
     );
-    assert_eq!(ingress.exchange(trailed.as_bytes()).await.status, 401);
-    assert_eq!(ingress.queue.events().len(), 1);
+    assert_eq!(app.exchange(trailed.as_bytes()).await.status, 401);
+    assert_eq!(app.queue().events().len(), 1);
 }
 
 #[tokio::test]
 async fn a_header_that_may_occur_once_occurs_once() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let body = a.body();
     let mut cases = Vec::new();
     for (name, value) in a.sign("/webhooks/vapi", body.as_bytes(), NOW) {
@@ -197,12 +198,12 @@ async fn a_header_that_may_occur_once_occurs_once() {
     }
     cases.push(("no host", with(&a, &[("host: test\r\n", "")]), 400, Then::Open));
     // The body was not read where the head refused it; hyper reads a short one away and goes on.
-    refuses(&ingress, &a, &cases).await;
+    refuses(&app, &a, &cases).await;
 }
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order_and_only_the_bad_one_is_refused() {
-    let (ingress, [a, b]) = Ingress::start(settings()).await;
+    let (app, [a, b]) = TestApp::receiving(settings()).await;
     let good = a.request("/webhooks/vapi", &a.body());
     let bad = request(
         "/webhooks/vapi",
@@ -210,7 +211,7 @@ async fn pipelined_requests_are_answered_in_order_and_only_the_bad_one_is_refuse
         &b.sign("/webhooks/vapi", a.body().as_bytes(), NOW),
         a.body().as_bytes(),
     );
-    let mut wire = ingress.connect().await;
+    let mut wire = app.connect().await;
     let all: Vec<u8> = (0..50)
         .flat_map(|n| if n == 25 { bad.clone() } else { good.clone() })
         .collect();
@@ -222,5 +223,5 @@ async fn pipelined_requests_are_answered_in_order_and_only_the_bad_one_is_refuse
             "request {n}"
         );
     }
-    assert_eq!(ingress.queue.events().len(), 49);
+    assert_eq!(app.queue().events().len(), 49);
 }

@@ -3,13 +3,16 @@
 #![expect(clippy::format_collect, reason = "inputs read best as they are written")]
 
 use super::{Then, length_line, refuses, with};
-use crate::support::ingress::{Answer, Ingress, Wire, settings};
+use crate::support::{
+    app::{TestApp, ingress::settings},
+    wire::{Answer, Wire},
+};
 use hookswitch::config::ReceiverSettings;
 use std::time::{Duration, Instant};
 
 #[tokio::test]
 async fn heads_over_their_limits_are_refused() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let length = length_line(&a);
     let more = |count: usize, bytes: usize| {
         let lines: String = (0..count)
@@ -43,8 +46,8 @@ async fn heads_over_their_limits_are_refused() {
     ];
     // The default plan does not sign the URL: the last one is good, and shows where the limit is.
     let (last, refused) = cases.split_last().unwrap();
-    refuses(&ingress, &a, refused).await;
-    assert_eq!(ingress.exchange(&last.1).await.status, last.2, "{}", last.0);
+    refuses(&app, &a, refused).await;
+    assert_eq!(app.exchange(&last.1).await.status, last.2, "{}", last.0);
 }
 
 fn small() -> ReceiverSettings {
@@ -56,16 +59,13 @@ fn small() -> ReceiverSettings {
 
 #[tokio::test]
 async fn bodies_at_the_limit_are_taken_and_one_over_it_are_refused() {
-    let (ingress, [a, _]) = Ingress::start(small()).await;
+    let (app, [a, _]) = TestApp::receiving(small()).await;
     let body = |bytes: usize| {
         let body = a.body();
         format!("{body}{}", " ".repeat(bytes - body.len()))
     };
     assert_eq!(
-        ingress
-            .exchange(&a.request("/webhooks/vapi", &body(1_000)))
-            .await
-            .status,
+        app.exchange(&a.request("/webhooks/vapi", &body(1_000))).await.status,
         200,
         "at the limit"
     );
@@ -80,7 +80,7 @@ async fn bodies_at_the_limit_are_taken_and_one_over_it_are_refused() {
         format!("{head}\r\n\r\n{bytes:x}\r\n{body}\r\n0\r\n\r\n").into_bytes()
     };
     assert_eq!(
-        ingress.exchange(&chunked(1_000)).await.status,
+        app.exchange(&chunked(1_000)).await.status,
         200,
         "at the limit, in chunks"
     );
@@ -104,14 +104,14 @@ async fn bodies_at_the_limit_are_taken_and_one_over_it_are_refused() {
         ("10^9 announced, little sent", huge, 413, Then::Closed),
         ("expects a continue", expecting_head, 413, Then::Closed),
     ];
-    refuses(&ingress, &a, &cases).await;
+    refuses(&app, &a, &cases).await;
 }
 
 #[tokio::test]
 async fn a_chunked_body_without_end_is_cut_at_the_limit() {
-    let (ingress, [a, _]) = Ingress::start(small()).await;
+    let (app, [a, _]) = TestApp::receiving(small()).await;
     let text = String::from_utf8(with(&a, &[(&length_line(&a), "transfer-encoding: chunked\r\n")])).unwrap();
-    let mut wire = ingress.connect().await;
+    let mut wire = app.connect().await;
     wire.send(format!("{}\r\n\r\n", text.split_once("\r\n\r\n").unwrap().0).as_bytes())
         .await;
     let chunk = [b"10\r\n".as_slice(), &[b' '; 16], b"\r\n"].concat();
@@ -129,11 +129,11 @@ async fn a_chunked_body_without_end_is_cut_at_the_limit() {
 
 #[tokio::test]
 async fn expecting_senders_are_told_to_go_on() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let length = length_line(&a);
     let bytes = with(&a, &[(&length, &format!("{length}expect: 100-continue\r\n"))]);
     let head = bytes.len() - a.body().len();
-    let mut wire = ingress.connect().await;
+    let mut wire = app.connect().await;
     wire.send(&bytes[..head]).await;
     assert_eq!(wire.answer().await.map(|answer| answer.status), Some(100));
     wire.send(&bytes[head..]).await;
@@ -142,7 +142,7 @@ async fn expecting_senders_are_told_to_go_on() {
 
 #[tokio::test]
 async fn huge_bodies_cost_bounded_time() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let keys: String = (0..60_000).map(|n| format!(r#""k{n}":{n},"#)).collect();
     for body in [
         a.body().replace(r#""message":{"#, r#""message":{"n":1e400,"#),
@@ -157,7 +157,7 @@ async fn huge_bodies_cost_bounded_time() {
         ),
     ] {
         let begun = Instant::now();
-        let answer = ingress.exchange(&a.request("/webhooks/vapi", &body)).await;
+        let answer = app.exchange(&a.request("/webhooks/vapi", &body)).await;
         assert!(matches!(answer.status, 200 | 400), "{}", answer.status);
         assert!(
             begun.elapsed() < Duration::from_secs(2),
@@ -171,7 +171,7 @@ async fn huge_bodies_cost_bounded_time() {
 #[tokio::test]
 async fn slow_senders_are_cut_off_within_their_limits() {
     let limit = Duration::from_millis(300);
-    let (ingress, [a, _]) = Ingress::start(ReceiverSettings {
+    let (app, [a, _]) = TestApp::receiving(ReceiverSettings {
         head_seconds_max: limit,
         body_seconds_max: limit,
         ..settings()
@@ -181,7 +181,7 @@ async fn slow_senders_are_cut_off_within_their_limits() {
     let head = bytes.len() - a.body().len();
     // One byte each 20 ms: of the body after a whole head, and of the head from its first byte.
     for begin in [head, 0] {
-        let mut wire = ingress.connect().await;
+        let mut wire = app.connect().await;
         wire.send(&bytes[..begin]).await;
         let begun = Instant::now();
         let answer = dribble(&mut wire, &bytes[begin..]).await;
@@ -193,9 +193,9 @@ async fn slow_senders_are_cut_off_within_their_limits() {
             begun.elapsed()
         );
     }
-    assert!(ingress.queue.events().is_empty());
-    assert_eq!(ingress.rejections(1).await[0].cause, "timeout");
-    assert_eq!(ingress.exchange(&bytes).await.status, 200);
+    assert!(app.queue().events().is_empty());
+    assert_eq!(app.rejections(1).await[0].cause, "timeout");
+    assert_eq!(app.exchange(&bytes).await.status, 200);
 }
 
 /// Sends byte by byte until an answer comes.

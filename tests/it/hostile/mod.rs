@@ -5,7 +5,10 @@ mod content;
 mod framing;
 mod limits;
 
-use crate::support::ingress::{Answer, Ingress, Tenant};
+use crate::support::{
+    app::{TestApp, ingress::Tenant},
+    wire::Answer,
+};
 
 /// The connection after the input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,12 +20,12 @@ enum Then {
 /// Sends each input on a connection of its own, and compares the status. Then a good request on the
 /// same connection gets an answer or not. At the end only good requests were published, and a fresh
 /// connection works.
-async fn refuses(ingress: &Ingress, tenant: &Tenant, cases: &[(&str, Vec<u8>, u16, Then)]) {
+async fn refuses(app: &TestApp, tenant: &Tenant, cases: &[(&str, Vec<u8>, u16, Then)]) {
     let good = tenant.request("/webhooks/vapi", &tenant.body());
-    let before = ingress.queue.events().len();
+    let before = app.queue().events().len();
     let mut taken = 0;
     for (name, bytes, status, then) in cases {
-        let mut wire = ingress.connect().await;
+        let mut wire = app.connect().await;
         wire.send(bytes).await;
         let answer = wire
             .answer()
@@ -48,12 +51,12 @@ async fn refuses(ingress: &Ingress, tenant: &Tenant, cases: &[(&str, Vec<u8>, u1
             ),
         }
         assert_eq!(
-            ingress.queue.events().len(),
+            app.queue().events().len(),
             before + taken,
             "{name}: nothing is published"
         );
     }
-    assert_eq!(ingress.exchange(&good).await.status, 200, "a fresh connection works");
+    assert_eq!(app.exchange(&good).await.status, 200, "a fresh connection works");
 }
 
 fn echoes_nothing(name: &str, answer: &Answer) {

@@ -1,8 +1,12 @@
 //! Requests in every form that HTTP and a provider's console allow: taken, or seen by their owner.
 
 use crate::support::{
+    app::{
+        TestApp,
+        ingress::{public_url, settings},
+    },
     db::NOW,
-    ingress::{Ingress, public_url, request, settings},
+    wire::request,
 };
 use hookswitch::{domain::SecretBytes, source::sign::TwilioSigner};
 use serde_json::json;
@@ -10,7 +14,7 @@ use serde_json::json;
 /// RFC 9112, section 3.2.2: a server must accept the absolute form of the target.
 #[tokio::test]
 async fn the_absolute_form_of_the_target_is_taken() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let body = a.body();
     for (n, base) in ["http://test", "https://test", "http://another.example:8080"]
         .into_iter()
@@ -19,16 +23,16 @@ async fn the_absolute_form_of_the_target_is_taken() {
         let body = body.replace("call-1", &format!("call-{n}"));
         let signed = a.sign("/webhooks/vapi?x=1", body.as_bytes(), NOW);
         let target = format!("{base}/webhooks/vapi?x=1");
-        let answer = ingress
+        let answer = app
             .exchange(&request(&target, "application/json", &signed, body.as_bytes()))
             .await;
         assert_eq!(answer.status, 200, "{target}");
-        let event = &ingress.queue.events()[n];
+        let event = &app.queue().events()[n];
         assert_eq!((&*event.path, &*event.query), ("/webhooks/vapi", "x=1"));
     }
     for target in ["http://test", "ftp://test/webhooks/vapi", "http://test/webhooks/vapi/"] {
         let signed = a.sign("/webhooks/vapi", body.as_bytes(), NOW);
-        let answer = ingress
+        let answer = app
             .exchange(&request(target, "application/json", &signed, body.as_bytes()))
             .await;
         assert_eq!(answer.status, 404, "{target}");
@@ -38,9 +42,9 @@ async fn the_absolute_form_of_the_target_is_taken() {
 /// Studio's "Make HTTP Request" sends only the parameters that a person typed in.
 #[tokio::test]
 async fn a_twilio_form_that_names_no_account_is_taken_where_the_endpoints_secret_verifies() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let token = SecretBytes::from("0123456789abcdef0123456789abcdef".to_owned());
-    let endpoint = ingress.add_twilio_endpoint(&a, &token).await;
+    let endpoint = app.add_twilio_endpoint(&a, &token).await;
     let path = format!("/webhooks/twilio/{endpoint}");
     let signer = TwilioSigner::auth_token(&token);
     let url = public_url(&path);
@@ -53,36 +57,36 @@ async fn a_twilio_form_that_names_no_account_is_taken_where_the_endpoints_secret
         )
     };
     let signed = signer.sign_form(&url, &[("name", "Jane"), ("answer", "yes")]);
-    assert_eq!(ingress.exchange(&form(&path, &signed)).await.status, 200);
-    let event = &ingress.queue.events()[0];
+    assert_eq!(app.exchange(&form(&path, &signed)).await.status, 200);
+    let event = &app.queue().events()[0];
     assert_eq!((event.org, event.event_type.as_str()), (Some(a.org), "twilio.other"));
     // The same as JSON, whose body is signed in the URL.
     let body = json!({"name": "Jane", "answer": "yes"}).to_string();
     let (signed_url, signed) = signer.sign_json(&url, body.as_bytes());
     let target = signed_url.strip_prefix(&public_url("")).expect("our own URL");
     let json = request(target, "application/json", &signed, body.as_bytes());
-    assert_eq!(ingress.exchange(&json).await.status, 200);
+    assert_eq!(app.exchange(&json).await.status, 200);
     // Another secret, or the shared URL, where nothing in the form leads anywhere.
     let other = TwilioSigner::auth_token(&SecretBytes::from("f".repeat(32)));
     let signed = other.sign_form(&url, &[("name", "Jane"), ("answer", "yes")]);
-    assert_eq!(ingress.exchange(&form(&path, &signed)).await.status, 401);
+    assert_eq!(app.exchange(&form(&path, &signed)).await.status, 401);
     let shared = "/webhooks/twilio";
     let signed = signer.sign_form(&public_url(shared), &[("name", "Jane"), ("answer", "yes")]);
-    assert_eq!(ingress.exchange(&form(shared, &signed)).await.status, 401);
-    assert_eq!(ingress.queue.events().len(), 2);
+    assert_eq!(app.exchange(&form(shared, &signed)).await.status, 401);
+    assert_eq!(app.queue().events().len(), 2);
 }
 
 /// A console lets people choose method, path and content type: what we do not take, they see.
 #[tokio::test]
 async fn the_owner_of_an_endpoint_sees_what_its_url_refused_by_the_head() {
-    let (ingress, [a, b]) = Ingress::start(settings()).await;
-    let endpoint = ingress.add_endpoint(&a, &[], None).await;
+    let (app, [a, b]) = TestApp::receiving(settings()).await;
+    let endpoint = app.add_endpoint(&a, &[], None).await;
     let own = format!("/webhooks/vapi/{endpoint}");
     let unknown = format!("/webhooks/vapi/{}/", uuid::Uuid::now_v7());
     let post = |path: &str, content_type: &str| request(path, content_type, &[], b"{}");
     // The first request finds the new endpoint's route.
     let unsigned = request(&own, "application/json", &[], a.body().as_bytes());
-    assert_eq!(ingress.exchange(&unsigned).await.status, 401);
+    assert_eq!(app.exchange(&unsigned).await.status, 401);
     let get = String::from_utf8(post(&own, "application/json"))
         .expect("ASCII")
         .replacen("POST", "GET", 1);
@@ -96,9 +100,9 @@ async fn the_owner_of_an_endpoint_sees_what_its_url_refused_by_the_head() {
         ),
         (post(&unknown, "application/json"), 404),
     ] {
-        assert_eq!(ingress.exchange(&bytes).await.status, status);
+        assert_eq!(app.exchange(&bytes).await.status, status);
     }
-    let seen = ingress.rejections_of(Some(a.org), 5).await;
+    let seen = app.rejections_of(Some(a.org), 5).await;
     let mut causes: Vec<&str> = seen.iter().map(|rejection| &*rejection.cause).collect();
     causes.sort_unstable();
     assert_eq!(
@@ -115,14 +119,14 @@ async fn the_owner_of_an_endpoint_sees_what_its_url_refused_by_the_head() {
         seen.iter()
             .all(|rejection| rejection.endpoint == Some(endpoint) && !rejection.is_claimed)
     );
-    assert!(ingress.rejections_of(Some(b.org), 0).await.is_empty());
-    assert_eq!(ingress.rejections(5).await.len(), 5, "a path of nobody is counted only");
+    assert!(app.rejections_of(Some(b.org), 0).await.is_empty());
+    assert_eq!(app.rejections(5).await.len(), 5, "a path of nobody is counted only");
 }
 
 /// RFC 9112, section 3.2, and RFC 9110, section 15.5.2.
 #[tokio::test]
 async fn a_host_that_is_none_is_400_and_a_401_names_its_scheme() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let good = String::from_utf8(a.request("/webhooks/vapi", &a.body())).expect("UTF-8");
     for (host, status) in [
         ("test:8080", 200),
@@ -134,9 +138,9 @@ async fn a_host_that_is_none_is_400_and_a_401_names_its_scheme() {
         ("test:port:1", 400),
     ] {
         let bytes = good.replacen("host: test\r\n", &format!("host: {host}\r\n"), 1);
-        assert_eq!(ingress.exchange(bytes.as_bytes()).await.status, status, "{host:?}");
+        assert_eq!(app.exchange(bytes.as_bytes()).await.status, status, "{host:?}");
     }
-    let refused = ingress
+    let refused = app
         .exchange(&request("/webhooks/vapi", "application/json", &[], a.body().as_bytes()))
         .await;
     assert_eq!(

@@ -5,8 +5,12 @@ mod numbers;
 mod outages;
 
 use crate::support::{
+    app::{
+        TestApp,
+        ingress::{PUBLIC_URL, Tenant, settings, sign, vapi_body},
+    },
     db::NOW,
-    ingress::{Ingress, PUBLIC_URL, Tenant, request, settings, sign, vapi_body},
+    wire::request,
 };
 use hookswitch::{
     config::ReceiverSettings,
@@ -16,7 +20,7 @@ use std::{sync::Arc, time::Duration};
 
 #[tokio::test]
 async fn a_signed_webhook_is_published_once_with_its_owner_and_answered_as_vapi_expects() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let path = "/webhooks/vapi?x=1&y=%2F";
     let mut headers = a.sign(path, a.body().as_bytes(), NOW);
     for (name, value) in [
@@ -27,14 +31,14 @@ async fn a_signed_webhook_is_published_once_with_its_owner_and_answered_as_vapi_
     ] {
         headers.push((name.parse().unwrap(), value.parse().unwrap()));
     }
-    let answer = ingress
+    let answer = app
         .exchange(&request(path, "application/json", &headers, a.body().as_bytes()))
         .await;
     assert_eq!(
         (answer.status, answer.text(), answer.header("content-type")),
         (200, "{}", Some("application/json"))
     );
-    let events = ingress.queue.events();
+    let events = app.queue().events();
     let [event] = &events[..] else {
         panic!("one event, not {}", events.len())
     };
@@ -57,7 +61,7 @@ async fn a_signed_webhook_is_published_once_with_its_owner_and_answered_as_vapi_
 
 #[tokio::test]
 async fn twilio_is_verified_over_the_url_that_it_saw_and_gets_twiml() {
-    let (ingress, [a, b]) = Ingress::start(settings()).await;
+    let (app, [a, b]) = TestApp::receiving(settings()).await;
     let path = "/webhooks/twilio?lang=de";
     let params = [
         ("MessageSid", "SM1"),
@@ -66,12 +70,12 @@ async fn twilio_is_verified_over_the_url_that_it_saw_and_gets_twiml() {
         ("SmsStatus", "received"),
         ("NumMedia", "0"),
     ];
-    let answer = ingress.exchange(&a.twilio(path, &params)).await;
+    let answer = app.exchange(&a.twilio(path, &params)).await;
     assert_eq!(
         (answer.status, answer.text(), answer.header("content-type")),
         (200, "<Response/>", Some("text/xml"))
     );
-    let event = &ingress.queue.events()[0];
+    let event = &app.queue().events()[0];
     assert_eq!(
         (event.org, event.event_type.as_str()),
         (Some(a.org), "twilio.message-received")
@@ -80,13 +84,13 @@ async fn twilio_is_verified_over_the_url_that_it_saw_and_gets_twiml() {
     let request = String::from_utf8(a.twilio(path, &params))
         .unwrap()
         .replace("host: test", "host: evil.example\r\nx-forwarded-host: evil.example");
-    assert_eq!(ingress.exchange(request.as_bytes()).await.status, 200);
+    assert_eq!(app.exchange(request.as_bytes()).await.status, 200);
     // Another organisation's token over the first one's number.
     let wrong = resigned(&a, &b, path, &params);
-    assert_eq!(ingress.exchange(&wrong).await.status, 401);
-    assert_eq!(ingress.queue.events().len(), 2);
+    assert_eq!(app.exchange(&wrong).await.status, 401);
+    assert_eq!(app.queue().events().len(), 2);
     // The compared URL is shown without its query, so that a person can see a wrong public URL.
-    let rejection = ingress.rejections(1).await.remove(0);
+    let rejection = app.rejections(1).await.remove(0);
     assert_eq!(rejection.cause, "bad_signature");
     let shown = format!("{PUBLIC_URL}/webhooks/twilio?…");
     assert_eq!(rejection.signed_url, Some(shown));
@@ -95,10 +99,10 @@ async fn twilio_is_verified_over_the_url_that_it_saw_and_gets_twiml() {
 /// Sixteen further endpoints and more once made the organisation's own secret the seventeenth.
 #[tokio::test]
 async fn every_valid_secret_of_an_organisation_verifies_however_many_it_has() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     for number in 0..40 {
         let secret = SecretBytes::from(format!("the secret of endpoint {number}"));
-        ingress.add_endpoint(&a, &[], Some(&secret)).await;
+        app.add_endpoint(&a, &[], Some(&secret)).await;
     }
     let path = "/webhooks/vapi";
     let signed = request(
@@ -107,7 +111,7 @@ async fn every_valid_secret_of_an_organisation_verifies_however_many_it_has() {
         &a.sign(path, a.body().as_bytes(), NOW),
         a.body().as_bytes(),
     );
-    assert_eq!(ingress.exchange(&signed).await.status, 200);
+    assert_eq!(app.exchange(&signed).await.status, 200);
     // Of an endpoint's own secret on the shared URL as well, whichever was made first.
     for number in [0, 20, 39] {
         let mut by_endpoint = a.clone();
@@ -118,7 +122,7 @@ async fn every_valid_secret_of_an_organisation_verifies_however_many_it_has() {
             &by_endpoint.sign(path, a.body().as_bytes(), NOW),
             a.body().as_bytes(),
         );
-        assert_eq!(ingress.exchange(&signed).await.status, 200, "endpoint {number}");
+        assert_eq!(app.exchange(&signed).await.status, 200, "endpoint {number}");
     }
 }
 
@@ -134,7 +138,7 @@ fn resigned(to: &Tenant, by: &Tenant, path: &str, params: &[(&str, &str)]) -> Ve
 
 #[tokio::test]
 async fn a_request_that_no_secret_verifies_gets_one_answer_and_is_kept_with_its_cause() {
-    let (ingress, [a, b]) = Ingress::start(settings()).await;
+    let (app, [a, b]) = TestApp::receiving(settings()).await;
     let path = "/webhooks/vapi";
     let body = a.body();
     let tampered = body.replace("ringing", "ringinG");
@@ -179,10 +183,10 @@ async fn a_request_that_no_secret_verifies_gets_one_answer_and_is_kept_with_its_
     ];
     let mut answers = Vec::new();
     for (bytes, cause, org) in &cases {
-        let answer = ingress.exchange(bytes).await;
+        let answer = app.exchange(bytes).await;
         assert_eq!(answer.status, 401, "{cause}");
         answers.push(answer.without_date_and_id());
-        let newest = &ingress.rejections(answers.len()).await[0];
+        let newest = &app.rejections(answers.len()).await[0];
         assert_eq!(
             newest.id.to_string(),
             answer.request_id(),
@@ -201,10 +205,10 @@ async fn a_request_that_no_secret_verifies_gets_one_answer_and_is_kept_with_its_
         answers.iter().all(|answer| *answer == answers[0]),
         "one answer for all: {answers:?}"
     );
-    assert!(ingress.queue.events().is_empty());
+    assert!(app.queue().events().is_empty());
     // The organisation sees those that carry its ids, without what an unknown sender wrote in them;
     // another one sees nothing.
-    let own = ingress.rejections_of(Some(a.org), 6).await;
+    let own = app.rejections_of(Some(a.org), 6).await;
     assert!(
         own.len() == 6
             && own
@@ -212,12 +216,11 @@ async fn a_request_that_no_secret_verifies_gets_one_answer_and_is_kept_with_its_
                 .all(|rejection| rejection.is_claimed && rejection.head.is_empty() && !rejection.ids.is_empty()),
         "{own:?}"
     );
-    assert!(ingress.rejections_of(Some(b.org), 0).await.is_empty());
+    assert!(app.rejections_of(Some(b.org), 0).await.is_empty());
     // Inside the window, to the second, on both sides.
     for at in [NOW - 300 * second, NOW + 300 * second] {
         assert_eq!(
-            ingress
-                .exchange(&plain(&a.sign(path, body.as_bytes(), at), &body))
+            app.exchange(&plain(&a.sign(path, body.as_bytes(), at), &body))
                 .await
                 .status,
             200
@@ -227,10 +230,10 @@ async fn a_request_that_no_secret_verifies_gets_one_answer_and_is_kept_with_its_
 
 #[tokio::test]
 async fn an_endpoint_is_verified_by_its_own_secret_and_without_one_by_its_organisations() {
-    let (ingress, [a, b]) = Ingress::start(settings()).await;
+    let (app, [a, b]) = TestApp::receiving(settings()).await;
     let own = SecretBytes::from("own-".repeat(8));
-    let with = ingress.add_endpoint(&a, &[], Some(&own)).await;
-    let without = ingress.add_endpoint(&a, &[], None).await;
+    let with = app.add_endpoint(&a, &[], Some(&own)).await;
+    let without = app.add_endpoint(&a, &[], None).await;
     let body = a.body();
     let post = |path: &str, secret: &SecretBytes| {
         request(
@@ -249,9 +252,9 @@ async fn an_endpoint_is_verified_by_its_own_secret_and_without_one_by_its_organi
         (format!("/webhooks/vapi/{}", OrgId::generate()), &a.secret, 401, None),
         ("/webhooks/vapi".into(), &own, 200, Some(with)),
     ] {
-        let before = ingress.queue.events().len();
-        assert_eq!(ingress.exchange(&post(&path, secret)).await.status, status, "{path}");
-        let events = ingress.queue.events();
+        let before = app.queue().events().len();
+        assert_eq!(app.exchange(&post(&path, secret)).await.status, status, "{path}");
+        let events = app.queue().events();
         if status == 200 {
             assert_eq!(
                 (events.last().unwrap().org, events.last().unwrap().endpoint),
@@ -263,7 +266,7 @@ async fn an_endpoint_is_verified_by_its_own_secret_and_without_one_by_its_organi
         }
     }
     // On its own URL a rejection is not only claimed to be the organisation's.
-    let seen = ingress.rejections_of(Some(a.org), 1).await;
+    let seen = app.rejections_of(Some(a.org), 1).await;
     assert!(
         seen.iter().any(|rejection| rejection.endpoint == Some(with)
             && !rejection.is_claimed
@@ -274,30 +277,26 @@ async fn an_endpoint_is_verified_by_its_own_secret_and_without_one_by_its_organi
 
 #[tokio::test]
 async fn types_that_an_endpoint_ignores_are_verified_and_answered_and_go_nowhere() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
-    let id = ingress.add_endpoint(&a, &["speech-update"], None).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
+    let id = app.add_endpoint(&a, &["speech-update"], None).await;
     let path = format!("/webhooks/vapi/{id}");
     let ignored = a.body().replace("status-update", "speech-update");
-    assert_eq!(ingress.exchange(&a.request(&path, &ignored)).await.status, 200);
-    assert!(ingress.queue.events().is_empty());
+    assert_eq!(app.exchange(&a.request(&path, &ignored)).await.status, 200);
+    assert!(app.queue().events().is_empty());
     let unsigned = request(&path, "application/json", &[], ignored.as_bytes());
-    assert_eq!(
-        ingress.exchange(&unsigned).await.status,
-        401,
-        "ignored is not unverified"
-    );
-    assert_eq!(ingress.exchange(&a.request(&path, &a.body())).await.status, 200);
-    assert_eq!(ingress.queue.events().len(), 1);
+    assert_eq!(app.exchange(&unsigned).await.status, 401, "ignored is not unverified");
+    assert_eq!(app.exchange(&a.request(&path, &a.body())).await.status, 200);
+    assert_eq!(app.queue().events().len(), 1);
 }
 
 #[tokio::test]
 async fn a_question_is_made_durable_like_all_others_and_answered_with_something_valid() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let body = a.body().replace("status-update", "tool-calls").replace(
         r#""status":"ringing""#,
         r#""toolCallList":[{"id":"t1","type":"function","function":{"name":"book","arguments":"{}"}}]"#,
     );
-    let answer = ingress.exchange(&a.request("/webhooks/vapi", &body)).await;
+    let answer = app.exchange(&a.request("/webhooks/vapi", &body)).await;
     let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(
         (
@@ -307,15 +306,15 @@ async fn a_question_is_made_durable_like_all_others_and_answered_with_something_
         ),
         (200, &"t1".into(), &"book".into())
     );
-    assert_eq!(ingress.queue.events().len(), 1);
+    assert_eq!(app.queue().events().len(), 1);
 }
 
 /// Invariant 5.
 #[tokio::test]
 async fn hops_are_counted_by_a_signed_header_and_refused_above_the_limit() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let signed = |hops: u8| {
-        let tag = ingress
+        let tag = app
             .vault
             .fingerprint(OrgId::from_uuid(uuid::Uuid::nil()), format!("hops:{hops}").as_bytes());
         format!("{hops}.{}", tag.0)
@@ -333,7 +332,7 @@ async fn hops_are_counted_by_a_signed_header_and_refused_above_the_limit() {
             hookswitch::domain::HOPS_HEADER.parse().unwrap(),
             header.parse().unwrap(),
         ));
-        let answer = ingress
+        let answer = app
             .exchange(&request(
                 "/webhooks/vapi",
                 "application/json",
@@ -343,16 +342,16 @@ async fn hops_are_counted_by_a_signed_header_and_refused_above_the_limit() {
             .await;
         assert_eq!(answer.status, status, "{header}");
         if status == 200 {
-            assert_eq!(ingress.queue.events().last().unwrap().hops, hops, "{header}");
+            assert_eq!(app.queue().events().last().unwrap().hops, hops, "{header}");
         }
     }
-    assert_eq!(ingress.rejections(1).await[0].cause, "hop_limit");
+    assert_eq!(app.rejections(1).await[0].cause, "hop_limit");
 }
 
 /// Invariant 21.
 #[tokio::test]
 async fn a_flood_of_unknown_ids_gets_429_and_known_routes_are_always_verified() {
-    let (ingress, [a, b]) = Ingress::start(ReceiverSettings {
+    let (app, [a, b]) = TestApp::receiving(ReceiverSettings {
         unknown_per_second_max: 1,
         ..settings()
     })
@@ -360,7 +359,7 @@ async fn a_flood_of_unknown_ids_gets_429_and_known_routes_are_always_verified() 
     let unknown = a.request("/webhooks/vapi", &vapi_body("asst-nobody"));
     let mut statuses = Vec::new();
     for _ in 0..4 {
-        statuses.push(ingress.exchange(&unknown).await);
+        statuses.push(app.exchange(&unknown).await);
     }
     assert_eq!(statuses[0].status, 401);
     let limited = statuses
@@ -371,10 +370,7 @@ async fn a_flood_of_unknown_ids_gets_429_and_known_routes_are_always_verified() 
     // From the same address, at the same time: right and wrong signatures of known ids get
     // different answers as before.
     for _ in 0..20 {
-        assert_eq!(
-            ingress.exchange(&a.request("/webhooks/vapi", &a.body())).await.status,
-            200
-        );
+        assert_eq!(app.exchange(&a.request("/webhooks/vapi", &a.body())).await.status, 200);
     }
     let forged = request(
         "/webhooks/vapi",
@@ -382,17 +378,17 @@ async fn a_flood_of_unknown_ids_gets_429_and_known_routes_are_always_verified() 
         &b.sign("/webhooks/vapi", a.body().as_bytes(), NOW),
         a.body().as_bytes(),
     );
-    assert_eq!(ingress.exchange(&forged).await.status, 401);
-    assert_eq!(ingress.queue.events().len(), 20);
+    assert_eq!(app.exchange(&forged).await.status, 401);
+    assert_eq!(app.queue().events().len(), 20);
 }
 
 #[tokio::test]
 async fn a_captured_request_verifies_only_where_it_was_sent_and_not_for_ever() {
-    let (ingress, [a, b]) = Ingress::start(settings()).await;
+    let (app, [a, b]) = TestApp::receiving(settings()).await;
     let own = SecretBytes::from("own-".repeat(8));
     let (first, other) = (
-        ingress.add_endpoint(&a, &[], Some(&own)).await,
-        ingress.add_endpoint(&b, &[], None).await,
+        app.add_endpoint(&a, &[], Some(&own)).await,
+        app.add_endpoint(&b, &[], None).await,
     );
     let path = format!("/webhooks/vapi/{first}");
     let body = a.body();
@@ -402,10 +398,10 @@ async fn a_captured_request_verifies_only_where_it_was_sent_and_not_for_ever() {
         &sign(&own, &path, body.as_bytes(), NOW),
         body.as_bytes(),
     );
-    assert_eq!(ingress.exchange(&captured).await.status, 200);
-    let again = ingress.exchange(&captured).await;
+    assert_eq!(app.exchange(&captured).await.status, 200);
+    let again = app.exchange(&captured).await;
     assert_eq!(again.status, 200, "inside the window");
-    let events = ingress.queue.events();
+    let events = app.queue().events();
     assert_eq!(
         events[0].dedupe_key, events[1].dedupe_key,
         "and the same event by its key"
@@ -414,22 +410,22 @@ async fn a_captured_request_verifies_only_where_it_was_sent_and_not_for_ever() {
         .unwrap()
         .replace(&first.to_string(), &other.to_string());
     assert_eq!(
-        ingress.exchange(elsewhere.as_bytes()).await.status,
+        app.exchange(elsewhere.as_bytes()).await.status,
         401,
         "another organisation's endpoint"
     );
-    ingress.clock.advance(Duration::from_secs(301));
-    assert_eq!(ingress.exchange(&captured).await.status, 401, "after the window");
-    assert_eq!(ingress.queue.events().len(), 2);
+    app.clock.advance(Duration::from_secs(301));
+    assert_eq!(app.exchange(&captured).await.status, 401, "after the window");
+    assert_eq!(app.queue().events().len(), 2);
 }
 
 #[tokio::test]
 async fn the_same_event_fifty_times_at_once_is_taken_each_time_under_one_key() {
-    let (ingress, [a, _]) = Ingress::start(settings()).await;
+    let (app, [a, _]) = TestApp::receiving(settings()).await;
     let bytes = a.request("/webhooks/vapi", &a.body());
-    let answers = futures_util::future::join_all((0..50).map(|_| ingress.exchange(&bytes))).await;
+    let answers = futures_util::future::join_all((0..50).map(|_| app.exchange(&bytes))).await;
     assert!(answers.iter().all(|answer| answer.status == 200));
-    let events = ingress.queue.events();
+    let events = app.queue().events();
     assert_eq!(events.len(), 50);
     assert!(events.iter().all(|event| event.dedupe_key == events[0].dedupe_key));
 }
@@ -437,19 +433,18 @@ async fn the_same_event_fifty_times_at_once_is_taken_each_time_under_one_key() {
 #[tokio::test]
 async fn settings_that_cannot_be_used_are_named() {
     use hookswitch::receiver::{Receiver, ReceiverParts};
-    let (ingress, _) = Ingress::start(settings()).await;
-    let routes =
-        hookswitch::routing::RouteTable::load(Arc::clone(&ingress.store) as _, Arc::clone(&ingress.clock) as _)
-            .await
-            .unwrap();
+    let (app, _) = TestApp::receiving(settings()).await;
+    let routes = hookswitch::routing::RouteTable::load(Arc::clone(&app.store) as _, Arc::clone(&app.clock) as _)
+        .await
+        .unwrap();
     let build = |settings: ReceiverSettings| {
-        let (routes, vault) = (Arc::clone(&routes), Arc::clone(&ingress.vault));
+        let (routes, vault) = (Arc::clone(&routes), Arc::clone(&app.vault));
         let parts = ReceiverParts {
             routes,
             vault,
-            queue: Arc::clone(&ingress.queue) as _,
-            store: Arc::clone(&ingress.store) as _,
-            clock: Arc::clone(&ingress.clock) as _,
+            queue: Arc::clone(app.queue()) as _,
+            store: Arc::clone(&app.store) as _,
+            clock: Arc::clone(&app.clock) as _,
             settings,
         };
         Receiver::new(parts).err().map(|error| error.to_string())

@@ -2,7 +2,13 @@
 //! overrule a secret that verified (invariant 18).
 
 use crate::support::db::NOW;
-use crate::support::ingress::{Ingress, Tenant, request, settings, sign, vapi_body};
+use crate::support::{
+    app::{
+        TestApp,
+        ingress::{Tenant, settings, sign, vapi_body},
+    },
+    wire::request,
+};
 
 use std::fmt::Write as _;
 
@@ -25,45 +31,45 @@ fn event(by: &Tenant, path: &str, assistant: Option<&str>, number_id: Option<&st
 
 /// Makes the receiver load routes that were proved since: a request that would be refused asks for
 /// them.
-async fn load_routes(ingress: &Ingress, tenant: &Tenant) {
+async fn load_routes(app: &TestApp, tenant: &Tenant) {
     let unknown = event(tenant, "/webhooks/vapi", Some("asst-nobody"), Some("pn-nobody"));
-    ingress.exchange(&unknown).await;
+    app.exchange(&unknown).await;
 }
 
 #[tokio::test]
 async fn a_number_that_another_organisation_proved_does_not_silence_the_owner_of_the_secret() {
-    let (ingress, [a, b]) = Ingress::start(settings()).await;
-    let own = ingress.add_endpoint(&a, &[], None).await;
-    ingress.prove_vapi_number(&b, NUMBER, "pn-b").await;
-    load_routes(&ingress, &a).await;
+    let (app, [a, b]) = TestApp::receiving(settings()).await;
+    let own = app.add_endpoint(&a, &[], None).await;
+    app.prove_vapi_number(&b, NUMBER, "pn-b").await;
+    load_routes(&app, &a).await;
     let on_shared = event(&a, "/webhooks/vapi", Some("asst-a"), Some("pn-of-nobody"));
     let on_own = event(&a, &format!("/webhooks/vapi/{own}"), Some("asst-a"), None);
     for (bytes, name) in [(on_shared, "the shared path"), (on_own, "its own endpoint")] {
-        assert_eq!(ingress.exchange(&bytes).await.status, 200, "{name}");
-        assert_eq!(ingress.queue.events().last().unwrap().org, Some(a.org), "{name}");
+        assert_eq!(app.exchange(&bytes).await.status, 200, "{name}");
+        assert_eq!(app.queue().events().last().unwrap().org, Some(a.org), "{name}");
     }
     // A unique id still contradicts the secret.
     let conflicting = event(&a, "/webhooks/vapi", Some("asst-a"), Some("pn-b"));
-    assert_eq!(ingress.exchange(&conflicting).await.status, 401);
-    assert_eq!(ingress.rejections(1).await[0].cause, "conflicting_route");
+    assert_eq!(app.exchange(&conflicting).await.status, 401);
+    assert_eq!(app.rejections(1).await[0].cause, "conflicting_route");
 }
 
 #[tokio::test]
 async fn a_number_that_moved_leads_to_its_present_owner_and_not_to_the_former_one() {
-    let (ingress, [a, b]) = Ingress::start(settings()).await;
-    ingress.prove_vapi_number(&b, NUMBER, "pn-b").await;
-    load_routes(&ingress, &b).await;
+    let (app, [a, b]) = TestApp::receiving(settings()).await;
+    app.prove_vapi_number(&b, NUMBER, "pn-b").await;
+    load_routes(&app, &b).await;
     let by_number = |by: &Tenant| event(by, "/webhooks/vapi", None, None);
-    assert_eq!(ingress.exchange(&by_number(&b)).await.status, 200);
-    assert_eq!(ingress.queue.events().last().unwrap().org, Some(b.org));
+    assert_eq!(app.exchange(&by_number(&b)).await.status, 200);
+    assert_eq!(app.queue().events().last().unwrap().org, Some(b.org));
 
-    ingress.prove_vapi_number(&a, NUMBER, "pn-a").await;
-    load_routes(&ingress, &a).await;
-    assert_eq!(ingress.exchange(&by_number(&a)).await.status, 200);
-    assert_eq!(ingress.queue.events().last().unwrap().org, Some(a.org));
-    assert_eq!(ingress.exchange(&by_number(&b)).await.status, 401, "the former owner");
+    app.prove_vapi_number(&a, NUMBER, "pn-a").await;
+    load_routes(&app, &a).await;
+    assert_eq!(app.exchange(&by_number(&a)).await.status, 200);
+    assert_eq!(app.queue().events().last().unwrap().org, Some(a.org));
+    assert_eq!(app.exchange(&by_number(&b)).await.status, 401, "the former owner");
     // Where a unique id names the former owner, its events stay its own.
     let with_assistant = event(&b, "/webhooks/vapi", Some("asst-b"), None);
-    assert_eq!(ingress.exchange(&with_assistant).await.status, 200);
-    assert_eq!(ingress.queue.events().last().unwrap().org, Some(b.org));
+    assert_eq!(app.exchange(&with_assistant).await.status, 200);
+    assert_eq!(app.queue().events().last().unwrap().org, Some(b.org));
 }

@@ -8,7 +8,7 @@ use crate::{
     conformance::queue::{Backend, DEADLINE, Limits, event, id_of, run, within},
     queue_embedded::Scratch,
     support::{
-        ingress::{Ingress, settings as ingress_settings},
+        app::{TestApp, ingress::settings as ingress_settings},
         until,
     },
 };
@@ -325,11 +325,15 @@ async fn a_spool_that_would_not_survive_a_restart_is_refused() {
 async fn senders_go_on_getting_200_while_the_broker_hangs() {
     let house = house().await;
     house.broker.treat_all(Treatment::Hang);
-    let (ingress, [a, _]) = Ingress::start_on(ingress_settings(), house.queue.clone()).await;
+    let (app, [a, _]) = TestApp::builder()
+        .receiver(ingress_settings())
+        .through(house.queue.clone())
+        .start_with_senders()
+        .await;
     let bytes = a.request("/webhooks/vapi", &a.body());
     for n in 0..10 {
         let begun = Instant::now();
-        assert_eq!(ingress.exchange(&bytes).await.status, 200, "request {n}");
+        assert_eq!(app.exchange(&bytes).await.status, 200, "request {n}");
         assert!(
             begun.elapsed() < Duration::from_secs(2),
             "request {n}: {:?}",

@@ -36,7 +36,7 @@ pub fn client() -> reqwest::Client {
         .build()
         .expect("a client without files or proxies can be built")
 }
-pub mod ingress;
 pub mod postgres;
 pub mod schema;
 pub mod serve;
+pub mod wire;

@@ -111,14 +111,18 @@ pub async fn nobody() -> String {
 }
 
 impl TestApp {
+    fn admin(&self) -> &AdminApi {
+        self.admin.as_ref().expect("built with `admin`")
+    }
+
     /// Scheme, host and port of the API.
     pub fn base(&self) -> &str {
-        &self.admin.base
+        &self.admin().base
     }
 
     /// How often the caches of an organisation were dropped.
     pub fn dropped(&self) -> usize {
-        self.admin.dropped.load(Ordering::SeqCst)
+        self.admin().dropped.load(Ordering::SeqCst)
     }
 
     pub fn token(&self, org: OrgId, role: Role) -> String {
@@ -138,7 +142,7 @@ impl TestApp {
     }
 
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.admin.client.request(method, format!("{}{path}", self.admin.base))
+        self.admin().client.request(method, format!("{}{path}", self.base()))
     }
 
     /// Each answer is held against the document of the API.

@@ -6,25 +6,28 @@
 //! `faults` has worlds of processes under load.
 
 pub mod admin;
+pub mod ingress;
 pub mod sandbox;
 
-use super::db::Database;
+use super::db::{Database, NOW};
 use admin::{AdminApi, OPERATOR_SECRET, SECRET, nobody};
 use hookswitch::{
     admin::FetchKeys,
-    config::Settings,
-    domain::{ManualClock, OrgId, SecretBytes, Timestamp},
+    config::{ReceiverSettings, Settings},
+    domain::{Clock, ManualClock, OrgId, SecretBytes, Timestamp},
+    queue::EventQueue,
     sandbox::SandboxState,
-    store::Store,
+    store::{Store, audit::AuditEntry},
     vault::{Keyring, Vault},
 };
+use ingress::{Ingress, IngressNeeds, Tenant};
 use reqwest::Method;
 use secrecy::SecretString;
 use serde_json::json;
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// The time at which its clock begins.
+/// The time at which its clock begins, where nothing is received.
 pub const START: Timestamp = Timestamp::from_seconds(1_764_000_000);
 
 /// Everything is gone when it is dropped.
@@ -35,7 +38,8 @@ pub struct TestApp {
     pub clock: Arc<ManualClock>,
     pub a: OrgId,
     pub b: OrgId,
-    admin: AdminApi,
+    admin: Option<AdminApi>,
+    ingress: Option<Ingress>,
     providers: Option<SandboxState>,
     database: Database,
     _stop: DropGuard,
@@ -45,18 +49,43 @@ pub struct TestApp {
 #[derive(Default)]
 pub struct TestAppBuilder {
     settings: Settings,
+    has_admin: bool,
     public_keys: Option<Arc<dyn FetchKeys>>,
     has_provider_sandbox: bool,
+    receiver: Option<ReceiverSettings>,
+    through: Option<Arc<dyn EventQueue>>,
+    clock_ahead: Duration,
 }
 
 impl TestApp {
     /// With the admin API alone. No provider answers.
     pub async fn start() -> Self {
-        Self::builder().start().await
+        Self::builder().admin().start().await
     }
 
     pub fn builder() -> TestAppBuilder {
         TestAppBuilder::default()
+    }
+
+    /// Through the admin API where there is one.
+    async fn create_organisation(&self, org: OrgId, name: &str) {
+        if self.admin.is_some() {
+            let new = json!({ "id": org, "name": name });
+            self.operator(Method::POST, "/operator/organizations", &new)
+                .await
+                .expect(201);
+            return;
+        }
+        let audit = AuditEntry {
+            org,
+            at: self.clock.now(),
+            actor: "test".to_owned(),
+            verb: "create",
+            target_kind: "organization",
+            target_id: org.to_string(),
+            fields: Vec::new(),
+        };
+        self.store.create_organisation(org, name, audit).await.expect("created");
     }
 
     /// Where its database is.
@@ -68,6 +97,12 @@ impl TestApp {
 impl TestAppBuilder {
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
+        self
+    }
+
+    /// The admin API. No provider answers, unless there is a sandbox.
+    pub fn admin(mut self) -> Self {
+        self.has_admin = true;
         self
     }
 
@@ -83,11 +118,39 @@ impl TestAppBuilder {
         self
     }
 
+    /// A receiver. Its clock begins at [`NOW`], when the senders sign.
+    pub fn receiver(mut self, settings: ReceiverSettings) -> Self {
+        self.receiver = Some(settings);
+        self
+    }
+
+    /// The receiver publishes to this queue.
+    pub fn through(mut self, queue: Arc<dyn EventQueue>) -> Self {
+        self.through = Some(queue);
+        self
+    }
+
+    /// The receiver's clock is ahead of the database's.
+    pub fn clock_ahead(mut self, by: Duration) -> Self {
+        self.clock_ahead = by;
+        self
+    }
+
+    pub async fn start_with_senders(self) -> (TestApp, [Tenant; 2]) {
+        let app = self.start().await;
+        let senders = app.senders();
+        (app, senders)
+    }
+
     pub async fn start(self) -> TestApp {
         let Self {
             mut settings,
+            has_admin,
             public_keys,
             has_provider_sandbox,
+            receiver,
+            through,
+            clock_ahead,
         } = self;
         let stop = CancellationToken::new();
         let mut providers = None;
@@ -108,29 +171,44 @@ impl TestAppBuilder {
             settings.admin.jwt_secret = Some(SecretString::from(SECRET));
         }
         settings.admin.operator_jwt_secret = Some(SecretString::from(OPERATOR_SECRET));
-        let database = Database::at(START);
+        let database = Database::at(if receiver.is_some() { NOW } else { START });
         let clock = Arc::clone(&database.clock);
         let store: Arc<dyn Store> = database.open().await;
         let keyring = Keyring::from_hex(&[SecretBytes::from("11".repeat(32))]).expect("a key");
         let vault = Arc::new(Vault::new(keyring, Arc::clone(&store) as _));
-        let admin = AdminApi::start(&settings, &store, &vault, &clock, public_keys, stop.clone()).await;
-        let app = TestApp {
+        let (a, b) = (OrgId::generate(), OrgId::generate());
+        let mut admin = None;
+        if has_admin {
+            admin = Some(AdminApi::start(&settings, &store, &vault, &clock, public_keys, stop.clone()).await);
+        }
+        let mut app = TestApp {
             settings,
             store,
             vault,
             clock,
-            a: OrgId::generate(),
-            b: OrgId::generate(),
+            a,
+            b,
             admin,
+            ingress: None,
             providers,
             database,
-            _stop: stop.drop_guard(),
+            _stop: stop.clone().drop_guard(),
         };
-        for (org, name) in [(app.a, "Organisation A"), (app.b, "Organisation B")] {
-            let new = json!({ "id": org, "name": name });
-            app.operator(Method::POST, "/operator/organizations", &new)
-                .await
-                .expect(201);
+        for (org, name) in [(a, "Organisation A"), (b, "Organisation B")] {
+            app.create_organisation(org, name).await;
+        }
+        if let Some(settings) = receiver {
+            let clock = if clock_ahead.is_zero() {
+                Arc::clone(&app.clock)
+            } else {
+                Arc::new(ManualClock::at(NOW + clock_ahead))
+            };
+            let needs = IngressNeeds {
+                settings,
+                through,
+                clock,
+            };
+            app.ingress = Some(Ingress::start(needs, &app.store, &app.vault, [a, b], stop).await);
         }
         app
     }

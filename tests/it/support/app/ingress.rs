@@ -1,12 +1,11 @@
-//! A receiver with everything that it stands on, a queue that a test can hold up, and senders on
-//! raw sockets.
+//! The receiver of a [`TestApp`], its senders, and a queue that a test can hold up.
 
-use super::{
-    db::{Database, NOW},
-    schema,
+use super::TestApp;
+use crate::support::{
+    db::NOW,
+    wire::{Answer, WAIT, Wire, request},
 };
 use async_trait::async_trait;
-use hookswitch::store::rejections::RejectionFilter;
 use hookswitch::{
     config::ReceiverSettings,
     domain::{
@@ -21,23 +20,28 @@ use hookswitch::{
         Plan, VapiPlan,
         sign::{SignedHeader, VapiSigner, form_body, sign_twilio},
     },
-    store::{SqliteStore, Store, audit::AuditEntry, endpoints::*, rejections::Rejection, routes::*},
-    vault::{Keyring, Purpose, Vault},
+    store::{
+        Store,
+        audit::AuditEntry,
+        endpoints::NewSecret,
+        rejections::{Rejection, RejectionFilter},
+        routes::{AssistantClaim, Displaces, NumberClaim, Proof},
+    },
+    vault::{Purpose, Vault},
 };
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Instant,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::watch,
+    task::JoinHandle,
 };
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 pub const PUBLIC_URL: &str = "https://hooks.example";
-pub const WAIT: Duration = Duration::from_secs(10);
 
 /// What the queue does with the next events.
 #[derive(Clone, Debug)]
@@ -116,18 +120,24 @@ impl EventQueue for Outbox {
     async fn close(&self) {}
 }
 
-pub struct Ingress {
-    pub address: SocketAddr,
-    pub receiver: Receiver,
-    pub queue: Arc<Outbox>,
-    pub store: Arc<SqliteStore>,
-    pub vault: Arc<Vault>,
+/// The receiver as it listens.
+pub(super) struct Ingress {
+    address: SocketAddr,
+    receiver: Receiver,
+    queue: Arc<Outbox>,
+    tenants: [Tenant; 2],
+    soft: CancellationToken,
+    listening: Mutex<Option<JoinHandle<()>>>,
+    _background: JoinHandle<()>,
+}
+
+/// The needs of a test that receives.
+pub(super) struct IngressNeeds {
+    pub settings: ReceiverSettings,
+    /// Where events go instead of memory.
+    pub through: Option<Arc<dyn EventQueue>>,
+    /// The receiver's own clock.
     pub clock: Arc<ManualClock>,
-    pub stop: CancellationToken,
-    pub listening: tokio::task::JoinHandle<()>,
-    _stop: DropGuard,
-    _background: tokio::task::JoinHandle<()>,
-    _database: Database,
 }
 
 /// One organisation with a Vapi secret of its own and an assistant, and the Twilio auth token of an
@@ -147,81 +157,108 @@ pub fn settings() -> ReceiverSettings {
 }
 
 impl Ingress {
-    /// With organisations `a` and `b`, loaded before the receiver starts. Nothing refreshes the
+    /// Loads the routes of both organisations before the receiver starts. Nothing refreshes the
     /// snapshot but a look again.
-    pub async fn start(settings: ReceiverSettings) -> (Self, [Tenant; 2]) {
-        let database = Database::new();
-        let clock = Arc::clone(&database.clock);
-        Self::start_with(settings, database, clock, None).await
-    }
-
-    /// In front of a real queue.
-    pub async fn start_on(settings: ReceiverSettings, queue: Arc<dyn EventQueue>) -> (Self, [Tenant; 2]) {
-        let database = Database::new();
-        let clock = Arc::clone(&database.clock);
-        Self::start_with(settings, database, clock, Some(queue)).await
-    }
-
-    /// With a clock of the receiver's own beside the database's.
-    pub async fn start_with(
-        settings: ReceiverSettings,
-        database: Database,
-        clock: Arc<ManualClock>,
-        through: Option<Arc<dyn EventQueue>>,
-    ) -> (Self, [Tenant; 2]) {
-        let store = database.open().await;
-        let ring = Keyring::from_hex(&[SecretBytes::from("5a".repeat(32))]).unwrap();
-        let vault = Arc::new(Vault::new(ring, Arc::clone(&store) as _));
-        let tenants = [tenant(&store, &vault, "a").await, tenant(&store, &vault, "b").await];
-        let routes = RouteTable::load(
-            Arc::clone(&store) as Arc<dyn Store>,
-            Arc::clone(&clock) as Arc<dyn Clock>,
-        )
-        .await
-        .unwrap();
+    pub async fn start(
+        needs: IngressNeeds,
+        store: &Arc<dyn Store>,
+        vault: &Arc<Vault>,
+        orgs: [OrgId; 2],
+        hard: CancellationToken,
+    ) -> Self {
+        let IngressNeeds {
+            settings,
+            through,
+            clock,
+        } = needs;
+        let tenants = [
+            tenant(store, vault, orgs[0], "a").await,
+            tenant(store, vault, orgs[1], "b").await,
+        ];
+        let routes = RouteTable::load(Arc::clone(store), Arc::clone(&clock) as Arc<dyn Clock>)
+            .await
+            .unwrap();
         let queue = Outbox::new(through);
         let receiver = Receiver::new(ReceiverParts {
             routes,
-            vault: Arc::clone(&vault),
+            vault: Arc::clone(vault),
             queue: Arc::clone(&queue) as Arc<dyn EventQueue>,
-            store: Arc::clone(&store) as Arc<dyn Store>,
-            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            store: Arc::clone(store),
+            clock,
             settings,
         })
         .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let stop = CancellationToken::new();
-        let hard = CancellationToken::new();
+        let soft = CancellationToken::new();
         #[expect(clippy::disallowed_methods, reason = "the handles are kept")]
         let (listening, background) = (
             tokio::spawn(listener::serve(
                 listener,
                 receiver.router(),
                 receiver.limits(),
-                stop.clone(),
+                soft.clone(),
                 hard.clone(),
             )),
-            tokio::spawn(receiver.clone().run_background(hard.clone())),
+            tokio::spawn(receiver.clone().run_background(hard)),
         );
-        let ingress = Self {
+        Self {
             address,
             receiver,
             queue,
-            store,
-            vault,
-            clock,
-            stop,
-            listening,
-            _stop: hard.drop_guard(),
+            tenants,
+            soft,
+            listening: Mutex::new(Some(listening)),
             _background: background,
-            _database: database,
-        };
-        (ingress, tenants)
+        }
+    }
+}
+
+impl TestApp {
+    /// With a receiver alone, and its two organisations as senders.
+    pub async fn receiving(settings: ReceiverSettings) -> (Self, [Tenant; 2]) {
+        Self::builder().receiver(settings).start_with_senders().await
+    }
+
+    fn ingress(&self) -> &Ingress {
+        self.ingress.as_ref().expect("built with `receiver`")
+    }
+
+    pub fn senders(&self) -> [Tenant; 2] {
+        self.ingress().tenants.clone()
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.ingress().address
+    }
+
+    pub fn receiver(&self) -> &Receiver {
+        &self.ingress().receiver
+    }
+
+    pub fn queue(&self) -> &Arc<Outbox> {
+        &self.ingress().queue
+    }
+
+    /// Begins a soft stop of the listener.
+    pub fn stop_listening(&self) {
+        self.ingress().soft.cancel();
+    }
+
+    pub async fn listening_ends(&self) {
+        let listening = self
+            .ingress()
+            .listening
+            .lock()
+            .unwrap()
+            .take()
+            .expect("waited for once");
+        let ended = tokio::time::timeout(WAIT, listening).await;
+        ended.expect("the listener ends").unwrap();
     }
 
     pub async fn connect(&self) -> Wire {
-        Wire::new(TcpStream::connect(self.address).await.unwrap())
+        Wire::new(TcpStream::connect(self.address()).await.unwrap())
     }
 
     /// Sends bytes on a connection of their own and reads one answer.
@@ -237,10 +274,9 @@ impl Ingress {
     }
 
     pub async fn rejections_of(&self, org: Option<OrgId>, count: usize) -> Vec<Rejection> {
-        use hookswitch::store::rejections::Rejections;
         let deadline = Instant::now() + WAIT;
         loop {
-            self.receiver.flush_rejections();
+            self.receiver().flush_rejections();
             let found = self
                 .store
                 .list_rejections(org, RejectionFilter::default(), None, 100)
@@ -355,17 +391,12 @@ async fn sealed(
     }
 }
 
-async fn tenant(store: &Arc<SqliteStore>, vault: &Vault, name: &str) -> Tenant {
-    use hookswitch::store::organisations::Organisations;
+async fn tenant(store: &Arc<dyn Store>, vault: &Vault, org: OrgId, name: &str) -> Tenant {
     let tenant = Tenant {
-        org: OrgId::generate(),
+        org,
         assistant: format!("asst-{name}"),
         secret: SecretBytes::from(format!("{name}-").repeat(16)),
     };
-    store
-        .create_organisation(tenant.org, name, audit(tenant.org))
-        .await
-        .unwrap();
     for source in [Source::Vapi, Source::Twilio] {
         let secret = sealed(vault, tenant.org, None, source, &tenant.secret).await;
         store
@@ -391,7 +422,7 @@ async fn tenant(store: &Arc<SqliteStore>, vault: &Vault, name: &str) -> Tenant {
     tenant
 }
 
-async fn prove(store: &SqliteStore, org: OrgId, assistant: &str) {
+async fn prove(store: &Arc<dyn Store>, org: OrgId, assistant: &str) {
     let claim = AssistantClaim {
         org,
         assistant_id: assistant.into(),
@@ -490,141 +521,4 @@ pub fn sign(secret: &SecretBytes, path: &str, body: &[u8], at: Timestamp) -> Vec
     VapiSigner::new(&plan, secret)
         .unwrap()
         .sign(at, "POST", &format!("{PUBLIC_URL}{path}"), body)
-}
-
-/// A POST with a length and these headers, ready for the wire.
-pub fn request(path: &str, content_type: &str, headers: &[SignedHeader], body: &[u8]) -> Vec<u8> {
-    let mut bytes = format!(
-        "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n",
-        body.len()
-    )
-    .into_bytes();
-    for (name, value) in headers {
-        bytes.extend_from_slice(name.as_str().as_bytes());
-        bytes.extend_from_slice(b": ");
-        bytes.extend_from_slice(value.as_bytes());
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes.extend_from_slice(b"\r\n");
-    bytes.extend_from_slice(body);
-    bytes
-}
-
-/// One connection, read answer by answer.
-pub struct Wire {
-    stream: TcpStream,
-    read: Vec<u8>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: Vec<u8>,
-}
-
-impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.head
-            .lines()
-            .skip(1)
-            .filter_map(|line| line.split_once(": "))
-            .find(|(known, _)| known.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
-    }
-
-    pub fn text(&self) -> &str {
-        std::str::from_utf8(&self.body).unwrap()
-    }
-
-    /// The problem's request id, which is also in the header.
-    pub fn request_id(&self) -> &str {
-        let id = self.header("x-request-id").expect("a refusal has an id");
-        assert!(
-            self.text().ends_with(&format!(r#","request_id":"{id}"}}"#)),
-            "{}",
-            self.text()
-        );
-        id
-    }
-
-    /// Without what differs from second to second and from request to request.
-    pub fn without_date_and_id(&self) -> (u16, String, String) {
-        let head = self
-            .head
-            .lines()
-            .filter(|line| !line.starts_with("date:"))
-            .collect::<Vec<_>>()
-            .join("\n");
-        (
-            self.status,
-            head.replace(self.request_id(), "ID"),
-            self.text().replace(self.request_id(), "ID"),
-        )
-    }
-}
-
-impl Wire {
-    pub const fn new(stream: TcpStream) -> Self {
-        Self {
-            stream,
-            read: Vec::new(),
-        }
-    }
-
-    /// Sends what the peer takes: it may have answered and closed before it read all.
-    pub async fn send(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes).await;
-    }
-
-    /// The next answer; `None` when the connection ended instead.
-    pub async fn answer(&mut self) -> Option<Answer> {
-        loop {
-            if let Some((answer, length)) = parse(&self.read) {
-                self.read.drain(..length);
-                if answer.header("content-type") == Some("application/problem+json") {
-                    schema::check_problem(&serde_json::from_slice(&answer.body).expect("JSON"));
-                }
-                return Some(answer);
-            }
-            let mut buffer = [0; 4096];
-            match tokio::time::timeout(WAIT, self.stream.read(&mut buffer))
-                .await
-                .expect("an answer, or an end")
-            {
-                Ok(read @ 1..) => self.read.extend_from_slice(&buffer[..read]),
-                _ => return None,
-            }
-        }
-    }
-
-    pub async fn is_closed(&mut self) -> bool {
-        self.answer().await.is_none()
-    }
-
-    /// Ends with a reset rather than a farewell.
-    pub fn reset(self) {
-        #[expect(deprecated, reason = "zero seconds never block: this is how a reset is made")]
-        self.stream.set_linger(Some(Duration::ZERO)).unwrap();
-    }
-
-    pub async fn shut(&mut self) {
-        self.stream.shutdown().await.unwrap();
-    }
-}
-
-fn parse(bytes: &[u8]) -> Option<(Answer, usize)> {
-    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
-    let head = std::str::from_utf8(&bytes[..end]).unwrap().to_owned();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let mut answer = Answer {
-        status,
-        head,
-        body: Vec::new(),
-    };
-    let length = answer
-        .header("content-length")
-        .map_or(0, |length| length.parse().unwrap());
-    answer.body = bytes.get(end..end + length)?.to_vec();
-    Some((answer, end + length))
 }
