@@ -41,11 +41,12 @@ impl Database {
     }
 
     pub async fn open(&self) -> Arc<SqliteStore> {
-        Arc::new(
-            SqliteStore::open(&self.path(), Arc::clone(&self.clock) as Arc<dyn Clock>)
-                .await
-                .expect("the store opens"),
-        )
+        self.open_by(Arc::clone(&self.clock) as Arc<dyn Clock>).await
+    }
+
+    /// The store, with a clock in the place of the database's own.
+    pub async fn open_by(&self, clock: Arc<dyn Clock>) -> Arc<SqliteStore> {
+        Arc::new(SqliteStore::open(&self.path(), clock).await.expect("the store opens"))
     }
 
     /// A connection beside the store's. Its changes wake nobody: they are found by polling, as

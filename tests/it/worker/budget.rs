@@ -1,7 +1,13 @@
 //! The budget of a day: what goes out, what is written, and what a restart forgets.
 
-use super::rig::{Rig, report, until};
 use crate::ledger::suite::{action as planned_action, event as planned_event};
+use crate::support::{
+    app::{
+        TestApp,
+        worker::{ACCOUNT, report},
+    },
+    until,
+};
 use hookswitch::{
     domain::*,
     store::{
@@ -13,57 +19,57 @@ use hookswitch::{
 /// Invariant 5: an organisation's actions of a day are limited, and another organisation's are not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_budget_of_a_day_ends_an_organisations_actions_and_no_other_ones() {
-    let mut rig = Rig::new().await;
-    rig.settings.actions_per_day_max = 3;
-    rig.connect_twilio(&"t1".repeat(16)).await;
-    rig.rule("text the caller", None, "{{ message.customer.number }}").await;
+    let mut app = TestApp::working().await;
+    app.settings.worker.actions_per_day_max = 3;
+    app.connect_account(ACCOUNT, &"t1".repeat(16)).await;
+    app.rule("text the caller", None, "{{ message.customer.number }}").await;
     for key in 0..5 {
-        rig.deliver(rig.org, key, &report(&format!("+155500011{key:02}")));
+        app.deliver(app.a, key, &report(&format!("+155500011{key:02}")));
     }
-    rig.start();
-    until("three texts", || async { (rig.twilio.count().1 == 3).then_some(()) }).await;
+    app.start_worker();
+    until("three texts", || async { (app.twilio().count().1 == 3).then_some(()) }).await;
     until("five actions", || async {
-        (rig.actions().await.len() == 5).then_some(())
+        (app.actions().await.len() == 5).then_some(())
     })
     .await;
-    let actions = rig.actions().await;
+    let actions = app.actions().await;
     let dead: Vec<_> = actions
         .iter()
         .filter(|action| action.state == ActionState::Dead)
         .collect();
     assert_eq!(dead.len(), 2, "in one batch as well");
     assert!(dead.iter().all(|action| action.cause == Some(Cause::DayBudget)));
-    rig.stop().await;
+    app.stop_worker().await;
 }
 
 /// Actions that an earlier process planned today count, and so does a rule that fails. Beyond twice
 /// the budget not even a dead action is written; the events themselves are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_budget_of_a_day_holds_over_restarts_and_bounds_the_rows_of_actions() {
-    let mut rig = Rig::new().await;
-    rig.settings.actions_per_day_max = 3;
-    rig.connect_twilio(&"t1".repeat(16)).await;
-    rig.rule("text the caller", None, "{{ message.customer.number }}").await;
+    let mut app = TestApp::working().await;
+    app.settings.worker.actions_per_day_max = 3;
+    app.connect_account(ACCOUNT, &"t1".repeat(16)).await;
+    app.rule("text the caller", None, "{{ message.customer.number }}").await;
     let failed = || PlannedAction {
         state: ActionState::Dead,
         cause: Some(Cause::TemplateFailed),
         request: None,
         ..planned_action()
     };
-    let earlier = planned_event(rig.org, 99, vec![failed(), failed()]);
-    rig.store.plan(vec![earlier].into()).await.expect("planned");
+    let earlier = planned_event(app.a, 99, vec![failed(), failed()]);
+    app.store.plan(vec![earlier].into()).await.expect("planned");
     let tags: Vec<u64> = (0..6)
-        .map(|key| rig.deliver(rig.org, key, &report(&format!("+155500011{key:02}"))))
+        .map(|key| app.deliver(app.a, key, &report(&format!("+155500011{key:02}"))))
         .collect();
-    rig.start();
+    app.start_worker();
     for tag in tags {
-        rig.acked(tag).await;
+        app.acked(tag).await;
     }
-    until("the one text", || async { (rig.twilio.count().1 == 1).then_some(()) }).await;
+    until("the one text", || async { (app.twilio().count().1 == 1).then_some(()) }).await;
     let of = |actions: &[StoredAction], cause| actions.iter().filter(|action| action.cause == Some(cause)).count();
-    let actions = rig.actions().await;
+    let actions = app.actions().await;
     assert_eq!((actions.len(), of(&actions, Cause::DayBudget)), (6, 3));
-    let events = rig.store.list_events(rig.org, EventFilter::default(), None, 10).await;
+    let events = app.store.list_events(app.a, EventFilter::default(), None, 10).await;
     assert_eq!(events.expect("read").len(), 7);
-    rig.stop().await;
+    app.stop_worker().await;
 }

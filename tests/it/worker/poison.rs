@@ -1,10 +1,10 @@
 //! Events that the database refuses: they cost themselves, and nobody beside them waits.
 
-use super::rig::{Rig, report};
-use crate::{
-    ledger::{Directory, suite::audit},
-    support::postgres::PostgresDatabase,
+use crate::support::app::{
+    TestApp,
+    worker::{ACCOUNT, report},
 };
+use crate::{ledger::suite::audit, support::postgres::PostgresDatabase};
 use hookswitch::{
     domain::*,
     store::{PostgresStore, history::ActionFilter},
@@ -32,29 +32,29 @@ async fn hundreds_of_events_that_cannot_be_stored_hold_up_nobody() {
     let store = PostgresStore::open(&database.url(), Arc::new(SystemClock))
         .await
         .expect("the store opens");
-    let mut rig = Rig::over(Arc::new(store), Directory::new()).await;
-    rig.connect_twilio(&"t1".repeat(16)).await;
-    rig.rule("text\0the caller", None, "{{ message.customer.number }}")
+    let mut app = TestApp::working_over(Arc::new(store)).await;
+    app.connect_account(ACCOUNT, &"t1".repeat(16)).await;
+    app.rule("text\0the caller", None, "{{ message.customer.number }}")
         .await;
-    let poisoned = rig.org;
+    let poisoned = app.a;
     let innocent = OrgId::generate();
-    rig.store
+    app.store
         .create_organisation(innocent, "an innocent organisation", audit(innocent))
         .await
         .expect("created");
-    rig.org = innocent;
-    rig.rule("text the caller", None, "{{ message.customer.number }}").await;
+    app.a = innocent;
+    app.rule("text the caller", None, "{{ message.customer.number }}").await;
     for key in 0..POISONED / 2 {
-        rig.deliver_numbered(poisoned, key, &report("+15550001111"));
+        app.deliver_numbered(poisoned, key, &report("+15550001111"));
     }
-    rig.deliver_numbered(innocent, 0, &report("+15550002222"));
+    app.deliver_numbered(innocent, 0, &report("+15550002222"));
     for key in POISONED / 2..POISONED {
-        rig.deliver_numbered(poisoned, key, &report("+15550001111"));
+        app.deliver_numbered(poisoned, key, &report("+15550001111"));
     }
-    rig.start();
+    app.start_worker();
     let end = Instant::now() + ALL_DEAD_MAX;
     let planned = loop {
-        if let Some(action) = rig.actions().await.pop() {
+        if let Some(action) = app.actions().await.pop() {
             break action.created_at;
         }
         assert!(Instant::now() < end, "the innocent event is not planned");
@@ -83,34 +83,34 @@ async fn hundreds_of_events_that_cannot_be_stored_hold_up_nobody() {
         assert!(Instant::now() < end, "{dead} of {POISONED} are dead");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let none = rig
+    let none = app
         .store
         .list_actions(poisoned, ActionFilter::default(), None, 10)
         .await;
     assert!(none.expect("read").is_empty());
-    rig.stop().await;
+    app.stop_worker().await;
 }
 
 /// A NUL in an event costs the action whose text has it, and the event's other actions happen.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_nul_in_an_event_costs_the_action_that_renders_it() {
-    let mut rig = Rig::new().await;
-    rig.connect_twilio(&"t1".repeat(16)).await;
-    rig.rule("names the caller", None, "{{ message.customer.name }}").await;
-    rig.rule("text the caller", None, "{{ message.customer.number }}").await;
-    rig.start();
+    let mut app = TestApp::working().await;
+    app.connect_account(ACCOUNT, &"t1".repeat(16)).await;
+    app.rule("names the caller", None, "{{ message.customer.name }}").await;
+    app.rule("text the caller", None, "{{ message.customer.number }}").await;
+    app.start_worker();
     let mut body = report("+15550001111");
     body["message"]["customer"]["name"] = "Ann\0".into();
-    let org = rig.org;
-    let tag = rig.deliver_numbered(org, 1, &body);
-    rig.acked(tag).await;
-    let sent = rig.action_in(ActionState::Succeeded).await;
+    let org = app.a;
+    let tag = app.deliver_numbered(org, 1, &body);
+    app.acked(tag).await;
+    let sent = app.action_in(ActionState::Succeeded).await;
     assert_eq!(sent.rule_name, "text the caller");
-    let dead = rig.action_in(ActionState::Dead).await;
+    let dead = app.action_in(ActionState::Dead).await;
     assert_eq!(
         (dead.rule_name.as_str(), dead.cause),
         ("names the caller", Some(Cause::TemplateFailed))
     );
     assert!(dead.detail.is_some_and(|detail| detail.contains("NUL")));
-    rig.stop().await;
+    app.stop_worker().await;
 }

@@ -1,12 +1,12 @@
 //! The admin API of a [`TestApp`] over real HTTP, called by people with tokens.
 
-use super::TestApp;
+use super::{TestApp, TestClock};
 use crate::admin::openapi;
 use hookswitch::{
     admin::{self, AdminNeeds, AdminState, FetchKeys, Role},
     cli::token::{Grant, mint_operator_token, mint_org_token},
     config::Settings,
-    domain::{Clock, ManualClock, OrgId},
+    domain::{Clock, OrgId},
     listener::{self, Limits},
     provider::Providers,
     store::Store,
@@ -39,7 +39,7 @@ impl AdminApi {
         settings: &Settings,
         store: &Arc<dyn Store>,
         vault: &Arc<Vault>,
-        clock: &Arc<ManualClock>,
+        clock: &Arc<TestClock>,
         jwks: Option<Arc<dyn FetchKeys>>,
         stop: CancellationToken,
     ) -> Self {

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use hookswitch::{
     config::ReceiverSettings,
     domain::{
-        Clock, Endpoint, EndpointId, Envelope, ManualClock, OrgId, Provider, RouteState, SecretBytes, SecretId, Source,
-        Timestamp, VerifiedEvent,
+        Clock, Endpoint, EndpointId, Envelope, OrgId, Provider, RouteState, SecretBytes, SecretId, Source, Timestamp,
+        VerifiedEvent,
     },
     listener,
     queue::{ConsumeError, Deliveries, EventQueue, PublishError, QueueState},
@@ -137,7 +137,7 @@ pub(super) struct IngressNeeds {
     /// Where events go instead of memory.
     pub through: Option<Arc<dyn EventQueue>>,
     /// The receiver's own clock.
-    pub clock: Arc<ManualClock>,
+    pub clock: Arc<dyn Clock>,
 }
 
 /// One organisation with a Vapi secret of its own and an assistant, and the Twilio auth token of an
@@ -175,9 +175,7 @@ impl Ingress {
             tenant(store, vault, orgs[0], "a").await,
             tenant(store, vault, orgs[1], "b").await,
         ];
-        let routes = RouteTable::load(Arc::clone(store), Arc::clone(&clock) as Arc<dyn Clock>)
-            .await
-            .unwrap();
+        let routes = RouteTable::load(Arc::clone(store), Arc::clone(&clock)).await.unwrap();
         let queue = Outbox::new(through);
         let receiver = Receiver::new(ReceiverParts {
             routes,

@@ -8,13 +8,14 @@
 pub mod admin;
 pub mod ingress;
 pub mod sandbox;
+pub mod worker;
 
 use super::db::{Database, NOW};
 use admin::{AdminApi, OPERATOR_SECRET, SECRET, nobody};
 use hookswitch::{
     admin::FetchKeys,
-    config::{ReceiverSettings, Settings},
-    domain::{Clock, ManualClock, OrgId, SecretBytes, Timestamp},
+    config::{ProviderSettings, ReceiverSettings, Settings},
+    domain::{Clock, ManualClock, OrgId, SecretBytes, SystemClock, Timestamp},
     queue::EventQueue,
     sandbox::SandboxState,
     store::{Store, audit::AuditEntry},
@@ -26,6 +27,7 @@ use secrecy::SecretString;
 use serde_json::json;
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use worker::Work;
 
 /// The time at which its clock begins, where nothing is received.
 pub const START: Timestamp = Timestamp::from_seconds(1_764_000_000);
@@ -35,14 +37,52 @@ pub struct TestApp {
     pub settings: Settings,
     pub store: Arc<dyn Store>,
     pub vault: Arc<Vault>,
-    pub clock: Arc<ManualClock>,
+    pub clock: Arc<TestClock>,
     pub a: OrgId,
     pub b: OrgId,
     admin: Option<AdminApi>,
     ingress: Option<Ingress>,
+    work: Option<Work>,
     providers: Option<SandboxState>,
     database: Database,
     _stop: DropGuard,
+}
+
+/// The clock of store, admin API and receiver: the test sets it, unless there is a worker.
+pub enum TestClock {
+    Manual(Arc<ManualClock>),
+    System(SystemClock),
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        match self {
+            Self::Manual(clock) => clock.now(),
+            Self::System(clock) => clock.now(),
+        }
+    }
+}
+
+impl TestClock {
+    fn manual(&self) -> &ManualClock {
+        match self {
+            Self::Manual(clock) => clock,
+            Self::System(_) => panic!("with a worker the system's clock runs"),
+        }
+    }
+
+    pub fn advance(&self, by: Duration) {
+        self.manual().advance(by);
+    }
+
+    pub fn set(&self, now: Timestamp) {
+        self.manual().set(now);
+    }
+}
+
+fn vault(store: &Arc<dyn Store>) -> Arc<Vault> {
+    let keyring = Keyring::from_hex(&[SecretBytes::from("11".repeat(32))]).expect("a key");
+    Arc::new(Vault::new(keyring, Arc::clone(store) as _))
 }
 
 /// The needs of a test.
@@ -55,6 +95,8 @@ pub struct TestAppBuilder {
     receiver: Option<ReceiverSettings>,
     through: Option<Arc<dyn EventQueue>>,
     clock_ahead: Duration,
+    has_worker: bool,
+    store: Option<Arc<dyn Store>>,
 }
 
 impl TestApp {
@@ -100,7 +142,8 @@ impl TestAppBuilder {
         self
     }
 
-    /// The admin API. No provider answers, unless there is a sandbox.
+    /// The admin API, also beside a receiver or a worker; alone it is there anyway. No provider
+    /// answers, unless there is a sandbox.
     pub fn admin(mut self) -> Self {
         self.has_admin = true;
         self
@@ -136,6 +179,12 @@ impl TestAppBuilder {
         self
     }
 
+    /// A store of the caller's, in the place of a SQLite file.
+    pub fn over(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
     pub async fn start_with_senders(self) -> (TestApp, [Tenant; 2]) {
         let app = self.start().await;
         let senders = app.senders();
@@ -151,35 +200,35 @@ impl TestAppBuilder {
             receiver,
             through,
             clock_ahead,
+            has_worker,
+            store,
         } = self;
+        let has_admin = has_admin || (receiver.is_none() && !has_worker);
         let stop = CancellationToken::new();
-        let mut providers = None;
-        if has_provider_sandbox {
-            providers = Some(sandbox::start(&mut settings.provider, stop.clone()).await);
-        } else if settings.provider.vapi_base_url.starts_with("https://") {
-            let provider = &mut settings.provider;
-            for url in [
-                &mut provider.vapi_base_url,
-                &mut provider.twilio_base_url,
-                &mut provider.resend_base_url,
-                &mut provider.elevenlabs_base_url,
-            ] {
-                *url = nobody().await;
-            }
-        }
+        let providers = provider_sandbox(&mut settings.provider, has_provider_sandbox, stop.clone()).await;
         if public_keys.is_none() {
             settings.admin.jwt_secret = Some(SecretString::from(SECRET));
         }
         settings.admin.operator_jwt_secret = Some(SecretString::from(OPERATOR_SECRET));
         let database = Database::at(if receiver.is_some() { NOW } else { START });
-        let clock = Arc::clone(&database.clock);
-        let store: Arc<dyn Store> = database.open().await;
-        let keyring = Keyring::from_hex(&[SecretBytes::from("11".repeat(32))]).expect("a key");
-        let vault = Arc::new(Vault::new(keyring, Arc::clone(&store) as _));
+        let clock = Arc::new(if has_worker {
+            TestClock::System(SystemClock)
+        } else {
+            TestClock::Manual(Arc::clone(&database.clock))
+        });
+        let store = match store {
+            Some(store) => store,
+            None => database.open_by(Arc::clone(&clock) as Arc<dyn Clock>).await,
+        };
+        let vault = vault(&store);
         let (a, b) = (OrgId::generate(), OrgId::generate());
         let mut admin = None;
         if has_admin {
             admin = Some(AdminApi::start(&settings, &store, &vault, &clock, public_keys, stop.clone()).await);
+        }
+        let mut work = None;
+        if has_worker {
+            work = Some(Work::new().await);
         }
         let mut app = TestApp {
             settings,
@@ -190,6 +239,7 @@ impl TestAppBuilder {
             b,
             admin,
             ingress: None,
+            work,
             providers,
             database,
             _stop: stop.clone().drop_guard(),
@@ -198,8 +248,8 @@ impl TestAppBuilder {
             app.create_organisation(org, name).await;
         }
         if let Some(settings) = receiver {
-            let clock = if clock_ahead.is_zero() {
-                Arc::clone(&app.clock)
+            let clock: Arc<dyn Clock> = if clock_ahead.is_zero() {
+                Arc::clone(&app.clock) as Arc<dyn Clock>
             } else {
                 Arc::new(ManualClock::at(NOW + clock_ahead))
             };
@@ -212,4 +262,26 @@ impl TestAppBuilder {
         }
         app
     }
+}
+
+/// Points the settings at stand-ins for the providers, or at addresses where nobody listens.
+async fn provider_sandbox(
+    provider: &mut ProviderSettings,
+    is_wanted: bool,
+    stop: CancellationToken,
+) -> Option<SandboxState> {
+    if is_wanted {
+        return Some(sandbox::start(provider, stop).await);
+    }
+    if provider.vapi_base_url.starts_with("https://") {
+        for url in [
+            &mut provider.vapi_base_url,
+            &mut provider.twilio_base_url,
+            &mut provider.resend_base_url,
+            &mut provider.elevenlabs_base_url,
+        ] {
+            *url = nobody().await;
+        }
+    }
+    None
 }

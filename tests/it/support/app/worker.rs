@@ -1,8 +1,10 @@
-//! A worker over SQLite, with a queue in memory and a stand-in for Twilio's messages.
+//! The worker of a [`TestApp`], with a queue in memory that the test fills, and a stand-in for
+//! Twilio's messages that can hang. It runs by the system's clock, because its waits are real.
 
-use crate::ledger::{
-    Directory,
-    suite::{action as planned_action, audit, envelope, event as planned_event},
+use super::{TestApp, TestAppBuilder};
+use crate::{
+    ledger::suite::{action as planned_action, audit, envelope, event as planned_event},
+    support::until,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,7 +20,7 @@ use hookswitch::{
         history::StoredAction,
         ledger::{Claim, ClaimLimits, PlannedAction},
     },
-    vault::{Keyring, Purpose, Vault},
+    vault::Purpose,
     worker::{Failure, Worker},
 };
 use http_body_util::{BodyExt, Full};
@@ -26,7 +28,6 @@ use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
-    future::Future,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, Ordering},
@@ -40,21 +41,20 @@ pub const ACCOUNT: &str = "AC0123456789abcdef0123456789abcdef";
 pub const OTHER_ACCOUNT: &str = "AC1111111111abcdef0123456789abcdef";
 
 /// A queue that keeps what was acked.
-pub struct Queue {
-    pub waiting: Mutex<Option<mpsc::UnboundedReceiver<Delivery>>>,
-    pub acked: Arc<Mutex<BTreeSet<u64>>>,
+struct Queue {
+    waiting: Mutex<Option<mpsc::UnboundedReceiver<Delivery>>>,
+    acked: Arc<Mutex<BTreeSet<u64>>>,
     is_broken: Arc<AtomicBool>,
 }
 
-pub struct Consumed {
+struct Consumed {
     waiting: mpsc::UnboundedReceiver<Delivery>,
     acked: Arc<Mutex<BTreeSet<u64>>>,
     is_broken: Arc<AtomicBool>,
 }
 
 impl Queue {
-    /// The worker's next look at the queue panics.
-    pub fn break_on_next(&self, send: &mpsc::UnboundedSender<Delivery>) {
+    fn break_on_next(&self, send: &mpsc::UnboundedSender<Delivery>) {
         self.is_broken.store(true, Ordering::SeqCst);
         let event = Ok(envelope(OrgId::generate(), 99));
         drop(send.send(Delivery {
@@ -230,57 +230,36 @@ impl Twilio {
     }
 }
 
-pub struct Rig {
-    pub store: Arc<dyn Store>,
-    pub vault: Arc<Vault>,
-    pub twilio: Twilio,
-    pub base_url: String,
-    pub send: mpsc::UnboundedSender<Delivery>,
-    pub queue: Arc<Queue>,
-    pub org: OrgId,
-    pub clock: Arc<SystemClock>,
-    pub settings: WorkerSettings,
-    pub tasks: JoinSet<()>,
+/// The worker, before and while it runs.
+pub(super) struct Work {
+    twilio: Twilio,
+    base_url: String,
+    send: mpsc::UnboundedSender<Delivery>,
+    queue: Arc<Queue>,
+    tasks: JoinSet<()>,
     /// The stand-in outlives a worker that dies.
     _server: JoinSet<()>,
-    pub next_tag: u64,
-    pub soft: CancellationToken,
-    pub directory: Directory,
+    next_tag: u64,
+    soft: CancellationToken,
     /// The database's clock less the worker's, in microseconds.
-    pub clock_offset: Arc<AtomicI64>,
-    pub failure: Failure,
+    clock_offset: Arc<AtomicI64>,
+    failure: Failure,
 }
 
-/// Looks until it is so, or ten seconds are over.
-pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
-    let end = std::time::Instant::now() + Duration::from_secs(10);
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(std::time::Instant::now() < end, "not within ten seconds: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+/// Short waits, so that a test of a retry is short.
+pub(super) fn settings() -> WorkerSettings {
+    WorkerSettings {
+        attempt_seconds_max: Duration::from_millis(400),
+        lease_seconds: Duration::from_secs(20),
+        settle_seconds: Duration::from_millis(100),
+        backoff_seconds_min: Duration::from_millis(20),
+        backoff_seconds_max: Duration::from_millis(200),
+        ..WorkerSettings::default()
     }
 }
 
-impl Rig {
+impl Work {
     pub async fn new() -> Self {
-        let directory = Directory::new();
-        let url = format!("sqlite:{}", directory.0.join("store.db").display());
-        let store = store::create(&url, Arc::new(SystemClock)).await.expect("opens");
-        Self::over(store, directory).await
-    }
-
-    /// The same over a store of the caller's.
-    pub async fn over(store: Arc<dyn Store>, directory: Directory) -> Self {
-        let clock = Arc::new(SystemClock);
-        let org = OrgId::generate();
-        store
-            .create_organisation(org, "an organisation", audit(org))
-            .await
-            .expect("created");
-        let keyring = Keyring::from_hex(&[SecretBytes::new("a1".repeat(32).into_bytes())]).expect("a key");
-        let vault = Arc::new(Vault::new(keyring, store.clone()));
         let twilio = Twilio::default();
         twilio.0.lock().expect("lock").tokens = BTreeMap::from([
             (ACCOUNT.to_owned(), "t1".repeat(16)),
@@ -310,66 +289,127 @@ impl Rig {
             acked: Arc::default(),
             is_broken: Arc::default(),
         });
-        let settings = WorkerSettings {
-            attempt_seconds_max: Duration::from_millis(400),
-            lease_seconds: Duration::from_secs(20),
-            settle_seconds: Duration::from_millis(100),
-            backoff_seconds_min: Duration::from_millis(20),
-            backoff_seconds_max: Duration::from_millis(200),
-            ..WorkerSettings::default()
-        };
         Self {
-            store,
-            vault,
             twilio,
             base_url,
             send,
             queue,
-            org,
-            clock,
-            settings,
             tasks: JoinSet::new(),
             _server: server,
             next_tag: 0,
             soft: CancellationToken::new(),
-            directory,
             clock_offset: Arc::default(),
             failure: Failure::default(),
         }
     }
+}
+
+impl TestAppBuilder {
+    /// A worker, which [`TestApp::start_worker`] starts. Until then its settings can be changed.
+    pub fn worker(mut self) -> Self {
+        self.settings.worker = settings();
+        self.has_worker = true;
+        self
+    }
+}
+
+impl TestApp {
+    /// With a worker alone.
+    pub async fn working() -> Self {
+        Self::builder().worker().start().await
+    }
+
+    /// The same over a store of the caller's.
+    pub async fn working_over(store: Arc<dyn Store>) -> Self {
+        Self::builder().worker().over(store).start().await
+    }
+
+    fn work(&self) -> &Work {
+        self.work.as_ref().expect("built with `worker`")
+    }
+
+    fn work_mut(&mut self) -> &mut Work {
+        self.work.as_mut().expect("built with `worker`")
+    }
+
+    pub fn twilio(&self) -> &Twilio {
+        &self.work().twilio
+    }
+
+    /// Where a part of the worker that breaks is reported.
+    pub fn failure(&self) -> &Failure {
+        &self.work().failure
+    }
+
+    /// Sets how far the database's clock is from the worker's, in microseconds.
+    pub fn set_clock_offset(&self, micros: i64) {
+        self.work().clock_offset.store(micros, Ordering::Relaxed);
+    }
+
+    /// The worker's next look at its queue panics.
+    pub fn break_queue(&self) {
+        self.work().queue.break_on_next(&self.work().send);
+    }
 
     /// A vault with nothing in its memory.
     pub fn forget_keys(&mut self) {
-        let keyring = Keyring::from_hex(&[SecretBytes::new("a1".repeat(32).into_bytes())]).expect("a key");
-        self.vault = Arc::new(Vault::new(keyring, self.store.clone()));
+        self.vault = super::vault(&self.store);
     }
 
     fn worker(&self) -> Worker {
+        let work = self.work();
         let provider = ProviderSettings {
-            twilio_base_url: self.base_url.clone(),
+            twilio_base_url: work.base_url.clone(),
             ..ProviderSettings::default()
         };
         Worker {
             store: self.store.clone(),
-            queue: self.queue.clone(),
+            queue: work.queue.clone(),
             vault: self.vault.clone(),
             providers: Providers::new(&provider, None).expect("providers"),
             clock: self.clock.clone(),
-            settings: self.settings.clone(),
+            settings: self.settings.worker.clone(),
             credentials: VaultSettings::default(),
             public_url: None,
             clock_offset: {
-                let offset = self.clock_offset.clone();
+                let offset = work.clock_offset.clone();
                 Arc::new(move || offset.load(Ordering::Relaxed))
             },
-            failure: self.failure.clone(),
+            failure: work.failure.clone(),
         }
     }
 
-    pub fn start(&mut self) {
+    pub fn start_worker(&mut self) {
         let worker = self.worker();
-        self.tasks
-            .spawn(worker.run(self.soft.clone(), CancellationToken::new()));
+        let work = self.work_mut();
+        work.tasks
+            .spawn(worker.run(work.soft.clone(), CancellationToken::new()));
+    }
+
+    /// Begins a soft stop.
+    pub fn ask_worker_to_stop(&self) {
+        self.work().soft.cancel();
+    }
+
+    pub async fn worker_ends(&mut self) {
+        until("the worker's end", || {
+            let ended = self.work_mut().tasks.try_join_next().is_some();
+            async move { ended.then_some(()) }
+        })
+        .await;
+    }
+
+    /// The worker's tasks are dropped where they stand, as by `kill -9`.
+    pub async fn kill_worker(&mut self) {
+        let tasks = &mut self.work_mut().tasks;
+        tasks.abort_all();
+        while tasks.join_next().await.is_some() {}
+    }
+
+    pub async fn stop_worker(mut self) {
+        self.ask_worker_to_stop();
+        self.worker_ends().await;
+        self.store.close().await;
     }
 
     /// An engine by itself, with a deadline for an exchange and a margin of the lease beyond it.
@@ -385,7 +425,7 @@ impl Rig {
         let request = json!({"to": "+15550001111", "body": "hi"}).to_string();
         let sealed = self
             .vault
-            .seal(self.org, Purpose::Payload, request.as_bytes())
+            .seal(self.a, Purpose::Payload, request.as_bytes())
             .await
             .expect("sealed");
         let now = self.clock.now();
@@ -396,7 +436,7 @@ impl Rig {
         };
         let id = action.id;
         let key = u8::try_from(self.actions().await.len()).expect("few");
-        let event = planned_event(self.org, key, vec![action]);
+        let event = planned_event(self.a, key, vec![action]);
         self.store.plan(vec![event].into()).await.expect("planned");
         let limits = ClaimLimits {
             count_max: 10,
@@ -409,20 +449,16 @@ impl Rig {
         claims.into_iter().find(|claim| claim.action == id).expect("due")
     }
 
-    pub async fn connect_twilio(&self, token: &str) {
-        self.connect_account(ACCOUNT, token).await;
-    }
-
     pub async fn connect_account(&self, account: &str, token: &str) {
         let plaintext =
             json!({"account_sid": account, "auth_token": token, "phone_number": "+15550000001"}).to_string();
         let sealed = self
             .vault
-            .seal(self.org, Purpose::Credential(Provider::Twilio), plaintext.as_bytes())
+            .seal(self.a, Purpose::Credential(Provider::Twilio), plaintext.as_bytes())
             .await
             .expect("sealed");
         let new = NewCredential {
-            org: self.org,
+            org: self.a,
             provider: Provider::Twilio,
             name: String::new(),
             sealed,
@@ -435,7 +471,7 @@ impl Rig {
             verified_at: None,
             expects: hookswitch::store::credentials::Expects::Anything,
         };
-        self.store.save_credential(new, audit(self.org)).await.expect("saved");
+        self.store.save_credential(new, audit(self.a)).await.expect("saved");
     }
 
     pub async fn rule(&self, name: &str, when: Option<&str>, to: &str) -> RuleId {
@@ -455,26 +491,26 @@ impl Rig {
         let now = self.clock.now();
         let rule = Rule {
             id: RuleId::generate(),
-            org: self.org,
+            org: self.a,
             spec,
             version: 1,
             created_at: now,
             updated_at: now,
         };
         let id = rule.id;
-        self.store.create_rule(rule, audit(self.org)).await.expect("created");
+        self.store.create_rule(rule, audit(self.a)).await.expect("created");
         id
     }
 
     pub async fn spec_of(&self, rule: RuleId) -> RuleSpec {
-        let rules = self.store.list_rules(self.org, None, 10).await.expect("read");
+        let rules = self.store.list_rules(self.a, None, 10).await.expect("read");
         rules.into_iter().find(|stored| stored.id == rule).expect("there").spec
     }
 
     /// Writes the text of a rule's spec behind the store's back.
     pub async fn overwrite_rule(&self, rule: RuleId, spec: &str) {
         use sqlx::Connection;
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.directory.0.join("store.db"));
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.folder().join("store.db"));
         let mut connection = sqlx::SqliteConnection::connect_with(&options).await.expect("opens");
         let written = sqlx::query("UPDATE rules SET spec = ?1 WHERE id = ?2")
             .bind(spec)
@@ -488,10 +524,10 @@ impl Rig {
     /// load fails.
     pub async fn damage_credential(&self) {
         use sqlx::Connection;
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.directory.0.join("store.db"));
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.folder().join("store.db"));
         let mut connection = sqlx::SqliteConnection::connect_with(&options).await.expect("opens");
         let written = sqlx::query("UPDATE org_credentials SET sealed = x'00' WHERE org_id = ?1")
-            .bind(self.org.as_bytes().as_slice())
+            .bind(self.a.as_bytes().as_slice())
             .execute(&mut connection)
             .await;
         assert_eq!(written.expect("a statement").rows_affected(), 1);
@@ -500,7 +536,7 @@ impl Rig {
     /// Saves a rule as the admin API does.
     pub async fn save_rule(&self, rule: RuleId, spec: &str) {
         let spec = serde_json::from_str(spec).expect("a spec");
-        let saved = self.store.update_rule(self.org, rule, 1, spec, audit(self.org)).await;
+        let saved = self.store.update_rule(self.a, rule, 1, spec, audit(self.a)).await;
         assert_eq!(saved.expect("saved"), Some(2));
     }
 
@@ -517,14 +553,7 @@ impl Rig {
             body: Bytes::from(body.to_string()),
             ..envelope(org, key)
         };
-        self.next_tag += 1;
-        self.send
-            .send(Delivery {
-                tag: DeliveryTag(self.next_tag),
-                event: Ok(event),
-            })
-            .expect("the queue takes it");
-        self.next_tag
+        self.put_in_queue(event)
     }
 
     /// Delivers an end-of-call report under a key of its own: more than a byte has values.
@@ -539,23 +568,29 @@ impl Rig {
             body: Bytes::from(body.to_string()),
             ..envelope(org, 0)
         };
-        self.next_tag += 1;
-        let tag = DeliveryTag(self.next_tag);
+        self.put_in_queue(event)
+    }
+
+    fn put_in_queue(&mut self, event: Envelope) -> u64 {
+        let work = self.work_mut();
+        work.next_tag += 1;
+        let tag = DeliveryTag(work.next_tag);
         let event = Ok(event);
-        self.send.send(Delivery { tag, event }).expect("the queue takes it");
-        self.next_tag
+        work.send.send(Delivery { tag, event }).expect("the queue takes it");
+        work.next_tag
+    }
+
+    pub fn is_acked(&self, tag: u64) -> bool {
+        self.work().queue.acked.lock().expect("lock").contains(&tag)
     }
 
     pub async fn acked(&self, tag: u64) {
-        until("acked", || async {
-            self.queue.acked.lock().expect("lock").contains(&tag).then_some(())
-        })
-        .await;
+        until("acked", || async { self.is_acked(tag).then_some(()) }).await;
     }
 
     pub async fn actions(&self) -> Vec<StoredAction> {
         self.store
-            .list_actions(self.org, store::history::ActionFilter::default(), None, 100)
+            .list_actions(self.a, store::history::ActionFilter::default(), None, 100)
             .await
             .expect("read")
     }
@@ -565,17 +600,6 @@ impl Rig {
             self.actions().await.into_iter().find(|action| action.state == state)
         })
         .await
-    }
-
-    pub async fn stop(mut self) {
-        self.soft.cancel();
-        drop(self.send);
-        until("the worker's end", || {
-            let ended = self.tasks.try_join_next().is_some();
-            async move { ended.then_some(()) }
-        })
-        .await;
-        self.store.close().await;
     }
 }
 
