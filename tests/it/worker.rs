@@ -9,7 +9,8 @@ use crate::ledger::suite::audit;
 use crate::support::{
     app::{
         TestApp,
-        worker::{ACCOUNT, Mode, OTHER_ACCOUNT, report},
+        twilio::Mode,
+        worker::{ACCOUNT, OTHER_ACCOUNT, report},
     },
     until,
 };

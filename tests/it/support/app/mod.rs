@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod ingress;
 pub mod sandbox;
+pub mod twilio;
 pub mod worker;
 
 use super::db::{Database, NOW};
