@@ -66,7 +66,7 @@ where
 
         let ended = tokio::select! {
             ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(ended),
-            () = stopping.cancelled() => None,
+            () = stopped(&stopping, &progress) => None,
         };
         let ended = if let Some(ended) = ended {
             ended
@@ -135,6 +135,15 @@ const STOP_GRACE: Duration = Duration::from_millis(250);
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Ends when no request has been worked on for `grace`.
+/// Ends at the stop. A connection that has brought no head yet may have one in its socket, so it is
+/// given a moment.
+async fn stopped(stopping: &CancellationToken, progress: &Progress) {
+    stopping.cancelled().await;
+    if progress.begun() == 0 {
+        tokio::time::sleep(STOP_GRACE).await;
+    }
+}
+
 async fn idle_for(progress: &Progress, grace: Duration) {
     loop {
         tokio::time::sleep(grace).await;

@@ -355,12 +355,16 @@ async fn who_waits_for_a_turn_behind_a_silent_broker_gets_200_from_the_spool() {
         requests_max: 1,
         ..ingress_settings()
     };
-    let (ingress, [a, _]) = Ingress::start_on(one_at_a_time, house.queue.clone()).await;
+    let (app, [a, _]) = TestApp::builder()
+        .receiver(one_at_a_time)
+        .through(house.queue.clone())
+        .start_with_senders()
+        .await;
     let requests = [
         a.request("/webhooks/vapi", &a.body()),
         a.request("/webhooks/vapi", &a.body()),
     ];
-    let answers = futures_util::future::join_all(requests.iter().map(|request| ingress.exchange(request))).await;
+    let answers = futures_util::future::join_all(requests.iter().map(|request| app.exchange(request))).await;
     let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
     assert_eq!(statuses, [200, 200]);
     assert_eq!(house.spool().events, 2);
