@@ -246,14 +246,7 @@ impl Member {
             .text()
             .await
             .ok()?;
-        let values = text
-            .lines()
-            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
-        Some(
-            values
-                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-                .sum(),
-        )
+        Some(crate::support::metric_sum(&text, name))
     }
 }
 

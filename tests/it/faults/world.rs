@@ -1,5 +1,8 @@
 //! One installation under faults: the real binary as a process, stand-ins that outlive it,
 //! organisations of its own, and what each of them may see.
+//!
+//! A world is no `TestApp`: its process is killed, frozen and starved, so that nothing of it may
+//! live in the process of the test.
 
 use super::{Given, load::Load, proxy::Proxy};
 use crate::support::{client, dev::Directory};
@@ -510,14 +513,7 @@ impl World {
             .text()
             .await
             .ok()?;
-        let values = text
-            .lines()
-            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
-        Some(
-            values
-                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-                .sum(),
-        )
+        Some(crate::support::metric_sum(&text, name))
     }
 
     pub async fn readiness(&self) -> Option<Value> {

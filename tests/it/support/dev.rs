@@ -1,5 +1,8 @@
 //! `hookswitch dev` and `hookswitch sandbox` as processes: what a newcomer starts, what `kill -9`
 //! ends.
+//!
+//! No `TestApp`: a newcomer starts the binary, so the test knows only its files, its sockets and
+//! the line that it prints.
 
 use super::{client, until};
 use serde_json::Value;

@@ -27,6 +27,15 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl 
     }
 }
 
+/// A metric of the text of `/metrics`, summed over its labels.
+pub fn metric_sum(text: &str, name: &str) -> f64 {
+    let is_of = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+    text.lines()
+        .filter(is_of)
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
+}
+
 /// A client for loopback: no proxy, no waiting for ever.
 pub fn client() -> reqwest::Client {
     hookswitch::cli::install_crypto_provider();
