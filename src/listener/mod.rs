@@ -227,6 +227,10 @@ impl Acceptor {
                 accepted = self.next() => burst.push(accepted),
             }
             let is_last = soft.is_cancelled();
+            if is_last {
+                // The runtime learns of the last ones that the kernel has.
+                tokio::time::sleep(LAST_ACCEPTS).await;
+            }
             // Accept all waiting connections before serving the first, or the others would wait in
             // the kernel meanwhile. At a stop the kernel would reset them.
             while burst.len() < BURST_MAX
@@ -305,6 +309,7 @@ impl Acceptor {
 /// Connections that are accepted before any of them is served.
 const BURST_MAX: usize = 256;
 const WARN_EVERY: Duration = Duration::from_secs(10);
+const LAST_ACCEPTS: Duration = Duration::from_millis(10);
 /// Short enough that a freed descriptor is used at once, long enough not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

@@ -8,7 +8,6 @@ use hookswitch::{
     cli::{App, Listeners, Options, Roles},
     config::Settings,
     domain::{Clock, ManualClock, OrgId, SystemClock},
-    lifecycle::Stage,
     queue::{QueueHealth, QueueState},
     store,
     telemetry::Standing,
@@ -110,7 +109,7 @@ async fn a_process_that_takes_webhooks_is_ready() {
 #[tokio::test]
 async fn a_process_that_stops_is_not_ready() {
     let app = TestApp::start(|_| ()).await;
-    app.app.lifecycle().soft(Stage::Intake).cancel();
+    app.app.lifecycle().leaving().cancel();
     app.says("process", 503, "unavailable", "stopping").await;
     app.stop().await;
 }

@@ -850,12 +850,6 @@ mod held;
 mod late;
 #[path = "ledger_pauses.rs"]
 mod pauses;
-pub use accounts::*;
-pub use bulk::*;
-pub use delivery::*;
-pub use held::*;
 #[path = "ledger_retention.rs"]
 mod retention;
-pub use late::*;
-pub use pauses::*;
-pub use retention::*;
+pub use self::{accounts::*, bulk::*, delivery::*, held::*, late::*, pauses::*, retention::*};
