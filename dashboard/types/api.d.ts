@@ -516,10 +516,6 @@ export type OperatorCancel = {
   "rule_id"?: string | null;
 };
 
-export type OperatorResolution = {
-  "outcome": string;
-};
-
 export type OrganisationOfMe = {
   "id": string;
   "name": string;

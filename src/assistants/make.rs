@@ -3,9 +3,10 @@
 use super::{ANSWER_MAX, AssistantError, AssistantManager, Audits, Kept, Wanted, wanted};
 use crate::{
     domain::{
-        AssistantRole, Endpoint, EndpointId, ManagedAssistantState, OrgId, RouteState, SecretId, Source, Timestamp,
+        AssistantRole, Endpoint, EndpointId, ManagedAssistantState, OrgId, RouteState, SealedBytes, SecretId, Source,
+        Timestamp,
     },
-    provider::{VapiCredential, vapi::assistants::Fields},
+    provider::{CallError, VapiCredential, vapi::assistants::Fields},
     source::{BearerPlan, BearerPlanText, Plan, VapiPlan},
     store::{
         audit::AuditEntry,
@@ -16,6 +17,7 @@ use crate::{
     },
     vault::{Purpose, VaultError},
 };
+use serde_json::Value;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -46,7 +48,7 @@ impl AssistantManager {
         let body = self.body(&row, &wanted, &kept.secret)?;
         let id = match &actual {
             Some(actual) => {
-                let id = id_of(actual).ok_or(AssistantError::Busy)?;
+                let id = id_of(actual)?;
                 let changes = wanted::changes(&kept.wanted, &wanted, &body, actual);
                 if !changes.is_empty() {
                     self.vapi
@@ -57,8 +59,11 @@ impl AssistantManager {
             }
             None => self.create(credential, lease, &row, &body).await?,
         };
-        if row.state == ManagedAssistantState::InStep && row.assistant_id.as_ref() == Some(&id) && kept.wanted == wanted
-        {
+        let is_as_before = row.state == ManagedAssistantState::InStep
+            && row.error.is_none()
+            && row.assistant_id.as_ref() == Some(&id)
+            && kept.wanted == wanted;
+        if is_as_before {
             return Ok(row);
         }
         let now = self.clock.now();
@@ -194,10 +199,7 @@ impl AssistantManager {
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
         let error = match self.vapi.create_assistant(credential, &fields, ANSWER_MAX).await {
-            Ok(fields) => match id_of(&fields) {
-                Some(id) => return Ok(id),
-                None => return Err(AssistantError::Busy),
-            },
+            Ok(made) => return id_of(&made),
             Err(error) => error,
         };
         let failed = ManagedAssistant {
@@ -226,12 +228,7 @@ impl AssistantManager {
         saved.ok_or(AssistantError::Busy)
     }
 
-    async fn seal(
-        &self,
-        org: OrgId,
-        wanted: &Wanted,
-        secret: &str,
-    ) -> Result<crate::domain::SealedBytes, AssistantError> {
+    async fn seal(&self, org: OrgId, wanted: &Wanted, secret: &str) -> Result<SealedBytes, AssistantError> {
         let kept = Kept {
             wanted: wanted.clone(),
             secret: secret.to_owned(),
@@ -241,8 +238,16 @@ impl AssistantManager {
     }
 }
 
-pub(super) fn id_of(fields: &Fields) -> Option<String> {
-    fields.get("id")?.as_str().map(str::to_owned)
+/// # Errors
+/// Vapi's answer has none.
+pub(super) fn id_of(fields: &Fields) -> Result<String, AssistantError> {
+    let id = fields.get("id").and_then(Value::as_str).map(str::to_owned);
+    id.ok_or_else(|| {
+        AssistantError::Unreachable(CallError::NoAnswer {
+            host: "Vapi".to_owned(),
+            reason: "the assistant has no id".to_owned(),
+        })
+    })
 }
 
 pub(super) fn in_step(row: ManagedAssistant, id: &str, now: Timestamp) -> ManagedAssistant {

@@ -17,15 +17,11 @@ pub use wanted::{RESERVED, Wanted};
 use crate::{
     domain::{AssistantRole, Clock, OrgId, Provider},
     provider::{CallError, Credential, ProviderRefusal, VapiCredential, vapi::VapiClient},
-    store::{Store, StoreError, audit::AuditEntry, grants::Lease, managed::ManagedAssistant},
+    store::{Store, StoreError, audit::AuditEntry, flights::Flights, grants::Lease, managed::ManagedAssistant},
     vault::{Purpose, Vault, VaultError},
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use zeroize::Zeroize;
 
@@ -36,9 +32,6 @@ const LEASE: Duration = Duration::from_mins(2);
 /// How long a caller waits for a change that another instance makes.
 const WAIT_MAX: Duration = Duration::from_secs(4);
 const POLL_PERIOD: Duration = Duration::from_millis(50);
-
-/// Held during a change.
-type Flight = tokio::sync::Mutex<()>;
 
 /// Why an assistant is not as it is wanted.
 #[derive(Debug)]
@@ -96,8 +89,7 @@ pub struct AssistantManager {
     clock: Arc<dyn Clock>,
     /// Scheme and host of ingress.
     public_url: Option<String>,
-    /// One change at a time in this process. An entry without a caller is removed.
-    flights: Mutex<HashMap<(OrgId, AssistantRole), Weak<Flight>>>,
+    flights: Flights<(OrgId, AssistantRole)>,
 }
 
 /// What the row keeps sealed: the secret goes into the configuration at Vapi.
@@ -135,7 +127,7 @@ impl AssistantManager {
             vapi,
             clock,
             public_url: public_url.map(|url| url.trim_end_matches('/').to_owned()),
-            flights: Mutex::default(),
+            flights: Flights::default(),
         }
     }
 
@@ -151,7 +143,7 @@ impl AssistantManager {
         wanted: Wanted,
         audits: Audits,
     ) -> Result<ManagedAssistant, AssistantError> {
-        let flight = self.flight(org, role);
+        let flight = self.flights.of((org, role));
         let _alone = flight.lock().await;
         let credential = self.credential(org).await?;
         let lease = self.wait_for_lease(org, role).await?;
@@ -167,7 +159,7 @@ impl AssistantManager {
     /// # Errors
     /// Why it still stands; see [`AssistantError`].
     pub async fn delete(&self, org: OrgId, role: AssistantRole, audits: Audits) -> Result<bool, AssistantError> {
-        let flight = self.flight(org, role);
+        let flight = self.flights.of((org, role));
         let _alone = flight.lock().await;
         let lease = self.wait_for_lease(org, role).await?;
         let deleted = self.remove(&lease, role, audits).await;
@@ -186,7 +178,8 @@ impl AssistantManager {
             None => self
                 .find_marked(&credential, &row)
                 .await?
-                .and_then(|fields| make::id_of(&fields)),
+                .map(|fields| make::id_of(&fields))
+                .transpose()?,
         };
         if let Some(id) = id {
             self.vapi.delete_assistant(&credential, &id, ANSWER_MAX).await?;
@@ -221,17 +214,6 @@ impl AssistantManager {
         opened.map_err(|_| AssistantError::Undecryptable {
             words: "the stored assistant is not in the form that this version reads".to_owned(),
         })
-    }
-
-    fn flight(&self, org: OrgId, role: AssistantRole) -> Arc<Flight> {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = flights.get(&(org, role)).and_then(Weak::upgrade) {
-            return flight;
-        }
-        flights.retain(|_, flight| flight.strong_count() > 0);
-        let flight = Arc::new(Flight::new(()));
-        flights.insert((org, role), Arc::downgrade(&flight));
-        flight
     }
 
     async fn take_lease(&self, org: OrgId, role: AssistantRole) -> Result<Option<Lease>, StoreError> {

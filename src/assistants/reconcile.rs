@@ -89,7 +89,7 @@ impl AssistantManager {
     /// # Errors
     /// Why nothing is known; the row keeps it.
     pub async fn look(&self, org: OrgId, role: AssistantRole) -> Result<Option<Looked>, AssistantError> {
-        let flight = self.flight(org, role);
+        let flight = self.flights.of((org, role));
         let _alone = flight.lock().await;
         let Some(lease) = self.take_lease(org, role).await? else {
             return Ok(None);
@@ -134,7 +134,7 @@ impl AssistantManager {
         let (id, looked) = match (self.find(&credential, &row).await?, &row.assistant_id) {
             (Some(actual), known) => {
                 let drift = wanted::drift(&body, &actual);
-                let id = make::id_of(&actual).ok_or(AssistantError::Busy)?;
+                let id = make::id_of(&actual)?;
                 if known.as_ref() == Some(&id) {
                     return self.keep_drift(lease, row, drift, now).await;
                 }

@@ -1,8 +1,8 @@
 //! `hookswitch actions …`: the operators' hand on actions of a running installation.
 
-use super::operator::{Api, Client};
-use crate::domain::{ActionId, OrgId, Provider, RuleId};
-use clap::{Args, Subcommand};
+use super::operator::{Api, Client, Scope};
+use crate::domain::ActionId;
+use clap::{ArgGroup, Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
 use std::{io::Write, process::ExitCode, time::Duration};
@@ -28,51 +28,16 @@ enum ActionsCommand {
         api: Api,
     },
     /// Cancel actions that have not gone out. Without --yes: say how many, and of whom
+    #[command(group = ArgGroup::new("scope").required(true).multiple(true))]
     Cancel {
         #[command(flatten)]
-        whose: Whose,
+        scope: Scope,
         /// Do it
         #[arg(long)]
         yes: bool,
         #[command(flatten)]
         api: Api,
     },
-}
-
-#[derive(Debug, Args)]
-#[group(required = true, multiple = true)]
-struct Whose {
-    /// Of every organisation
-    #[arg(long)]
-    all: bool,
-    /// Of one organisation
-    #[arg(long, value_name = "ID")]
-    org: Option<OrgId>,
-    /// At one provider
-    #[arg(long, value_name = "NAME")]
-    provider: Option<Provider>,
-    /// Of one rule
-    #[arg(long, value_name = "ID")]
-    rule: Option<RuleId>,
-}
-
-impl Whose {
-    fn body(&self) -> Value {
-        let mut body = json!({});
-        if self.all {
-            body["all"] = true.into();
-        }
-        if let Some(org) = self.org {
-            body["org_id"] = org.to_string().into();
-        }
-        if let Some(provider) = self.provider {
-            body["provider"] = provider.as_str().into();
-        }
-        if let Some(rule) = self.rule {
-            body["rule_id"] = rule.to_string().into();
-        }
-        body
-    }
 }
 
 pub(super) async fn run(args: ActionsArgs) -> anyhow::Result<ExitCode> {
@@ -84,7 +49,10 @@ pub(super) async fn run(args: ActionsArgs) -> anyhow::Result<ExitCode> {
             println!("{id}: {}", answer["state"].as_str().unwrap_or("-"));
             Ok(ExitCode::SUCCESS)
         }
-        ActionsCommand::Cancel { whose, yes, api } => cancel(&Client::new(&api)?, &whose.body(), yes).await,
+        ActionsCommand::Cancel { scope, yes, api } => {
+            let body = scope.body().unwrap_or_default();
+            cancel(&Client::new(&api)?, &body, yes).await
+        }
     }
 }
 

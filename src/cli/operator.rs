@@ -8,12 +8,12 @@ use super::{
 use crate::{
     admin::Role,
     config::{Environment, Settings},
-    domain::{Clock, OrgId, SystemClock},
+    domain::{Clock, OrgId, Provider, RuleId, SystemClock},
 };
 use anyhow::{Context, bail};
 use clap::Args;
 use http::{Method, StatusCode};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::{path::PathBuf, time::Duration};
 
 /// Where the admin API is. With HOOKSWITCH_OPERATOR_JWT_SECRET set, a token is made with it; else
@@ -26,6 +26,41 @@ pub(super) struct Api {
     /// The directory of `hookswitch dev`
     #[arg(long, default_value = ".hookswitch")]
     data_dir: PathBuf,
+}
+
+/// What a command is about. The command says with a group `scope` how many of them it takes.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(super) struct Scope {
+    /// Everything, of all organisations
+    #[arg(long, group = "scope")]
+    all: bool,
+    /// One organisation
+    #[arg(long, value_name = "ID", group = "scope")]
+    org: Option<OrgId>,
+    /// One provider
+    #[arg(long, value_name = "NAME", group = "scope")]
+    provider: Option<Provider>,
+    /// One rule
+    #[arg(long, value_name = "ID", group = "scope")]
+    rule: Option<RuleId>,
+}
+
+impl Scope {
+    /// The fields of a request; none where nothing was named.
+    pub(super) fn body(&self) -> Option<Value> {
+        let fields = [
+            ("all", self.all.then(|| true.into())),
+            ("org_id", self.org.map(|org| org.to_string().into())),
+            ("provider", self.provider.map(|provider| provider.as_str().into())),
+            ("rule_id", self.rule.map(|rule| rule.to_string().into())),
+        ];
+        let named: Map<String, Value> = fields
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+            .collect();
+        (!named.is_empty()).then_some(Value::Object(named))
+    }
 }
 
 const TOKEN_VALID_FOR: Duration = Duration::from_mins(10);

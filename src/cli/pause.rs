@@ -1,16 +1,17 @@
 //! `hookswitch pause` and `resume`: no attempt begins for what is paused, until it is resumed.
 
-use super::operator::{Api, Client};
-use crate::domain::{OrgId, Provider, RuleId};
-use clap::Args;
+use super::operator::{Api, Client, Scope};
+use clap::{ArgGroup, Args};
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{io::Write, process::ExitCode};
 
+/// Without a scope `pause` lists what is paused.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("scope").multiple(false))]
 pub(super) struct PauseArgs {
     #[command(flatten)]
-    target: Target,
+    scope: Scope,
     /// Why: shown to the organisations that it concerns. Needed to pause
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
@@ -19,49 +20,17 @@ pub(super) struct PauseArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("scope").multiple(false))]
 pub(super) struct ResumeArgs {
     #[command(flatten)]
-    target: Target,
+    scope: Scope,
     #[command(flatten)]
     api: Api,
 }
 
-/// Without one of these `pause` lists what is paused.
-#[derive(Debug, Args)]
-#[group(multiple = false)]
-struct Target {
-    /// Everything
-    #[arg(long)]
-    all: bool,
-    /// One organisation
-    #[arg(long, value_name = "ID")]
-    org: Option<OrgId>,
-    /// One provider, of all organisations
-    #[arg(long, value_name = "NAME")]
-    provider: Option<Provider>,
-    /// One rule
-    #[arg(long, value_name = "ID")]
-    rule: Option<RuleId>,
-}
-
-impl Target {
-    fn body(&self) -> Option<Value> {
-        match self {
-            Self { all: true, .. } => Some(json!({ "all": true })),
-            Self { org: Some(org), .. } => Some(json!({ "org_id": org.to_string() })),
-            Self {
-                provider: Some(provider),
-                ..
-            } => Some(json!({ "provider": provider.as_str() })),
-            Self { rule: Some(rule), .. } => Some(json!({ "rule_id": rule.to_string() })),
-            _ => None,
-        }
-    }
-}
-
 pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(&args.api)?;
-    let Some(mut body) = args.target.body() else {
+    let Some(mut body) = args.scope.body() else {
         return list(&client).await;
     };
     let Some(reason) = args.reason else {
@@ -104,7 +73,7 @@ async fn list(client: &Client) -> anyhow::Result<ExitCode> {
 }
 
 pub(super) async fn resume(args: ResumeArgs) -> anyhow::Result<ExitCode> {
-    let Some(body) = args.target.body() else {
+    let Some(body) = args.scope.body() else {
         anyhow::bail!("name what to resume: --all, --org, --provider or --rule")
     };
     let client = Client::new(&args.api)?;

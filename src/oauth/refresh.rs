@@ -10,16 +10,13 @@ use crate::{
     store::{
         Store, StoreError,
         credentials::{CredentialError, CredentialHealth, StoredCredential},
+        flights::Flights,
         grants::{Lease, Refresh, RefreshDue},
     },
     telemetry::catalogue,
     vault::{Purpose, Vault, VaultError},
 };
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -101,9 +98,7 @@ pub struct Refresher {
     vault: Arc<Vault>,
     google: GoogleClient,
     clock: Arc<dyn Clock>,
-    /// One at a time for an organisation in this process. Bounded by the waiting callers: an entry
-    /// without one is removed.
-    flights: Mutex<HashMap<OrgId, Weak<tokio::sync::Mutex<()>>>>,
+    flights: Flights<OrgId>,
 }
 
 const PROVIDER: Provider = Provider::GoogleCalendar;
@@ -116,7 +111,7 @@ impl Refresher {
             vault,
             google,
             clock,
-            flights: Mutex::default(),
+            flights: Flights::default(),
         }
     }
 
@@ -133,7 +128,7 @@ impl Refresher {
     /// # Errors
     /// Why it is not.
     pub async fn ensure(&self, org: OrgId, want: Want) -> Result<i64, NotFresh> {
-        let flight = self.flight(org);
+        let flight = self.flights.of(org);
         let _alone = flight.lock().await;
         let until = Instant::now() + WAIT_MAX;
         let mut waits_after_failures = !matches!(want, Want::NewerThanNow(_));
@@ -176,17 +171,6 @@ impl Refresher {
                 });
             }
         }
-    }
-
-    fn flight(&self, org: OrgId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = flights.get(&org).and_then(Weak::upgrade) {
-            return flight;
-        }
-        flights.retain(|_, flight| flight.strong_count() > 0);
-        let flight = Arc::new(tokio::sync::Mutex::new(()));
-        flights.insert(org, Arc::downgrade(&flight));
-        flight
     }
 
     async fn read(&self, org: OrgId) -> Result<(StoredCredential, GoogleCredential), NotFresh> {

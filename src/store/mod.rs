@@ -11,6 +11,7 @@ pub mod callers;
 pub mod credentials;
 pub mod dead;
 pub mod endpoints;
+pub mod flights;
 pub mod grants;
 mod health;
 pub mod held;

@@ -1,7 +1,6 @@
 //! A pause on a running `dev`: webhooks are taken, nothing is sent, and a resume sends it.
 
 use crate::support::{
-    client,
     dev::{Dev, Directory, port_base, run},
     until,
 };
@@ -17,17 +16,7 @@ fn hookswitch(directory: &Directory, arguments: &[&str]) -> String {
 }
 
 async fn paused(dev: &Dev, scope: &str) -> f64 {
-    let text = client()
-        .get(format!("{}/metrics", dev.get("operations")))
-        .send()
-        .await
-        .expect("metrics")
-        .text()
-        .await
-        .expect("text");
-    let line = format!("hookswitch_paused{{scope=\"{scope}\"}} ");
-    let value = text.lines().find_map(|one| one.strip_prefix(&line));
-    value.unwrap_or_else(|| panic!("no {line}")).parse().expect("a number")
+    dev.metric(&format!("hookswitch_paused{{scope=\"{scope}\"}}")).await
 }
 
 async fn rule_that_texts(dev: &Dev) -> String {

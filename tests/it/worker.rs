@@ -98,9 +98,7 @@ async fn one_event_delivered_again_and_again_sends_one_sms_and_a_failing_rule_co
 /// waits until the rule is saved again, and every other rule runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rule_that_cannot_be_read_holds_its_own_part_until_it_is_saved_again() {
-    let mut app = TestApp::working().await;
-    app.connect_account(ACCOUNT, &"t1".repeat(16)).await;
-    app.rule("text the caller", None, "{{ message.customer.number }}").await;
+    let mut app = TestApp::texting().await;
     let damaged = app.rule("text the office", None, "+15550009999").await;
     // As a later release may have written it: an action of a kind that this one does not know.
     let spec = serde_json::to_string(&RuleSpec {
@@ -194,9 +192,7 @@ async fn what_waits_for_a_damaged_rule_is_dropped_with_the_rule() {
 /// Invariant 2: an SMS that Twilio took without an answer is found by a look-up, never sent again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_taken_without_an_answer_is_looked_up_and_not_sent_again() {
-    let mut app = TestApp::working().await;
-    app.connect_account(ACCOUNT, &"t1".repeat(16)).await;
-    app.rule("text the caller", None, "{{ message.customer.number }}").await;
+    let mut app = TestApp::texting().await;
     app.twilio().set(Mode::AcceptAndHang);
     app.start_worker();
     app.deliver(app.a, 1, &report("+15550001111"));
@@ -212,9 +208,7 @@ async fn what_was_taken_without_an_answer_is_looked_up_and_not_sent_again() {
 /// Invariant 2: the list of another account proves nothing about a message of the first one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unknown_sms_is_looked_up_at_the_account_that_sent_it_and_nowhere_else() {
-    let mut app = TestApp::working().await;
-    app.connect_account(ACCOUNT, &"t1".repeat(16)).await;
-    app.rule("text the caller", None, "{{ message.customer.number }}").await;
+    let mut app = TestApp::texting().await;
     app.twilio().set(Mode::AcceptAndHang);
     app.start_worker();
     app.deliver(app.a, 1, &report("+15550001111"));
@@ -259,9 +253,7 @@ async fn an_unknown_sms_is_looked_up_at_the_account_that_sent_it_and_nowhere_els
 /// Invariant 2: only a person can say that the first account did not send it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unknown_sms_goes_out_by_another_account_when_a_person_says_so() {
-    let mut app = TestApp::working().await;
-    app.connect_account(ACCOUNT, &"t1".repeat(16)).await;
-    app.rule("text the caller", None, "{{ message.customer.number }}").await;
+    let mut app = TestApp::texting().await;
     app.twilio().set(Mode::Hang);
     app.start_worker();
     app.deliver(app.a, 1, &report("+15550001111"));
@@ -287,9 +279,7 @@ async fn an_unknown_sms_goes_out_by_another_account_when_a_person_says_so() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_never_arrived_is_proved_absent_by_two_look_ups_and_sent_again() {
-    let mut app = TestApp::working().await;
-    app.connect_account(ACCOUNT, &"t1".repeat(16)).await;
-    app.rule("text the caller", None, "{{ message.customer.number }}").await;
+    let mut app = TestApp::texting().await;
     app.twilio().set(Mode::Hang);
     app.start_worker();
     app.deliver(app.a, 1, &report("+15550001111"));
@@ -395,9 +385,7 @@ async fn an_outage_is_waited_for_behind_a_breaker() {
 /// twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_died_after_the_send_leaves_no_second_sms() {
-    let mut app = TestApp::working().await;
-    app.connect_account(ACCOUNT, &"t1".repeat(16)).await;
-    app.rule("text the caller", None, "{{ message.customer.number }}").await;
+    let mut app = TestApp::texting().await;
     app.settings.worker.attempt_seconds_max = Duration::from_secs(10);
     app.twilio().set(Mode::AcceptAndHang);
     app.start_worker();
@@ -517,9 +505,7 @@ async fn a_stop_during_a_slow_answer_records_the_answer() {
 /// 200 until the queue is full. So the process learns of it and ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_breaks_says_so_and_its_other_half_goes_on() {
-    let mut app = TestApp::working().await;
-    app.connect_account(ACCOUNT, &"t1".repeat(16)).await;
-    app.rule("text the caller", None, "{{ message.customer.number }}").await;
+    let mut app = TestApp::texting().await;
     app.twilio().set(Mode::AcceptWhenReleased);
     app.start_worker();
     app.deliver(app.a, 1, &report("+15550001111"));
@@ -538,9 +524,7 @@ async fn a_worker_that_breaks_says_so_and_its_other_half_goes_on() {
 /// claimed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leases_count_by_the_databases_clock_and_far_from_it_nothing_is_claimed() {
-    let mut app = TestApp::working().await;
-    app.connect_account(ACCOUNT, &"t1".repeat(16)).await;
-    app.rule("text the caller", None, "{{ message.customer.number }}").await;
+    let mut app = TestApp::texting().await;
     let far = 6_000_000;
     app.set_clock_offset(far);
     app.start_worker();

@@ -295,6 +295,16 @@ pub struct Resolution {
     outcome: ResolvedAs,
 }
 
+impl Resolution {
+    /// The state that the action goes to.
+    pub const fn state(&self) -> ActionState {
+        match self.outcome {
+            ResolvedAs::Sent => ActionState::Succeeded,
+            ResolvedAs::Resend => ActionState::Pending,
+        }
+    }
+}
+
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum ResolvedAs {
@@ -311,12 +321,9 @@ pub async fn resolve(
     Id(id): Id<ActionId>,
     body::Json(resolution): body::Json<Resolution>,
 ) -> Answer<Json<ActionDetail>> {
-    let to = match resolution.outcome {
-        ResolvedAs::Sent => ActionState::Succeeded,
-        ResolvedAs::Resend => ActionState::Pending,
-    };
     let audit = state.audit(&member, "resolve", "action", id, &["state"]);
-    let transition = state.store.resolve(member.org, id, to, state.now(), audit).await?;
+    let (to, now) = (resolution.state(), state.now());
+    let transition = state.store.resolve(member.org, id, to, now, audit).await?;
     transition_answer(&state, &member, id, "resolve", transition).await
 }
 

@@ -4,6 +4,7 @@
 use crate::{
     admin::{
         Admin, AdminState,
+        api::actions::Resolution,
         state::Answer,
         web::{
             auth::{Editor, Operator, Reader},
@@ -359,13 +360,6 @@ async fn wanted(state: &AdminState, request: OperatorCancel) -> Answer<(Vec<OrgI
     Ok((orgs, filter))
 }
 
-#[derive(Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct OperatorResolution {
-    /// `sent` or `resend`.
-    outcome: String,
-}
-
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct ResolvedView {
     id: String,
@@ -378,17 +372,16 @@ pub async fn resolve_of_operator(
     State(state): Admin,
     Operator(subject): Operator,
     Id(id): Id<ActionId>,
-    body::Json(resolution): body::Json<OperatorResolution>,
+    body::Json(resolution): body::Json<Resolution>,
 ) -> Answer<Json<ResolvedView>> {
-    let to = match resolution.outcome.as_str() {
-        "sent" => ActionState::Succeeded,
-        "resend" => ActionState::Pending,
-        _ => return Err(Problem::field(Code::InvalidField, "outcome", "expected sent or resend")),
-    };
     let found = state.store.find_org_of_action(id).await?;
     let org = found.ok_or(Problem::not_found())?;
     let audit = state.audit_of_operator(&subject, Some(org), "resolve", "action", id);
-    match state.store.resolve(org, id, to, state.now(), audit).await? {
+    match state
+        .store
+        .resolve(org, id, resolution.state(), state.now(), audit)
+        .await?
+    {
         ManualTransition::Absent => Err(Problem::not_found()),
         ManualTransition::NotFrom(from) => Err(Problem::new(Code::NotFromState)
             .detail(format!("The action is {from}; only an unknown outcome can be decided."))),

@@ -14,10 +14,7 @@ use crate::{
         },
     },
     domain::{EventId, HeldCause, OrgId},
-    store::{
-        audit::AuditEntry,
-        dead::{Replayed, StoredDeadEvent},
-    },
+    store::dead::{Replayed, StoredDeadEvent},
 };
 use axum::{
     Json, Router,
@@ -109,15 +106,7 @@ pub async fn replay(
     let Some(org) = row.org else {
         return Err(nothing_kept());
     };
-    let audit = AuditEntry {
-        org,
-        at: state.now(),
-        actor: format!("operator:{subject}"),
-        verb: "replay",
-        target_kind: "event",
-        target_id: id.to_string(),
-        fields: Vec::new(),
-    };
+    let audit = state.audit_of_operator(&subject, Some(org), "replay", "event", id);
     match state.store.replay_dead_event(org, id, audit).await? {
         Replayed::PutBack => Ok((StatusCode::ACCEPTED, Json(ReplayView::of(id, 0)))),
         Replayed::NothingKept => Err(nothing_kept()),

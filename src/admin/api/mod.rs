@@ -55,7 +55,7 @@ pub mod shapes {
         actions::{ActionDetail, ActionView, Resolution},
         assistants::{AssistantView, NewAssistant},
         audit::AuditView,
-        bulk::{BegunView, BulkPlanView, BulkRequest, JobView, OperatorCancel, OperatorResolution, ResolvedView},
+        bulk::{BegunView, BulkPlanView, BulkRequest, JobView, OperatorCancel, ResolvedView},
         catalog::{CatalogView, SampleView},
         dead_events::{DeadEventView, ReplayView},
         destinations::{DestinationChanges, DestinationView, NewDestination},

@@ -89,13 +89,8 @@ pub async fn create_organisation(
         None => OrgId::generate(),
     };
     let audit = AuditEntry {
-        org: id,
-        at: state.now(),
-        actor: format!("operator:{subject}"),
-        verb: "create",
-        target_kind: "organisation",
-        target_id: id.to_string(),
         fields: vec!["name"],
+        ..state.audit_of_operator(&subject, Some(id), "create", "organisation", id)
     };
     let made = state.store.create_organisation(id, &new.name, audit).await?;
     Ok((StatusCode::CREATED, Json(made.into())))

@@ -258,7 +258,7 @@ operations! {
     post "/operator/actions/cancel" operator_cancel Operator "Cancel many actions of organisations" BULK
         body(OperatorCancel) => 200(BulkPlanView), 202(BegunView);
     post "/operator/actions/{id}/resolve" operator_resolve Operator "Decide an unknown outcome" NONE
-        body(OperatorResolution) => 200(ResolvedView);
+        body(Resolution) => 200(ResolvedView);
     get "/api/pauses" pauses_own Viewer "What holds actions of this organisation back" NONE => 200(PausesView);
     get "/operator/pauses" pauses Operator "What is paused" NONE => 200(PausesView);
     post "/operator/pause" pause Operator "Let no attempt begin" NONE body(PauseRequest) => 200(PausedView);

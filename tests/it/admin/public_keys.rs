@@ -41,6 +41,17 @@ impl FetchKeys for Source {
 /// Made for this test by `openssl ecparam -genkey -name prime256v1`; PKCS#8.
 const EC_KEY: &str = include_str!("../../data/jwt-es256.pem");
 
+async fn app_with(source: Arc<Source>) -> TestApp {
+    let mut settings = Settings::default();
+    settings.admin.jwt_jwks_url = Some("https://issuer.example.com/keys".to_owned());
+    TestApp::builder()
+        .admin()
+        .settings(settings)
+        .public_keys(source)
+        .start()
+        .await
+}
+
 #[tokio::test]
 async fn public_keys_are_fetched_with_care() {
     let key = EncodingKey::from_ec_pem(EC_KEY.as_bytes()).unwrap();
@@ -57,14 +68,7 @@ async fn public_keys_are_fetched_with_care() {
         is_away: AtomicBool::new(true),
         gate: None,
     });
-    let mut settings = Settings::default();
-    settings.admin.jwt_jwks_url = Some("https://issuer.example.com/keys".to_owned());
-    let app = TestApp::builder()
-        .admin()
-        .settings(settings)
-        .public_keys(source.clone())
-        .start()
-        .await;
+    let app = app_with(source.clone()).await;
     let good = claims(app.a).to_string();
     let token = |kid: &str| {
         signed(
@@ -163,14 +167,7 @@ async fn a_known_key_serves_while_newer_keys_are_fetched() {
         is_away: AtomicBool::new(false),
         gate: Some(tokio::sync::Semaphore::new(0)),
     });
-    let mut settings = Settings::default();
-    settings.admin.jwt_jwks_url = Some("https://issuer.example.com/keys".to_owned());
-    let app = TestApp::builder()
-        .admin()
-        .settings(settings)
-        .public_keys(source.clone())
-        .start()
-        .await;
+    let app = app_with(source.clone()).await;
     let good = claims(app.a).to_string();
     let token = |kid: &str| {
         signed(

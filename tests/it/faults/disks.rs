@@ -8,7 +8,7 @@ use super::{
     shim::Shim,
     world::{Embedded, PATIENCE, Wishes, World, until},
 };
-use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::Connection;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -276,15 +276,8 @@ async fn a_segment_that_cannot_be_read_while_it_runs_is_reported() {
         is_quick: true,
     };
     let world = World::start("a segment goes bad", &given, Wishes::default()).await;
-    let options = SqliteConnectOptions::new().filename(world.place.path().join("store.db"));
-    let mut other = SqliteConnection::connect_with(&options)
-        .await
-        .expect("the database opens");
+    let mut other = world.lock_database().await;
     // Nothing is planned meanwhile, so nothing is read.
-    sqlx::raw_sql("BEGIN IMMEDIATE")
-        .execute(&mut other)
-        .await
-        .expect("a lock");
     world.load.send_all(150).await;
     let segment = fs::read_dir(world.place.path().join("queue"))
         .expect("the queue")

@@ -12,7 +12,7 @@ use super::{
 use crate::support::wire::Wire;
 use rustix::process::{Resource, Rlimit, Signal, prlimit};
 use serde_json::{Value, json};
-use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::Connection;
 use std::time::{Duration, Instant};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -22,14 +22,7 @@ use tokio::{
 /// Somebody else's transaction keeps SQLite's only writer out for longer than it waits.
 pub async fn locked_database(given: Given) -> Counts {
     let mut world = World::start("locked database", &given, Wishes::default()).await;
-    let options = SqliteConnectOptions::new().filename(world.place.path().join("store.db"));
-    let mut other = SqliteConnection::connect_with(&options)
-        .await
-        .expect("the database opens");
-    sqlx::raw_sql("BEGIN IMMEDIATE")
-        .execute(&mut other)
-        .await
-        .expect("a lock");
+    let mut other = world.lock_database().await;
     let running = world.load.run(100);
     // What is tested is time that passes: SQLite gives up after 5 s.
     tokio::time::sleep(Duration::from_secs(given.many(20, 7) as u64)).await;

@@ -9,6 +9,7 @@ use crate::support::{client, dev::Directory};
 use async_trait::async_trait;
 use hookswitch::sandbox::{Accounts, Sandbox, SandboxConfig, SandboxState, TwilioAccount};
 use serde_json::{Value, json};
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -216,6 +217,19 @@ impl Wishes {
 }
 
 impl World {
+    /// A transaction of somebody else, which keeps SQLite's only writer out until it ends.
+    pub async fn lock_database(&self) -> SqliteConnection {
+        let options = SqliteConnectOptions::new().filename(self.place.path().join("store.db"));
+        let mut other = SqliteConnection::connect_with(&options)
+            .await
+            .expect("the database opens");
+        sqlx::raw_sql("BEGIN IMMEDIATE")
+            .execute(&mut other)
+            .await
+            .expect("a lock");
+        other
+    }
+
     /// A world with its organisations, up and ready.
     pub async fn start(case: &'static str, given: &Given, wishes: Wishes) -> Self {
         let (backend, seed) = (given.backend.clone(), given.seed);

@@ -216,7 +216,7 @@ impl Dev {
             .to_owned()
     }
 
-    /// A metric without labels, as `/metrics` tells it.
+    /// A metric, with its labels where it has some, as `/metrics` shows it.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = client()
             .get(format!("{}/metrics", self.get("operations")))

@@ -36,9 +36,7 @@ fn credential(org: OrgId, sealed: SealedBytes) -> NewCredential {
 /// are loaded again before anything more is claimed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_empties_the_cache_of_its_own_organisation_and_no_other() {
-    let mut app = TestApp::working().await;
-    app.connect_account(ACCOUNT, &"t1".repeat(16)).await;
-    app.rule("text the caller", None, "{{ message.customer.number }}").await;
+    let mut app = TestApp::texting().await;
     app.start_worker();
     app.deliver(app.a, 1, &report("+15550001111"));
     app.action_in(ActionState::Succeeded).await;

@@ -108,9 +108,7 @@ async fn an_event_whose_data_key_does_not_open_is_planned_when_the_key_is_mended
 /// is not planned again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_event_that_is_put_back_is_planned_once() {
-    let mut app = TestApp::working().await;
-    app.connect_account(ACCOUNT, &"t1".repeat(16)).await;
-    app.rule("text the caller", None, "{{ message.customer.number }}").await;
+    let mut app = TestApp::texting().await;
     let org = app.a;
     let set_active = "UPDATE organizations SET is_active = 1 WHERE id = ?1";
     let set_inactive = "UPDATE organizations SET is_active = 0 WHERE id = ?1";

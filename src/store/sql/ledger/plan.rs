@@ -142,7 +142,8 @@ pub async fn plan<D: LedgerSql>(
         .collect())
 }
 
-/// Writes the new actions of these events, and their turns. Returns the actions of each event.
+/// Writes the new actions of these events, and their turns. Returns those of events that may have
+/// been stored before.
 async fn plan_actions<D: LedgerSql>(
     tx: &mut Transaction<'_, D>,
     events: &[(&PlannedEvent, Hash)],
@@ -181,6 +182,9 @@ async fn plan_actions<D: LedgerSql>(
     }
     let mut written = HashMap::<EventId, Vec<ActionId>>::new();
     for (event, action, _) in actions {
+        if event.occasion == Occasion::Receipt {
+            continue;
+        }
         written.entry(event.envelope.id).or_default().push(action.id);
     }
     Ok(written)

@@ -347,16 +347,10 @@ impl TestApp {
     /// Proves a number at Vapi for a tenant, as its own credential would.
     pub async fn prove_vapi_number(&self, tenant: &Tenant, number: &str, id: &str) {
         let claim = NumberClaim {
-            org: tenant.org,
-            number: number.to_owned(),
             provider: Provider::Vapi,
             account_id: None,
             provider_number_id: Some(id.to_owned()),
-            state: RouteState::Live,
-            proof: Some(Proof::ReadAtProvider),
-            proven_at: Some(NOW),
-            version: 1,
-            created_at: NOW,
+            ..number_of_twilio(tenant, number)
         };
         let audit = audit(tenant.org);
         self.store.prove_number(claim, Displaces::Anyone, audit).await.unwrap();
@@ -403,18 +397,7 @@ async fn tenant(store: &Arc<dyn Store>, vault: &Vault, org: OrgId, name: &str) -
             .unwrap();
     }
     prove(store, tenant.org, &tenant.assistant).await;
-    let number = NumberClaim {
-        org: tenant.org,
-        number: tenant.number().into(),
-        provider: Provider::Twilio,
-        account_id: Some(tenant.account()),
-        provider_number_id: None,
-        state: RouteState::Live,
-        proof: Some(Proof::ReadAtProvider),
-        proven_at: Some(NOW),
-        version: 1,
-        created_at: NOW,
-    };
+    let number = number_of_twilio(&tenant, tenant.number());
     let audit = audit(tenant.org);
     store.prove_number(number, Displaces::Anyone, audit).await.unwrap();
     tenant
@@ -519,4 +502,20 @@ pub fn sign(secret: &SecretBytes, path: &str, body: &[u8], at: Timestamp) -> Vec
     VapiSigner::new(&plan, secret)
         .unwrap()
         .sign(at, "POST", &format!("{PUBLIC_URL}{path}"), body)
+}
+
+/// A live number of a tenant, as its Twilio account proved it.
+fn number_of_twilio(tenant: &Tenant, number: &str) -> NumberClaim {
+    NumberClaim {
+        org: tenant.org,
+        number: number.to_owned(),
+        provider: Provider::Twilio,
+        account_id: Some(tenant.account()),
+        provider_number_id: None,
+        state: RouteState::Live,
+        proof: Some(Proof::ReadAtProvider),
+        proven_at: Some(NOW),
+        version: 1,
+        created_at: NOW,
+    }
 }

@@ -307,6 +307,14 @@ impl TestApp {
         claims.into_iter().find(|claim| claim.action == id).expect("due")
     }
 
+    /// A worker whose first organisation texts the caller of each call from its own account.
+    pub async fn texting() -> Self {
+        let app = Self::working().await;
+        app.connect_account(ACCOUNT, &"t1".repeat(16)).await;
+        app.rule("text the caller", None, "{{ message.customer.number }}").await;
+        app
+    }
+
     pub async fn connect_account(&self, account: &str, token: &str) {
         let plaintext =
             json!({"account_sid": account, "auth_token": token, "phone_number": "+15550000001"}).to_string();
