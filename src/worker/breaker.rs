@@ -111,15 +111,16 @@ impl Breakers {
     }
 
     /// Removes breakers that were not used for long, so that the maps hold current failures only.
-    /// Looks at all of them, so once in a while.
-    pub fn forget_old(&mut self, now: Timestamp) {
+    /// Looks at all of them, so once in a while. Returns whether an open one went.
+    pub fn forget_old(&mut self, now: Timestamp) -> bool {
         if now.since(self.swept_at) < self.open_for {
-            return;
+            return false;
         }
         self.swept_at = now;
         let keep = self.open_for * 20;
         let is_current = |until: &Timestamp| now.since(*until) < keep;
-        if !self.open_until.values().all(is_current) {
+        let has_old = !self.open_until.values().all(is_current);
+        if has_old {
             Arc::make_mut(&mut self.open_until).retain(|_, until| is_current(until));
             self.counts.clear();
             for (_, provider) in self.open_until.keys() {
@@ -130,6 +131,7 @@ impl Breakers {
         let is_one_too_many = self.failures.len() > BREAKERS_MAX;
         self.failures
             .retain(|key, failures| open.contains_key(key) || (*failures < self.failures_max && !is_one_too_many));
+        has_old
     }
 }
 
@@ -180,7 +182,8 @@ mod tests {
         }
         let (one, other) = (breakers.open_until(), breakers.open_until());
         assert!(Arc::ptr_eq(&one, &other) && one.len() == 1_000);
-        breakers.forget_old(now + Duration::from_mins(11));
+        assert!(!breakers.forget_old(now + Duration::from_mins(1)));
+        assert!(breakers.forget_old(now + Duration::from_mins(11)));
         assert_eq!(
             (
                 breakers.open_until().len(),

@@ -86,6 +86,11 @@ impl State {
         }
     }
 
+    fn gather_open(&self, provider: Provider) {
+        let open = f64::from(self.breakers.open_at(provider));
+        catalogue::BREAKERS_OPEN.set(open, &[provider.as_str()]);
+    }
+
     /// `records_waiting`: how many the database has not taken yet.
     fn may_claim(&self, records_waiting: usize) -> bool {
         self.are_credentials_known && self.running.free() > 0 && records_waiting <= RECORDS_MAX * 4
@@ -210,7 +215,11 @@ impl Executor {
         let now = self.clock.now();
         let lease_ends = Instant::now() + self.settings.lease_seconds;
         let turn_max = self.settings.claim_turn_max.min(state.running.each_max()).max(1);
-        state.breakers.forget_old(now);
+        if state.breakers.forget_old(now) {
+            for provider in Provider::ALL {
+                state.gather_open(*provider);
+            }
+        }
         let limits = ClaimLimits {
             count_max: state.running.free(),
             turn_max,
@@ -302,8 +311,7 @@ impl Executor {
                     through again");
             }
         }
-        let open = f64::from(state.breakers.open_at(provider));
-        catalogue::BREAKERS_OPEN.set(open, &[provider.as_str()]);
+        state.gather_open(provider);
     }
 
     /// Waits for the attempts that run, then for their records. The hard stop cuts both off.

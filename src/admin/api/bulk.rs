@@ -14,7 +14,7 @@ use crate::{
             view::Time,
         },
     },
-    domain::{ActionId, ActionState, Cause, OrgId, Period, Provider, RuleId, Timestamp},
+    domain::{ActionId, ActionState, Cause, OrgId, Period, Provider, RuleId},
     store::{
         audit::AuditEntry,
         bulk::{BulkCount, BulkFilter, BulkJob, BulkVerb, JobState},
@@ -143,11 +143,9 @@ impl BulkRequest {
             ));
         }
         let rule = self.rule_id.map(|text| text.parse::<RuleId>()).transpose();
-        let moment = |field: &'static str, text: Option<String>| match text.map(|text| text.parse::<jiff::Timestamp>())
-        {
-            None => Ok(None),
-            Some(Ok(at)) => Ok(Some(Timestamp::from_micros(at.as_microsecond()))),
-            Some(Err(_)) => Err(wrong(field, "expected a moment as RFC 3339 has it")),
+        let moment = |field: &'static str, text: Option<String>| {
+            let parsed = text.as_deref().map(Time::parse).transpose();
+            parsed.map_err(|problem| wrong(field, problem))
         };
         Ok(BulkFilter {
             state: self.state,

@@ -4,9 +4,12 @@
 //! A cursor of another list is `cursor_invalid`. The key of the MAC comes from the keyring, so that
 //! cursors stay valid after restarts and new keys, and at every instance.
 
-use super::problem::{Code, Problem};
+use super::{
+    problem::{Code, Problem},
+    view::Time,
+};
 use crate::{
-    domain::{Fingerprint, OrgId, Period, Timestamp},
+    domain::{Fingerprint, OrgId, Period},
     vault::Vault,
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -86,14 +89,9 @@ impl Params {
         let mut take = |name: &'static str| {
             let Some(text) = self.take(name) else { return Ok(None) };
             // A plus that nobody encoded is a blank here.
-            match text.replace(' ', "+").parse::<jiff::Timestamp>() {
-                Ok(at) => Ok(Some(Timestamp::from_micros(at.as_microsecond()))),
-                Err(_) => Err(Problem::field(
-                    Code::InvalidQuery,
-                    name,
-                    "expected a moment as RFC 3339 has it, such as 2026-11-05T14:00:00Z",
-                )),
-            }
+            Time::parse(&text.replace(' ', "+"))
+                .map(Some)
+                .map_err(|problem| Problem::field(Code::InvalidQuery, name, problem))
         };
         Ok(Period {
             since: take("since")?,

@@ -7,6 +7,16 @@ use serde::{Serialize, Serializer};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time(pub Timestamp);
 
+impl Time {
+    /// # Errors
+    /// In words for the caller: it is no moment.
+    pub fn parse(text: &str) -> Result<Timestamp, &'static str> {
+        text.parse::<jiff::Timestamp>()
+            .map(|at| Timestamp::from_micros(at.as_microsecond()))
+            .map_err(|_| "expected a moment as RFC 3339 has it, such as 2026-11-05T14:00:00Z")
+    }
+}
+
 impl std::fmt::Display for Time {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match jiff::Timestamp::from_microsecond(self.0.as_micros()) {
