@@ -121,3 +121,22 @@ async fn operators_cancel_by_organisation_and_decide_open_outcomes_with_an_entry
     assert_eq!(resolve(mine, "maybe").await.expect(400).field(), "outcome");
     resolve(ActionId::generate(), "sent").await.expect(404);
 }
+
+#[tokio::test]
+async fn an_operator_decides_an_open_outcome_once() {
+    let app = TestApp::start().await;
+    let (_, sent) = plan(&app, app.a, ActionState::Unknown).await;
+    let (_, lost) = plan(&app, app.b, ActionState::Unknown).await;
+    for (org, id, outcome, after) in [(app.a, sent, "sent", "succeeded"), (app.b, lost, "resend", "pending")] {
+        let path = format!("/operator/actions/{id}/resolve");
+        let body = json!({ "outcome": outcome });
+        let resolved = app.operator(Method::POST, &path, &body).await.expect(200).json();
+        assert_eq!(resolved, json!({ "id": id, "org_id": org, "state": after }));
+        assert_eq!(state(&app, org, id).await, after);
+        let again = app.operator(Method::POST, &path, &body).await.expect(409);
+        assert_eq!(again.code(), "not_from_state");
+        let entry = app.get(org, "/api/audit").await.json()["data"][0].clone();
+        assert_eq!(entry["verb"], "resolve");
+        assert!(entry["actor"].as_str().unwrap().starts_with("operator:"), "{entry}");
+    }
+}
