@@ -1,6 +1,6 @@
 //! Makes an assistant at Vapi, or changes the one that there is, under a lease.
 
-use super::{ANSWER_MAX, AssistantError, AssistantManager, Audits, Kept, Wanted, wanted};
+use super::{ANSWER_MAX, AssistantError, AssistantManager, Audits, Kept, Wanted, check_version, wanted};
 use crate::{
     domain::{
         AssistantRole, Endpoint, EndpointId, ManagedAssistantState, OrgId, RouteState, SealedBytes, SecretId, Source,
@@ -29,12 +29,14 @@ impl AssistantManager {
         &self,
         credential: &VapiCredential,
         lease: &Lease,
-        role: AssistantRole,
+        (role, expects): (AssistantRole, Option<i64>),
         wanted: Wanted,
         audits: Audits,
     ) -> Result<ManagedAssistant, AssistantError> {
         let org = lease.org;
-        let (row, is_new) = match self.store.find_managed_assistant(org, role).await? {
+        let found = self.store.find_managed_assistant(org, role).await?;
+        check_version(expects, found.as_ref().map_or(0, |row| row.version))?;
+        let (row, is_new) = match found {
             Some(row) => (row, false),
             None => (self.begin(lease, role, &wanted, audits.endpoint).await?, true),
         };

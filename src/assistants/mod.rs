@@ -46,6 +46,8 @@ pub enum AssistantError {
     NoPublicUrl,
     /// Another instance is changing it.
     Busy,
+    /// It was changed since its version was read.
+    Stale,
     /// Vapi refuses: the assistant at Vapi is as it was.
     Refused(ProviderRefusal),
     /// Nobody knows whether Vapi has done it. The next call looks first.
@@ -132,7 +134,8 @@ impl AssistantManager {
     }
 
     /// Makes the assistant of a role, or brings the one that there is to what is wanted. Where it
-    /// is that already, nothing is changed.
+    /// is that already, nothing is changed. `expects` names the version that the caller has read, 0
+    /// where there was none.
     ///
     /// # Errors
     /// Why it is not; see [`AssistantError`].
@@ -141,13 +144,14 @@ impl AssistantManager {
         org: OrgId,
         role: AssistantRole,
         wanted: Wanted,
+        expects: Option<i64>,
         audits: Audits,
     ) -> Result<ManagedAssistant, AssistantError> {
         let flight = self.flights.of((org, role));
         let _alone = flight.lock().await;
         let credential = self.credential(org).await?;
         let lease = self.wait_for_lease(org, role).await?;
-        let ensured = self.make(&credential, &lease, role, wanted, audits).await;
+        let ensured = self.make(&credential, &lease, (role, expects), wanted, audits).await;
         // A lease that is not given back ends by itself.
         let _ = self.store.release_lease(&lease).await;
         ensured
@@ -158,20 +162,33 @@ impl AssistantManager {
     ///
     /// # Errors
     /// Why it still stands; see [`AssistantError`].
-    pub async fn delete(&self, org: OrgId, role: AssistantRole, audits: Audits) -> Result<bool, AssistantError> {
+    pub async fn delete(
+        &self,
+        org: OrgId,
+        role: AssistantRole,
+        expects: Option<i64>,
+        audits: Audits,
+    ) -> Result<bool, AssistantError> {
         let flight = self.flights.of((org, role));
         let _alone = flight.lock().await;
         let lease = self.wait_for_lease(org, role).await?;
-        let deleted = self.remove(&lease, role, audits).await;
+        let deleted = self.remove(&lease, role, expects, audits).await;
         let _ = self.store.release_lease(&lease).await;
         deleted
     }
 
-    async fn remove(&self, lease: &Lease, role: AssistantRole, audits: Audits) -> Result<bool, AssistantError> {
+    async fn remove(
+        &self,
+        lease: &Lease,
+        role: AssistantRole,
+        expects: Option<i64>,
+        audits: Audits,
+    ) -> Result<bool, AssistantError> {
         let org = lease.org;
         let Some(row) = self.store.find_managed_assistant(org, role).await? else {
             return Ok(false);
         };
+        check_version(expects, row.version)?;
         let credential = self.credential(org).await?;
         let id = match row.assistant_id.clone() {
             Some(id) => Some(id),
@@ -249,5 +266,17 @@ impl AssistantManager {
                 words: "the stored credential is not in the form that this version reads".to_owned(),
             }),
         }
+    }
+}
+
+/// Every write of a row is made under its lease, so under the lease the version stays.
+///
+/// # Errors
+/// [`AssistantError::Stale`] where another version stands than the caller has read.
+fn check_version(expects: Option<i64>, current: i64) -> Result<(), AssistantError> {
+    if expects.is_none_or(|expected| expected == current) {
+        Ok(())
+    } else {
+        Err(AssistantError::Stale)
     }
 }

@@ -197,7 +197,7 @@ fn words(error: &AssistantError) -> String {
         AssistantError::NotConnected => "Vapi is not connected".to_owned(),
         AssistantError::Undecryptable { words } => words.clone(),
         AssistantError::NoPublicUrl => "HOOKSWITCH_PUBLIC_URL is not set".to_owned(),
-        AssistantError::Busy => "another instance changes it".to_owned(),
+        AssistantError::Busy | AssistantError::Stale => "another instance changes it".to_owned(),
         AssistantError::Refused(refused) => format!("Vapi refuses: {}", refused.message),
         AssistantError::Unreachable(error) => error.to_string(),
         AssistantError::Store(error) => error.to_string(),

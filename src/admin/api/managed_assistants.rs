@@ -152,11 +152,9 @@ pub async fn ensure(
     body::Json(new): body::Json<NewManagedAssistant>,
 ) -> Answer<impl IntoResponse> {
     new.check()?;
-    if headers.contains_key(header::IF_MATCH) {
-        let row = state.store.find_managed_assistant(member.org, role).await?;
-        let current = row.map(|row| tag(&state, &row)).unwrap_or_default();
-        etag::check(&headers, &current)?;
-    }
+    let row = state.store.find_managed_assistant(member.org, role).await?;
+    let current = row.as_ref().map(|row| tag(&state, row)).unwrap_or_default();
+    let expects = etag::checked(&headers, &current, row.map_or(0, |row| row.version))?;
     let wanted = Wanted {
         name: new.name.trim().to_owned(),
         config: new.assistant,
@@ -167,7 +165,7 @@ pub async fn ensure(
     };
     let row = state
         .assistants
-        .ensure(member.org, role, wanted, audits)
+        .ensure(member.org, role, wanted, expects, audits)
         .await
         .map_err(problem)?;
     shown(&state, row).await
@@ -185,12 +183,12 @@ pub async fn delete(
         .find_managed_assistant(member.org, role)
         .await?
         .ok_or(Problem::not_found())?;
-    etag::check(&headers, &tag(&state, &row))?;
+    let expects = etag::checked(&headers, &tag(&state, &row), row.version)?;
     let audits = Audits {
         assistant: state.audit(&member, "delete", "assistant", role, &[]),
         endpoint: state.audit(&member, "delete", "endpoint", row.endpoint, &[]),
     };
-    match state.assistants.delete(member.org, role, audits).await {
+    match state.assistants.delete(member.org, role, expects, audits).await {
         Ok(true) => Ok(StatusCode::NO_CONTENT),
         Ok(false) => Err(Problem::not_found()),
         Err(error) => Err(problem(error)),
@@ -213,6 +211,7 @@ fn problem(error: AssistantError) -> Problem {
         AssistantError::Busy => Problem::new(Code::Conflict)
             .detail("The assistant is being changed by another request: send it again in a moment.")
             .retry_after(Duration::from_secs(2)),
+        AssistantError::Stale => etag::stale(),
         AssistantError::Refused(refused) => Problem::refused_by("Vapi", &refused),
         AssistantError::Unreachable(error) => Problem::unreachable(&error).detail(
             "Nobody knows whether Vapi has done it. Send the same request again: it looks first, and makes no second \

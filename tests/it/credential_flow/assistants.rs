@@ -2,6 +2,7 @@
 
 use super::{Answer, TestApp};
 use hookswitch::{
+    admin::Role,
     assistants::{AssistantError, AssistantManager, Audits, Looked, Wanted},
     domain::{AssistantRole, Clock, OrgId, Provider, RouteState},
     provider::Providers,
@@ -99,7 +100,7 @@ async fn a_hundred_at_once_from_two_instances_make_one_assistant() {
                 return answer.status == 200;
             }
             match other
-                .ensure(org, AssistantRole::Inbound, wanted(&front_desk()), audits(org))
+                .ensure(org, AssistantRole::Inbound, wanted(&front_desk()), None, audits(org))
                 .await
             {
                 Ok(_) => true,
@@ -328,4 +329,35 @@ async fn fields_that_are_not_a_persons_are_refused_all_at_once() {
     app.delete(org, "/api/integrations/vapi").await.expect(204);
     assert_eq!(put(&app, org, &front_desk()).await.expect(409).code(), "not_connected");
     assert_eq!(app.providers().assistants(), Vec::<Value>::new());
+}
+
+/// The tag is compared under the lease, so that of two people who have read the same one is late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_five_writers_with_one_tag_one_wins() {
+    let app = connected().await;
+    let first = put(&app, app.a, &front_desk()).await.expect(200);
+    let tag = first.etag();
+    let writers = (0..5).map(|number| {
+        let mut body = front_desk();
+        body["assistant"]["firstMessage"] = json!(format!("Hello from {number}"));
+        let request = app
+            .request(Method::PUT, INBOUND)
+            .bearer_auth(app.token(app.a, Role::Owner))
+            .header("if-match", &tag)
+            .json(&body);
+        TestApp::send(request)
+    });
+    let mut statuses: Vec<u16> = futures_util::future::join_all(writers)
+        .await
+        .iter()
+        .map(|answer| answer.status)
+        .collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 412, 412, 412, 412]);
+    let late = app
+        .request(Method::DELETE, KEPT)
+        .bearer_auth(app.token(app.a, Role::Owner));
+    let late = TestApp::send(late.header("if-match", &tag)).await;
+    assert_eq!(late.status, 412);
+    assert_eq!(app.providers().assistants().len(), 1);
 }
