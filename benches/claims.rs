@@ -1,4 +1,4 @@
-//! What a claim costs over many finished rows, beside an empty table:
+//! The cost of a claim over many finished rows, beside an empty table:
 //! `cargo bench --bench claims -- --finished 1000000`. Needs Postgres, by
 //! HOOKSWITCH_TEST_POSTGRES_URL (`scripts/services up postgres`), and makes two databases of its
 //! own there, which it drops.

@@ -35,7 +35,7 @@ pub const EVENT_KEY: &str = "event";
 pub struct ParameterError {
     /// `parameters.to`
     pub field: String,
-    /// What is wrong and what is expected. Carries no value from an event.
+    /// Says what is wrong and what is expected. Carries no value from an event.
     pub problem: String,
     /// Why the action is dead, where it is found at planning.
     pub cause: Cause,

@@ -3,7 +3,7 @@
 
 use crate::domain::ActionKind;
 
-/// What a value of a parameter may be.
+/// The type of a parameter's value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Shape {
     Text,
@@ -64,7 +64,7 @@ impl Parameter {
     }
 }
 
-/// What an action does, in words for a person who makes a rule.
+/// Describes an action to a person who makes a rule.
 #[must_use]
 pub const fn purpose(kind: ActionKind) -> &'static str {
     match kind {

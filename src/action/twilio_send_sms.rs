@@ -252,7 +252,7 @@ impl Action for TwilioSendSms {
     }
 }
 
-/// What a message goes out by: the organisation's own number or messaging service.
+/// The sender of a message: the organisation's own number or messaging service.
 fn sender<'m>(message: &NewMessage<'m>) -> &'m str {
     message.from.or(message.messaging_service_sid).unwrap_or_default()
 }

@@ -263,7 +263,7 @@ pub(super) fn in_step(row: ManagedAssistant, id: &str, now: Timestamp) -> Manage
     }
 }
 
-/// What routes its webhooks: we made it (invariant 18).
+/// The route of its webhooks. We made the assistant, which is the proof (invariant 18).
 pub(super) fn claim(row: &ManagedAssistant, name: String, now: Timestamp) -> AssistantClaim {
     AssistantClaim {
         org: row.org,

@@ -94,7 +94,7 @@ pub struct AssistantManager {
     flights: Flights<(OrgId, AssistantRole)>,
 }
 
-/// What the row keeps sealed: the secret goes into the configuration at Vapi.
+/// The sealed part of a row. The secret goes into the configuration at Vapi.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     wanted: Wanted,
@@ -213,7 +213,7 @@ impl AssistantManager {
         Ok(deleted)
     }
 
-    /// What a person wanted of the assistant.
+    /// The configuration that a person asked for.
     ///
     /// # Errors
     /// It does not open here.

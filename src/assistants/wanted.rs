@@ -1,4 +1,5 @@
-//! What an assistant is to be, and what of it differs at Vapi. Nothing here asks anyone.
+//! Builds the configuration that is wanted of an assistant, and compares it with Vapi's. Makes no
+//! request.
 
 use crate::provider::vapi::assistants::{Fields, MARKER};
 use serde::{Deserialize, Serialize};

@@ -142,7 +142,7 @@ fn show_set_aside(rows: &[Value], out: &mut impl Write) -> std::io::Result<()> {
 const PASSES_MAX: u32 = 30;
 const BETWEEN_PASSES: Duration = Duration::from_secs(1);
 
-/// What the passes so far have done.
+/// The work of the passes so far.
 #[derive(Default)]
 struct Done {
     rewrapped: u64,

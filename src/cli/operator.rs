@@ -28,7 +28,8 @@ pub(super) struct Api {
     data_dir: PathBuf,
 }
 
-/// What a command is about. The command says with a group `scope` how many of them it takes.
+/// The organisations or rules that a command concerns. The command says with a group `scope` how
+/// many of them it takes.
 #[derive(Debug, Args)]
 #[group(skip)]
 pub(super) struct Scope {

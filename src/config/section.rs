@@ -154,7 +154,7 @@ fn distance(a: &str, b: &str) -> usize {
 pub trait SettingValue: Sized {
     const KIND: &'static str;
     /// # Errors
-    /// What is expected; never the text.
+    /// The text that is expected; never the one that was given.
     fn parse(text: &str) -> Result<Self, String>;
     /// As it would be written. Secrets show nothing.
     fn show(&self) -> String;

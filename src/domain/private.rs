@@ -39,7 +39,7 @@ pub fn keep_private(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    // What a link leads to was placed by a person.
+    // A person placed the target of a link.
     if stands.is_symlink() || stands.permissions().mode() & OTHERS == 0 {
         return Ok(());
     }
@@ -47,7 +47,7 @@ pub fn keep_private(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
-/// [`keep_private`] for a directory of ours and everything in it. What is another user's, as the
+/// [`keep_private`] for a directory of ours and everything in it. A file of another user, as the
 /// root of a volume may be, does not stop the rest.
 ///
 /// # Errors

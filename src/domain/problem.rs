@@ -26,7 +26,7 @@ macro_rules! codes {
                 match self { $(Self::$variant => $status),+ }
             }
 
-            /// What it means, for `docs/problems.md`.
+            /// Its meaning, for `docs/problems.md`.
             #[must_use]
             pub const fn help(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($doc),+).trim_ascii_start()),+ }

@@ -37,7 +37,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 
-/// What a listener allows. `Limits::default()` suits a listener that only our own people and
+/// Limits of a listener. `Limits::default()` suits a listener that only our own people and
 /// machines reach.
 #[derive(Clone, Debug)]
 pub struct Limits {

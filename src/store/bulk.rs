@@ -6,7 +6,7 @@ use crate::domain::{ActionId, ActionState, Cause, OrgId, Period, Provider, RuleI
 use async_trait::async_trait;
 use uuid::Uuid;
 
-/// What is done with each action.
+/// The change of each action.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BulkVerb {
     Retry,
@@ -33,7 +33,7 @@ impl BulkVerb {
     }
 }
 
-/// Which actions. What is left out does not matter.
+/// Which actions. A filter that is left out matches all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct BulkFilter {
     pub state: Option<ActionState>,
@@ -91,7 +91,7 @@ pub struct BulkJob {
 
 #[async_trait]
 pub trait BulkJobs: Send + Sync + 'static {
-    /// What a job would touch, by state and provider.
+    /// The actions that a job would change, by state and provider.
     async fn count_bulk(&self, org: OrgId, verb: BulkVerb, filter: BulkFilter) -> Result<Vec<BulkCount>, StoreError>;
     /// Organisations with actions that have not gone out, for an operator.
     async fn list_orgs_with_open_actions(&self) -> Result<Vec<OrgId>, StoreError>;

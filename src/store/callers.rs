@@ -1,4 +1,4 @@
-//! What the admin API keeps for its callers: sessions of people in browsers, and answers to
+//! Keeps two things for callers of the admin API: sessions of people in browsers, and answers to
 //! requests that may be sent again.
 //!
 //! **Invariant:** a session and a link are found by the hash of their secret part, within their
@@ -28,7 +28,7 @@ pub struct Session {
     pub expires_at: Timestamp,
 }
 
-/// What is known of a key when its request comes.
+/// The state of an idempotency key when its request comes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum KeyedRequest {
     /// Nobody used it: it is this request's now.

@@ -37,7 +37,7 @@ pub struct CredentialHealth {
     pub state: IntegrationState,
     pub cause: Option<String>,
     pub error: Option<CredentialError>,
-    /// What a limited credential cannot do.
+    /// Features that a limited credential lacks.
     pub missing: Option<String>,
     pub checked_at: Option<Timestamp>,
     pub first_failed_at: Option<Timestamp>,
@@ -92,7 +92,7 @@ impl CredentialHealth {
     }
 }
 
-/// What the author of a change read: the change is made only where that still stands.
+/// The state that the author of a change has read. The change is made only where it still stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Expects {
     /// Whatever stands is replaced.

@@ -1,4 +1,4 @@
-//! What is kept: organisations, credentials, routes, rules, the ledger, audit. One trait a concern,
+//! Keeps organisations, credentials, routes, rules, the ledger, audit. One trait a concern,
 //! one file each; SQL stands below, a folder a dialect.
 //!
 //! `vault`, `routing`, `attempt`, `worker`, `receiver` (rejections) and `admin` enter.
@@ -213,7 +213,7 @@ pub async fn migrate(url: &str, clock: Arc<dyn crate::domain::Clock>) -> Result<
     }
 }
 
-/// What of this binary's migrations a database has.
+/// The migrations of this binary that a database has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrationStatus {
     /// `NNNN description`, in order.

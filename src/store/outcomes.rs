@@ -1,4 +1,4 @@
-//! What came of events, for lists of them.
+//! Outcomes of events, for lists.
 
 use super::StoreError;
 use crate::domain::{ActionState, EventId, OrgId};

@@ -4,7 +4,7 @@ use super::{StoreError, audit::AuditEntry};
 use crate::domain::{OrgId, Provider, RuleId, Timestamp};
 use async_trait::async_trait;
 
-/// What is paused.
+/// The scope of a pause.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Paused {
     All,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 /// A worker asks for its share of the queues of a group.
 #[derive(Clone, Debug)]
 pub struct ShareRequest {
-    /// What the names of the queues begin with.
+    /// The prefix of the queues' names.
     pub group: Box<str>,
     pub worker: Uuid,
     /// The queues are numbered from 0 to here.

@@ -46,7 +46,7 @@ pub enum Promotion {
     NotEverywhere(Vec<Instance>),
 }
 
-/// What stands under one key.
+/// The seals under one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyUse {
     pub data_keys: u64,
@@ -80,7 +80,7 @@ pub trait KeyRotation: Send + Sync + 'static {
     /// Makes a key primary if every live instance holds it. Counts as a change of configuration,
     /// so that every instance looks.
     async fn promote_key(&self, key: KeyId, audit: AuditEntry) -> Result<Promotion, StoreError>;
-    /// What stands under each key, by its name.
+    /// The seals under each key, by its name.
     async fn load_key_uses(&self) -> Result<Vec<(KeyId, KeyUse)>, StoreError>;
     /// Data keys that are not wrapped with `key`, in the order of their place.
     async fn list_data_keys_under_others(

@@ -2,7 +2,7 @@
 
 use metrics::Unit;
 
-/// What kind of metric it is.
+/// The kind of a metric.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     Counter,
@@ -186,7 +186,7 @@ catalogue! {
     CLOCK_OFFSET_SECONDS: Gauge Seconds "hookswitch_clock_offset_seconds" [];
     /// Time that the worker's consumer has been idle while the queue holds events.
     CONSUMER_IDLE_WITH_BACKLOG_SECONDS: Gauge Seconds "hookswitch_consumer_idle_with_backlog_seconds" [];
-    /// What operators have paused, by scope: all, org, provider, rule.
+    /// Pauses by operators, by scope: all, org, provider, rule.
     PAUSED: Gauge Count "hookswitch_paused" ["scope"];
     /// Whether events go through the spool now: 1 or 0.
     SPOOL_ACTIVE: Gauge Count "hookswitch_spool_active" [];

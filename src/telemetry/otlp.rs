@@ -1,7 +1,7 @@
 //! Spans and error events for an OTLP receiver, as OTLP/HTTP in JSON. `cli` posts them.
 //!
-//! **Invariant:** telemetry never holds up work. What does not fit into the outbox is dropped and
-//! counted, and nothing waits for a receiver that is away.
+//! **Invariant:** telemetry never holds up work. An item that does not fit into the outbox is
+//! dropped and counted, and nothing waits for a receiver that is away.
 //!
 //! A trace is one event's way. Its id *is* the event's id, and the span that received the event has
 //! the id's second half as its own. So each process that knows the event's id, from the envelope or
@@ -37,7 +37,7 @@ enum Item {
     Log(Value),
 }
 
-/// What is to be posted: to `/v1/traces` and to `/v1/logs`, `None` where there is nothing.
+/// The bodies of two posts: to `/v1/traces` and to `/v1/logs`, `None` where there is nothing.
 #[derive(Debug)]
 pub struct Batch {
     pub traces: Option<Value>,
@@ -55,7 +55,7 @@ impl Outbox {
         (self.0.recv_many(&mut items, BATCH_MAX).await > 0).then(|| batch(items))
     }
 
-    /// What is there now, at the end of a process.
+    /// The last batch, at the end of a process.
     pub fn rest(&mut self) -> Option<Batch> {
         let items: Vec<Item> = std::iter::from_fn(|| self.0.try_recv().ok()).collect();
         (!items.is_empty()).then(|| batch(items))
@@ -114,7 +114,7 @@ impl OtlpLayer {
         (Self { outbox }, Outbox(rest))
     }
 
-    /// What the layer wants to see.
+    /// The spans and events that the layer records.
     pub fn wants(metadata: &Metadata<'_>) -> bool {
         metadata.target().starts_with("hookswitch")
             && if metadata.is_span() {

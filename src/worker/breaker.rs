@@ -21,7 +21,7 @@ pub(super) struct Breakers {
     swept_at: Timestamp,
 }
 
-/// What an attempt did to its breaker, where that is news.
+/// The change of a breaker by an attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Turned {
     Opened,

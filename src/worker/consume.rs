@@ -27,7 +27,7 @@ const SUSPECTS_MAX: usize = 10_000;
 /// Between two looks at what is held in the store, where no change of configuration asks for one.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
 
-/// What the loop does after a wait.
+/// The next step of the loop after a wait.
 enum Next {
     /// Plan these deliveries, and what else is due.
     Plan(Vec<Delivery>),

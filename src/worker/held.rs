@@ -23,7 +23,7 @@ use std::{
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-/// Events that wait in memory at most, and the bytes of their bodies. What is over it goes to the
+/// Events that wait in memory at most, and the bytes of their bodies. More than that goes to the
 /// store at once.
 const IN_MEMORY_MAX: usize = 1_000;
 const IN_MEMORY_BYTES_MAX: usize = 16 << 20;

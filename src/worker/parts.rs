@@ -21,8 +21,8 @@ const RULES_MAX: u32 = 1_000;
 const PARTS_MAX: u32 = 256;
 
 impl Planner {
-    /// Plans the parts of every rule that can be read by this book. What the database does not take
-    /// now waits for the next look.
+    /// Plans the parts of every rule that can be read by this book. Parts that the database does
+    /// not take now wait for the next look.
     pub async fn plan_held_parts(&mut self, book: &RuleBook) {
         let rules = match self.store.list_held_rules(RULES_MAX).await {
             Ok(rules) => rules,
@@ -108,7 +108,7 @@ impl Planner {
         self.vault.open_payload(org, sealed, read).await
     }
 
-    /// Forgets the rows of events that are done. What the queue delivered is acked instead.
+    /// Forgets the rows of events that are done. Events that the queue delivered are acked instead.
     pub async fn forget_stored(&self, done: &[Origin]) -> Result<(), StoreError> {
         let (mut held, mut parts) = (Vec::new(), Vec::new());
         for origin in done {

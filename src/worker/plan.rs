@@ -182,7 +182,8 @@ impl Planner {
         let mut left = self.day.left(*org);
         let mut planned = Vec::with_capacity(actions.len());
         // From the receipt, not from the time that the sender writes: a sender's clock must not
-        // expire an action of ours (decision 0007). What a person replays is wanted from now on.
+        // expire an action of ours (decision 0007). An event that a person replays is wanted from
+        // now on.
         let wanted_at = match occasion {
             Occasion::Replay(_) => self.clock.now(),
             Occasion::Receipt | Occasion::Rest => envelope.received_at,

@@ -35,8 +35,8 @@ pub(super) struct OrgRules {
     pub is_active: bool,
     /// In the order of their ids. Shared with plans that run.
     pub rules: Vec<Arc<ActiveRule>>,
-    /// Rules that cannot be read, and which events they are about. What they would have wanted of
-    /// such an event is unknown: that part of it waits (invariant 7).
+    /// Rules that cannot be read, and which events they are about. The actions that they would have
+    /// made of such an event are unknown: that part of it waits (invariant 7).
     unreadable: BTreeMap<Box<[u8]>, RuleScope>,
 }
 

@@ -1,4 +1,4 @@
-//! Who can read what lies under the data directory: the user of the process, and nobody else.
+//! Only the user of the process can read files under the data directory.
 
 use crate::support::dev::{BINARY, Dev, Directory, port_base};
 use std::{

@@ -93,7 +93,7 @@ async fn a_returned_event_is_an_error_and_its_neighbours_are_not() {
         is_refused = outcomes[1].is_err();
         for (n, (event, outcome)) in events.iter().zip(&outcomes).enumerate() {
             match outcome {
-                // What a queue holds goes with it when it is deleted in the next round.
+                // The next round deletes the queue with the events in it.
                 Ok(()) if is_refused || n % 2 == 0 => confirmed.push(id_of(event)),
                 Ok(()) => {}
                 Err(hookswitch::queue::PublishError::Unavailable { .. }) => assert_eq!(n % 2, 1, "its queue is there"),
@@ -375,7 +375,7 @@ async fn workers_share_the_queues_out_by_leases() {
     }
 }
 
-/// What comes within half a second, acked.
+/// Acks the events that come within half a second.
 async fn some(deliveries: &mut Box<dyn hookswitch::queue::Deliveries>) -> Vec<hookswitch::queue::Delivery> {
     let mut got = Vec::new();
     let end = tokio::time::Instant::now() + std::time::Duration::from_millis(500);

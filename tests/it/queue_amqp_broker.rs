@@ -199,7 +199,7 @@ async fn a_queue_without_a_leader_delays_no_other(broker: &Broker) {
     let waits = spool.spool().map_or(0, |spool| spool.events);
     assert!(waits > 50, "those of the silent queue wait in the spool: {waits}");
 
-    // What the manual says to do about such a queue.
+    // The cure of the runbook for such a queue.
     broker.ctl(&[
         "eval",
         &of_queue(&place.queue_name(3), "ra:trigger_election({N, node()})"),

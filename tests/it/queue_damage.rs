@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-/// What stands before the first record, and before each payload.
+/// The bytes before the first record, and before each payload.
 const HEADER: usize = 64;
 
 /// Every file's bytes, to see that nothing was changed.
@@ -231,7 +231,7 @@ async fn a_segment_that_was_moved_away_costs_only_its_events() {
         );
         let mut rest = ids.iter();
         assert!(left.iter().all(|id| rest.any(|other| other == id)), "order is kept");
-        // What comes after it is neither taken for acked nor overwritten, also after another
+        // Events after it are neither taken for acked nor overwritten, also after another
         // restart.
         let next = publish(&queue, OrgId::generate(), b"next").await;
         drop(queue);

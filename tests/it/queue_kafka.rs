@@ -40,7 +40,7 @@ impl Backend for Kafka {
     }
 
     async fn crashed_now(&self) -> Box<dyn Backend> {
-        // What a process leaves behind is the broker's alone.
+        // Nothing of a process is left but the broker's state.
         Box::new(Self {
             topic: self.topic.clone(),
         })
@@ -90,7 +90,7 @@ async fn publish_in_order(queue: &KafkaQueue, subjects: usize, count: usize) -> 
     published.into_iter().flatten().collect()
 }
 
-/// What the group has left to do, as a process sees it that holds no partition.
+/// The lag of the group, as a process sees it that holds no partition.
 async fn lag(topic: &KafkaTopic) -> u64 {
     let queue = topic.open().await;
     let events = queue.state().events;
@@ -172,7 +172,7 @@ impl Worker {
                     tokio::task::yield_now().await;
                 }
             }
-            // What is late stays unfinished: the next owner gets it.
+            // A late event stays unfinished: the next owner gets it.
             drop(deliveries);
             queue.close().await;
         });

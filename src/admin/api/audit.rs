@@ -63,7 +63,7 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
     list_of(&state, member.org, &uri).await
 }
 
-/// What operators did that concerns no organisation.
+/// Changes by operators that concern no organisation.
 pub async fn list_of_installation(State(state): Admin, _: Operator, uri: Uri) -> Answer<Json<Listed<AuditView>>> {
     list_of(&state, INSTALLATION, &uri).await
 }

@@ -63,7 +63,7 @@ pub struct BulkRequest {
     until: Option<String>,
 }
 
-/// What it would touch. Nothing was changed.
+/// The actions that a job would change. None was changed yet.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct BulkPlanView {
     count: u64,
@@ -263,7 +263,7 @@ pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<Uuid>)
     Ok(Json(job.into()))
 }
 
-/// What was done stays done.
+/// Actions that the job has changed stay changed.
 pub async fn stop(State(state): Admin, Editor(member): Editor, Id(id): Id<Uuid>, _: NoFields) -> Answer<Json<JobView>> {
     let audit = state.audit(&member, "stop", "actions", id, &["state"]);
     state.store.stop_bulk(member.org, id, audit).await?;

@@ -230,7 +230,7 @@ fn check(http: HttpCredential) -> Answer<Credential> {
     }
 }
 
-/// What a save is about, and what it has to find.
+/// The destination that a save changes, and the state that it must find there.
 struct Change {
     verb: &'static str,
     expects: Expects,

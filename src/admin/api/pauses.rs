@@ -53,7 +53,7 @@ pub struct PauseView {
     rule_id: Option<String>,
     reason: String,
     since: Time,
-    /// Who paused it; `null` for an organisation, which is not shown it.
+    /// The operator that paused it; `null` for an organisation, which is not shown it.
     actor: Option<String>,
 }
 
@@ -78,7 +78,7 @@ pub async fn list(State(state): Admin, _: Operator, uri: Uri) -> Answer<Json<Pau
     Ok(Json(PausesView { pauses }))
 }
 
-/// What holds actions of this organisation back.
+/// The pauses that hold actions of this organisation back.
 pub async fn list_own(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<PausesView>> {
     Params::of(&uri)?.finish()?;
     let pauses = state.store.list_pauses(Some(member.org)).await?;

@@ -35,7 +35,7 @@ fn check(parts: &Parts) -> Result<(), Problem> {
     if operation.id == TAKES_OTHERS || is_operator != (operation.who == Who::Operator) {
         return Ok(());
     }
-    // What is no query gets the handler's own words.
+    // A text that is no query is answered by the handler itself.
     let Ok(Query(pairs)) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri) else {
         return Ok(());
     };

@@ -1,4 +1,4 @@
-//! What can be connected at the sandbox by hand: for each provider a good key and a limited one.
+//! Keys to connect at the sandbox by hand: for each provider a good one and a limited one.
 //! They are the same in every installation, and open nothing anywhere else.
 
 use crate::{
@@ -25,7 +25,7 @@ const ELEVENLABS_LIMITED_KEY: &str = "sk_sandbox_without_voices";
 const GOOGLE_ACCOUNT: &str = "front.desk@birchwood.example";
 const GOOGLE_LIMITED_ACCOUNT: &str = "no.times@birchwood.example";
 
-/// What the stand-ins have to know of the demo, and of the keys that `dev` prints.
+/// The accounts of the demo, and the keys that `dev` prints, as the sandbox needs them.
 pub(super) fn accounts(state: &DevState, google_redirect: String) -> Accounts {
     Accounts {
         accounts: twilio_accounts(state),

@@ -65,7 +65,7 @@ pub struct Fields {
     pub was_plain: bool,
 }
 
-/// Texts by name. What is no text is no field of a credential.
+/// Texts by name. A value of another type is no field of a credential.
 struct Texts(Vec<(String, Option<SecretString>)>);
 
 impl<'de> Deserialize<'de> for Texts {

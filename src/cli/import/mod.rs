@@ -60,7 +60,7 @@ struct LegacyArgs {
     api: Api,
 }
 
-/// What became of a row.
+/// The outcome of a row.
 enum Outcome {
     /// It stands here now, or would.
     Taken(String),

@@ -1,4 +1,4 @@
-//! What a row of the earlier system is, whichever way its columns are written.
+//! Reads a row of the earlier system, in either spelling of its columns.
 
 use crate::domain::{OrgId, Provider};
 use serde_json::{Map, Value};

@@ -160,7 +160,8 @@ struct Session {
     counts: FuturesUnordered<BoxFuture<'static, (Counted, Count)>>,
     /// By queue, the channel to count on. One that did not answer is not used again.
     counters: Vec<Option<Channel>>,
-    /// What is being counted. A queue that does not answer delays the count of no other.
+    /// Queues whose events are being counted. A queue that does not answer delays the count of no
+    /// other.
     counting: HashSet<Counted>,
 }
 

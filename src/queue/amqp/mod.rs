@@ -175,8 +175,8 @@ impl AmqpQueue {
         }
     }
 
-    /// The outcome of the first tries to connect. Who only consumes connects once for it, so that a
-    /// broker that refuses is known before anything is consumed.
+    /// The outcome of the first tries to connect. A consumer without publishing connects once for
+    /// it, so that a broker that refuses is known before anything is consumed.
     async fn first_outcome(&self) -> Result<(), LinkError> {
         if self.settings.publishes {
             return self.publisher.first_outcome().await;

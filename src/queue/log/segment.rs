@@ -146,7 +146,7 @@ impl Filling {
         let step = usize::try_from(length - self.at).unwrap_or(FILL).min(FILL);
         let written = write_all_at(disk, file, path, &vec![0; step], self.at).and_then(|()| disk.sync(file, path));
         if let Err(error) = written {
-            // What was written so far would only take room.
+            // A half-made segment would only take room.
             let _ = fs::remove_file(path);
             return Err(error);
         }

@@ -27,7 +27,7 @@ use tracing::{error, warn};
 
 /// Entries that are published at the same time, as far as their subjects differ.
 const BATCH: usize = 256;
-/// Entries and bytes in memory of subjects that the broker does not take now. What is over them is
+/// Entries and bytes in memory of subjects that the broker does not take now. More than that is
 /// read again later.
 const WAITING_ENTRIES_MAX: usize = 4096;
 const WAITING_BYTES_MAX: usize = 32 << 20;

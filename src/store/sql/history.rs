@@ -152,7 +152,7 @@ const LIST_ATTEMPTS: &str = "
     ORDER BY number DESC
     LIMIT $3";
 
-// What has not gone out, a state at a time: each by the index of its state.
+// Counts actions that have not gone out. Each state is counted by its own index.
 macro_rules! count_open {
     (@text $index:literal, $states:literal) => {
         concat!(

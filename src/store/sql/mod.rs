@@ -175,7 +175,7 @@ impl<D: Dialect> Connected for Transaction<'_, D> {
     }
 }
 
-/// A store that speaks SQL. What it writes once for both databases stands on these methods.
+/// A store that speaks SQL. The statements that both databases share call these methods.
 pub trait SqlStore: Send + Sync + 'static {
     type Db: Dialect;
 

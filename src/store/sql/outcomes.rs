@@ -1,4 +1,4 @@
-//! What came of events.
+//! Outcomes of events.
 
 use super::{Dialect, Row, Sql, SqlStore, Statement};
 use crate::{

@@ -39,7 +39,8 @@ const RELEASE: Sql = Sql::postgres_only(
 );
 
 /// The share of one worker beside others. Its rank among all workers says who gets one more where
-/// the number of queues does not divide. What it holds and may keep stays with it.
+/// the number of queues does not divide. An instance keeps the queues that it holds, up to its
+/// share.
 fn share(own: Uuid, workers: &[(Uuid, Vec<u16>)], queues: u16) -> Vec<u16> {
     let others = || workers.iter().filter(|(worker, _)| *worker != own);
     let rank = others().filter(|(worker, _)| *worker < own).count();

@@ -1,4 +1,4 @@
-//! What is paused is not claimed, and comes when it is resumed.
+//! A paused action is not claimed, and comes when it is resumed.
 
 use super::*;
 use hookswitch::store::{

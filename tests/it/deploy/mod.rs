@@ -1,4 +1,4 @@
-//! What an installation is made from: `compose.yaml`, the image, secrets, alerts, the board. No
+//! The files of an installation: `compose.yaml`, the image, secrets, alerts, the board. No
 //! engine runs here, so each file is held against its format and against the code.
 
 mod alerts;

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What a case came to; a line of the table.
+/// The counts of a case; a line of the table.
 #[derive(Clone, Default, Debug)]
 pub struct Counts {
     pub sent: u64,
@@ -17,7 +17,7 @@ pub struct Counts {
     pub effects: u64,
     pub attempts: u64,
     pub look_ups: u64,
-    /// What else there is to say.
+    /// Remarks.
     pub note: String,
 }
 

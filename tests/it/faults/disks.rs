@@ -303,7 +303,7 @@ async fn a_segment_that_cannot_be_read_while_it_runs_is_reported() {
     let checks = ready["checks"].as_array().expect("checks");
     let queue = checks.iter().find(|check| check["name"] == "queue").expect("a check");
     assert_eq!(queue["status"], "degraded", "{ready}");
-    // What is sent from here on is kept.
+    // Events that are sent from here on are kept.
     world.load.insist(&world.load.fresh()).await;
     let log = world.log_text();
     let path = segment.display().to_string();

@@ -24,7 +24,7 @@ pub async fn locked_database(given: Given) -> Counts {
     let mut world = World::start("locked database", &given, Wishes::default()).await;
     let mut other = world.lock_database().await;
     let running = world.load.run(100);
-    // What is tested is time that passes: SQLite gives up after 5 s.
+    // The test is about time that passes: SQLite gives up after 5 s.
     tokio::time::sleep(Duration::from_secs(given.many(20, 7) as u64)).await;
     let (_, taken) = world.load.taken();
     assert!(
@@ -86,8 +86,8 @@ pub async fn clock_jumps(given: Given) -> Counts {
         running.stop().await;
     }
     shim.ask("");
-    // What was planned while the clock was ahead is due when the time has come. That it comes is
-    // seen by going there.
+    // Actions that were planned while the clock was ahead are due when the time has come. That it
+    // comes is seen by going there.
     shim.ask("clock * add 7300");
     let counts = world.final_counts().await;
     for org in &world.orgs {
@@ -497,7 +497,7 @@ pub async fn poison(given: Given) -> Counts {
             .send()
             .await
             .expect("an answer");
-        // What can be seen to be wrong is refused when it is saved.
+        // Rules that can be seen to be wrong are refused when they are saved.
         made += usize::from(answer.status() == 201);
     }
     let begun = Instant::now();

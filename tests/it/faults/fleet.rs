@@ -250,7 +250,7 @@ impl Member {
     }
 }
 
-/// What stands in front of the receivers: connections go by turns to those that say that they are
+/// Stands in front of the receivers. Connections go by turns to those that say that they are
 /// ready.
 struct Balancer {
     targets: Targets,
@@ -266,7 +266,8 @@ struct Target {
     is_ready: bool,
 }
 
-/// How often a balancer looks at a target. What is not ready any more gets nothing after that.
+/// How often a balancer looks at a target. A target that is not ready any more gets nothing after
+/// that.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
 impl Balancer {

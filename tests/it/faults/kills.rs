@@ -148,7 +148,7 @@ pub async fn frozen_past_its_leases(given: Given) -> Counts {
         )
         .await;
         world.process().signal(Signal::STOP);
-        // What is tested is time that passes: no condition stands for it.
+        // The test is about time that passes: no condition stands for it.
         tokio::time::sleep(LEASE * 2).await;
         world.proxy.set(Mode::Pass);
         world.process().signal(Signal::CONT);

@@ -37,7 +37,7 @@ use std::{
 };
 use world::{Ability, Backend, Embedded};
 
-/// What a case is given.
+/// The arguments of a case.
 #[derive(Clone)]
 pub struct Given {
     pub backend: Arc<dyn Backend>,
@@ -57,7 +57,7 @@ impl Given {
 pub struct Case {
     pub number: u8,
     pub name: &'static str,
-    /// What its backend has to be able to do.
+    /// Abilities that its backend needs.
     pub needs: &'static [Ability],
     pub run: fn(Given) -> BoxFuture<'static, Counts>,
 }

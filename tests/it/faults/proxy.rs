@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// What happens to bytes. Looked at for each read, so that a change concerns connections that are
+/// The treatment of bytes. Looked at for each read, so that a change concerns connections that are
 /// open too.
 #[derive(Clone, Debug, Default)]
 pub enum Mode {

@@ -44,7 +44,7 @@ impl Shim {
         shim
     }
 
-    /// What the process is to be started with.
+    /// The environment to start the process with.
     pub fn environment(&self) -> [(&'static str, String); 2] {
         [
             ("LD_PRELOAD", library().display().to_string()),

@@ -36,13 +36,13 @@ pub trait Backend: Send + Sync + 'static {
     /// Settings that lead a process to it. `place` is the world's directory; a backend that is a
     /// server uses it for a prefix of its own.
     fn settings(&self, place: &Path) -> BTreeMap<String, String>;
-    /// What may be done to it.
+    /// Whether it can be harmed in this way.
     fn can(&self, ability: Ability) -> bool;
     /// Makes it ready for a world.
     async fn prepare(&self, _place: &Path) {}
 }
 
-/// What a case needs of its backend.
+/// An ability that a case needs of its backend.
 #[expect(
     dead_code,
     reason = "the embedded backend is one process and no server; those that are come with their cases"
@@ -188,7 +188,7 @@ pub struct World {
     _stop: DropGuard,
 }
 
-/// What differs from one case to the next.
+/// Settings that differ from one case to the next.
 #[derive(Default)]
 pub struct Wishes {
     pub settings: Vec<(&'static str, String)>,

@@ -38,7 +38,7 @@ pub struct Browser<'a> {
     pub base: String,
 }
 
-/// What a window looks like.
+/// Size and colours of a window.
 #[derive(Clone, Copy)]
 pub struct Look {
     pub width: u32,
@@ -176,7 +176,7 @@ impl Browser<'_> {
             .unwrap_or_else(|problem| panic!("{path}: {problem}"));
     }
 
-    /// What a script returns; a promise is waited for.
+    /// The value of a script; a promise is awaited.
     pub async fn run(&self, script: &str, arguments: Value) -> Value {
         let body = json!({"script": script, "args": arguments});
         let ran = self.ask("/execute/sync", &body).await;

@@ -232,7 +232,7 @@ impl Dev {
             .expect("a number")
     }
 
-    /// What the sandbox saw at a provider, as `GET /_requests` tells it.
+    /// Requests that the sandbox saw at a provider, by `GET /_requests`.
     pub async fn requests(&self, provider: &str) -> Vec<Value> {
         requests(&self.get("sandbox"), provider).await
     }

@@ -1,4 +1,4 @@
-//! What tests share: the real binary as a process, signed webhooks, waiting for conditions.
+//! Shared by tests: the real binary as a process, signed webhooks, waiting for conditions.
 
 #[cfg(feature = "rabbitmq")]
 pub mod amqp;

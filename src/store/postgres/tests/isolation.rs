@@ -91,7 +91,7 @@ async fn fill(owner: &mut PgConnection, tables: &[(String, Vec<(String, String)>
         all.collect::<String>()
     };
     let mut all = force("NO FORCE");
-    // What is referred to goes last and comes first.
+    // Rows that others refer to are deleted last and made first.
     for (table, _) in tables.iter().rev().filter(|(table, _)| table != "organizations") {
         write!(all, "DELETE FROM {table} WHERE org_id = '{org}';").expect("to a string");
     }
@@ -122,8 +122,8 @@ async fn fill(owner: &mut PgConnection, tables: &[(String, Vec<(String, String)>
     run(owner, all).await.expect("one row of each table");
 }
 
-/// What an organisation sees of its own rows, as one text; `readable` are the tables that the role
-/// may read.
+/// The rows of an organisation as it sees them, as one text; `readable` are the tables that the
+/// role may read.
 async fn seen(tenant: &mut PgConnection, readable: &[String], org: Uuid) -> String {
     let looks: Vec<String> = readable
         .iter()
@@ -137,8 +137,8 @@ async fn seen(tenant: &mut PgConnection, readable: &[String], org: Uuid) -> Stri
     rows.iter().map(|row| row.get::<&str, _>(0)).collect()
 }
 
-/// What a statement did as `org` with the ids of `of`, undone: whether a row of `of` came back or
-/// changed.
+/// Runs a statement as `org` with the ids of `of`, and undoes it. Returns whether a row of `of`
+/// came back or changed.
 async fn touched(
     tenant: &mut PgConnection,
     readable: &[String],

@@ -18,7 +18,7 @@ use uuid::Uuid;
 #[cfg(test)]
 pub const STATEMENTS: &[Sql] = &[TURNS, Sql::both(PARK_PAUSED), Sql::both(PUT_OFF_PAUSED)];
 
-/// A turn that another claim holds is passed over. What is paused keeps its place.
+/// A turn that another claim holds is passed over. A paused action keeps its place.
 const TURNS: Sql = Sql {
     sqlite: concat!(
         "SELECT org_id, provider FROM turns WHERE due_at <= $1 AND ",

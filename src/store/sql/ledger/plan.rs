@@ -190,7 +190,7 @@ async fn plan_actions<D: LedgerSql>(
     Ok(written)
 }
 
-/// What a replay leaves alone, unless it is forced (invariant 4).
+/// Lists the actions that a replay leaves alone, unless it is forced (invariant 4).
 async fn list_served<D: Dialect>(
     tx: &mut Transaction<'_, D>,
     events: &[(&PlannedEvent, Hash)],

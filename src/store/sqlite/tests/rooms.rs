@@ -4,7 +4,8 @@ use super::*;
 use crate::{domain::OrgId, store::snapshot::Snapshots};
 use sqlx::{Executor, SqlSafeStr, SqlStr, Statement};
 
-/// What may be walked: tables of a row an organisation or of one row, and subqueries with a limit.
+/// The tables that a plan may walk: tables of a row an organisation or of one row, and subqueries
+/// with a limit.
 const SMALL: &[&str] = &[
     "turns",
     "pauses",

@@ -43,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 
 pub const PUBLIC_URL: &str = "https://hooks.example";
 
-/// What the queue does with the next events.
+/// The queue's behaviour for the next events.
 #[derive(Clone, Debug)]
 pub enum Mood {
     Take,
