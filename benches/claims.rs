@@ -243,7 +243,8 @@ impl Table {
         self.owner.close().await?;
         execute(
             &mut PgConnection::connect(server).await?,
-            format!("DROP DATABASE {} WITH (FORCE)", self.name),
+            // Not WITH (FORCE): it fails where autovacuum is at work, which a plain drop ends.
+            format!("DROP DATABASE {}", self.name),
         )
         .await
     }
