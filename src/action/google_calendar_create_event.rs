@@ -81,6 +81,7 @@ impl Action for GoogleCalendarCreateEvent {
         OnUnknown::LookUp {
             delay: Duration::from_secs(30),
             times: 2,
+            is_by_own_id: true,
         }
     }
 

@@ -73,7 +73,13 @@ pub enum OnUnknown {
     SameKeyAgain { window: Duration },
     /// Ask the provider's list; not before `delay` after the attempt began. It must be absent
     /// `times` over before it counts as not sent.
-    LookUp { delay: Duration, times: u8 },
+    LookUp {
+        delay: Duration,
+        times: u8,
+        /// It asks by an id that we make from the action's. A row that was planned anew has another
+        /// one, and asks in vain.
+        is_by_own_id: bool,
+    },
 }
 
 /// The provider's text about an outcome, for the people of that organisation. No secrets, no

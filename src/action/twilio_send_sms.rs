@@ -87,6 +87,7 @@ impl Action for TwilioSendSms {
         OnUnknown::LookUp {
             delay: Duration::from_mins(1),
             times: 2,
+            is_by_own_id: false,
         }
     }
 

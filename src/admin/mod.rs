@@ -33,6 +33,7 @@ pub use web::{
     problem::Code,
     session::make_link,
     token::Role,
+    view::Time,
 };
 
 use axum::{Router, middleware};

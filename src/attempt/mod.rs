@@ -24,6 +24,8 @@
 //! | `running` | `unknown` | sent without an answer; or a look-up without a result, whatever stopped it | [`Outcome::Unknown`] |
 //! | `running` | `pending` | cut off before the first byte, or proved absent by look-ups | [`Outcome::Interrupted`], [`Outcome::ProvedAbsent`] |
 //! | `running` | `unknown` (`lease_ended`) | the lease ended, or its process died | `Ledger::expire_leases`, `abandon_leases` |
+//! | `pending`, `waiting`, `parked` | `unknown` (`ambiguous`) | the database was restored from a backup | `Recoveries::doubt_open_actions` |
+//! | – | `unknown` (`ambiguous`) | its event was received before a recovery | `Ledger::plan` |
 //! | `unknown` (`lease_ended`) | `succeeded` | the answer came late, and nobody has claimed the row since | `Ledger::record` |
 //! | `running` | `unknown` (`account_replaced`) | it may have gone out by an account that is not connected any more | a conclusion that asks a person |
 //! | `running` | `unknown` (`ambiguous`) | the provider's id is another action's | `Ledger::record` |

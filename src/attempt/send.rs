@@ -263,6 +263,12 @@ impl Engine {
             let cause = Cause::Ambiguous;
             return Conclusion::AskPerson { cause, why }.into();
         }
+        if is_first_try_lost(claim, action.on_unknown()) {
+            let why = "its first try belongs to a database that was replaced by a backup: look there, and say whether \
+                it arrived";
+            let cause = Cause::Ambiguous;
+            return Conclusion::AskPerson { cause, why }.into();
+        }
         let request = match self.open(claim).await {
             Ok(request) => request,
             Err(OpenError::StoreAway) => return store_away().into(),
@@ -521,6 +527,13 @@ fn is_key_forgotten(claim: &Claim, on_unknown: OnUnknown, now: Timestamp) -> boo
         }
         OnUnknown::SameKeyAgain { .. } | OnUnknown::LookUp { .. } => false,
     }
+}
+
+/// Whether a look-up would ask for the id of this row, and the first try was another row's: one
+/// that was sent before this one was planned (invariant 29).
+fn is_first_try_lost(claim: &Claim, on_unknown: OnUnknown) -> bool {
+    let is_by_own_id = matches!(on_unknown, OnUnknown::LookUp { is_by_own_id: true, .. });
+    is_by_own_id && claim.is_look_up && claim.first_sent_at.is_some_and(|sent| sent < claim.planned_at)
 }
 
 /// The connected account is not the one of the claim. Another account's list says nothing about an

@@ -20,6 +20,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const LIST: OnUnknown = OnUnknown::LookUp {
     delay: Duration::from_mins(1),
     times: 2,
+    is_by_own_id: false,
 };
 const KEY: OnUnknown = OnUnknown::SameKeyAgain {
     window: Duration::from_hours(24),

@@ -17,6 +17,7 @@ mod operator;
 mod otlp;
 mod pause;
 mod queue;
+mod recover;
 pub mod samples;
 pub mod sandbox;
 pub mod send;
@@ -76,6 +77,9 @@ enum Command {
     Pause(pause::PauseArgs),
     /// Let attempts begin again
     Resume(pause::ResumeArgs),
+    /// After the database was put back from a backup, with every process stopped: look up what may
+    /// have been sent since, before anything is sent again
+    Recover(recover::RecoverArgs),
     /// Take over organisations, credentials and assistants of the earlier system
     Import(import::ImportArgs),
     /// Make key-encryption keys, name them, and change the key that seals
@@ -106,6 +110,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
                     Command::Queue(args) => queue::run(args).await,
                     Command::Keys(args) => keys::run(args).await,
                     Command::Import(args) => import::run(args).await,
+                    Command::Recover(args) => recover::run(&args).await,
                     Command::Actions(args) => actions::run(args).await,
                     Command::Pause(args) => pause::pause(args).await,
                     Command::Resume(args) => pause::resume(args).await,

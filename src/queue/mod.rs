@@ -260,6 +260,28 @@ pub async fn diagnose(url: &str, settings: &QueueSettings, event_bytes_max: usiz
     }
 }
 
+/// Has events delivered again that a worker had acked since `to`, where the queue still has them,
+/// and returns how many. `None`: the queue keeps only what was not acked. Without `is_done` it only
+/// counts. No worker may run.
+///
+/// # Errors
+/// The broker does not answer, or a worker runs.
+pub async fn rewind(
+    url: &str,
+    settings: &QueueSettings,
+    event_bytes_max: usize,
+    to: Timestamp,
+    is_done: bool,
+) -> Result<Option<u64>, ConnectError> {
+    #[cfg(feature = "kafka")]
+    if url.starts_with("kafka:") {
+        let settings = KafkaSettings::new(settings, event_bytes_max);
+        return kafka::rewind(url, settings, to, is_done).await.map(Some);
+    }
+    let _ = (url, settings, event_bytes_max, to, is_done);
+    Ok(None)
+}
+
 /// Opens the queue of a process that consumes and publishes nothing. RabbitMQ spares the connection
 /// for publishing; the producer of Kafka is its look at the topic, and stays.
 ///

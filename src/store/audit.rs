@@ -16,7 +16,7 @@ pub struct AuditEntry {
     /// The token's subject, or `operator:` and the operator's.
     pub actor: String,
     /// `connect`, `erase`, `create`, `update`, `delete`, `rotate`, `prove`, `release`, `retry`,
-    /// `cancel`, `replay`, `promote`, `pause`, `resume`.
+    /// `cancel`, `replay`, `promote`, `pause`, `resume`, `recover`.
     pub verb: &'static str,
     /// `credential`, `endpoint`, `secret`, `assistant`, `phone_number`, `rule`, `action`, `event`,
     /// `organisation`, `key`, `provider`, `installation`.

@@ -28,6 +28,7 @@ pub mod pauses;
 #[cfg(feature = "postgres")]
 mod postgres;
 pub mod queue_shares;
+pub mod recovery;
 pub mod rejections;
 pub mod retention;
 pub mod rotation;
@@ -67,6 +68,7 @@ pub trait Store:
     + outcomes::Outcomes
     + pauses::Pauses
     + queue_shares::QueueShares
+    + recovery::Recoveries
     + rejections::Rejections
     + retention::Retention
     + routes::Routes
@@ -96,6 +98,7 @@ impl<S> Store for S where
         + outcomes::Outcomes
         + pauses::Pauses
         + queue_shares::QueueShares
+        + recovery::Recoveries
         + rejections::Rejections
         + retention::Retention
         + routes::Routes

@@ -254,6 +254,14 @@ impl Consumer {
             }
         }
         let mut retry = RetryWait::default();
+        while let Err(error) = self.planner.refresh_recovery(self.book.version()).await {
+            warn!(%error, "The last recovery cannot be read: {waiting} events wait");
+            idle_since(begun);
+            if retry.wait_or(soft).await {
+                return None;
+            }
+        }
+        let mut retry = RetryWait::default();
         while let Err(error) = self.planner.refresh_day().await {
             warn!(%error, "The actions of the day cannot be read: {waiting} events wait");
             idle_since(begun);

@@ -25,7 +25,10 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tracing::{Instrument, debug, debug_span, error};
+use tracing::{Instrument, Span, debug, debug_span, error};
+
+const MAY_HAVE_ACTED: &str =
+    "the database was restored from a backup after the event was received, and the action may have gone out before";
 
 pub(super) struct Planner {
     pub(super) store: Arc<dyn Store>,
@@ -42,6 +45,11 @@ pub(super) struct Planner {
     pub(super) draining: Draining,
     /// Events that no rule wants and that may still be recorded in this second.
     unwanted: SecondBudget,
+    /// Events that were received before may have been acted on, in a database that was replaced by
+    /// a backup (invariant 29).
+    recovered_at: Option<Timestamp>,
+    /// The version of the configuration that this was read at.
+    recovery_version: Option<i64>,
 }
 
 impl Planner {
@@ -55,6 +63,8 @@ impl Planner {
             has_new_actions: false,
             suspects: Suspects::default(),
             draining: Draining::default(),
+            recovered_at: None,
+            recovery_version: None,
             settings,
         }
     }
@@ -62,6 +72,21 @@ impl Planner {
     /// Learns how many actions each organisation has planned today.
     pub async fn refresh_day(&mut self) -> Result<(), StoreError> {
         self.day.refresh(&*self.store, self.clock.now()).await
+    }
+
+    /// Learns of a recovery, which counts as a change of configuration.
+    pub async fn refresh_recovery(&mut self, version: i64) -> Result<(), StoreError> {
+        if self.recovery_version != Some(version) {
+            self.recovered_at = self.store.find_recovery().await?.map(|last| last.recovered_at);
+            self.recovery_version = Some(version);
+        }
+        Ok(())
+    }
+
+    /// Whether the actions of an event may have gone out already. What a person replays is wanted
+    /// anew.
+    fn may_have_acted(&self, envelope: &Envelope, occasion: Occasion) -> bool {
+        !matches!(occasion, Occasion::Replay(_)) && self.recovered_at.is_some_and(|at| envelope.received_at < at)
     }
 
     /// Whether events in memory or in the store wait for their turn.
@@ -192,8 +217,15 @@ impl Planner {
         if actions.len() > rows {
             catalogue::ACTIONS_OVER_BUDGET.count((actions.len() - rows) as u64, &[]);
         }
+        let may_have_acted = self.may_have_acted(envelope, occasion);
         for drafted in actions.iter().take(rows) {
-            planned.push(self.planned_action(*org, wanted_at, drafted, &mut left).await?);
+            let mut action = self.planned_action(*org, wanted_at, drafted, &mut left).await?;
+            if may_have_acted && action.state == ActionState::Pending {
+                action.state = ActionState::Unknown;
+                action.cause = Some(Cause::Ambiguous);
+                action.detail = Some(MAY_HAVE_ACTED.to_owned());
+            }
+            planned.push(action);
         }
         // Before the commit, so that the budget holds within a batch as well.
         self.day.count(*org, planned.len() as u64);

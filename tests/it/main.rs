@@ -45,6 +45,7 @@ mod queue_kafka;
 mod queue_kafka_faults;
 mod queue_spool;
 mod readiness;
+mod recover;
 mod rollback;
 mod routing;
 mod sandbox;

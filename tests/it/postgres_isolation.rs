@@ -15,12 +15,13 @@ use std::sync::Arc;
 const TENANT: &str = "hookswitch_tenant";
 const WORKER: &str = "hookswitch_worker";
 /// Without an owner, and with none of a tenant's data.
-const SHARED: [&str; 5] = [
+const SHARED: [&str; 6] = [
     "_sqlx_migrations",
     "config_version",
     "instances",
     "primary_kek",
     "queue_workers",
+    "recoveries",
 ];
 
 async fn opened() -> Option<(PostgresDatabase, Arc<dyn Store>)> {

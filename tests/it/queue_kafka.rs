@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use hookswitch::{
-    domain::{EventId, OrgId},
+    config::QueueSettings,
+    domain::{Clock, EventId, OrgId, SystemClock},
     queue::{Delivery, EventQueue, KafkaQueue, KafkaSettings},
 };
 use std::{
@@ -348,4 +349,49 @@ async fn a_message_of_another_program_costs_only_itself() {
     deliveries.ack(&tags).await.unwrap();
     queue.close().await;
     assert_eq!(lag(&topic).await, 0);
+}
+
+/// `recover`: what was acked since a moment is delivered again, and nothing is moved forward.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_goes_back_to_a_moment_once_no_worker_is_in_it() {
+    let Some(topic) = KafkaTopic::new(3) else { return };
+    let section = QueueSettings {
+        kafka_topic: topic.settings.topic.clone(),
+        kafka_group: topic.settings.group.clone(),
+        ..QueueSettings::default()
+    };
+    let rewind = |to, is_done| hookswitch::queue::rewind(&topic.url, &section, 1 << 20, to, is_done);
+    let begun = SystemClock.now();
+    let queue = topic.open().await;
+    let mut deliveries = queue.consume().await.expect("a consumer");
+    let published = publish_in_order(&queue, 6, 5).await;
+    let taken = take(&mut deliveries, 30).await;
+    let tags: Vec<_> = taken.iter().map(|delivery| delivery.tag).collect();
+    deliveries.ack(&tags).await.expect("acked");
+    // Before its next commit the group stands at the beginning, where nothing is to be moved.
+    until("the commit, and a refusal while a worker consumes", || async {
+        match rewind(begun, true).await {
+            Err(error) => error.to_string().contains("stop every worker").then_some(()),
+            Ok(_) => None,
+        }
+    })
+    .await;
+    drop(deliveries);
+    queue.close().await;
+    assert_eq!(lag(&topic).await, 0);
+
+    assert_eq!(rewind(begun, false).await.expect("counted"), Some(30));
+    assert_eq!(lag(&topic).await, 0, "a count moves nothing");
+    let later = SystemClock.now() + Duration::from_mins(1);
+    assert_eq!(rewind(later, true).await.expect("nothing since"), Some(0));
+    assert_eq!(rewind(begun, true).await.expect("gone back"), Some(30));
+    let queue = topic.open().await;
+    let mut deliveries = queue.consume().await.expect("a consumer");
+    let again: HashSet<_> = take(&mut deliveries, 30)
+        .await
+        .iter()
+        .map(|delivery| delivered(delivery).id)
+        .collect();
+    assert_eq!(again, published);
+    queue.close().await;
 }

@@ -4,6 +4,7 @@ mod budget;
 mod changes;
 mod held;
 mod poison;
+mod recovery;
 
 use crate::ledger::suite::audit;
 use crate::support::{

@@ -11,6 +11,7 @@ mod message;
 mod offsets;
 mod partitions;
 mod produce;
+mod rewind;
 mod topic;
 mod url;
 mod watch;
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     config::QueueSettings,
-    domain::VerifiedEvent,
+    domain::{Timestamp, VerifiedEvent},
     telemetry::{Diagnosis, catalogue},
 };
 use async_trait::async_trait;
@@ -109,6 +110,19 @@ pub(super) async fn diagnose(url: &str, settings: KafkaSettings, is_dev: bool) -
     tokio::task::spawn_blocking(move || diagnose::diagnose(&url, &settings, is_dev))
         .await
         .expect("a look does not panic and is not aborted")
+}
+
+/// See [`super::rewind`].
+pub(super) async fn rewind(
+    url: &str,
+    settings: KafkaSettings,
+    to: Timestamp,
+    is_done: bool,
+) -> Result<u64, ConnectError> {
+    let url = url.to_owned();
+    tokio::task::spawn_blocking(move || rewind::rewind(&url, &settings, to, is_done))
+        .await
+        .expect("a rewind does not panic and is not aborted")
 }
 
 #[derive(Default)]

@@ -88,6 +88,11 @@ fn migrator() -> Migrator {
             "bulk jobs",
             include_str!("../../../migrations/postgres/0013_bulk_jobs.sql"),
         ),
+        step(
+            18,
+            "recoveries",
+            include_str!("../../../migrations/postgres/0018_recoveries.sql"),
+        ),
     ])
 }
 

@@ -21,6 +21,7 @@ mod organisations;
 mod outcomes;
 mod pauses;
 mod queue_shares;
+mod recovery;
 mod rejections;
 mod retention;
 mod rotation;
@@ -61,6 +62,7 @@ pub(super) const STATEMENTS: &[(&str, &[Sql])] = &[
     ("outcomes", outcomes::STATEMENTS),
     ("pauses", pauses::STATEMENTS),
     ("queue_shares", queue_shares::STATEMENTS),
+    ("recovery", recovery::STATEMENTS),
     ("rejections", rejections::STATEMENTS),
     ("retention", retention::STATEMENTS),
     ("rotation", rotation::STATEMENTS),

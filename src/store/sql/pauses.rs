@@ -80,7 +80,8 @@ fn pause<D: Dialect>(row: Row<'_, D>) -> Result<Pause, StoreError> {
     })
 }
 
-async fn insert<D: Dialect>(tx: &mut Transaction<'_, D>, new: &Pause, entry: &AuditEntry) -> Result<bool, StoreError> {
+/// Writes a pause, where it is none yet. Its entry is the caller's.
+pub(super) async fn insert<D: Dialect>(tx: &mut Transaction<'_, D>, new: &Pause) -> Result<bool, StoreError> {
     let inserted = Statement::new("pause", PAUSE)
         .text(&target(new.paused))
         .text(new.paused.scope())
@@ -92,9 +93,6 @@ async fn insert<D: Dialect>(tx: &mut Transaction<'_, D>, new: &Pause, entry: &Au
         .time(new.since)
         .execute(tx)
         .await?;
-    if inserted == 1 {
-        audit::insert(tx, entry.org, entry).await?;
-    }
     Ok(inserted == 1)
 }
 
@@ -116,10 +114,13 @@ async fn delete<D: Dialect>(
 
 #[async_trait]
 impl<S: SqlStore> Pauses for S {
-    async fn pause(&self, pause: Pause, audit: AuditEntry) -> Result<bool, StoreError> {
+    async fn pause(&self, pause: Pause, entry: AuditEntry) -> Result<bool, StoreError> {
         self.configure_if(Access::ALL_ORGS, "pause", move |mut tx, _| {
             Box::pin(async move {
-                let is_new = insert(&mut tx, &pause, &audit).await?;
+                let is_new = insert(&mut tx, &pause).await?;
+                if is_new {
+                    audit::insert(&mut tx, entry.org, &entry).await?;
+                }
                 Ok((is_new, is_new))
             })
         })

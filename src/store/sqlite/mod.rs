@@ -105,6 +105,11 @@ fn migrator() -> Migrator {
             "bulk jobs",
             include_str!("../../../migrations/sqlite/0014_bulk_jobs.sql"),
         ),
+        step(
+            19,
+            "recoveries",
+            include_str!("../../../migrations/sqlite/0019_recoveries.sql"),
+        ),
     ])
 }
 

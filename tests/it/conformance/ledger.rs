@@ -850,6 +850,8 @@ mod held;
 mod late;
 #[path = "ledger_pauses.rs"]
 mod pauses;
+#[path = "ledger_recovery.rs"]
+mod recovery;
 #[path = "ledger_retention.rs"]
 mod retention;
-pub use self::{accounts::*, bulk::*, delivery::*, held::*, late::*, pauses::*, retention::*};
+pub use self::{accounts::*, bulk::*, delivery::*, held::*, late::*, pauses::*, recovery::*, retention::*};

@@ -120,6 +120,15 @@ impl PostgresDatabase {
         Some(Self { server, name })
     }
 
+    /// A copy, as a backup that was put back. Nobody may be connected.
+    pub async fn copy(&self) -> Self {
+        let name = format!("it_{}", uuid::Uuid::now_v7().simple());
+        let statement = format!("CREATE DATABASE {name} TEMPLATE {}", self.name);
+        run(&self.server, statement).await.expect("a copy");
+        let server = self.server.clone();
+        Self { server, name }
+    }
+
     /// Without a schema.
     pub async fn empty() -> Option<Self> {
         let server = server()?;

@@ -44,6 +44,12 @@ static INSERT_ACTIONS: LazyLock<Inserts> = LazyLock::new(|| {
     )
 });
 
+/// An action that may have gone out before it was planned counts as sent from the receipt on.
+const MAY_BE_SENT: &str = "
+    UPDATE actions
+    SET first_sent_at = $3
+    WHERE org_id = $1 AND id = $2 AND state = 'unknown'";
+
 /// Rules whose action for this event has done its work, or may still do it.
 const LIST_SERVED_RULES: &str = "
     SELECT rule_id
@@ -167,9 +173,14 @@ async fn plan_actions<D: LedgerSql>(
     for (statement, chunk) in INSERT_ACTIONS.chunks(&actions) {
         insert_actions(tx, statement, chunk).await?;
     }
+    for (event, action, _) in &actions {
+        if action.state == ActionState::Unknown {
+            may_be_sent(tx, event, action).await?;
+        }
+    }
     let due = actions
         .iter()
-        .filter(|(_, action, _)| action.state == ActionState::Pending)
+        .filter(|(_, action, _)| matches!(action.state, ActionState::Pending | ActionState::Unknown))
         .map(|(event, action, _)| (event.org, action.kind.provider(), tx.now))
         .collect();
     add_turns(tx, due).await?;
@@ -188,6 +199,20 @@ async fn plan_actions<D: LedgerSql>(
         written.entry(event.envelope.id).or_default().push(action.id);
     }
     Ok(written)
+}
+
+async fn may_be_sent<D: Dialect>(
+    tx: &mut Transaction<'_, D>,
+    event: &PlannedEvent,
+    action: &PlannedAction,
+) -> Result<(), StoreError> {
+    Statement::new("plan an action that may have gone out", MAY_BE_SENT)
+        .id(event.org)
+        .id(action.id)
+        .time(event.envelope.received_at)
+        .execute(tx)
+        .await
+        .map(drop)
 }
 
 /// Lists the actions that a replay leaves alone, unless it is forced (invariant 4).
@@ -356,5 +381,5 @@ fn first_half(digest: &[u8]) -> Hash {
 pub fn statements() -> impl Iterator<Item = Sql> {
     (0..CHUNKS.len())
         .flat_map(|at| [INSERT_EVENTS.text(at), INSERT_ACTIONS.text(at)])
-        .chain([Sql::both(LIST_SERVED_RULES)])
+        .chain([Sql::both(LIST_SERVED_RULES), Sql::both(MAY_BE_SENT)])
 }

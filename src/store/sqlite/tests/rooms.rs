@@ -19,6 +19,7 @@ const SMALL: &[&str] = &[
     "page",
     // A row a process, a row a wrapped key, and those of waiting events.
     "instances",
+    "recoveries",
     "data_keys",
     "held_events",
     "held_parts",
@@ -47,6 +48,9 @@ async fn every_statement_prepares_binds_its_organisation_and_scans_no_ledger() {
         "instances",
         "FROM turns WHERE",
         "FROM pauses",
+        "recoveries",
+        "max(id) AS id FROM events",
+        "WHERE state = 'running'",
         "SELECT org_id FROM actions WHERE id = $1",
         "primary_kek",
         "    FROM data_keys

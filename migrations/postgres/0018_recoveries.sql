@@ -1,0 +1,7 @@
+-- When the database was put back from a backup: what was received before may have been acted on since. Adds only: the release before it runs on this schema.
+CREATE TABLE recoveries (
+    recovered_at bigint NOT NULL PRIMARY KEY,
+    restored_to  bigint NOT NULL,                      -- the moment of the backup
+    actor        text   NOT NULL
+);
+GRANT SELECT, INSERT ON recoveries TO hookswitch_worker;
