@@ -1,6 +1,7 @@
 //! Statements prepare on a real server, and errors are sorted by what their caller does next.
 
 mod isolation;
+mod worker;
 
 use super::*;
 use sqlx::{Connection, Executor, PgConnection, SqlSafeStr};

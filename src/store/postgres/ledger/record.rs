@@ -70,7 +70,7 @@ const LOCK_SHARED: &str = "
     FROM (
         SELECT DISTINCT hashtextextended(concat(r.org_id, '/', a.provider, '/', a.credential_name), 0) AS key
         FROM unnest($1::uuid[], $2::uuid[]) AS r (id, org_id)
-        JOIN actions AS a ON a.id = r.id
+        JOIN actions AS a ON a.id = r.id AND a.org_id = r.org_id
         ORDER BY key
     ) AS keys";
 #[cfg(test)]

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 /// Texts of the row of each table: an enum's column gets each in turn, so that a condition on a
 /// state holds once.
-const STATES: [&str; 9] = [
+pub(super) const STATES: [&str; 9] = [
     "",
     "pending",
     "running",
@@ -29,7 +29,7 @@ const STATES: [&str; 9] = [
 /// Of ten statements, how many have to find rows of their own organisation.
 const REACHED_OF_TEN: usize = 4;
 
-async fn run(connection: &mut PgConnection, sql: String) -> Result<Vec<PgRow>, sqlx::Error> {
+pub(super) async fn run(connection: &mut PgConnection, sql: String) -> Result<Vec<PgRow>, sqlx::Error> {
     sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection).await
 }
 
@@ -39,7 +39,7 @@ async fn texts(connection: &mut PgConnection, sql: String) -> Vec<(String, Strin
 }
 
 /// A value of this type that a row of the organisation holds.
-fn literal(kind: &str, org: Uuid, text: &str, number: i64, truth: bool) -> String {
+pub(super) fn literal(kind: &str, org: Uuid, text: &str, number: i64, truth: bool) -> String {
     if let Some(kind) = kind.strip_suffix("[]") {
         return format!("ARRAY[{}]::{kind}[]", literal(kind, org, text, number, truth));
     }
@@ -57,7 +57,7 @@ fn literal(kind: &str, org: Uuid, text: &str, number: i64, truth: bool) -> Strin
 }
 
 /// Tables with the columns of each.
-async fn columns(connection: &mut PgConnection) -> Vec<(String, Vec<(String, String)>)> {
+pub(super) async fn columns(connection: &mut PgConnection) -> Vec<(String, Vec<(String, String)>)> {
     let tables = texts(
         connection,
         "SELECT relname::text, '' FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace \
@@ -80,8 +80,25 @@ async fn columns(connection: &mut PgConnection) -> Vec<(String, Vec<(String, Str
     all
 }
 
+/// Prepares each statement as `s0`, `s1` and so on, and returns the types of its parameters.
+pub(super) async fn kinds_of(connection: &mut PgConnection, all: &[&str]) -> Vec<Vec<String>> {
+    let mut kinds = Vec::new();
+    for (index, statement) in all.iter().enumerate() {
+        run(connection, format!("PREPARE s{index} AS {statement}"))
+            .await
+            .unwrap_or_else(|error| panic!("{error}: {statement}"));
+        let types = format!(
+            "SELECT array_to_string(parameter_types, ' ; '), '' FROM pg_prepared_statements WHERE name = 's{index}'"
+        );
+        let types = texts(connection, types).await.remove(0).0;
+        let types = types.split(" ; ").filter(|kind| !kind.is_empty()).map(str::to_owned);
+        kinds.push(types.collect());
+    }
+    kinds
+}
+
 /// One row of the organisation in each table, past foreign keys and policies; states are `state`.
-async fn fill(owner: &mut PgConnection, tables: &[(String, Vec<(String, String)>)], org: Uuid, state: &str) {
+pub(super) async fn fill(owner: &mut PgConnection, tables: &[(String, Vec<(String, String)>)], org: Uuid, state: &str) {
     // The owner is under its own policies. As the tables' owner it may lift them for a moment;
     // neither role may.
     let force = |word: &str| {
@@ -174,7 +191,7 @@ async fn touched(
     touched
 }
 
-fn beginning(statement: &str) -> String {
+pub(super) fn beginning(statement: &str) -> String {
     let words: Vec<&str> = statement.split_whitespace().collect();
     let mut text = words.join(" ");
     text.truncate(text.char_indices().nth(80).map_or(text.len(), |(at, _)| at));
@@ -206,23 +223,7 @@ async fn every_statement_as_another_organisation_reads_and_changes_nothing() {
     .collect();
     assert!(readable.len() > 10, "{readable:?}");
     let all: Vec<&str> = statements();
-    let mut kinds = Vec::new();
-    for (index, statement) in all.iter().enumerate() {
-        run(&mut tenant, format!("PREPARE s{index} AS {statement}"))
-            .await
-            .unwrap_or_else(|error| panic!("{error}: {statement}"));
-        let types = format!(
-            "SELECT array_to_string(parameter_types, ' ; '), '' FROM pg_prepared_statements WHERE name = 's{index}'"
-        );
-        let types = texts(&mut tenant, types).await.remove(0).0;
-        kinds.push(
-            types
-                .split(" ; ")
-                .filter(|kind| !kind.is_empty())
-                .map(str::to_owned)
-                .collect::<Vec<_>>(),
-        );
-    }
+    let kinds = kinds_of(&mut tenant, &all).await;
     fill(&mut admin, &tables, b, "").await;
     let (mut reached, mut leaks) = (BTreeSet::new(), Vec::new());
     for state in STATES {

@@ -72,7 +72,7 @@ const END_ATTEMPT: &str = "
     UPDATE attempts
     SET ended_at = $3, outcome = $4, cause = $5, http_status = NULL, provider_code = NULL, detail = NULL,
         credential_version = NULL
-    WHERE action_id = $1 AND number = $2";
+    WHERE action_id = $1 AND number = $2 AND org_id = $6";
 
 // On Postgres a failed statement ends its whole transaction; on SQLite it undoes only itself.
 const SAVEPOINT: Sql = Sql::postgres_only("SAVEPOINT callback");
@@ -171,6 +171,7 @@ async fn end_attempt<D: Dialect>(
         .time(now)
         .text("succeeded")
         .text(Cause::CalledBack.as_str())
+        .id(before.org)
         .execute(tx)
         .await
         .map(drop)
