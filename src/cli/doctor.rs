@@ -5,13 +5,14 @@
 use super::app::event_bytes_max;
 use crate::{
     config::{Environment, Settings},
+    domain::{CLOCK_OFFSET_CLAIM_MAX, SystemClock},
     queue, store,
     telemetry::{Diagnosis, Verdict},
     vault::Keyring,
 };
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use std::{io::Write, process::ExitCode};
+use std::{io::Write, process::ExitCode, time::Duration};
 
 /// Each connection takes a file. With fewer files than this a burst of senders meets the limit.
 const FILES_MIN: u64 = 4096;
@@ -90,8 +91,9 @@ async fn diagnose(environment: &Environment, is_dev: bool) -> Vec<Diagnosis> {
         tokens(&settings).unless_dev(is_dev),
         public_url(&settings),
         files(),
-        database(&settings).await,
+        lease(&settings),
     ];
+    checks.extend(database(&settings).await);
     let link = &settings.queue.queue_url;
     checks.extend(queue::diagnose(link, &settings.queue, event_bytes_max(&settings), is_dev).await);
     checks
@@ -155,19 +157,105 @@ fn files() -> Diagnosis {
     }
 }
 
-async fn database(settings: &Settings) -> Diagnosis {
+/// The room that a lease leaves beside an exchange; with less of it attempts are given back.
+const LEASE_ROOM: Duration = Duration::from_secs(10);
+
+fn lease(settings: &Settings) -> Diagnosis {
+    const CHECK: &str = "lease";
+    let (lease, attempt) = (settings.worker.lease_seconds, settings.worker.attempt_seconds_max);
+    let found = format!(
+        "a claim holds for {} s, an exchange takes up to {} s",
+        lease.as_secs(),
+        attempt.as_secs()
+    );
+    if lease < attempt + LEASE_ROOM {
+        return Diagnosis::warn(
+            CHECK,
+            found,
+            "set HOOKSWITCH_LEASE_SECONDS to HOOKSWITCH_ATTEMPT_SECONDS_MAX and 10 seconds or more",
+        );
+    }
+    Diagnosis::ok(CHECK, found)
+}
+
+async fn database(settings: &Settings) -> Vec<Diagnosis> {
     const CHECK: &str = "database";
-    match store::migration_status(&settings.store.database_url).await {
-        Err(error) => Diagnosis::fail(
+    let url = &settings.store.database_url;
+    let away = |error: store::ConnectError| {
+        let cure = "start the database, or correct HOOKSWITCH_DATABASE_URL";
+        vec![Diagnosis::fail(CHECK, error.to_string(), cure)]
+    };
+    let status = match store::migration_status(url).await {
+        Err(error) => return away(error),
+        Ok(status) => status,
+    };
+    if !status.pending.is_empty() {
+        let found = format!("{} migrations are pending", status.pending.len());
+        return vec![Diagnosis::fail(CHECK, found, "run `hookswitch migrate`")];
+    }
+    let look = match store::look(url, &SystemClock).await {
+        Err(error) => return away(error),
+        Ok(look) => look,
+    };
+    let answers = format!("it answers, with {} migrations", status.applied.len());
+    vec![
+        Diagnosis::ok(CHECK, answers),
+        clock(look.clock_offset_micros),
+        leases(look.ended_leases),
+    ]
+}
+
+/// Beyond [`CLOCK_OFFSET_CLAIM_MAX`] nothing is claimed (invariant 16).
+fn clock(offset_micros: Option<i64>) -> Diagnosis {
+    const CHECK: &str = "clock";
+    let Some(offset) = offset_micros else {
+        return Diagnosis::ok(CHECK, "the database is a file: it has no clock of its own");
+    };
+    let found = format!("the database's clock is {:.3} s from ours", offset as f64 / 1e6);
+    if Duration::from_micros(offset.unsigned_abs()) > CLOCK_OFFSET_CLAIM_MAX {
+        return Diagnosis::fail(
             CHECK,
-            error.to_string(),
-            "start the database, or correct HOOKSWITCH_DATABASE_URL",
-        ),
-        Ok(status) if !status.pending.is_empty() => Diagnosis::fail(
+            format!("{found}: no worker claims an action"),
+            "correct the wrong clock: see time synchronisation on both machines (timedatectl, chronyc tracking)",
+        );
+    }
+    Diagnosis::ok(CHECK, found)
+}
+
+fn leases(ended: u64) -> Diagnosis {
+    const CHECK: &str = "leases";
+    if ended > 0 {
+        return Diagnosis::warn(
             CHECK,
-            format!("{} migrations are pending", status.pending.len()),
-            "run `hookswitch migrate`",
-        ),
-        Ok(status) => Diagnosis::ok(CHECK, format!("it answers, with {} migrations", status.applied.len())),
+            format!("{ended} actions run under leases that ended more than a minute ago"),
+            "start a worker: it looks their outcomes up before anything is sent again",
+        );
+    }
+    Diagnosis::ok(CHECK, "none has ended unnoticed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_keeps_workers_from_claiming_fails() {
+        let limit = i64::try_from(CLOCK_OFFSET_CLAIM_MAX.as_micros()).expect("small");
+        for (offset, verdict) in [
+            (None, Verdict::Ok),
+            (Some(limit), Verdict::Ok),
+            (Some(limit + 1), Verdict::Fail),
+            (Some(-limit - 1), Verdict::Fail),
+        ] {
+            assert_eq!(clock(offset).status, verdict, "{offset:?}");
+        }
+    }
+
+    #[test]
+    fn a_lease_without_room_beside_an_exchange_is_a_warning() {
+        let mut settings = Settings::default();
+        assert_eq!(lease(&settings).status, Verdict::Ok);
+        settings.worker.lease_seconds = settings.worker.attempt_seconds_max + Duration::from_secs(9);
+        assert_eq!(lease(&settings).status, Verdict::Warn);
     }
 }

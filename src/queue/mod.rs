@@ -242,16 +242,28 @@ pub async fn connect(
 pub async fn diagnose(url: &str, settings: &QueueSettings, event_bytes_max: usize, is_dev: bool) -> Vec<Diagnosis> {
     match url.split_once(':') {
         Some(("embedded", directory)) if !directory.is_empty() => {
-            log::diagnose(directory.as_ref(), &LogSettings::new(settings, event_bytes_max), is_dev)
+            let settings = LogSettings::new(settings, event_bytes_max);
+            log::diagnose(directory.as_ref(), &settings, &log::QUEUE, is_dev)
         }
         #[cfg(feature = "kafka")]
-        Some(("kafka", _)) => kafka::diagnose(url, KafkaSettings::new(settings, event_bytes_max), is_dev).await,
+        Some(("kafka", _)) => {
+            let mut found = kafka::diagnose(url, KafkaSettings::new(settings, event_bytes_max), is_dev).await;
+            found.extend(spool::diagnose(&SpoolSettings::new(settings, event_bytes_max), is_dev));
+            found
+        }
         #[cfg(feature = "rabbitmq")]
-        Some(("amqp" | "amqps", _)) => vec![Diagnosis::warn(
-            "queue",
-            "RabbitMQ is not looked at",
-            "ask /readyz of a running process how its queue stands",
-        )],
+        Some(("amqp" | "amqps", _)) => {
+            let mut found = match AmqpSettings::load(settings, event_bytes_max).await {
+                Ok(settings) => amqp::diagnose(url, &settings).await,
+                Err(error) => vec![Diagnosis::fail(
+                    "rabbitmq settings",
+                    error.to_string(),
+                    "correct the setting",
+                )],
+            };
+            found.extend(spool::diagnose(&SpoolSettings::new(settings, event_bytes_max), is_dev));
+            found
+        }
         _ => vec![Diagnosis::fail(
             "queue",
             ConnectError::UnknownUrl.to_string(),

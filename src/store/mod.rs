@@ -262,6 +262,30 @@ pub async fn migration_status(url: &str) -> Result<MigrationStatus, ConnectError
     }
 }
 
+/// How a database stands, for `doctor`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseLook {
+    /// The database's clock less ours, in microseconds. `None` for a file, which has no clock.
+    pub clock_offset_micros: Option<i64>,
+    /// Actions whose lease ended more than a minute ago, and nobody has noticed.
+    pub ended_leases: u64,
+}
+
+/// Looks at a database whose schema is up to date; changes nothing, and opens no file for itself.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub async fn look(url: &str, clock: &dyn crate::domain::Clock) -> Result<DatabaseLook, ConnectError> {
+    match Backend::of(url)? {
+        Backend::Sqlite(path) => sqlite::look(path.as_ref(), clock.now()).await,
+        #[cfg(feature = "postgres")]
+        Backend::Postgres => postgres::look(url, clock).await,
+    }
+}
+
+/// The time after its end in which a worker notices a lease.
+const LEASE_NOTICED_WITHIN: std::time::Duration = std::time::Duration::from_mins(1);
+
 /// The one place where a backend is picked.
 enum Backend<'u> {
     Sqlite(&'u str),

@@ -1,6 +1,14 @@
 //! `hookswitch doctor` as a process: what it prints, in both forms, and its exit code.
 
-use std::process::{Command, Output};
+use hookswitch::{
+    domain::{Clock, ManualClock, SystemClock},
+    store,
+};
+use std::{
+    process::{Command, Output},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Without any setting of the environment that runs the tests.
 fn doctor(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
@@ -64,6 +72,152 @@ fn a_look_creates_nothing() {
     let output = doctor(&["--format", "json"], &settings);
     assert_eq!(status_of(&output, "queue directory"), "ok");
     assert!(!place.exists(), "{output:?}");
+}
+
+/// Each line of the report, as `check status`.
+fn shown(output: &Output) -> Vec<String> {
+    let lines = checks(output)
+        .into_iter()
+        .map(|(check, status, _)| format!("{check} {status}"));
+    lines.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_nobody_noticed_and_the_clock_are_read_from_each_database() {
+    let directory = crate::ledger::Directory::new();
+    let file = format!("sqlite:{}", directory.0.join("store.db").display());
+    let server = crate::support::postgres::PostgresDatabase::new().await;
+    let urls = [
+        Some(file),
+        server.as_ref().map(crate::support::postgres::PostgresDatabase::url),
+    ];
+    for url in urls.into_iter().flatten() {
+        let long_ago = SystemClock.now() - Duration::from_mins(10);
+        let clock = Arc::new(ManualClock::at(long_ago));
+        let store = store::create(&url, clock.clone()).await.expect("opens");
+        let bench = crate::ledger::suite::Bench { store, clock };
+        let settings = [("HOOKSWITCH_DATABASE_URL", &*url)];
+        let before = doctor(&["--format", "json"], &settings);
+        for check in ["database", "clock", "lease", "leases"] {
+            assert_eq!(status_of(&before, check), "ok", "{before:?}");
+        }
+        bench.leave_one_running().await;
+        let after = doctor(&["--format", "json"], &settings);
+        assert_eq!(status_of(&after, "leases"), "warn", "{after:?}");
+        bench.store.close().await;
+    }
+}
+
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq {
+    use super::*;
+    use crate::{
+        queue_amqp_broker::Broker,
+        support::amqp::{AmqpPlace, server},
+    };
+    use hookswitch::queue::{AmqpSettings, EventQueue};
+
+    const CHECKS: [&str; 6] = [
+        "rabbitmq broker",
+        "rabbitmq version",
+        "rabbitmq queues",
+        "rabbitmq delivery limit",
+        "rabbitmq permissions",
+        "rabbitmq message size",
+    ];
+
+    fn look(url: &str, prefix: &str, more: &[(&str, &str)]) -> Output {
+        let settings = [("HOOKSWITCH_QUEUE_URL", url), ("HOOKSWITCH_AMQP_PREFIX", prefix)];
+        doctor(&["--format", "json"], &[&settings[..], more].concat())
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn queues_are_judged_before_and_after_a_start_makes_them_and_none_is_made() {
+        let Some(place) = AmqpPlace::new(2) else { return };
+        let prefix = place.settings().prefix;
+        let more = [("HOOKSWITCH_AMQP_QUEUES", "2")];
+        for is_made in [false, true] {
+            if is_made {
+                place.open().await.close().await;
+            }
+            let output = look(place.url(), &prefix, &more);
+            for check in CHECKS {
+                assert_eq!(status_of(&output, check), "ok", "{:?}", shown(&output));
+            }
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let words = if is_made {
+                "all 2 exist"
+            } else {
+                "2 of 2 do not exist yet"
+            };
+            assert!(text.contains(words), "{text}");
+            for check in ["spool directory", "spool disk", "spool size"] {
+                assert_ne!(status_of(&output, check), "", "{:?}", shown(&output));
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_queue_with_another_delivery_limit_fails() {
+        let Some(place) = AmqpPlace::new(1) else { return };
+        let settings = AmqpSettings {
+            delivery_limit: 20,
+            ..place.settings()
+        };
+        let prefix = settings.prefix.clone();
+        place.open_at(place.url(), settings).await.close().await;
+        let output = look(place.url(), &prefix, &[("HOOKSWITCH_AMQP_QUEUES", "1")]);
+        assert_eq!(
+            status_of(&output, "rabbitmq delivery limit"),
+            "fail",
+            "{:?}",
+            shown(&output)
+        );
+        assert_eq!(output.status.code(), Some(1));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_user_that_may_not_write_and_a_size_that_is_not_taken_are_told() {
+        let Some(broker) = Broker::start() else { return };
+        broker.ctl(&["add_user", "reader", "secret"]);
+        broker.ctl(&["set_permissions", "reader", "^none$", "^none$", ".*"]);
+        let address = broker.url.rsplit_once('@').expect("a URL with a user").1;
+        let url = format!("amqp://reader:secret@{address}");
+        let output = look(&url, "doctor", &[]);
+        assert_eq!(
+            status_of(&output, "rabbitmq permissions"),
+            "fail",
+            "{:?}",
+            shown(&output)
+        );
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("may not configure, write\""), "{text}");
+
+        broker.ctl(&["eval", "application:set_env(rabbit, max_message_size, 1048576)."]);
+        let output = look(&broker.url, "doctor", &[]);
+        assert_eq!(
+            status_of(&output, "rabbitmq message size"),
+            "fail",
+            "{:?}",
+            shown(&output)
+        );
+        assert_eq!(status_of(&output, "rabbitmq permissions"), "ok", "{:?}", shown(&output));
+    }
+
+    #[test]
+    fn a_broker_that_is_away_or_refuses_the_password_is_told_with_the_setting() {
+        let output = look("amqp://user:secret@127.0.0.1:1", "doctor", &[]);
+        assert_eq!(status_of(&output, "rabbitmq broker"), "fail");
+        let Some(url) = server() else { return };
+        let address = url.rsplit_once('@').expect("a URL with a user").1;
+        let output = look(&format!("amqp://nobody:secret@{address}"), "doctor", &[]);
+        assert_eq!(status_of(&output, "rabbitmq broker"), "fail");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            text.contains("HOOKSWITCH_QUEUE_URL") && !text.contains("secret"),
+            "{text}"
+        );
+    }
 }
 
 #[cfg(feature = "kafka")]

@@ -21,14 +21,14 @@ use std::{
 };
 
 /// A server in a directory of its own, ended with the test.
-struct Broker {
+pub struct Broker {
     directory: PathBuf,
-    url: String,
+    pub url: String,
 }
 
 impl Broker {
     /// `None` where `scripts/services` cannot give one that may be killed.
-    fn start() -> Option<Self> {
+    pub fn start() -> Option<Self> {
         server()?;
         let directory = std::env::temp_dir().join(format!("hookswitch-broker-{}", EventId::generate()));
         let mut broker = Self {
@@ -60,7 +60,7 @@ impl Broker {
         String::from_utf8(output.stdout).expect("text")
     }
 
-    fn ctl(&self, words: &[&str]) {
+    pub fn ctl(&self, words: &[&str]) {
         tokio::task::block_in_place(|| {
             self.services(&[&["rabbitmqctl"], words].concat());
         });

@@ -5,11 +5,12 @@
 //! and dropping the link shuts the socket down.
 
 use super::{AmqpSettings, url::Address};
-use futures_util::{StreamExt, future::ready, stream::BoxStream};
+use futures_util::{AsyncReadExt, AsyncWriteExt, StreamExt, future::ready, stream::BoxStream};
 use lapin::{
     AsyncTcpStream, Channel, Connection, ConnectionProperties, ErrorKind, Event,
     protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
     tcp::OwnedTLSConfig,
+    uri::AMQPScheme,
 };
 use std::{
     fmt, io,
@@ -175,6 +176,54 @@ impl Drop for Link {
     }
 }
 
+/// The version by which a broker greets, before anybody logs in. lapin does not tell it.
+pub(super) async fn read_version(address: &Address, settings: &AmqpSettings) -> Result<Option<String>, LinkError> {
+    let failed = |error: io::Error| LinkError::new(format!("{address}: {error}"));
+    match tokio::time::timeout(CONNECT_SECONDS, greeting(address, settings)).await {
+        Ok(greeting) => greeting.map(|greeting| version_of(&greeting)).map_err(failed),
+        Err(_) => Err(LinkError::new(format!(
+            "{address} did not answer within {CONNECT_SECONDS:?}"
+        ))),
+    }
+}
+
+/// The longest first frame that is read.
+const GREETING_BYTES_MAX: u32 = 64 << 10;
+
+/// The payload of the broker's first frame, `connection.start`.
+async fn greeting(Address(uri): &Address, settings: &AmqpSettings) -> io::Result<Vec<u8>> {
+    let host = &uri.authority.host;
+    let found: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), uri.authority.port))
+        .await?
+        .collect();
+    let runtime = lapin::runtime::default_runtime().map_err(io::Error::other)?;
+    let mut stream = AsyncTcpStream::connect(&runtime, found).await?;
+    if uri.scheme == AMQPScheme::AMQPS {
+        let encryption = OwnedTLSConfig {
+            identity: None,
+            cert_chain: settings.ca_certificates.as_deref().map(str::to_owned),
+        };
+        stream = stream.into_tls(host, encryption.as_ref()).await?;
+    }
+    stream.write_all(b"AMQP\x00\x00\x09\x01").await?;
+    // Type, channel, and the size of the payload.
+    let mut head = [0; 7];
+    stream.read_exact(&mut head).await?;
+    let size = u32::from_be_bytes([head[3], head[4], head[5], head[6]]);
+    let mut payload = vec![0; size.min(GREETING_BYTES_MAX) as usize];
+    stream.read_exact(&mut payload).await?;
+    Ok(payload)
+}
+
+/// The text of the property `version`: its name behind its length, `S`, a length of four bytes.
+fn version_of(greeting: &[u8]) -> Option<String> {
+    const NAME: &[u8] = b"\x07versionS";
+    let at = greeting.windows(NAME.len()).position(|window| window == NAME)? + NAME.len();
+    let (size, rest) = greeting.get(at..)?.split_first_chunk::<4>()?;
+    let text = rest.get(..u32::from_be_bytes(*size) as usize)?;
+    std::str::from_utf8(text).ok().map(str::to_owned)
+}
+
 /// The answer to one request, or an error when none comes in time.
 pub(super) async fn answered<T>(doing: &str, answer: impl Future<Output = lapin::Result<T>>) -> Result<T, LinkError> {
     match tokio::time::timeout(ANSWER_SECONDS, answer).await {
@@ -212,6 +261,21 @@ impl SocketHandle {
         if let Some(socket) = held.socket.take() {
             // An error means that it is shut already.
             let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_read_from_a_greeting_or_is_none() {
+        let greeting = b"\x00\x0a\x00\x0a\x00\x09\x00\x00\x00\x40\x07versionS\x00\x00\x00\x063.10.8\x08platform";
+        assert_eq!(version_of(greeting).as_deref(), Some("3.10.8"));
+        for end in 0..greeting.len() - 9 {
+            let cut = version_of(&greeting[..end]);
+            assert!(cut.is_none(), "{end}: {cut:?}");
         }
     }
 }

@@ -9,6 +9,7 @@ mod backoff;
 mod connection;
 mod consumer;
 mod depths;
+mod diagnose;
 mod lane;
 mod message;
 mod publisher;
@@ -27,6 +28,7 @@ use async_trait::async_trait;
 use connection::{Fault, Link, LinkError};
 use consumer::{Consumer, Consumption};
 use depths::Depths;
+pub(super) use diagnose::diagnose;
 use publisher::Publisher;
 use std::{
     sync::{Arc, PoisonError, RwLock, atomic::Ordering},

@@ -98,6 +98,31 @@ impl Topology {
         }
     }
 
+    /// How the queues stand, for people. Makes none: a queue that exists is declared again with our
+    /// arguments, which changes nothing.
+    pub async fn look(&self, link: &Link) -> Seen {
+        let mut seen = Seen::default();
+        let dead = (&self.dead, Self::dead_arguments());
+        let queues = self.queues.iter().map(|queue| (queue, self.arguments()));
+        for (queue, arguments) in std::iter::once(dead).chain(queues) {
+            let asked = async {
+                count(&link.channel().await?, queue).await?;
+                self.declare_on(&link.channel().await?, queue, arguments).await
+            };
+            match asked.await {
+                Ok(()) => seen.right += 1,
+                Err(error) if error.fault == Fault::Missing => seen.missing += usize::from(*queue != self.dead),
+                Err(error) if error.fault == Fault::Final => seen.wrong.push(error.to_string()),
+                Err(_) => seen.silent.push(queue.to_string()),
+            }
+            // One that is silent costs the time of an answer.
+            if !seen.silent.is_empty() {
+                break;
+            }
+        }
+        seen
+    }
+
     fn note_made(&self) {
         *self.made_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
@@ -169,6 +194,17 @@ impl Topology {
         }
         Ok(surplus)
     }
+}
+
+/// How the queues stand.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// They exist with our arguments.
+    pub right: usize,
+    pub missing: usize,
+    /// The broker's words about each that has other arguments.
+    pub wrong: Vec<String>,
+    pub silent: Vec<String>,
 }
 
 /// Events that are ready in a queue. Where it does not exist the broker closes the channel.

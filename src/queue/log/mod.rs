@@ -17,7 +17,7 @@ mod shared;
 mod usage;
 
 pub(super) use deliver::{LogDeliveries, Record};
-pub(super) use diagnose::diagnose;
+pub(super) use diagnose::{QUEUE, SPOOL, diagnose};
 use disk::is_no_space;
 pub use disk::{Disk, DiskSpace, RealDisk};
 
@@ -92,7 +92,7 @@ impl LogSettings {
         }
     }
 
-    fn free_bytes_min(&self, space: Option<DiskSpace>) -> u64 {
+    pub(super) fn free_bytes_min(&self, space: Option<DiskSpace>) -> u64 {
         self.disk_free_bytes_min
             .unwrap_or_else(|| space.map_or(FREE_BYTES_MIN, |space| FREE_BYTES_MIN.max(space.total_bytes / 20)))
     }

@@ -7,6 +7,7 @@
 //! in the broker or on the spool's disk (invariants 10 to 12).
 
 mod dead;
+mod diagnose;
 mod drain;
 mod volatile;
 
@@ -22,6 +23,7 @@ use crate::{
 use async_trait::async_trait;
 use dead::DeadEntries;
 pub use dead::dead_entries;
+pub(super) use diagnose::diagnose;
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},

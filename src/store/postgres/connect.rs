@@ -4,7 +4,7 @@ use super::{PostgresStore, READ_VERSION, listen};
 use crate::{
     domain::Clock,
     store::{
-        ConnectError, MigrationStatus,
+        ConnectError, DatabaseLook, LEASE_NOTICED_WITHIN, MigrationStatus,
         migrate::{self, step},
     },
 };
@@ -186,6 +186,32 @@ pub async fn migration_status(url: &str) -> Result<MigrationStatus, ConnectError
     Ok(status)
 }
 
+/// See [`crate::store::look`].
+pub async fn look(url: &str, clock: &dyn Clock) -> Result<DatabaseLook, ConnectError> {
+    let options = parse(url)?;
+    let path = shown(&options);
+    let mut connection = connection(&options.options([("role", WORKER_ROLE)]), &path).await?;
+    let before = clock.now();
+    let theirs: i64 = sqlx::query_scalar(DATABASE_NOW)
+        .fetch_one(&mut connection)
+        .await
+        .map_err(open_failed(&path))?;
+    // Half of the way there and back.
+    let ours = before + clock.now().since(before) / 2;
+    let ended: i64 = sqlx::query_scalar(ENDED_LEASES)
+        .bind(theirs - i64::try_from(LEASE_NOTICED_WITHIN.as_micros()).unwrap_or(0))
+        .fetch_one(&mut connection)
+        .await
+        .map_err(open_failed(&path))?;
+    let _ = connection.close().await;
+    Ok(DatabaseLook {
+        clock_offset_micros: Some(theirs - ours.as_micros()),
+        ended_leases: ended.unsigned_abs(),
+    })
+}
+
+const DATABASE_NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+const ENDED_LEASES: &str = "SELECT count(*) FROM actions WHERE state = 'running' AND lease_until < $1";
 const HAS_MIGRATIONS: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
 const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success";
 

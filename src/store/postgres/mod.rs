@@ -12,7 +12,7 @@ mod listen;
 #[cfg(test)]
 mod tests;
 
-pub(super) use connect::{migrate, migration_status, shown_url};
+pub(super) use connect::{look, migrate, migration_status, shown_url};
 
 use super::{
     Base, StoreError,

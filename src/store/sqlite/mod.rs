@@ -9,11 +9,11 @@ mod tests;
 mod writer;
 
 use super::{
-    Base, ConnectError, MigrationStatus, StoreError,
+    Base, ConnectError, DatabaseLook, LEASE_NOTICED_WITHIN, MigrationStatus, StoreError,
     migrate::{self, step},
     sql::{self, Access, Lane, READ_VERSION, Reader, SqlStore, Transaction, failed as failed_on},
 };
-use crate::domain::{Clock, create_private_directory, keep_private, private_file};
+use crate::domain::{Clock, Timestamp, create_private_directory, keep_private, private_file};
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use sqlx::{
@@ -235,6 +235,28 @@ pub(super) async fn migration_status(path: &Path) -> Result<MigrationStatus, Con
     Ok(MigrationStatus::of(&migrator(), &applied))
 }
 
+/// See [`super::look`].
+pub(super) async fn look(path: &Path, now: Timestamp) -> Result<DatabaseLook, ConnectError> {
+    let open_failed = |source| ConnectError::Open {
+        path: path.display().to_string(),
+        source,
+    };
+    let options = SqliteConnectOptions::new().filename(path).read_only(true);
+    let mut connection = SqliteConnection::connect_with(&options).await.map_err(open_failed)?;
+    let ended: i64 = sqlx::query_scalar(ENDED_LEASES)
+        .bind((now - LEASE_NOTICED_WITHIN).as_micros())
+        .fetch_one(&mut connection)
+        .await
+        .map_err(open_failed)?;
+    let _ = connection.close().await;
+    Ok(DatabaseLook {
+        clock_offset_micros: None,
+        ended_leases: ended.unsigned_abs(),
+    })
+}
+
+const SIZE: &str = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
+const ENDED_LEASES: &str = "SELECT count(*) FROM actions WHERE state = 'running' AND lease_until < ?1";
 const HAS_MIGRATIONS: &str = "SELECT count(*) FROM sqlite_master WHERE name = '_sqlx_migrations'";
 const APPLIED_MIGRATIONS: &str = "SELECT version FROM _sqlx_migrations WHERE success";
 
