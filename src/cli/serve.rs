@@ -9,6 +9,7 @@ use crate::{
     admin,
     config::{ConfigError, Environment, Fault, Settings, TelemetrySettings},
     lifecycle::Drained,
+    listener,
     provider::Providers,
     receiver, store, telemetry,
     vault::Keyring,
@@ -125,6 +126,7 @@ async fn start(args: &ServeArgs, (settings, keyring): (Settings, Keyring)) -> an
     let stop = signals::watch(settings.worker.leave_seconds + budget)?;
     let listeners = Listeners::bind(&settings, roles).await?;
     let (database, queue) = (store::shown(&settings.store.database_url)?, shown_queue(&settings));
+    let (connections_max, files_max) = (settings.receiver.connections_max, listener::raise_file_limit());
     let app = tokio::select! {
         started = App::start(settings, keyring, listeners, Options { roles, ..Options::default() }) => started?,
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
@@ -141,6 +143,8 @@ async fn start(args: &ServeArgs, (settings, keyring): (Settings, Keyring)) -> an
         keys = keys.join(","),
         organisations = app.routes().organisations_len(),
         routes = app.routes().routes_len(),
+        connections_max = app.addresses().ingress.map(|_| connections_max),
+        files_max,
         "Hookswitch is ready"
     );
     until_stopped(app, stop, budget).await

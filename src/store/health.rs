@@ -1,11 +1,14 @@
 //! The database's check for `/readyz`, and the gauges of what waits in the ledger.
 
-use super::{Store, pauses::Paused};
+use super::{Store, history::LedgerState, pauses::Paused};
 use crate::{
-    domain::{Clock, HeldCause, Provider},
+    domain::{Clock, HeldCause, Provider, Timestamp},
     telemetry::{Finding, catalogue},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 /// Less than the time of a whole check, so that this check itself reports a database that hangs.
 const PING_MAX: Duration = Duration::from_millis(900);
@@ -20,11 +23,59 @@ pub async fn check(store: Arc<dyn Store>) -> Finding {
     }
 }
 
-/// Sets the gauges of the ledger. A database that is away leaves them as they were: its check says
-/// so.
-pub async fn gather_gauges(store: Arc<dyn Store>, clock: Arc<dyn Clock>) {
-    let Ok(state) = store.ledger_state().await else { return };
-    let now = clock.now();
+/// Less than the time of a scrape's gathering, so that its gauge shows a database that hangs.
+const LOOK_MAX: Duration = Duration::from_millis(1_500);
+/// The size of the tables is read from their files: not at every scrape.
+const SIZE_EVERY: Duration = Duration::from_mins(1);
+
+/// The gauges of the database and the ledger, set at each scrape.
+pub struct Gauges {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    sized_at: Mutex<Option<Instant>>,
+}
+
+impl Gauges {
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            store,
+            clock,
+            sized_at: Mutex::new(None),
+        }
+    }
+
+    /// A database that is away leaves the gauges of the ledger as they were.
+    pub async fn gather(&self) {
+        let state = tokio::time::timeout(LOOK_MAX, self.store.ledger_state()).await;
+        let state = state.ok().and_then(Result::ok);
+        catalogue::STORE_UP.set(f64::from(u8::from(state.is_some())), &[]);
+        let Some(state) = state else { return };
+        gather_ledger(&state, self.clock.now());
+        if let Ok(pauses) = self.store.list_pauses(None).await {
+            for scope in Paused::SCOPES {
+                let count = pauses.iter().filter(|pause| pause.paused.scope() == *scope).count();
+                catalogue::PAUSED.set(count as f64, &[scope]);
+            }
+        }
+        if self.is_size_due()
+            && let Ok(bytes) = self.store.size_bytes().await
+        {
+            catalogue::STORE_BYTES.set(bytes as f64, &[]);
+        }
+    }
+
+    fn is_size_due(&self) -> bool {
+        let mut sized_at = self.sized_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = sized_at.is_none_or(|at| at.elapsed() >= SIZE_EVERY);
+        if is_due {
+            *sized_at = Some(Instant::now());
+        }
+        is_due
+    }
+}
+
+fn gather_ledger(state: &LedgerState, now: Timestamp) {
     for &provider in Provider::ALL {
         let due = state.oldest_due_at.iter().find(|(due, _)| *due == provider);
         let oldest = due.map_or(0.0, |(_, at)| now.since(*at).as_secs_f64());
@@ -45,11 +96,5 @@ pub async fn gather_gauges(store: Arc<dyn Store>, clock: Arc<dyn Clock>) {
     }
     let oldest_held = state.oldest_held_at.map_or(0.0, |at| now.since(at).as_secs_f64());
     catalogue::HELD_OLDEST_SECONDS.set(oldest_held, &[]);
-    if let Ok(pauses) = store.list_pauses(None).await {
-        for scope in Paused::SCOPES {
-            let count = pauses.iter().filter(|pause| pause.paused.scope() == *scope).count();
-            catalogue::PAUSED.set(count as f64, &[scope]);
-        }
-    }
     catalogue::DEAD_EVENTS.set(state.dead_events as f64, &[]);
 }

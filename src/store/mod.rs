@@ -39,7 +39,7 @@ mod sql;
 mod sqlite;
 
 #[cfg(feature = "postgres")]
-pub use health::{check, gather_gauges};
+pub use health::{Gauges, check};
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 
@@ -91,7 +91,6 @@ impl<S> Store for S where
         + history::History
         + keys::DataKeys
         + rotation::KeyRotation
-        + rotation::KeyRotation
         + ledger::Ledger
         + managed::ManagedAssistants
         + organisations::Organisations
@@ -119,6 +118,9 @@ pub trait Base: Send + Sync + 'static {
 
     /// Whether the database answers and takes writes, for `/readyz`.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Bytes that the rows and their indexes take.
+    async fn size_bytes(&self) -> Result<u64, StoreError>;
 
     /// Whether other processes may work on the same rows. One that is not shared belongs to this
     /// process while it is open.
@@ -346,6 +348,15 @@ pub enum ConnectError {
         pending.join(", ")
     )]
     Pending { path: String, pending: Vec<String> },
+    #[error(
+        "the user of {path} may not make the two roles that row-level security binds, or is no member of them: run \
+        deploy/postgres/roles.sh as a superuser, or ALTER ROLE … CREATEROLE"
+    )]
+    MayNotMakeRoles {
+        path: String,
+        #[source]
+        source: sqlx::migrate::MigrateError,
+    },
     #[error(
         "the role {role} passes row-level security by, which keeps organisations apart: take SUPERUSER and BYPASSRLS \
         from it"

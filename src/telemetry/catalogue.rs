@@ -200,6 +200,13 @@ catalogue! {
     SPOOL_OLDEST_SECONDS: Gauge Seconds "hookswitch_spool_oldest_seconds" [];
     /// Share of the spool's limit that is used.
     SPOOL_FILL_RATIO: Gauge Count "hookswitch_spool_fill_ratio" [];
+    /// Whether the database answered at this scrape: 1 or 0.
+    STORE_UP: Gauge Count "hookswitch_store_up" [];
+    /// Bytes of the database: SQLite's file, or the tables with their indexes on Postgres. Read
+    /// once a minute.
+    STORE_BYTES: Gauge Bytes "hookswitch_store_bytes" [];
+    /// Time of one transaction that writes, from its request to its commit, by lane: urgent, bulk.
+    STORE_WRITE_SECONDS: Histogram Seconds "hookswitch_store_write_seconds" ["lane"];
     /// Requests to the admin API, by status.
     ADMIN_REQUESTS: Counter Count "hookswitch_admin_requests_total" ["status"];
     /// Spans and error events that no OTLP receiver took.
@@ -236,6 +243,9 @@ pub const REJECTION_CAUSES: &[&str] = &[
     "unavailable",
 ];
 
+/// Providers that actions call.
+const ACTING_PROVIDERS: &[&str] = &["twilio", "resend", "google_calendar", "http"];
+
 /// Label values of counters, so that each series is 0 before its first event. A rate over a series
 /// that appears with 1 misses that event.
 pub const ZEROED: &[(Metric, &[&[&str]])] = &[
@@ -253,6 +263,28 @@ pub const ZEROED: &[(Metric, &[&[&str]])] = &[
             "dead",
             "held_for_a_rule",
         ]],
+    ),
+    (
+        ATTEMPTS,
+        &[
+            ACTING_PROVIDERS,
+            &[
+                "succeeded",
+                "retry",
+                "unknown",
+                "parked",
+                "suppressed",
+                "dead",
+                "interrupted",
+            ],
+        ],
+    ),
+    (
+        LOOK_UPS,
+        &[
+            ACTING_PROVIDERS,
+            &["succeeded", "proved_absent", "absent", "ambiguous", "failed", "unknown"],
+        ],
     ),
     (LEASES_EXPIRED, &[]),
     (

@@ -225,6 +225,16 @@ mod tests {
     }
 
     #[test]
+    fn what_sqlx_warns_of_is_said_once_by_us_unless_a_setting_names_it() {
+        for (level, is_shown) in [("info", false), ("info,sqlx=warn", true)] {
+            let lines = Lines::of(LogFormat::Json, level, || {
+                ::tracing::warn!(target: "sqlx::pool", "theirs");
+            });
+            assert_eq!(lines.contains("theirs"), is_shown, "{level}: {lines}");
+        }
+    }
+
+    #[test]
     fn levels_go_by_target_and_a_wrong_level_says_what_is_expected() {
         let lines = Lines::of(LogFormat::Json, "warn,hookswitch::telemetry=debug", || {
             ::tracing::debug!("ours");

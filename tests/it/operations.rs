@@ -1,5 +1,9 @@
 //! The answers for machines that watch the process: metrics and readiness.
 
+use crate::{
+    faults::proxy::{Mode, Proxy},
+    support::{postgres::PostgresDatabase, serve::Serve, until},
+};
 use hookswitch::{
     listener::{self, Limits},
     telemetry::{Checks, Finding, Operations, Recorder, catalogue},
@@ -173,6 +177,45 @@ async fn a_check_that_hangs_has_failed() {
     let (status, body) = get(&format!("{base}/readyz")).await;
     assert_eq!(status, 503);
     assert!(body.contains("no answer within a second"), "{body}");
+}
+
+/// The value of a series at `/metrics` of a process.
+async fn value(serve: &Serve, series: &str) -> Option<f64> {
+    let (_, text) = get(&serve.url(2, "/metrics")).await;
+    let line = text.lines().find(|line| line.starts_with(&format!("{series} ")))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+#[tokio::test]
+async fn the_database_tells_its_size_its_writes_and_whether_it_answers() {
+    let guard = CancellationToken::new();
+    let database = PostgresDatabase::new().await;
+    let mut settings = vec![(vec![], None)];
+    if let Some(database) = &database {
+        let proxy = Proxy::start(database.address(), guard.clone()).await;
+        let url = database.url_at(proxy.address());
+        settings.push((vec![("HOOKSWITCH_DATABASE_URL", url)], Some(proxy)));
+    }
+    for (settings, proxy) in settings {
+        let serve = Serve::spawn(&settings);
+        serve.is_ready(200).await;
+        let writes = "hookswitch_store_write_seconds_count{lane=\"urgent\"}";
+        until("the gauges of the database", || async {
+            let has_size = value(&serve, "hookswitch_store_bytes").await? > 4096.0;
+            let is_up = value(&serve, "hookswitch_store_up").await? > 0.0;
+            (has_size && is_up && value(&serve, writes).await? > 0.0).then_some(())
+        })
+        .await;
+        let never = "hookswitch_attempts_total{provider=\"http\",outcome=\"unknown\"}";
+        assert_eq!(value(&serve, never).await, Some(0.0), "a rate misses no first one");
+        let Some(proxy) = proxy else { continue };
+        proxy.set(Mode::Blackhole);
+        until("it to be missed", || async {
+            (value(&serve, "hookswitch_store_up").await? < 1.0).then_some(())
+        })
+        .await;
+    }
+    guard.cancel();
 }
 
 fn sources(folder: &Path, into: &mut String) {

@@ -9,6 +9,7 @@ use hookswitch::{
     domain::{ManualClock, SystemClock},
     store::{self, ConnectError, PostgresStore, Store},
 };
+use sqlx::AssertSqlSafe;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,46 @@ async fn open(database: &PostgresDatabase) -> Arc<dyn Store> {
             .await
             .expect("the store opens"),
     )
+}
+
+/// The roles belong to the whole server. The error of a login that may neither make nor grant
+/// them says how it may.
+#[tokio::test]
+async fn a_login_that_may_not_make_the_roles_learns_how_it_may() {
+    let Some(database) = PostgresDatabase::empty().await else {
+        return;
+    };
+    let login = format!("it_{}", uuid::Uuid::now_v7().simple());
+    let mut owner = database.connect().await;
+    let make = format!(
+        "CREATE ROLE {login} LOGIN NOCREATEROLE PASSWORD 'secret'; GRANT {login} TO CURRENT_USER; GRANT CREATE, USAGE \
+        ON SCHEMA public TO {login}"
+    );
+    sqlx::raw_sql(AssertSqlSafe(make))
+        .execute(&mut owner)
+        .await
+        .expect("a login");
+    let (_, place) = database
+        .url()
+        .split_once('@')
+        .map(|(a, b)| (a.to_owned(), b.to_owned()))
+        .expect("a URL");
+    let url = format!("postgres://{login}:secret@{place}");
+    let refused = store::migrate(&url, Arc::new(SystemClock))
+        .await
+        .err()
+        .expect("refused");
+    let text = refused.to_string();
+    assert!(
+        text.contains("deploy/postgres/roles.sh") && text.contains("CREATEROLE"),
+        "{text}"
+    );
+    assert!(!text.contains("secret"), "{text}");
+    let unmake = format!("DROP OWNED BY {login}; DROP ROLE {login}");
+    sqlx::raw_sql(AssertSqlSafe(unmake))
+        .execute(&mut owner)
+        .await
+        .expect("gone");
 }
 
 #[tokio::test]

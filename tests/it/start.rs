@@ -54,8 +54,25 @@ async fn the_ready_line_says_which_database_and_queue_and_how_much_is_in_them() 
         "{line}"
     );
     assert_eq!(line["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(line["connections_max"], 10_000, "{line}");
+    assert!(line["files_max"].as_u64().is_some_and(|files| files > 0), "{line}");
     serve.signal(Signal::TERM);
     assert_eq!(serve.ended().await.0.code(), Some(0), "{}", serve.log());
+}
+
+#[tokio::test]
+async fn a_start_below_the_limit_of_the_disk_says_so() {
+    let serve = Serve::spawn(&[("HOOKSWITCH_DISK_FREE_BYTES_MIN", (1_u64 << 60).to_string())]);
+    let line = until("the line", || async {
+        let log = serve.log();
+        log.lines().find(|line| line.contains("nearly full")).map(str::to_owned)
+    })
+    .await;
+    let line: Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!(
+        (&line["level"], &line["free_bytes_min"]),
+        (&"WARN".into(), &(1_u64 << 60).into())
+    );
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ pub(super) struct OperationsParts {
 }
 
 pub(super) fn operations(recorder: Recorder, rooms: &Rooms, parts: OperationsParts) -> Operations {
-    let (store, store_clock) = (rooms.store.clone(), rooms.clock.clone());
+    let database = Arc::new(store::Gauges::new(rooms.store.clone(), rooms.clock.clone()));
     let (routes, vault) = (rooms.routes.clone(), rooms.vault.clone());
     let checks = checks(rooms, &parts);
     let OperationsParts {
@@ -35,7 +35,10 @@ pub(super) fn operations(recorder: Recorder, rooms: &Rooms, parts: OperationsPar
         .gather(move || routes.gather_gauges())
         .gather(move || keys.gather_gauges())
         .gather(move || vault.gather_gauges())
-        .gather_async(move || store::gather_gauges(store.clone(), store_clock.clone()));
+        .gather_async(move || {
+            let database = database.clone();
+            async move { database.gather().await }
+        });
     if let Some(queue) = rooms.queue.clone() {
         let clock = rooms.clock.clone();
         operations = operations.gather(move || {

@@ -122,12 +122,7 @@ impl Maintenance {
         };
         self.keep_reserve(space.free_bytes, free_bytes_min);
         match (before, low_space) {
-            (None, Some(low)) => {
-                warn!(
-                    low.free_bytes,
-                    low.free_bytes_min, "The queue's disk is nearly full: intake stops until there is room"
-                );
-            }
+            (None, Some(low)) => low.warn(),
             (Some(_), None) => info!(
                 free_bytes = space.free_bytes,
                 "The queue's disk has room: intake goes on"

@@ -263,6 +263,9 @@ fn share(disk: Arc<dyn Disk>, directory: &Path, handle: File, settings: LogSetti
             free_bytes: space.free_bytes,
             free_bytes_min,
         });
+    if let Some(low) = low_space {
+        low.warn();
+    }
     Shared {
         directory: directory.to_owned(),
         handle,

@@ -88,6 +88,16 @@ pub(super) struct LowSpace {
     pub free_bytes_min: u64,
 }
 
+impl LowSpace {
+    pub fn warn(self) {
+        tracing::warn!(
+            self.free_bytes,
+            self.free_bytes_min,
+            "The queue's disk is nearly full: intake stops until there is room"
+        );
+    }
+}
+
 /// The events that one fsync makes durable, and the publishers that wait for it.
 #[derive(Default)]
 pub(super) struct Group {

@@ -10,7 +10,7 @@ use crate::{
 };
 use sqlx::{
     Connection, PgConnection, PgPool, Row,
-    migrate::Migrator,
+    migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use std::{sync::Arc, time::Duration};
@@ -163,14 +163,28 @@ pub async fn migrate(url: &str) -> Result<(), ConnectError> {
         .pending
         .is_empty()
     {
-        migrator()
-            .run(&mut connection)
-            .await
-            .map_err(|source| ConnectError::Migrate { path, source })?;
+        migrator().run(&mut connection).await.map_err(|source| {
+            if is_about_roles(&source) {
+                ConnectError::MayNotMakeRoles { path, source }
+            } else {
+                ConnectError::Migrate { path, source }
+            }
+        })?;
     }
     // The migrations are committed. An error on closing changes nothing.
     let _ = connection.close().await;
     Ok(())
+}
+
+/// Whether a migration failed because its user may not make roles, or not grant them.
+fn is_about_roles(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else {
+        return false;
+    };
+    let refused = error
+        .as_database_error()
+        .filter(|e| e.code().as_deref() == Some("42501"));
+    refused.is_some_and(|e| e.message().contains("role"))
 }
 
 /// Which migrations the database has, and which it waits for.

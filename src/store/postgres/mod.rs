@@ -22,7 +22,7 @@ use crate::domain::Clock;
 use async_trait::async_trait;
 use futures_util::{FutureExt, future::BoxFuture};
 use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 use tokio::sync::{Mutex, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -44,6 +44,13 @@ pub struct PostgresStore {
 /// Most dead connections that one transaction passes over. After a restart of the database all idle
 /// ones are dead.
 const BEGIN_TRIES_MAX: u32 = 20;
+
+/// Of the tables, with what belongs to them. The size of the whole database takes a right that the
+/// role may lack.
+const SIZE: &str = "
+    SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint
+    FROM pg_class
+    WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace";
 
 /// A standby after a failover, or a database that a person has set to read only.
 const IS_READ_ONLY: &str = "SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean";
@@ -128,6 +135,7 @@ impl SqlStore for PostgresStore {
         if self.stop.is_cancelled() {
             return Err(StoreError::Unavailable { doing });
         }
+        let begun = Instant::now();
         let task = self.tasks.spawn(async move {
             let mut transaction = begin(&tenant, &worker, access.scope, "", doing).await?;
             let connection = &mut *transaction;
@@ -145,6 +153,7 @@ impl SqlStore for PostgresStore {
             // The pool sends the end of this transaction along with the connection's next
             // statement.
             drop(transaction);
+            access.lane.note_write(begun);
             committed(&value);
             Ok(value)
         });
@@ -201,6 +210,16 @@ impl Base for PostgresStore {
             });
         }
         Ok(())
+    }
+
+    async fn size_bytes(&self) -> Result<u64, StoreError> {
+        const DOING: &str = "tell its size";
+        let mut reading = begin(&self.tenant, &self.worker, Scope::AllOrgs, READING, DOING).await?;
+        let bytes: i64 = sqlx::query_scalar(SIZE)
+            .fetch_one(&mut *reading)
+            .await
+            .map_err(failed(DOING))?;
+        Ok(bytes.unsigned_abs())
     }
 
     fn is_shared(&self) -> bool {

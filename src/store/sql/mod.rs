@@ -34,10 +34,13 @@ pub use dialect::{Dialect, Sql, failed};
 pub use statement::{Row, Statement};
 
 use super::StoreError;
-use crate::domain::{Clock, OrgId, Timestamp};
+use crate::{
+    domain::{Clock, OrgId, Timestamp},
+    telemetry::catalogue,
+};
 use futures_util::future::BoxFuture;
 use sqlx::{Database, pool::PoolConnection};
-use std::future::Future;
+use std::{future::Future, time::Instant};
 use tokio::sync::{Mutex, watch};
 
 /// The statements of each concern, for the tests that prepare every one and look at its plan.
@@ -98,6 +101,17 @@ pub enum Scope {
 pub enum Lane {
     Urgent,
     Bulk,
+}
+
+impl Lane {
+    /// Measures a transaction that has been committed.
+    pub fn note_write(self, begun: Instant) {
+        let lane = match self {
+            Self::Urgent => "urgent",
+            Self::Bulk => "bulk",
+        };
+        catalogue::STORE_WRITE_SECONDS.observe(begun.elapsed().as_secs_f64(), &[lane]);
+    }
 }
 
 impl Access {

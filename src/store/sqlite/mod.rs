@@ -24,7 +24,7 @@ use sqlx::{
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{Mutex, watch};
 use tracing::warn;
@@ -375,13 +375,16 @@ impl SqlStore for SqliteStore {
         F: for<'c> FnOnce(Transaction<'c, Sqlite>) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
         C: FnOnce(&T) + Send + 'static,
     {
-        let now = self.clock.now();
+        let (now, begun) = (self.clock.now(), Instant::now());
         self.writer
             .run(
                 access.lane,
                 doing,
                 move |connection| command(Transaction { connection, now }),
-                committed,
+                move |value: &T| {
+                    access.lane.note_write(begun);
+                    committed(value);
+                },
             )
             .await
     }
@@ -414,6 +417,14 @@ impl Base for SqliteStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         sql::read_version(self).await.map(drop)
+    }
+
+    async fn size_bytes(&self) -> Result<u64, StoreError> {
+        let bytes: i64 = sqlx::query_scalar(SIZE)
+            .fetch_one(&self.readers)
+            .await
+            .map_err(failed("tell its size"))?;
+        Ok(bytes.unsigned_abs())
     }
 
     fn is_shared(&self) -> bool {
