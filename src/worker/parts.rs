@@ -4,7 +4,7 @@
 use super::{
     batch::{Batch, Commit, Origin, Unsealed},
     draft::draft_one,
-    plan::{Planner, is_away},
+    plan::{Planner, is_away, plan_span},
     rules::RuleBook,
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     vault::VaultError,
 };
 use bytes::Bytes;
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, warn};
 
 /// Rules that are looked at in one turn, and parts of a rule that are planned together.
 const RULES_MAX: u32 = 1_000;
@@ -65,7 +65,10 @@ impl Planner {
                 };
                 let drafted = match (&rule, envelope) {
                     (Some(rule), Ok(Some(envelope))) => {
-                        draft_one(rule, &envelope, self.settings.template_fuel_max).map(|drafted| (envelope, drafted))
+                        let span = plan_span(&envelope);
+                        let fuel = self.settings.template_fuel_max;
+                        let drafted = span.in_scope(|| draft_one(rule, &envelope, fuel));
+                        drafted.map(|drafted| (envelope, drafted, span))
                     }
                     (_, Ok(_)) => None,
                     (_, Err(error)) if is_away(&error) => {
@@ -80,13 +83,13 @@ impl Planner {
                 };
                 let origin = Origin::Part(Box::new(part));
                 match drafted {
-                    Some((envelope, drafted)) => {
+                    Some((envelope, drafted, span)) => {
                         let unsealed = Unsealed {
                             org,
                             envelope,
                             actions: vec![drafted],
                         };
-                        self.seal(&mut batch, origin, unsealed).await;
+                        self.seal(&mut batch, origin, unsealed).instrument(span).await;
                     }
                     // The rule is gone or does not want it, or no key opens it.
                     None => batch.done.push(origin),

@@ -108,17 +108,7 @@ impl Planner {
                         cause,
                     });
                 }
-                Ok(envelope) => {
-                    let span = debug_span!(
-                        "event.plan",
-                        event.id = %envelope.id,
-                        event.type = envelope.event_type.as_str(),
-                        org.id = envelope.org.map(tracing::field::display),
-                        subject = %envelope.subject.shown()
-                    );
-                    let prepared = self.prepare_event(book, batch, origin, envelope);
-                    prepared.instrument(span).await;
-                }
+                Ok(envelope) => self.prepare_event(book, batch, origin, envelope).await,
                 Err(error) => batch.dead.push((origin, self.undecodable(&error))),
             }
             // Long batches let other tasks have the thread between two events.
@@ -126,6 +116,7 @@ impl Planner {
         }
     }
 
+    /// Applies the rules to an event from the queue or from the store, in a span of its trace.
     pub(super) async fn prepare_event(
         &mut self,
         book: &RuleBook,
@@ -133,6 +124,12 @@ impl Planner {
         origin: Origin,
         envelope: Envelope,
     ) {
+        let span = plan_span(&envelope);
+        let prepared = self.prepare_in_span(book, batch, origin, envelope);
+        prepared.instrument(span).await;
+    }
+
+    async fn prepare_in_span(&mut self, book: &RuleBook, batch: &mut Batch, origin: Origin, envelope: Envelope) {
         let Some(org) = envelope.org else {
             let dead = dead_event(&envelope, None, "it leads to no organisation");
             return batch.dead.push((origin, dead));
@@ -302,6 +299,17 @@ impl Planner {
             envelope: Vec::new(),
         }
     }
+}
+
+/// One try to plan an event or a part of it.
+pub(super) fn plan_span(envelope: &Envelope) -> Span {
+    debug_span!(
+        "event.plan",
+        event.id = %envelope.id,
+        event.type = envelope.event_type.as_str(),
+        org.id = envelope.org.map(tracing::field::display),
+        subject = %envelope.subject.shown()
+    )
 }
 
 /// Whether the data keys could not be read: not a statement about them.

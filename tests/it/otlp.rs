@@ -143,6 +143,37 @@ async fn receipt_plan_and_attempt_of_an_event_are_one_trace_through_the_queue() 
     }
 }
 
+/// A replay waits in the store: its plan is in the trace of its event, as the first one is.
+#[tokio::test]
+async fn an_event_that_is_planned_out_of_the_store_has_a_span_too() {
+    let (collector, url) = Collector::start().await;
+    let directory = Directory::new();
+    let settings = [("HOOKSWITCH_OTLP_URL", url.as_str())];
+    let dev = Dev::start_with(directory.path(), port_base(), &[], &settings).await;
+    let state = DevState::load(directory.path()).expect("a state").expect("one");
+    let sample = Sample::find("vapi/end-of-call-report").expect("a sample");
+    let sent = Sender::new(&state, None).expect("a sender").send(sample).await;
+    let id = sent.expect("sent").request_id.expect("an id");
+    let plans = || {
+        let mut plans = collector.spans("event.plan");
+        plans.retain(|plan| attribute(plan, "event.id") == id);
+        plans
+    };
+    dev.wait_for_sms(1).await;
+    until("the first plan", || async { (plans().len() == 1).then_some(()) }).await;
+    let path = format!("/api/events/{id}/replay");
+    let (status, _) = dev.admin_post(&path, &serde_json::json!({ "force": true })).await;
+    assert_eq!(status, 202);
+    dev.wait_for_sms(2).await;
+    until("the plan out of the store", || async {
+        (plans().len() == 2).then_some(())
+    })
+    .await;
+    for plan in plans() {
+        assert_eq!(plan["traceId"], id.replace('-', ""), "{plan}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_error_is_sent_before_the_process_ends() {
     let (collector, url) = Collector::start().await;

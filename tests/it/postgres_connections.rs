@@ -7,6 +7,7 @@ use crate::{
 };
 use hookswitch::{
     domain::{ManualClock, SystemClock},
+    routing::RouteTable,
     store::{self, ConnectError, PostgresStore, Store},
 };
 use sqlx::AssertSqlSafe;
@@ -150,6 +151,43 @@ async fn a_change_by_another_instance_is_seen_within_a_second_also_after_the_con
 }
 
 /// A firewall that forgets a connection, or a server that dies, says nothing to the listener.
+/// Nothing is sent at the commit: the look of every second finds the version behind it, and tells
+/// the other rooms.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_no_notification_tells_is_found_by_polling() {
+    let Some(database) = PostgresDatabase::new().await else {
+        return;
+    };
+    let mut owner = database.connect().await;
+    sqlx::raw_sql("ALTER TABLE config_version DISABLE TRIGGER notify")
+        .execute(&mut owner)
+        .await
+        .expect("no notification any more");
+    let (here, there) = (open(&database).await, open(&database).await);
+    let table = RouteTable::load(here.clone(), Arc::new(SystemClock))
+        .await
+        .expect("routes");
+    let stop = CancellationToken::new();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(table.clone().run(stop.clone()));
+    let mut changes = here.config_changes();
+    for count in 1..=2 {
+        made::org(&there).await;
+        let version = there.config_version().await.expect("a version");
+        until("the organisation", || async {
+            (table.organisations_len() == count).then_some(())
+        })
+        .await;
+        let known = changes.wait_for(|known| *known >= version);
+        tokio::time::timeout(Duration::from_secs(20), known)
+            .await
+            .expect("the other rooms hear of it")
+            .expect("open");
+    }
+    stop.cancel();
+    tasks.join_all().await;
+}
+
 #[tokio::test]
 async fn a_change_is_seen_although_the_connection_that_would_tell_it_is_half_open() {
     let Some(database) = PostgresDatabase::new().await else {
