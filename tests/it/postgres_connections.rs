@@ -46,10 +46,7 @@ async fn a_login_that_may_not_make_the_roles_learns_how_it_may() {
         .map(|(a, b)| (a.to_owned(), b.to_owned()))
         .expect("a URL");
     let url = format!("postgres://{login}:secret@{place}");
-    let refused = store::migrate(&url, Arc::new(SystemClock))
-        .await
-        .err()
-        .expect("refused");
+    let refused = store::migrate(&url, Arc::new(SystemClock)).await.expect_err("refused");
     let text = refused.to_string();
     assert!(
         text.contains("deploy/postgres/roles.sh") && text.contains("CREATEROLE"),
