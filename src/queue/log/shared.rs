@@ -91,8 +91,8 @@ pub(super) struct LowSpace {
 impl LowSpace {
     pub fn warn(self) {
         tracing::warn!(
-            self.free_bytes,
-            self.free_bytes_min,
+            free_bytes = self.free_bytes,
+            free_bytes_min = self.free_bytes_min,
             "The queue's disk is nearly full: intake stops until there is room"
         );
     }
