@@ -429,7 +429,7 @@ export type Me = {
   "can": Array<string>;
   "csrf_token"?: string | null;
   "expires_at": Time;
-  "organisation": OrganisationOfMe;
+  "organisation"?: OrganisationOfMe | null;
   "role": string;
   "subject": string;
 };

@@ -88,6 +88,7 @@ pub struct EventFilter {
 pub struct ActionFilter {
     pub state: Option<ActionState>,
     pub event: Option<EventId>,
+    pub rule: Option<RuleId>,
     pub provider: Option<Provider>,
     pub cause: Option<Cause>,
     /// Of the planning.

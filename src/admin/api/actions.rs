@@ -14,7 +14,7 @@ use crate::{
             view::Time,
         },
     },
-    domain::{ActionId, ActionState, Cause, DeliveryStatus, EventId, Provider},
+    domain::{ActionId, ActionState, Cause, DeliveryStatus, EventId, Provider, RuleId},
     store::{
         history::{ActionFilter, StoredAction, StoredAttempt},
         ledger::ManualTransition,
@@ -180,14 +180,13 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
     let filter = ActionFilter {
         state: None,
         event: params.take_parsed::<EventId>("event_id")?,
+        rule: params.take_parsed::<RuleId>("rule_id")?,
         provider: params.take_parsed::<Provider>("provider")?,
         cause: params.take_parsed::<Cause>("cause")?,
         period: params.take_period()?,
     };
-    let bound = format!(
-        "{:?}",
-        (&states, filter.event, filter.provider, filter.cause, filter.period)
-    );
+    let of = (filter.event, filter.rule, filter.provider, filter.cause, filter.period);
+    let bound = format!("{:?}", (&states, of));
     let page = Page::<ActionId>::take(&mut params, &state.vault, Some(member.org), "actions", bound)?;
     params.finish()?;
     let mut rows = Vec::new();

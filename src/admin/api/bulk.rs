@@ -45,6 +45,8 @@ pub fn routes() -> Router<Arc<AdminState>> {
         .route("/api/actions/cancel", post(cancel))
         .route("/api/jobs/{id}", get(show))
         .route("/api/jobs/{id}/stop", post(stop))
+        .route("/operator/jobs/{id}", get(show_to_operator))
+        .route("/operator/jobs/{id}/stop", post(stop_by_operator))
         .route("/operator/actions/cancel", post(cancel_of_operator))
         .route("/operator/actions/{id}/resolve", post(resolve_of_operator))
 }
@@ -255,10 +257,14 @@ pub async fn take_up(state: &Arc<AdminState>) {
 }
 
 pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<Uuid>) -> Answer<Json<JobView>> {
-    let found = state.store.find_bulk(member.org, id).await?;
+    look_at(&state, member.org, id).await
+}
+
+async fn look_at(state: &Arc<AdminState>, org: OrgId, id: Uuid) -> Answer<Json<JobView>> {
+    let found = state.store.find_bulk(org, id).await?;
     let job = found.ok_or(Problem::not_found())?;
     if job.state == JobState::Running && state.now().since(job.updated_at) > LEFT_ALONE {
-        spawn(&state, vec![(job.org, job.id)]);
+        spawn(state, vec![(job.org, job.id)]);
     }
     Ok(Json(job.into()))
 }
@@ -266,9 +272,38 @@ pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<Uuid>)
 /// Actions that the job has changed stay changed.
 pub async fn stop(State(state): Admin, Editor(member): Editor, Id(id): Id<Uuid>, _: NoFields) -> Answer<Json<JobView>> {
     let audit = state.audit(&member, "stop", "actions", id, &["state"]);
-    state.store.stop_bulk(member.org, id, audit).await?;
-    let found = state.store.find_bulk(member.org, id).await?;
+    end(&state, member.org, id, audit).await
+}
+
+async fn end(state: &AdminState, org: OrgId, id: Uuid, audit: AuditEntry) -> Answer<Json<JobView>> {
+    state.store.stop_bulk(org, id, audit).await?;
+    let found = state.store.find_bulk(org, id).await?;
     Ok(Json(found.ok_or(Problem::not_found())?.into()))
+}
+
+/// The organisation of a job that an operator names.
+fn named_org(uri: &Uri) -> Answer<OrgId> {
+    let mut params = Params::of(uri)?;
+    let org = params.take_parsed::<OrgId>("org_id")?;
+    params.finish()?;
+    org.ok_or_else(|| Problem::field(Code::InvalidQuery, "org_id", "is required: the organisation of the job"))
+}
+
+pub async fn show_to_operator(State(state): Admin, _: Operator, Id(id): Id<Uuid>, uri: Uri) -> Answer<Json<JobView>> {
+    look_at(&state, named_org(&uri)?, id).await
+}
+
+/// An operator stops any job, also one that the organisation's own people began.
+pub async fn stop_by_operator(
+    State(state): Admin,
+    Operator(subject): Operator,
+    Id(id): Id<Uuid>,
+    uri: Uri,
+    _: NoFields,
+) -> Answer<Json<JobView>> {
+    let org = named_org(&uri)?;
+    let audit = state.audit_of_operator(&subject, Some(org), "stop", "actions", id);
+    end(&state, org, id, audit).await
 }
 
 /// At least one of these.

@@ -6,8 +6,9 @@ use crate::{
         Admin, AdminState,
         state::Answer,
         web::{
-            auth::{Caller, Credentials},
+            auth::{Caller, Credentials, Identity, OperatorCaller},
             body::NoFields,
+            operator_session::OPERATOR_SESSION_LIFE,
             page::Params,
             problem::{Code, Problem},
             session::{self, SESSION_LIFE, Ticket},
@@ -40,14 +41,17 @@ const AFTER_SIGN_IN: &str = "/dashboard";
 
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct Me {
-    organisation: OrganisationOfMe,
+    /// `null` for an operator.
+    organisation: Option<OrganisationOfMe>,
+    /// `owner`, `admin`, `member`, `viewer` or `operator`.
     role: &'static str,
     /// The name that the audit shows.
     subject: String,
     expires_at: Time,
     /// The `X-CSRF-Token` that writes need. `null` with a bearer token, which needs none.
     csrf_token: Option<String>,
-    /// The permissions of the role: `read`, `edit` (rules and actions), `manage` (everything else).
+    /// The permissions of the role: `read`, `edit` (rules and actions), `manage` (everything else);
+    /// of an operator `operate`.
     can: &'static [&'static str],
 }
 
@@ -60,10 +64,10 @@ pub struct OrganisationOfMe {
 async fn view(state: &AdminState, member: &Member, expires_at: Timestamp, ticket: Option<&Ticket>) -> Answer<Me> {
     let organisation = state.store.find_organisation(member.org).await?;
     Ok(Me {
-        organisation: OrganisationOfMe {
+        organisation: Some(OrganisationOfMe {
             id: member.org.to_string(),
             name: organisation.ok_or(Problem::not_found())?.name,
-        },
+        }),
         role: member.role.as_str(),
         subject: member.subject.clone(),
         expires_at: Time(expires_at),
@@ -76,8 +80,23 @@ async fn view(state: &AdminState, member: &Member, expires_at: Timestamp, ticket
     })
 }
 
-pub async fn me(State(state): Admin, caller: Caller, uri: Uri) -> Answer<Json<Me>> {
+fn view_of_operator(state: &AdminState, operator: OperatorCaller) -> Me {
+    Me {
+        organisation: None,
+        role: "operator",
+        subject: operator.subject,
+        expires_at: Time(operator.expires_at),
+        csrf_token: operator.ticket.map(|ticket| ticket.csrf(&state.vault)),
+        can: &["operate"],
+    }
+}
+
+pub async fn me(State(state): Admin, identity: Identity, uri: Uri) -> Answer<Json<Me>> {
     Params::of(&uri)?.finish()?;
+    let caller = match identity {
+        Identity::Caller(caller) => caller,
+        Identity::Operator(operator) => return Ok(Json(view_of_operator(&state, operator))),
+    };
     let ticket = match &caller.credentials {
         Credentials::Cookie(ticket) => Some(ticket),
         Credentials::Token => None,
@@ -85,13 +104,43 @@ pub async fn me(State(state): Admin, caller: Caller, uri: Uri) -> Answer<Json<Me
     view(&state, &caller.member, caller.expires_at, ticket).await.map(Json)
 }
 
-/// A bearer token becomes a cookie. The session ends with the token, after twelve hours, or by
-/// DELETE.
-pub async fn begin(State(state): Admin, caller: Caller, headers: HeaderMap, _: NoFields) -> Answer<Response> {
-    if !matches!(caller.credentials, Credentials::Token) {
-        return Err(Problem::new(Code::Unauthenticated)
-            .detail("A session is begun with a bearer token in Authorization, not with the cookie of another one."));
+/// A bearer token becomes a cookie. The session ends with the token, after twelve hours (an
+/// operator's after one), or by DELETE.
+pub async fn begin(State(state): Admin, identity: Identity, headers: HeaderMap, _: NoFields) -> Answer<Response> {
+    match identity {
+        Identity::Operator(operator) if operator.ticket.is_none() => {
+            begin_of_operator(&state, operator, &headers).await
+        }
+        Identity::Caller(caller) if matches!(caller.credentials, Credentials::Token) => {
+            begin_of_member(&state, caller, &headers).await
+        }
+        _ => Err(Problem::new(Code::Unauthenticated)
+            .detail("A session is begun with a bearer token in Authorization, not with the cookie of another one.")),
     }
+}
+
+async fn begin_of_operator(state: &AdminState, operator: OperatorCaller, headers: &HeaderMap) -> Answer<Response> {
+    let now = state.now();
+    let expires_at = operator.expires_at.min(now + OPERATOR_SESSION_LIFE);
+    // The session holds whole seconds, as every token.
+    let expires_at = Timestamp::from_seconds(expires_at.as_seconds());
+    let keys = state.tokens.operator_keys().ok_or(Problem::new(Code::Internal))?;
+    let ticket = keys
+        .begin(&operator.subject, expires_at)
+        .ok_or(Problem::new(Code::Internal))?;
+    let audit = state.audit_of_operator(&operator.subject, None, "create", "session", "browser");
+    state.store.record_audit(audit).await?;
+    let cookie = session::set_cookie(headers, Some((ticket.text(), expires_at.since(now))));
+    let begun = OperatorCaller {
+        expires_at,
+        ticket: Some(ticket),
+        ..operator
+    };
+    let body = Json(view_of_operator(state, begun));
+    Ok((StatusCode::CREATED, [(header::SET_COOKIE, cookie)], body).into_response())
+}
+
+async fn begin_of_member(state: &AdminState, caller: Caller, headers: &HeaderMap) -> Answer<Response> {
     let now = state.now();
     let ticket = Ticket::generate(caller.member.org).map_err(|_| Problem::new(Code::Internal))?;
     let expires_at = caller.expires_at.min(now + SESSION_LIFE);
@@ -106,17 +155,17 @@ pub async fn begin(State(state): Admin, caller: Caller, headers: HeaderMap, _: N
     };
     let audit = state.audit(&caller.member, "create", "session", "browser", &[]);
     state.store.begin_session(session, audit).await?;
-    let cookie = session::set_cookie(&headers, Some((&ticket, expires_at.since(now))));
-    let body = Json(view(&state, &caller.member, expires_at, Some(&ticket)).await?);
+    let cookie = session::set_cookie(headers, Some((&ticket.text(), expires_at.since(now))));
+    let body = Json(view(state, &caller.member, expires_at, Some(&ticket)).await?);
     Ok((StatusCode::CREATED, [(header::SET_COOKIE, cookie)], body).into_response())
 }
 
 /// Signs out. Without a session it is 204 as well: a second click does no harm.
-pub async fn end(State(state): Admin, caller: Option<Caller>, headers: HeaderMap, _: NoFields) -> Answer<Response> {
-    if let Some(Caller {
+pub async fn end(State(state): Admin, identity: Option<Identity>, headers: HeaderMap, _: NoFields) -> Answer<Response> {
+    if let Some(Identity::Caller(Caller {
         credentials: Credentials::Cookie(ticket),
         ..
-    }) = caller
+    })) = identity
     {
         state.store.end_session(ticket.org, ticket.hash()).await?;
     }
@@ -157,7 +206,7 @@ pub async fn open(State(state): Admin, method: Method, headers: HeaderMap, uri: 
         .redeem_link(link.org, link.hash(), ticket.hash(), now + SESSION_LIFE)
         .await?
         .ok_or_else(used)?;
-    let cookie = session::set_cookie(&headers, Some((&ticket, session.expires_at.since(now))));
+    let cookie = session::set_cookie(&headers, Some((&ticket.text(), session.expires_at.since(now))));
     let to = HeaderValue::from_str(&to).map_err(|_| Problem::new(Code::Internal))?;
     let headers = [(header::SET_COOKIE, cookie), (header::LOCATION, to)];
     Ok((StatusCode::SEE_OTHER, headers).into_response())

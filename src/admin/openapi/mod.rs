@@ -124,7 +124,8 @@ fn described(operation: &Operation, schemas: &mut Schemas) -> Value {
         "responses": responses,
         "security": match operation.who {
             Who::Anyone => json!([]),
-            Who::Operator => json!([{ "operator": [] }]),
+            Who::SignedIn => json!([{ "token": [] }, { "session": [] }, { "operator": [] }]),
+            Who::Operator => json!([{ "operator": [] }, { "session": [] }]),
             Who::Viewer | Who::Member | Who::Admin => json!([{ "token": [] }, { "session": [] }]),
         },
     });

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Who {
     Anyone,
+    /// A person of an organisation, or an operator.
+    SignedIn,
     Viewer,
     Member,
     Admin,
@@ -22,7 +24,7 @@ impl Who {
     /// The least role of an organisation.
     pub const fn role(self) -> Option<&'static str> {
         match self {
-            Self::Anyone | Self::Operator => None,
+            Self::Anyone | Self::SignedIn | Self::Operator => None,
             Self::Viewer => Some("viewer"),
             Self::Member => Some("member"),
             Self::Admin => Some("admin"),
@@ -113,6 +115,7 @@ const ACTIONS: &[Query] = &[
     query("cursor", text),
     query("state", states),
     query("event_id", text),
+    query("rule_id", text),
     query("provider", providers),
     query("cause", causes),
     query("since", time),
@@ -133,6 +136,7 @@ const AUDIT: &[Query] = &[
     query("until", time),
 ];
 const CONNECT: &[Query] = &[query("unverified", flag), query("replace_account", flag)];
+const JOB: &[Query] = &[query("org_id", text)];
 const BULK: &[Query] = &[query("plan", flag)];
 const AUTHORIZE: &[Query] = &[query("return_to", text), query("replace_account", flag)];
 const CALLBACK: &[Query] = &[query("state", text), query("code", text), query("error", text)];
@@ -166,10 +170,10 @@ macro_rules! operations {
 
 operations! {
     get "/api/openapi.json" openapi Anyone "This document" NONE => 200(with anything);
-    post "/api/session" session_begin Viewer "Make a cookie of a bearer token" NONE => 201(Me);
+    post "/api/session" session_begin SignedIn "Make a cookie of a bearer token" NONE => 201(Me);
     delete "/api/session" session_end Anyone "Sign out" NONE => 204;
     get "/api/session/open" session_open Anyone "Sign in by a link" OPEN => 303, 204;
-    get "/api/me" me Viewer "Who is asking" NONE => 200(Me);
+    get "/api/me" me SignedIn "Who is asking" NONE => 200(Me);
     get "/api/catalog" catalog Viewer "What rules can be made of" NONE => 200(CatalogView);
     get "/api/catalog/samples/{name}" sample Viewer "An event to try a rule on" NONE => 200(SampleView);
     get "/api/providers" providers Viewer "The forms of all providers" NONE => 200(Forms);
@@ -255,6 +259,8 @@ operations! {
     get "/operator/dead-events/{id}" dead_event Operator "Show an event that could not be planned" NONE
         => 200(DeadEventView);
     post "/operator/dead-events/{id}/replay" dead_event_replay Operator "Plan it again" NONE => 202(ReplayView);
+    get "/operator/jobs/{id}" operator_job Operator "Show the progress of a job of an organisation" JOB => 200(JobView);
+    post "/operator/jobs/{id}/stop" operator_job_stop Operator "Stop a job of an organisation" JOB => 200(JobView);
     post "/operator/actions/cancel" operator_cancel Operator "Cancel many actions of organisations" BULK
         body(OperatorCancel) => 200(BulkPlanView), 202(BegunView);
     post "/operator/actions/{id}/resolve" operator_resolve Operator "Decide an unknown outcome" NONE

@@ -8,8 +8,9 @@
 use super::{
     cors::Origins,
     jwks::{Jwks, KeyLookup},
+    operator_session::{OperatorKeys, OperatorTicket},
     problem::{Code, Problem},
-    session::{self, Ticket},
+    session::{self, Cookie, Ticket},
     token::{self, Expected, Key, Member, Role, TokenError, UnverifiedToken},
 };
 use crate::{
@@ -41,8 +42,7 @@ enum OrgKeys {
 pub struct Tokens {
     org_keys: OrgKeys,
     org_expected: Expected,
-    operator_key: Option<Key>,
-    operator_expected: Expected,
+    operator_keys: Option<OperatorKeys>,
     clock: Arc<dyn Clock>,
 }
 
@@ -50,15 +50,25 @@ pub struct Tokens {
 #[derive(Clone)]
 pub enum Identity {
     Caller(Caller),
-    /// By the name for the audit.
-    Operator(String),
+    Operator(OperatorCaller),
+}
+
+/// An operator of the installation.
+#[derive(Clone)]
+pub struct OperatorCaller {
+    /// The name for the audit.
+    pub subject: String,
+    /// When the token or the session ends.
+    pub expires_at: Timestamp,
+    /// The session, where the proof is its cookie and not a token.
+    pub ticket: Option<OperatorTicket>,
 }
 
 /// The owner of a bearer token.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Bearer {
     Member { member: Member, expires_at: Timestamp },
-    Operator(String),
+    Operator { subject: String, expires_at: Timestamp },
 }
 
 /// The proof of identity that a member of an organisation gave.
@@ -151,11 +161,7 @@ impl Tokens {
                     issuer: settings.jwt_issuer.clone(),
                     audience: settings.jwt_audience.clone(),
                 },
-                operator_key: settings.operator_jwt_secret.as_ref().map(key),
-                operator_expected: Expected {
-                    issuer: settings.operator_jwt_issuer.clone(),
-                    audience: settings.operator_jwt_audience.clone(),
-                },
+                operator_keys: OperatorKeys::new(settings),
                 clock,
             }),
             _ => Err(faults),
@@ -167,18 +173,22 @@ impl Tokens {
         let refused = |refused: TokenError| Problem::new(Code::Unauthenticated).detail(sentence(refused));
         let now = self.clock.now();
         let token = token::parse(token).map_err(refused)?;
-        if let Some(key) = &self.operator_key
-            && token.is_signed_by(key)
+        if let Some(keys) = &self.operator_keys
+            && token.is_signed_by(&keys.key)
         {
-            return token::operator(&token, &self.operator_expected, now)
-                .map(Bearer::Operator)
-                .map_err(refused);
+            let (subject, expires_at) = token::operator(&token, &keys.token, now).map_err(refused)?;
+            return Ok(Bearer::Operator { subject, expires_at });
         }
         if !self.is_signed_for_an_organisation(&token).await? {
             return Err(refused(TokenError::NotValid));
         }
         let (member, expires_at) = token::member(&token, &self.org_expected, now).map_err(refused)?;
         Ok(Bearer::Member { member, expires_at })
+    }
+
+    /// The keys of operators' sessions. `None`: this installation has no operators.
+    pub const fn operator_keys(&self) -> Option<&OperatorKeys> {
+        self.operator_keys.as_ref()
     }
 
     async fn is_signed_for_an_organisation(&self, token: &UnverifiedToken<'_>) -> Result<bool, Problem> {
@@ -299,23 +309,31 @@ async fn bearer(headers: &HeaderMap, state: &AdminState) -> Result<Bearer, Probl
 /// # Errors
 /// 401 and 403 as the documentation of the API says; 503 where it cannot be found out.
 pub async fn identify(parts: &request::Parts, state: &AdminState) -> Result<Identity, Problem> {
-    let ticket = session::cookie(&parts.headers).filter(|_| !parts.headers.contains_key(header::AUTHORIZATION));
-    let caller = if let Some(ticket) = ticket {
-        let (member, expires_at) = session::member(parts, state, &ticket).await?;
-        Caller {
-            member,
-            expires_at,
-            credentials: Credentials::Cookie(ticket),
+    let cookie = session::cookie(&parts.headers).filter(|_| !parts.headers.contains_key(header::AUTHORIZATION));
+    let caller = match cookie {
+        Some(Cookie::Operator(ticket)) => return session::operator(parts, state, ticket).map(Identity::Operator),
+        Some(Cookie::Member(ticket)) => {
+            let (member, expires_at) = session::member(parts, state, &ticket).await?;
+            Caller {
+                member,
+                expires_at,
+                credentials: Credentials::Cookie(ticket),
+            }
         }
-    } else {
-        match bearer(&parts.headers, state).await? {
+        None => match bearer(&parts.headers, state).await? {
             Bearer::Member { member, expires_at } => Caller {
                 member,
                 expires_at,
                 credentials: Credentials::Token,
             },
-            Bearer::Operator(subject) => return Ok(Identity::Operator(subject)),
-        }
+            Bearer::Operator { subject, expires_at } => {
+                return Ok(Identity::Operator(OperatorCaller {
+                    subject,
+                    expires_at,
+                    ticket: None,
+                }));
+            }
+        },
     };
     if state.known_orgs.is_active(caller.member.org).await? {
         Ok(Identity::Caller(caller))
@@ -364,22 +382,23 @@ pub fn member_of(parts: &request::Parts, roles: &[Role]) -> Result<Member, Probl
     Err(Problem::new(Code::Forbidden).detail(format!("This needs the role {roles}.")))
 }
 
-impl FromRequestParts<Arc<AdminState>> for Caller {
+/// For the routes that serve organisations and operators alike.
+impl FromRequestParts<Arc<AdminState>> for Identity {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut request::Parts, _: &Arc<AdminState>) -> Result<Self, Problem> {
-        caller(parts)
+        identity(parts)
     }
 }
 
 /// For a route that answers alike with and without a session. An expired cookie counts as none. A
 /// cookie without its CSRF header is refused.
-impl OptionalFromRequestParts<Arc<AdminState>> for Caller {
+impl OptionalFromRequestParts<Arc<AdminState>> for Identity {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut request::Parts, _: &Arc<AdminState>) -> Result<Option<Self>, Problem> {
-        match caller(parts) {
-            Ok(caller) => Ok(Some(caller)),
+        match identity(parts) {
+            Ok(identity) => Ok(Some(identity)),
             Err(problem) if problem.code == Code::Unauthenticated => Ok(None),
             Err(problem) => Err(problem),
         }
@@ -406,7 +425,7 @@ impl FromRequestParts<Arc<AdminState>> for Operator {
 
     async fn from_request_parts(parts: &mut request::Parts, _: &Arc<AdminState>) -> Result<Self, Problem> {
         match identity(parts)? {
-            Identity::Operator(subject) => Ok(Self(subject)),
+            Identity::Operator(operator) => Ok(Self(operator.subject)),
             Identity::Caller(_) => Err(Problem::not_found()),
         }
     }

@@ -7,6 +7,7 @@ pub mod cors;
 pub mod etag;
 pub mod idempotency;
 pub mod jwks;
+pub mod operator_session;
 pub mod page;
 pub mod problem;
 pub mod rate;

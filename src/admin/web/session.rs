@@ -6,7 +6,9 @@
 //! hashes: who reads the database cannot make a cookie.
 
 use super::{
+    auth::OperatorCaller,
     cors::{self, is_loopback_host},
+    operator_session::OperatorTicket,
     problem::{Code, Problem},
     token::{Member, Role},
 };
@@ -37,6 +39,20 @@ const COOKIE_SECURE: &str = "__Host-hookswitch_session";
 /// On the loopback interface, where `dev` speaks plain http.
 const COOKIE_LOOPBACK: &str = "hookswitch_session";
 const SECRET_BYTES: usize = 32;
+
+/// A cookie of a session: of an organisation's person, or of an operator. A browser has one.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Cookie {
+    Member(Ticket),
+    Operator(OperatorTicket),
+}
+
+impl Cookie {
+    fn parse(text: &str) -> Option<Self> {
+        let member = Ticket::parse(text).map(Self::Member);
+        member.or_else(|| OperatorTicket::parse(text).map(Self::Operator))
+    }
+}
 
 /// The content of a cookie and of a link: the organisation, so that the look-up stays within it,
 /// and a random secret.
@@ -130,7 +146,7 @@ pub async fn make_link(
 
 /// The cookie of a session that a request shows, if it has the right form.
 #[must_use]
-pub fn cookie(headers: &HeaderMap) -> Option<Ticket> {
+pub fn cookie(headers: &HeaderMap) -> Option<Cookie> {
     let wanted = if is_loopback(headers) {
         COOKIE_LOOPBACK
     } else {
@@ -145,18 +161,18 @@ pub fn cookie(headers: &HeaderMap) -> Option<Ticket> {
         .filter(|(name, _)| *name == wanted);
     let mut values = cookies.map(|(_, value)| value);
     match (values.next(), values.next()) {
-        (Some(value), None) => Ticket::parse(value),
+        (Some(value), None) => Cookie::parse(value),
         // Two cookies of one name: somebody else wrote one of them.
         _ => None,
     }
 }
 
-/// `Set-Cookie` for a session, or, without one, against it.
+/// `Set-Cookie` for the text of a session, or, without one, against it.
 #[must_use]
-pub fn set_cookie(headers: &HeaderMap, session: Option<(&Ticket, Duration)>) -> HeaderValue {
+pub fn set_cookie(headers: &HeaderMap, session: Option<(&str, Duration)>) -> HeaderValue {
     let is_loopback = is_loopback(headers);
     let name = if is_loopback { COOKIE_LOOPBACK } else { COOKIE_SECURE };
-    let (value, seconds) = session.map_or((String::new(), 0), |(ticket, life)| (ticket.text(), life.as_secs()));
+    let (value, seconds) = session.map_or(("", 0), |(text, life)| (text, life.as_secs()));
     let mut text = format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict");
     if !is_loopback {
         let _ = write!(text, "; Secure");
@@ -187,7 +203,7 @@ pub async fn member(parts: &Parts, state: &AdminState, ticket: &Ticket) -> Resul
         .find_session(ticket.org, ticket.hash())
         .await?
         .ok_or_else(ended)?;
-    check_page(parts, state, ticket)?;
+    check_page(parts, state, |shown| ticket.is_csrf(&state.vault, shown))?;
     let role = Role::find(&session.role).ok_or_else(ended)?;
     let member = Member {
         org: session.org,
@@ -197,7 +213,23 @@ pub async fn member(parts: &Parts, state: &AdminState, ticket: &Ticket) -> Resul
     Ok((member, session.expires_at))
 }
 
-fn check_page(parts: &Parts, state: &AdminState, ticket: &Ticket) -> Result<(), Problem> {
+/// The operator whose session the request's cookie is.
+///
+/// # Errors
+/// As [`member`].
+pub fn operator(parts: &Parts, state: &AdminState, ticket: OperatorTicket) -> Result<OperatorCaller, Problem> {
+    let ended = || Problem::new(Code::Unauthenticated).detail("The session has ended. Sign in again.");
+    let keys = state.tokens.operator_keys().ok_or_else(ended)?;
+    let (subject, expires_at) = keys.open(&ticket, state.now()).ok_or_else(ended)?;
+    check_page(parts, state, |shown| ticket.is_csrf(&state.vault, shown))?;
+    Ok(OperatorCaller {
+        subject,
+        expires_at,
+        ticket: Some(ticket),
+    })
+}
+
+fn check_page(parts: &Parts, state: &AdminState, is_csrf: impl Fn(&str) -> bool) -> Result<(), Problem> {
     if matches!(parts.method, Method::GET | Method::HEAD) {
         return Ok(());
     }
@@ -213,7 +245,7 @@ fn check_page(parts: &Parts, state: &AdminState, ticket: &Ticket) -> Result<(), 
     }
     let mut shown = parts.headers.get_all(CSRF_HEADER).iter();
     match (shown.next().and_then(|value| value.to_str().ok()), shown.next()) {
-        (Some(shown), None) if ticket.is_csrf(&state.vault, shown) => Ok(()),
+        (Some(shown), None) if is_csrf(shown) => Ok(()),
         _ => refused("A write with the cookie of a session needs the header X-CSRF-Token; GET /api/me has its value."),
     }
 }
@@ -233,7 +265,9 @@ mod tests {
     fn a_cookie_is_read_by_the_name_that_its_host_demands() {
         let ticket = Ticket::generate(OrgId::generate()).expect("randomness");
         let text = ticket.text();
-        let is_read = |host: &str, pairs: &str| cookie(&headers(host, pairs)).is_some_and(|read| read == ticket);
+        let is_read = |host: &str, pairs: &str| {
+            cookie(&headers(host, pairs)).is_some_and(|read| read == Cookie::Member(ticket.clone()))
+        };
         assert!(is_read("127.0.0.1:8081", &format!("a=b; hookswitch_session={text}")));
         assert!(is_read("[::1]:8081", &format!("hookswitch_session={text}")));
         assert!(is_read("api.example.com", &format!("__Host-hookswitch_session={text}")));
@@ -251,7 +285,7 @@ mod tests {
     fn only_a_loopback_host_gets_a_cookie_without_secure() {
         let ticket = Ticket::generate(OrgId::generate()).expect("randomness");
         let set = |host: &str| {
-            let value = set_cookie(&headers(host, ""), Some((&ticket, SESSION_LIFE)));
+            let value = set_cookie(&headers(host, ""), Some((&ticket.text(), SESSION_LIFE)));
             value.to_str().expect("ASCII").to_owned()
         };
         for text in [set("localhost:8081"), set("api.example.com")] {

@@ -378,15 +378,19 @@ pub fn member(
     Ok((Member { org, role, subject }, expires_at))
 }
 
-/// Reads the claims of an operator's token whose signature was found good, and returns its subject.
+/// Reads the claims of an operator's token whose signature was found good: its subject and its end.
 ///
 /// # Errors
 /// Which kind of claim is wrong.
-pub fn operator(token: &UnverifiedToken<'_>, expected: &Expected, now: Timestamp) -> Result<String, TokenError> {
-    let (subject, _) = check_registered(token, expected, now)?;
+pub fn operator(
+    token: &UnverifiedToken<'_>,
+    expected: &Expected,
+    now: Timestamp,
+) -> Result<(String, Timestamp), TokenError> {
+    let registered = check_registered(token, expected, now)?;
     let claims: OperatorClaims = decoded(token.claims).ok_or(TokenError::Claims)?;
     if claims.hookswitch_role == "operator" {
-        Ok(subject)
+        Ok(registered)
     } else {
         Err(TokenError::Claims)
     }

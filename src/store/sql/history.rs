@@ -108,7 +108,8 @@ macro_rules! list_actions {
             "
     WHERE org_id = $1 AND id < $2 AND id >= $6
     AND (CAST($4 AS text) IS NULL OR state = $4) AND (CAST($5 AS text) IS NULL OR provider = $5)
-    AND created_at >= $7 AND created_at < $8 AND (CAST($9 AS text) IS NULL OR cause = $9)",
+    AND created_at >= $7 AND created_at < $8 AND (CAST($9 AS text) IS NULL OR cause = $9)
+    AND rule_id = COALESCE($10, rule_id)",
             $where,
             "
     ORDER BY id DESC
@@ -123,7 +124,7 @@ macro_rules! list_actions {
     };
 }
 const LIST_ACTIONS: Sql = list_actions!("", "");
-const LIST_ACTIONS_OF_EVENT: Sql = list_actions!(" INDEXED BY actions_event", " AND event_id = $10");
+const LIST_ACTIONS_OF_EVENT: Sql = list_actions!(" INDEXED BY actions_event", " AND event_id = $11");
 // Few rows are in these states, and partial indexes hold them. A statement must repeat the
 // condition of such an index to the letter, or the database walks over all rows by id. SQLite gets
 // the index by name; Postgres finds it by its statistics.
@@ -463,6 +464,7 @@ impl<S: SqlStore> History for S {
                 .time(start(filter.period))
                 .time(end(filter.period))
                 .text_opt(filter.cause.map(Cause::as_str))
+                .id_opt(filter.rule)
         };
         let list = match (filter.event, filter.state) {
             (Some(event), _) => page(LIST_ACTIONS_OF_EVENT).id(event),

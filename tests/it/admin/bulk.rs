@@ -104,7 +104,30 @@ async fn operators_cancel_by_organisation_and_decide_open_outcomes_with_an_entry
         (&begun["count"], begun["jobs"].as_array().unwrap().len()),
         (&json!(1), 1)
     );
-    ended(&app, app.a, &begun["jobs"][0]["id"]).await;
+    let job = begun["jobs"][0]["id"].as_str().unwrap();
+    let done = ended(&app, app.a, &begun["jobs"][0]["id"]).await;
+    let of = |org: OrgId| format!("/operator/jobs/{job}?org_id={org}");
+    let shown = app
+        .operator(Method::GET, &of(app.a), &Value::Null)
+        .await
+        .expect(200)
+        .json();
+    assert_eq!((&shown, &shown["actor"]), (&done, &json!("operator:a person")));
+    app.operator(Method::GET, &of(app.b), &Value::Null).await.expect(404);
+    let unowned = app
+        .operator(Method::GET, &format!("/operator/jobs/{job}"), &Value::Null)
+        .await;
+    assert_eq!(unowned.expect(400).field(), "org_id");
+    app.get(app.a, &of(app.a)).await.expect(404);
+    let stop = |org: OrgId| format!("/operator/jobs/{job}/stop?org_id={org}");
+    app.operator(Method::POST, &stop(app.b), &Value::Null).await.expect(404);
+    let stopped = app
+        .operator(Method::POST, &stop(app.a), &Value::Null)
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(stopped["state"], "done", "what has ended stays as it ended");
+    app.call(app.a, Method::POST, &stop(app.a), None).await.expect(404);
     assert_eq!(state(&app, app.a, mine).await, "cancelled");
     assert_eq!(state(&app, app.b, theirs).await, "pending");
     let entries = app.get(app.a, "/api/audit").await.json();

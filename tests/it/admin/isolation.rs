@@ -17,7 +17,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-pub(super) async fn plan(app: &TestApp, org: OrgId, state: ActionState) -> (EventId, ActionId) {
+pub(crate) async fn plan(app: &TestApp, org: OrgId, state: ActionState) -> (EventId, ActionId) {
     let (event, action) = (EventId::generate(), ActionId::generate());
     let body = json!({ "message": {
         "type": "end-of-call-report", "endedReason": "hangup", "customer": { "number": "+15551234567" },

@@ -52,6 +52,50 @@ async fn an_event_is_shown_without_its_body_where_that_is_asked_for() {
 }
 
 #[tokio::test]
+async fn actions_of_one_rule_are_a_list_whose_cursor_fits_no_other() {
+    let app = TestApp::start().await;
+    let mut rules = Vec::new();
+    for state in [ActionState::Dead, ActionState::Pending, ActionState::Dead] {
+        let (_, action) = plan(&app, app.a, state).await;
+        let shown = app
+            .get(app.a, &format!("/api/actions/{action}"))
+            .await
+            .expect(200)
+            .json();
+        rules.push((shown["rule_id"].as_str().unwrap().to_owned(), json!(action)));
+    }
+    let (rule, action) = &rules[0];
+    let list = app
+        .get(app.a, &format!("/api/actions?rule_id={rule}"))
+        .await
+        .expect(200)
+        .json();
+    let ids: Vec<&Value> = list["data"].as_array().unwrap().iter().map(|row| &row["id"]).collect();
+    assert_eq!(ids, [action]);
+    let dead = app
+        .get(app.a, &format!("/api/actions?rule_id={rule}&state=pending"))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(dead["data"], json!([]));
+    let theirs = app
+        .get(app.b, &format!("/api/actions?rule_id={rule}"))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(theirs["data"], json!([]));
+    let first = app.get(app.a, "/api/actions?limit=1").await.expect(200).json();
+    let cursor = first["next_cursor"].as_str().unwrap();
+    app.get(app.a, &format!("/api/actions?rule_id={rule}&cursor={cursor}"))
+        .await
+        .expect(400);
+    assert_eq!(
+        app.get(app.a, "/api/actions?rule_id=x").await.expect(400).field(),
+        "rule_id"
+    );
+}
+
+#[tokio::test]
 async fn actions_in_several_states_are_one_list_with_one_cursor() {
     let app = TestApp::start().await;
     let mut wanted = Vec::new();

@@ -3,12 +3,12 @@
 mod bulk;
 mod catalog;
 mod cors;
-mod dead_events;
+pub(crate) mod dead_events;
 mod documents;
 mod endpoints;
 mod exchange;
 mod integrations;
-mod isolation;
+pub(crate) mod isolation;
 mod lists;
 pub(crate) mod openapi;
 mod pages;

@@ -3,7 +3,12 @@
 
 use super::{Answer, TestApp, rule};
 use crate::support::dev::{Dev, Directory, port_base};
-use hookswitch::{admin::Role, config::Settings, domain::OrgId};
+use hookswitch::{
+    admin::Role,
+    cli::token::{Grant, mint_operator_token},
+    config::Settings,
+    domain::{Clock, OrgId},
+};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -257,7 +262,153 @@ async fn me_tells_a_token_its_role_organisation_and_end() {
             .json()["can"],
         json!(["read", "edit"])
     );
-    TestApp::send(app.request(Method::GET, "/api/me").bearer_auth(app.operator_token()))
+    let operator = app.operator(Method::GET, "/api/me", &Value::Null).await.expect(200);
+    assert_eq!(
+        operator.json(),
+        json!({ "organisation": null, "role": "operator", "subject": "a person", "csrf_token": null,
+            "expires_at": "2025-11-25T16:00:00Z", "can": ["operate"] })
+    );
+}
+
+const PAUSE: &str = "/operator/pause";
+
+async fn sign_in_operator(app: &TestApp) -> SignedIn {
+    let answer = app
+        .operator(Method::POST, "/api/session", &Value::Null)
         .await
-        .expect(401);
+        .expect(201);
+    let set = answer.headers["set-cookie"].to_str().unwrap().to_owned();
+    let me = answer.json();
+    SignedIn {
+        cookie: set.split(';').next().unwrap().to_owned(),
+        csrf: me["csrf_token"].as_str().unwrap().to_owned(),
+        set,
+        me,
+    }
+}
+
+async fn pause(app: &TestApp, session: &SignedIn, change: impl FnOnce(RequestBuilder) -> RequestBuilder) -> Answer {
+    let body = json!({ "provider": "resend", "reason": "Resend is being moved" });
+    let request = with_cookie(app, session, Method::POST, PAUSE).json(&body);
+    TestApp::send(change(request)).await
+}
+
+#[tokio::test]
+async fn an_operators_token_becomes_a_cookie_that_opens_what_the_token_opens() {
+    let app = TestApp::start().await;
+    let session = sign_in_operator(&app).await;
+    for part in ["; HttpOnly", "; SameSite=Strict", "; Path=/", "; Max-Age=3600"] {
+        assert!(session.set.contains(part), "{}", session.set);
+    }
+    assert_eq!(
+        (&session.me["role"], &session.me["can"]),
+        (&json!("operator"), &json!(["operate"]))
+    );
+    let me = TestApp::send(with_cookie(&app, &session, Method::GET, "/api/me")).await;
+    assert_eq!(
+        me.expect(200).json(),
+        session.me,
+        "a page that was loaded again learns the same"
+    );
+    let made = pause(&app, &session, |request| request.header("x-csrf-token", &session.csrf)).await;
+    assert_eq!(made.expect(200).json()["is_new"], true);
+    let pauses = TestApp::send(with_cookie(&app, &session, Method::GET, "/operator/pauses")).await;
+    assert_eq!(pauses.expect(200).json()["pauses"][0]["actor"], "operator:a person");
+    let audit = app
+        .operator(Method::GET, "/operator/audit", &Value::Null)
+        .await
+        .expect(200)
+        .json();
+    let begun = audit["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|entry| entry["target_kind"] == "session");
+    assert_eq!(begun.unwrap()["actor"], "operator:a person");
+}
+
+#[tokio::test]
+async fn an_operators_cookie_without_its_csrf_header_changes_nothing() {
+    let app = TestApp::start().await;
+    let (own, other) = (sign_in_operator(&app).await, sign_in_operator(&app).await);
+    let member = sign_in(&app, app.a, Role::Owner).await;
+    assert_ne!(own.cookie, other.cookie);
+    for csrf in [None, Some(""), Some("0"), Some(&*other.csrf), Some(&*member.csrf)] {
+        let refused = pause(&app, &own, |request| match csrf {
+            Some(csrf) => request.header("x-csrf-token", csrf),
+            None => request,
+        });
+        assert_eq!(refused.await.expect(403).code(), "csrf_invalid", "{csrf:?}");
+    }
+    for origin in ["null", "https://evil.example"] {
+        let request = |one: RequestBuilder| one.header("x-csrf-token", &own.csrf).header("origin", origin);
+        assert_eq!(pause(&app, &own, request).await.expect(403).code(), "csrf_invalid");
+    }
+    let out = with_cookie(&app, &own, Method::DELETE, "/api/session");
+    TestApp::send(out).await.expect(403);
+    let pauses = app.operator(Method::GET, "/operator/pauses", &Value::Null).await;
+    assert_eq!(pauses.expect(200).json()["pauses"], json!([]));
+}
+
+#[tokio::test]
+async fn an_operators_session_opens_nothing_of_an_organisation_and_is_no_token() {
+    let app = TestApp::start().await;
+    let (operator, member) = (sign_in_operator(&app).await, sign_in(&app, app.a, Role::Owner).await);
+    for path in ["/api/rules", "/api/events", "/api/audit", "/api/pauses"] {
+        TestApp::send(with_cookie(&app, &operator, Method::GET, path))
+            .await
+            .expect(401);
+    }
+    for path in ["/operator/pauses", "/operator/dead-events", "/operator/keys"] {
+        TestApp::send(with_cookie(&app, &member, Method::GET, path))
+            .await
+            .expect(404);
+    }
+    // The two forms of one operator's proof do not stand in for each other.
+    let ticket = operator.cookie.split_once('=').unwrap().1;
+    let as_token = app.request(Method::GET, "/operator/pauses").bearer_auth(ticket);
+    TestApp::send(as_token).await.expect(401);
+    let last = if ticket.ends_with('A') { 'B' } else { 'A' };
+    let of_a_member = app.token(app.a, Role::Owner);
+    let forged = format!("{}{last}", &ticket[..ticket.len() - 1]);
+    for cookie in [app.operator_token(), of_a_member, forged, "a.b.c".to_owned()] {
+        let request = app.request(Method::GET, "/operator/pauses");
+        let request = request.header("cookie", format!("hookswitch_session={cookie}"));
+        TestApp::send(request).await.expect(401);
+    }
+}
+
+#[tokio::test]
+async fn an_operators_session_ends_with_its_hour_and_with_its_token() {
+    let app = TestApp::start().await;
+    let is_open = async |session: &SignedIn| {
+        let request = with_cookie(&app, session, Method::GET, "/operator/pauses");
+        TestApp::send(request).await.status == 200
+    };
+    let session = sign_in_operator(&app).await;
+    let again = with_cookie(&app, &session, Method::POST, "/api/session").header("x-csrf-token", &session.csrf);
+    TestApp::send(again).await.expect(401);
+    let out = with_cookie(&app, &session, Method::DELETE, "/api/session").header("x-csrf-token", &session.csrf);
+    let out = TestApp::send(out).await.expect(204);
+    assert!(
+        out.headers["set-cookie"]
+            .to_str()
+            .unwrap()
+            .contains("=; Path=/; Max-Age=0")
+    );
+    app.clock.advance(Duration::from_mins(59));
+    assert!(is_open(&session).await);
+    app.clock.advance(Duration::from_mins(1));
+    assert!(!is_open(&session).await, "an hour is over");
+
+    let grant = Grant {
+        subject: "a person",
+        now: app.clock.now(),
+        valid_for: Duration::from_mins(10),
+    };
+    let short = mint_operator_token(&app.settings.admin, grant).unwrap();
+    let begun = TestApp::send(app.request(Method::POST, "/api/session").bearer_auth(short))
+        .await
+        .expect(201);
+    assert!(begun.headers["set-cookie"].to_str().unwrap().contains("Max-Age=600"));
 }

@@ -338,40 +338,15 @@ pub async fn history_is_paged_and_filtered(store: &Arc<dyn Store>, _: &ManualClo
             },
         )
     }) {
-        assert_eq!(
-            count(ActionFilter {
-                state: Some(wanted),
-                ..ActionFilter::default()
-            })
-            .await,
-            there,
-            "{wanted}"
-        );
-        let page = store
-            .list_actions(
-                a,
-                ActionFilter {
-                    state: Some(wanted),
-                    ..ActionFilter::default()
-                },
-                None,
-                1,
-            )
-            .await
-            .expect("a page");
+        let of_state = || ActionFilter {
+            state: Some(wanted),
+            ..ActionFilter::default()
+        };
+        assert_eq!(count(of_state()).await, there, "{wanted}");
+        let page = store.list_actions(a, of_state(), None, 1).await.expect("a page");
         if let Some(first) = page.first() {
-            let rest = store
-                .list_actions(
-                    a,
-                    ActionFilter {
-                        state: Some(wanted),
-                        ..ActionFilter::default()
-                    },
-                    Some(first.id),
-                    99,
-                )
-                .await
-                .expect("a page");
+            let rest = store.list_actions(a, of_state(), Some(first.id), 99);
+            let rest = rest.await.expect("a page");
             assert_eq!((first.state, rest.len()), (wanted, there - 1), "{wanted}");
         }
     }
@@ -390,6 +365,25 @@ pub async fn history_is_paged_and_filtered(store: &Arc<dyn Store>, _: &ManualClo
         })
         .await,
         2
+    );
+    let one = &store
+        .list_actions(a, ActionFilter::default(), None, 1)
+        .await
+        .expect("a page")[0];
+    let of_rule = |rule| ActionFilter {
+        rule: Some(rule),
+        ..ActionFilter::default()
+    };
+    let own = store
+        .list_actions(a, of_rule(one.rule), None, 99)
+        .await
+        .expect("a page");
+    assert!(own.iter().any(|action| action.id == one.id) && own.iter().all(|action| action.rule == one.rule));
+    assert!(own.len() < all.len(), "there are several rules");
+    assert_eq!(count(of_rule(RuleId::generate())).await, 0);
+    assert_eq!(
+        store.list_actions(b, of_rule(one.rule), None, 9).await.expect("a page"),
+        []
     );
     assert_eq!(
         store
