@@ -2,9 +2,9 @@
 
 import { Api } from './lib/api.js';
 import { h, replace } from './lib/dom.js';
-import { follow, href, placeOf } from './lib/page.js';
+import { follow, go, href, isPageOf, pagesOf, placeOf } from './lib/page.js';
 import { Session } from './lib/session.js';
-import { empty, failure, loading, note } from './parts/bits.js';
+import { failure, loading, note } from './parts/bits.js';
 import { signIn } from './views/sign-in.js';
 import texts from './texts.js';
 
@@ -16,8 +16,8 @@ import texts from './texts.js';
  */
 
 /**
- * The pages, in the order of the navigation. Each is loaded when it is first opened.
- * @type {Record<string, () => Promise<{view: (context: Context, place: import('./lib/page.js').Place) => HTMLElement}>>}
+ * The pages of everybody. Each is loaded when it is first opened.
+ * @type {Record<string, () => Promise<{view: (context: Context, place: import('./lib/page.js').Place) => HTMLElement, READS?: string[]}>>}
  */
 const PAGES = {
   overview: () => import('./views/overview.js'),
@@ -29,6 +29,10 @@ const PAGES = {
   actions: () => import('./views/actions.js'),
   audit: () => import('./views/audit.js'),
   settings: () => import('./views/settings.js'),
+  'dead-events': () => import('./views/dead-events.js'),
+  pauses: () => import('./views/pauses.js'),
+  jobs: () => import('./views/jobs.js'),
+  keys: () => import('./views/keys.js'),
 };
 
 // What went wrong in the page itself. The browser tests hold this list against emptiness.
@@ -62,14 +66,14 @@ function frame() {
   const current = placeOf(location).page;
   replace(
     top_,
-    h('a.brand', { href: href('overview') }, texts.brand),
+    h('a.brand', { href: href(me === null ? 'overview' : pagesOf(me.can)[0]) }, texts.brand),
     me?.organisation ? h('span.organisation', null, me.organisation.name ?? me.organisation.id) : null,
     me?.role ? h('span.quiet', null, texts.roles[me.role] ?? me.role) : null,
     me === null ? null : h('button.small', { type: 'button', onclick: signOut, 'data-key': 'sign-out' }, texts.signIn.signOut),
   );
   replace(
     nav,
-    me === null ? null : Object.keys(PAGES).map((page) => h('a', { href: href(page), 'aria-current': page === current ? 'page' : null }, texts.pages[page])),
+    me === null ? null : pagesOf(me.can).map((page) => h('a', { href: href(page), 'aria-current': page === current ? 'page' : null }, texts.pages[page])),
   );
   // On a phone the list of pages is wider than the window.
   const here = /** @type {HTMLElement | null} */ (nav.querySelector('[aria-current]'));
@@ -97,17 +101,20 @@ async function show() {
   opening += 1;
   const own = opening;
   const place = placeOf(location);
+  // The dashboard without a page begins at the first page of the person.
+  const [first] = pagesOf(session.me.can);
+  if (place.page === 'overview' && first !== 'overview') return go(href(first), { replace: true });
   const isSame = shown !== null && shown.page === place.page && shown.id === place.id && place.id === null;
   const current = /** @type {any} */ (content.firstElementChild);
   shown = place;
   if (isSame && current?.placeChanged) return current.placeChanged(place);
   frame();
   for (const dialog of document.querySelectorAll('dialog')) dialog.close();
-  const load = PAGES[place.page];
+  const load = isPageOf(place, session.me.can) ? PAGES[place.page] : undefined;
   document.title = texts.title(texts.pages[place.page] ?? texts.errors.notFound);
   if (load === undefined) {
     content.dataset.state = 'missing';
-    replace(content, empty(texts.errors.notFound, null, h('a', { href: href('overview') }, texts.errors.toStart)));
+    replace(content, h('div.empty', null, h('h1', { tabindex: '-1' }, texts.errors.notFound), h('a', { href: href(first) }, texts.errors.toStart)));
     return;
   }
   const timer = setTimeout(() => replace(content, loading()), 150);
@@ -138,15 +145,24 @@ function network() {
   if (!navigator.onLine) document.body.prepend(h('div.offline', { id: 'offline', role: 'status' }, texts.errors.offlineNow));
 }
 
+/**
+ * The browser gives an answer that the document asked for to the first request for it. One that was
+ * refused because nobody was signed in is taken out here, before somebody is.
+ * @param {string[]} paths
+ */
+function forgetReads(paths) {
+  for (const path of paths) fetch(path).catch(() => {});
+}
+
 async function begin() {
   window.addEventListener('online', network);
   window.addEventListener('offline', network);
   network();
   replace(content, loading());
   // The page is fetched while the API says who is signed in.
-  PAGES[placeOf(location).page]?.().catch(() => {});
+  const page = PAGES[placeOf(location).page]?.().catch(() => null);
   try {
-    await session.resume();
+    if (!(await session.resume())) forgetReads((await page)?.READS ?? []);
     follow(show);
     show();
   } catch (error) {

@@ -67,11 +67,12 @@ export function quantile(sorted, part) {
  * @param {Pick<import('../types/api.d.ts').IntegrationView, 'provider' | 'state'>[]} integrations
  * @param {Record<string, {count: number, hasMore: boolean}>} states actions by state
  * @param {number} refused requests refused in the span
- * @returns {{kind: string, provider?: string, state?: string, count?: number, hasMore?: boolean}[]}
+ * @param {Pick<import('../types/api.d.ts').PauseView, 'scope' | 'provider' | 'reason'>[]} [pauses] by operators
+ * @returns {{kind: string, provider?: string | null, state?: string, count?: number, hasMore?: boolean, scope?: string, reason?: string}[]}
  */
-export function attention(integrations, states, refused) {
-  /** @type {{kind: string, provider?: string, state?: string, count?: number, hasMore?: boolean}[]} */
-  const found = [];
+export function attention(integrations, states, refused, pauses = []) {
+  /** @type {ReturnType<typeof attention>} */
+  const found = pauses.map(({ scope, provider, reason }) => ({ kind: 'paused', scope, provider, reason }));
   for (const wanted of ['undecryptable', 'needs_reconnecting', 'failing']) {
     for (const { state, provider } of integrations) if (state === wanted) found.push({ kind: 'integration', provider, state });
   }

@@ -58,3 +58,26 @@ export function follow(changed) {
     go(link.pathname + link.search);
   });
 }
+
+/** Pages of people of an organisation, in the order of the navigation. */
+const OF_ORGANISATION = ['overview', 'integrations', 'assistants', 'endpoints', 'rules', 'events', 'actions', 'audit', 'settings'];
+
+/** Pages of operators of the installation. */
+const OF_OPERATOR = ['dead-events', 'pauses', 'jobs', 'keys', 'settings'];
+
+/**
+ * The pages that a person sees a link to. The first one is where the person begins.
+ * @param {string[]} can what the API says that the person may do
+ */
+export function pagesOf(can) {
+  return can.includes('operate') ? OF_OPERATOR : OF_ORGANISATION;
+}
+
+/**
+ * Whether a place is a page of this person. One job is a page of both; the list is the operators'.
+ * @param {Pick<Place, 'page' | 'id'>} place
+ * @param {string[]} can
+ */
+export function isPageOf({ page, id }, can) {
+  return pagesOf(can).includes(page) || (page === 'jobs' && id !== null);
+}

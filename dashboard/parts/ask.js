@@ -18,6 +18,9 @@ import texts from '../texts.js';
  * @property {boolean} [secret]
  * @property {boolean} [optional]
  * @property {string} [type]
+ * @property {boolean} [multiline]
+ * @property {(values: Record<string, string>) => boolean} [shown] where it says no, the field is
+ * hidden and counts as empty
  */
 
 /**
@@ -32,7 +35,7 @@ import texts from '../texts.js';
  * key that stays the same while nothing is changed: sent twice it makes one thing
  */
 export function askForm({ title, lead, fields, button, send }) {
-  /** @type {Map<string, {input: any, error: HTMLElement}>} */
+  /** @type {Map<string, {input: any, error: HTMLElement, row: HTMLElement}>} */
   const rows = new Map();
   const said = h('div.form-said');
   const submit = h('button.primary', { type: 'submit' }, button);
@@ -46,10 +49,11 @@ export function askForm({ title, lead, fields, button, send }) {
       const common = { id, name: field.name, 'aria-describedby': `${id}-hint ${id}-error`, autocomplete: 'off', spellcheck: 'false' };
       const input = field.options
         ? h('select', common, field.options.map(([value, label]) => h('option', { value, selected: value === field.value }, label)))
-        : h('input', { ...common, type: field.secret ? 'password' : (field.type ?? 'text'), value: field.value ?? '' });
+        : field.multiline
+          ? h('textarea', { ...common, value: field.value ?? '' })
+          : h('input', { ...common, type: field.secret ? 'password' : (field.type ?? 'text'), value: field.value ?? '' });
       if (field.type === 'tel') groupWhileTyping(input);
-      rows.set(field.name, { input, error });
-      return h(
+      const row = h(
         'div.field',
         { 'data-field': field.name },
         h('label', { for: id }, field.label, field.optional && h('span.optional', null, ` ${texts.form.optional}`)),
@@ -57,19 +61,33 @@ export function askForm({ title, lead, fields, button, send }) {
         h('p.hint', { id: `${id}-hint` }, field.hint ?? null),
         error,
       );
+      rows.set(field.name, { input, error, row });
+      return row;
     }),
     h('div.form-end', null, said, h('footer', null, h('button', { type: 'button', onclick: () => dialog.close() }, texts.bits.cancel), submit)),
   );
+  const values = () => Object.fromEntries([...rows].map(([name, { input, row }]) => [name, row.hidden ? '' : input.value.trim()]));
+  const showFields = () => {
+    const all = Object.fromEntries([...rows].map(([name, { input }]) => [name, input.value.trim()]));
+    for (const { name, shown } of fields) {
+      const row = rows.get(name)?.row;
+      if (shown && row) row.hidden = !shown(all);
+    }
+  };
+  showFields();
   let isBusy = false;
   let key = freshKey();
-  form.addEventListener('input', () => (key = freshKey()));
+  form.addEventListener('input', () => {
+    key = freshKey();
+    showFields();
+  });
   form.addEventListener('submit', async (/** @type {Event} */ event) => {
     event.preventDefault();
     if (isBusy) return;
     let isComplete = true;
     for (const field of fields) {
-      const { input, error } = /** @type {{input: any, error: HTMLElement}} */ (rows.get(field.name));
-      const isMissing = !field.optional && input.value.trim() === '';
+      const { input, error, row } = /** @type {{input: any, error: HTMLElement, row: HTMLElement}} */ (rows.get(field.name));
+      const isMissing = !field.optional && !row.hidden && input.value.trim() === '';
       show(input, error, isMissing ? texts.form.missing(field.label) : '');
       if (isMissing && isComplete) input.focus();
       isComplete &&= !isMissing;
@@ -78,7 +96,7 @@ export function askForm({ title, lead, fields, button, send }) {
     isBusy = submit.disabled = true;
     replace(said);
     try {
-      await send(Object.fromEntries([...rows].map(([name, { input }]) => [name, input.value.trim()])), key);
+      await send(values(), key);
       dialog.close();
     } catch (thrown) {
       const { errors = [], message, requestId } = /** @type {any} */ (thrown);
@@ -96,7 +114,7 @@ export function askForm({ title, lead, fields, button, send }) {
     }
   });
   const dialog = openDialog({ title, body: form, mayClose: () => !isBusy });
-  form.querySelector('input, select')?.focus();
+  form.querySelector('input, select, textarea')?.focus();
 }
 
 /** @param {any} input @param {HTMLElement} error @param {string} text */
@@ -111,10 +129,11 @@ function show(input, error, text) {
  * @param {object} parts
  * @param {string} parts.title
  * @param {string[]} parts.lead
+ * @param {any} [parts.more]
  * @param {string} parts.yes
  * @param {() => Promise<void>} parts.act
  */
-export function askFirst({ title, lead, yes, act }) {
+export function askFirst({ title, lead, more, yes, act }) {
   const button = h('button.danger', { type: 'button' }, yes);
   button.addEventListener('click', async () => {
     button.disabled = true;
@@ -128,7 +147,7 @@ export function askFirst({ title, lead, yes, act }) {
   });
   const dialog = openDialog({
     title,
-    body: h('div', null, lead.map((text) => h('p', null, text)), h('footer', null, h('button', { type: 'button', autofocus: true, onclick: () => dialog.close() }, texts.card.ask.no), button)),
+    body: h('div', null, lead.map((text) => h('p', null, text)), more, h('footer', null, h('button', { type: 'button', autofocus: true, onclick: () => dialog.close() }, texts.card.ask.no), button)),
     kind: 'question',
   });
 }

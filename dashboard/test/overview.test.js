@@ -41,3 +41,10 @@ test('what needs attention comes in the order of its weight', () => {
 test('times that passed', () => {
   assert.deepEqual([null, 12.4, 1500, 90_000, 7_200_000].map(duration), ['–', '12 ms', '1.5 s', '2 min', '2 h']);
 });
+
+test('a pause of an operator comes first: nothing goes out until it is lifted', () => {
+  const pauses = [{ scope: 'provider', provider: /** @type {const} */ ('resend'), reason: 'It is being moved' }];
+  const found = attention([{ provider: 'twilio', state: 'failing' }], {}, 1, pauses);
+  assert.deepEqual(found.map(({ kind }) => kind), ['paused', 'integration', 'refused']);
+  assert.deepEqual(found[0], { kind: 'paused', scope: 'provider', provider: 'resend', reason: 'It is being moved' });
+});

@@ -3,13 +3,12 @@
 /** @import * as Api from '../types/api.js' */
 
 import { h, replace } from '../lib/dom.js';
-import { number } from '../lib/format.js';
+import { requestOf } from '../lib/bulk.js';
 import { possible, STATES, tone, word } from '../lib/outcomes.js';
 import { href } from '../lib/page.js';
-import { askFirst } from '../parts/ask.js';
 import { badge, empty, fillFrom, heading, note, tell, time } from '../parts/bits.js';
 import { openDialog } from '../parts/dialog.js';
-import { filterBar } from '../parts/filters.js';
+import { filterBar, PERIOD } from '../parts/filters.js';
 import { pagedList } from '../parts/paged.js';
 import texts from '../texts.js';
 
@@ -84,8 +83,10 @@ class ActionsView extends HTMLElement {
   /** @type {import('../app.js').Context} */
   context = /** @type {any} */ (null);
   query = new URLSearchParams();
-  /** The rows that the button for all of them stands for. */
+  /** The filters that the buttons for all of them stand for. */
   bulkShown = '';
+  /** The rules to filter by, once they are known. @type {[string, string][]} */
+  rules = [];
 
   connectedCallback() {
     this.list = pagedList({
@@ -108,59 +109,52 @@ class ActionsView extends HTMLElement {
     this.list.read_ = () => this.showBulk();
     replace(this, heading(texts.pages.actions, texts.actions.lead), this.bar, this.bulk, this.list);
     this.filters();
+    this.suggest();
   }
 
-  /** Where one state is looked at, all of it can be tried again: after a look at what that is. */
+  async suggest() {
+    const answer = await this.context.api.get('/api/rules', { limit: 200 }).catch(() => ({ data: [] }));
+    this.rules = answer.data.map((/** @type {Api.RuleView} */ rule) => [rule.id, rule.name]);
+    const isTouched = /** @type {Element} */ (this.bar).contains(document.activeElement);
+    if (this.isConnected && !isTouched) this.filters();
+  }
+
+  /** Where one state is looked at, all of it can be tried again or cancelled: after its plan. */
   showBulk() {
-    const words = texts.actions.bulk;
-    /** @type {Api.ActionView[]} */
-    const all = this.list?.rows ?? [];
-    const rows = all.filter((row) => possible(row).includes('retry'));
-    const isShown = this.context.session.can('edit') && this.query.get('state') !== null && rows.length > 1;
-    const key = isShown ? rows.map((row) => row.id).join() : '';
+    const words = texts.jobs;
+    const hasSeveral = (this.list?.rows.length ?? 0) > 1;
+    const verbs = /** @type {('retry' | 'cancel')[]} */ (['retry', 'cancel']).filter((verb) => requestOf(verb, this.query) !== null);
+    const isShown = this.context.session.can('edit') && hasSeveral && verbs.length > 0;
+    const key = isShown ? this.query.toString() : '';
     if (key === this.bulkShown) return;
     this.bulkShown = key;
-    replace(/** @type {Element} */ (this.bulk), isShown && h('button', { type: 'button', 'data-key': 'bulk', onclick: () => this.askBulk(rows) }, words.button(number(rows.length))));
+    const button = (/** @type {'retry' | 'cancel'} */ verb) =>
+      h('button', { type: 'button', 'data-key': `bulk-${verb}`, onclick: (/** @type {any} */ event) => this.bulkJob(verb, event.currentTarget) }, words[verb].button);
+    replace(/** @type {Element} */ (this.bulk), isShown && h('div.row', null, verbs.map(button)));
   }
 
-  /** @param {Api.ActionView[]} rows */
-  askBulk(rows) {
-    const words = texts.actions.bulk;
-    /** @type {Map<string, number>} */
-    const plan = new Map();
-    for (const row of rows) {
-      const what = words.line(texts.actions.kinds[row.action] ?? row.action, row.rule_name);
-      plan.set(what, (plan.get(what) ?? 0) + 1);
+  /** @param {'retry' | 'cancel'} verb @param {HTMLButtonElement} button */
+  async bulkJob(verb, button) {
+    button.disabled = true;
+    try {
+      const { beginJob } = await import('./jobs.js');
+      await beginJob(this.context.api, verb, requestOf(verb, this.query) ?? {});
+    } catch (error) {
+      tell(/** @type {Error} */ (error).message, 'bad');
+    } finally {
+      button.disabled = false;
     }
-    askFirst({
-      title: words.title(number(rows.length)),
-      lead: [words.lead, ...[...plan].map(([what, count]) => `${number(count)} × ${what}`)],
-      yes: words.yes,
-      act: async () => {
-        let done = 0;
-        let refused = 0;
-        for (const row of rows) {
-          try {
-            await this.context.api.post(`/api/actions/${row.id}/retry`);
-            done += 1;
-          } catch (error) {
-            // It has moved on by itself meanwhile; anything else ends the run.
-            if (/** @type {any} */ (error).status !== 409) throw error;
-            refused += 1;
-          }
-        }
-        tell(words.done(number(done), number(refused)));
-        this.list?.load();
-      },
-    });
   }
 
   filters() {
     replace(
       /** @type {Element} */ (this.bar),
       filterBar('actions', this.query, [
-        { name: 'state', label: texts.actions.columns.state, options: STATES.map((state) => [state, word(state)]) },
+        { name: 'state', label: texts.actions.columns.state, isMany: true, options: STATES.map((state) => [state, word(state)]) },
         { name: 'provider', label: texts.actions.provider, options: PROVIDERS.map((each) => [each, texts.providers[each] ?? each]) },
+        { name: 'rule_id', label: texts.actions.columns.rule, options: this.rules },
+        { name: 'cause', label: texts.actions.cause, options: Object.entries(texts.causes) },
+        ...PERIOD,
       ]),
     );
   }
@@ -169,6 +163,7 @@ class ActionsView extends HTMLElement {
   placeChanged(place) {
     this.query = place.query;
     this.filters();
+    this.showBulk();
     this.list?.ask(Object.fromEntries(place.query));
   }
 }

@@ -7,6 +7,7 @@ import { groupedNumber, plainNumber } from '../lib/phone.js';
 import { askFirst, askForm } from '../parts/ask.js';
 import { badge, empty, heading, note, time } from '../parts/bits.js';
 import { pagedList } from '../parts/paged.js';
+import { keptAssistants } from './kept.js';
 import texts from '../texts.js';
 
 class AssistantsView extends HTMLElement {
@@ -53,6 +54,9 @@ class AssistantsView extends HTMLElement {
       note('quiet', words.proof),
       h('div.heading', null, h('h2', null, words.assistants), mayManage && h('button', { type: 'button', 'data-key': 'assistant-add', onclick: () => this.addAssistant() }, words.addAssistant)),
       this.assistants,
+      h('h2', null, texts.kept.title),
+      h('p.lead', null, texts.kept.lead),
+      keptAssistants(this.context),
       h('div.heading', null, h('h2', null, words.numbers), mayManage && h('button', { type: 'button', 'data-key': 'number-add', onclick: () => this.addNumber() }, words.addNumber)),
       this.numbers,
     );

@@ -3,30 +3,47 @@
 /** @import * as Api from '../types/api.js' */
 
 import { h, replace } from '../lib/dom.js';
+import { href } from '../lib/page.js';
 import { empty, heading, time } from '../parts/bits.js';
+import { filterBar, PERIOD } from '../parts/filters.js';
 import { pagedList } from '../parts/paged.js';
 import texts from '../texts.js';
 
 class AuditView extends HTMLElement {
   /** @type {import('../app.js').Context} */
   context = /** @type {any} */ (null);
+  query = new URLSearchParams();
 
   connectedCallback() {
     const words = texts.audit;
-    const list = pagedList({
+    this.list = pagedList({
       api: this.context.api,
       path: '/api/audit',
       label: texts.pages.audit,
-      none: () => empty(words.none, null),
+      query: Object.fromEntries(this.query),
+      none: () => empty(this.query.size > 0 ? texts.lists.noMatch : words.none, null),
       columns: [
         { label: words.columns.when, cell: (/** @type {Api.AuditView} */ row) => time(row.at) },
-        { label: words.columns.who, cell: (/** @type {Api.AuditView} */ row) => row.actor },
+        { label: words.columns.who, cell: (/** @type {Api.AuditView} */ row) => h('a', { href: href('audit', null, { actor: row.actor }), title: words.sameActor }, row.actor) },
         { label: words.columns.what, cell: (/** @type {Api.AuditView} */ row) => `${words.verbs[row.verb] ?? row.verb} ${words.kinds[row.target_kind] ?? row.target_kind}` },
         { label: words.columns.which, cell: (/** @type {Api.AuditView} */ row) => h('code', null, row.target_id) },
         { label: words.columns.fields, cell: (/** @type {Api.AuditView} */ row) => change(row) },
       ],
     });
-    replace(this, heading(texts.pages.audit, words.lead), list);
+    this.bar = h('div');
+    replace(this, heading(texts.pages.audit, words.lead), this.bar, this.list);
+    this.filters();
+  }
+
+  filters() {
+    replace(/** @type {Element} */ (this.bar), filterBar('audit', this.query, [{ name: 'actor', label: texts.audit.columns.who }, ...PERIOD]));
+  }
+
+  /** @param {import('../lib/page.js').Place} place */
+  placeChanged(place) {
+    this.query = place.query;
+    this.filters();
+    this.list?.ask(Object.fromEntries(place.query));
   }
 }
 customElements.define('audit-view', AuditView);
@@ -45,7 +62,7 @@ function shown(value) {
   return value === undefined || value === null ? '–' : typeof value === 'string' ? value : JSON.stringify(value);
 }
 
-/** @param {import('../app.js').Context} context */
-export function view(context) {
-  return Object.assign(h('audit-view'), { context });
+/** @param {import('../app.js').Context} context @param {import('../lib/page.js').Place} place */
+export function view(context, place) {
+  return Object.assign(h('audit-view'), { context, query: place.query });
 }

@@ -6,6 +6,7 @@ import { h, replace } from '../lib/dom.js';
 import { bytes } from '../lib/format.js';
 import { askFirst, askForm, showOnce } from '../parts/ask.js';
 import { badge, copyable, empty, fillFrom, heading, note, tell, time } from '../parts/bits.js';
+import { filterBar, PERIOD } from '../parts/filters.js';
 import { pagedList } from '../parts/paged.js';
 import { TONES } from '../lib/card.js';
 import texts from '../texts.js';
@@ -16,17 +17,20 @@ const READ_EVERY_MS = 5_000;
 class EndpointsView extends HTMLElement {
   /** @type {import('../app.js').Context} */
   context = /** @type {any} */ (null);
+  query = new URLSearchParams();
 
   connectedCallback() {
     const words = texts.endpoints;
     const mayManage = this.context.session.can('manage');
     this.in = h('div.cards');
     this.out = h('div.cards');
-    const rejections = pagedList({
+    this.bar = h('div');
+    this.rejections = pagedList({
       api: this.context.api,
       path: '/api/rejections',
       label: words.refused,
-      none: () => empty(words.noneRefused, null),
+      query: Object.fromEntries(this.query),
+      none: () => empty(this.query.size > 0 ? texts.lists.noMatch : words.noneRefused, null),
       columns: [
         { label: words.columns.when, cell: (/** @type {Api.RejectionView} */ row) => time(row.at) },
         { label: words.columns.source, cell: (/** @type {Api.RejectionView} */ row) => texts.providers[row.source] ?? row.source },
@@ -44,8 +48,10 @@ class EndpointsView extends HTMLElement {
       h('div.heading', null, h('h2', null, words.outgoing), mayManage && h('button', { type: 'button', 'data-key': 'destination-add', onclick: () => this.addDestination() }, words.addDestination)),
       this.out,
       h('h2', null, words.refused),
-      rejections,
+      this.bar,
+      this.rejections,
     );
+    this.filters();
     this.loadIn();
     this.loadOut();
     this.timer = setInterval(() => document.hidden || this.showReceived(), READ_EVERY_MS);
@@ -53,6 +59,20 @@ class EndpointsView extends HTMLElement {
 
   disconnectedCallback() {
     clearInterval(this.timer);
+  }
+
+  /** The filters are of the refused requests: they are what there are many of. */
+  filters() {
+    const words = texts.endpoints;
+    const causes = { name: 'cause', label: words.columns.why, options: /** @type {[string, string][]} */ (Object.entries(words.causes)) };
+    replace(/** @type {Element} */ (this.bar), filterBar('endpoints', this.query, [causes, ...PERIOD]));
+  }
+
+  /** @param {import('../lib/page.js').Place} place */
+  placeChanged(place) {
+    this.query = place.query;
+    this.filters();
+    this.rejections?.ask(Object.fromEntries(place.query));
   }
 
   /** Says at each URL whether something has come in by it: the newest events tell. */
@@ -287,7 +307,7 @@ function distinct(secrets) {
   return [...new Map(secrets.map((secret) => [`${secret.last_four} ${secret.not_after}`, secret])).values()];
 }
 
-/** @param {import('../app.js').Context} context */
-export function view(context) {
-  return Object.assign(h('endpoints-view'), { context });
+/** @param {import('../app.js').Context} context @param {import('../lib/page.js').Place} place */
+export function view(context, place) {
+  return Object.assign(h('endpoints-view'), { context, query: place.query });
 }

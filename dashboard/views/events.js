@@ -5,10 +5,11 @@
 import { h, replace } from '../lib/dom.js';
 import { bytes } from '../lib/format.js';
 import { href } from '../lib/page.js';
+import { byWeight, known, tried } from '../lib/verdict.js';
 import { outcomes, outcomesFrom, tone, word } from '../lib/outcomes.js';
 import { askForm } from '../parts/ask.js';
 import { badge, copyable, empty, fillFrom, heading, note, tell, time } from '../parts/bits.js';
-import { filterBar } from '../parts/filters.js';
+import { filterBar, PERIOD } from '../parts/filters.js';
 import { pagedList } from '../parts/paged.js';
 import { actionSheet } from './actions.js';
 import texts from '../texts.js';
@@ -97,6 +98,7 @@ class EventsView extends HTMLElement {
         { name: 'source', label: words.source, options: SOURCES.map((each) => [each, texts.providers[each] ?? each]) },
         { name: 'type', label: words.type, placeholder: 'vapi.end-of-call-report', suggestions: this.types },
         { name: 'subject', label: words.subject },
+        ...PERIOD,
       ]),
     );
   }
@@ -176,7 +178,7 @@ class EventView extends HTMLElement {
       actions.map((action) => actionSheet(this.context, action, () => this.load())),
       this.context.session.can('edit') &&
         event.body !== null &&
-        Object.assign(h('silent-rules'), { context: this.context, event, acted: new Set(actions.map((each) => each.rule_id)) }),
+        Object.assign(h('event-rules'), { context: this.context, event, acted: new Set(actions.map((each) => each.rule_id)) }),
       h(
         'details.sheet',
         null,
@@ -189,8 +191,11 @@ class EventView extends HTMLElement {
   }
 }
 
-/** Why the other rules did nothing: each is tried on the event, without doing anything. */
-class SilentRules extends HTMLElement {
+/** A rule is tried on the event by itself only where there are so few. */
+const TRIED_AT_ONCE_MAX = 20;
+
+/** The verdict of each rule. One that is not known is tried on the event, which does nothing. */
+class EventRules extends HTMLElement {
   /** @type {import('../app.js').Context} */
   context = /** @type {any} */ (null);
   event = /** @type {Api.EventDetail} */ (/** @type {unknown} */ (null));
@@ -198,39 +203,61 @@ class SilentRules extends HTMLElement {
   acted = new Set();
 
   connectedCallback() {
-    const words = texts.events.silent;
-    const button = h('button', { type: 'button', onclick: () => this.explain() }, words.button);
-    this.to = h('div', null, button);
+    this.to = h('div');
     replace(this, this.to);
+    this.explain(false);
   }
 
-  explain() {
+  /** @param {boolean} isAsked by a person */
+  explain(isAsked) {
     const to = /** @type {Element} */ (this.to);
     return fillFrom(this, to, async () => {
-      const { api } = this.context;
-      const { data } = await api.get('/api/rules', { limit: 200 });
-      const others = data.filter((/** @type {Api.RuleView} */ rule) => !this.acted.has(rule.id));
-      if (others.length === 0) return [note('quiet', texts.events.silent.none)];
-      const rows = await Promise.all(others.map(async (/** @type {Api.RuleView} */ rule) => ({ rule, why: await this.why(rule) })));
-      return [h('h2', null, texts.events.silent.title), h('ul', null, rows.map(({ rule, why }) => h('li', null, h('a', { href: href('rules', rule.id) }, rule.name), ': ', why)))];
+      const words = texts.events.rules;
+      const { data, next_cursor } = await this.context.api.get('/api/rules', { limit: 200 });
+      const rules = /** @type {Api.RuleView[]} */ (data);
+      if (rules.length === 0) return [note('quiet', words.none)];
+      const open = rules.filter((rule) => known(rule, this.event, this.acted) === null).length;
+      if (!isAsked && open > TRIED_AT_ONCE_MAX) return [h('button', { type: 'button', onclick: () => this.explain(true) }, words.button)];
+      const rows = await Promise.all(rules.map(async (rule) => ({ rule, verdict: known(rule, this.event, this.acted) ?? (await this.try(rule)) })));
+      return [
+        h('h2', null, words.title),
+        h('p.quiet', null, words.lead),
+        h('ul.verdicts', null, byWeight(rows).map(({ rule, verdict }) => verdictLine(rule, verdict))),
+        next_cursor !== null && note('quiet', words.first),
+      ];
     });
   }
 
   /** @param {Api.RuleView} rule */
-  async why(rule) {
-    const words = texts.events.silent;
-    if (!rule.enabled) return words.off;
-    if (rule.source !== this.event.source) return words.fields.source;
+  async try(rule) {
     try {
-      const ran = await this.context.api.post(`/api/rules/${rule.id}/dry-run`, { event_id: this.event.id });
-      if (ran.outcome === 'not_matched') return words.fields[ran.field] ?? ran.field;
-      return ran.outcome === 'planned' ? words.wouldNow : `${texts.causes[ran.cause] ?? ran.cause} ${ran.detail}`;
+      return tried(rule, this.event, await this.context.api.post(`/api/rules/${rule.id}/dry-run`, { event_id: this.event.id }));
     } catch (error) {
-      return /** @type {Error} */ (error).message;
+      return tried(rule, this.event, { outcome: 'refused', detail: /** @type {Error} */ (error).message });
     }
   }
 }
-customElements.define('silent-rules', SilentRules);
+customElements.define('event-rules', EventRules);
+
+/** @type {Record<string, string>} */
+const VERDICT_TONES = { yes: 'good', no: 'quiet', broken: 'bad', open: 'warn' };
+
+/** @param {Api.RuleView} rule @param {import('../lib/verdict.js').Verdict} verdict */
+function verdictLine(rule, { said, why, field, cause, detail, isChanged }) {
+  const words = texts.events.rules;
+  const reason = why === 'not_matched' ? (words.fields[field ?? ''] ?? field) : words.why[why];
+  return h(
+    'li',
+    { 'data-said': said },
+    badge(VERDICT_TONES[said], words.said[said], said),
+    ' ',
+    h('a', { href: href('rules', rule.id) }, rule.name),
+    reason && [': ', reason],
+    cause && [' ', texts.causes[cause] ?? cause],
+    detail && [' ', h('q', null, detail)],
+    isChanged && why !== 'would_now' && h('span.hint', null, ' ', words.changed),
+  );
+}
 customElements.define('event-view', EventView);
 
 /** @param {string} name @param {any} value */

@@ -79,15 +79,16 @@ class OverviewView extends HTMLElement {
       const { data, next_cursor } = await api.get('/api/actions', { state: each, limit: PAGE });
       return [each, { count: data.length, hasMore: next_cursor !== null }];
     };
-    const [{ integrations }, events, actions, rejections, ...counted] = await Promise.all([
+    const [{ integrations }, events, actions, rejections, { pauses }, ...counted] = await Promise.all([
       api.get('/api/integrations/status'),
       rowsSince(api, '/api/events', received, since),
       rowsSince(api, '/api/actions', planned, since),
       api.get('/api/rejections', { limit: PAGE }),
+      api.get('/api/pauses'),
       ...['dead', 'unknown', 'parked'].map(state),
     ]);
     const refused = rejections.data.filter((/** @type {any} */ row) => new Date(row.at).getTime() >= since).length;
-    const found = attention(integrations, Object.fromEntries(counted), refused);
+    const found = attention(integrations, Object.fromEntries(counted), refused, pauses);
     const sum = figures(actions.rows, now, span);
     const part = (/** @type {number | null} */ share) => (share === null ? '–' : new Intl.NumberFormat(undefined, { style: 'percent', maximumFractionDigits: 1 }).format(share));
     const kind = (/** @type {any} */ row) => (row.state === 'succeeded' ? 'good' : row.state === 'dead' ? 'bad' : 'other');
@@ -129,9 +130,11 @@ class OverviewView extends HTMLElement {
 customElements.define('overview-view', OverviewView);
 
 /** One line of what needs attention. @param {ReturnType<typeof attention>[number]} found */
-function line({ kind, provider, state, count, hasMore }) {
+function line({ kind, provider, state, count, hasMore, scope, reason }) {
   const words = texts.overview.lines;
   switch (kind) {
+    case 'paused':
+      return h('li', null, words.paused(texts.pauses.held[scope ?? ''] ?? scope, provider ? (texts.providers[provider] ?? provider) : null), ' ', h('q', null, reason));
     case 'integration':
       return h('li', null, h('a', { href: href('integrations') }, words.integration(texts.providers[provider ?? ''] ?? provider, texts.states[state ?? ''] ?? state)));
     case 'actions':

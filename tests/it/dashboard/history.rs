@@ -221,12 +221,110 @@ async fn all_that_was_given_up_is_tried_again_after_a_look_at_the_plan() {
         send(&desk, "vapi/end-of-call-report").await;
     }
     // The list fills by itself.
-    page.shows("[data-key=bulk]", "all 2").await;
-    page.click("[data-key=bulk]").await;
-    page.shows("dialog", "2 × Send a text, by After a call, text the caller")
-        .await;
+    page.click("[data-key=bulk-retry]").await;
+    page.shows("dialog", "Try 2 actions again?").await;
+    page.shows("dialog tbody", "Given up").await;
+    page.shows("dialog tbody", "Twilio").await;
+    assert!(desk.dev.sms().await.is_empty(), "a plan sends nothing");
     page.click("dialog .danger").await;
-    page.find("paged-list[data-state=empty]").await;
+    page.shows("job-progress[data-state=done]", "2 of 2 done").await;
+    assert!(page.path().await.starts_with("/dashboard/jobs/"));
     desk.dev.wait_for_sms(2).await;
+    page.click("main a[href='/dashboard/actions']").await;
+    page.find("actions-view paged-list[data-state=ready]").await;
+    page.is_faultless().await;
+}
+
+#[tokio::test]
+async fn filters_of_several_states_a_rule_a_cause_and_a_time_stand_in_the_address() {
+    let desk = Desk::start().await;
+    let refused = json!({"provider": "twilio", "method": "POST", "status": 400,
+        "body": {"code": 21211, "message": "Invalid 'To'", "status": 400}, "times": 1});
+    desk.sandbox("/_faults", &refused).await;
+    send(&desk, "vapi/end-of-call-report").await;
+    let page = desk.owner("/dashboard/actions", DESK).await;
+    page.shows("tbody", "Given up").await;
+    page.shows("tbody", "Done").await;
+    page.click("details.many > summary").await;
+    page.click("[data-key=filter-state-dead]").await;
+    page.click("[data-key=filter-state-parked]").await;
+    page.until("document.querySelectorAll('tbody tr').length === 1").await;
+    assert_eq!(page.path().await, "/dashboard/actions?state=parked%2Cdead");
+    // Several states are no plan of one: nothing is offered for all of them.
+    assert_eq!(
+        page.run("return document.querySelector('[data-key^=bulk]')", json!([]))
+            .await,
+        json!(null)
+    );
+    let choose = "const [name, text] = arguments; const s = document.querySelector(`select[name=${name}]`); \
+        s.value = [...s.options].find(o => o.textContent.includes(text)).value; \
+        s.dispatchEvent(new Event('change', {bubbles: true}))";
+    page.run(choose, json!(["rule_id", "text the caller"])).await;
+    page.run(choose, json!(["cause", "The recipient is not valid"])).await;
+    page.until("document.querySelectorAll('tbody tr').length === 1").await;
+    let path = page.path().await;
+    for part in ["rule_id=", "cause=invalid_recipient", "state=parked%2Cdead"] {
+        assert!(path.contains(part), "{path}");
+    }
+    // Nothing was planned before that day; the address alone says it.
+    page.go(&format!("{path}&until=2020-01-02T03:04:00Z")).await;
+    page.shows("paged-list[data-state=empty]", "Nothing matches").await;
+    page.until("document.querySelector('[name=until]').value !== ''").await;
+    page.click(".filters a").await;
+    page.until("document.querySelectorAll('tbody tr').length === 2").await;
+    page.go("/dashboard/audit").await;
+    page.click("tbody td[data-label=Who] a").await;
+    page.until("location.search.startsWith('?actor=')").await;
+    page.find("paged-list[data-state=ready]").await;
+    page.is_faultless().await;
+}
+
+#[tokio::test]
+async fn an_event_says_which_rules_said_yes_or_no_and_why() {
+    let desk = Desk::start().await;
+    let rule = |name: &str, event_type: &str, when: &str, body: &str| {
+        json!({"name": name, "source": "vapi", "event_type": event_type, "when": when, "action": "http.post",
+            "parameters": {"destination": "demo", "body": body}})
+    };
+    for one in [
+        rule("never", "end-of-call-report", "message.endedReason == 'never'", "x"),
+        rule("others", "status-update", "true", "x"),
+    ] {
+        assert_eq!(desk.dev.admin_post("/api/rules", &one).await.0, 201);
+    }
+    send(&desk, "vapi/end-of-call-report").await;
+    for one in [
+        rule("late", "*", "true", "x"),
+        rule(
+            "broken <script>alert(1)</script>",
+            "*",
+            "true",
+            "{{ message.nobody.name }}",
+        ),
+    ] {
+        assert_eq!(desk.dev.admin_post("/api/rules", &one).await.0, 201);
+    }
+    let page = desk.owner("/dashboard/events", DESK).await;
+    page.click("tbody td[data-label=Type] a").await;
+    let said = |said: &str| format!("event-rules li[data-said={said}]");
+    page.find("event-rules[data-state=ready]").await;
+    page.shows(&said("yes"), "its actions stand above").await;
+    page.shows(&said("open"), "late").await;
+    page.shows(&said("broken"), "could not be rendered").await;
+    let whole = page.text("event-rules").await;
+    for part in [
+        "After a call, text the caller",
+        "never: its condition is not true for this event",
+        "others: it is for another type of event",
+        "late: as it stands today it would act",
+        "broken <script>alert(1)</script>",
+    ] {
+        assert!(whole.contains(part), "{part}: {whole}");
+    }
+    assert_eq!(
+        page.run("return document.querySelectorAll('main script').length", json!([]))
+            .await,
+        0
+    );
     page.is_faultless().await;
 }

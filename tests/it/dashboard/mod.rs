@@ -4,6 +4,7 @@
 mod access;
 mod history;
 mod integrations;
+mod operator;
 mod pictures;
 mod routes;
 mod served;

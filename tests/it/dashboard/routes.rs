@@ -1,11 +1,21 @@
 //! Webhook URLs, destinations, assistants and numbers in the browser.
 
 use super::Desk;
-use crate::support::{
-    browser::{DESK, PHONE},
-    client,
+use crate::{
+    admin::TestApp,
+    support::{
+        browser::{DESK, Driver, PHONE},
+        client,
+    },
+};
+use hookswitch::{
+    admin::Role,
+    assistants::{AssistantManager, Looked},
+    domain::{AssistantRole, Clock},
+    provider::Providers,
 };
 use serde_json::json;
+use std::sync::Arc;
 
 #[tokio::test]
 async fn a_secret_is_shown_once_and_rotated_with_an_overlap() {
@@ -99,5 +109,71 @@ async fn an_answer_that_is_lost_on_the_way_makes_nothing_twice() {
     let endpoints = desk.dev.admin("/api/endpoints").await;
     let rows = endpoints["data"].as_array().expect("a list");
     assert_eq!(rows.iter().filter(|row| row["name"] == "Night line").count(), 1);
+    page.is_faultless().await;
+}
+
+/// The look at Vapi that a worker takes every ten minutes.
+fn manager(app: &TestApp) -> AssistantManager {
+    let vapi = Providers::new(&app.settings.provider, None).expect("settings").vapi;
+    let clock: Arc<dyn Clock> = app.clock.clone();
+    let url = Some("https://hooks.example.com".to_owned());
+    AssistantManager::new(app.store.clone(), app.vault.clone(), vapi, clock, url)
+}
+
+#[tokio::test]
+async fn an_assistant_is_kept_at_vapi_shows_what_differs_there_and_is_deleted_after_a_question() {
+    let driver = Driver::start().await;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
+    let key = json!({"api_key": "vapi-key-of-the-first-organisation"});
+    app.post(app.a, "/api/integrations/vapi", &key).await.expect(200);
+    let page = driver.open(app.base(), DESK).await;
+    page.sign_in(&app.token(app.a, Role::Owner), "/dashboard/assistants")
+        .await;
+    let name = "<script>x</script> desk";
+    let sheet = |state: &str| format!("[data-kept=inbound][data-state={state}]");
+    page.click("[data-key=kept-inbound-make]").await;
+    page.write("dialog [name=name]", name).await;
+    page.write("dialog [name=first]", "Hello").await;
+    page.write("dialog [name=more]", "{\"firstMessage\": \"Hi\"}").await;
+    page.click("dialog button[type=submit]").await;
+    page.shows("dialog [data-field=more] .field-error", "stands above as well")
+        .await;
+    assert!(app.providers().assistants().is_empty(), "nothing was sent");
+    page.rewrite("dialog [name=more]", "{\"server\": {}}").await;
+    page.click("dialog button[type=submit]").await;
+    page.shows("dialog [data-field=more] .field-error", "The field server: is set by")
+        .await;
+    page.rewrite("dialog [name=more]", "{\"voice\": {\"provider\": \"11labs\"}}")
+        .await;
+    page.click("dialog button[type=submit]").await;
+    page.shows(&sheet("in_step"), name).await;
+    page.shows(&sheet("in_step"), "/webhooks/vapi/").await;
+    let made = app.providers().assistants();
+    assert_eq!((made.len(), &made[0]["firstMessage"]), (1, &json!("Hello")));
+    let id = made[0]["id"].as_str().expect("an id").to_owned();
+
+    let changed = json!({"firstMessage": "Hi"});
+    app.providers()
+        .change_assistant(&id, changed.as_object().expect("fields"));
+    let looked = manager(&app).look(app.a, AssistantRole::Inbound).await.expect("looked");
+    assert_eq!(looked, Some(Looked::Drifted));
+    page.shows(&sheet("drifted"), "firstMessage").await;
+    // Saved again as it is wanted: what somebody changed at Vapi is gone.
+    page.click("[data-key=kept-inbound-edit]").await;
+    page.until("document.querySelector('dialog [name=more]').value.includes('11labs')")
+        .await;
+    page.click("dialog button[type=submit]").await;
+    page.find(&sheet("in_step")).await;
+    assert_eq!(app.providers().assistants()[0]["firstMessage"], "Hello");
+    page.click("[data-key=kept-inbound-delete]").await;
+    page.shows("dialog", "calls to its number are no longer answered").await;
+    page.click("dialog .danger").await;
+    page.find(&sheet("none")).await;
+    assert!(app.providers().assistants().is_empty());
+    assert_eq!(
+        page.run("return document.querySelectorAll('main script').length", json!([]))
+            .await,
+        0
+    );
     page.is_faultless().await;
 }

@@ -307,7 +307,8 @@ impl Browser<'_> {
             .expect("the console");
         let is_fault = |line: &&Value| {
             let text = line["message"].as_str().unwrap_or_default();
-            line["level"] == "SEVERE" && !(text.contains("/api/") && text.contains("Failed to load resource"))
+            let is_of_api = text.contains("/api/") || text.contains("/operator/");
+            line["level"] == "SEVERE" && !(is_of_api && text.contains("Failed to load resource"))
         };
         let faults: Vec<_> = log.as_array().into_iter().flatten().filter(is_fault).collect();
         assert!(faults.is_empty(), "{faults:#?}");
