@@ -6,8 +6,7 @@ import { h, replace } from '../lib/dom.js';
 import { number } from '../lib/format.js';
 import { href } from '../lib/page.js';
 import { groupedNumber } from '../lib/phone.js';
-import { badge, failure, heading, loading, note, time } from '../parts/bits.js';
-import { formOf } from '../parts/credential-form.js';
+import { badge, failure, heading, loading, note, tell, time } from '../parts/bits.js';
 import { openDialog } from '../parts/dialog.js';
 import texts from '../texts.js';
 
@@ -17,6 +16,16 @@ import texts from '../texts.js';
  */
 
 const READ_EVERY_MS = 5_000;
+
+/** The first reads of this page. The document names them, so that they begin beside the scripts. */
+export const READS = ['/api/providers', '/api/integrations/status'];
+
+/** The forms, once they are loaded: the first view does not wait for them. @type {typeof import('../parts/credential-form.js') | null} */
+let forms = null;
+
+async function loadForms() {
+  forms ??= await import('../parts/credential-form.js');
+}
 
 /** One card. It draws a model, and tells which button was pressed. */
 class IntegrationCard extends HTMLElement {
@@ -161,6 +170,8 @@ class IntegrationsDashboard extends HTMLElement {
       replace(/** @type {Element} */ (this.list), ordered);
       this.setAttribute('data-state', 'ready');
       this.later();
+      // A form then opens at once. One that could not be loaded is asked for again.
+      loadForms().catch(() => {});
     } catch (error) {
       if (!this.isConnected) return;
       this.setAttribute('data-state', 'error');
@@ -236,7 +247,7 @@ class IntegrationsDashboard extends HTMLElement {
 
   /** @param {string} provider @param {Card} state @returns {{close: () => void, form: any, kind: 'form'}} */
   openForm(provider, state) {
-    const form = formOf(provider);
+    const form = /** @type {NonNullable<typeof forms>} */ (forms).formOf(provider);
     const { name } = state.form;
     const isNew = state.stored === null || state.stored.state === 'not_connected';
     form.dispatch = (event) => this.act(provider, event);
@@ -287,6 +298,13 @@ class IntegrationsDashboard extends HTMLElement {
 
   /** Tells an event, and asks the API where the state machine let it pass. @param {string} provider @param {Event_} event */
   async act(provider, event) {
+    if (event.type === 'open') {
+      try {
+        await loadForms();
+      } catch {
+        return tell(texts.errors.offline, 'bad');
+      }
+    }
     const before = this.cards.get(provider);
     this.dispatch(provider, event);
     const state = this.cards.get(provider);

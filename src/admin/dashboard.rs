@@ -11,11 +11,13 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
     routing::get,
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 use std::{
+    collections::HashMap,
     io::Write,
     sync::{LazyLock, OnceLock},
 };
@@ -61,7 +63,6 @@ files![
     "parts/paged.js",
     "parts/phone-input.js",
     "parts/scope.js",
-    "style.css",
     "texts.js",
     "views/actions.js",
     "views/assistants.js",
@@ -81,10 +82,12 @@ files![
 ];
 
 /// The page that every address of the dashboard opens. `{assets}` stands for the address of the
-/// files.
+/// files, `{style}` for the sheet: without it nothing is shown, so it comes in the first answer.
 const INDEX: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/dashboard/index.html"));
+const STYLE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/dashboard/style.css"));
 
-/// The first parts of the addresses that the page knows. Any other address is 404.
+/// The first parts of the addresses that the page knows, each with its file below `views/`. Any
+/// other address is 404.
 const PAGES: &[&str] = &[
     "overview",
     "integrations",
@@ -101,11 +104,19 @@ const PAGES: &[&str] = &[
     "keys",
 ];
 
+/// The page that `/dashboard` opens for most people.
+const FIRST_PAGE: &str = "overview";
+
 /// `trusted-types 'none'`: no script makes HTML from a text, so that a name with `<script>` in it
-/// is a name.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
-    base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
-    trusted-types 'none'";
+/// is a name. The only style in the document is the one with this hash.
+fn policy() -> String {
+    let style = STANDARD.encode(Sha256::digest(STYLE));
+    format!(
+        "default-src 'none'; script-src 'self'; style-src 'sha256-{style}'; img-src 'self'; connect-src 'self'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
+         trusted-types 'none'"
+    )
+}
 
 /// One file with both of its forms.
 struct File {
@@ -116,33 +127,148 @@ struct File {
     gzip: OnceLock<Bytes>,
 }
 
+/// `Link` headers of a page. Its modules are asked for with the document, not one after another as
+/// their imports are read, and what it reads first beside them.
+struct Links {
+    modules: HeaderValue,
+    /// Only for a browser with a cookie: to anybody else they are refused.
+    reads: Option<HeaderValue>,
+}
+
+impl Links {
+    fn of(page: &str, assets: &str) -> Self {
+        let value = |links: Vec<String>| {
+            HeaderValue::from_str(&links.join(", ")).expect("paths of this folder are visible ASCII")
+        };
+        let modules = modules_of(page).into_iter();
+        let modules = modules.map(|path| format!("<{assets}/{path}>; rel=modulepreload"));
+        let read = |path: &str| format!("<{path}>; rel=preload; as=fetch; crossorigin");
+        let reads: Vec<String> = reads_of(page).iter().map(|path| read(path)).collect();
+        Self {
+            modules: value(modules.chain([read("/api/me")]).collect()),
+            reads: Some(reads).filter(|reads| !reads.is_empty()).map(value),
+        }
+    }
+}
+
 struct Files {
     /// A hash over all files. It stands in their addresses, so that a browser keeps them for ever,
     /// and relative imports stay within one version.
     version: String,
     index: File,
     all: Vec<File>,
+    /// For each page, the files and answers that are asked for with the document.
+    links: HashMap<&'static str, Links>,
+    policy: HeaderValue,
 }
 
 static FILES_SERVED: LazyLock<Files> = LazyLock::new(|| {
     let mut hash = Sha256::new();
-    for (path, bytes) in FILES.iter().chain(&[("index.html", INDEX.as_bytes())]) {
+    let document = [("index.html", INDEX.as_bytes()), ("style.css", STYLE.as_bytes())];
+    for (path, bytes) in FILES.iter().chain(&document) {
         for part in [path.as_bytes(), bytes] {
             hash.update(part.len().to_be_bytes());
             hash.update(part);
         }
     }
     let version = hex::encode(&hash.finalize()[..8]);
-    let index = INDEX.replace("{assets}", &format!("/dashboard/assets/{version}"));
+    let assets = format!("/dashboard/assets/{version}");
+    let index = INDEX.replace("{assets}", &assets).replace("{style}", STYLE);
     Files {
         index: File::new("index.html", Bytes::from(index)),
         all: FILES
             .iter()
-            .map(|(path, bytes)| File::new(path, Bytes::from_static(bytes)))
+            .map(|(path, bytes)| File::new(path, served(path, bytes)))
             .collect(),
+        links: PAGES.iter().map(|page| (*page, Links::of(page, &assets))).collect(),
+        policy: HeaderValue::from_str(&policy()).expect("words and base64 are visible ASCII"),
         version,
     }
 });
+
+/// A file as browsers get it: a script without its comments, which hold its types. Lines stay where
+/// they are, so that a browser names the place of a fault as the file has it.
+fn served(path: &str, bytes: &'static [u8]) -> Bytes {
+    let script = std::str::from_utf8(bytes).ok().filter(|_| is_script(path));
+    script.map_or(Bytes::from_static(bytes), |text| without_comments(text).into())
+}
+
+fn is_script(path: &str) -> bool {
+    path.rsplit('.').next() == Some("js")
+}
+
+/// Empties the lines that are comments from end to end, and takes types out of the others. A test
+/// holds that no text goes over several lines, so that no line of a text is taken for a comment.
+fn without_comments(text: &str) -> String {
+    let mut is_inside = false;
+    let kept = |line: &str| {
+        let begins = line.trim_start().starts_with("/**");
+        if is_inside || begins && !line.contains("*/") {
+            is_inside = !line.trim_end().ends_with("*/");
+            String::new()
+        } else if line.trim_start().starts_with("//") {
+            String::new()
+        } else {
+            without_types(line)
+        }
+    };
+    let lines: Vec<String> = text.lines().map(kept).collect();
+    lines.join("\n") + "\n"
+}
+
+/// A line of code without `/** … */`.
+fn without_types(line: &str) -> String {
+    let mut parts = line.split("/**");
+    let mut kept = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        kept.push_str(part.split_once("*/").map_or(part, |(_, rest)| rest.trim_start()));
+    }
+    kept.trim_end().to_owned()
+}
+
+/// The modules that a page needs before it shows something: of `app.js`, which the document names
+/// itself, and of the page's own file.
+fn modules_of(page: &str) -> Vec<String> {
+    let mut found = vec!["app.js".to_owned(), format!("views/{page}.js")];
+    let mut at = 0;
+    while at < found.len() {
+        for path in imports_of(&found[at]) {
+            if !found.contains(&path) {
+                found.push(path);
+            }
+        }
+        at += 1;
+    }
+    found.remove(0);
+    found
+}
+
+fn text_of(path: &str) -> &'static str {
+    let found = FILES.iter().find(|(one, _)| *one == path);
+    found.map_or("", |(_, bytes)| std::str::from_utf8(bytes).unwrap_or_default())
+}
+
+/// The paths of the API that the file of a page names in its `READS`.
+fn reads_of(page: &str) -> Vec<&'static str> {
+    let lines = text_of(&format!("views/{page}.js")).lines();
+    let reads = lines.filter_map(|line| line.strip_prefix("export const READS = ["));
+    reads.flat_map(|line| line.split('\'').skip(1).step_by(2)).collect()
+}
+
+/// The files that a file imports before it runs.
+fn imports_of(path: &str) -> Vec<String> {
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    text_of(path)
+        .lines()
+        .filter(|line| line.starts_with("import "))
+        .filter_map(|line| line.strip_suffix("';")?.rsplit_once('\'').map(|(_, to)| to.to_owned()))
+        .map(|to| match to.strip_prefix("../") {
+            Some(above) => above.to_owned(),
+            None if folder.is_empty() => to.trim_start_matches("./").to_owned(),
+            None => format!("{folder}/{}", to.trim_start_matches("./")),
+        })
+        .collect()
+}
 
 impl File {
     fn new(path: &'static str, plain: Bytes) -> Self {
@@ -169,7 +295,7 @@ impl File {
         })
     }
 
-    fn answer(&self, headers: &HeaderMap, cache: &'static str) -> Response {
+    fn answer(&self, headers: &HeaderMap, cache: &'static str, links: Option<&Links>) -> Response {
         let tag = format!("\"{}\"", FILES_SERVED.version);
         let asked = |name: HeaderName, part: &str| {
             let values = headers.get_all(name);
@@ -187,6 +313,12 @@ impl File {
         };
         let to = response.headers_mut();
         to.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        if let Some(links) = links {
+            to.insert(header::LINK, links.modules.clone());
+            if let Some(reads) = links.reads.clone().filter(|_| headers.contains_key(header::COOKIE)) {
+                to.append(header::LINK, reads);
+            }
+        }
         to.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
         to.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         to.insert(header::ETAG, HeaderValue::from_str(&tag).expect("hexadecimal digits"));
@@ -199,8 +331,8 @@ fn guarded(mut response: Response) -> Response {
     let policy = HeaderName::from_static("cross-origin-opener-policy");
     let resource = HeaderName::from_static("cross-origin-resource-policy");
     let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, FILES_SERVED.policy.clone());
     for (name, value) in [
-        (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
         (policy, "same-origin"),
@@ -237,15 +369,14 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
 
 /// A browser asks for the page again each time, and gets 304 while the version is the same.
 async fn index(headers: HeaderMap) -> Response {
-    FILES_SERVED.index.answer(&headers, "no-cache")
+    page(Path(FIRST_PAGE.to_owned()), headers).await
 }
 
 async fn page(Path(name): Path<String>, headers: HeaderMap) -> Response {
-    if PAGES.contains(&name.as_str()) {
-        index(headers).await
-    } else {
-        missing()
-    }
+    let links = FILES_SERVED.links.get(name.as_str());
+    links.map_or_else(missing, |links| {
+        FILES_SERVED.index.answer(&headers, "no-cache", Some(links))
+    })
 }
 
 /// A file of another version is 404: the page then says that it has to be loaded again.
@@ -256,7 +387,7 @@ async fn asset(Path((version, path)): Path<(String, String)>, headers: HeaderMap
         .iter()
         .find(|file| file.path == path && files.version == version);
     found.map_or_else(missing, |file| {
-        file.answer(&headers, "public, max-age=31536000, immutable")
+        file.answer(&headers, "public, max-age=31536000, immutable", None)
     })
 }
 
@@ -272,6 +403,7 @@ mod tests {
         "package-lock.json",
         "tsconfig.json",
         "index.html",
+        "style.css",
     ];
 
     #[test]
@@ -297,6 +429,48 @@ mod tests {
             table, found,
             "the table `files!` of src/admin/dashboard.rs differs from dashboard/"
         );
+    }
+
+    #[test]
+    fn a_page_asks_for_its_modules_at_once() {
+        let modules = modules_of("events");
+        for path in [
+            "views/events.js",
+            "views/actions.js",
+            "lib/rows.js",
+            "texts.js",
+            "lib/page.js",
+        ] {
+            assert!(modules.contains(&path.to_owned()), "{path}: {modules:?}");
+        }
+        for path in ["app.js", "views/integrations.js", "lib/card.js"] {
+            assert!(!modules.contains(&path.to_owned()), "{path}: {modules:?}");
+        }
+        let is_served = |path: &str| FILES.iter().any(|(one, _)| *one == path);
+        for path in PAGES.iter().flat_map(|page| modules_of(page)) {
+            assert!(is_served(&path), "{path} is imported and not served");
+        }
+        assert!(PAGES.contains(&FIRST_PAGE));
+        assert_eq!(reads_of("integrations"), ["/api/providers", "/api/integrations/status"]);
+        assert!(reads_of("events").is_empty());
+    }
+
+    #[test]
+    fn scripts_lose_their_comments_and_nothing_else() {
+        let text =
+            "// one\n/** two */\nconst a = 'b // c';\n  /**\n   * three\n   */\nd(/** @type {any} */ (e)); // f\n";
+        assert_eq!(without_comments(text), "\n\nconst a = 'b // c';\n\n\n\nd((e)); // f\n");
+        for (path, bytes) in FILES.iter().filter(|(path, _)| is_script(path)) {
+            let text = std::str::from_utf8(bytes).expect("UTF-8");
+            let plain = without_comments(text);
+            assert_eq!(plain.lines().count(), text.lines().count(), "{path}");
+            for (line, number) in plain.lines().zip(1..) {
+                // A text in backticks that goes on in the next line could hold what looks like a
+                // comment.
+                assert_eq!(line.matches('`').count() % 2, 0, "{path}:{number}: {line}");
+                assert!(!line.contains("/**"), "{path}:{number}: a comment within code: {line}");
+            }
+        }
     }
 
     #[test]

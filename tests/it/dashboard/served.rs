@@ -2,7 +2,9 @@
 //! there.
 
 use crate::{admin::TestApp, support::client};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::{Response, StatusCode, header};
+use sha2::{Digest, Sha256};
 
 async fn get(app: &TestApp, path: &str) -> Response {
     let request = client().get(format!("{}{path}", app.base()));
@@ -53,10 +55,7 @@ async fn every_page_of_the_dashboard_is_one_document_under_a_strict_policy() {
         pages.push(answer.text().await.expect("a text"));
     }
     assert!(pages.iter().all(|page| *page == pages[0]), "one document");
-    assert!(
-        !pages[0].contains("<style") && !pages[0].contains("style="),
-        "no inline styles"
-    );
+    assert!(!pages[0].contains("style="), "no styles in attributes");
     assert!(!pages[0].contains("<script>"), "no inline scripts");
     assert!(
         addresses(&pages[0], "http").is_empty(),
@@ -65,13 +64,74 @@ async fn every_page_of_the_dashboard_is_one_document_under_a_strict_policy() {
 }
 
 #[tokio::test]
+async fn the_only_style_of_the_document_is_the_one_that_the_policy_names() {
+    let app = TestApp::start().await;
+    let page = get(&app, "/dashboard").await;
+    let policy = text(&page, "content-security-policy").to_owned();
+    let page = page.text().await.expect("a text");
+    let styles: Vec<&str> = page.split("<style").skip(1).collect();
+    let [style] = styles[..] else {
+        panic!("one style: {page}");
+    };
+    let style = style.strip_prefix('>').and_then(|rest| rest.split("</style>").next());
+    let hash = STANDARD.encode(Sha256::digest(style.expect("a style")));
+    let of_styles = policy.split("; ").find(|part| part.starts_with("style-src"));
+    assert_eq!(of_styles, Some(&*format!("style-src 'sha256-{hash}'")));
+}
+
+#[tokio::test]
+async fn a_page_names_its_modules_with_its_first_answer() {
+    let app = TestApp::start().await;
+    let links = async |path: &str| text(&get(&app, path).await, "link").to_owned();
+    let (events, rules) = (
+        links("/dashboard/events").await,
+        links("/dashboard/rules/one?ready=crm").await,
+    );
+    for (page, has, lacks) in [
+        (&events, "/views/events.js>", "/views/rules.js>"),
+        (&rules, "/views/rules.js>", "/views/events.js>"),
+    ] {
+        for file in [has, "/texts.js>", "/lib/api.js>", "/parts/bits.js>"] {
+            assert!(page.contains(file), "{file}: {page}");
+        }
+        assert!(!page.contains(lacks), "{lacks}: {page}");
+    }
+    assert_eq!(links("/dashboard").await, links("/dashboard/overview").await);
+    assert!(
+        events.contains("</api/me>; rel=preload; as=fetch; crossorigin"),
+        "{events}"
+    );
+    // The first reads are refused to a browser without a cookie, so they are not asked for.
+    for cookie in [None, Some("hookswitch_session=x")] {
+        let request = client().get(format!("{}/dashboard/integrations", app.base()));
+        let request = match cookie {
+            Some(cookie) => request.header("cookie", cookie),
+            None => request,
+        };
+        let answer = request.send().await.expect("an answer");
+        let all: Vec<_> = answer
+            .headers()
+            .get_all("link")
+            .iter()
+            .map(|value| value.to_str().expect("ASCII"))
+            .collect();
+        assert_eq!(
+            all.join(" ").contains("</api/providers>; rel=preload"),
+            cookie.is_some(),
+            "{all:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_file_has_the_hash_of_the_version_in_its_address_and_is_kept_for_ever() {
     let app = TestApp::start().await;
     let page = get(&app, "/dashboard").await;
     let tag = text(&page, "etag").trim_matches('"').to_owned();
-    let page = page.text().await.expect("a text");
+    let link = text(&page, "link").replace('>', "\"");
+    let page = page.text().await.expect("a text") + &link;
     let files = addresses(&page, "/dashboard/assets/");
-    assert!(files.len() > 3, "{page}");
+    assert!(files.len() > 9, "{page}");
     for path in files {
         assert!(path.starts_with(&format!("/dashboard/assets/{tag}/")), "{path}");
         let answer = get(&app, path).await;
