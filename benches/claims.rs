@@ -11,7 +11,11 @@ use bytes::Bytes;
 use clap::Parser;
 use hookswitch::{
     domain::*,
-    store::{self, Store, audit::AuditEntry, ledger::*},
+    store::{
+        self, Store,
+        audit::{AuditEntry, Changes},
+        ledger::*,
+    },
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::{
@@ -133,7 +137,8 @@ impl Table {
                 verb: "create",
                 target_kind: "organisation",
                 target_id: id.to_string(),
-                fields: vec![],
+                changes: Changes::default(),
+                address: None,
             };
             store.create_organisation(id, "bench", entry).await?;
             made.push(id);

@@ -2,7 +2,7 @@
 
 use crate::{
     admin::web::{
-        auth::{KnownOrgs, Tokens},
+        auth::{KnownOrgs, OperatorName, Tokens},
         cors::Origins,
         jwks::{FetchKeys, HttpKeys, Jwks},
         problem::Problem,
@@ -10,13 +10,14 @@ use crate::{
         token::Member,
     },
     assistants::AssistantManager,
-    config::{ConfigError, Settings},
+    config::{ConfigError, Fault, Settings},
     domain::{Clock, OrgId, Timestamp},
+    listener::Networks,
     oauth::{Consents, Refresher},
     provider::Providers,
     store::{
         Store,
-        audit::{AuditEntry, INSTALLATION},
+        audit::{AuditEntry, Changes, INSTALLATION},
     },
     vault::Vault,
 };
@@ -52,6 +53,8 @@ pub struct AdminState {
     pub(super) tokens: Tokens,
     /// Origins whose pages may use this API.
     pub(super) origins: Origins,
+    /// Proxies whose `X-Forwarded-For` names the caller for the audit.
+    pub(super) trusted_proxies: Networks,
     pub(super) rates: Rates,
     pub(super) known_orgs: KnownOrgs,
     pub(super) template_fuel: u64,
@@ -66,7 +69,7 @@ pub struct AdminState {
 
 impl AdminState {
     /// # Errors
-    /// All settings of tokens that cannot be used.
+    /// All settings of tokens that cannot be used, and of proxies.
     pub fn new(settings: &Settings, needs: AdminNeeds) -> Result<Arc<Self>, ConfigError> {
         let own = settings.admin.jwt_jwks_url.clone().map(|url| {
             let source: Arc<dyn FetchKeys> = Arc::new(HttpKeys {
@@ -99,7 +102,14 @@ impl AdminState {
         let consents = Consents::new(needs.store.clone(), needs.vault.clone(), google.clone(), clock.clone());
         let tokens =
             Tokens::new(&settings.admin, jwks, Arc::clone(&needs.clock)).map_err(|faults| ConfigError { faults })?;
+        let trusted_proxies = Networks::parse(&settings.receiver.trusted_proxies).map_err(|error| ConfigError {
+            faults: vec![Fault {
+                name: "HOOKSWITCH_TRUSTED_PROXIES".to_owned(),
+                problem: error.to_string(),
+            }],
+        })?;
         Ok(Arc::new(Self {
+            trusted_proxies,
             refresher,
             consents,
             assistants,
@@ -129,16 +139,17 @@ impl AdminState {
         verb: &'static str,
         target_kind: &'static str,
         target_id: impl Display,
-        fields: &[&'static str],
+        changes: impl Into<Changes>,
     ) -> AuditEntry {
         AuditEntry {
             org: member.org,
             at: self.now(),
             actor: member.subject.clone(),
+            address: member.address,
             verb,
             target_kind,
             target_id: target_id.to_string(),
-            fields: fields.to_vec(),
+            changes: changes.into(),
         }
     }
 
@@ -146,7 +157,7 @@ impl AdminState {
     /// none.
     pub(super) fn audit_of_operator(
         &self,
-        subject: &str,
+        operator: &OperatorName,
         org: Option<OrgId>,
         verb: &'static str,
         target_kind: &'static str,
@@ -155,11 +166,12 @@ impl AdminState {
         AuditEntry {
             org: org.unwrap_or(INSTALLATION),
             at: self.now(),
-            actor: format!("operator:{subject}"),
+            actor: format!("operator:{operator}"),
+            address: operator.address,
             verb,
             target_kind,
             target_id: target_id.to_string(),
-            fields: Vec::new(),
+            changes: Changes::default(),
         }
     }
 

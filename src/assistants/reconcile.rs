@@ -4,7 +4,11 @@
 use super::{AssistantError, AssistantManager, make, wanted};
 use crate::{
     domain::{AssistantRole, ManagedAssistantState, OrgId, Timestamp},
-    store::{audit::AuditEntry, grants::Lease, managed::ManagedAssistant},
+    store::{
+        audit::{AuditEntry, Changes},
+        grants::Lease,
+        managed::ManagedAssistant,
+    },
     telemetry::catalogue,
 };
 use std::{sync::Arc, time::Duration};
@@ -160,7 +164,8 @@ impl AssistantManager {
             verb: "mend",
             target_kind: "assistant",
             target_id: id,
-            fields: vec!["assistant_id"],
+            changes: Changes::from(&["assistant_id"]),
+            address: None,
         };
         self.save(made, Some(claim), lease, Some(audit)).await?;
         Ok(looked)

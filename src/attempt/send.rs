@@ -485,7 +485,7 @@ impl Engine {
         };
         match self
             .store
-            .record_credential_health(claim.org, loaded.id, loaded.version, health, None)
+            .record_credential_health(claim.org, loaded.id, loaded.version, health, None, None)
             .await
         {
             Ok(true) => {

@@ -12,7 +12,7 @@ use crate::{
     queue,
     store::{
         self, Store,
-        audit::{AuditEntry, INSTALLATION},
+        audit::{AuditEntry, Changes, INSTALLATION},
         bulk::{BulkFilter, BulkVerb},
         pauses::{Pause, Paused},
         recovery::{Recovery, RecoveryFacts},
@@ -224,7 +224,8 @@ fn entry(org: OrgId, restored_to: Timestamp, now: Timestamp) -> AuditEntry {
             "organisation"
         },
         target_id: Time(restored_to).to_string(),
-        fields: Vec::new(),
+        changes: Changes::default(),
+        address: None,
     }
 }
 

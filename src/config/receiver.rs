@@ -12,8 +12,8 @@ section! {
         public_url: Option<String> = None, "HOOKSWITCH_PUBLIC_URL";
         /// Addresses of proxies, as networks such as 10.0.0.0/8. Their X-Forwarded-For names the
         /// sender that limits by address count; without this setting all senders share the proxy's
-        /// allowance. Their X-Forwarded-Proto and X-Forwarded-Host are believed where no public URL
-        /// is set.
+        /// allowance. It also names the address in the audit. Their X-Forwarded-Proto and
+        /// X-Forwarded-Host are believed where no public URL is set.
         trusted_proxies: Vec<String> = Vec::new(), "HOOKSWITCH_TRUSTED_PROXIES";
         /// Largest webhook body accepted, in bytes. Larger ones get 413; Vapi's reports can reach
         /// hundreds of kB.

@@ -12,7 +12,7 @@ mod network;
 mod stall;
 
 pub use files::raise_file_limit;
-pub use network::Networks;
+pub use network::{Networks, caller_of};
 
 use axum::{body::Body, response::Response};
 use connection::Connection;

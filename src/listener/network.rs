@@ -1,6 +1,8 @@
 //! Several networks, for settings that name proxies.
 
+use super::Peer;
 use crate::domain::{InvalidNetwork, Network};
+use http::HeaderMap;
 use std::net::IpAddr;
 
 /// Several networks.
@@ -24,6 +26,24 @@ impl Networks {
         let ip = ip.to_canonical();
         self.0.iter().any(|network| network.contains(ip))
     }
+}
+
+/// The address that a request comes from: the peer's, or behind trusted proxies the last forwarded
+/// address that is no trusted proxy.
+#[must_use]
+pub fn caller_of(peer: &Peer, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
+    let peer = peer.address.ip().to_canonical();
+    if !trusted.contain(peer) {
+        return peer;
+    }
+    let forwarded = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    let forwarded: Vec<IpAddr> = forwarded.map_while(|address| address.trim().parse().ok()).collect();
+    let last = forwarded.into_iter().rev().find(|ip| !trusted.contain(*ip));
+    last.unwrap_or(peer).to_canonical()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Limits requests whose ids lead nowhere: a bucket of tokens for each address, bounded in number.
 //! A request whose ids match a route never takes a token (invariant 21).
 
-use crate::listener::{Networks, Peer, network_of};
+use crate::listener::{Networks, Peer, caller_of, network_of};
 use http::HeaderMap;
 use lru::LruCache;
 use std::{
@@ -56,21 +56,9 @@ pub(super) fn peer_ip(peer: &Peer) -> IpAddr {
     peer.address.ip().to_canonical()
 }
 
-/// The address whose bucket a request takes from: the peer's, or behind trusted proxies the last
-/// forwarded address that is no trusted proxy.
+/// The network whose bucket a request takes from.
 pub(super) fn caller(peer: &Peer, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
-    let peer = peer_ip(peer);
-    if !trusted.contain(peer) {
-        return network_of(peer);
-    }
-    let forwarded = headers
-        .get_all("x-forwarded-for")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','));
-    let forwarded: Vec<IpAddr> = forwarded.map_while(|address| address.trim().parse().ok()).collect();
-    let last = forwarded.into_iter().rev().find(|ip| !trusted.contain(*ip));
-    network_of(last.unwrap_or(peer))
+    network_of(caller_of(peer, headers, trusted))
 }
 
 #[cfg(test)]

@@ -199,7 +199,7 @@ pub trait Credentials: Send + Sync + 'static {
 
     /// Records the result of a check, if `version` still stands (compare-and-swap). Returns `false`
     /// when a newer version stands, or the credential was erased. A `verified_at` of `None` keeps
-    /// the last time.
+    /// the last time. `audit` is written where a person asked for the check.
     async fn record_credential_health(
         &self,
         org: OrgId,
@@ -207,6 +207,7 @@ pub trait Credentials: Send + Sync + 'static {
         version: i64,
         health: CredentialHealth,
         verified_at: Option<Timestamp>,
+        audit: Option<AuditEntry>,
     ) -> Result<bool, StoreError>;
 
     /// The organisations of which a credential, a data key or the state has changed after

@@ -24,6 +24,7 @@ use crate::{
     provider::{Credential, HttpCredential},
     store::{
         StoreError,
+        audit::{Changes, SecretChange},
         credentials::{CredentialError, Expects, NewCredential, StoredCredential},
     },
     vault::Purpose,
@@ -194,6 +195,7 @@ pub async fn create(
         verb: "connect",
         expects: Expects::Nothing,
         last_four: last_four(&made),
+        changes: moved(None, Some(&http.url)).secret("secret", Some(SecretChange::Set)),
     };
     let opened = save(&state, &member, &name, credential, change).await?;
     let tag = tag(&state, &opened.row);
@@ -235,6 +237,19 @@ struct Change {
     verb: &'static str,
     expects: Expects,
     last_four: Option<String>,
+    changes: Changes,
+}
+
+/// A URL can hold a token, so the audit shows its host alone.
+fn moved(before: Option<&str>, after: Option<&str>) -> Changes {
+    let host = |url: Option<&str>| {
+        let url = url.and_then(|url| url.parse::<Uri>().ok());
+        url.and_then(|url| url.host().map(str::to_owned))
+    };
+    let fate = SecretChange::between(before.is_some(), after.is_some()).filter(|_| before != after);
+    Changes::default()
+        .value("host", host(before), host(after))
+        .secret("url", fate)
 }
 
 async fn save(
@@ -267,7 +282,7 @@ async fn save(
         change.verb,
         "credential",
         format_args!("http:{name}"),
-        &["credential"],
+        change.changes,
     );
     let row = match state.store.save_credential(new, audit).await {
         Err(StoreError::Stale { .. }) if change.expects == Expects::Nothing => return Err(taken()),
@@ -313,6 +328,7 @@ pub async fn patch(
 ) -> Answer<impl IntoResponse> {
     let opened = find_current(&state, member.org, &name, &headers).await?;
     let (row, mut http) = opened_http(opened)?;
+    let changed = moved(Some(&http.url), Some(&changes.url));
     http.url = changes.url;
     let credential = check(http)?;
     let Credential::Http(http) = &credential else {
@@ -323,6 +339,7 @@ pub async fn patch(
         verb: "update",
         expects: Expects::Version(row.version),
         last_four: row.last_four,
+        changes: changed,
     };
     let opened = save(&state, &member, &name, credential, change).await?;
     let view = DestinationView::new(&state, opened, None);
@@ -345,6 +362,7 @@ pub async fn rotate(
         verb: "rotate",
         expects: Expects::Version(row.version),
         last_four: last_four(&made),
+        changes: Changes::default().secret("secret", Some(SecretChange::Changed)),
     };
     http.secrets.insert(0, SecretBytes::from(made.clone()));
     http.secrets.truncate(SECRETS_MAX);
@@ -380,7 +398,9 @@ pub async fn delete(
         "erase",
         "credential",
         format_args!("http:{name}"),
-        &["credential"],
+        Changes::default()
+            .secret("url", Some(SecretChange::Cleared))
+            .secret("secret", Some(SecretChange::Cleared)),
     );
     state
         .store

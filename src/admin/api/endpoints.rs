@@ -17,7 +17,10 @@ use crate::{
     },
     domain::{Endpoint, EndpointId, EventType, OrgId, Source, TypePattern},
     source::{self, Plan},
-    store::endpoints::{NewSecret, StoredSecret},
+    store::{
+        audit::{Changes, SecretChange},
+        endpoints::{NewSecret, StoredSecret},
+    },
 };
 use axum::{
     Json, Router,
@@ -28,7 +31,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 
 pub fn routes() -> Router<Arc<AdminState>> {
@@ -199,13 +202,8 @@ pub async fn create(
         version: 1,
         created_at: state.now(),
     };
-    let audit = state.audit(
-        &member,
-        "create",
-        "endpoint",
-        id,
-        &["source", "name", "ignored_types", "secret"],
-    );
+    let changes = changed(None, Some(&row)).secret("secret", SecretChange::between(false, given.is_some()));
+    let audit = state.audit(&member, "create", "endpoint", id, changes);
     state.store.create_endpoint(row, secrets, audit).await?;
     let location = HeaderValue::from_str(&format!("/api/endpoints/{id}")).expect("an id is visible ASCII");
     Ok((
@@ -240,22 +238,30 @@ pub async fn patch(
     body::Json(changes): body::Json<EndpointChanges>,
 ) -> Answer<impl IntoResponse> {
     let mut row = find_current(&state, member.org, id, &headers).await?;
-    let mut changed = Vec::new();
+    let before = row.clone();
+    let is_change = changes.name.is_some() || changes.ignored_types.is_some();
     if let Some(name) = changes.name {
         check_text("name", &name, NAME_CHARS_MAX)?;
         row.name = name;
-        changed.push("name");
     }
     if let Some(kinds) = changes.ignored_types {
         row.ignored_types = canonical(row.source, kinds);
         check_ignored(row.source, &row.ignored_types)?;
-        changed.push("ignored_types");
     }
-    let audit = state.audit(&member, "update", "endpoint", id, &changed);
-    if !changed.is_empty() && !state.store.update_endpoint(row, audit).await? {
+    let audit = state.audit(&member, "update", "endpoint", id, changed(Some(&before), Some(&row)));
+    if is_change && !state.store.update_endpoint(row, audit).await? {
         return Err(etag::stale());
     }
     detail(&state, member.org, id, None).await
+}
+
+/// The fields of an endpoint that differ.
+fn changed(before: Option<&Endpoint>, after: Option<&Endpoint>) -> Changes {
+    let value =
+        |changes: Changes, field: &str, of: fn(&Endpoint) -> Value| changes.value(field, before.map(of), after.map(of));
+    let changes = value(Changes::default(), "source", |row| json!(row.source));
+    let changes = value(changes, "name", |row| json!(row.name));
+    value(changes, "ignored_types", |row| json!(row.ignored_types))
 }
 
 /// The types in the form in which they are stored and shown.
@@ -271,7 +277,8 @@ pub async fn delete(
     headers: HeaderMap,
 ) -> Answer<StatusCode> {
     let row = find_current(&state, member.org, id, &headers).await?;
-    let audit = state.audit(&member, "delete", "endpoint", id, &[]);
+    let changes = changed(Some(&row), None).secret("secret", Some(SecretChange::Cleared));
+    let audit = state.audit(&member, "delete", "endpoint", id, changes);
     if state
         .store
         .delete_endpoint(member.org, id, Some(row.version), audit)
@@ -331,7 +338,11 @@ pub async fn rotate(
     plans::check_room(&state, member.org, row.source, plans.len()).await?;
     let others_not_after = state.now() + Duration::from_secs(overlap.into());
     let sealed = seal_all(&state, member.org, id, row.source, &plans, &secret).await?;
-    let audit = state.audit(&member, "rotate", "secret", id, &["secret", "plan"]);
+    let former = state.store.list_secrets(member.org, row.source, Some(id)).await?;
+    let changes = Changes::default()
+        .secret("secret", SecretChange::between(!former.is_empty(), true))
+        .value("former_secrets_end_at", (), Time(others_not_after));
+    let audit = state.audit(&member, "rotate", "secret", id, changes);
     if !state
         .store
         .add_secrets(sealed, Some(row.version), Some(others_not_after), audit)

@@ -17,6 +17,7 @@ use crate::{
     domain::{ActionState, Cause, DedupeKey, Envelope, EventId, EventType, HeldCause, SecretBytes, Source, Subject},
     queue, rule, source,
     store::{
+        audit::Changes,
         held::HeldEvent,
         history::{ActionFilter, EventFilter, StoredAction, StoredEvent},
         ledger::Replay,
@@ -259,8 +260,8 @@ pub async fn replay(
             is_forced: request.force,
         }),
     };
-    let fields: &[&str] = if request.force { &["force"] } else { &[] };
-    let audit = state.audit(&member, "replay", "event", id, fields);
+    let changes = Changes::default().value("force", false, request.force);
+    let audit = state.audit(&member, "replay", "event", id, changes);
     let series = state.store.replay_event(held, audit).await?;
     Ok((StatusCode::ACCEPTED, Json(ReplayView::of(id, series))))
 }

@@ -16,7 +16,7 @@ use crate::{
     assistants::{AssistantError, Audits, RESERVED, Wanted},
     domain::{AssistantRole, ManagedAssistantState},
     provider::vapi::assistants::MARKER,
-    store::managed::ManagedAssistant,
+    store::{audit::Changes, managed::ManagedAssistant},
 };
 use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
 use http::{HeaderMap, StatusCode, header};
@@ -185,8 +185,8 @@ pub async fn delete(
         .ok_or(Problem::not_found())?;
     let expects = etag::checked(&headers, &tag(&state, &row), row.version)?;
     let audits = Audits {
-        assistant: state.audit(&member, "delete", "assistant", role, &[]),
-        endpoint: state.audit(&member, "delete", "endpoint", row.endpoint, &[]),
+        assistant: state.audit(&member, "delete", "assistant", role, Changes::default()),
+        endpoint: state.audit(&member, "delete", "endpoint", row.endpoint, Changes::default()),
     };
     match state.assistants.delete(member.org, role, expects, audits).await {
         Ok(true) => Ok(StatusCode::NO_CONTENT),

@@ -15,7 +15,7 @@ use crate::{
         },
     },
     domain::{OrgId, Organisation},
-    store::audit::AuditEntry,
+    store::audit::{AuditEntry, Changes},
 };
 use axum::{
     Json, Router,
@@ -89,7 +89,7 @@ pub async fn create_organisation(
         None => OrgId::generate(),
     };
     let audit = AuditEntry {
-        fields: vec!["name"],
+        changes: Changes::default().value("name", (), &new.name),
         ..state.audit_of_operator(&subject, Some(id), "create", "organisation", id)
     };
     let made = state.store.create_organisation(id, &new.name, audit).await?;

@@ -6,7 +6,7 @@ use crate::{
         Admin, AdminState,
         state::Answer,
         web::{
-            auth::{Operator, Reader},
+            auth::{Operator, OperatorName, Reader},
             body::{self, check_text},
             page::Params,
             problem::{Code, Problem},
@@ -15,7 +15,7 @@ use crate::{
     },
     domain::{OrgId, Provider, RuleId},
     store::{
-        audit::AuditEntry,
+        audit::{AuditEntry, Changes},
         pauses::{Pause, Paused},
     },
 };
@@ -132,7 +132,10 @@ pub async fn pause(
     check_text("reason", &request.reason, 500)?;
     let named = (request.all, request.org_id, request.provider, request.rule_id);
     let paused = target(&state, named).await?;
-    let audit = entry(&state, &subject, "pause", paused);
+    let audit = AuditEntry {
+        changes: Changes::default().value("reason", (), &request.reason),
+        ..entry(&state, &subject, "pause", paused)
+    };
     let pause = Pause {
         paused,
         reason: request.reason,
@@ -197,12 +200,12 @@ async fn target(state: &AdminState, named: Named) -> Answer<Paused> {
     }
 }
 
-fn entry(state: &AdminState, subject: &str, verb: &'static str, paused: Paused) -> AuditEntry {
+fn entry(state: &AdminState, operator: &OperatorName, verb: &'static str, paused: Paused) -> AuditEntry {
     let (kind, id) = match paused {
         Paused::All => ("installation", "all".to_owned()),
         Paused::Org(org) => ("organisation", org.to_string()),
         Paused::Provider(provider) => ("provider", provider.to_string()),
         Paused::Rule(_, rule) => ("rule", rule.to_string()),
     };
-    state.audit_of_operator(subject, paused.org(), verb, kind, id)
+    state.audit_of_operator(operator, paused.org(), verb, kind, id)
 }

@@ -17,7 +17,7 @@ use crate::{
     },
     domain::{ActionKind, EventId, EventType, OrgId, Provider, RULES_PER_TYPE_MAX, Rule, RuleId, RuleSpec},
     rule::{self, DryRun, FieldProblem, Sample},
-    store::{StoreError, rules::UnreadableRule},
+    store::{StoreError, audit::Changes, rules::UnreadableRule},
     vault::Purpose,
 };
 use axum::{
@@ -155,7 +155,7 @@ pub async fn create(
         created_at: now,
         updated_at: now,
     };
-    let audit = state.audit(&member, "create", "rule", rule.id, &["spec"]);
+    let audit = state.audit(&member, "create", "rule", rule.id, changed(None, Some(&rule.spec)));
     state.store.create_rule(rule.clone(), audit).await?;
     let headers = [
         (header::ETAG, etag::header_value(&tag(&state, &rule))),
@@ -223,7 +223,8 @@ async fn replace(state: &AdminState, member: &Member, rule: Rule, spec: RuleSpec
     check_destination(state, member.org, &spec).await?;
     let _one_writer = state.rule_writes.lock().await;
     check_room(state, member.org, Some(id), &spec).await?;
-    let audit = state.audit(member, "update", "rule", id, &changed(&rule.spec, &spec));
+    let changes = changed(Some(&rule.spec), Some(&spec));
+    let audit = state.audit(member, "update", "rule", id, changes);
     match state.store.update_rule(member.org, id, rule.version, spec, audit).await {
         Ok(Some(_)) => {}
         Ok(None) => return Err(Problem::not_found()),
@@ -244,16 +245,17 @@ pub async fn delete(
     Id(id): Id<RuleId>,
     headers: HeaderMap,
 ) -> Answer<StatusCode> {
-    let version = match state.store.find_rule(member.org, id).await {
+    let (version, changes) = match state.store.find_rule(member.org, id).await {
         Ok(found) => {
             let rule = found.ok_or(Problem::not_found())?;
-            etag::checked(&headers, &tag(&state, &rule), rule.version)?
+            let version = etag::checked(&headers, &tag(&state, &rule), rule.version)?;
+            (version, changed(Some(&rule.spec), None))
         }
         // A damaged rule has no tag: it can be deleted all the same.
-        Err(StoreError::Corrupt { .. }) => None,
+        Err(StoreError::Corrupt { .. }) => (None, Changes::default()),
         Err(error) => return Err(error.into()),
     };
-    let audit = state.audit(&member, "delete", "rule", id, &[]);
+    let audit = state.audit(&member, "delete", "rule", id, changes);
     if state.store.delete_rule(member.org, id, version, audit).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
@@ -261,24 +263,17 @@ pub async fn delete(
     }
 }
 
-fn changed(old: &RuleSpec, new: &RuleSpec) -> Vec<&'static str> {
-    let differs = [
-        ("name", old.name != new.name),
-        ("source", old.source != new.source),
-        ("event_type", old.event_type != new.event_type),
-        ("when", old.when != new.when),
-        ("action", old.action != new.action),
-        ("parameters", old.parameters != new.parameters),
-        (
-            "expires_after_seconds",
-            old.expires_after_seconds != new.expires_after_seconds,
-        ),
-        ("enabled", old.enabled != new.enabled),
-    ];
-    differs
-        .into_iter()
-        .filter_map(|(field, differs)| differs.then_some(field))
-        .collect()
+/// The fields of a rule that differ. They are shown to every member, so none of them is a secret.
+fn changed(old: Option<&RuleSpec>, new: Option<&RuleSpec>) -> Changes {
+    let fields = |spec: Option<&RuleSpec>| match serde_json::to_value(spec) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    };
+    let (old, new) = (fields(old), fields(new));
+    let names = old.keys().chain(new.keys().filter(|name| !old.contains_key(*name)));
+    names.fold(Changes::default(), |changes, name| {
+        changes.value(name.as_str(), old.get(name), new.get(name))
+    })
 }
 
 fn check(spec: &RuleSpec) -> Answer<()> {

@@ -17,7 +17,7 @@ use crate::{
         },
     },
     domain::Timestamp,
-    store::callers::Session,
+    store::{audit::Changes, callers::Session},
 };
 use axum::{
     Json, Router,
@@ -84,7 +84,7 @@ fn view_of_operator(state: &AdminState, operator: OperatorCaller) -> Me {
     Me {
         organisation: None,
         role: "operator",
-        subject: operator.subject,
+        subject: operator.name.subject,
         expires_at: Time(operator.expires_at),
         csrf_token: operator.ticket.map(|ticket| ticket.csrf(&state.vault)),
         can: &["operate"],
@@ -126,9 +126,9 @@ async fn begin_of_operator(state: &AdminState, operator: OperatorCaller, headers
     let expires_at = Timestamp::from_seconds(expires_at.as_seconds());
     let keys = state.tokens.operator_keys().ok_or(Problem::new(Code::Internal))?;
     let ticket = keys
-        .begin(&operator.subject, expires_at)
+        .begin(&operator.name.subject, expires_at)
         .ok_or(Problem::new(Code::Internal))?;
-    let audit = state.audit_of_operator(&operator.subject, None, "create", "session", "browser");
+    let audit = state.audit_of_operator(&operator.name, None, "create", "session", "browser");
     state.store.record_audit(audit).await?;
     let cookie = session::set_cookie(headers, Some((ticket.text(), expires_at.since(now))));
     let begun = OperatorCaller {
@@ -153,7 +153,7 @@ async fn begin_of_member(state: &AdminState, caller: Caller, headers: &HeaderMap
         created_at: now,
         expires_at,
     };
-    let audit = state.audit(&caller.member, "create", "session", "browser", &[]);
+    let audit = state.audit(&caller.member, "create", "session", "browser", Changes::default());
     state.store.begin_session(session, audit).await?;
     let cookie = session::set_cookie(headers, Some((&ticket.text(), expires_at.since(now))));
     let body = Json(view(state, &caller.member, expires_at, Some(&ticket)).await?);

@@ -132,6 +132,7 @@ const AUDIT: &[Query] = &[
     query("limit", limit),
     query("cursor", text),
     query("actor", text),
+    query("integration", text),
     query("since", time),
     query("until", time),
 ];

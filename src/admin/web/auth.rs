@@ -17,6 +17,7 @@ use crate::{
     admin::AdminState,
     config::{AdminSettings, Fault},
     domain::{Clock, OrgId, Timestamp},
+    listener::{Peer, caller_of},
     store::{Store, StoreError},
 };
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
@@ -25,6 +26,8 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use lru::LruCache;
 use secrecy::{ExposeSecret, SecretString};
 use std::{
+    fmt,
+    net::IpAddr,
     num::NonZeroUsize,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -56,12 +59,25 @@ pub enum Identity {
 /// An operator of the installation.
 #[derive(Clone)]
 pub struct OperatorCaller {
-    /// The name for the audit.
-    pub subject: String,
+    pub name: OperatorName,
     /// When the token or the session ends.
     pub expires_at: Timestamp,
     /// The session, where the proof is its cookie and not a token.
     pub ticket: Option<OperatorTicket>,
+}
+
+/// An operator as the audit names one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OperatorName {
+    pub subject: String,
+    /// Where the request came from.
+    pub address: Option<IpAddr>,
+}
+
+impl fmt::Display for OperatorName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.subject)
+    }
 }
 
 /// The owner of a bearer token.
@@ -304,13 +320,20 @@ async fn bearer(headers: &HeaderMap, state: &AdminState) -> Result<Bearer, Probl
     state.tokens.bearer(token).await
 }
 
+/// The address that a request came from, as far as the trusted proxies tell.
+pub fn address_of(parts: &request::Parts, state: &AdminState) -> Option<IpAddr> {
+    let peer = parts.extensions.get::<Peer>()?;
+    Some(caller_of(peer, &parts.headers, &state.trusted_proxies))
+}
+
 /// The caller of a request, by token or by cookie.
 ///
 /// # Errors
 /// 401 and 403 as the documentation of the API says; 503 where it cannot be found out.
 pub async fn identify(parts: &request::Parts, state: &AdminState) -> Result<Identity, Problem> {
+    let address = address_of(parts, state);
     let cookie = session::cookie(&parts.headers).filter(|_| !parts.headers.contains_key(header::AUTHORIZATION));
-    let caller = match cookie {
+    let mut caller = match cookie {
         Some(Cookie::Operator(ticket)) => return session::operator(parts, state, ticket).map(Identity::Operator),
         Some(Cookie::Member(ticket)) => {
             let (member, expires_at) = session::member(parts, state, &ticket).await?;
@@ -328,13 +351,14 @@ pub async fn identify(parts: &request::Parts, state: &AdminState) -> Result<Iden
             },
             Bearer::Operator { subject, expires_at } => {
                 return Ok(Identity::Operator(OperatorCaller {
-                    subject,
+                    name: OperatorName { subject, address },
                     expires_at,
                     ticket: None,
                 }));
             }
         },
     };
+    caller.member.address = address;
     if state.known_orgs.is_active(caller.member.org).await? {
         Ok(Identity::Caller(caller))
     } else {
@@ -368,9 +392,8 @@ pub struct Editor(pub Member);
 /// Owner or admin: may change everything of the organisation.
 pub struct Manager(pub Member);
 
-/// An operator of the installation, by the name for the audit. A token of an organisation gets 404
-/// at these paths.
-pub struct Operator(pub String);
+/// An operator of the installation. A token of an organisation gets 404 at these paths.
+pub struct Operator(pub OperatorName);
 
 /// The member whose bearer token a request carries, for a route that accepts another proof as well.
 pub fn member_of(parts: &request::Parts, roles: &[Role]) -> Result<Member, Problem> {
@@ -425,7 +448,7 @@ impl FromRequestParts<Arc<AdminState>> for Operator {
 
     async fn from_request_parts(parts: &mut request::Parts, _: &Arc<AdminState>) -> Result<Self, Problem> {
         match identity(parts)? {
-            Identity::Operator(operator) => Ok(Self(operator.subject)),
+            Identity::Operator(operator) => Ok(Self(operator.name)),
             Identity::Caller(_) => Err(Problem::not_found()),
         }
     }

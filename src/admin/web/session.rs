@@ -6,7 +6,7 @@
 //! hashes: who reads the database cannot make a cookie.
 
 use super::{
-    auth::OperatorCaller,
+    auth::{OperatorCaller, OperatorName, address_of},
     cors::{self, is_loopback_host},
     operator_session::OperatorTicket,
     problem::{Code, Problem},
@@ -17,7 +17,7 @@ use crate::{
     domain::{Fingerprint, OrgId, Timestamp},
     store::{
         Store, StoreError,
-        audit::AuditEntry,
+        audit::{AuditEntry, Changes},
         callers::{Hash, Session},
     },
     vault::Vault,
@@ -138,7 +138,8 @@ pub async fn make_link(
         verb: "create",
         target_kind: "link",
         target_id: "sign-in".to_owned(),
-        fields: Vec::new(),
+        changes: Changes::default(),
+        address: None,
     };
     store.begin_session(link, audit).await?;
     Ok(ticket.text())
@@ -209,6 +210,7 @@ pub async fn member(parts: &Parts, state: &AdminState, ticket: &Ticket) -> Resul
         org: session.org,
         role,
         subject: session.subject,
+        address: None,
     };
     Ok((member, session.expires_at))
 }
@@ -222,8 +224,9 @@ pub fn operator(parts: &Parts, state: &AdminState, ticket: OperatorTicket) -> Re
     let keys = state.tokens.operator_keys().ok_or_else(ended)?;
     let (subject, expires_at) = keys.open(&ticket, state.now()).ok_or_else(ended)?;
     check_page(parts, state, |shown| ticket.is_csrf(&state.vault, shown))?;
+    let address = address_of(parts, state);
     Ok(OperatorCaller {
-        subject,
+        name: OperatorName { subject, address },
         expires_at,
         ticket: Some(ticket),
     })

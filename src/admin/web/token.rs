@@ -8,7 +8,7 @@ use crate::domain::{OrgId, Timestamp};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 const TOKEN_BYTES_MAX: usize = 8 << 10;
 const KID_BYTES_MAX: usize = 200;
@@ -54,6 +54,8 @@ pub struct Member {
     pub org: OrgId,
     pub role: Role,
     pub subject: String,
+    /// Where the request came from, for the audit.
+    pub address: Option<IpAddr>,
 }
 
 /// Why a token is not accepted. Callers see it, so it reveals nothing beyond their own token.
@@ -375,7 +377,13 @@ pub fn member(
         .and_then(serde_json::Value::as_str)
         .and_then(Role::find)
         .ok_or(TokenError::Claims)?;
-    Ok((Member { org, role, subject }, expires_at))
+    let member = Member {
+        org,
+        role,
+        subject,
+        address: None,
+    };
+    Ok((member, expires_at))
 }
 
 /// Reads the claims of an operator's token whose signature was found good: its subject and its end.

@@ -12,7 +12,11 @@ use crate::{
     provider::Providers,
     queue::{self, EventQueue},
     sandbox::{Accounts, Sandbox, SandboxConfig, SandboxState, TwilioAccount},
-    store::{Store, audit::AuditEntry, credentials::NewCredential},
+    store::{
+        Store,
+        audit::{AuditEntry, Changes},
+        credentials::NewCredential,
+    },
     telemetry::Recorder,
     vault::{Purpose, Vault},
     worker::Worker,
@@ -202,7 +206,8 @@ async fn twilio_and_rule(store: &Arc<dyn Store>, vault: &Arc<Vault>, org: OrgId)
         verb,
         target_kind,
         target_id: String::new(),
-        fields: Vec::new(),
+        changes: Changes::default(),
+        address: None,
     };
     let credential = json!({ "account_sid": ACCOUNT, "auth_token": TOKEN, "phone_number": NUMBER }).to_string();
     let new = NewCredential {

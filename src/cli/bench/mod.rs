@@ -17,7 +17,7 @@ use crate::{
     domain::{Clock, Endpoint, EndpointId, OrgId, RouteState, SecretId, Source, SystemClock, Timestamp},
     store::{
         self, Store,
-        audit::AuditEntry,
+        audit::{AuditEntry, Changes},
         endpoints::NewSecret,
         routes::{AssistantClaim, Displaces, Proof},
     },
@@ -146,7 +146,8 @@ fn audit(org: OrgId, at: Timestamp, verb: &'static str, target_kind: &'static st
         verb,
         target_kind,
         target_id: String::new(),
-        fields: Vec::new(),
+        changes: Changes::default(),
+        address: None,
     }
 }
 

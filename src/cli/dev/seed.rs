@@ -4,7 +4,11 @@
 use crate::cli::dev_state::DevState;
 use crate::{
     domain::{Endpoint, SecretId, Source},
-    store::{Store, audit::AuditEntry, endpoints::NewSecret},
+    store::{
+        Store,
+        audit::{AuditEntry, Changes},
+        endpoints::NewSecret,
+    },
     vault::{Purpose, Vault},
 };
 use anyhow::{Context, bail};
@@ -148,7 +152,8 @@ async fn vapi_endpoint(state: &DevState, store: &Arc<dyn Store>, vault: &Arc<Vau
         verb: "create",
         target_kind: "endpoint",
         target_id: id.to_string(),
-        fields: vec!["name", "source", "secret"],
+        changes: Changes::from(&["name", "source", "secret"]),
+        address: None,
     };
     store
         .create_endpoint(endpoint, secrets, audit)

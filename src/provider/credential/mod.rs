@@ -150,15 +150,23 @@ impl Credential {
 
     /// The secret fields that are set, by their names in the form.
     #[must_use]
-    pub fn secrets_set(&self) -> Vec<&'static str> {
+    pub fn secrets(&self) -> Vec<(&'static str, &SecretBytes)> {
         match self {
-            Self::Twilio(twilio) => match twilio.auth {
-                TwilioAuth::AuthToken(_) => vec!["auth_token"],
-                TwilioAuth::ApiKey { .. } => vec!["api_key_secret"],
+            Self::Twilio(twilio) => match &twilio.auth {
+                TwilioAuth::AuthToken(token) => vec![("auth_token", token)],
+                TwilioAuth::ApiKey { secret, .. } => vec![("api_key_secret", secret)],
             },
-            Self::Vapi(_) | Self::Resend(_) | Self::ElevenLabs(_) => vec!["api_key"],
+            Self::Vapi(VapiCredential { api_key })
+            | Self::ElevenLabs(ElevenLabsCredential { api_key })
+            | Self::Resend(ResendCredential { api_key, .. }) => vec![("api_key", api_key)],
             Self::Google(_) | Self::Http(_) => Vec::new(),
         }
+    }
+
+    /// Their names alone.
+    #[must_use]
+    pub fn secrets_set(&self) -> Vec<&'static str> {
+        self.secrets().into_iter().map(|(name, _)| name).collect()
     }
 }
 

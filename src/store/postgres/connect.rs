@@ -89,6 +89,11 @@ fn migrator() -> Migrator {
             include_str!("../../../migrations/postgres/0013_bulk_jobs.sql"),
         ),
         step(
+            14,
+            "audit values",
+            include_str!("../../../migrations/postgres/0014_audit_values.sql"),
+        ),
+        step(
             18,
             "recoveries",
             include_str!("../../../migrations/postgres/0018_recoveries.sql"),

@@ -17,8 +17,8 @@ use uuid::Uuid;
 pub const STATEMENTS: &[Sql] = &[Sql::both(INSERT), Sql::both(LIST)];
 
 const INSERT: &str = "
-    INSERT INTO audit_log (id, org_id, at, actor, verb, target_kind, target_id, fields)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    INSERT INTO audit_log (id, org_id, at, actor, verb, target_kind, target_id, fields, address, changes)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
 /// Writes the entry of a change of `org`. An entry that names another organisation undoes the
 /// change, because one would learn about the other.
@@ -30,6 +30,14 @@ pub async fn insert<D: Dialect>(tx: &mut Transaction<'_, D>, org: OrgId, entry: 
             reason: "the entry names another organisation than the change".into(),
         });
     }
+    let values = entry.changes.values();
+    let values = (!values.is_empty())
+        .then(|| serde_json::to_string(values))
+        .transpose()
+        .map_err(|error| StoreError::Data {
+            doing: DOING,
+            reason: error.to_string().into(),
+        })?;
     Statement::new(DOING, INSERT)
         // Made in the transaction, so that the order of ids is the order of commits.
         .id(Uuid::now_v7())
@@ -39,17 +47,20 @@ pub async fn insert<D: Dialect>(tx: &mut Transaction<'_, D>, org: OrgId, entry: 
         .text(entry.verb)
         .text(entry.target_kind)
         .text(&entry.target_id)
-        .json(&entry.fields)?
+        .json(&entry.changes.fields())?
+        .text_opt(entry.address.map(|address| address.to_string()).as_deref())
+        .text_opt(values.as_deref())
         .execute(tx)
         .await
         .map(drop)
 }
 
 const LIST: &str = "
-    SELECT id, at, actor, verb, target_kind, target_id, fields
+    SELECT id, at, actor, verb, target_kind, target_id, fields, address, changes
     FROM audit_log
     WHERE org_id = $1 AND id < $2 AND id >= $4 AND at >= $5 AND at < $6
     AND (CAST($7 AS text) IS NULL OR actor = $7)
+    AND (CAST($8 AS text) IS NULL OR (target_id = $8 AND target_kind IN ('credential', 'secret')))
     ORDER BY id DESC
     LIMIT $3";
 
@@ -59,10 +70,15 @@ fn entry<D: Dialect>(row: Row<'_, D>) -> Result<StoredAuditEntry, StoreError> {
         id: row.id("id")?,
         at: row.time("at")?,
         actor: row.string("actor")?,
+        address: row.string_opt("address")?,
         verb: row.string("verb")?,
         target_kind: row.string("target_kind")?,
         target_id: row.string("target_id")?,
         fields: row.json("fields")?,
+        changes: match row.text_opt("changes")? {
+            Some(_) => row.json("changes")?,
+            None => Vec::new(),
+        },
     })
 }
 
@@ -91,6 +107,7 @@ impl<S: SqlStore> AuditLog for S {
             .time(start(filter.period))
             .time(end(filter.period))
             .text_opt(filter.actor.as_deref())
+            .text_opt(filter.integration.as_deref())
             .all(&mut reader, entry)
             .await
     }

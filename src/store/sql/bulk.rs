@@ -225,7 +225,7 @@ async fn move_all<D: Dialect>(
     let mut lives: HashMap<RuleId, Duration> = HashMap::new();
     for seen in window.iter().filter(|seen| seen.is_met) {
         let moved = match job.verb {
-            BulkVerb::Cancel => manual::cancel(tx, job.org, seen.id, now).await?,
+            BulkVerb::Cancel => manual::cancel(tx, job.org, seen.id, now).await?.0,
             BulkVerb::Retry => {
                 let life = if let Some(life) = lives.get(&seen.rule) {
                     *life
@@ -234,7 +234,7 @@ async fn move_all<D: Dialect>(
                     lives.insert(seen.rule, life);
                     life
                 };
-                manual::retry(tx, job.org, seen.id, now + life, now).await?
+                manual::retry(tx, job.org, seen.id, now + life, now).await?.0
             }
         };
         match moved {

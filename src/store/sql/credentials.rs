@@ -352,6 +352,7 @@ impl<S: SqlStore> Credentials for S {
         version: i64,
         health: CredentialHealth,
         verified_at: Option<Timestamp>,
+        audit: Option<AuditEntry>,
     ) -> Result<bool, StoreError> {
         const DOING: &str = "record a credential's health";
         self.configure_if(org, DOING, move |mut tx, changed_version| {
@@ -371,6 +372,9 @@ impl<S: SqlStore> Credentials for S {
                     .number(changed_version)
                     .execute(&mut tx)
                     .await?;
+                if let Some(audit) = audit.filter(|_| recorded == 1) {
+                    audit::insert(&mut tx, org, &audit).await?;
+                }
                 Ok((recorded == 1, recorded == 1))
             })
         })

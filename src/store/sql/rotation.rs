@@ -3,7 +3,12 @@
 use super::{Access, Connected, Dialect, Row, Sql, SqlStore, Statement, Transaction, audit};
 use crate::{
     domain::{KeyId, OrgId, Timestamp},
-    store::{StoreError, audit::AuditEntry, keys::DataKeyRow, rotation::*},
+    store::{
+        StoreError,
+        audit::{AuditEntry, Changes},
+        keys::DataKeyRow,
+        rotation::*,
+    },
 };
 use async_trait::async_trait;
 use std::{collections::BTreeMap, time::Duration};
@@ -206,7 +211,7 @@ async fn promote<D: Dialect>(
     let stands = Statement::new("promote a key", PRIMARY)
         .optional(tx, primary_key)
         .await?;
-    if stands.is_some_and(|stands| stands.key == *key) {
+    if stands.as_ref().is_some_and(|stands| stands.key == *key) {
         return Ok(Promotion::AlreadyPrimary);
     }
     let without: Vec<Instance> = live(tx, tx.now)
@@ -219,7 +224,12 @@ async fn promote<D: Dialect>(
         return Ok(Promotion::NotEverywhere(without));
     }
     name_primary(tx, key).await?;
-    audit::insert(tx, entry.org, entry).await?;
+    let former = stands.map(|stands| stands.key.to_string());
+    let entry = AuditEntry {
+        changes: Changes::default().value("primary", former, key.to_string()),
+        ..entry.clone()
+    };
+    audit::insert(tx, entry.org, &entry).await?;
     Ok(Promotion::Promoted)
 }
 

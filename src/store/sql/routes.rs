@@ -3,10 +3,10 @@
 
 use super::{Access, Dialect, Row, Sql, SqlStore, Statement, Transaction, audit, can_be_stored};
 use crate::{
-    domain::{AssistantRole, OrgId, Provider},
+    domain::{AssistantRole, OrgId, Provider, RouteState},
     store::{
         StoreError,
-        audit::{ACTOR_SYSTEM, AuditEntry},
+        audit::{ACTOR_SYSTEM, AuditEntry, Changes},
         routes::*,
     },
 };
@@ -157,6 +157,51 @@ fn number<D: Dialect>(row: Row<'_, D>) -> Result<NumberClaim, StoreError> {
     })
 }
 
+fn state_changes(before: RouteState, after: RouteState) -> Changes {
+    Changes::default().value("state", before.as_str(), after.as_str())
+}
+
+fn assistant_changes(before: Option<&AssistantClaim>, after: &AssistantClaim) -> Changes {
+    let role = |claim: &AssistantClaim| claim.role.map(AssistantRole::as_str);
+    let name = |claim: &AssistantClaim| claim.name.clone();
+    Changes::default()
+        .value(
+            "assistant_id",
+            before.map(|claim| &claim.assistant_id),
+            &after.assistant_id,
+        )
+        .value("role", before.and_then(role), role(after))
+        .value("name", before.and_then(name), name(after))
+        .value(
+            "state",
+            before.map(|claim| claim.state.as_str()),
+            RouteState::Live.as_str(),
+        )
+}
+
+fn number_changes(before: Option<&NumberClaim>, after: &NumberClaim) -> Changes {
+    let account = |claim: &NumberClaim| claim.account_id.clone();
+    let provider_number = |claim: &NumberClaim| claim.provider_number_id.clone();
+    Changes::default()
+        .value("number", before.map(|claim| &claim.number), &after.number)
+        .value(
+            "provider",
+            before.map(|claim| claim.provider.as_str()),
+            after.provider.as_str(),
+        )
+        .value("account_id", before.and_then(account), account(after))
+        .value(
+            "provider_number_id",
+            before.and_then(provider_number),
+            provider_number(after),
+        )
+        .value(
+            "state",
+            before.map(|claim| claim.state.as_str()),
+            RouteState::Live.as_str(),
+        )
+}
+
 /// Writes the audit entry of the former holder. It does not name the new one.
 async fn audit_displaced<D: Dialect>(
     tx: &mut Transaction<'_, D>,
@@ -169,7 +214,7 @@ async fn audit_displaced<D: Dialect>(
         actor: ACTOR_SYSTEM.to_owned(),
         verb: "release",
         target_id,
-        fields: vec!["state"],
+        changes: state_changes(RouteState::Live, RouteState::Released),
         ..entry.clone()
     };
     audit::insert(tx, from, &released).await
@@ -194,6 +239,15 @@ pub async fn prove<D: Dialect>(
     if let Some(holder) = holder {
         displaces.allow(holder, "the claim to this assistant")?;
     }
+    let before = Statement::new(DOING, FIND_ASSISTANT)
+        .id(claim.org)
+        .text(&claim.assistant_id)
+        .optional(tx, assistant)
+        .await?;
+    let audit = &AuditEntry {
+        changes: assistant_changes(before.as_ref(), &claim),
+        ..audit.clone()
+    };
     Statement::new(DOING, SAVE_ASSISTANT)
         .id(Uuid::now_v7())
         .id(claim.org)
@@ -222,6 +276,15 @@ async fn prove_number<D: Dialect>(
     audit: &AuditEntry,
 ) -> Result<Option<OrgId>, StoreError> {
     const DOING: &str = "prove the number";
+    let before = Statement::new(DOING, FIND_NUMBER)
+        .id(claim.org)
+        .text(&claim.number)
+        .optional(tx, number)
+        .await?;
+    let audit = &AuditEntry {
+        changes: number_changes(before.as_ref(), &claim),
+        ..audit.clone()
+    };
     let displaced: Vec<(OrgId, String)> = Statement::new(DOING, DISPLACE_NUMBER)
         .id(claim.org)
         .text(&claim.number)
@@ -296,15 +359,19 @@ async fn release<S: SqlStore>(
     store
         .configure_if(org, DOING, move |mut tx, version| {
             Box::pin(async move {
-                if let Some(expected) = expected {
-                    let found: Option<i64> = Statement::new(DOING, kind.find)
-                        .id(org)
-                        .text(&external_id)
-                        .optional(&mut tx, |row| row.table(kind.table).number("version"))
-                        .await?;
-                    if found.is_some_and(|found| found != expected) {
-                        return Err(StoreError::Stale { what: kind.what });
-                    }
+                let found: Option<(i64, RouteState)> = Statement::new(DOING, kind.find)
+                    .id(org)
+                    .text(&external_id)
+                    .optional(&mut tx, |row| {
+                        let row = row.table(kind.table);
+                        Ok((row.number("version")?, row.parse("state")?))
+                    })
+                    .await?;
+                let Some((stored, state)) = found else {
+                    return Ok((false, false));
+                };
+                if expected.is_some_and(|expected| expected != stored) {
+                    return Err(StoreError::Stale { what: kind.what });
                 }
                 let released = Statement::new(DOING, kind.release)
                     .id(org)
@@ -316,6 +383,10 @@ async fn release<S: SqlStore>(
                 if released == 0 {
                     return Ok((false, false));
                 }
+                let audit = AuditEntry {
+                    changes: state_changes(state, RouteState::Released),
+                    ..audit
+                };
                 audit::insert(&mut tx, org, &audit).await?;
                 Ok((true, true))
             })

@@ -106,6 +106,11 @@ fn migrator() -> Migrator {
             include_str!("../../../migrations/sqlite/0014_bulk_jobs.sql"),
         ),
         step(
+            15,
+            "audit values",
+            include_str!("../../../migrations/sqlite/0015_audit_values.sql"),
+        ),
+        step(
             19,
             "recoveries",
             include_str!("../../../migrations/sqlite/0019_recoveries.sql"),

@@ -363,7 +363,8 @@ async fn a_row_that_does_not_open_says_so() {
         verb: "connect",
         target_kind: "credential",
         target_id: "vapi".into(),
-        fields: vec![],
+        changes: hookswitch::store::audit::Changes::default(),
+        address: None,
     };
     app.store.save_credential(moved, audit).await.unwrap();
     let status = app.get(app.b, "/api/integrations/status").await.expect(200).json();

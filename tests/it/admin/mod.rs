@@ -1,5 +1,6 @@
 //! The admin API through real HTTP, on the real store and the real vault.
 
+pub(crate) mod audit;
 mod bulk;
 mod catalog;
 mod cors;

@@ -4,7 +4,10 @@ use super::{START, TestApp, rule};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hookswitch::{
     domain::{ActionState, EndpointId, Source},
-    store::{audit::AuditEntry, rejections::Rejection},
+    store::{
+        audit::{AuditEntry, Changes},
+        rejections::Rejection,
+    },
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -173,7 +176,8 @@ async fn lists_filter_by_time_cause_and_actor() {
             verb: "retry",
             target_kind: "action",
             target_id: "x".into(),
-            fields: vec![],
+            changes: Changes::default(),
+            address: None,
         };
         app.store.record_audit(entry).await.unwrap();
     }

@@ -262,6 +262,8 @@ async fn a_holders_credential_that_does_not_open_stops_no_other_organisations_cl
             (&last["verb"], &last["actor"]),
             (&json!("release"), &json!("hookswitch"))
         );
+        assert_eq!(last["address"], json!(null), "it is another organisation's person");
+        assert_eq!(last["after"]["state"], "released");
     }
 }
 

@@ -57,7 +57,7 @@ async fn a_rule_is_made_read_changed_and_deleted() {
         ["delete", "update", "create", "create"],
         "newest first, the organisation itself at the end"
     );
-    assert_eq!(audit["data"][1]["fields"], json!(["name", "enabled"]));
+    assert_eq!(audit["data"][1]["fields"], json!(["enabled", "name"]));
     assert_eq!(audit["data"][1]["actor"], "a person");
 }
 

@@ -5,7 +5,7 @@ use hookswitch::{
     domain::*,
     store::{
         Store, StoreError,
-        audit::AuditEntry,
+        audit::{AuditEntry, Changes},
         credentials::NewCredential,
         history::{ActionFilter, StoredAction},
         ledger::*,
@@ -32,7 +32,8 @@ pub fn audit(org: OrgId) -> AuditEntry {
         verb: "create",
         target_kind: "organisation",
         target_id: org.to_string(),
-        fields: vec![],
+        changes: Changes::default(),
+        address: None,
     }
 }
 

@@ -9,7 +9,7 @@ use hookswitch::{
     },
     store::{
         Store, StoreError,
-        audit::AuditEntry,
+        audit::{AuditEntry, Changes, SecretChange},
         credentials::{CREDENTIALS_PER_ORG_MAX, CredentialError, CredentialHealth, Expects, NewCredential},
         endpoints::NewSecret,
     },
@@ -27,7 +27,8 @@ macro_rules! store_suite {
             an_erased_credential_keeps_its_row_only, changed_credentials_name_their_organisation,
             health_is_compare_and_swap_on_the_version, a_use_is_noted_once_a_minute, credentials_are_limited,
             rules_are_compare_and_swap, of_fifty_updates_of_one_version_one_wins,
-            rules_are_loaded_by_change, a_change_and_its_entry_are_one, the_version_counts_changes_only,
+            rules_are_loaded_by_change, a_change_and_its_entry_are_one, an_entry_has_values_or_stays_readable_without_them,
+            the_version_counts_changes_only,
             another_organisation_sees_nothing, text_comes_back_whole_or_is_refused);
         $crate::store_suite!($open, store_endpoints:
             endpoints_are_paged_and_deleted_once, secrets_overlap_while_one_is_rotated,
@@ -80,7 +81,8 @@ pub fn entry(org: OrgId, verb: &'static str) -> AuditEntry {
         verb,
         target_kind: "credential",
         target_id: "x".into(),
-        fields: vec!["name"],
+        changes: Changes::from(&["name"]),
+        address: None,
     }
 }
 
@@ -214,7 +216,7 @@ pub async fn a_save_keeps_the_integration_and_counts_up(store: &Arc<dyn Store>, 
     };
     assert!(
         store
-            .record_credential_health(org, first.id, 1, failing, None)
+            .record_credential_health(org, first.id, 1, failing, None, None)
             .await
             .expect("recorded")
     );
@@ -290,7 +292,7 @@ pub async fn an_erased_credential_keeps_its_row_only(store: &Arc<dyn Store>, _: 
     let late = CredentialHealth::of(IntegrationState::Failing);
     assert!(
         !store
-            .record_credential_health(org, saved.id, saved.version, late, None)
+            .record_credential_health(org, saved.id, saved.version, late, None, None)
             .await
             .expect("a late answer"),
         "an erased one cannot fail"
@@ -336,7 +338,7 @@ pub async fn health_is_compare_and_swap_on_the_version(store: &Arc<dyn Store>, _
     };
     assert!(
         !store
-            .record_credential_health(org, one.id, one.version, failing.clone(), None)
+            .record_credential_health(org, one.id, one.version, failing.clone(), None, None)
             .await
             .expect("an old answer"),
         "a 401 of the old key"
@@ -353,7 +355,7 @@ pub async fn health_is_compare_and_swap_on_the_version(store: &Arc<dyn Store>, _
     );
     assert!(
         store
-            .record_credential_health(org, two.id, two.version, failing.clone(), None)
+            .record_credential_health(org, two.id, two.version, failing.clone(), None, None)
             .await
             .expect("recorded")
     );
@@ -372,7 +374,7 @@ pub async fn health_is_compare_and_swap_on_the_version(store: &Arc<dyn Store>, _
     };
     assert!(
         store
-            .record_credential_health(org, two.id, two.version, good.clone(), at)
+            .record_credential_health(org, two.id, two.version, good.clone(), at, None)
             .await
             .expect("recorded")
     );
@@ -662,6 +664,32 @@ pub async fn a_change_and_its_entry_are_one(store: &Arc<dyn Store>, _: &ManualCl
     );
 }
 
+/// Entries of earlier releases have neither an address nor values.
+pub async fn an_entry_has_values_or_stays_readable_without_them(store: &Arc<dyn Store>, _: &ManualClock) {
+    let (a, b) = (org(store).await, org(store).await);
+    let told = AuditEntry {
+        address: Some("2001:db8::7".parse().expect("an address")),
+        changes: Changes::default()
+            .value("from", "é\u{0}", None::<&str>)
+            .secret("api_key", SecretChange::between(false, true)),
+        target_id: "resend".into(),
+        ..entry(a, "connect")
+    };
+    store.record_audit(told.clone()).await.expect("recorded");
+    let of = |integration: &str| AuditFilter {
+        integration: Some(integration.to_owned()),
+        ..AuditFilter::default()
+    };
+    let found = store.list_audit(a, of("resend"), None, 9).await.expect("a list");
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].address.as_deref(), Some("2001:db8::7"));
+    assert_eq!(found[0].changes, told.changes.values());
+    assert_eq!(found[0].fields, told.changes.fields());
+    assert_eq!(store.list_audit(b, of("resend"), None, 9).await.expect("a list"), []);
+    let old = store.list_audit(a, of("x"), None, 9).await.expect("a list");
+    assert_eq!((old[0].address.as_deref(), old[0].changes.len()), (None, 0));
+}
+
 pub async fn the_version_counts_changes_only(store: &Arc<dyn Store>, _: &ManualClock) {
     let org = org(store).await;
     let mut hint = store.config_changes();
@@ -727,7 +755,14 @@ pub async fn another_organisation_sees_nothing(store: &Arc<dyn Store>, _: &Manua
     );
     assert!(
         !store
-            .record_credential_health(b, saved.id, 1, CredentialHealth::of(IntegrationState::Connected), None)
+            .record_credential_health(
+                b,
+                saved.id,
+                1,
+                CredentialHealth::of(IntegrationState::Connected),
+                None,
+                None
+            )
             .await
             .expect("a look")
     );

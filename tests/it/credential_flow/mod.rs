@@ -5,6 +5,7 @@
 mod accounts;
 mod assistants;
 mod attempts;
+mod audit;
 mod consent;
 mod forms;
 mod keys;

@@ -9,6 +9,7 @@
 
 use super::{
     account::{fingerprint_to_keep, is_same_account},
+    changes,
     check::{VerifiedCredential, ask, refusal, unreachable, warnings},
     parse_provider,
     request::ConnectRequest,
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     admin::{
-        Admin,
+        Admin, credentials,
         state::{AdminState, Answer},
         web::{
             auth::Manager,
@@ -29,6 +30,7 @@ use crate::{
     },
     provider::Credential,
     store::{
+        audit::Changes,
         credentials::{Expects, NewCredential, StoredCredential},
         grants::{IntegrationChange, SecretsChange},
     },
@@ -153,6 +155,24 @@ fn complete_account(
     }
 }
 
+/// The row that was read is the row that the save replaces: another version is refused.
+async fn changes(
+    state: &AdminState,
+    request: &ConnectRequest,
+    verified: &VerifiedCredential,
+    existing: Option<&StoredCredential>,
+) -> Answer<Changes> {
+    let opened = match existing {
+        Some(row) => credentials::open(state, row.clone()).await?,
+        None => None,
+    };
+    let before = opened.and_then(|opened| opened.credential.ok());
+    let account = verified.account.as_ref().map(|account| account.id.as_str());
+    Ok(changes::of_fields(before.as_ref(), Some(&request.credential))
+        .value("account", existing.and_then(|row| row.account_id.as_deref()), account)
+        .value("state", changes::state_of(existing), verified.state()))
+}
+
 /// The former fingerprint is kept when the provider names no account, so that a later reconnect can
 /// still be compared with it.
 async fn save(
@@ -164,6 +184,7 @@ async fn save(
     secrets: Option<SecretsChange>,
 ) -> Answer<StoredCredential> {
     let provider = request.provider;
+    let changes = changes(state, &request, &verified, existing).await?;
     let stored = request.credential.to_stored();
     let sealed = state
         .vault
@@ -190,7 +211,7 @@ async fn save(
             .filter(|row| row.is_active)
             .map_or(Expects::Anything, |row| Expects::Version(row.version)),
     };
-    let audit = state.audit(member, "connect", "credential", provider, &["credential"]);
+    let audit = state.audit(member, "connect", "credential", provider, changes);
     Ok(state
         .store
         .save_integration(IntegrationChange {

@@ -7,6 +7,7 @@
 
 use super::{
     account::{fingerprint_to_keep, is_same_account},
+    changes,
     check::{VerifiedCredential, unreachable},
     view::{AccountView, IntegrationView, view},
 };
@@ -16,7 +17,7 @@ use crate::{
         api::session::is_own_path,
         state::{AdminState, Answer},
         web::{
-            auth::{Manager, member_of},
+            auth::{Manager, address_of, member_of},
             page::Params,
             problem::{Code, Problem},
             respond::RequestId,
@@ -28,6 +29,7 @@ use crate::{
     oauth::{ExchangeError, Exchanged},
     provider::Credential,
     store::{
+        audit::{Changes, SecretChange},
         credentials::{Expects, NewCredential, StoredCredential},
         grants::{Consent, IntegrationChange},
     },
@@ -40,6 +42,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header, request::Parts};
 use serde::Serialize;
+use std::net::IpAddr;
 use uuid::Uuid;
 
 const PROVIDER: Provider = Provider::GoogleCalendar;
@@ -206,7 +209,7 @@ async fn take_and_finish(
         return Err(not_ours().into());
     }
     match (back.code, back.error) {
-        (Some(code), None) => finish(state, &consent, &code).await,
+        (Some(code), None) => finish(state, &consent, address_of(parts, state), &code).await,
         (_, Some(error)) if error == "access_denied" => Err(Failed::because(
             "denied",
             Problem::new(Code::ConsentRefused)
@@ -242,7 +245,12 @@ fn cookie_of(headers: &HeaderMap) -> Option<&str> {
         .map(|(_, value)| value)
 }
 
-async fn finish(state: &AdminState, consent: &Consent, code: &str) -> Result<IntegrationView, Failed> {
+async fn finish(
+    state: &AdminState,
+    consent: &Consent,
+    address: Option<IpAddr>,
+    code: &str,
+) -> Result<IntegrationView, Failed> {
     let exchanged = state
         .consents
         .exchange(consent, code)
@@ -259,7 +267,7 @@ async fn finish(state: &AdminState, consent: &Consent, code: &str) -> Result<Int
             )
             .into());
     }
-    let saved = save(state, consent, exchanged, existing.as_ref()).await?;
+    let saved = save(state, (consent, address), exchanged, existing.as_ref()).await?;
     state.forget(consent.org);
     Ok(view(state, consent.org, PROVIDER, Some(saved)).await?)
 }
@@ -292,7 +300,7 @@ fn exchange_problem(error: ExchangeError, now: Timestamp) -> Failed {
 
 async fn save(
     state: &AdminState,
-    consent: &Consent,
+    (consent, address): (&Consent, Option<IpAddr>),
     exchanged: Exchanged,
     existing: Option<&StoredCredential>,
 ) -> Answer<StoredCredential> {
@@ -300,6 +308,7 @@ async fn save(
         org: consent.org,
         subject: consent.subject.clone(),
         role: Role::Admin,
+        address,
     };
     let verified = VerifiedCredential {
         account: Some(AccountView {
@@ -331,7 +340,16 @@ async fn save(
         last_four: None,
         expects: Expects::Anything,
     };
-    let audit = state.audit(&member, "connect", "credential", PROVIDER, &["credential"]);
+    let was_set = existing.is_some_and(|row| row.is_active);
+    let changes = Changes::default()
+        .secret("consent", SecretChange::between(was_set, true))
+        .value(
+            "account",
+            existing.and_then(|row| row.account_id.as_deref()),
+            new.account_id.as_deref(),
+        )
+        .value("state", changes::state_of(existing), new.state);
+    let audit = state.audit(&member, "connect", "credential", PROVIDER, changes);
     let change = IntegrationChange {
         credential: new,
         refresh_at: Some(refresh_at),

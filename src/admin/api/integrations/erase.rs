@@ -1,14 +1,17 @@
 //! `DELETE /api/integrations/{provider}`: erases the credential.
 
-use super::{parse_provider, request::source_of, signing, view::check_etag};
+use super::{changes, parse_provider, request::source_of, signing, view::check_etag};
 use crate::{
     admin::{
-        Admin,
+        Admin, AdminState, credentials,
         state::Answer,
         web::{auth::Manager, body::Id},
     },
-    domain::Provider,
-    store::credentials::Expects,
+    domain::{IntegrationState, Provider},
+    store::{
+        audit::{Changes, SecretChange},
+        credentials::{Expects, StoredCredential},
+    },
 };
 use axum::extract::State;
 use http::{HeaderMap, StatusCode, header};
@@ -29,19 +32,33 @@ pub async fn erase(
         Some(row) if headers.contains_key(header::IF_MATCH) => Expects::Version(row.version),
         _ => Expects::Anything,
     };
-    let mut fields = vec!["credential"];
+    let mut changes = changes_of(&state, row.as_ref()).await?;
     if provider == Provider::GoogleCalendar
         && let Some(sealed) = row.and_then(|row| row.sealed)
-        && state.consents.revoke(member.org, &sealed).await
     {
-        fields.push("revoked_at_provider");
+        changes = changes.secret("consent", Some(SecretChange::Cleared));
+        if state.consents.revoke(member.org, &sealed).await {
+            changes = changes.value("revoked_at_provider", (), true);
+        }
     }
     let secrets = source_of(provider).map(|source| signing::erase(&state, &member, source));
-    let audit = state.audit(&member, "erase", "credential", provider, &fields);
+    let audit = state.audit(&member, "erase", "credential", provider, changes);
     state
         .store
         .erase_integration(member.org, provider, "", expects, secrets, audit)
         .await?;
     state.forget(member.org);
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn changes_of(state: &AdminState, row: Option<&StoredCredential>) -> Answer<Changes> {
+    let opened = match row {
+        Some(row) => credentials::open(state, row.clone()).await?,
+        None => None,
+    };
+    let before = opened.and_then(|opened| opened.credential.ok());
+    let account = row.and_then(|row| row.account_id.as_deref());
+    Ok(changes::of_fields(before.as_ref(), None)
+        .value("account", account, ())
+        .value("state", changes::state_of(row), IntegrationState::NotConnected))
 }

@@ -5,6 +5,7 @@
 //! never makes the state of a stored credential worse.
 
 mod account;
+mod changes;
 mod check;
 mod connect;
 mod consent;

@@ -8,7 +8,10 @@ use crate::{
         web::{problem::Problem, token::Member},
     },
     domain::{Provider, Source},
-    store::grants::SecretsChange,
+    store::{
+        audit::{Changes, SecretChange},
+        grants::SecretsChange,
+    },
 };
 use std::time::Duration;
 
@@ -43,7 +46,12 @@ pub async fn change(
             secrets.push(sealed.map_err(|problem| at_field(problem, secret.field))?);
         }
     }
-    let audit = state.audit(member, "rotate", "secret", source, &["secret", "plan"]);
+    let former = state.store.list_secrets(member.org, source, None).await?;
+    let fate = SecretChange::between(!former.is_empty(), true);
+    let changes = signing
+        .iter()
+        .fold(Changes::default(), |changes, one| changes.secret(one.field, fate));
+    let audit = state.audit(member, "rotate", "secret", source, changes);
     // Secrets of another account verify no webhook of this account: they end at once.
     let others_not_after = (!account_differs).then(|| state.now() + OVERLAP);
     Ok(Some(SecretsChange {
@@ -56,11 +64,12 @@ pub async fn change(
 
 /// Erases all of them at once.
 pub fn erase(state: &AdminState, member: &Member, source: Source) -> SecretsChange {
+    let cleared = Changes::default().secret("secret", Some(SecretChange::Cleared));
     SecretsChange {
         source,
         secrets: Vec::new(),
         others_not_after: None,
-        audit: state.audit(member, "erase", "secret", source, &["secret"]),
+        audit: state.audit(member, "erase", "secret", source, cleared),
     }
 }
 

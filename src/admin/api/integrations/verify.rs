@@ -22,6 +22,7 @@ use crate::{
     oauth::{NotFresh, Want},
     provider::{CallError, Credential, Verified},
     store::{
+        audit::Changes,
         credentials::{CredentialError, CredentialHealth, Expects, NewCredential, StoredCredential},
         grants::IntegrationChange,
     },
@@ -98,6 +99,7 @@ async fn refresh_google(state: &AdminState, member: &Member, opened: &Opened) ->
 /// Stores what the provider said about the row.
 async fn record(state: &AdminState, member: &Member, row: StoredCredential, answer: Verified) -> Answer<()> {
     let now = state.now();
+    let before = row.health.state;
     let (health, verified_at) = match VerifiedCredential::of(answer, now) {
         // Parked actions wait for a newer version. The same secret under a new version lets them go
         // on (invariant 6).
@@ -129,9 +131,11 @@ async fn record(state: &AdminState, member: &Member, row: StoredCredential, answ
             (health, None)
         }
     };
+    let changes = Changes::default().value("state", before, health.state);
+    let audit = state.audit(member, "verify", "credential", row.provider, changes);
     state
         .store
-        .record_credential_health(member.org, row.id, row.version, health, verified_at)
+        .record_credential_health(member.org, row.id, row.version, health, verified_at, Some(audit))
         .await?;
     Ok(())
 }
@@ -144,6 +148,7 @@ async fn resume(
     verified: VerifiedCredential,
 ) -> Answer<()> {
     let Some(sealed) = row.sealed else { return Ok(()) };
+    let changes = Changes::default().value("state", row.health.state, verified.state());
     let new = NewCredential {
         org: member.org,
         provider: row.provider,
@@ -158,7 +163,7 @@ async fn resume(
         verified_at: verified.verified_at,
         expects: Expects::Version(row.version),
     };
-    let audit = state.audit(member, "update", "credential", row.provider, &["state"]);
+    let audit = state.audit(member, "verify", "credential", row.provider, changes);
     state
         .store
         .save_integration(IntegrationChange {

@@ -84,6 +84,9 @@ const SEND_AGAIN_WITHIN: Duration = Duration::from_hours(1);
 
 const DOING: &str = "change an action";
 
+/// An outcome, and the state that it began from.
+pub type Transition = (ManualTransition, Option<ActionState>);
+
 /// An action as it stands before the transition.
 struct Before {
     org: OrgId,
@@ -183,9 +186,9 @@ pub async fn retry<D: Dialect>(
     action: ActionId,
     expires_at: Timestamp,
     now: Timestamp,
-) -> Result<ManualTransition, StoreError> {
+) -> Result<Transition, StoreError> {
     let Some(before) = Before::find(tx, org, action).await? else {
-        return Ok(ManualTransition::Absent);
+        return Ok((ManualTransition::Absent, None));
     };
     let (statement, to) = if before.state == ActionState::Unknown {
         (LOOK_NOW, ActionState::Unknown)
@@ -203,10 +206,10 @@ pub async fn retry<D: Dialect>(
         0
     };
     if changed == 0 {
-        return Ok(ManualTransition::NotFrom(before.state));
+        return Ok((ManualTransition::NotFrom(before.state), None));
     }
     make_due(tx, org, before.provider, now).await?;
-    Ok(ManualTransition::Done(to))
+    Ok((ManualTransition::Done(to), Some(before.state)))
 }
 
 pub async fn cancel<D: Dialect>(
@@ -214,15 +217,15 @@ pub async fn cancel<D: Dialect>(
     org: OrgId,
     action: ActionId,
     now: Timestamp,
-) -> Result<ManualTransition, StoreError> {
+) -> Result<Transition, StoreError> {
     let Some(before) = Before::find(tx, org, action).await? else {
-        return Ok(ManualTransition::Absent);
+        return Ok((ManualTransition::Absent, None));
     };
     let changed = before.transition(CANCEL).time(now).execute(tx).await?;
     Ok(if changed == 1 {
-        ManualTransition::Done(ActionState::Cancelled)
+        (ManualTransition::Done(ActionState::Cancelled), Some(before.state))
     } else {
-        ManualTransition::NotFrom(before.state)
+        (ManualTransition::NotFrom(before.state), None)
     })
 }
 
@@ -232,9 +235,9 @@ pub async fn resolve<D: Dialect>(
     action: ActionId,
     to: ActionState,
     now: Timestamp,
-) -> Result<ManualTransition, StoreError> {
+) -> Result<Transition, StoreError> {
     let Some(before) = Before::find(tx, org, action).await? else {
-        return Ok(ManualTransition::Absent);
+        return Ok((ManualTransition::Absent, None));
     };
     let changed = if to == ActionState::Succeeded {
         before.transition(IT_WENT_OUT).time(now).execute(tx).await?
@@ -247,10 +250,10 @@ pub async fn resolve<D: Dialect>(
             .await?
     };
     if changed == 0 {
-        return Ok(ManualTransition::NotFrom(before.state));
+        return Ok((ManualTransition::NotFrom(before.state), None));
     }
     if to == ActionState::Pending {
         make_due(tx, org, before.provider, now).await?;
     }
-    Ok(ManualTransition::Done(to))
+    Ok((ManualTransition::Done(to), Some(before.state)))
 }

@@ -27,7 +27,7 @@ use crate::{
     },
     store::{
         StoreError,
-        audit::AuditEntry,
+        audit::{AuditEntry, Changes},
         credentials::account_mark,
         ledger::{
             Claim, ClaimLimits, DeadEvent, HeldPart, Ledger, ManualTransition, Planned, PlannedEvent, Record, Recorded,
@@ -356,7 +356,7 @@ where
         self.write(org, "retry an action", move |mut tx| {
             Box::pin(async move {
                 let transition = manual::retry(&mut tx, org, action, expires_at, now).await?;
-                note(&mut tx, org, transition, &audit).await
+                note(&mut tx, org, transition, audit).await
             })
         })
         .await
@@ -372,7 +372,7 @@ where
         self.write(org, "cancel an action", move |mut tx| {
             Box::pin(async move {
                 let transition = manual::cancel(&mut tx, org, action, now).await?;
-                note(&mut tx, org, transition, &audit).await
+                note(&mut tx, org, transition, audit).await
             })
         })
         .await
@@ -396,7 +396,7 @@ where
         self.write(org, DOING, move |mut tx| {
             Box::pin(async move {
                 let transition = manual::resolve(&mut tx, org, action, to, now).await?;
-                note(&mut tx, org, transition, &audit).await
+                note(&mut tx, org, transition, audit).await
             })
         })
         .await
@@ -407,11 +407,15 @@ where
 async fn note<D: Dialect>(
     tx: &mut Transaction<'_, D>,
     org: OrgId,
-    transition: ManualTransition,
-    audit: &AuditEntry,
+    (transition, before): manual::Transition,
+    audit: AuditEntry,
 ) -> Result<ManualTransition, StoreError> {
-    if matches!(transition, ManualTransition::Done(_)) {
-        audit::insert(tx, org, audit).await?;
+    if let ManualTransition::Done(after) = transition {
+        let audit = AuditEntry {
+            changes: Changes::default().value("state", before, after).named(&["state"]),
+            ..audit
+        };
+        audit::insert(tx, org, &audit).await?;
     }
     Ok(transition)
 }

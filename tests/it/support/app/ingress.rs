@@ -22,7 +22,7 @@ use hookswitch::{
     },
     store::{
         Store,
-        audit::AuditEntry,
+        audit::{AuditEntry, Changes},
         endpoints::NewSecret,
         rejections::{Rejection, RejectionFilter},
         routes::{AssistantClaim, Displaces, NumberClaim, Proof},
@@ -427,7 +427,8 @@ fn audit(org: OrgId) -> AuditEntry {
         verb: "create",
         target_kind: "endpoint",
         target_id: "x".into(),
-        fields: Vec::new(),
+        changes: Changes::default(),
+        address: None,
     }
 }
 

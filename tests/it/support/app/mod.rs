@@ -19,7 +19,10 @@ use hookswitch::{
     domain::{Clock, ManualClock, OrgId, SecretBytes, SystemClock, Timestamp},
     queue::EventQueue,
     sandbox::SandboxState,
-    store::{Store, audit::AuditEntry},
+    store::{
+        Store,
+        audit::{AuditEntry, Changes},
+    },
     vault::{Keyring, Vault},
 };
 use ingress::{Ingress, IngressNeeds, Tenant};
@@ -126,7 +129,8 @@ impl TestApp {
             verb: "create",
             target_kind: "organization",
             target_id: org.to_string(),
-            fields: Vec::new(),
+            changes: Changes::default(),
+            address: None,
         };
         self.store.create_organisation(org, name, audit).await.expect("created");
     }
