@@ -4,6 +4,7 @@ use super::{StoreError, audit::AuditEntry};
 use crate::domain::{CredentialId, IntegrationState, OrgId, Provider, SealedBytes, Timestamp};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredCredential {
@@ -27,9 +28,23 @@ pub struct StoredCredential {
     pub last_used_at: Option<Timestamp>,
     /// The next refresh; while it fails, the next try.
     pub refresh_at: Option<Timestamp>,
+    /// Another secret is due this many days after `secret_since`; 0 is never.
+    pub rotate_after_days: u32,
+    /// When the secret was stored. Another setting or a refreshed token is no other secret.
+    pub secret_since: Timestamp,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
+
+impl StoredCredential {
+    /// When another secret is due.
+    #[must_use]
+    pub fn rotation_at(&self) -> Option<Timestamp> {
+        (self.rotate_after_days > 0).then(|| self.secret_since + DAY * self.rotate_after_days)
+    }
+}
+
+const DAY: Duration = Duration::from_hours(24);
 
 /// Whether the credential works, as far as known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,6 +170,9 @@ pub fn account_mark(provider: Provider, fingerprint: Option<&str>, version: i64)
     }
 }
 
+/// Counts of credentials whose rotation is due stop here.
+pub const ROTATION_COUNT_MAX: u32 = 1_000_000;
+
 /// Organisations whose cached credentials may be old.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChangedOrgs {
@@ -209,6 +227,19 @@ pub trait Credentials: Send + Sync + 'static {
         verified_at: Option<Timestamp>,
         audit: Option<AuditEntry>,
     ) -> Result<bool, StoreError>;
+
+    /// Sets after how many days another secret is due. `None` where no such credential is active,
+    /// else the number that stood before.
+    async fn set_rotation(
+        &self,
+        org: OrgId,
+        provider: Provider,
+        rotate_after_days: u32,
+        audit: AuditEntry,
+    ) -> Result<Option<u32>, StoreError>;
+
+    /// Over all organisations: integrations whose secret is due to be rotated, by provider.
+    async fn count_rotations_due(&self) -> Result<Vec<(Provider, u64)>, StoreError>;
 
     /// The organisations of which a credential, a data key or the state has changed after
     /// `version`, each once: what is cached of all others is still good.

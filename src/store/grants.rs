@@ -33,6 +33,8 @@ pub struct IntegrationChange {
     pub credential: NewCredential,
     /// When it is to be refreshed, where it expires.
     pub refresh_at: Option<Timestamp>,
+    /// `false` where the secret that signs in is the one that is stored.
+    pub is_new_secret: bool,
     pub secrets: Option<SecretsChange>,
     pub audit: AuditEntry,
 }

@@ -58,6 +58,12 @@ impl Gauges {
                 catalogue::PAUSED.set(count as f64, &[scope]);
             }
         }
+        if let Ok(due) = self.store.count_rotations_due().await {
+            for &provider in Provider::ALL {
+                let own = due.iter().find(|(due, _)| *due == provider);
+                catalogue::ROTATIONS_DUE.set(own.map_or(0, |(_, count)| *count) as f64, &[provider.as_str()]);
+            }
+        }
         if self.is_size_due()
             && let Ok(bytes) = self.store.size_bytes().await
         {

@@ -186,6 +186,8 @@ catalogue! {
     CLOCK_OFFSET_SECONDS: Gauge Seconds "hookswitch_clock_offset_seconds" [];
     /// Time that the worker's consumer has been idle while the queue holds events.
     CONSUMER_IDLE_WITH_BACKLOG_SECONDS: Gauge Seconds "hookswitch_consumer_idle_with_backlog_seconds" [];
+    /// Integrations whose secret is due to be rotated, by provider.
+    ROTATIONS_DUE: Gauge Count "hookswitch_credentials_rotation_due" ["provider"];
     /// Pauses by operators, by scope: all, org, provider, rule.
     PAUSED: Gauge Count "hookswitch_paused" ["scope"];
     /// Whether events go through the spool now: 1 or 0.

@@ -61,7 +61,7 @@ pub mod shapes {
         destinations::{DestinationChanges, DestinationView, NewDestination},
         endpoints::{EndpointChanges, EndpointDetail, EndpointView, NewEndpoint, Rotation},
         events::{EventDetail, EventView, ReplayRequest},
-        integrations::{Authorize, ConnectedView, Forms, IntegrationView, Status, TestedView},
+        integrations::{Authorize, ConnectedView, Forms, IntegrationChanges, IntegrationView, Status, TestedView},
         keys::{KeysView, RotateRequest, RotatedView},
         managed_assistants::{ManagedAssistantView, ManagedAssistants, NewManagedAssistant},
         operator::{Invalidate, Invalidated, NewOrganisation, OrganisationView},

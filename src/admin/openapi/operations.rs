@@ -181,6 +181,8 @@ operations! {
     get "/api/integrations/status" status Viewer "The state of every integration" NONE => 200(Status);
     post "/api/integrations/{provider}" connect Admin "Check a credential and store it" CONNECT
         body(with credential) => 200(ConnectedView);
+    patch "/api/integrations/{provider}" integration_change Admin "Set when another secret is due" NONE
+        body(IntegrationChanges) => 200(IntegrationView);
     delete "/api/integrations/{provider}" disconnect Admin "Erase a credential" NONE => 204;
     post "/api/integrations/{provider}/test" test Admin "Check a credential and store nothing" NONE
         body(with credential) => 200(TestedView);

@@ -94,6 +94,11 @@ fn migrator() -> Migrator {
             include_str!("../../../migrations/postgres/0014_audit_values.sql"),
         ),
         step(
+            15,
+            "rotation of credentials",
+            include_str!("../../../migrations/postgres/0015_rotation_of_credentials.sql"),
+        ),
+        step(
             18,
             "recoveries",
             include_str!("../../../migrations/postgres/0018_recoveries.sql"),

@@ -6,7 +6,11 @@ use super::{
 };
 use crate::{
     domain::{CredentialId, OrgId, Provider, SealedBytes, Timestamp},
-    store::{StoreError, audit::AuditEntry, credentials::*},
+    store::{
+        StoreError,
+        audit::{AuditEntry, Changes},
+        credentials::*,
+    },
 };
 use async_trait::async_trait;
 use std::time::Duration;
@@ -23,6 +27,9 @@ pub const STATEMENTS: &[Sql] = &[
     Sql::both(PARK),
     Sql::both(RECORD_HEALTH),
     Sql::both(TOUCH),
+    Sql::both(FIND_ROTATION),
+    Sql::both(SET_ROTATION),
+    COUNT_ROTATIONS_DUE,
     Sql::both(CHANGED_ORGS),
     Sql::both(STAMP),
 ];
@@ -31,7 +38,7 @@ macro_rules! credential_columns {
     () => {
         "id, org_id, provider, name, is_active, sealed, version, state, cause, error, missing, checked_at,
         first_failed_at, account_id, account_name, account_fingerprint, last_four, last_verified_at, last_used_at,
-        refresh_at, created_at, updated_at"
+        refresh_at, rotate_after_days, coalesce(secret_since, created_at) AS secret_since, created_at, updated_at"
     };
 }
 pub(super) use credential_columns;
@@ -60,14 +67,14 @@ const LOCK: Sql = Sql::postgres_only(
 );
 
 /// On a conflict `id`, `created_at` and `last_used_at` stay: it is the same integration with
-/// another key.
+/// another key. `secret_since` stays where the key is the same.
 const SAVE: &str = concat!(
     "
     INSERT INTO org_credentials
         (id, org_id, provider, name, is_active, sealed, version, state, missing, account_id, account_name,
          account_fingerprint, last_four, checked_at, last_verified_at, created_at, updated_at, changed_version,
-         refresh_at)
-    VALUES ($1, $2, $3, $4, true, $5, 1, $6, $7, $8, $9, $10, $11, $12, $12, $13, $13, $14, $15)
+         refresh_at, secret_since)
+    VALUES ($1, $2, $3, $4, true, $5, 1, $6, $7, $8, $9, $10, $11, $12, $12, $13, $13, $14, $15, $13)
     ON CONFLICT (org_id, provider, name) DO UPDATE
     SET is_active = true, sealed = excluded.sealed, version = org_credentials.version + 1, state = excluded.state,
         cause = NULL, error = NULL, missing = excluded.missing, account_id = excluded.account_id,
@@ -75,7 +82,11 @@ const SAVE: &str = concat!(
         last_four = excluded.last_four, checked_at = excluded.checked_at,
         last_verified_at = excluded.last_verified_at, first_failed_at = NULL, failing_version = NULL,
         updated_at = excluded.updated_at, changed_version = excluded.changed_version,
-        refresh_at = excluded.refresh_at
+        refresh_at = excluded.refresh_at,
+        secret_since = CASE
+            WHEN $16 THEN excluded.secret_since
+            ELSE coalesce(org_credentials.secret_since, org_credentials.created_at)
+        END
     RETURNING ",
     credential_columns!()
 );
@@ -118,6 +129,35 @@ const TOUCH: &str = "
     WHERE org_id = $1 AND id = $2 AND is_active = true AND (last_used_at IS NULL OR last_used_at <= $4)";
 const TOUCH_PERIOD: Duration = Duration::from_mins(1);
 
+const FIND_ROTATION: &str = "
+    SELECT rotate_after_days FROM org_credentials
+    WHERE org_id = $1 AND provider = $2 AND name = '' AND is_active = true";
+const SET_ROTATION: &str = "
+    UPDATE org_credentials
+    SET rotate_after_days = $3
+    WHERE org_id = $1 AND provider = $2 AND name = '' AND is_active = true";
+macro_rules! count_rotations_due {
+    ($index:literal) => {
+        concat!(
+            "
+    SELECT provider, count(*) AS count
+    FROM (
+        SELECT provider FROM org_credentials",
+            $index,
+            "
+        WHERE coalesce(secret_since, created_at) + rotate_after_days * 86400000000 <= $1
+        AND is_active = true AND name = '' AND rotate_after_days > 0
+        LIMIT $2
+    ) AS due
+    GROUP BY provider"
+        )
+    };
+}
+const COUNT_ROTATIONS_DUE: Sql = Sql {
+    sqlite: count_rotations_due!(" INDEXED BY org_credentials_rotation"),
+    postgres: count_rotations_due!(""),
+};
+
 const CHANGED_ORGS: &str = "
     SELECT org_id FROM org_credentials
     WHERE changed_version > $1
@@ -157,6 +197,8 @@ pub fn credential<D: Dialect>(row: Row<'_, D>) -> Result<StoredCredential, Store
         last_verified_at: row.time_opt("last_verified_at")?,
         last_used_at: row.time_opt("last_used_at")?,
         refresh_at: row.time_opt("refresh_at")?,
+        rotate_after_days: row.number("rotate_after_days")?,
+        secret_since: row.time("secret_since")?,
         created_at: row.time("created_at")?,
         updated_at: row.time("updated_at")?,
     })
@@ -185,7 +227,7 @@ pub async fn save<D: Dialect>(
     tx: &mut Transaction<'_, D>,
     version: i64,
     new: &NewCredential,
-    refresh_at: Option<Timestamp>,
+    (refresh_at, is_new_secret): (Option<Timestamp>, bool),
     audit: &AuditEntry,
 ) -> Result<StoredCredential, StoreError> {
     const DOING: &str = "save the credential";
@@ -212,6 +254,7 @@ pub async fn save<D: Dialect>(
         .time(tx.now)
         .number(version)
         .time_opt(refresh_at)
+        .flag(is_new_secret)
         .one(tx, credential)
         .await?;
     if saved.version == 1 {
@@ -322,7 +365,7 @@ impl<S: SqlStore> Credentials for S {
 
     async fn save_credential(&self, new: NewCredential, audit: AuditEntry) -> Result<StoredCredential, StoreError> {
         self.configure(new.org, "save the credential", move |mut tx, version| {
-            Box::pin(async move { save(&mut tx, version, &new, None, &audit).await })
+            Box::pin(async move { save(&mut tx, version, &new, (None, true), &audit).await })
         })
         .await
     }
@@ -379,6 +422,51 @@ impl<S: SqlStore> Credentials for S {
             })
         })
         .await
+    }
+
+    async fn set_rotation(
+        &self,
+        org: OrgId,
+        provider: Provider,
+        rotate_after_days: u32,
+        audit: AuditEntry,
+    ) -> Result<Option<u32>, StoreError> {
+        const DOING: &str = "set when a secret is due to be rotated";
+        self.write(org, DOING, move |mut tx| {
+            Box::pin(async move {
+                let before = Statement::new(DOING, FIND_ROTATION)
+                    .id(org)
+                    .text(provider.as_str())
+                    .optional(&mut tx, |row| row.table("org_credentials").number("rotate_after_days"))
+                    .await?;
+                let Some(before) = before else { return Ok(None) };
+                Statement::new(DOING, SET_ROTATION)
+                    .id(org)
+                    .text(provider.as_str())
+                    .number(rotate_after_days)
+                    .execute(&mut tx)
+                    .await?;
+                let audit = AuditEntry {
+                    changes: Changes::default().value("rotate_after_days", before, rotate_after_days),
+                    ..audit
+                };
+                audit::insert(&mut tx, org, &audit).await?;
+                Ok(Some(before))
+            })
+        })
+        .await
+    }
+
+    async fn count_rotations_due(&self) -> Result<Vec<(Provider, u64)>, StoreError> {
+        let mut reader = self.read(Access::ALL_ORGS).await?;
+        Statement::new("count secrets that are due to be rotated", COUNT_ROTATIONS_DUE)
+            .time(self.clock().now())
+            .number(ROTATION_COUNT_MAX)
+            .all(&mut reader, |row| {
+                let row = row.table("org_credentials");
+                Ok((row.parse("provider")?, row.number("count")?))
+            })
+            .await
     }
 
     async fn load_changed_orgs(&self, version: i64) -> Result<ChangedOrgs, StoreError> {

@@ -205,7 +205,8 @@ impl<S: SqlStore> Grants for S {
                 if let Some(change) = &new.secrets {
                     replace(&mut tx, version, org, change).await?;
                 }
-                save(&mut tx, version, &new.credential, new.refresh_at, &new.audit).await
+                let extra = (new.refresh_at, new.is_new_secret);
+                save(&mut tx, version, &new.credential, extra, &new.audit).await
             })
         })
         .await

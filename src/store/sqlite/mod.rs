@@ -111,6 +111,11 @@ fn migrator() -> Migrator {
             include_str!("../../../migrations/sqlite/0015_audit_values.sql"),
         ),
         step(
+            16,
+            "rotation of credentials",
+            include_str!("../../../migrations/sqlite/0016_rotation_of_credentials.sql"),
+        ),
+        step(
             19,
             "recoveries",
             include_str!("../../../migrations/sqlite/0019_recoveries.sql"),

@@ -37,6 +37,7 @@ fn connection(owner: OrgId, secrets_of: Option<OrgId>) -> IntegrationChange {
     IntegrationChange {
         credential: credential(owner, Provider::Vapi, "", "one"),
         refresh_at: None,
+        is_new_secret: true,
         secrets: change,
         audit: entry(owner, "connect"),
     }
@@ -180,6 +181,7 @@ async fn expiring(store: &Arc<dyn Store>, owner: OrgId) -> StoredCredential {
         .save_integration(IntegrationChange {
             credential,
             refresh_at: Some(at(2_000_000)),
+            is_new_secret: true,
             secrets: None,
             audit: entry(owner, "connect"),
         })
@@ -365,6 +367,7 @@ pub async fn refreshes_come_due_in_order(store: &Arc<dyn Store>, _: &ManualClock
             .save_integration(IntegrationChange {
                 credential,
                 refresh_at,
+                is_new_secret: true,
                 secrets: None,
                 audit: entry(owner, "connect"),
             })

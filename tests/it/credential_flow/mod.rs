@@ -11,6 +11,7 @@ mod forms;
 mod keys;
 mod limited;
 mod refresh;
+mod rotation;
 mod use_of_them;
 
 pub(crate) use crate::{

@@ -185,6 +185,7 @@ async fn save(
 ) -> Answer<StoredCredential> {
     let provider = request.provider;
     let changes = changes(state, &request, &verified, existing).await?;
+    let is_new_secret = changes.values().iter().any(|change| change.secret.is_some());
     let stored = request.credential.to_stored();
     let sealed = state
         .vault
@@ -217,6 +218,7 @@ async fn save(
         .save_integration(IntegrationChange {
             credential: new,
             refresh_at: None,
+            is_new_secret,
             secrets,
             audit,
         })

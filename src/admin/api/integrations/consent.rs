@@ -353,6 +353,7 @@ async fn save(
     let change = IntegrationChange {
         credential: new,
         refresh_at: Some(refresh_at),
+        is_new_secret: true,
         secrets: None,
         audit,
     };

@@ -13,6 +13,7 @@ mod erase;
 mod fields;
 mod forms;
 mod request;
+mod rotation;
 mod signing;
 mod status;
 mod test;
@@ -20,7 +21,8 @@ mod verify;
 mod view;
 
 pub use self::{
-    connect::ConnectedView, consent::Authorize, forms::Forms, status::Status, test::TestedView, view::IntegrationView,
+    connect::ConnectedView, consent::Authorize, forms::Forms, rotation::IntegrationChanges, status::Status,
+    test::TestedView, view::IntegrationView,
 };
 
 use crate::{
@@ -45,7 +47,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
         .route("/api/integrations/google_calendar/callback", get(consent::callback))
         .route(
             "/api/integrations/{provider}",
-            post(connect::connect).delete(erase::erase),
+            post(connect::connect).patch(rotation::patch).delete(erase::erase),
         )
         .route("/api/integrations/{provider}/test", post(test::test))
         .route("/api/integrations/{provider}/verify", post(verify::verify))

@@ -169,6 +169,7 @@ async fn resume(
         .save_integration(IntegrationChange {
             credential: new,
             refresh_at: row.refresh_at,
+            is_new_secret: false,
             secrets: None,
             audit,
         })

@@ -7,7 +7,7 @@ use crate::{
         state::{AdminState, Answer},
         web::{etag, view::Time},
     },
-    domain::{ActionState, Cause, IntegrationState, OrgId, Provider},
+    domain::{ActionState, Cause, IntegrationState, OrgId, Provider, Timestamp},
     provider::{Credential, TwilioAuth},
     store::{
         credentials::{CredentialError, StoredCredential},
@@ -66,6 +66,12 @@ pub struct IntegrationView {
     /// Of the secret that signs in: the API key, the auth token or the API key's secret. `null` for
     /// a short one, which they would give away.
     last_four: Option<String>,
+    /// Whole days since the secret was stored, or the consent given.
+    age_days: Option<u64>,
+    /// After how many days another secret is due; 0 is never.
+    rotate_after_days: Option<u32>,
+    /// Another secret is due. Nothing stops working by itself.
+    rotation_due: bool,
     actions: ActionsView,
     last_problem: Option<ProblemView>,
     /// The stored fields that are no secret, by their names in the form.
@@ -94,6 +100,9 @@ impl IntegrationView {
             last_verified_at: None,
             account: None,
             last_four: None,
+            age_days: None,
+            rotate_after_days: None,
+            rotation_due: false,
             actions: ActionsView::default(),
             last_problem: None,
             settings: BTreeMap::new(),
@@ -104,8 +113,15 @@ impl IntegrationView {
     }
 
     /// `signing`: the names of the fields whose signing secrets are valid without an end.
-    fn new(opened: Opened, signing: Vec<&'static str>, etag: String, open: Option<&OpenActions>) -> Self {
+    fn new(
+        opened: Opened,
+        signing: Vec<&'static str>,
+        etag: String,
+        now: Timestamp,
+        open: Option<&OpenActions>,
+    ) -> Self {
         let Opened { row, credential } = opened;
+        let age = now.since(row.secret_since);
         let (provider, id) = (row.provider, Some(row.id.to_string()));
         let (mut settings, mut secrets_set, mut undecryptable) = (BTreeMap::new(), signing, None);
         match credential {
@@ -146,6 +162,9 @@ impl IntegrationView {
                 id,
                 name: row.account_name,
             }),
+            rotation_due: row.rotation_at().is_some_and(|due| due <= now),
+            age_days: Some(age.as_secs() / DAY_SECONDS),
+            rotate_after_days: Some(row.rotate_after_days),
             last_four: row.last_four,
             settings,
             secrets_set,
@@ -239,6 +258,8 @@ pub fn check_etag(state: &AdminState, headers: &HeaderMap, row: Option<&StoredCr
     }
 }
 
+const DAY_SECONDS: u64 = 24 * 3600;
+
 /// Dead actions are counted for so long.
 const DEAD_COUNTED: Duration = Duration::from_hours(24);
 
@@ -281,7 +302,7 @@ pub async fn view_beside(
     };
     let signing = signing_fields(state, org, &opened).await?;
     let etag = tag(state, &opened.row);
-    Ok(IntegrationView::new(opened, signing, etag, open))
+    Ok(IntegrationView::new(opened, signing, etag, state.now(), open))
 }
 
 /// The fields of the form whose signing secrets are stored beside the credential.

@@ -51,6 +51,7 @@ async fn every_statement_prepares_binds_its_organisation_and_scans_no_ledger() {
         "recoveries",
         "max(id) AS id FROM events",
         "WHERE state = 'running'",
+        "SELECT provider FROM org_credentials",
         "SELECT org_id FROM actions WHERE id = $1",
         "primary_kek",
         "    FROM data_keys
