@@ -19,7 +19,7 @@ use crate::{
         Store,
         audit::{AuditEntry, Changes, INSTALLATION},
     },
-    vault::Vault,
+    vault::{CacheStats, Vault},
 };
 use std::{fmt::Display, sync::Arc};
 use tokio_util::task::TaskTracker;
@@ -34,6 +34,8 @@ pub struct AdminNeeds {
     pub public_url: Option<String>,
     /// Drops the decrypted credentials of an organisation that this process has cached.
     pub drop_credentials: Arc<dyn Fn(OrgId) + Send + Sync>,
+    /// The use of the caches of this process.
+    pub cache_stats: Arc<dyn Fn() -> Vec<CacheStats> + Send + Sync>,
     /// Tasks in which writes finish after their caller has gone. `lifecycle` waits for them.
     pub tasks: TaskTracker,
     /// A source of the keys of RS256 and ES256 tokens in the place of HTTP, for tests.
@@ -65,6 +67,7 @@ pub struct AdminState {
     pub(super) consents: Consents,
     pub(super) assistants: Arc<AssistantManager>,
     drop_credentials: Arc<dyn Fn(OrgId) + Send + Sync>,
+    pub(super) cache_stats: Arc<dyn Fn() -> Vec<CacheStats> + Send + Sync>,
 }
 
 impl AdminState {
@@ -126,6 +129,7 @@ impl AdminState {
             template_fuel: settings.worker.template_fuel_max,
             rule_writes: tokio::sync::Mutex::default(),
             drop_credentials: needs.drop_credentials,
+            cache_stats: needs.cache_stats,
         }))
     }
 

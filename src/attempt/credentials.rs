@@ -6,7 +6,7 @@ use crate::{
     oauth::{NotFresh, Refresher, Want},
     provider::Credential,
     store::{Store, StoreError, credentials::account_mark},
-    vault::{Purpose, SecretCache, Vault, VaultError},
+    vault::{CacheStats, Purpose, SecretCache, Vault, VaultError},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -183,6 +183,10 @@ impl Credentials {
 
     pub fn gather_gauges(&self) {
         self.cache.gather_gauges();
+    }
+
+    pub fn cache_stats(&self) -> CacheStats {
+        self.cache.stats()
     }
 
     /// Reads past the cache, after an error of authentication under a version that may be old

@@ -20,7 +20,7 @@ use crate::{
         ledger::{Claim, Record},
     },
     telemetry::catalogue,
-    vault::{Purpose, Vault, VaultError},
+    vault::{CacheStats, Purpose, Vault, VaultError},
 };
 use std::{
     sync::Arc,
@@ -160,6 +160,12 @@ impl Engine {
     #[must_use]
     pub fn refresher(&self) -> Arc<Refresher> {
         Arc::clone(&self.credentials.refresher)
+    }
+
+    /// The use of the cache of credentials.
+    #[must_use]
+    pub fn cache_stats(&self) -> CacheStats {
+        self.credentials.cache_stats()
     }
 
     /// Sets the gauges of what is held in memory; called at each scrape.

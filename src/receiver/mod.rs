@@ -27,7 +27,7 @@ use crate::{
     source::{self, Reading, Request},
     store::Store,
     telemetry::{Finding, catalogue},
-    vault::Vault,
+    vault::{CacheStats, Vault},
 };
 use answer::{Cause, Meters, label};
 use axum::{Router, body::Body, extract::State, response::Response};
@@ -151,6 +151,12 @@ impl Receiver {
     pub fn gather_gauges(&self) {
         catalogue::CONNECTIONS.set(self.0.listener.open() as f64, &[]);
         self.0.verifier.gather_gauges();
+    }
+
+    /// The use of the cache of signing keys.
+    #[must_use]
+    pub fn cache_stats(&self) -> CacheStats {
+        self.0.verifier.cache_stats()
     }
 
     /// Connections of the ingress listener.

@@ -6,7 +6,7 @@ use crate::{
     domain::{EndpointId, OrgId, SecretBytes, SecretId, Source, Timestamp},
     routing::{OrgEntry, RouteTable, SigningSecret},
     source::{self, Plan, Reading, Refusal, Request, SigningKey},
-    vault::{Purpose, SecretCache, Vault, VaultError},
+    vault::{CacheStats, Purpose, SecretCache, Vault, VaultError},
 };
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -87,6 +87,10 @@ impl Verifier {
 
     pub(super) fn gather_gauges(&self) {
         self.keys.gather_gauges();
+    }
+
+    pub(super) fn cache_stats(&self) -> CacheStats {
+        self.keys.stats()
     }
 
     /// Works in memory only, unless no secret verifies: then it refreshes the snapshot once, and

@@ -9,7 +9,10 @@ use std::{
     future::Future,
     hash::{BuildHasher, Hash, RandomState},
     num::NonZeroUsize,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::time::Instant;
@@ -30,8 +33,21 @@ const SHARD_ENTRIES_MIN: usize = 64;
 pub struct SecretCache<K, V> {
     name: &'static str,
     time_to_live: Duration,
+    entries_max: usize,
+    hits: AtomicU64,
+    misses: AtomicU64,
     hasher: RandomState,
     shards: Box<[Mutex<Shard<K, V>>]>,
+}
+
+/// The use of a cache since its process began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheStats {
+    pub name: &'static str,
+    pub hits: u64,
+    pub misses: u64,
+    pub entries: usize,
+    pub entries_max: usize,
 }
 
 struct Shard<K, V> {
@@ -76,10 +92,13 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
                 shard.entries.resize(capacity);
                 Mutex::new(shard)
             })
-            .collect();
+            .collect::<Box<[_]>>();
         Self {
             name,
             time_to_live,
+            entries_max: capacity.get() * shards.len(),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
             hasher: RandomState::new(),
             shards,
         }
@@ -240,6 +259,17 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
         self.shards.iter().map(|shard| lock(shard).entries.len()).sum()
     }
 
+    #[must_use]
+    pub fn stats(&self) -> CacheStats {
+        CacheStats {
+            name: self.name,
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            entries: self.len(),
+            entries_max: self.entries_max,
+        }
+    }
+
     /// Sets `hookswitch_cache_entries{cache}`; called at each scrape.
     pub fn gather_gauges(&self) {
         CACHE_ENTRIES.set(self.len() as f64, &[self.name]);
@@ -290,7 +320,13 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static, V: Send + Sync + 'static> Sec
     }
 
     fn count(&self, hit: bool) {
-        if hit { CACHE_HITS } else { CACHE_MISSES }.count(1, &[self.name]);
+        let (counter, metric) = if hit {
+            (&self.hits, CACHE_HITS)
+        } else {
+            (&self.misses, CACHE_MISSES)
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        metric.count(1, &[self.name]);
     }
 }
 

@@ -11,7 +11,7 @@ mod legacy;
 mod rotate;
 mod under_ring;
 
-pub use cache::SecretCache;
+pub use cache::{CacheStats, SecretCache};
 pub use keyring::{Keyring, KeyringError};
 pub use legacy::{LegacyError, LegacyKey};
 pub use rotate::{Reporter, RotationStep, SetAside};
@@ -172,6 +172,12 @@ impl Vault {
     pub fn gather_gauges(&self) {
         self.data_keys.gather_gauges();
         self.sealing.gather_gauges();
+    }
+
+    /// The use of what is held in memory.
+    #[must_use]
+    pub fn cache_stats(&self) -> [CacheStats; 2] {
+        [self.data_keys.stats(), self.sealing.stats()]
     }
 
     /// Seals with the organisation's newest data key, making the first one where there is none and

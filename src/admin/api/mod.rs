@@ -5,6 +5,7 @@ mod actions;
 mod assistants;
 mod audit;
 mod bulk;
+mod cache;
 mod catalog;
 mod dead_events;
 mod destinations;
@@ -46,6 +47,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
         .merge(operator::routes())
         .merge(dead_events::routes())
         .merge(keys::routes())
+        .merge(cache::routes())
         .merge(pauses::routes())
 }
 
@@ -56,6 +58,7 @@ pub mod shapes {
         assistants::{AssistantView, NewAssistant},
         audit::AuditView,
         bulk::{BegunView, BulkPlanView, BulkRequest, JobView, OperatorCancel, ResolvedView},
+        cache::CachesView,
         catalog::{CatalogView, SampleView},
         dead_events::{DeadEventView, ReplayView},
         destinations::{DestinationChanges, DestinationView, NewDestination},

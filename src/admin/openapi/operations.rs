@@ -277,6 +277,7 @@ operations! {
     post "/operator/keys/rotate" keys_rotate Operator "One step of a change of the key" NONE
         body(RotateRequest) => 200(RotatedView);
     get "/operator/audit" operator_audit Operator "List changes of the installation" AUDIT => 200(list AuditView);
+    get "/operator/cache" cache Operator "How the caches of this process are used" NONE => 200(CachesView);
     post "/operator/cache/invalidate" cache_invalidate Operator "Forget what is cached of an organisation" NONE
         body(Invalidate) => 200(Invalidated);
     post "/api/debug/invalidate-cache" cache_invalidate_debug Operator "The same under its former path" NONE

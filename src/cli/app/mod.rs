@@ -202,7 +202,7 @@ impl RoleParts {
         let worker = rooms.worker(settings).filter(|_| roles.worker);
         let engine = worker.as_ref().map(|worker| Arc::new(worker.engine()));
         let admin = if roles.admin {
-            Some(rooms.admin(settings, engine.as_ref(), lifecycle)?)
+            Some(rooms.admin(settings, engine.as_ref(), receiver.clone(), lifecycle)?)
         } else {
             None
         };

@@ -145,6 +145,7 @@ impl Rooms {
         &self,
         settings: &Settings,
         engine: Option<&Arc<Engine>>,
+        receiver: Option<Receiver>,
         lifecycle: &Lifecycle,
     ) -> anyhow::Result<axum::Router> {
         let jwks = settings.admin.jwt_jwks_url.clone().map(|url| {
@@ -152,6 +153,7 @@ impl Rooms {
             Arc::new(HttpKeys { http, url }) as Arc<dyn FetchKeys>
         });
         let forgetting = engine.cloned();
+        let (vault, counting) = (self.vault.clone(), engine.cloned());
         let state = AdminState::new(
             settings,
             AdminNeeds {
@@ -165,6 +167,12 @@ impl Rooms {
                     if let Some(engine) = &forgetting {
                         engine.forget_credentials_of(&[org]);
                     }
+                }),
+                cache_stats: Arc::new(move || {
+                    let mut all = vault.cache_stats().to_vec();
+                    all.extend(counting.as_ref().map(|engine| engine.cache_stats()));
+                    all.extend(receiver.as_ref().map(Receiver::cache_stats));
+                    all
                 }),
                 tasks: lifecycle.tracker(Stage::Intake),
                 refresher: engine.map(|engine| engine.refresher()),

@@ -239,3 +239,17 @@ fn hits_and_misses_are_counted_under_the_name() {
         assert!(shown.contains(line), "{shown}");
     }
 }
+
+#[test]
+fn hits_misses_entries_and_the_limit_are_counted() {
+    let cache: SecretCache<u8, u8> = SecretCache::new("credentials", 2, Duration::from_mins(5));
+    for key in [1, 1, 2, 3, 1] {
+        cache.get_or_make(&key, || Ok::<_, ()>(key)).expect("made");
+    }
+    let stats = cache.stats();
+    assert_eq!(
+        (stats.hits, stats.misses, stats.entries, stats.entries_max),
+        (1, 4, 2, 2),
+        "the first key was pushed out by the third"
+    );
+}

@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 mod bulk;
+mod cache;
 mod catalog;
 mod cors;
 pub(crate) mod dead_events;

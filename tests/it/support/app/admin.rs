@@ -54,6 +54,10 @@ impl AdminApi {
             drop_credentials: Arc::new(move |_| {
                 counter.fetch_add(1, Ordering::SeqCst);
             }),
+            cache_stats: {
+                let vault = vault.clone();
+                Arc::new(move || vault.cache_stats().to_vec())
+            },
             tasks: TaskTracker::new(),
             jwks,
             refresher: None,

@@ -1,0 +1,58 @@
+//! `GET /operator/cache`: how the caches of this process are used.
+
+use crate::{
+    admin::{Admin, AdminState, web::auth::Operator},
+    vault::CacheStats,
+};
+use axum::{Json, Router, extract::State, routing::get};
+use serde::Serialize;
+use std::sync::Arc;
+
+pub fn routes() -> Router<Arc<AdminState>> {
+    Router::new().route("/operator/cache", get(show))
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct CachesView {
+    /// The process that answered. Each has caches of its own.
+    instance: String,
+    caches: Vec<CacheView>,
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct CacheView {
+    /// `credentials`, `signing_keys`, `data_keys` or `sealing_keys`.
+    name: &'static str,
+    /// Since the process began.
+    hits: u64,
+    misses: u64,
+    /// Hits of all looks, from 0 to 1; `null` before the first look.
+    hit_rate: Option<f64>,
+    entries: usize,
+    /// The size limit. Beyond it the entry that was not used for longest goes.
+    entries_max: usize,
+}
+
+impl From<CacheStats> for CacheView {
+    fn from(stats: CacheStats) -> Self {
+        let looks = stats.hits + stats.misses;
+        Self {
+            name: stats.name,
+            hits: stats.hits,
+            misses: stats.misses,
+            hit_rate: (looks > 0).then(|| stats.hits as f64 / looks as f64),
+            entries: stats.entries,
+            entries_max: stats.entries_max,
+        }
+    }
+}
+
+/// Which caches there are depends on the roles of the process: signing keys with a receiver,
+/// credentials with a worker.
+pub async fn show(State(state): Admin, _: Operator) -> Json<CachesView> {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Json(CachesView {
+        instance: format!("{host}:{}", std::process::id()),
+        caches: (state.cache_stats)().into_iter().map(CacheView::from).collect(),
+    })
+}
