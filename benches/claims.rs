@@ -66,6 +66,7 @@ fn planned(org: OrgId) -> PlannedEvent {
             subject: Subject("call".into()),
             org: Some(org),
             endpoint: None,
+            secret: None,
             dedupe_key: DedupeKey(*id.as_bytes()),
             traceparent: None,
             content_type: "application/json".into(),

@@ -192,6 +192,7 @@ fn report() -> Envelope {
         subject: Subject("7420f27a-30fd-4f49-a995-5549ae7cc00d".into()),
         org: Some(OrgId::generate()),
         endpoint: None,
+        secret: None,
         dedupe_key: DedupeKey([7; 16]),
         traceparent: None,
         content_type: "application/json".into(),

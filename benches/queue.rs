@@ -189,6 +189,7 @@ fn event(org: OrgId, body: Bytes) -> VerifiedEvent {
         subject: Subject("7420f27a-30fd-4f49-a995-5549ae7cc00d".into()),
         org: Some(org),
         endpoint: None,
+        secret: None,
         dedupe_key: DedupeKey([7; 16]),
         traceparent: None,
         content_type: "application/json".into(),

@@ -28,6 +28,7 @@ pub fn report() -> Envelope {
         subject: Subject(call.into()),
         org: Some(ORG),
         endpoint: None,
+        secret: None,
         dedupe_key: DedupeKey([7; 16]),
         traceparent: None,
         content_type: "application/json".into(),

@@ -487,6 +487,7 @@ mod tests {
             subject: crate::domain::Subject("SM".into()),
             org: Some(OrgId::generate()),
             endpoint: None,
+            secret: None,
             dedupe_key: crate::domain::DedupeKey([0; 16]),
             traceparent: None,
             content_type: "application/x-www-form-urlencoded".into(),

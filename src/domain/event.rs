@@ -1,7 +1,7 @@
 //! Events and the envelope in which they travel (`CloudEvents` 1.0, binary mode: attributes beside
 //! the provider's untouched bytes).
 
-use super::{EndpointId, EventId, OrgId, Timestamp, action::closed_text_enum};
+use super::{EndpointId, EventId, OrgId, SecretId, Timestamp, action::closed_text_enum};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -170,6 +170,8 @@ pub struct Envelope {
     pub org: Option<OrgId>,
     /// The endpoint whose own secret verified; `None` for the organisation's secret.
     pub endpoint: Option<EndpointId>,
+    /// The secret that verified. `None` in events of earlier releases.
+    pub secret: Option<SecretId>,
     pub dedupe_key: DedupeKey,
     /// W3C trace context of the request. Later spans link to it.
     pub traceparent: Option<Box<str>>,

@@ -12,7 +12,7 @@ mod attributes;
 
 pub use attributes::from_attributes;
 
-use crate::domain::{DedupeKey, EndpointId, Envelope, EventId, EventType, OrgId, Source, Subject, Timestamp};
+use crate::domain::{DedupeKey, EndpointId, Envelope, EventId, EventType, OrgId, SecretId, Source, Subject, Timestamp};
 use bytes::Bytes;
 use std::borrow::Cow;
 
@@ -47,6 +47,7 @@ mod code {
     pub const QUERY: u8 = 13;
     pub const HEADER: u8 = 14;
     pub const HOPS: u8 = 15;
+    pub const SECRET: u8 = 16;
 }
 
 /// Code and length of an attribute.
@@ -65,6 +66,9 @@ pub fn encode(envelope: &Envelope, into: &mut Vec<u8>) {
     }
     if let Some(endpoint) = &envelope.endpoint {
         put(into, code::ENDPOINT, endpoint.as_bytes());
+    }
+    if let Some(secret) = &envelope.secret {
+        put(into, code::SECRET, secret.as_bytes());
     }
     put(into, code::DEDUPE_KEY, &envelope.dedupe_key.0);
     put(into, code::RECEIVED_AT, &envelope.received_at.as_micros().to_le_bytes());
@@ -115,6 +119,7 @@ pub fn encoded_bytes_max(envelope: &Envelope) -> usize {
     let optional = [
         envelope.org.map(|_| 16),
         envelope.endpoint.map(|_| 16),
+        envelope.secret.map(|_| 16),
         envelope.traceparent.as_ref().map(|text| text.len()),
         (envelope.hops > 0).then_some(1),
     ];
@@ -193,6 +198,7 @@ struct EventParts {
     subject: Option<Subject>,
     org: Option<OrgId>,
     endpoint: Option<EndpointId>,
+    secret: Option<SecretId>,
     dedupe_key: Option<DedupeKey>,
     traceparent: Option<Box<str>>,
     content_type: Option<Box<str>>,
@@ -224,6 +230,10 @@ impl EventParts {
             code::ENDPOINT => once(
                 &mut self.endpoint,
                 EndpointId::from_slice(value).map_err(|_| broken("endpointid is not 16 bytes"))?,
+            ),
+            code::SECRET => once(
+                &mut self.secret,
+                SecretId::from_slice(value).map_err(|_| broken("secretid is not 16 bytes"))?,
             ),
             code::DEDUPE_KEY => once(
                 &mut self.dedupe_key,
@@ -260,6 +270,7 @@ impl EventParts {
             subject: self.subject.ok_or(broken("subject is missing"))?,
             org: self.org,
             endpoint: self.endpoint,
+            secret: self.secret,
             dedupe_key: self.dedupe_key.ok_or(broken("dedupekey is missing"))?,
             traceparent: self.traceparent,
             content_type: self.content_type.ok_or(broken("datacontenttype is missing"))?,
@@ -293,7 +304,7 @@ fn timestamp(value: &[u8]) -> Result<Timestamp, EnvelopeError> {
 /// `schemas/envelope.json` describes them. The body is not among them: it is the message itself.
 #[must_use]
 pub fn attributes(envelope: &Envelope) -> Vec<(&'static str, Cow<'_, str>)> {
-    let mut attributes: Vec<(&'static str, Cow<'_, str>)> = Vec::with_capacity(18);
+    let mut attributes: Vec<(&'static str, Cow<'_, str>)> = Vec::with_capacity(19);
     attributes.push(("specversion", "1.0".into()));
     attributes.push(("id", envelope.id.to_string().into()));
     attributes.push(("source", format!("/webhooks/{}", envelope.source).into()));
@@ -305,6 +316,9 @@ pub fn attributes(envelope: &Envelope) -> Vec<(&'static str, Cow<'_, str>)> {
     }
     if let Some(endpoint) = envelope.endpoint {
         attributes.push(("endpointid", endpoint.to_string().into()));
+    }
+    if let Some(secret) = envelope.secret {
+        attributes.push(("secretid", secret.to_string().into()));
     }
     attributes.push(("dedupekey", envelope.dedupe_key.to_string().into()));
     attributes.push(("receivedat", rfc3339(envelope.received_at).into()));
@@ -376,6 +390,7 @@ mod tests {
                     subject: Subject(subject.into()),
                     org: org.map(|org| OrgId::from_slice(&org).expect("sixteen bytes")),
                     endpoint: endpoint.map(|endpoint| EndpointId::from_slice(&endpoint).expect("sixteen bytes")),
+                    secret: endpoint.map(|_| SecretId::from_slice(&dedupe_key).expect("sixteen bytes")),
                     dedupe_key: DedupeKey(dedupe_key),
                     traceparent: traceparent.map(Into::into),
                     content_type: content_type.into(),

@@ -37,6 +37,7 @@ pub(super) fn verified_event(
         subject: reading.subject,
         org: Some(signer.org),
         endpoint: signer.endpoint,
+        secret: Some(signer.secret),
         dedupe_key: reading.dedupe_key,
         traceparent: traceparent(&head.headers).map(Into::into),
         content_type: head

@@ -12,6 +12,7 @@ mod mask;
 mod publish;
 mod rejection;
 mod unknown_ids;
+mod uses;
 mod verify;
 
 use crate::{
@@ -181,14 +182,21 @@ impl Receiver {
         self.0.routes.check_age(self.0.settings.snapshot_stale_seconds)
     }
 
-    /// Flushes rejections until `stop`, then waits for publishes that outlive their senders.
+    /// Flushes rejections and uses of secrets until `stop`, then waits for publishes that outlive
+    /// their senders.
     pub async fn run_background(self, stop: CancellationToken) {
-        self.0
-            .ring
-            .run(Arc::clone(&self.0.store), self.0.settings.rejections_max, stop)
-            .await;
+        let (store, kept_max) = (&self.0.store, self.0.settings.rejections_max);
+        tokio::join!(
+            self.0.ring.run(Arc::clone(store), kept_max, stop.clone()),
+            self.0.verifier.uses.run(Arc::clone(store), stop),
+        );
         self.0.publishes.close();
         self.0.publishes.wait().await;
+    }
+
+    /// Writes the last uses of secrets soon rather than within a minute.
+    pub fn flush_secret_uses(&self) {
+        self.0.verifier.uses.flush_soon();
     }
 
     /// Writes rejections soon rather than within a second.

@@ -1,7 +1,7 @@
 //! Finds the organisation of a webhook: ids choose the secrets to try, and the owner of the secret
 //! that verifies is the organisation (invariant 17).
 
-use super::{answer::Cause, limits::WebhookPath};
+use super::{answer::Cause, limits::WebhookPath, uses::SecretUses};
 use crate::{
     domain::{EndpointId, OrgId, SecretBytes, SecretId, Source, Timestamp},
     routing::{OrgEntry, RouteTable, SigningSecret},
@@ -25,6 +25,7 @@ pub(super) struct Signer {
     pub org: OrgId,
     /// The endpoint whose own secret verified.
     pub endpoint: Option<EndpointId>,
+    pub secret: SecretId,
 }
 
 /// Why no secret verified the request, and the organisation that its ids lead to.
@@ -41,6 +42,8 @@ pub(super) struct Verifier {
     /// Keys that verify nothing. A request whose ids lead nowhere tries one, so that its answer
     /// takes as long as another's.
     decoy_keys: [(Source, SigningKey); 2],
+    /// When each secret verified last.
+    pub(super) uses: SecretUses,
     warned_at: Mutex<Option<Instant>>,
 }
 
@@ -81,6 +84,7 @@ impl Verifier {
             vault,
             keys: SecretCache::new("signing_keys", keys_max, KEYS_TIME_TO_LIVE),
             decoy_keys,
+            uses: SecretUses::default(),
             warned_at: Mutex::new(None),
         }
     }
@@ -106,7 +110,7 @@ impl Verifier {
     ) -> Result<Signer, Unverified> {
         let candidates = self.candidates(path, reading, now);
         let refused = match self.try_all(&candidates, path.source, reading, request, now) {
-            Ok(signer) => return Ok(signer),
+            Ok(signer) => return Ok(self.noted(signer, now)),
             Err(refused) => refused,
         };
         if candidates.claimed.is_none() && !try_take_token() {
@@ -124,6 +128,12 @@ impl Verifier {
             return Err(refused);
         }
         self.try_all(&again, path.source, reading, request, now)
+            .map(|signer| self.noted(signer, now))
+    }
+
+    fn noted(&self, signer: Signer, now: Timestamp) -> Signer {
+        self.uses.note(signer.org, signer.secret, now);
+        signer
     }
 
     fn candidates(&self, path: WebhookPath, reading: &Reading, now: Timestamp) -> Candidates {
@@ -226,6 +236,7 @@ impl Verifier {
                     return Ok(Signer {
                         org: owner.org,
                         endpoint: secret.endpoint,
+                        secret: secret.id,
                     });
                 }
                 Err(Refusal::TooOld | Refusal::TooFarAhead) => cause = Cause::TooOld,

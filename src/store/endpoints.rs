@@ -16,7 +16,17 @@ pub struct StoredSecret {
     pub plan: String,
     pub last_four: Option<String>,
     pub not_after: Option<Timestamp>,
+    /// When it verified last, to the minute; `None`: not since this was counted.
+    pub last_used_at: Option<Timestamp>,
     pub created_at: Timestamp,
+}
+
+/// A use of a secret: it verified a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SecretUse {
+    pub org: OrgId,
+    pub secret: SecretId,
+    pub at: Timestamp,
 }
 
 #[derive(Clone, Debug)]
@@ -95,4 +105,8 @@ pub trait Endpoints: Send + Sync + 'static {
         source: Source,
         endpoint: Option<EndpointId>,
     ) -> Result<Vec<StoredSecret>, StoreError>;
+    /// Valid ones of all endpoints of the organisation, newest first.
+    async fn list_endpoint_secrets(&self, org: OrgId) -> Result<Vec<StoredSecret>, StoreError>;
+    /// Notes the last uses of secrets, of any organisation. Never moves one to an earlier time.
+    async fn record_secret_uses(&self, uses: Vec<SecretUse>) -> Result<(), StoreError>;
 }

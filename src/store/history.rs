@@ -3,7 +3,7 @@
 use super::StoreError;
 use crate::domain::{
     ActionId, ActionKind, ActionState, Cause, Delivery, EndpointId, EventId, EventType, HeldCause, OrgId, Period,
-    Provider, RuleId, SealedBytes, Source, Timestamp,
+    Provider, RuleId, SealedBytes, SecretId, Source, Timestamp,
 };
 use async_trait::async_trait;
 
@@ -15,6 +15,8 @@ pub struct StoredEvent {
     pub event_type: EventType,
     pub subject: String,
     pub endpoint: Option<EndpointId>,
+    /// The secret that verified it; `None` in events of earlier releases.
+    pub secret: Option<SecretId>,
     pub time: Timestamp,
     pub received_at: Timestamp,
     pub content_type: String,

@@ -32,7 +32,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 pub fn routes() -> Router<Arc<AdminState>> {
     Router::new()
@@ -56,13 +56,15 @@ pub struct EndpointView {
     url: Option<String>,
     path: String,
     ignored_types: Vec<String>,
+    /// The valid ones, newest first.
+    secrets: Vec<SecretView>,
     version: i64,
     etag: String,
     created_at: Time,
 }
 
 impl EndpointView {
-    fn new(state: &AdminState, row: Endpoint) -> Self {
+    fn new(state: &AdminState, row: Endpoint, secrets: Vec<StoredSecret>) -> Self {
         let path = format!("/webhooks/{}/{}", row.source, row.id);
         Self {
             etag: tag(state, &row),
@@ -72,6 +74,7 @@ impl EndpointView {
             url: state.public_url.as_ref().map(|base| format!("{base}{path}")),
             path,
             ignored_types: row.ignored_types,
+            secrets: secrets.into_iter().map(SecretView::from).collect(),
             version: row.version,
             created_at: Time(row.created_at),
         }
@@ -85,6 +88,8 @@ pub struct SecretView {
     last_four: Option<String>,
     /// The end of its validity, once another secret has taken its place.
     not_after: Option<Time>,
+    /// When it verified a webhook last, to the minute. One that has ended its use can be retired.
+    last_used_at: Option<Time>,
     created_at: Time,
 }
 
@@ -95,6 +100,7 @@ impl From<StoredSecret> for SecretView {
             plan: serde_json::from_str(&row.plan).unwrap_or(Value::Null),
             last_four: row.last_four,
             not_after: row.not_after.map(Time),
+            last_used_at: row.last_used_at.map(Time),
             created_at: Time(row.created_at),
         }
     }
@@ -104,7 +110,6 @@ impl From<StoredSecret> for SecretView {
 pub struct EndpointDetail {
     #[serde(flatten)]
     endpoint: EndpointView,
-    secrets: Vec<SecretView>,
     /// The secret that was made for this request, for the only time.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
@@ -119,12 +124,17 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
     let page = Page::<EndpointId>::take(&mut params, &state.vault, Some(member.org), "endpoints", String::new())?;
     params.finish()?;
     let rows = state.store.list_endpoints(member.org, page.after, page.count()).await?;
-    Ok(Json(page.answer(
-        &state.vault,
-        rows,
-        |row| row.id,
-        |row| EndpointView::new(&state, row),
-    )))
+    let mut secrets: HashMap<EndpointId, Vec<StoredSecret>> = HashMap::new();
+    for secret in state.store.list_endpoint_secrets(member.org).await? {
+        if let Some(endpoint) = secret.endpoint {
+            secrets.entry(endpoint).or_default().push(secret);
+        }
+    }
+    let view = |row: Endpoint| {
+        let own = secrets.remove(&row.id).unwrap_or_default();
+        EndpointView::new(&state, row, own)
+    };
+    Ok(Json(page.answer(&state.vault, rows, |row| row.id, view)))
 }
 
 pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<EndpointId>) -> Answer<impl IntoResponse> {
@@ -140,8 +150,7 @@ async fn detail(
     let row = state.store.find_endpoint(org, id).await?.ok_or(Problem::not_found())?;
     let secrets = state.store.list_secrets(org, row.source, Some(id)).await?;
     let view = EndpointDetail {
-        endpoint: EndpointView::new(state, row),
-        secrets: secrets.into_iter().map(SecretView::from).collect(),
+        endpoint: EndpointView::new(state, row, secrets),
         secret,
     };
     Ok(etag::tagged(view, |view| &view.endpoint.etag))

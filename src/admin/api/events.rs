@@ -92,6 +92,9 @@ pub struct EventDetail {
     query: String,
     headers: Vec<HeaderView>,
     hops: u8,
+    /// The signing secret that verified it, as `/api/endpoints` and the status of integrations list
+    /// it. `null` in events of earlier releases.
+    secret_id: Option<String>,
     /// The JSON that was sent, or a text for other formats, with secrets masked. `null` once the
     /// body was deleted, and with `?body=false`.
     body: Option<Value>,
@@ -213,6 +216,7 @@ pub async fn show(
             .map(|(name, value)| HeaderView { name, value })
             .collect(),
         hops: row.hops,
+        secret_id: row.secret.map(|id| id.to_string()),
         body,
         actions: actions.into_iter().map(EventAction::from).collect(),
         can,
@@ -278,6 +282,7 @@ fn envelope(row: StoredEvent, body: Bytes) -> Envelope {
         subject: Subject(text(row.subject)),
         org: Some(row.org),
         endpoint: row.endpoint,
+        secret: row.secret,
         dedupe_key: DedupeKey(*row.id.as_bytes()),
         traceparent: None,
         content_type: text(row.content_type),

@@ -266,6 +266,7 @@ fn event(org: OrgId, n: usize) -> VerifiedEvent {
         subject: Subject(call.into()),
         org: Some(org),
         endpoint: None,
+        secret: None,
         dedupe_key: DedupeKey(dedupe),
         traceparent: None,
         content_type: "application/json".into(),

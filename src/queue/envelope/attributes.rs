@@ -45,6 +45,10 @@ impl EventParts {
                 &mut self.endpoint,
                 text.parse().map_err(|_| broken("endpointid is no UUID"))?,
             ),
+            "secretid" => once(
+                &mut self.secret,
+                text.parse().map_err(|_| broken("secretid is no UUID"))?,
+            ),
             "dedupekey" => {
                 let mut key = [0; 16];
                 hex::decode_to_slice(text, &mut key).map_err(|_| broken("dedupekey is not 16 bytes in hex"))?;
@@ -96,10 +100,10 @@ mod tests {
         }
 
         #[test]
-        fn no_texts_make_it_panic(texts in proptest::collection::vec((0..17_usize, ".{0,60}"), 0..20)) {
-            const NAMES: [&str; 17] = [
+        fn no_texts_make_it_panic(texts in proptest::collection::vec((0..18_usize, ".{0,60}"), 0..20)) {
+            const NAMES: [&str; 18] = [
                 "specversion", "id", "source", "type", "time", "subject", "orgid", "endpointid", "dedupekey",
-                "receivedat", "traceparent", "datacontenttype", "path", "query", "headers", "hops", "other",
+                "receivedat", "traceparent", "datacontenttype", "path", "query", "headers", "hops", "secretid", "other",
             ];
             let _ = from_attributes(texts.iter().map(|(name, text)| (NAMES[*name], &**text)), Bytes::new());
         }

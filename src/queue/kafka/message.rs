@@ -79,6 +79,7 @@ mod tests {
             subject: Subject("SM1".into()),
             org: Some(OrgId::generate()),
             endpoint: None,
+            secret: None,
             dedupe_key: DedupeKey([9; 16]),
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
             content_type: "application/x-www-form-urlencoded".into(),

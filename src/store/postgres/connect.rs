@@ -99,6 +99,11 @@ fn migrator() -> Migrator {
             include_str!("../../../migrations/postgres/0015_rotation_of_credentials.sql"),
         ),
         step(
+            16,
+            "uses of secrets",
+            include_str!("../../../migrations/postgres/0016_uses_of_secrets.sql"),
+        ),
+        step(
             18,
             "recoveries",
             include_str!("../../../migrations/postgres/0018_recoveries.sql"),

@@ -3,7 +3,7 @@
 
 #[cfg(test)]
 use super::Sql;
-use super::{Dialect, Row, SqlStore, Statement, Transaction, audit};
+use super::{Access, Dialect, Row, SqlStore, Statement, Transaction, audit};
 use crate::{
     domain::{Endpoint, EndpointId, OrgId, Source, Timestamp},
     store::{StoreError, audit::AuditEntry, endpoints::*, grants::SecretsChange},
@@ -22,6 +22,8 @@ pub const STATEMENTS: &[Sql] = &[
     Sql::both(ROTATED),
     Sql::both(INSERT_SECRET),
     Sql::both(LIST_SECRETS),
+    Sql::both(LIST_ENDPOINT_SECRETS),
+    Sql::both(RECORD_USE),
     Sql::both(COUNT_SECRETS),
     Sql::both(END_SECRETS),
     Sql::both(ERASE_ENDED),
@@ -67,11 +69,21 @@ const INSERT_SECRET: &str = "
         (id, org_id, endpoint_id, source, plan, sealed, last_four, is_active, created_at, changed_version)
     VALUES ($1, $2, $3, $4, $5, $6, $7, true, $8, $9)";
 const LIST_SECRETS: &str = "
-    SELECT id, org_id, endpoint_id, source, plan, last_four, not_after, created_at
+    SELECT id, org_id, endpoint_id, source, plan, last_four, not_after, last_used_at, created_at
     FROM endpoint_secrets
     WHERE org_id = $1 AND source = $2 AND endpoint_id IS NOT DISTINCT FROM $3 AND is_active = true
     AND (not_after IS NULL OR not_after > $4)
     ORDER BY created_at DESC, id DESC";
+const LIST_ENDPOINT_SECRETS: &str = "
+    SELECT id, org_id, endpoint_id, source, plan, last_four, not_after, last_used_at, created_at
+    FROM endpoint_secrets
+    WHERE org_id = $1 AND endpoint_id IS NOT NULL AND is_active = true AND (not_after IS NULL OR not_after > $2)
+    ORDER BY created_at DESC, id DESC";
+/// Leaves `changed_version` alone: nothing that is in memory has changed.
+const RECORD_USE: &str = "
+    UPDATE endpoint_secrets
+    SET last_used_at = $3
+    WHERE org_id = $1 AND id = $2 AND (last_used_at IS NULL OR last_used_at < $3)";
 const COUNT_SECRETS: &str = "
     SELECT count(*) AS count FROM endpoint_secrets
     WHERE org_id = $1 AND source = $2 AND endpoint_id IS NOT DISTINCT FROM $3 AND is_active = true
@@ -127,6 +139,7 @@ fn secret<D: Dialect>(row: Row<'_, D>) -> Result<StoredSecret, StoreError> {
         plan: row.string("plan")?,
         last_four: row.string_opt("last_four")?,
         not_after: row.time_opt("not_after")?,
+        last_used_at: row.time_opt("last_used_at")?,
         created_at: row.time("created_at")?,
     })
 }
@@ -480,5 +493,32 @@ impl<S: SqlStore> Endpoints for S {
             .time(self.clock().now())
             .all(&mut reader, secret)
             .await
+    }
+
+    async fn list_endpoint_secrets(&self, org: OrgId) -> Result<Vec<StoredSecret>, StoreError> {
+        let mut reader = self.read(org).await?;
+        Statement::new("list secrets of endpoints", LIST_ENDPOINT_SECRETS)
+            .id(org)
+            .time(self.clock().now())
+            .all(&mut reader, secret)
+            .await
+    }
+
+    async fn record_secret_uses(&self, uses: Vec<SecretUse>) -> Result<(), StoreError> {
+        const DOING: &str = "note the last uses of secrets";
+        self.write(Access::ALL_ORGS.in_bulk(), DOING, move |mut tx| {
+            Box::pin(async move {
+                for one in uses {
+                    Statement::new(DOING, RECORD_USE)
+                        .id(one.org)
+                        .id(one.secret)
+                        .time(one.at)
+                        .execute(&mut tx)
+                        .await?;
+                }
+                Ok(())
+            })
+        })
+        .await
     }
 }

@@ -57,7 +57,7 @@ pub const STATEMENTS: &[Sql] = &[
 macro_rules! event_columns {
     () => {
         "id, org_id, source, event_type, subject, endpoint_id, time, received_at, content_type, path, query, headers,
-        hops, body_sealed, body_bytes, dead_reason"
+        hops, body_sealed, body_bytes, dead_reason, secret_id"
     };
 }
 const LIST_EVENTS: &str = concat!(
@@ -269,6 +269,7 @@ fn event<D: Dialect>(row: Row<'_, D>) -> Result<StoredEvent, StoreError> {
         event_type: EventType::from_stored(row.text("event_type")?),
         subject: row.string("subject")?,
         endpoint: row.id_opt("endpoint_id")?,
+        secret: row.id_opt("secret_id")?,
         time: row.time("time")?,
         received_at: row.time("received_at")?,
         content_type: row.string("content_type")?,

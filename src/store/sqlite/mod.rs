@@ -116,6 +116,11 @@ fn migrator() -> Migrator {
             include_str!("../../../migrations/sqlite/0016_rotation_of_credentials.sql"),
         ),
         step(
+            17,
+            "uses of secrets",
+            include_str!("../../../migrations/sqlite/0017_uses_of_secrets.sql"),
+        ),
+        step(
             19,
             "recoveries",
             include_str!("../../../migrations/sqlite/0019_recoveries.sql"),

@@ -17,6 +17,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// The secret that verified the event.
+const SECRET_ID: &str = "01890000-0000-7000-8000-000000000007";
+
 pub(crate) async fn plan(app: &TestApp, org: OrgId, state: ActionState) -> (EventId, ActionId) {
     let (event, action) = (EventId::generate(), ActionId::generate());
     let body = json!({ "message": {
@@ -39,6 +42,7 @@ pub(crate) async fn plan(app: &TestApp, org: OrgId, state: ActionState) -> (Even
         subject: Subject("call-1".into()),
         org: Some(org),
         endpoint: None,
+        secret: Some(SECRET_ID.parse().unwrap()),
         dedupe_key: DedupeKey(*event.as_bytes()),
         traceparent: None,
         content_type: "application/json".into(),
@@ -195,6 +199,7 @@ async fn an_event_is_shown_to_its_own_with_secrets_masked() {
         (&json!("vapi.end-of-call-report"), &json!("hangup"))
     );
     assert_eq!(body["actions"][0]["id"], action.to_string());
+    assert_eq!(body["secret_id"], SECRET_ID);
     let detail = app
         .get(app.a, &format!("/api/actions/{action}"))
         .await

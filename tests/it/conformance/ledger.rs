@@ -47,6 +47,7 @@ pub fn envelope(org: OrgId, key: u8) -> Envelope {
         subject: Subject("call".into()),
         org: Some(org),
         endpoint: None,
+        secret: None,
         dedupe_key: DedupeKey([key; 16]),
         traceparent: None,
         content_type: "application/json".into(),

@@ -134,6 +134,7 @@ pub fn event(org: OrgId, subject: &str, body: impl Into<Bytes>) -> VerifiedEvent
         subject: Subject(subject.into()),
         org: Some(org),
         endpoint: None,
+        secret: None,
         dedupe_key: DedupeKey([7; 16]),
         traceparent: None,
         content_type: "application/json".into(),

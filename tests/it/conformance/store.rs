@@ -33,7 +33,7 @@ macro_rules! store_suite {
         $crate::store_suite!($open, store_endpoints:
             endpoints_are_paged_and_deleted_once, secrets_overlap_while_one_is_rotated,
             secrets_are_limited_to_what_is_valid, the_organisations_own_secrets_are_replaced,
-            secrets_of_another_owner_are_refused);
+            secrets_of_another_owner_are_refused, a_use_of_a_secret_is_its_last_one);
         $crate::store_suite!($open, store_routes:
             proof_moves_a_stale_claim, released_claims_are_gone, a_twilio_number_belongs_to_its_account,
             a_vapi_number_is_one_by_itself_and_by_its_id,

@@ -5,7 +5,7 @@ use hookswitch::{
     domain::{Clock, Endpoint, ManualClock, Source, Timestamp},
     store::{
         Store, StoreError,
-        endpoints::{NewSecret, SECRETS_PER_OWNER_MAX},
+        endpoints::{NewSecret, SECRETS_PER_OWNER_MAX, SecretUse},
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -288,4 +288,38 @@ pub async fn secrets_of_another_owner_are_refused(store: &Arc<dyn Store>, _: &Ma
         Err(StoreError::Data { .. })
     ));
     assert_eq!(store.list_secrets(b, Source::Vapi, None).await.expect("a list"), []);
+}
+
+pub async fn a_use_of_a_secret_is_its_last_one(store: &Arc<dyn Store>, _: &ManualClock) {
+    let (a, b) = (org(store).await, org(store).await);
+    let (mine, theirs) = (endpoint(a), endpoint(b));
+    let (one, other) = (secret(a, Some(mine.id)), secret(b, Some(theirs.id)));
+    for (of, new) in [(&mine, &one), (&theirs, &other)] {
+        store
+            .create_endpoint(of.clone(), vec![new.clone()], entry(of.org, "create"))
+            .await
+            .expect("created");
+    }
+    let version = store.config_version().await.expect("a version");
+    let used = |org, secret, seconds| SecretUse {
+        org,
+        secret,
+        at: Timestamp::from_seconds(seconds),
+    };
+    // The second is older, the third names a secret under an organisation that does not own it.
+    for uses in [
+        vec![used(a, one.id, 900)],
+        vec![used(a, one.id, 800), used(a, other.id, 950)],
+        vec![],
+    ] {
+        store.record_secret_uses(uses).await.expect("noted");
+    }
+    let last = async |org| store.list_endpoint_secrets(org).await.expect("a list")[0].last_used_at;
+    assert_eq!(last(a).await, Some(Timestamp::from_seconds(900)));
+    assert_eq!(last(b).await, None);
+    assert_eq!(
+        store.config_version().await.expect("a version"),
+        version,
+        "nothing in memory has changed"
+    );
 }

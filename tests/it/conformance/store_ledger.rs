@@ -37,6 +37,7 @@ pub(super) fn planned(org: OrgId, subject: &str, kind: &str, actions: usize) -> 
             subject: Subject(subject.into()),
             org: Some(org),
             endpoint: None,
+            secret: None,
             dedupe_key: DedupeKey(*id.as_bytes()),
             traceparent: None,
             content_type: "application/json".into(),

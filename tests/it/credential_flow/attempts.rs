@@ -68,6 +68,7 @@ async fn plan(app: &TestApp, kind: ActionKind, request: &Value) {
         subject: Subject("call".into()),
         org: Some(org),
         endpoint: None,
+        secret: None,
         dedupe_key: DedupeKey(*id.as_bytes()),
         traceparent: None,
         content_type: "application/json".into(),

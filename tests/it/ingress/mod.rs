@@ -3,6 +3,7 @@
 mod forms;
 mod numbers;
 mod outages;
+mod uses;
 
 use crate::support::{
     app::{

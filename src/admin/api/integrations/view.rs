@@ -3,6 +3,7 @@
 use super::request::source_of;
 use crate::{
     admin::{
+        api::endpoints::SecretView,
         credentials::{self, Opened},
         state::{AdminState, Answer},
         web::{etag, view::Time},
@@ -11,6 +12,7 @@ use crate::{
     provider::{Credential, TwilioAuth},
     store::{
         credentials::{CredentialError, StoredCredential},
+        endpoints::StoredSecret,
         history::OpenActions,
     },
 };
@@ -78,6 +80,8 @@ pub struct IntegrationView {
     settings: BTreeMap<&'static str, String>,
     /// The names of the secret fields that are stored.
     secrets_set: Vec<&'static str>,
+    /// The valid secrets that sign the organisation's webhooks of this provider, newest first.
+    signing_secrets: Vec<SecretView>,
     version: Option<i64>,
     /// For `If-Match` of the next change; `null` where nothing is stored.
     etag: Option<String>,
@@ -107,23 +111,18 @@ impl IntegrationView {
             last_problem: None,
             settings: BTreeMap::new(),
             secrets_set: Vec::new(),
+            signing_secrets: Vec::new(),
             version: None,
             etag: None,
         }
     }
 
-    /// `signing`: the names of the fields whose signing secrets are valid without an end.
-    fn new(
-        opened: Opened,
-        signing: Vec<&'static str>,
-        etag: String,
-        now: Timestamp,
-        open: Option<&OpenActions>,
-    ) -> Self {
+    fn new(opened: Opened, signing: Signing, etag: String, now: Timestamp, open: Option<&OpenActions>) -> Self {
         let Opened { row, credential } = opened;
         let age = now.since(row.secret_since);
+        let rotation_due = row.rotation_at().is_some_and(|due| due <= now);
         let (provider, id) = (row.provider, Some(row.id.to_string()));
-        let (mut settings, mut secrets_set, mut undecryptable) = (BTreeMap::new(), signing, None);
+        let (mut settings, mut secrets_set, mut undecryptable) = (BTreeMap::new(), signing.fields, None);
         match credential {
             Ok(credential) => {
                 settings.extend(
@@ -162,12 +161,13 @@ impl IntegrationView {
                 id,
                 name: row.account_name,
             }),
-            rotation_due: row.rotation_at().is_some_and(|due| due <= now),
+            rotation_due,
             age_days: Some(age.as_secs() / DAY_SECONDS),
             rotate_after_days: Some(row.rotate_after_days),
             last_four: row.last_four,
             settings,
             secrets_set,
+            signing_secrets: signing.secrets.into_iter().map(SecretView::from).collect(),
             version: Some(row.version),
             etag: Some(etag),
             ..Self::absent(provider)
@@ -300,13 +300,20 @@ pub async fn view_beside(
         }
         .with_actions(open));
     };
-    let signing = signing_fields(state, org, &opened).await?;
+    let signing = signing(state, org, &opened).await?;
     let etag = tag(state, &opened.row);
     Ok(IntegrationView::new(opened, signing, etag, state.now(), open))
 }
 
-/// The fields of the form whose signing secrets are stored beside the credential.
-async fn signing_fields(state: &AdminState, org: OrgId, opened: &Opened) -> Answer<Vec<&'static str>> {
+/// The signing secrets that are stored beside a credential.
+#[derive(Default)]
+struct Signing {
+    /// The fields of the form that hold one which is valid without an end.
+    fields: Vec<&'static str>,
+    secrets: Vec<StoredSecret>,
+}
+
+async fn signing(state: &AdminState, org: OrgId, opened: &Opened) -> Answer<Signing> {
     let (field, expected) = match &opened.credential {
         Ok(Credential::Vapi(_)) => ("webhook_secret", 1),
         // The auth token is the first signing secret.
@@ -314,12 +321,13 @@ async fn signing_fields(state: &AdminState, org: OrgId, opened: &Opened) -> Answ
             TwilioAuth::AuthToken(_) => ("auth_token_secondary", 2),
             TwilioAuth::ApiKey { .. } => ("auth_token_secondary", 1),
         },
-        _ => return Ok(Vec::new()),
+        _ => return Ok(Signing::default()),
     };
     let Some(source) = source_of(opened.row.provider) else {
-        return Ok(Vec::new());
+        return Ok(Signing::default());
     };
     let secrets = state.store.list_secrets(org, source, None).await?;
     let lasting = secrets.iter().filter(|secret| secret.not_after.is_none()).count();
-    Ok(if lasting >= expected { vec![field] } else { Vec::new() })
+    let fields = if lasting >= expected { vec![field] } else { Vec::new() };
+    Ok(Signing { fields, secrets })
 }

@@ -29,8 +29,8 @@ static INSERT_EVENTS: LazyLock<Inserts> = LazyLock::new(|| {
     // A replay comes with the event that is there already.
     Inserts::of(
         "events (id, org_id, source, event_type, subject, endpoint_id, time, received_at, content_type, path, query,
-            headers, traceparent, hops, body_sealed, body_bytes)",
-        16,
+            headers, traceparent, hops, body_sealed, body_bytes, secret_id)",
+        17,
         "ON CONFLICT (id) DO NOTHING",
     )
 });
@@ -308,7 +308,8 @@ async fn insert_events<D: Dialect>(
             .text_opt(envelope.traceparent.as_deref())
             .number(envelope.hops)
             .bytes(&event.body.0)
-            .count(envelope.body.len() as u64);
+            .count(envelope.body.len() as u64)
+            .id_opt(envelope.secret);
     }
     insert.execute(tx).await.map(drop)
 }

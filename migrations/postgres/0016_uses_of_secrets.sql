@@ -1,0 +1,5 @@
+-- The last use of each signing secret, and the secret that verified an event. Adds only: the release before it runs on this schema.
+ALTER TABLE endpoint_secrets ADD COLUMN last_used_at bigint;
+ALTER TABLE events ADD COLUMN secret_id uuid;
+-- The receiver notes uses, of all organisations.
+GRANT UPDATE (last_used_at) ON endpoint_secrets TO hookswitch_worker;
