@@ -273,6 +273,7 @@ pub(super) fn claim(row: &ManagedAssistant, name: String, now: Timestamp) -> Ass
         state: RouteState::Live,
         proof: Some(Proof::MadeByUs),
         proven_at: Some(now),
+        is_platform_managed: false,
         version: 1,
         created_at: now,
     }

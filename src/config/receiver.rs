@@ -1,5 +1,6 @@
 //! Settings of ingress.
 
+use secrecy::SecretString;
 use std::time::Duration;
 
 section! {
@@ -15,6 +16,12 @@ section! {
         /// allowance. It also names the address in the audit. Their X-Forwarded-Proto and
         /// X-Forwarded-Host are believed where no public URL is set.
         trusted_proxies: Vec<String> = Vec::new(), "HOOKSWITCH_TRUSTED_PROXIES";
+        /// Secrets that the platform's own Vapi account signs with (HMAC, Vapi's default plan),
+        /// separated by commas while one is rotated. They verify routes that an operator gave to
+        /// the platform, on the shared URL, where no organisation's secret verifies.
+        platform_vapi_secrets: Option<SecretString> = None, "HOOKSWITCH_PLATFORM_VAPI_SECRETS";
+        /// The same for auth tokens of the platform's own Twilio account.
+        platform_twilio_secrets: Option<SecretString> = None, "HOOKSWITCH_PLATFORM_TWILIO_SECRETS";
         /// Largest webhook body accepted, in bytes. Larger ones get 413; Vapi's reports can reach
         /// hundreds of kB.
         body_bytes_max: usize = 1 << 20, "HOOKSWITCH_BODY_BYTES_MAX";

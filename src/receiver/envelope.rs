@@ -35,9 +35,9 @@ pub(super) fn verified_event(
             .unwrap_or(received_at),
         received_at,
         subject: reading.subject,
-        org: Some(signer.org),
+        org: signer.org,
         endpoint: signer.endpoint,
-        secret: Some(signer.secret),
+        secret: signer.secret,
         dedupe_key: reading.dedupe_key,
         traceparent: traceparent(&head.headers).map(Into::into),
         content_type: head

@@ -9,6 +9,7 @@ mod answer;
 mod envelope;
 mod limits;
 mod mask;
+mod platform;
 mod publish;
 mod rejection;
 mod unknown_ids;
@@ -34,6 +35,7 @@ use answer::{Cause, Meters, label};
 use axum::{Router, body::Body, extract::State, response::Response};
 use http::{HeaderMap, request};
 use limits::{BodyMemory, WebhookPath};
+use platform::PlatformKeys;
 use publish::PublishPermits;
 use rejection::{Refusal, RejectionRing};
 use std::{sync::Arc, time::Instant};
@@ -61,6 +63,8 @@ pub enum ReceiverError {
     TrustedProxies(#[from] InvalidNetwork),
     #[error("HOOKSWITCH_PUBLIC_URL: expected scheme and host only, such as https://hooks.example.com")]
     PublicUrl,
+    #[error("{0}: each secret needs at least 16 bytes")]
+    ShortSecret(&'static str),
 }
 
 #[derive(Clone)]
@@ -104,6 +108,7 @@ impl Receiver {
             verifier: Verifier::new(
                 Arc::clone(&routes),
                 Arc::clone(&vault),
+                PlatformKeys::new(&settings),
                 settings.signing_keys_cached_max,
             ),
             unknown_ids: UnknownIdLimiter::new(settings.unknown_per_second_max),
@@ -212,6 +217,7 @@ pub fn check_settings(settings: &ReceiverSettings) -> Vec<ReceiverError> {
     let proxies = Networks::parse(&settings.trusted_proxies).err();
     url.into_iter()
         .chain(proxies.map(ReceiverError::TrustedProxies))
+        .chain(platform::short_settings(settings).map(ReceiverError::ShortSecret))
         .collect()
 }
 
@@ -222,6 +228,7 @@ impl ReceiverError {
         match self {
             Self::TrustedProxies(_) => "HOOKSWITCH_TRUSTED_PROXIES",
             Self::PublicUrl => "HOOKSWITCH_PUBLIC_URL",
+            Self::ShortSecret(name) => name,
         }
     }
 }
@@ -374,7 +381,7 @@ impl Inner {
         match self.make_durable(event, signer.org).await {
             Ok(event_id) => answer::with_id(answer::accepted(answer, &body), event_id.as_uuid()),
             Err(cause) => self.refuse(&Refusal {
-                org: Some(signer.org),
+                org: signer.org,
                 ids: &ids,
                 bytes: body.len(),
                 ..Refusal::unread(path, cause)
@@ -383,12 +390,13 @@ impl Inner {
     }
 
     /// Publishes the event, or says why it is not durable.
-    async fn make_durable(&self, event: VerifiedEvent, org: OrgId) -> Result<EventId, Cause> {
+    async fn make_durable(&self, event: VerifiedEvent, org: Option<OrgId>) -> Result<EventId, Cause> {
         let event_id = event.envelope().id;
         let seconds_max = self.settings.publish_seconds_max;
         publish::publish(&self.queue, &self.permits, &self.publishes, event, seconds_max).await?;
         reach(Step::Confirmed);
-        tracing::debug!(event.id = %event_id, org.id = %org, "Event {event_id} is received");
+        let owner = org.map(tracing::field::display);
+        tracing::debug!(event.id = %event_id, org.id = owner, "Event {event_id} is received");
         Ok(event_id)
     }
 
@@ -410,11 +418,18 @@ impl Inner {
             .verifier
             .verify(path, reading, request, now, try_take_token)
             .await?;
+        // Old routes do not show that an id leads nowhere.
+        if signer.org.is_none() && self.routes.age() > self.settings.snapshot_stale_seconds {
+            return Err(Unverified {
+                cause: Cause::Unavailable,
+                org: None,
+            });
+        }
         let hops = self.hops(&head.headers);
         if u32::from(hops) > self.settings.hops_max {
             return Err(Unverified {
                 cause: Cause::HopLimit,
-                org: Some(signer.org),
+                org: signer.org,
             });
         }
         Ok((signer, hops))
@@ -471,9 +486,9 @@ impl Inner {
 }
 
 /// Names the event in the span of its request.
-fn name_in_span(event: &Envelope, org: OrgId) {
+fn name_in_span(event: &Envelope, org: Option<OrgId>) {
     tracing::Span::current()
-        .record("org.id", tracing::field::display(org))
+        .record("org.id", org.map(tracing::field::display))
         .record("event.id", tracing::field::display(event.id))
         .record("event.type", event.event_type.as_str())
         .record("traceparent", event.traceparent.as_deref());

@@ -1,7 +1,7 @@
 //! Finds the organisation of a webhook: ids choose the secrets to try, and the owner of the secret
 //! that verifies is the organisation (invariant 17).
 
-use super::{answer::Cause, limits::WebhookPath, uses::SecretUses};
+use super::{answer::Cause, limits::WebhookPath, platform::PlatformKeys, uses::SecretUses};
 use crate::{
     domain::{EndpointId, OrgId, SecretBytes, SecretId, Source, Timestamp},
     routing::{OrgEntry, RouteTable, SigningSecret},
@@ -22,10 +22,12 @@ const KEYS_TIME_TO_LIVE: Duration = Duration::from_mins(10);
 /// The owner of the secret that verified.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Signer {
-    pub org: OrgId,
+    /// `None`: the platform signed, and the ids lead nowhere.
+    pub org: Option<OrgId>,
     /// The endpoint whose own secret verified.
     pub endpoint: Option<EndpointId>,
-    pub secret: SecretId,
+    /// `None`: a secret of the platform.
+    pub secret: Option<SecretId>,
 }
 
 /// Why no secret verified the request, and the organisation that its ids lead to.
@@ -35,7 +37,15 @@ pub(super) struct Unverified {
     pub org: Option<OrgId>,
 }
 
+impl Unverified {
+    /// Whether no secret of an organisation fits. Other causes stand whoever else signed.
+    const fn is_open(self) -> bool {
+        matches!(self.cause, Cause::BadSignature | Cause::UnknownRoute)
+    }
+}
+
 pub(super) struct Verifier {
+    platform: PlatformKeys,
     routes: Arc<RouteTable>,
     vault: Arc<Vault>,
     keys: SecretCache<SecretId, SigningKey>,
@@ -70,7 +80,7 @@ impl Candidates {
 
 impl Verifier {
     /// `keys_max` keys are held ready, one a secret.
-    pub(super) fn new(routes: Arc<RouteTable>, vault: Arc<Vault>, keys_max: usize) -> Self {
+    pub(super) fn new(routes: Arc<RouteTable>, vault: Arc<Vault>, platform: PlatformKeys, keys_max: usize) -> Self {
         let decoy = SecretBytes::new(vec![0x5a; 32]);
         let decoy_keys = [Source::Vapi, Source::Twilio].map(|source| {
             let plan = source::plan_default(source).expect("both sources have a default plan");
@@ -80,6 +90,7 @@ impl Verifier {
             )
         });
         Self {
+            platform,
             routes,
             vault,
             keys: SecretCache::new("signing_keys", keys_max, KEYS_TIME_TO_LIVE),
@@ -113,7 +124,9 @@ impl Verifier {
             Ok(signer) => return Ok(self.noted(signer, now)),
             Err(refused) => refused,
         };
-        if candidates.claimed.is_none() && !try_take_token() {
+        let is_platform =
+            path.endpoint.is_none() && refused.is_open() && self.platform.verify(path.source, request, now);
+        if candidates.claimed.is_none() && !is_platform && !try_take_token() {
             return Err(Unverified {
                 cause: Cause::RateLimited,
                 org: None,
@@ -124,15 +137,63 @@ impl Verifier {
         self.routes.refresh_now().await;
         let again = self.candidates(path, reading, now);
         // The same secrets give the same result; only the routes of its ids can have changed.
-        if again.same_as(&candidates) && refused.cause != Cause::ConflictingRoute {
-            return Err(refused);
+        let refused = if again.same_as(&candidates) && refused.cause != Cause::ConflictingRoute {
+            refused
+        } else {
+            match self.try_all(&again, path.source, reading, request, now) {
+                Ok(signer) => return Ok(self.noted(signer, now)),
+                Err(refused) => refused,
+            }
+        };
+        if is_platform && refused.is_open() {
+            return self.of_platform(path.source, reading, refused, now);
         }
-        self.try_all(&again, path.source, reading, request, now)
-            .map(|signer| self.noted(signer, now))
+        Err(refused)
+    }
+
+    /// The organisation that the platform signed for: every unique id that leads somewhere leads to
+    /// it by a route of the platform's, and it has no secret of its own for the source (invariant
+    /// 19). Where no id leads anywhere the event has no organisation yet.
+    fn of_platform(
+        &self,
+        source: Source,
+        reading: &Reading,
+        refused: Unverified,
+        now: Timestamp,
+    ) -> Result<Signer, Unverified> {
+        let mut owner = None;
+        for key in reading.routes.iter().filter(|key| key.kind.is_unique_at_provider()) {
+            let Some(org) = self.routes.get(key) else { continue };
+            if owner.is_some_and(|owner| owner != org) {
+                return Err(Unverified {
+                    cause: Cause::ConflictingRoute,
+                    org: owner,
+                });
+            }
+            if !self.routes.is_platform_managed(key, org) {
+                return Err(refused);
+            }
+            owner = Some(org);
+        }
+        if let Some(owner) = owner {
+            let is_own =
+                |secret: &SigningSecret| secret.source == source && secret.not_after.is_none_or(|end| now <= end);
+            let entry = self.active(owner).ok_or(refused)?;
+            if entry.secrets.iter().any(is_own) {
+                return Err(refused);
+            }
+        }
+        Ok(Signer {
+            org: owner,
+            endpoint: None,
+            secret: None,
+        })
     }
 
     fn noted(&self, signer: Signer, now: Timestamp) -> Signer {
-        self.uses.note(signer.org, signer.secret, now);
+        if let Some((org, secret)) = signer.org.zip(signer.secret) {
+            self.uses.note(org, secret, now);
+        }
         signer
     }
 
@@ -234,9 +295,9 @@ impl Verifier {
                         });
                     }
                     return Ok(Signer {
-                        org: owner.org,
+                        org: Some(owner.org),
                         endpoint: secret.endpoint,
-                        secret: secret.id,
+                        secret: Some(secret.id),
                     });
                 }
                 Err(Refusal::TooOld | Refusal::TooFarAhead) => cause = Cause::TooOld,

@@ -18,7 +18,7 @@ use crate::{
     store::{
         Store, StoreError,
         keys::DataKeyRow,
-        snapshot::{EndpointRow, SecretRow, SnapshotChanges},
+        snapshot::{EndpointRow, RouteRow, SecretRow, SnapshotChanges},
     },
 };
 use keys::{Keys, OrgIndex, lock, read, write};
@@ -75,6 +75,8 @@ pub struct RouteTable {
     keys: Keys,
     orgs: RwLock<Orgs>,
     endpoints: RwLock<HashMap<EndpointId, EndpointEntry>>,
+    /// The few routes for which the platform's own account signs.
+    platform: RwLock<HashMap<RouteKey, OrgId>>,
     current: Mutex<Current>,
     looks: tokio::sync::Mutex<Looks>,
     looks_begun: AtomicU64,
@@ -150,6 +152,7 @@ impl RouteTable {
             keys: Keys::default(),
             orgs: RwLock::default(),
             endpoints: RwLock::default(),
+            platform: RwLock::default(),
             current: Mutex::new(Current { version: 0, at: begun }),
             looks: tokio::sync::Mutex::default(),
             looks_begun: AtomicU64::new(0),
@@ -179,6 +182,13 @@ impl RouteTable {
     #[must_use]
     pub fn endpoint(&self, id: EndpointId) -> Option<EndpointEntry> {
         read(&self.endpoints).get(&id).cloned()
+    }
+
+    /// Whether the platform's own account signs for this route of the organisation (invariant 19).
+    /// Memory only.
+    #[must_use]
+    pub fn is_platform_managed(&self, key: &RouteKey, org: OrgId) -> bool {
+        read(&self.platform).get(key) == Some(&org)
     }
 
     /// How old the snapshot is: since the last time that it was known to be current.
@@ -257,8 +267,22 @@ impl RouteTable {
             let mut orgs = write(&self.orgs);
             routes.iter().map(|row| orgs.ensure(row.org)).collect()
         };
+        self.apply_platform(&routes);
         self.keys.apply(&routes, &places);
         *lock(&self.current) = Current { version, at: begun };
+    }
+
+    fn apply_platform(&self, rows: &[RouteRow]) {
+        let mut platform = write(&self.platform);
+        for row in rows {
+            let is_managed = row.is_live && row.is_platform_managed;
+            // A row takes out what was its own organisation's, and no other's.
+            if !is_managed && platform.get(&row.key) == Some(&row.org) {
+                platform.remove(&row.key);
+            }
+        }
+        let managed = rows.iter().filter(|row| row.is_live && row.is_platform_managed);
+        platform.extend(managed.map(|row| (row.key.clone(), row.org)));
     }
 
     fn apply_endpoints(&self, rows: Vec<EndpointRow>) {

@@ -64,6 +64,11 @@ impl Gauges {
                 catalogue::ROTATIONS_DUE.set(own.map_or(0, |(_, count)| *count) as f64, &[provider.as_str()]);
             }
         }
+        if let Ok(state) = self.store.quarantine_state().await {
+            catalogue::QUARANTINE_EVENTS.set(state.events as f64, &[]);
+            let oldest = state.oldest_at.map_or(0.0, |at| self.clock.now().since(at).as_secs_f64());
+            catalogue::QUARANTINE_OLDEST_SECONDS.set(oldest, &[]);
+        }
         if self.is_size_due()
             && let Ok(bytes) = self.store.size_bytes().await
         {

@@ -27,6 +27,7 @@ pub mod outcomes;
 pub mod pauses;
 #[cfg(feature = "postgres")]
 mod postgres;
+pub mod quarantine;
 pub mod queue_shares;
 pub mod recovery;
 pub mod rejections;
@@ -67,6 +68,7 @@ pub trait Store:
     + organisations::Organisations
     + outcomes::Outcomes
     + pauses::Pauses
+    + quarantine::Quarantine
     + queue_shares::QueueShares
     + recovery::Recoveries
     + rejections::Rejections
@@ -96,6 +98,7 @@ impl<S> Store for S where
         + organisations::Organisations
         + outcomes::Outcomes
         + pauses::Pauses
+        + quarantine::Quarantine
         + queue_shares::QueueShares
         + recovery::Recoveries
         + rejections::Rejections

@@ -5,6 +5,9 @@ pub use crate::domain::Proof;
 use crate::domain::{AssistantRole, OrgId, RouteState, Timestamp};
 use async_trait::async_trait;
 
+/// `managed_by` of a route for which the platform's own account signs.
+pub const PLATFORM: &str = "platform";
+
 /// The holder whose live claim a proof may replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Displaces {
@@ -35,6 +38,8 @@ pub struct AssistantClaim {
     pub state: RouteState,
     pub proof: Option<Proof>,
     pub proven_at: Option<Timestamp>,
+    /// The platform's own account signs for it (invariant 19); only an operator sets it.
+    pub is_platform_managed: bool,
     pub version: i64,
     pub created_at: Timestamp,
 }
@@ -51,6 +56,8 @@ pub struct NumberClaim {
     pub state: RouteState,
     pub proof: Option<Proof>,
     pub proven_at: Option<Timestamp>,
+    /// The platform's own account signs for it (invariant 19); only an operator sets it.
+    pub is_platform_managed: bool,
     pub version: i64,
     pub created_at: Timestamp,
 }

@@ -52,6 +52,8 @@ pub struct RouteRow {
     pub org: OrgId,
     /// Live rows route. Others take the key out where it led to this organisation.
     pub is_live: bool,
+    /// The platform's own account signs for it (invariant 19).
+    pub is_platform_managed: bool,
     /// The stored row that claims the key, where one row may claim another key later: a number or a
     /// credential can move to another account. The former key is then taken out. `None` where the
     /// key is the row's own name.

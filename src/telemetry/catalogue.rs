@@ -188,6 +188,10 @@ catalogue! {
     CONSUMER_IDLE_WITH_BACKLOG_SECONDS: Gauge Seconds "hookswitch_consumer_idle_with_backlog_seconds" [];
     /// Integrations whose secret is due to be rotated, by provider.
     ROTATIONS_DUE: Gauge Count "hookswitch_credentials_rotation_due" ["provider"];
+    /// Events that the platform's own account signed and that lead to no organisation.
+    QUARANTINE_EVENTS: Gauge Count "hookswitch_quarantine_events" [];
+    /// Age of the oldest of them.
+    QUARANTINE_OLDEST_SECONDS: Gauge Seconds "hookswitch_quarantine_oldest_seconds" [];
     /// Pauses by operators, by scope: all, org, provider, rule.
     PAUSED: Gauge Count "hookswitch_paused" ["scope"];
     /// Whether events go through the spool now: 1 or 0.
@@ -263,6 +267,7 @@ pub const ZEROED: &[(Metric, &[&[&str]])] = &[
             "again",
             "recorded",
             "dead",
+            "quarantined",
             "held_for_a_rule",
         ]],
     ),
@@ -291,7 +296,7 @@ pub const ZEROED: &[(Metric, &[&[&str]])] = &[
     (LEASES_EXPIRED, &[]),
     (
         RETENTION_DELETED,
-        &[&["events", "dead_events", "audit", "keys", "days"]],
+        &[&["events", "dead_events", "quarantine", "audit", "keys", "days"]],
     ),
     (ACTIONS_OVER_BUDGET, &[]),
     (

@@ -8,16 +8,18 @@ use super::{
 };
 use crate::{
     action::Callback,
-    domain::{ActionState, OrgId, SealedBytes},
+    domain::{ActionState, Envelope, OrgId, RouteKey, SealedBytes},
     killpoint::{Step, reach},
-    queue,
+    queue, source,
     store::{
         StoreError,
         ledger::{DeadEvent, HeldPart, Planned, PlannedAction, PlannedEvent},
+        quarantine::QuarantinedEvent,
     },
     telemetry::catalogue,
     vault::Purpose,
 };
+use bytes::Bytes;
 use std::sync::Arc;
 use tracing::{debug, error};
 
@@ -271,6 +273,11 @@ impl Planner {
     }
 
     async fn store_dead_event(&self, mut dead: DeadEvent) -> Result<(), StoreError> {
+        if dead.org.is_none()
+            && let Ok(envelope) = queue::decode(&Bytes::copy_from_slice(&dead.envelope))
+        {
+            return self.quarantine(&envelope, &dead.envelope).await;
+        }
         if !dead.envelope.is_empty() {
             let doing = "seal a dead event";
             dead.envelope = match dead.org {
@@ -282,6 +289,23 @@ impl Planner {
         }
         self.store.store_dead_event(dead).await?;
         catalogue::EVENTS_PLANNED.count(1, &["dead"]);
+        Ok(())
+    }
+
+    /// Keeps an event that leads to no organisation, with the external ids that it names: an
+    /// operator finds its organisation by them.
+    async fn quarantine(&self, envelope: &Envelope, encoded: &[u8]) -> Result<(), StoreError> {
+        let nobody = OrgId::from_uuid(uuid::Uuid::nil());
+        let sealed = self.seal_under_ring(nobody, encoded, "seal a quarantined event")?;
+        let event = QuarantinedEvent {
+            id: envelope.id,
+            source: envelope.source.as_str().to_owned(),
+            event_type: envelope.event_type.as_str().to_owned(),
+            received_at: envelope.received_at,
+            ids: ids(envelope),
+        };
+        self.store.quarantine(event, sealed).await?;
+        catalogue::EVENTS_PLANNED.count(1, &["quarantined"]);
         Ok(())
     }
 
@@ -304,4 +328,22 @@ impl Planner {
         let failed = |_| StoreError::Unavailable { doing };
         self.vault.seal_under_ring(org, plain).map_err(failed)
     }
+}
+
+/// The external ids in an event's body. None where it cannot be read any more.
+fn ids(envelope: &Envelope) -> Vec<RouteKey> {
+    let mut headers = http::HeaderMap::new();
+    headers.extend(
+        envelope
+            .content_type
+            .parse::<http::HeaderValue>()
+            .map(|value| (http::header::CONTENT_TYPE, value)),
+    );
+    let request = source::Request {
+        method: "POST",
+        url: &format!("https://localhost{}?{}", envelope.path, envelope.query),
+        headers: &headers,
+        body: &envelope.body,
+    };
+    source::read(envelope.source, &request).map_or_else(|_| Vec::new(), |reading| reading.routes)
 }

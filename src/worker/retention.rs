@@ -69,6 +69,10 @@ impl Cleaner {
                 store.delete_dead_events(before, ROWS_A_STEP).map_ok(whole)
             })
             .await?;
+            self.steps("quarantine", soft, |_| {
+                store.delete_quarantined(before, ROWS_A_STEP).map_ok(whole)
+            })
+            .await?;
         }
         if let Some(before) = self.before(settings.audit_kept_days) {
             self.steps("audit", soft, |_| store.delete_audit(before, ROWS_A_STEP).map_ok(whole))

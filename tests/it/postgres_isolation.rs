@@ -20,6 +20,7 @@ const SHARED: [&str; 6] = [
     "config_version",
     "instances",
     "primary_kek",
+    "quarantine",
     "queue_workers",
     "recoveries",
 ];

@@ -4,6 +4,7 @@ mod budget;
 mod changes;
 mod held;
 mod poison;
+mod quarantine;
 mod recovery;
 
 use crate::ledger::suite::audit;

@@ -47,6 +47,8 @@ pub struct AssistantView {
     reason: Option<String>,
     proof: Option<&'static str>,
     proven_at: Option<Time>,
+    /// `platform`: the platform's own account signs for it. Only an operator sets that.
+    managed_by: Option<&'static str>,
     version: i64,
     etag: String,
     created_at: Time,
@@ -54,7 +56,7 @@ pub struct AssistantView {
 
 impl AssistantView {
     fn new(state: &AdminState, connected: &Connected, row: AssistantClaim) -> Self {
-        let reason = connected.reason(Provider::Vapi);
+        let reason = connected.reason(Provider::Vapi).filter(|_| !row.is_platform_managed);
         Self {
             usable: reason.is_none() && row.state == RouteState::Live,
             reason,
@@ -65,6 +67,7 @@ impl AssistantView {
             state: row.state,
             proof: row.proof.map(Proof::as_str),
             proven_at: row.proven_at.map(Time),
+            managed_by: row.is_platform_managed.then_some("platform"),
             version: row.version,
             created_at: Time(row.created_at),
         }
@@ -136,6 +139,7 @@ pub async fn create(
         state: RouteState::Live,
         proof: Some(Proof::ReadAtProvider),
         proven_at: Some(now),
+        is_platform_managed: false,
         version: 1,
         created_at: now,
     };

@@ -17,6 +17,8 @@ mod managed_assistants;
 mod operator;
 mod pauses;
 mod phone_numbers;
+mod platform_routes;
+mod quarantine;
 mod rejections;
 mod rules;
 mod session;
@@ -48,6 +50,8 @@ pub fn routes() -> Router<Arc<AdminState>> {
         .merge(dead_events::routes())
         .merge(keys::routes())
         .merge(cache::routes())
+        .merge(quarantine::routes())
+        .merge(platform_routes::routes())
         .merge(pauses::routes())
 }
 
@@ -70,6 +74,8 @@ pub mod shapes {
         operator::{Invalidate, Invalidated, NewOrganisation, OrganisationView},
         pauses::{PauseRequest, PausedView, PausesView, ResumeRequest, ResumedView},
         phone_numbers::{NewNumber, NumberView},
+        platform_routes::{ApprovedRoute, ApprovedRouteView},
+        quarantine::{QuarantineReplay, QuarantineView},
         rejections::RejectionView,
         rules::{DamagedRuleView, DryRunRequest, DryRunView, RuleView, StoredDryRunRequest},
         session::Me,

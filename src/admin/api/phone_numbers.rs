@@ -43,6 +43,8 @@ pub struct NumberView {
     reason: Option<String>,
     proof: Option<&'static str>,
     proven_at: Option<Time>,
+    /// `platform`: the platform's own account signs for it. Only an operator sets that.
+    managed_by: Option<&'static str>,
     version: i64,
     etag: String,
     created_at: Time,
@@ -50,7 +52,7 @@ pub struct NumberView {
 
 impl NumberView {
     fn new(state: &AdminState, connected: &Connected, row: NumberClaim) -> Self {
-        let reason = connected.reason(row.provider);
+        let reason = connected.reason(row.provider).filter(|_| !row.is_platform_managed);
         Self {
             usable: reason.is_none() && row.state == RouteState::Live,
             reason,
@@ -62,6 +64,7 @@ impl NumberView {
             state: row.state,
             proof: row.proof.map(Proof::as_str),
             proven_at: row.proven_at.map(Time),
+            managed_by: row.is_platform_managed.then_some("platform"),
             version: row.version,
             created_at: Time(row.created_at),
         }
@@ -169,6 +172,7 @@ pub async fn create(
         state: RouteState::Live,
         proof: Some(Proof::ReadAtProvider),
         proven_at: Some(now),
+        is_platform_managed: false,
         version: 1,
         created_at: now,
     };

@@ -277,6 +277,12 @@ operations! {
     post "/operator/keys/rotate" keys_rotate Operator "One step of a change of the key" NONE
         body(RotateRequest) => 200(RotatedView);
     get "/operator/audit" operator_audit Operator "List changes of the installation" AUDIT => 200(list AuditView);
+    put "/operator/routes" route_approve Operator "Approve a route, and say who signs for it" NONE
+        body(ApprovedRoute) => 200(ApprovedRouteView);
+    get "/operator/quarantine" quarantine Operator "List events without an organisation" PAGE
+        => 200(list QuarantineView);
+    post "/operator/quarantine/{id}/replay" quarantine_replay Operator "Give one to an organisation" NONE
+        body(QuarantineReplay) => 202(ReplayView);
     get "/operator/cache" cache Operator "How the caches of this process are used" NONE => 200(CachesView);
     post "/operator/cache/invalidate" cache_invalidate Operator "Forget what is cached of an organisation" NONE
         body(Invalidate) => 200(Invalidated);

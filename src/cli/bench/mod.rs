@@ -189,6 +189,7 @@ async fn prove_assistant(store: &Arc<dyn Store>, org: OrgId, now: Timestamp) -> 
         state: RouteState::Live,
         proof: Some(Proof::MadeByUs),
         proven_at: Some(now),
+        is_platform_managed: false,
         version: 1,
         created_at: now,
     };

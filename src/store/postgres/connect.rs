@@ -104,6 +104,11 @@ fn migrator() -> Migrator {
             include_str!("../../../migrations/postgres/0016_uses_of_secrets.sql"),
         ),
         step(
+            17,
+            "platform routes",
+            include_str!("../../../migrations/postgres/0017_platform_routes.sql"),
+        ),
+        step(
             18,
             "recoveries",
             include_str!("../../../migrations/postgres/0018_recoveries.sql"),

@@ -20,6 +20,7 @@ mod managed;
 mod organisations;
 mod outcomes;
 mod pauses;
+mod quarantine;
 mod queue_shares;
 mod recovery;
 mod rejections;
@@ -64,6 +65,7 @@ pub(super) const STATEMENTS: &[(&str, &[Sql])] = &[
     ("organisations", organisations::STATEMENTS),
     ("outcomes", outcomes::STATEMENTS),
     ("pauses", pauses::STATEMENTS),
+    ("quarantine", quarantine::STATEMENTS),
     ("queue_shares", queue_shares::STATEMENTS),
     ("recovery", recovery::STATEMENTS),
     ("rejections", rejections::STATEMENTS),

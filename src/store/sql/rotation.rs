@@ -76,6 +76,7 @@ const SEALED_EVENTS: Sql = Sql {
         SELECT substr(envelope, 1, 9) AS head FROM held_events
         UNION ALL SELECT substr(envelope, 1, 9) FROM held_parts
         UNION ALL SELECT seal_head FROM dead_events
+        UNION ALL SELECT seal_head FROM quarantine
     )
     WHERE substr(head, 1, 1) = x'02' AND length(head) = 9
     GROUP BY 1",
@@ -85,6 +86,7 @@ const SEALED_EVENTS: Sql = Sql {
         SELECT substr(envelope, 1, 9) AS head FROM held_events
         UNION ALL SELECT substr(envelope, 1, 9) FROM held_parts
         UNION ALL SELECT seal_head FROM dead_events
+        UNION ALL SELECT seal_head FROM quarantine
     ) AS sealed
     WHERE substr(head, 1, 1) = '\\x02' AND length(head) = 9
     GROUP BY 1",

@@ -39,20 +39,21 @@ const DISPLACE_ASSISTANT: &str = "
 const SAVE_ASSISTANT: &str = "
     INSERT INTO assistant_org_mapping
         (id, org_id, assistant_id, role, name, state, proof, proven_at, version, created_at, updated_at,
-         changed_version)
-    VALUES ($1, $2, $3, $4, $5, 'live', $6, $7, 1, $8, $9, $10)
+         changed_version, managed_by)
+    VALUES ($1, $2, $3, $4, $5, 'live', $6, $7, 1, $8, $9, $10, $11)
     ON CONFLICT (org_id, assistant_id) DO UPDATE
     SET role = excluded.role, name = excluded.name, state = 'live', proof = excluded.proof,
         proven_at = excluded.proven_at, version = assistant_org_mapping.version + 1,
-        updated_at = excluded.updated_at, changed_version = excluded.changed_version";
+        updated_at = excluded.updated_at, changed_version = excluded.changed_version,
+        managed_by = excluded.managed_by";
 const LIST_ASSISTANTS: &str = "
-    SELECT org_id, assistant_id, role, name, state, proof, proven_at, version, created_at
+    SELECT org_id, assistant_id, role, name, state, proof, proven_at, managed_by, version, created_at
     FROM assistant_org_mapping
     WHERE org_id = $1 AND assistant_id > $2 AND state IN ('live', 'pending')
     ORDER BY assistant_id
     LIMIT $3";
 const FIND_ASSISTANT: &str = "
-    SELECT org_id, assistant_id, role, name, state, proof, proven_at, version, created_at
+    SELECT org_id, assistant_id, role, name, state, proof, proven_at, managed_by, version, created_at
     FROM assistant_org_mapping
     WHERE org_id = $1 AND assistant_id = $2 AND state IN ('live', 'pending')";
 /// Over all organisations: finds the holder.
@@ -84,15 +85,16 @@ macro_rules! save_number {
             "
     INSERT INTO phone_numbers
         (id, org_id, number, provider, account_id, provider_number_id, state, proof, proven_at, version, created_at,
-         updated_at, changed_version)
-    VALUES ($1, $2, $3, $4, $5, $6, 'live', $7, $8, 1, $9, $10, $11)
+         updated_at, changed_version, managed_by)
+    VALUES ($1, $2, $3, $4, $5, $6, 'live', $7, $8, 1, $9, $10, $11, $12)
     ON CONFLICT (org_id, number, provider, (CASE provider WHEN 'twilio' THEN ",
             $coalesce,
             "(account_id, '') ELSE '' END))
     DO UPDATE
     SET account_id = excluded.account_id, provider_number_id = excluded.provider_number_id, state = 'live',
         proof = excluded.proof, proven_at = excluded.proven_at, version = phone_numbers.version + 1,
-        updated_at = excluded.updated_at, changed_version = excluded.changed_version"
+        updated_at = excluded.updated_at, changed_version = excluded.changed_version,
+        managed_by = excluded.managed_by"
         )
     };
 }
@@ -102,13 +104,15 @@ const SAVE_NUMBER: Sql = Sql {
     postgres: save_number!("coalesce"),
 };
 const LIST_NUMBERS: &str = "
-    SELECT org_id, number, provider, account_id, provider_number_id, state, proof, proven_at, version, created_at
+    SELECT org_id, number, provider, account_id, provider_number_id, state, proof, proven_at, managed_by, version,
+        created_at
     FROM phone_numbers
     WHERE org_id = $1 AND number > $2 AND state IN ('live', 'pending')
     ORDER BY number, provider
     LIMIT $3";
 const FIND_NUMBER: &str = "
-    SELECT org_id, number, provider, account_id, provider_number_id, state, proof, proven_at, version, created_at
+    SELECT org_id, number, provider, account_id, provider_number_id, state, proof, proven_at, managed_by, version,
+        created_at
     FROM phone_numbers
     WHERE org_id = $1 AND number = $2 AND state IN ('live', 'pending')
     ORDER BY (state = 'live') DESC, provider
@@ -136,6 +140,7 @@ fn assistant<D: Dialect>(row: Row<'_, D>) -> Result<AssistantClaim, StoreError> 
         state: row.parse("state")?,
         proof: row.parse_opt("proof")?,
         proven_at: row.time_opt("proven_at")?,
+        is_platform_managed: row.text_opt("managed_by")? == Some(PLATFORM),
         version: row.number("version")?,
         created_at: row.time("created_at")?,
     })
@@ -152,6 +157,7 @@ fn number<D: Dialect>(row: Row<'_, D>) -> Result<NumberClaim, StoreError> {
         state: row.parse("state")?,
         proof: row.parse_opt("proof")?,
         proven_at: row.time_opt("proven_at")?,
+        is_platform_managed: row.text_opt("managed_by")? == Some(PLATFORM),
         version: row.number("version")?,
         created_at: row.time("created_at")?,
     })
@@ -159,6 +165,10 @@ fn number<D: Dialect>(row: Row<'_, D>) -> Result<NumberClaim, StoreError> {
 
 fn state_changes(before: RouteState, after: RouteState) -> Changes {
     Changes::default().value("state", before.as_str(), after.as_str())
+}
+
+fn managed_by(is_platform: bool) -> Option<&'static str> {
+    is_platform.then_some(PLATFORM)
 }
 
 fn assistant_changes(before: Option<&AssistantClaim>, after: &AssistantClaim) -> Changes {
@@ -172,6 +182,11 @@ fn assistant_changes(before: Option<&AssistantClaim>, after: &AssistantClaim) ->
         )
         .value("role", before.and_then(role), role(after))
         .value("name", before.and_then(name), name(after))
+        .value(
+            "managed_by",
+            before.and_then(|claim| managed_by(claim.is_platform_managed)),
+            managed_by(after.is_platform_managed),
+        )
         .value(
             "state",
             before.map(|claim| claim.state.as_str()),
@@ -202,7 +217,7 @@ fn number_changes(before: Option<&NumberClaim>, after: &NumberClaim) -> Changes 
         )
 }
 
-/// Writes the audit entry of the former holder. It does not name the new one.
+/// Writes the audit entry of the former holder. It names neither the new one nor its address.
 async fn audit_displaced<D: Dialect>(
     tx: &mut Transaction<'_, D>,
     from: OrgId,
@@ -212,6 +227,7 @@ async fn audit_displaced<D: Dialect>(
     let released = AuditEntry {
         org: from,
         actor: ACTOR_SYSTEM.to_owned(),
+        address: None,
         verb: "release",
         target_id,
         changes: state_changes(RouteState::Live, RouteState::Released),
@@ -259,6 +275,7 @@ pub async fn prove<D: Dialect>(
         .time(claim.created_at)
         .time(tx.now)
         .number(version)
+        .text_opt(managed_by(claim.is_platform_managed))
         .execute(tx)
         .await?;
     if let Some(holder) = holder {
@@ -313,6 +330,7 @@ async fn prove_number<D: Dialect>(
         .time(claim.created_at)
         .time(tx.now)
         .number(version)
+        .text_opt(managed_by(claim.is_platform_managed))
         .execute(tx)
         .await?;
     let mut holder = None;

@@ -5,6 +5,7 @@ use crate::{
     domain::{OrgId, Provider, RouteKey, RouteKind, RouteState, SealedBytes},
     store::{
         StoreError,
+        routes::PLATFORM,
         snapshot::{EndpointRow, OrganisationRow, RouteRow, SecretRow, SnapshotChanges, Snapshots},
     },
 };
@@ -24,6 +25,7 @@ pub const STATEMENTS: &[Sql] = &[
     ASSISTANTS.all,
     ASSISTANTS.changed,
     ASSISTANTS_IN_PAGES,
+    PLATFORM_ASSISTANTS,
     NUMBERS.all,
     NUMBERS.changed,
     ACCOUNTS.all,
@@ -86,13 +88,13 @@ const SECRETS: Rows = rows!(
 );
 const ASSISTANTS: Rows = rows!(
     select: "
-    SELECT org_id, assistant_id, state
+    SELECT org_id, assistant_id, state, managed_by
     FROM assistant_org_mapping",
     live: " AND state = 'live'",
 );
 const NUMBERS: Rows = rows!(
     select: "
-    SELECT id, org_id, number, provider, account_id, provider_number_id, state
+    SELECT id, org_id, number, provider, account_id, provider_number_id, state, managed_by
     FROM phone_numbers",
     live: " AND state = 'live'",
 );
@@ -124,6 +126,14 @@ const ASSISTANTS_IN_PAGES: Sql = Sql {
         WHERE id > $1 AND state = 'live' AND instr(assistant_id, char(10)) = 0
         ORDER BY id
         LIMIT 4096)",
+    postgres: "",
+};
+/// The pages do not tell these few from the others.
+const PLATFORM_ASSISTANTS: Sql = Sql {
+    sqlite: "
+    SELECT org_id, assistant_id, state, managed_by
+    FROM assistant_org_mapping INDEXED BY assistant_platform
+    WHERE managed_by = 'platform' AND state = 'live'",
     postgres: "",
 };
 /// An embedded database has no clock of its own, so its time is this process's.
@@ -161,9 +171,12 @@ impl<D: Dialect> Load<D> {
                 .await?;
             match last {
                 Some(last) => after = last.into_bytes().to_vec(),
-                None => return Ok(()),
+                None => break,
             }
         }
+        Statement::new(DOING, PLATFORM_ASSISTANTS)
+            .each(&mut self.reader, |row| push(into, assistant(row)))
+            .await
     }
 }
 
@@ -248,6 +261,7 @@ fn assistant<D: Dialect>(row: Row<'_, D>) -> Result<RouteRow, StoreError> {
         key: RouteKey::new(RouteKind::VapiAssistant, row.text("assistant_id")?),
         org: row.id("org_id")?,
         is_live: is_live(row)?,
+        is_platform_managed: is_platform_managed(row)?,
         slot: None,
     })
 }
@@ -265,6 +279,7 @@ fn page_of_assistants<D: Dialect>(row: Row<'_, D>, into: &mut Vec<RouteRow>) -> 
                     .map(OrgId::from_uuid)
                     .map_err(|_| row.corrupt("org_id"))?,
                 is_live: true,
+                is_platform_managed: false,
                 slot: None,
             });
         }
@@ -274,12 +289,13 @@ fn page_of_assistants<D: Dialect>(row: Row<'_, D>, into: &mut Vec<RouteRow>) -> 
 
 fn number<D: Dialect>(row: Row<'_, D>, into: &mut Vec<RouteRow>) -> Result<(), StoreError> {
     let row = row.table("phone_numbers");
-    let (org, is_live) = (row.id("org_id")?, is_live(row)?);
+    let (org, is_live, is_platform_managed) = (row.id("org_id")?, is_live(row)?, is_platform_managed(row)?);
     let slot = Some(row.id::<Uuid>("id")?.into_bytes());
     let number = row.text("number")?;
     // A missing part makes a row that only takes out the former claim.
     let claim = |kind, value: Option<&str>| RouteRow {
         is_live: is_live && value.is_some(),
+        is_platform_managed,
         key: RouteKey::new(kind, value.unwrap_or_default()),
         org,
         slot,
@@ -306,10 +322,15 @@ fn account<D: Dialect>(row: Row<'_, D>) -> Result<RouteRow, StoreError> {
         key: RouteKey::new(RouteKind::TwilioAccount, account.unwrap_or_default()),
         org: row.id("org_id")?,
         is_live: row.flag("is_claim")? && account.is_some(),
+        is_platform_managed: false,
         slot: Some(row.id::<Uuid>("id")?.into_bytes()),
     })
 }
 
 fn is_live<D: Dialect>(row: Row<'_, D>) -> Result<bool, StoreError> {
     Ok(RouteState::Live == row.parse("state")?)
+}
+
+fn is_platform_managed<D: Dialect>(row: Row<'_, D>) -> Result<bool, StoreError> {
+    Ok(row.text_opt("managed_by")? == Some(PLATFORM))
 }

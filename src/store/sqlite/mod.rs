@@ -121,6 +121,11 @@ fn migrator() -> Migrator {
             include_str!("../../../migrations/sqlite/0017_uses_of_secrets.sql"),
         ),
         step(
+            18,
+            "platform routes",
+            include_str!("../../../migrations/sqlite/0018_platform_routes.sql"),
+        ),
+        step(
             19,
             "recoveries",
             include_str!("../../../migrations/sqlite/0019_recoveries.sql"),

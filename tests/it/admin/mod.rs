@@ -18,6 +18,7 @@ mod preconditions;
 mod problems;
 pub(crate) mod proof;
 mod public_keys;
+mod quarantine;
 mod rules;
 mod session;
 mod tokens;

@@ -244,6 +244,7 @@ async fn roles_hold_on_every_route_that_writes() {
     let routes = [
         // Route, and whether a member may.
         (Method::POST, "/api/integrations/vapi".to_owned(), false),
+        (Method::PATCH, "/api/integrations/vapi".to_owned(), false),
         (Method::DELETE, "/api/integrations/vapi".to_owned(), false),
         (Method::POST, "/api/integrations/vapi/test".to_owned(), false),
         (Method::POST, "/api/integrations/vapi/verify".to_owned(), false),
@@ -260,8 +261,6 @@ async fn roles_hold_on_every_route_that_writes() {
         (Method::POST, "/api/rules".to_owned(), true),
         (Method::PUT, format!("/api/rules/{id}"), true),
         (Method::DELETE, format!("/api/rules/{id}"), true),
-        (Method::POST, "/api/rules/dry-run".to_owned(), true),
-        (Method::POST, format!("/api/rules/{id}/dry-run"), true),
         (Method::POST, format!("/api/actions/{id}/retry"), true),
         (Method::POST, format!("/api/actions/{id}/cancel"), true),
         (Method::POST, format!("/api/actions/{id}/resolve"), true),
@@ -304,6 +303,13 @@ async fn operators_and_organisations_do_not_meet() {
             "/operator/dead-events/0198c0de-0000-7000-8000-000000000001/replay",
         ),
         (Method::POST, "/operator/cache/invalidate"),
+        (Method::GET, "/operator/cache"),
+        (Method::GET, "/operator/quarantine"),
+        (Method::PUT, "/operator/routes"),
+        (
+            Method::POST,
+            "/operator/quarantine/0198c0de-0000-7000-8000-000000000001/replay",
+        ),
         (Method::POST, "/api/debug/invalidate-cache"),
     ] {
         let as_organisation = app.call(app.a, method.clone(), path, Some(&json!({}))).await;

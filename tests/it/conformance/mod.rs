@@ -2,10 +2,12 @@
 
 pub mod queue;
 pub mod store;
+pub mod store_audit;
 pub mod store_callers;
 pub mod store_endpoints;
 pub mod store_grants;
 pub mod store_ledger;
+pub mod store_quarantine;
 pub mod store_rotation;
 pub mod store_routes;
 pub mod store_versions;

@@ -9,7 +9,7 @@ use hookswitch::{
     },
     store::{
         Store, StoreError,
-        audit::{AuditEntry, Changes, SecretChange},
+        audit::{AuditEntry, Changes},
         credentials::{CREDENTIALS_PER_ORG_MAX, CredentialError, CredentialHealth, Expects, NewCredential},
         endpoints::NewSecret,
     },
@@ -27,9 +27,10 @@ macro_rules! store_suite {
             an_erased_credential_keeps_its_row_only, changed_credentials_name_their_organisation,
             health_is_compare_and_swap_on_the_version, a_use_is_noted_once_a_minute, credentials_are_limited,
             rules_are_compare_and_swap, of_fifty_updates_of_one_version_one_wins,
-            rules_are_loaded_by_change, a_change_and_its_entry_are_one, an_entry_has_values_or_stays_readable_without_them,
-            the_version_counts_changes_only,
+            rules_are_loaded_by_change, the_version_counts_changes_only,
             another_organisation_sees_nothing, text_comes_back_whole_or_is_refused);
+        $crate::store_suite!($open, store_audit:
+            a_change_and_its_entry_are_one, an_entry_has_values_or_stays_readable_without_them);
         $crate::store_suite!($open, store_endpoints:
             endpoints_are_paged_and_deleted_once, secrets_overlap_while_one_is_rotated,
             secrets_are_limited_to_what_is_valid, the_organisations_own_secrets_are_replaced,
@@ -38,7 +39,9 @@ macro_rules! store_suite {
             proof_moves_a_stale_claim, released_claims_are_gone, a_twilio_number_belongs_to_its_account,
             a_vapi_number_is_one_by_itself_and_by_its_id,
             fifty_proofs_at_once_leave_one_holder, a_proof_takes_the_place_of_the_checked_holder_only,
-            claims_are_paged);
+            claims_are_paged, a_route_of_the_platform_is_told_in_every_snapshot);
+        $crate::store_suite!($open, store_quarantine:
+            a_quarantined_event_is_given_to_one_organisation_once, old_quarantined_events_are_deleted_by_age);
         $crate::store_suite!($open, store_versions: a_change_is_made_to_what_was_read_only);
         $crate::store_suite!($open, store_grants:
             a_connection_is_written_whole_or_not_at_all, a_lease_has_one_holder_and_a_fence_that_counts_up,
@@ -586,108 +589,6 @@ pub async fn rules_are_loaded_by_change(store: &Arc<dyn Store>, _: &ManualClock)
     let fresh = store.load_rule_changes(0).await.expect("all");
     assert_eq!(fresh.rules, [(kept, false)], "who asks for all has nothing to take out");
     assert_eq!(store.load_rule_changes(fresh.version).await.expect("none").rules, []);
-}
-
-pub async fn a_change_and_its_entry_are_one(store: &Arc<dyn Store>, _: &ManualClock) {
-    let (a, b) = (org(store).await, org(store).await);
-    let version = store.config_version().await.expect("a version");
-    let made = rule(a, "one");
-    assert!(
-        matches!(
-            store.create_rule(made.clone(), entry(b, "create")).await,
-            Err(StoreError::Data { .. })
-        ),
-        "the entry is another organisation's"
-    );
-    assert!(
-        store
-            .save_credential(credential(a, Provider::Vapi, "", "s"), entry(b, "connect"))
-            .await
-            .is_err()
-    );
-    assert!(
-        store
-            .create_endpoint(endpoint(a), vec![], entry(b, "create"))
-            .await
-            .is_err()
-    );
-    assert!(
-        store
-            .create_organisation(OrgId::generate(), "c", entry(b, "create"))
-            .await
-            .is_err()
-    );
-    assert_eq!(store.find_rule(a, made.id).await.expect("a look"), None);
-    assert_eq!(store.list_credentials(a).await.expect("a list"), []);
-    assert_eq!(store.list_organisations(None, 9).await.expect("a list").len(), 2);
-    assert_eq!(
-        store.config_version().await.expect("a version"),
-        version,
-        "what was undone has not counted"
-    );
-    assert_eq!(
-        store
-            .list_audit(b, AuditFilter::default(), None, 9)
-            .await
-            .expect("audit")
-            .len(),
-        1
-    );
-    for n in 0..4 {
-        store
-            .record_audit(AuditEntry {
-                target_id: format!("t{n}"),
-                ..entry(a, "retry")
-            })
-            .await
-            .expect("recorded");
-    }
-    let first = store
-        .list_audit(a, AuditFilter::default(), None, 2)
-        .await
-        .expect("a page");
-    let rest = store
-        .list_audit(a, AuditFilter::default(), Some(first[1].id), 9)
-        .await
-        .expect("a page");
-    assert_eq!(
-        first
-            .iter()
-            .chain(&rest)
-            .map(|e| e.target_id.as_str())
-            .collect::<Vec<_>>(),
-        ["t3", "t2", "t1", "t0", "x"]
-    );
-    assert_eq!(
-        (first[0].actor.as_str(), &first[0].fields[..], first[0].at),
-        ("user-7", &["name".to_owned()][..], Timestamp::from_seconds(5))
-    );
-}
-
-/// Entries of earlier releases have neither an address nor values.
-pub async fn an_entry_has_values_or_stays_readable_without_them(store: &Arc<dyn Store>, _: &ManualClock) {
-    let (a, b) = (org(store).await, org(store).await);
-    let told = AuditEntry {
-        address: Some("2001:db8::7".parse().expect("an address")),
-        changes: Changes::default()
-            .value("from", "é\u{0}", None::<&str>)
-            .secret("api_key", SecretChange::between(false, true)),
-        target_id: "resend".into(),
-        ..entry(a, "connect")
-    };
-    store.record_audit(told.clone()).await.expect("recorded");
-    let of = |integration: &str| AuditFilter {
-        integration: Some(integration.to_owned()),
-        ..AuditFilter::default()
-    };
-    let found = store.list_audit(a, of("resend"), None, 9).await.expect("a list");
-    assert_eq!(found.len(), 1);
-    assert_eq!(found[0].address.as_deref(), Some("2001:db8::7"));
-    assert_eq!(found[0].changes, told.changes.values());
-    assert_eq!(found[0].fields, told.changes.fields());
-    assert_eq!(store.list_audit(b, of("resend"), None, 9).await.expect("a list"), []);
-    let old = store.list_audit(a, of("x"), None, 9).await.expect("a list");
-    assert_eq!((old[0].address.as_deref(), old[0].changes.len()), (None, 0));
 }
 
 pub async fn the_version_counts_changes_only(store: &Arc<dyn Store>, _: &ManualClock) {

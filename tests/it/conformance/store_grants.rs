@@ -496,6 +496,7 @@ pub async fn a_managed_assistant_is_written_under_its_lease(store: &Arc<dyn Stor
         state: RouteState::Live,
         proof: Some(Proof::MadeByUs),
         proven_at: None,
+        is_platform_managed: false,
         version: 0,
         created_at: at(1_000_000),
     };

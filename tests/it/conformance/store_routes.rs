@@ -21,6 +21,7 @@ fn assistant(org: OrgId, id: &str) -> AssistantClaim {
         state: RouteState::Live,
         proof: Some(Proof::ReadAtProvider),
         proven_at: Some(Timestamp::from_seconds(8)),
+        is_platform_managed: false,
         version: 1,
         created_at: Timestamp::from_seconds(6),
     }
@@ -36,6 +37,7 @@ fn number(org: OrgId, provider: Provider, number: &str, account: Option<&str>, i
         state: RouteState::Live,
         proof: Some(Proof::MadeByUs),
         proven_at: Some(Timestamp::from_seconds(8)),
+        is_platform_managed: false,
         version: 1,
         created_at: Timestamp::from_seconds(6),
     }
@@ -398,4 +400,44 @@ pub async fn claims_are_paged(store: &Arc<dyn Store>, _: &ManualClock) {
         first.iter().chain(&rest).map(|c| c.number.as_str()).collect::<Vec<_>>(),
         ["+1", "+2", "+3", "+4", "+5"]
     );
+}
+
+/// In the whole load and in the load of changes; another claim takes it away.
+pub async fn a_route_of_the_platform_is_told_in_every_snapshot(store: &Arc<dyn Store>, _: &ManualClock) {
+    let org = org(store).await;
+    let before = store.config_version().await.expect("a version");
+    let managed = AssistantClaim {
+        is_platform_managed: true,
+        ..assistant(org, "asst-of-the-platform")
+    };
+    for claim in [managed.clone(), assistant(org, "asst-of-its-own")] {
+        let proven = store
+            .prove_assistant(claim, Displaces::Anyone, entry(org, "prove"))
+            .await;
+        proven.expect("proven");
+    }
+    let managed_number = NumberClaim {
+        is_platform_managed: true,
+        ..number(org, Provider::Vapi, "+12025550107", None, "pn-7")
+    };
+    prove(store, managed_number).await;
+    let found = store.find_assistant(org, "asst-of-the-platform").await.expect("a look");
+    assert_eq!(found, Some(managed));
+    let managed_at = async |above| {
+        let changes = store.load_changes(above).await.expect("routes");
+        let managed = changes
+            .routes
+            .into_iter()
+            .filter(|row| row.is_live && row.is_platform_managed);
+        let mut values: Vec<String> = managed.map(|row| row.key.value.into()).collect();
+        values.sort();
+        values
+    };
+    let all = ["+12025550107", "asst-of-the-platform", "pn-7"];
+    assert_eq!(managed_at(0).await, all);
+    assert_eq!(managed_at(before).await, all);
+    let own = assistant(org, "asst-of-the-platform");
+    let proven = store.prove_assistant(own, Displaces::Anyone, entry(org, "prove")).await;
+    proven.expect("proven");
+    assert_eq!(managed_at(0).await, ["+12025550107", "pn-7"]);
 }

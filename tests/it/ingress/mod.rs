@@ -3,6 +3,7 @@
 mod forms;
 mod numbers;
 mod outages;
+mod platform;
 mod uses;
 
 use crate::support::{

@@ -24,6 +24,8 @@ const SMALL: &[&str] = &[
     "held_events",
     "held_parts",
     "dead_events",
+    "quarantine",
+    "due",
 ];
 
 #[tokio::test]
@@ -51,6 +53,7 @@ async fn every_statement_prepares_binds_its_organisation_and_scans_no_ledger() {
         "recoveries",
         "max(id) AS id FROM events",
         "WHERE state = 'running'",
+        "quarantine",
         "SELECT provider FROM org_credentials",
         "SELECT org_id FROM actions WHERE id = $1",
         "primary_kek",

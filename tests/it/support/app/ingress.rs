@@ -357,7 +357,20 @@ impl TestApp {
     }
 
     pub async fn prove(&self, tenant: &Tenant, assistant: &str) {
-        prove(&self.store, tenant.org, assistant).await;
+        prove(&self.store, tenant.org, assistant, false).await;
+    }
+
+    /// Gives a route to the platform, as an operator does.
+    pub async fn prove_for_platform(&self, tenant: &Tenant, assistant: &str) {
+        prove(&self.store, tenant.org, assistant, true).await;
+    }
+
+    /// Erases the organisation's own secrets of a source.
+    pub async fn erase_secrets(&self, tenant: &Tenant, source: Source) {
+        let erased = self
+            .store
+            .replace_org_secrets(tenant.org, source, vec![], None, audit(tenant.org));
+        erased.await.unwrap();
     }
 }
 
@@ -396,14 +409,14 @@ async fn tenant(store: &Arc<dyn Store>, vault: &Vault, org: OrgId, name: &str) -
             .await
             .unwrap();
     }
-    prove(store, tenant.org, &tenant.assistant).await;
+    prove(store, tenant.org, &tenant.assistant, false).await;
     let number = number_of_twilio(&tenant, tenant.number());
     let audit = audit(tenant.org);
     store.prove_number(number, Displaces::Anyone, audit).await.unwrap();
     tenant
 }
 
-async fn prove(store: &Arc<dyn Store>, org: OrgId, assistant: &str) {
+async fn prove(store: &Arc<dyn Store>, org: OrgId, assistant: &str, is_platform_managed: bool) {
     let claim = AssistantClaim {
         org,
         assistant_id: assistant.into(),
@@ -412,6 +425,7 @@ async fn prove(store: &Arc<dyn Store>, org: OrgId, assistant: &str) {
         state: RouteState::Live,
         proof: Some(Proof::ReadAtProvider),
         proven_at: Some(NOW),
+        is_platform_managed,
         version: 1,
         created_at: NOW,
     };
@@ -516,6 +530,7 @@ fn number_of_twilio(tenant: &Tenant, number: &str) -> NumberClaim {
         state: RouteState::Live,
         proof: Some(Proof::ReadAtProvider),
         proven_at: Some(NOW),
+        is_platform_managed: false,
         version: 1,
         created_at: NOW,
     }

@@ -437,6 +437,19 @@ impl TestApp {
         self.put_in_queue(event)
     }
 
+    /// Delivers what the platform signed and what led to no organisation.
+    pub fn deliver_of_platform(&mut self, key: u8, body: &Value) -> (EventId, u64) {
+        let now = self.clock.now();
+        let event = Envelope {
+            org: None,
+            time: now,
+            received_at: now,
+            body: Bytes::from(body.to_string()),
+            ..envelope(self.a, key)
+        };
+        (event.id, self.put_in_queue(event))
+    }
+
     fn put_in_queue(&mut self, event: Envelope) -> u64 {
         let work = self.work_mut();
         work.next_tag += 1;
