@@ -1,6 +1,7 @@
 //! A change of the key-encryption key on processes that run: over SQLite and over Postgres.
 
 use crate::support::{
+    app::ingress::{sign, vapi_body},
     client,
     dev::{Directory, run},
     postgres::PostgresDatabase,
@@ -228,4 +229,108 @@ async fn no_key_becomes_primary_before_every_instance_of_postgres_holds_it() {
         .await
         .expect("keys");
     assert_eq!(under, std::slice::from_ref(fresh));
+}
+
+/// An endpoint, and its secret, which only the data key of its organisation opens.
+struct Sealed {
+    endpoint: String,
+    secret: String,
+}
+
+impl Sealed {
+    /// `None` where no process answers.
+    async fn make(client: &reqwest::Client, url: String, org: OrgId) -> Option<Self> {
+        let owner = mint_org_token(&settings(), org, Role::Owner, grant()).expect("a token");
+        let new = json!({ "source": "vapi", "name": "calls" });
+        let answer = client.post(url).bearer_auth(owner).json(&new).send().await.ok()?;
+        assert_eq!(answer.status(), 201);
+        let made: Value = answer.json().await.ok()?;
+        let text = |name: &str| made[name].as_str().expect("a text").to_owned();
+        Some(Self {
+            endpoint: text("id"),
+            secret: text("secret"),
+        })
+    }
+
+    /// A webhook that only the opened secret verifies.
+    async fn receive(&self, client: &reqwest::Client, serve: &Serve) -> u16 {
+        let path = format!("/webhooks/vapi/{}", self.endpoint);
+        let (body, secret) = (vapi_body("asst"), self.secret.clone().into());
+        let headers = sign(&secret, &path, body.as_bytes(), SystemClock.now());
+        let post = client
+            .post(serve.url(0, &path))
+            .header("content-type", "application/json");
+        let signed = headers
+            .into_iter()
+            .fold(post, |post, (name, value)| post.header(name, value));
+        signed.body(body).send().await.expect("an answer").status().as_u16()
+    }
+}
+
+/// Killed in the middle, with secrets being sealed all the while: the next process goes on, and
+/// everything that was sealed before, between and after opens under the fresh key alone.
+#[tokio::test]
+async fn a_rotation_that_is_killed_under_load_is_finished_by_the_next_process() {
+    // More than one step of the rotation.
+    const ORGANISATIONS: usize = 260;
+    let serve = Serve::spawn(&[ring(&[KEY])]);
+    serve.is_ready(200).await;
+    let client = client();
+    let operator = mint_operator_token(&settings(), grant()).expect("a token");
+    let (mut orgs, mut all) = (Vec::new(), Vec::new());
+    for _ in 0..ORGANISATIONS {
+        let made = post(&serve, &operator, "/operator/organizations", json!({ "name": "one" })).await;
+        let org: OrgId = made["id"].as_str().expect("an id").parse().expect("an id");
+        all.push(
+            Sealed::make(&client, serve.url(1, "/api/endpoints"), org)
+                .await
+                .expect("made"),
+        );
+        orgs.push(org);
+    }
+    let mut serve = again(serve, &[FRESH, KEY]).await;
+    let load = async {
+        let mut made = Vec::new();
+        for org in orgs.iter().cycle() {
+            match Sealed::make(&client, serve.url(1, "/api/endpoints"), *org).await {
+                Some(sealed) => made.push(sealed),
+                None => break,
+            }
+        }
+        made
+    };
+    let rotation = async {
+        let first = post(&serve, &operator, "/operator/keys/rotate", json!({})).await;
+        assert!(first["left"].as_u64().is_some_and(|left| left > 0), "{first}");
+        let next = client
+            .post(serve.url(1, "/operator/keys/rotate"))
+            .bearer_auth(&operator)
+            .json(&json!({ "after": first["next"] }))
+            .send();
+        // The second step is under way, or was just done: it must not matter.
+        let kill = async { serve.signal(Signal::KILL) };
+        let _ = tokio::join!(next, kill);
+    };
+    let (during, ()) = tokio::join!(load, rotation);
+    all.extend(during);
+    serve.ended().await;
+
+    let serve = Serve::start_in(serve.into_directory(), &[ring(&[FRESH, KEY])]);
+    serve.is_ready(200).await;
+    let rotated = keys(&serve, &["rotate"]);
+    let words = said(&rotated);
+    assert!(rotated.status.success(), "{words}");
+    let old = &names(KEY)[0];
+    assert!(words.contains(&format!("{old}  may leave the ring")), "{words}");
+    let serve = again(serve, &[FRESH]).await;
+    for sealed in &all {
+        let status = sealed.receive(&client, &serve).await;
+        assert_eq!(
+            status,
+            200,
+            "endpoint {} does not open; {}",
+            sealed.endpoint,
+            serve.log()
+        );
+    }
 }

@@ -5,6 +5,7 @@ use crate::support::until;
 use hookswitch::{
     admin::Role,
     domain::{ActionId, ActionState, OrgId},
+    store::bulk::{BulkFilter, BulkJob, BulkVerb, JobState},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -161,5 +162,54 @@ async fn an_operator_decides_an_open_outcome_once() {
         let entry = app.get(org, "/api/audit").await.json()["data"][0].clone();
         assert_eq!(entry["verb"], "resolve");
         assert!(entry["actor"].as_str().unwrap().starts_with("operator:"), "{entry}");
+    }
+}
+
+/// A process that was killed left a job running. The next one on the same store goes on with it by
+/// itself: nobody has to look at the job.
+#[tokio::test]
+async fn a_job_of_a_process_that_is_gone_is_taken_up_by_the_next() {
+    let former = TestApp::start().await;
+    let org = former.a;
+    let mut dead = Vec::new();
+    for _ in 0..3 {
+        dead.push(plan(&former, org, ActionState::Dead).await.1);
+    }
+    let filter = BulkFilter {
+        state: Some(ActionState::Dead),
+        ..BulkFilter::default()
+    };
+    let job = BulkJob {
+        id: uuid::Uuid::now_v7(),
+        org,
+        verb: BulkVerb::Retry,
+        filter,
+        state: JobState::Running,
+        planned: 3,
+        done: 0,
+        skipped: 0,
+        actor: "a person".into(),
+        started_at: super::START,
+        updated_at: super::START,
+        ended_at: None,
+    };
+    // Begun as a handler begins it, and then the process ends before its first step.
+    former
+        .store
+        .begin_bulk(job.clone(), crate::ledger::suite::audit(org))
+        .await
+        .unwrap();
+    assert_eq!(former.store.list_running_bulk(9).await.unwrap().len(), 1);
+    let store = former.store.clone();
+    let _next = TestApp::builder().admin().over(store.clone()).start().await;
+    let done = until("the job is done", || async {
+        let found = store.find_bulk(org, job.id).await.unwrap().unwrap();
+        (found.state != JobState::Running).then_some(found)
+    })
+    .await;
+    assert_eq!((done.state, done.done, done.skipped), (JobState::Done, 3, 0));
+    for id in dead {
+        let action = store.find_action(org, id).await.unwrap().unwrap();
+        assert_eq!(action.state, ActionState::Pending);
     }
 }

@@ -1,6 +1,7 @@
 //! The writer: commands alone and in a crowd.
 
 use super::*;
+use crate::store::audit::{AuditEntry, AuditLog, Changes};
 use futures_util::future::{join, join_all};
 use std::sync::{
     Mutex,
@@ -276,4 +277,40 @@ async fn a_store_that_is_dropped_ends_its_writer_and_lets_the_file_go() {
         .await
         .expect("the writer ends");
     scratch.open().await.close().await;
+}
+
+/// Invariant: the log only grows, whoever holds the file's connection.
+#[tokio::test]
+async fn an_audit_entry_is_never_changed() {
+    let scratch = Scratch::new();
+    let store = scratch.open().await;
+    let org = crate::domain::OrgId::generate();
+    let entry = AuditEntry {
+        org,
+        at: Timestamp::from_seconds(5),
+        actor: "somebody".into(),
+        address: None,
+        verb: "update",
+        target_kind: "rule",
+        target_id: "x".into(),
+        changes: Changes::default().value("name", "a", "b"),
+    };
+    store.record_audit(entry).await.expect("written");
+    for statement in [
+        "UPDATE audit_log SET actor = 'nobody'",
+        "UPDATE audit_log SET changes = NULL, address = '192.0.2.1'",
+    ] {
+        let before = entries(&store).await;
+        let _ = execute(&store, statement).await;
+        assert_eq!(entries(&store).await, before, "{statement}");
+    }
+    let refused = execute(&store, "UPDATE audit_log SET actor = 'nobody'").await;
+    assert!(refused.is_err(), "{refused:?}");
+}
+
+async fn entries(store: &SqliteStore) -> Vec<(String, Option<String>)> {
+    sqlx::query_as("SELECT actor, changes FROM audit_log ORDER BY id")
+        .fetch_all(&store.readers)
+        .await
+        .expect("the log")
 }
