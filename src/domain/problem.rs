@@ -78,6 +78,8 @@ codes! {
     HeldElsewhere = 409 "held_elsewhere" "Another organisation holds it";
     /// The action's state does not allow this.
     NotFromState = 409 "not_from_state" "The action's state does not allow this";
+    /// The rule ran for this event again, and acted or may still act.
+    RanAgain = 409 "ran_again" "The rule ran for this event again";
     /// Nothing of the dead event was kept that could be planned.
     NotReplayable = 409 "not_replayable" "This event cannot be put back";
     /// A live instance does not hold the key that is to seal.

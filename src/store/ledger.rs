@@ -207,6 +207,11 @@ pub enum ManualTransition {
     Done(ActionState),
     /// Not from this state.
     NotFrom(ActionState),
+    /// Another run of the rule for the event has acted or may still act: the one of this series.
+    RanAgain {
+        series: u32,
+        state: ActionState,
+    },
     Absent,
 }
 

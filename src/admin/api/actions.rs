@@ -336,8 +336,21 @@ async fn transition_answer(
     match transition {
         ManualTransition::Absent => Err(Problem::not_found()),
         ManualTransition::NotFrom(from) => Err(refused_transition(state, member, id, verb, from).await?),
+        ManualTransition::RanAgain { series, state } => Err(ran_again(series, state)),
         ManualTransition::Done(_) => detail(state, member, id).await,
     }
+}
+
+/// To send this one as well would act twice.
+pub fn ran_again(series: u32, state: ActionState) -> Problem {
+    let which = match series {
+        0 => "its first run".to_owned(),
+        series => format!("the run of replay {series}"),
+    };
+    Problem::new(Code::RanAgain).detail(format!(
+        "The rule ran for this event again, and {which} is {state}. To act once more all the same, replay the event \
+         with \"force\": true."
+    ))
 }
 
 /// Why a manual transition is not possible, and what is.

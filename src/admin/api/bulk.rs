@@ -4,7 +4,7 @@
 use crate::{
     admin::{
         Admin, AdminState,
-        api::actions::Resolution,
+        api::actions::{Resolution, ran_again},
         state::Answer,
         web::{
             auth::{Editor, Operator, Reader},
@@ -418,6 +418,7 @@ pub async fn resolve_of_operator(
         ManualTransition::Absent => Err(Problem::not_found()),
         ManualTransition::NotFrom(from) => Err(Problem::new(Code::NotFromState)
             .detail(format!("The action is {from}; only an unknown outcome can be decided."))),
+        ManualTransition::RanAgain { series, state } => Err(ran_again(series, state)),
         ManualTransition::Done(state) => Ok(Json(ResolvedView {
             id: id.to_string(),
             org_id: org.to_string(),

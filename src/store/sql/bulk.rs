@@ -239,7 +239,7 @@ async fn move_all<D: Dialect>(
         };
         match moved {
             ManualTransition::Done(_) => done += 1,
-            ManualTransition::NotFrom(_) | ManualTransition::Absent => skipped += 1,
+            ManualTransition::NotFrom(_) | ManualTransition::RanAgain { .. } | ManualTransition::Absent => skipped += 1,
         }
     }
     Ok((done, skipped))

@@ -218,3 +218,63 @@ pub async fn a_replay_waits_once_with_its_audit_entry(b: &Bench) {
         b.store.record(vec![done]).await.expect("recorded");
     }
 }
+
+/// Invariant 4: of two runs of a rule for one event a person sends one again, whichever it is.
+pub async fn a_retry_is_refused_while_another_run_of_the_rule_stands(b: &Bench) {
+    use ActionState::{Dead, Pending, Succeeded};
+    let org = b.organisation().await;
+    let rule = RuleId::generate();
+    let end = async |state: ActionState| {
+        let claims = b.claim(1).await;
+        b.store
+            .record(vec![record(&claims[0], state, b.now())])
+            .await
+            .expect("recorded");
+    };
+    let first = event(org, 1, vec![PlannedAction { rule, ..action() }]);
+    b.plan(vec![first.clone()]).await;
+    end(Dead).await;
+    b.clock.advance(Duration::from_secs(1));
+    let replay = |series| PlannedEvent {
+        actions: vec![PlannedAction { rule, ..action() }],
+        occasion: Occasion::Replay(Replay {
+            series,
+            is_forced: false,
+        }),
+        ..first.clone()
+    };
+    let second = replay(1);
+    b.plan(vec![second.clone()]).await;
+    let (old, new) = (first.actions[0].id, second.actions[0].id);
+    let retry = async |id| {
+        let retried = b.store.retry(org, id, b.now() + LEASE, b.now(), audit(org)).await;
+        retried.expect("answered")
+    };
+    let stands = |series, state| ManualTransition::RanAgain { series, state };
+    assert_eq!(retry(old).await, stands(1, Pending), "it may still act");
+    end(Succeeded).await;
+    assert_eq!(retry(old).await, stands(1, Succeeded));
+    assert_eq!(b.state(org, old).await, Dead);
+
+    // Both failed: the first one is tried again, and then the other is refused.
+    let third = event(org, 2, vec![PlannedAction { rule, ..action() }]);
+    b.plan(vec![third.clone()]).await;
+    end(Dead).await;
+    b.clock.advance(Duration::from_secs(1));
+    let fourth = PlannedEvent {
+        occasion: Occasion::Replay(Replay {
+            series: 1,
+            is_forced: false,
+        }),
+        actions: vec![PlannedAction { rule, ..action() }],
+        ..third.clone()
+    };
+    b.plan(vec![fourth.clone()]).await;
+    end(Dead).await;
+    b.clock.advance(Duration::from_secs(1));
+    let (old, newer) = (third.actions[0].id, fourth.actions[0].id);
+    assert_eq!(retry(old).await, ManualTransition::Done(Pending));
+    assert_eq!(retry(newer).await, stands(0, Pending));
+    assert_eq!(b.state(org, newer).await, Dead);
+    assert_ne!(new, newer);
+}

@@ -15,6 +15,7 @@ use std::time::Duration;
 #[cfg(test)]
 pub const STATEMENTS: &[Sql] = &[
     Sql::both(READ),
+    Sql::both(OTHER_RUN),
     Sql::both(CALL_BACK),
     Sql::both(RETRY),
     Sql::both(LOOK_NOW),
@@ -31,6 +32,18 @@ const READ: &str = "
     SELECT state, provider, fence, request_sealed IS NOT NULL AS has_request
     FROM actions
     WHERE id = $1 AND org_id = $2";
+
+/// Another run of the rule for the event that has done its work or may still do it: a later one, or
+/// an earlier one that a person tried again since. A second one would act twice (invariant 4).
+const OTHER_RUN: &str = "
+    SELECT other.series, other.state
+    FROM actions AS own
+    JOIN actions AS other ON other.event_id = own.event_id
+    WHERE own.id = $1 AND own.org_id = $2 AND other.org_id = $2 AND other.rule_id = own.rule_id AND other.id <> own.id
+    AND other.state NOT IN ('dead', 'cancelled', 'suppressed')
+    AND (other.series > own.series OR other.updated_at > own.created_at)
+    ORDER BY other.series DESC
+    LIMIT 1";
 
 const CALL_BACK: &str = "
     UPDATE actions
@@ -120,6 +133,19 @@ impl Before {
             .await
     }
 
+    /// `Some` where another run of the rule stands in the way.
+    async fn other_run<D: Dialect>(&self, tx: &mut Transaction<'_, D>) -> Result<Option<Transition>, StoreError> {
+        Statement::new("look for another run of the rule", OTHER_RUN)
+            .id(self.action)
+            .id(self.org)
+            .optional(tx, |row| {
+                let row = row.table("actions");
+                let (series, state) = (row.number("series")?, row.parse("state")?);
+                Ok((ManualTransition::RanAgain { series, state }, None))
+            })
+            .await
+    }
+
     /// A transition from the state that was read. It begins with three values: action,
     /// organisation, state.
     fn transition<D: Dialect>(&self, sql: &'static str) -> Statement<D> {
@@ -193,6 +219,9 @@ pub async fn retry<D: Dialect>(
     let (statement, to) = if before.state == ActionState::Unknown {
         (LOOK_NOW, ActionState::Unknown)
     } else {
+        if let Some(refused) = before.other_run(tx).await? {
+            return Ok(refused);
+        }
         (RETRY, ActionState::Pending)
     };
     let changed = if before.has_request {
@@ -239,6 +268,11 @@ pub async fn resolve<D: Dialect>(
     let Some(before) = Before::find(tx, org, action).await? else {
         return Ok((ManualTransition::Absent, None));
     };
+    if to == ActionState::Pending
+        && let Some(refused) = before.other_run(tx).await?
+    {
+        return Ok(refused);
+    }
     let changed = if to == ActionState::Succeeded {
         before.transition(IT_WENT_OUT).time(now).execute(tx).await?
     } else {
