@@ -47,8 +47,13 @@ pub fn of_holder<T>(read: Answer<Readable<T>>) -> Answer<Readable<T>> {
 
 /// The same answer whether or not another organisation holds it, so that the answer reveals
 /// nothing.
-pub fn not_readable() -> Problem {
-    Problem::new(Code::NotReadable).detail(
+pub fn not_readable(field: &'static str) -> Problem {
+    Problem::field(
+        Code::NotReadable,
+        field,
+        "is not read by your own credential at the provider",
+    )
+    .detail(
         "Your organisation's own credential cannot read it at the provider. Check the id, and that the \
             provider is connected.",
     )

@@ -124,7 +124,7 @@ pub async fn create(
     let id = new.assistant_id;
     let assistant = match read(&state, member.org, &id).await? {
         Readable::Yes(assistant) => assistant,
-        Readable::No => return Err(proof::not_readable()),
+        Readable::No => return Err(proof::not_readable("assistant_id")),
         Readable::Unknown(problem) => return Err(problem),
     };
     let checked = check_holder(&state, member.org, &id).await?;

@@ -157,7 +157,7 @@ pub async fn create(
     };
     let at_provider = match read(&state, member.org, provider, &new.number).await? {
         Readable::Yes(found) => found,
-        Readable::No => return Err(not_readable()),
+        Readable::No => return Err(not_readable("number")),
         Readable::Unknown(problem) => return Err(problem),
     };
     let checked = check_holder(&state, member.org, provider, &new.number, &at_provider).await?;

@@ -10,7 +10,7 @@ use crate::{
             body::{self, Id, check_text},
             etag,
             page::{Listed, Page, Params},
-            problem::{Code, Problem},
+            problem::{Code, FieldError, Problem},
             token::Member,
             view::Time,
         },
@@ -391,12 +391,17 @@ pub enum DryRunView {
     /// `field` says no: `source`, `event_type` or `when`.
     NotMatched { field: &'static str },
     /// The action would be dead.
-    Failed { cause: &'static str, detail: String },
+    Failed {
+        cause: &'static str,
+        detail: String,
+        /// The field that fails, where it is one.
+        errors: Vec<FieldError>,
+    },
 }
 
 pub async fn dry_run(
     State(state): Admin,
-    Editor(member): Editor,
+    Reader(member): Reader,
     body::Json(request): body::Json<DryRunRequest>,
 ) -> Answer<Json<DryRunView>> {
     let spec = canonical(request.spec);
@@ -406,7 +411,7 @@ pub async fn dry_run(
 
 pub async fn dry_run_stored(
     State(state): Admin,
-    Editor(member): Editor,
+    Reader(member): Reader,
     Id(id): Id<RuleId>,
     body::Json(request): body::Json<StoredDryRunRequest>,
 ) -> Answer<Json<DryRunView>> {
@@ -441,9 +446,20 @@ async fn run(
         DryRun::NotMatched { field } => DryRunView::NotMatched { field },
         DryRun::Failed(error) => DryRunView::Failed {
             cause: error.cause.as_str(),
+            errors: field_of(&error.detail).into_iter().collect(),
             detail: error.detail,
         },
     }))
+}
+
+/// A failure begins with its field and a colon, where it is one field's.
+fn field_of(detail: &str) -> Option<FieldError> {
+    let (field, problem) = detail.split_once(": ")?;
+    let is_field = field == "when" || field.starts_with("parameters.") && !field.contains(char::is_whitespace);
+    is_field.then(|| FieldError {
+        field: field.to_owned(),
+        problem: problem.to_owned(),
+    })
 }
 
 type Ran = Result<DryRun, Vec<FieldProblem>>;

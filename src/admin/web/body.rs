@@ -9,7 +9,10 @@ use axum::{
 };
 use http::{HeaderMap, Request, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use std::str::FromStr;
 
 /// Largest body accepted, in bytes.
@@ -84,7 +87,7 @@ pub async fn read(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Probl
 fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
-        return Err(Problem::new(Code::UnsupportedMediaType));
+        return Err(not_json());
     };
     let text = value.to_str().unwrap_or_default();
     let mut parts = text.split(';').map(str::trim);
@@ -93,17 +96,20 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
         .is_some_and(|media| media.eq_ignore_ascii_case("application/json"));
     let is_utf8 =
         parts.all(|parameter| parameter.is_empty() || parameter.replace('"', "").eq_ignore_ascii_case("charset=utf-8"));
-    if is_json && is_utf8 {
-        Ok(())
-    } else {
-        Err(Problem::new(Code::UnsupportedMediaType))
-    }
+    if is_json && is_utf8 { Ok(()) } else { Err(not_json()) }
+}
+
+fn not_json() -> Problem {
+    Problem::new(Code::UnsupportedMediaType).detail("Send the body as JSON, with Content-Type: application/json.")
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     // serde would take the fields of an object from a list, by position.
     if bytes.trim_ascii_start().first() == Some(&b'[') {
-        return Err(Problem::field(Code::InvalidField, "body", "expected an object"));
+        return Err(match serde_json::from_slice::<IgnoredAny>(bytes) {
+            Ok(_) => Problem::field(Code::InvalidField, "body", "expected an object"),
+            Err(error) => refusal(".", &error),
+        });
     }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
@@ -325,6 +331,7 @@ mod tests {
         for body in [
             "",
             "{",
+            "[1",
             "nul",
             r#"{"name":"a"} {}"#,
             "\u{feff}{}",

@@ -20,9 +20,10 @@ impl Time {
 impl std::fmt::Display for Time {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match jiff::Timestamp::from_microsecond(self.0.as_micros()) {
-            Ok(time) => write!(f, "{time}"),
+            // Always six digits, so that times sort as texts too.
+            Ok(time) => write!(f, "{time:.6}"),
             // Beyond the year 9999: no row of ours holds it.
-            Err(_) => f.write_str("9999-12-30T22:00:00Z"),
+            Err(_) => f.write_str("9999-12-30T22:00:00.000000Z"),
         }
     }
 }

@@ -519,3 +519,30 @@ async fn a_damaged_rule_is_named_shown_and_deleted_beside_the_readable_ones() {
         json!([])
     );
 }
+
+/// A viewer tries a rule out, and a failure stands at its field.
+#[tokio::test]
+async fn a_dry_run_is_for_viewers_too_and_names_the_field_that_fails() {
+    let app = TestApp::start().await;
+    let mut spec = rule("try");
+    spec.as_object_mut().unwrap().remove("when");
+    spec["parameters"]["body"] = "{{ message.customer.name.first }}".into();
+    let body = json!({
+        "spec": spec,
+        "sample": {
+            "event_type": "end-of-call-report",
+            "body": { "message": { "customer": { "number": "+12025550199" } } },
+        },
+    });
+    let viewer = hookswitch::admin::Role::Viewer;
+    let ran = app
+        .call_as(app.a, viewer, Method::POST, "/api/rules/dry-run", Some(&body))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(ran["outcome"], "failed", "{ran}");
+    assert_eq!(ran["errors"][0]["field"], "parameters.body", "{ran}");
+    app.call_as(app.a, viewer, Method::POST, "/api/rules", Some(&rule("try")))
+        .await
+        .expect(403);
+}

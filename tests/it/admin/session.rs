@@ -255,7 +255,7 @@ async fn me_tells_a_token_its_role_organisation_and_end() {
     let me = app.get(app.a, "/api/me").await.expect(200).json();
     assert_eq!(me["organisation"]["name"], "Organisation A");
     assert_eq!((&me["role"], &me["csrf_token"]), (&json!("owner"), &Value::Null));
-    assert_eq!(me["expires_at"], "2025-11-25T16:00:00Z");
+    assert_eq!(me["expires_at"], "2025-11-25T16:00:00.000000Z");
     assert_eq!(
         app.call_as(app.a, Role::Member, Method::GET, "/api/me", None)
             .await
