@@ -8,7 +8,7 @@ use super::{
 use crate::{
     action::{self, Action, Attempt, Detail, FrozenRequest, LookUp, OnUnknown},
     domain::{
-        ActionKind, ActionState, AttemptOutcome, Cause, Clock, IntegrationState, OrgId, Outcome, SecretBytes,
+        ActionKind, ActionState, AttemptOutcome, Cause, Clock, IntegrationState, OrgId, Outcome, Provider, SecretBytes,
         Timestamp, sign_hops,
     },
     killpoint::{Step, reach},
@@ -166,6 +166,12 @@ impl Engine {
     #[must_use]
     pub fn cache_stats(&self) -> CacheStats {
         self.credentials.cache_stats()
+    }
+
+    /// Whether the organisation has a usable credential. It is loaded as an attempt loads it: for
+    /// the benchmark of the cache.
+    pub async fn has_credential(&self, org: OrgId, provider: Provider) -> bool {
+        self.credentials.get(org, provider, "").await.is_ok()
     }
 
     /// Sets the gauges of what is held in memory; called at each scrape.

@@ -8,6 +8,7 @@ mod ingest;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod load;
+mod organisations;
 mod overload;
 mod refusals;
 mod sides;
@@ -53,6 +54,9 @@ enum What {
     /// How long a 401 takes by its cause: a known organisation with a wrong secret, ids and
     /// endpoints that lead nowhere
     Refusals(refusals::RefusalsArgs),
+    /// Many organisations: how long the status of integrations takes, and how many looks the cache
+    /// of credentials serves
+    Organisations(organisations::OrganisationsArgs),
     /// Load on a running `dev`, at a rate or as fast as it answers
     Load(ingest::LoadArgs),
 }
@@ -65,6 +69,7 @@ pub(super) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         What::Actions(args) => actions::run(args, scratch.path()).await,
         What::Overload(args) => overload::run(args, scratch.path()).await,
         What::Refusals(args) => refusals::run(args, scratch.path()).await,
+        What::Organisations(args) => organisations::run(args, scratch.path()).await,
         What::Load(args) => ingest::load_dev(args).await,
     }
 }
