@@ -58,12 +58,32 @@ export type ActionsView = {
   "waiting": number;
 };
 
+export type ApprovedRoute = {
+  "account_id"?: string | null;
+  "assistant_id"?: string | null;
+  "managed_by"?: ManagedBy | null;
+  "number"?: string | null;
+  "org_id": string;
+  "provider"?: Provider | null;
+  "provider_number_id"?: string | null;
+};
+
+export type ApprovedRouteView = {
+  "assistant_id"?: string | null;
+  "at": Time;
+  "managed_by"?: ManagedBy | null;
+  "number"?: string | null;
+  "org_id": string;
+  "proof": string;
+};
+
 export type AssistantRole = "inbound" | "outbound";
 
 export type AssistantView = {
   "assistant_id": string;
   "created_at": Time;
   "etag": string;
+  "managed_by"?: string | null;
   "name"?: string | null;
   "proof"?: string | null;
   "proven_at"?: Time | null;
@@ -89,9 +109,13 @@ export type AttemptView = {
 
 export type AuditView = {
   "actor": string;
+  "address"?: string | null;
+  "after"?: Record<string, any> | null;
   "at": Time;
+  "before"?: Record<string, any> | null;
   "fields": Array<string>;
   "id": string;
+  "secrets": Array<string>;
   "target_id": string;
   "target_kind": string;
   "verb": string;
@@ -131,6 +155,20 @@ export type BulkRequest = {
   "since"?: string | null;
   "state"?: ActionState | null;
   "until"?: string | null;
+};
+
+export type CacheView = {
+  "entries": number;
+  "entries_max": number;
+  "hit_rate"?: number | null;
+  "hits": number;
+  "misses": number;
+  "name": string;
+};
+
+export type CachesView = {
+  "caches": Array<CacheView>;
+  "instance": string;
 };
 
 export type CatalogView = {
@@ -211,6 +249,7 @@ export type DryRunView = {
 } | {
   "cause": string;
   "detail": string;
+  "errors": Array<FieldError>;
   "outcome": "failed";
 };
 
@@ -221,7 +260,6 @@ export type EndpointChanges = {
 
 export type EndpointDetail = EndpointView & {
   "secret"?: string | null;
-  "secrets": Array<SecretView>;
 };
 
 export type EndpointView = {
@@ -231,6 +269,7 @@ export type EndpointView = {
   "ignored_types": Array<string>;
   "name": string;
   "path": string;
+  "secrets": Array<SecretView>;
   "source": Source;
   "url"?: string | null;
   "version": number;
@@ -255,6 +294,7 @@ export type EventDetail = EventFields & {
   "hops": number;
   "path": string;
   "query": string;
+  "secret_id"?: string | null;
 };
 
 export type EventFields = {
@@ -277,6 +317,11 @@ export type EventTypeView = {
 
 export type EventView = EventFields & {
   "actions": Record<string, number>;
+};
+
+export type ExternalId = {
+  "kind": string;
+  "value": string;
 };
 
 export type FieldError = {
@@ -332,11 +377,16 @@ export type InstanceView = {
   "started_at": Time;
 };
 
+export type IntegrationChanges = {
+  "rotate_after_days": number;
+};
+
 export type IntegrationState = "not_connected" | "connected" | "unverified" | "limited" | "failing" | "needs_reconnecting" | "undecryptable";
 
 export type IntegrationView = {
   "account"?: AccountView | null;
   "actions": ActionsView;
+  "age_days"?: number | null;
   "cause"?: string | null;
   "checked_at"?: Time | null;
   "connected": boolean;
@@ -351,8 +401,11 @@ export type IntegrationView = {
   "missing"?: string | null;
   "next_try_at"?: Time | null;
   "provider": Provider;
+  "rotate_after_days"?: number | null;
+  "rotation_due": boolean;
   "secrets_set": Array<string>;
   "settings": Record<string, string>;
+  "signing_secrets": Array<SecretView>;
   "state": IntegrationState;
   "version"?: number | null;
 };
@@ -424,6 +477,8 @@ export type ManagedAssistantView = {
 export type ManagedAssistants = {
   "data": Array<ManagedAssistantView>;
 };
+
+export type ManagedBy = "platform";
 
 export type Me = {
   "can": Array<string>;
@@ -498,6 +553,7 @@ export type NumberView = {
   "account_id"?: string | null;
   "created_at": Time;
   "etag": string;
+  "managed_by"?: string | null;
   "number": string;
   "proof"?: string | null;
   "proven_at"?: Time | null;
@@ -571,7 +627,7 @@ export type ProbeView = {
 
 export type Problem = {
   "accounts"?: Accounts;
-  "code": "invalid_json" | "not_the_format" | "invalid_field" | "invalid_query" | "cursor_invalid" | "if_match_invalid" | "idempotency_key_invalid" | "consent_invalid" | "unauthenticated" | "not_verified" | "forbidden" | "csrf_invalid" | "origin_not_allowed" | "not_found" | "not_served" | "method_not_allowed" | "request_timeout" | "conflict" | "account_differs" | "held_elsewhere" | "not_from_state" | "not_replayable" | "key_not_everywhere" | "limit_reached" | "not_connected" | "idempotency_key_in_use" | "precondition_failed" | "payload_too_large" | "path_too_long" | "unsupported_media_type" | "refused_by_provider" | "consent_refused" | "not_readable" | "rule_invalid" | "secret_invalid" | "address_not_allowed" | "idempotency_key_reused" | "precondition_required" | "too_many_requests" | "rate_limited" | "internal" | "undecryptable" | "database_unavailable" | "provider_unreachable" | "token_keys_unavailable" | "unavailable" | "timeout";
+  "code": "invalid_json" | "not_the_format" | "invalid_field" | "invalid_query" | "cursor_invalid" | "if_match_invalid" | "idempotency_key_invalid" | "consent_invalid" | "unauthenticated" | "not_verified" | "forbidden" | "csrf_invalid" | "origin_not_allowed" | "not_found" | "not_served" | "method_not_allowed" | "request_timeout" | "conflict" | "account_differs" | "held_elsewhere" | "not_from_state" | "ran_again" | "not_replayable" | "key_not_everywhere" | "limit_reached" | "not_connected" | "idempotency_key_in_use" | "precondition_failed" | "payload_too_large" | "path_too_long" | "unsupported_media_type" | "refused_by_provider" | "consent_refused" | "not_readable" | "rule_invalid" | "secret_invalid" | "address_not_allowed" | "idempotency_key_reused" | "precondition_required" | "too_many_requests" | "rate_limited" | "internal" | "undecryptable" | "database_unavailable" | "provider_unreachable" | "token_keys_unavailable" | "unavailable" | "timeout";
   "detail": string;
   "errors"?: Array<FieldError>;
   "provider"?: ProviderWords;
@@ -595,6 +651,18 @@ export type ProviderWords = {
   "http_status": number;
   "message": string;
   "name": string;
+};
+
+export type QuarantineReplay = {
+  "org_id": string;
+};
+
+export type QuarantineView = {
+  "id": string;
+  "ids": Array<ExternalId>;
+  "received_at": Time;
+  "source": string;
+  "type": string;
 };
 
 export type RejectionView = {
@@ -705,6 +773,7 @@ export type SecretView = {
   "created_at": Time;
   "id": string;
   "last_four"?: string | null;
+  "last_used_at"?: Time | null;
   "not_after"?: Time | null;
   "plan": any;
 };

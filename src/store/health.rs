@@ -66,7 +66,9 @@ impl Gauges {
         }
         if let Ok(state) = self.store.quarantine_state().await {
             catalogue::QUARANTINE_EVENTS.set(state.events as f64, &[]);
-            let oldest = state.oldest_at.map_or(0.0, |at| self.clock.now().since(at).as_secs_f64());
+            let oldest = state
+                .oldest_at
+                .map_or(0.0, |at| self.clock.now().since(at).as_secs_f64());
             catalogue::QUARANTINE_OLDEST_SECONDS.set(oldest, &[]);
         }
         if self.is_size_due()
