@@ -15,7 +15,7 @@ use std::sync::Arc;
 const TENANT: &str = "hookswitch_tenant";
 const WORKER: &str = "hookswitch_worker";
 /// Without an owner, and with none of a tenant's data.
-const SHARED: [&str; 6] = [
+const SHARED: [&str; 7] = [
     "_sqlx_migrations",
     "config_version",
     "instances",
