@@ -266,7 +266,7 @@ async fn me_tells_a_token_its_role_organisation_and_end() {
     assert_eq!(
         operator.json(),
         json!({ "organisation": null, "role": "operator", "subject": "a person", "csrf_token": null,
-            "expires_at": "2025-11-25T16:00:00Z", "can": ["operate"] })
+            "expires_at": "2025-11-25T16:00:00.000000Z", "can": ["operate"] })
     );
 }
 
