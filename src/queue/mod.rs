@@ -42,6 +42,12 @@ pub trait EventQueue: Send + Sync + 'static {
     /// write.
     async fn publish(&self, event: &VerifiedEvent) -> Result<(), PublishError>;
 
+    /// An error where the event is over a limit that is known, so that it would never be taken.
+    /// Memory only.
+    fn check(&self, _event: &VerifiedEvent) -> Result<(), PublishError> {
+        Ok(())
+    }
+
     /// At least once; events of a subject in the order in which they were confirmed; what was not
     /// acked comes back after a restart. The embedded queue has one consumer at a time: a second
     /// call is an error while the first is held.
@@ -295,7 +301,7 @@ pub async fn rewind(
 }
 
 /// Opens the queue of a process that consumes and publishes nothing. RabbitMQ spares the connection
-/// for publishing; the producer of Kafka is its look at the topic, and stays.
+/// for publishing, and Kafka the producer.
 ///
 /// # Errors
 /// As [`connect`].
@@ -312,6 +318,14 @@ pub async fn connect_consumer(
             ..AmqpSettings::load(settings, event_bytes_max).await?
         };
         return Ok(Arc::new(AmqpQueue::open(url, settings).await?));
+    }
+    #[cfg(feature = "kafka")]
+    if url.starts_with("kafka:") {
+        let settings = KafkaSettings {
+            publishes: false,
+            ..KafkaSettings::new(settings, event_bytes_max)
+        };
+        return Ok(Arc::new(KafkaQueue::open(url, settings).await?));
     }
     connect(url, settings, event_bytes_max, clock).await
 }

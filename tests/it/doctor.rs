@@ -111,10 +111,7 @@ async fn a_lease_that_nobody_noticed_and_the_clock_are_read_from_each_database()
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq {
     use super::*;
-    use crate::{
-        queue_amqp_broker::Broker,
-        support::amqp::{AmqpPlace, server},
-    };
+    use crate::support::amqp::{AmqpPlace, Server, server};
     use hookswitch::queue::{AmqpSettings, EventQueue};
 
     const CHECKS: [&str; 6] = [
@@ -178,7 +175,7 @@ mod rabbitmq {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_user_that_may_not_write_and_a_size_that_is_not_taken_are_told() {
-        let Some(broker) = Broker::start() else { return };
+        let Some(broker) = Server::start() else { return };
         broker.ctl(&["add_user", "reader", "secret"]);
         broker.ctl(&["set_permissions", "reader", "^none$", "^none$", ".*"]);
         let address = broker.url.rsplit_once('@').expect("a URL with a user").1;

@@ -3,110 +3,23 @@
 
 use crate::{
     conformance::queue::{delivered, event, id_of, take},
+    faults::proxy::{Mode, Proxy},
     queue_embedded::Scratch,
     support::{
-        amqp::{AmqpPlace, Load, server},
+        amqp::{AmqpPlace, Load, Server},
         until,
     },
 };
 use hookswitch::{
-    domain::{EventId, OrgId, SystemClock},
-    queue::{AmqpSettings, EventQueue, PublishError, QueueHealth, SpoolQueue, SpoolSettings},
+    domain::{OrgId, SystemClock},
+    queue::{self, AmqpQueue, AmqpSettings, EventQueue, PublishError, QueueHealth, SpoolQueue, SpoolSettings},
 };
 use std::{
     path::PathBuf,
-    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
-
-/// A server in a directory of its own, ended with the test.
-pub struct Broker {
-    directory: PathBuf,
-    pub url: String,
-}
-
-impl Broker {
-    /// `None` where `scripts/services` cannot give one that may be killed.
-    pub fn start() -> Option<Self> {
-        server()?;
-        let directory = std::env::temp_dir().join(format!("hookswitch-broker-{}", EventId::generate()));
-        let mut broker = Self {
-            directory,
-            url: String::new(),
-        };
-        let printed = broker.services(&["up", "amqp"]);
-        if broker.directory.join("amqp.in-compose").exists() {
-            println!("left out: a broker in a container is not killed by this test");
-            return None;
-        }
-        let url = printed
-            .lines()
-            .find_map(|line| line.strip_prefix("HOOKSWITCH_TEST_AMQP_URL="));
-        url.expect("the URL").clone_into(&mut broker.url);
-        Some(broker)
-    }
-
-    fn services(&self, words: &[&str]) -> String {
-        let output = Command::new("scripts/services")
-            .args(words)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .env("HOOKSWITCH_SERVICES_DIR", &self.directory)
-            .env_remove("HOOKSWITCH_TEST_AMQP_URL")
-            .output()
-            .expect("scripts/services runs");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "scripts/services {words:?}: {said}");
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    pub fn ctl(&self, words: &[&str]) {
-        tokio::task::block_in_place(|| {
-            self.services(&[&["rabbitmqctl"], words].concat());
-        });
-    }
-
-    /// Its queues, consumers and connections, and the end of its log, for the message of a failure.
-    fn state(&self) -> String {
-        tokio::task::block_in_place(|| {
-            let columns = "name messages_ready messages_unacknowledged consumers state leader online";
-            let queues = [["list_queues"].as_slice(), &columns.split(' ').collect::<Vec<_>>()].concat();
-            let asked = [queues, vec!["list_consumers"], vec!["eval", "ra:overview()."]]
-                .map(|words| self.services(&[&["rabbitmqctl"], &*words].concat()));
-            let log = std::fs::read_to_string(self.directory.join("amqp.log")).unwrap_or_default();
-            let lines: Vec<_> = log.lines().collect();
-            format!(
-                "{}\n{}",
-                asked.join("\n"),
-                lines[lines.len().saturating_sub(200)..].join("\n")
-            )
-        })
-    }
-
-    fn kill(&self) {
-        let id = std::fs::read_to_string(self.directory.join("amqp.pid")).expect("its process id");
-        let killed = Command::new("kill")
-            .args(["-KILL", id.trim()])
-            .status()
-            .expect("kill runs");
-        assert!(killed.success());
-    }
-
-    fn restart(&self) {
-        tokio::task::block_in_place(|| self.services(&["up", "amqp"]));
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ = Command::new("scripts/services")
-            .args(["down", "amqp"])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .env("HOOKSWITCH_SERVICES_DIR", &self.directory)
-            .env_remove("HOOKSWITCH_TEST_AMQP_URL")
-            .status();
-    }
-}
+use tokio_util::sync::CancellationToken;
 
 /// One broker for all of it, because its start takes long.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -115,10 +28,11 @@ async fn a_whole_broker_fails() {
     if rounds.is_some() {
         let _ = hookswitch::telemetry::start_logs(&hookswitch::config::TelemetrySettings::default());
     }
-    let Some(broker) = Broker::start() else { return };
+    let Some(broker) = Server::start() else { return };
     encrypted_connections_check_the_certificate(&broker).await;
     an_alarm_blocks_publishing_alone(&broker).await;
     a_queue_without_a_leader_delays_no_other(&broker).await;
+    an_event_over_the_brokers_limit_holds_up_nobody(&broker).await;
     match rounds {
         None => kills_and_stops_under_load_lose_nothing(&broker, 2).await,
         Some(rounds) => {
@@ -133,7 +47,7 @@ async fn a_whole_broker_fails() {
 
 /// The broker writes the record of a new queue up to two seconds late. Killed before that, it comes
 /// back without the queue, or with an empty one that never gets a leader.
-async fn what_was_confirmed_right_after_its_queue_was_made_survives_a_kill(broker: &Broker) {
+async fn what_was_confirmed_right_after_its_queue_was_made_survives_a_kill(broker: &Server) {
     let place = AmqpPlace::at(&broker.url, 4);
     let settings = AmqpSettings {
         settle_seconds: AmqpSettings::default().settle_seconds,
@@ -163,7 +77,7 @@ async fn what_was_confirmed_right_after_its_queue_was_made_survives_a_kill(broke
 
 /// What RabbitMQ 3.10 makes at its start of a queue that it finds in one of its registers and not
 /// in the other: a server that nobody asks to stand for election.
-async fn a_queue_without_a_leader_delays_no_other(broker: &Broker) {
+async fn a_queue_without_a_leader_delays_no_other(broker: &Server) {
     let place = AmqpPlace::at(&broker.url, 4);
     let settings = AmqpSettings {
         confirm_seconds_max: Duration::from_secs(1),
@@ -174,17 +88,7 @@ async fn a_queue_without_a_leader_delays_no_other(broker: &Broker) {
     broker.ctl(&["eval", &of_queue(&place.queue_name(3), FORGET_AND_RECOVER)]);
 
     let scratch = Scratch::new();
-    let spool = SpoolSettings {
-        directory: scratch.0.clone(),
-        may_be_volatile: true,
-        drain_seconds_max: Duration::from_secs(10),
-        ..SpoolSettings::new(&hookswitch::config::QueueSettings::default(), 2 << 20)
-    };
-    let spool = Arc::new(
-        SpoolQueue::open(queue.clone(), spool, Arc::new(SystemClock))
-            .await
-            .expect("the spool opens"),
-    );
+    let spool = spool(&queue, &scratch).await;
     let mut load = Load::start(&spool).await;
     until("the silent queue to be noticed", || async {
         (queue.state().silent_parts == 1 && spool.spool().is_some_and(|spool| spool.is_spooling)).then_some(())
@@ -215,6 +119,90 @@ async fn a_queue_without_a_leader_delays_no_other(broker: &Broker) {
     spool.close().await;
 }
 
+async fn spool(queue: &Arc<AmqpQueue>, place: &Scratch) -> Arc<SpoolQueue> {
+    let settings = SpoolSettings {
+        directory: place.0.clone(),
+        may_be_volatile: true,
+        drain_seconds_max: Duration::from_secs(10),
+        ..SpoolSettings::new(&hookswitch::config::QueueSettings::default(), 2 << 20)
+    };
+    let opened = SpoolQueue::open(queue.clone(), settings, Arc::new(SystemClock)).await;
+    Arc::new(opened.expect("the spool opens"))
+}
+
+/// The event was confirmed while the broker was away, so its limit was not known.
+async fn an_event_over_the_brokers_limit_holds_up_nobody(broker: &Server) {
+    const LIMIT: usize = 60_000;
+    let limit = |bytes: usize| {
+        let set = format!("application:set_env(rabbit, max_message_size, {bytes}).");
+        broker.ctl(&["eval", &set]);
+    };
+    limit(LIMIT);
+    let place = AmqpPlace::at(&broker.url, 2);
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let proxy = Proxy::start(place.server_address(), stop).await;
+    proxy.set(Mode::Reset);
+    let queue = place
+        .open_at(&place.url_through(proxy.address()), place.settings())
+        .await;
+    let scratch = Scratch::new();
+    let spool = spool(&queue, &scratch).await;
+    let org = OrgId::generate();
+    let mut sent = Vec::new();
+    for n in 0..20 {
+        let body = vec![b'x'; if n == 7 { LIMIT + 1 } else { 1_000 }];
+        let event = event(org, "call", body);
+        spool.publish(&event).await.expect("the spool takes it");
+        sent.push(id_of(&event));
+    }
+    proxy.set(Mode::Pass);
+    tokio::time::timeout(Duration::from_mins(1), spool.drained())
+        .await
+        .expect("the spool drains");
+    let poison = sent.remove(7);
+    let dead = queue::dead_entries(&scratch.0).expect("a directory");
+    let dead: Vec<_> = dead
+        .iter()
+        .map(|file| {
+            queue::decode(&std::fs::read(file).expect("a file").into())
+                .expect("an envelope")
+                .id
+        })
+        .collect();
+    assert_eq!(dead, [poison]);
+    let mut deliveries = queue.consume().await.expect("a consumer");
+    let got = take(&mut deliveries, sent.len()).await;
+    assert_eq!(got.iter().map(|one| delivered(one).id).collect::<Vec<_>>(), sent);
+
+    // A sender gets a refusal, and the connection stays.
+    let refused = spool.publish(&event(org, "call", vec![b'x'; LIMIT + 1])).await;
+    assert!(
+        matches!(refused, Err(PublishError::TooLarge { bytes_max: LIMIT, .. })),
+        "{refused:?}"
+    );
+    queue
+        .publish(&event(org, "call", vec![b'x'; LIMIT]))
+        .await
+        .expect("it fits");
+
+    // The limit is known while the broker is away, too.
+    proxy.set(Mode::Reset);
+    until("the spool to take over", || async {
+        spool
+            .publish(&event(org, "call", "x"))
+            .await
+            .expect("the spool takes it");
+        spool.spool().is_some_and(|spool| spool.is_spooling).then_some(())
+    })
+    .await;
+    let refused = spool.publish(&event(org, "call", vec![b'x'; LIMIT + 1])).await;
+    assert!(matches!(refused, Err(PublishError::TooLarge { .. })), "{refused:?}");
+    limit(128 << 20);
+    proxy.set(Mode::Pass);
+    spool.close().await;
+}
+
 /// Lets the register of Ra forget the server of a queue, and recovers the queue as a start does.
 const FORGET_AND_RECOVER: &str = "\
     U = ra_directory:uid_of(quorum_queues, N), \
@@ -227,7 +215,7 @@ fn of_queue(name: &str, expression: &str) -> String {
     format!("Name = <<\"{name}\">>, N = binary_to_atom(<<\"%2F_\", Name/binary>>), {expression}.")
 }
 
-async fn kills_and_stops_under_load_lose_nothing(broker: &Broker, losses: u32) {
+async fn kills_and_stops_under_load_lose_nothing(broker: &Server, losses: u32) {
     let place = AmqpPlace::at(&broker.url, 4);
     let settings = AmqpSettings {
         confirm_seconds_max: Duration::from_secs(1),
@@ -264,7 +252,7 @@ async fn kills_and_stops_under_load_lose_nothing(broker: &Broker, losses: u32) {
     load.finish_or(|| broker.state()).await;
 }
 
-async fn an_alarm_blocks_publishing_alone(broker: &Broker) {
+async fn an_alarm_blocks_publishing_alone(broker: &Server) {
     let place = AmqpPlace::at(&broker.url, 2);
     let queue = place.open().await;
     let back = || async { queue.publish(&event(OrgId::generate(), "call", "x")).await.ok() };
@@ -294,7 +282,7 @@ async fn an_alarm_blocks_publishing_alone(broker: &Broker) {
     assert_eq!(queue.state().health, QueueHealth::Ready);
 }
 
-async fn encrypted_connections_check_the_certificate(broker: &Broker) {
+async fn encrypted_connections_check_the_certificate(broker: &Server) {
     // The broker listens with a certificate of the test's own authority.
     let data = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls");
     let port = std::net::TcpListener::bind("127.0.0.1:0")

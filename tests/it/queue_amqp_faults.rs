@@ -10,7 +10,7 @@ use crate::{
     },
 };
 use hookswitch::{
-    domain::{EventId, OrgId},
+    domain::{EventId, OrgId, VerifiedEvent},
     queue::{AmqpQueue, AmqpSettings, EventQueue, PublishError, QueueHealth},
 };
 use std::{
@@ -176,6 +176,54 @@ async fn a_broker_that_is_away_at_the_start_is_waited_for() {
     assert!(begun.elapsed() < Duration::from_millis(100));
     proxy.set(Mode::Pass);
     until("the broker to be found", || async { queue.publish(&event).await.ok() }).await;
+}
+
+/// The headers of an event have to fit into one frame. The broker ends the connection for a larger
+/// one.
+#[tokio::test]
+async fn an_event_whose_headers_fit_into_no_frame_is_refused_and_the_others_go_on() {
+    let Some(place) = AmqpPlace::new(1) else { return };
+    let url = format!("{}?frame_max=8192", place.url());
+    let queue = place.open_at(&url, place.settings()).await;
+    let with_headers = |bytes: usize| {
+        let mut envelope = event(OrgId::generate(), "call", vec![b'x'; 100_000]).envelope().clone();
+        envelope.headers = vec![("x-long".into(), "y".repeat(bytes).into())];
+        VerifiedEvent::from_verified(envelope)
+    };
+    queue.publish(&with_headers(6_000)).await.expect("it fits");
+    let outcomes = futures_util::future::join_all(
+        [9_000, 6_000, 9_000, 6_000]
+            .map(with_headers)
+            .iter()
+            .map(|event| queue.publish(event)),
+    )
+    .await;
+    let refused = |outcome: &Result<(), PublishError>| matches!(outcome, Err(PublishError::TooLarge { .. }));
+    assert!(refused(&outcomes[0]) && refused(&outcomes[2]), "{outcomes:?}");
+    assert!(outcomes[1].is_ok() && outcomes[3].is_ok(), "{outcomes:?}");
+}
+
+#[tokio::test]
+async fn a_queue_that_another_process_made_a_moment_ago_gets_no_event_before_it_is_written() {
+    const WRITTEN_AFTER: Duration = Duration::from_secs(3);
+    let Some(place) = AmqpPlace::new(2) else { return };
+    let settings = AmqpSettings {
+        settle_seconds: WRITTEN_AFTER,
+        ..place.settings()
+    };
+    let making = AmqpSettings {
+        publishes: false,
+        ..settings.clone()
+    };
+    let begun = Instant::now();
+    let _maker = place.open_at(place.url(), making).await;
+    let finder = place.open_at(place.url(), settings).await;
+    let event = event(OrgId::generate(), "call", "x");
+    until("an event to be confirmed", || async {
+        finder.publish(&event).await.ok()
+    })
+    .await;
+    assert!(begun.elapsed() >= WRITTEN_AFTER, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use hookswitch::{
     config::QueueSettings,
     domain::{Clock, EventId, OrgId, SystemClock},
-    queue::{Delivery, EventQueue, KafkaQueue, KafkaSettings},
+    queue::{Delivery, EventQueue, KafkaQueue, KafkaSettings, PublishError},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -328,6 +328,24 @@ async fn what_was_delivered_and_not_acked_before_kill_nine_comes_again() {
     let again: Vec<_> = got.iter().map(|delivery| delivered(delivery).id).collect();
     assert_eq!(again, ids[3..], "the fourth, and those behind it a second time");
     queue.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_only_consumes_has_no_producer() {
+    let Some(topic) = KafkaTopic::new(1) else { return };
+    let publishing = topic.open().await;
+    let settings = KafkaSettings {
+        publishes: false,
+        ..topic.settings.clone()
+    };
+    let consuming = KafkaQueue::open(&topic.url, settings).await.expect("it opens");
+    let event = event(OrgId::generate(), "call", "{}");
+    publishing.publish(&event).await.unwrap();
+    let mut deliveries = consuming.consume().await.unwrap();
+    assert_eq!(delivered(&take(&mut deliveries, 1).await[0]).id, id_of(&event));
+    let outcome = consuming.publish(&event).await;
+    assert!(matches!(outcome, Err(PublishError::Unavailable { .. })), "{outcome:?}");
+    consuming.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

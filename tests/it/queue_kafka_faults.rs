@@ -3,7 +3,8 @@
 //! killed once.
 
 use crate::{
-    conformance::queue::{delivered, event, id_of, take, within},
+    conformance::queue::{DEADLINE, delivered, event, id_of, take, within},
+    queue_embedded::Scratch,
     support::{
         kafka::{KafkaTopic, Server},
         until,
@@ -11,8 +12,11 @@ use crate::{
 };
 use futures_util::future::join_all;
 use hookswitch::{
-    domain::{EventId, OrgId},
-    queue::{ConnectError, EventQueue, KafkaQueue, KafkaSettings, PublishError, QueueHealth},
+    config::QueueSettings,
+    domain::{EventId, OrgId, SystemClock},
+    queue::{
+        self, ConnectError, EventQueue, KafkaQueue, KafkaSettings, PublishError, QueueHealth, SpoolQueue, SpoolSettings,
+    },
 };
 use rdkafka::{
     mocking::MockCluster,
@@ -21,7 +25,10 @@ use rdkafka::{
 };
 use std::{
     collections::{HashMap, HashSet},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -229,6 +236,88 @@ async fn a_topic_with_a_lower_limit_lowers_the_queues() {
         matches!(refused, PublishError::TooLarge { bytes_max: 43_616, .. }),
         "{refused}"
     );
+    queue.close().await;
+}
+
+/// Bytes that no compression makes fewer.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0; bytes];
+    getrandom::fill(&mut noise).expect("the system gives randomness");
+    noise
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_events_go_in_batches_that_the_topic_takes() {
+    let Some(topic) = KafkaTopic::new(1) else { return };
+    topic.create(&[("max.message.bytes", "60000")]).await;
+    let queue = topic.open().await;
+    let org = OrgId::generate();
+    let events: Vec<_> = (0..60)
+        .map(|n| event(org, &format!("call-{n}"), noise(10_000)))
+        .collect();
+    let outcomes = join_all(events.iter().map(|event| queue.publish(event))).await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    queue.close().await;
+}
+
+/// The topic's limit is lowered while events are published. An event above it was confirmed by the
+/// spool, and holds up nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_over_the_topics_limit_is_set_aside_and_the_others_go_on() {
+    let Some(topic) = KafkaTopic::new(1) else { return };
+    let broker = Arc::new(topic.open().await);
+    let place = Scratch::new();
+    let settings = SpoolSettings {
+        directory: place.0.clone(),
+        may_be_volatile: true,
+        ..SpoolSettings::new(&QueueSettings::default(), 2 << 20)
+    };
+    let opened = SpoolQueue::open(broker.clone(), settings, Arc::new(SystemClock)).await;
+    let queue = opened.expect("the spool opens");
+    let org = OrgId::generate();
+    queue
+        .publish(&event(org, "call", noise(70_000)))
+        .await
+        .expect("it fits");
+    assert!(queue.spool().is_some_and(|spool| !spool.is_spooling));
+    topic.alter("max.message.bytes", "60000").await;
+    let mut sent = Vec::new();
+    // The change reaches the broker's partitions a moment later.
+    let poison = until("the topic to refuse a size", || async {
+        let event = event(org, "call", noise(70_000));
+        queue.publish(&event).await.expect("the broker or the spool takes it");
+        let is_spooling = queue.spool().is_some_and(|spool| spool.is_spooling);
+        is_spooling.then(|| id_of(&event))
+    })
+    .await;
+    for _ in 0..20 {
+        let event = event(org, "call", noise(10_000));
+        queue.publish(&event).await.expect("the broker or the spool takes it");
+        sent.push(id_of(&event));
+    }
+    tokio::time::timeout(DEADLINE * 3, queue.drained())
+        .await
+        .expect("the spool drains");
+    let dead: Vec<_> = queue::dead_entries(&place.0)
+        .expect("a directory")
+        .iter()
+        .map(|file| {
+            queue::decode(&std::fs::read(file).expect("a file").into())
+                .expect("an envelope")
+                .id
+        })
+        .collect();
+    assert_eq!(dead, [poison]);
+    let mut deliveries = broker.consume().await.expect("a consumer");
+    let mut came = Vec::new();
+    while !sent.iter().all(|id| came.contains(id)) {
+        came.extend(take(&mut deliveries, 1).await.iter().map(|one| delivered(one).id));
+    }
+    came.retain(|id| sent.contains(id));
+    came.dedup();
+    assert_eq!(came, sent);
+    let refused = queue.publish(&event(org, "call", noise(70_000))).await;
+    assert!(matches!(refused, Err(PublishError::TooLarge { .. })), "{refused:?}");
     queue.close().await;
 }
 

@@ -156,6 +156,16 @@ impl Link {
         answered("open a channel", self.connection.create_channel()).await
     }
 
+    /// As [`Link::channel`], with an error that names what the broker objects to, and no deadline.
+    pub async fn bare_channel(&self) -> lapin::Result<Channel> {
+        self.connection.create_channel().await
+    }
+
+    /// The largest frame that both sides take.
+    pub fn frame_bytes_max(&self) -> usize {
+        self.connection.configuration().frame_max() as usize
+    }
+
     pub fn is_connected(&self) -> bool {
         self.connection.status().connected()
     }

@@ -37,6 +37,25 @@ pub(super) fn properties(envelope: &Envelope) -> BasicProperties {
     properties.with_headers(headers)
 }
 
+/// Bytes of the properties in their frame, at most.
+pub(super) fn head_bytes(properties: &BasicProperties) -> usize {
+    /// Flags, delivery mode, message id, and the length of the headers.
+    const FIXED: usize = 64;
+    /// A header's kind, and the lengths of its name and its value.
+    const HEADER: usize = 6;
+    let content_type = properties.content_type().as_ref().map_or(0, |text| text.as_str().len());
+    let headers = properties.headers().as_ref();
+    let headers = headers.into_iter().flat_map(FieldTable::inner);
+    let bytes_of = |(name, value): (&ShortString, &AMQPValue)| {
+        let value = match value {
+            AMQPValue::LongString(text) => text.as_bytes().len(),
+            _ => 0,
+        };
+        HEADER + name.as_str().len() + value
+    };
+    FIXED + content_type + headers.map(bytes_of).sum::<usize>()
+}
+
 /// The id of the event that a message carries, to match what the broker returns.
 pub(super) fn id(properties: &BasicProperties) -> Option<EventId> {
     properties.message_id().as_ref()?.as_str().parse().ok()

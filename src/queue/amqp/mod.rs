@@ -11,6 +11,7 @@ mod consumer;
 mod depths;
 mod diagnose;
 mod lane;
+mod limits;
 mod message;
 mod publisher;
 mod shares;
@@ -200,12 +201,17 @@ impl AmqpQueue {
         if self.stop.is_cancelled() {
             return Err(PublishError::Closed);
         }
+        self.is_within_ours(event)?;
+        self.publisher.publish(event.envelope()).await
+    }
+
+    fn is_within_ours(&self, event: &VerifiedEvent) -> Result<(), PublishError> {
         let bytes = encoded_bytes_max(event.envelope());
         let bytes_max = self.settings.event_bytes_max;
         if bytes > bytes_max {
             return Err(PublishError::TooLarge { bytes, bytes_max });
         }
-        self.publisher.publish(event.envelope()).await
+        Ok(())
     }
 }
 
@@ -222,6 +228,11 @@ impl EventQueue for AmqpQueue {
         let outcome = self.offer(event).await;
         catalogue::PUBLISH_SECONDS.observe(began.elapsed().as_secs_f64(), &[outcome_label(&outcome)]);
         outcome
+    }
+
+    fn check(&self, event: &VerifiedEvent) -> Result<(), PublishError> {
+        self.is_within_ours(event)?;
+        self.publisher.check(event.envelope())
     }
 
     async fn consume(&self) -> Result<Box<dyn Deliveries>, ConsumeError> {

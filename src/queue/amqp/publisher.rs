@@ -9,6 +9,7 @@ use super::{
     connection::{Events, Fault, Link, LinkError, answered},
     depths::Depths,
     lane::{Job, Lane, Signals, Ticket},
+    limits::BrokerLimits,
     message,
     topology::Topology,
     url::Address,
@@ -52,6 +53,7 @@ pub(super) struct Publisher {
     topology: Arc<Topology>,
     signals: Arc<Signals>,
     settings: Arc<AmqpSettings>,
+    limits: BrokerLimits,
     /// By queue, when it last missed a confirm and none has come since.
     silent: Box<[Mutex<Option<Instant>>]>,
     /// The outcome of the first tries to connect, for the caller that opens the queue.
@@ -66,12 +68,20 @@ impl Publisher {
             topology,
             signals: Arc::default(),
             settings,
+            limits: BrokerLimits::default(),
             first: watch::Sender::new(None),
         }
     }
 
+    /// Whether the broker would take the event, by its limits.
+    pub fn check(&self, envelope: &Envelope) -> Result<(), PublishError> {
+        self.limits.check(envelope, &message::properties(envelope))
+    }
+
     /// Waits for the confirm, at most for the time that the settings allow.
     pub async fn publish(&self, envelope: &Envelope) -> Result<(), PublishError> {
+        let properties = message::properties(envelope);
+        self.limits.check(envelope, &properties)?;
         let number = self.topology.queue_of(&envelope.subject);
         let away = |reason: &Arc<str>| Err(PublishError::Unavailable { reason: reason.clone() });
         if !self.may_try(number) {
@@ -82,7 +92,7 @@ impl Publisher {
         let job = Job {
             id: envelope.id,
             queue: self.topology.queues[number].clone(),
-            properties: message::properties(envelope),
+            properties,
             body: envelope.body.clone(),
             ticket: ticket.clone(),
             answer,
@@ -204,7 +214,8 @@ impl Publisher {
     async fn open(&self, address: &Address) -> Result<Session, LinkError> {
         let (link, events) = Link::open(address, &self.settings, "hookswitch publishes").await?;
         self.topology.declare(&link).await?;
-        self.topology.written().await;
+        self.limits.learn(&link, &self.settings).await?;
+        self.topology.written(&link).await?;
         let lanes = self.topology.queues.len().min(LANES_MAX);
         let give_up: Vec<Arc<Notify>> = (0..lanes).map(|_| Arc::default()).collect();
         let mut session = Session {
@@ -297,10 +308,13 @@ impl Publisher {
                 () = self.signals.is_unroutable.notified() => {
                     warn!("A queue is missing at RabbitMQ: the queues are declared again");
                     self.set(Channels::Away("a queue is missing and is made again".into()));
-                    if let Err(error) = self.topology.declare(link).await {
+                    let declared = async {
+                        self.topology.declare(link).await?;
+                        self.topology.written(link).await
+                    };
+                    if let Err(error) = declared.await {
                         return error;
                     }
-                    self.topology.written().await;
                     if !is_blocked {
                         self.set(Channels::Open(channels.clone()));
                     }

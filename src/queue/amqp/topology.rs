@@ -23,6 +23,9 @@ use tracing::{info, warn};
 
 /// Highest number at which queues of an earlier, larger setting are looked for.
 const QUEUES_MAX: u16 = 256;
+/// How long the mark of new queues stands, unless somebody looks at it. Longer than a new queue
+/// gets no event.
+const MARK_MILLISECONDS: i64 = 10_000;
 /// Queues that are declared at the same time, each on a channel of its own.
 const DECLARED_AT_ONCE: usize = 16;
 
@@ -32,6 +35,8 @@ pub(super) struct Topology {
     pub queues: Vec<ShortString>,
     prefix: String,
     dead: ShortString,
+    /// Stands at the broker while queues are new.
+    mark: ShortString,
     delivery_limit: u32,
     settle_seconds: Duration,
     /// When this process last made a queue.
@@ -44,6 +49,7 @@ impl Topology {
             queues: Vec::new(),
             prefix: settings.prefix.clone(),
             dead: format!("{}.dead", settings.prefix).into(),
+            mark: format!("{}.new", settings.prefix).into(),
             delivery_limit: settings.delivery_limit,
             settle_seconds: settings.settle_seconds,
             made_at: Mutex::default(),
@@ -87,6 +93,7 @@ impl Topology {
             Err(error) if error.fault == Fault::Missing => {
                 info!("Making the queue {queue}");
                 self.note_made();
+                self.make_mark(link).await?;
                 // The broker closed the channel with its answer.
                 channel = link.channel().await?;
                 let made = self.declare_on(&channel, queue, arguments).await;
@@ -123,21 +130,58 @@ impl Topology {
         seen
     }
 
+    /// The mark comes before the queue, so that a process that finds the queue finds the mark too.
+    /// Without it the queue is made all the same.
+    async fn make_mark(&self, link: &Link) -> Result<(), LinkError> {
+        if self.settle_seconds.is_zero() {
+            return Ok(());
+        }
+        let channel = link.channel().await?;
+        match self.declare_on(&channel, &self.mark, Self::mark_arguments()).await {
+            Err(error) if link.is_connected() => {
+                warn!(%error, "New queues cannot be marked: another process may publish to them at once");
+                Ok(())
+            }
+            made => made,
+        }
+    }
+
     fn note_made(&self) {
         *self.made_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// Returns when the broker has written the queues that this process made. RabbitMQ keeps the
-    /// record of a new queue in memory for up to two seconds. A broker that is killed in them loses
-    /// the queue, with every event in it that was confirmed (`docs/decisions/0009-rabbitmq.md`).
-    pub async fn written(&self) {
+    /// Returns when the broker has written queues that are new, whoever made them. RabbitMQ keeps
+    /// the record of a new queue in memory for up to two seconds. A broker that is killed in them
+    /// loses the queue, with every event in it that was confirmed
+    /// (`docs/decisions/0009-rabbitmq.md`).
+    pub async fn written(&self, link: &Link) -> Result<(), LinkError> {
+        if self.is_marked(link).await? {
+            self.note_made();
+        }
         let made_at = *self.made_at.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(written_at) = made_at.map(|made_at| made_at + self.settle_seconds) else {
-            return;
+            return Ok(());
         };
         if written_at > Instant::now() {
             info!("Queues are new at RabbitMQ: events go there once it has written them");
             tokio::time::sleep_until(written_at).await;
+        }
+        Ok(())
+    }
+
+    /// Whether some process made a queue a moment ago. It made the mark before.
+    async fn is_marked(&self, link: &Link) -> Result<bool, LinkError> {
+        if self.settle_seconds.is_zero() {
+            return Ok(false);
+        }
+        match count(&link.channel().await?, &self.mark).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.fault == Fault::Missing => Ok(false),
+            Err(error) if link.is_connected() => {
+                warn!(%error, "It is not known whether queues are new: they get no event for a moment");
+                Ok(true)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -171,6 +215,14 @@ impl Topology {
         table(&[
             ("x-queue-type", text("quorum")),
             ("x-delivery-limit", AMQPValue::LongLongInt(i32::MAX.into())),
+        ])
+    }
+
+    /// The broker deletes the mark by itself.
+    fn mark_arguments() -> FieldTable {
+        table(&[
+            ("x-queue-type", text("classic")),
+            ("x-expires", AMQPValue::LongLongInt(MARK_MILLISECONDS)),
         ])
     }
 

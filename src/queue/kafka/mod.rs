@@ -71,6 +71,8 @@ pub struct KafkaSettings {
     pub event_bytes_max: usize,
     /// From here on a publish that is not confirmed is unknown.
     pub confirm_max: Duration,
+    /// Without it no producer is made.
+    pub publishes: bool,
     pub tls: bool,
     pub tls_ca_file: Option<String>,
     pub sasl_mechanism: Option<String>,
@@ -89,6 +91,7 @@ impl KafkaSettings {
             retention: settings.kafka_retention,
             event_bytes_max,
             confirm_max: settings.confirm_seconds_max,
+            publishes: true,
             tls: settings.kafka_tls,
             tls_ca_file: settings.kafka_tls_ca_file.clone(),
             sasl_mechanism: settings.kafka_sasl_mechanism.clone(),
@@ -145,6 +148,10 @@ struct Shared {
     is_reachable: AtomicBool,
     /// The setting, or less where the topic takes less.
     event_bytes_max: AtomicUsize,
+    /// Largest batch that a producer fills.
+    batch_bytes_max: AtomicUsize,
+    /// The broker refused a size: the topic's settings are read again.
+    is_limit_old: AtomicBool,
     closed: AtomicBool,
     /// Counts how often the topic was made anew; a consumer of an older one begins again.
     topics_made: AtomicU64,
@@ -197,7 +204,7 @@ impl Wake {
 /// [`EventQueue::close`] waits for them.
 pub struct KafkaQueue {
     shared: Arc<Shared>,
-    publisher: Arc<Publisher>,
+    publisher: Option<Arc<Publisher>>,
     consumers: Consumers,
 }
 
@@ -224,16 +231,19 @@ impl KafkaQueue {
             acked: Condvar::new(),
             is_reachable: AtomicBool::new(false),
             event_bytes_max: AtomicUsize::new(settings.event_bytes_max),
+            batch_bytes_max: AtomicUsize::new(produce::BATCH_BYTES_MAX),
+            is_limit_old: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             topics_made: AtomicU64::new(0),
             wake: Wake::default(),
             settings,
         });
-        let making = shared.clone();
-        let publisher = tokio::task::spawn_blocking(move || Publisher::start(making))
-            .await
-            .expect("making a producer does not panic and is not aborted")?;
-        let first_look = Watch::start(shared.clone())?;
+        let publisher = if shared.settings.publishes {
+            Some(make_publisher(shared.clone()).await?)
+        } else {
+            None
+        };
+        let first_look = Watch::start(shared.clone(), publisher.as_ref().map(Arc::downgrade))?;
         let queue = Self {
             consumers: Consumers::new(shared.clone()),
             shared,
@@ -253,17 +263,18 @@ impl KafkaQueue {
         if self.shared.is_closed() {
             return Err(PublishError::Closed);
         }
-        let bytes = encoded_bytes_max(event.envelope());
-        let bytes_max = self.shared.event_bytes_max.load(Ordering::Relaxed);
-        if bytes > bytes_max {
-            return Err(PublishError::TooLarge { bytes, bytes_max });
-        }
+        self.check(event)?;
         if !self.shared.is_reachable.load(Ordering::Relaxed) {
             return Err(PublishError::Unavailable {
                 reason: "no broker answers".into(),
             });
         }
-        let confirm = self.publisher.send(event.envelope())?;
+        let Some(publisher) = &self.publisher else {
+            return Err(PublishError::Unavailable {
+                reason: "this process only consumes".into(),
+            });
+        };
+        let confirm = publisher.send(event.envelope())?;
         let confirm_max = self.shared.settings.confirm_max;
         match tokio::time::timeout(confirm_max, confirm).await {
             Ok(Ok(outcome)) => outcome,
@@ -281,6 +292,12 @@ impl KafkaQueue {
     }
 }
 
+async fn make_publisher(shared: Arc<Shared>) -> Result<Arc<Publisher>, ConnectError> {
+    tokio::task::spawn_blocking(move || Publisher::start(shared))
+        .await
+        .expect("making a producer does not panic and is not aborted")
+}
+
 #[async_trait]
 impl EventQueue for KafkaQueue {
     async fn publish(&self, event: &VerifiedEvent) -> Result<(), PublishError> {
@@ -288,6 +305,15 @@ impl EventQueue for KafkaQueue {
         let outcome = self.offer(event).await;
         catalogue::PUBLISH_SECONDS.observe(began.elapsed().as_secs_f64(), &[outcome_label(&outcome)]);
         outcome
+    }
+
+    fn check(&self, event: &VerifiedEvent) -> Result<(), PublishError> {
+        let bytes = encoded_bytes_max(event.envelope());
+        let bytes_max = self.shared.event_bytes_max.load(Ordering::Relaxed);
+        if bytes > bytes_max {
+            return Err(PublishError::TooLarge { bytes, bytes_max });
+        }
+        Ok(())
     }
 
     async fn consume(&self) -> Result<Box<dyn Deliveries>, ConsumeError> {
@@ -315,7 +341,9 @@ impl EventQueue for KafkaQueue {
         self.shared.closed.store(true, Ordering::Relaxed);
         self.shared.wake.call();
         self.consumers.end().await;
-        self.publisher.close().await;
+        if let Some(publisher) = &self.publisher {
+            publisher.close().await;
+        }
     }
 }
 
@@ -324,6 +352,8 @@ impl Drop for KafkaQueue {
         self.shared.closed.store(true, Ordering::Relaxed);
         self.shared.wake.call();
         self.consumers.stop();
-        self.publisher.discard();
+        if let Some(publisher) = &self.publisher {
+            publisher.discard();
+        }
     }
 }

@@ -7,7 +7,7 @@
 use super::{HEADROOM_BYTES, Shared, message};
 use crate::{
     domain::{Envelope, Timestamp},
-    queue::{ConnectError, PublishError},
+    queue::{ConnectError, PublishError, encoded_bytes_max},
 };
 use rdkafka::{
     ClientConfig, ClientContext,
@@ -33,9 +33,9 @@ const QUEUED_KBYTES_MAX: &str = "262144";
 /// A batch waits this long for further events. Measured: `docs/benchmarks.md`.
 const LINGER_MS: &str = "1";
 
-/// Largest batch that the producer fills. Topics take about 1 MB by default, and the broker refuses
-/// a larger batch with all its events.
-const BATCH_BYTES_MAX: usize = 900_000;
+/// Largest batch that a producer fills at first. Topics take about 1 MB by default, and the broker
+/// refuses a larger batch with all its events.
+pub(super) const BATCH_BYTES_MAX: usize = 900_000;
 
 /// Between two tries to make a producer.
 const REPLACE_PAUSE: Duration = Duration::from_secs(1);
@@ -51,7 +51,9 @@ pub(super) struct Waiter {
 pub(super) struct Context {
     shared: Arc<Shared>,
     publisher: Weak<Publisher>,
-    has_failed: AtomicBool,
+    /// Largest batch that this producer fills. An event above it goes alone.
+    batch_bytes_max: usize,
+    is_replaced: AtomicBool,
 }
 
 impl Context {
@@ -62,11 +64,27 @@ impl Context {
             return;
         };
         if let Some(reason) = publisher.failure()
-            && !self.has_failed.swap(true, Ordering::Relaxed)
+            && !self.is_replaced.swap(true, Ordering::Relaxed)
         {
             tracing::warn!("The Kafka producer failed for good and is replaced: {reason}");
             on_a_thread("kafka-replace", move || publisher.replace());
         }
+    }
+
+    /// The broker refused a batch for its size. Each of its events may fit into a smaller one.
+    fn fill_smaller_batches(&self) {
+        let Some(publisher) = self.publisher.upgrade() else {
+            return;
+        };
+        if self.is_replaced.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let half = (self.batch_bytes_max / 2).max(1);
+        self.shared.batch_bytes_max.fetch_min(half, Ordering::Relaxed);
+        self.shared.is_limit_old.store(true, Ordering::Relaxed);
+        self.shared.wake.call();
+        tracing::warn!("The Kafka topic refuses a batch for its size: the next batches have {half} bytes at most");
+        on_a_thread("kafka-replace", move || publisher.replace());
     }
 }
 
@@ -111,10 +129,17 @@ impl Context {
     fn refusal(&self, error: &KafkaError, bytes: usize) -> PublishError {
         let bytes_max = self.shared.event_bytes_max.load(Ordering::Relaxed);
         match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::MessageSizeTooLarge) if bytes > self.batch_bytes_max => PublishError::TooLarge {
+                bytes,
+                bytes_max: bytes_max.min(bytes - 1),
+            },
             // The broker refuses a large batch as a whole, with this error for each event in it. A
             // small event alone would fit.
-            Some(RDKafkaErrorCode::MessageSizeTooLarge) if bytes > BATCH_BYTES_MAX => {
-                PublishError::TooLarge { bytes, bytes_max }
+            Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                self.fill_smaller_batches();
+                PublishError::Unknown {
+                    reason: "the topic refused its batch for its size".into(),
+                }
             }
             _ => PublishError::Unknown {
                 reason: error.to_string().into(),
@@ -146,15 +171,17 @@ impl Publisher {
     }
 
     fn make(self: &Arc<Self>) -> Result<Producer, KafkaError> {
+        let batch_bytes_max = self.shared.batch_bytes_max.load(Ordering::Relaxed);
         let context = Context {
             shared: self.shared.clone(),
             publisher: Arc::downgrade(self),
-            has_failed: AtomicBool::new(false),
+            batch_bytes_max,
+            is_replaced: AtomicBool::new(false),
         };
-        Producer::from_config_and_context(&self.config(), context)
+        Producer::from_config_and_context(&self.config(batch_bytes_max), context)
     }
 
-    fn config(&self) -> ClientConfig {
+    fn config(&self, batch_bytes_max: usize) -> ClientConfig {
         let settings = &self.shared.settings;
         let confirm_ms = settings.confirm_max.as_millis().clamp(10, 900_000).to_string();
         let message_bytes_max = settings.event_bytes_max + HEADROOM_BYTES;
@@ -167,7 +194,7 @@ impl Publisher {
             .set("partitioner", "murmur2")
             .set("compression.type", "lz4")
             .set("linger.ms", LINGER_MS)
-            .set("batch.size", BATCH_BYTES_MAX.min(message_bytes_max).to_string())
+            .set("batch.size", batch_bytes_max.min(message_bytes_max).to_string())
             .set("message.max.bytes", message_bytes_max.to_string())
             .set("message.timeout.ms", &confirm_ms)
             .set("request.timeout.ms", &confirm_ms)
@@ -191,6 +218,12 @@ impl Publisher {
         let producer = producer.as_ref().ok_or(PublishError::Closed)?;
         match producer.send(record) {
             Ok(()) => Ok(confirm),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
+                Err(PublishError::TooLarge {
+                    bytes: encoded_bytes_max(envelope),
+                    bytes_max: self.shared.settings.event_bytes_max,
+                })
+            }
             Err((error, _)) => Err(PublishError::Unavailable {
                 reason: error.to_string().into(),
             }),
@@ -204,7 +237,23 @@ impl Publisher {
         Some(reason)
     }
 
-    /// Replaces a producer that failed for good. Events in flight end with the old one, as unknown.
+    /// Replaces a producer whose batches are larger than the topic takes.
+    pub fn fit(self: Arc<Self>) {
+        let batch_bytes_max = self.shared.batch_bytes_max.load(Ordering::Relaxed);
+        let fits = {
+            let producer = self.producer.read().unwrap_or_else(PoisonError::into_inner);
+            let context = producer.as_ref().map(|producer| producer.client().context());
+            context.is_none_or(|context| {
+                context.batch_bytes_max <= batch_bytes_max || context.is_replaced.swap(true, Ordering::Relaxed)
+            })
+        };
+        if !fits {
+            self.replace();
+        }
+    }
+
+    /// Replaces a producer that failed for good, or that fills too large batches. Events in flight
+    /// end with the old one, as unknown.
     fn replace(self: Arc<Self>) {
         let made = loop {
             let seen = self.shared.wake.seen();

@@ -7,7 +7,7 @@
 use super::{
     MARGIN_BYTES, RETENTION_MIN, Shared, message,
     partitions::Looked,
-    produce::on_a_thread,
+    produce::{Publisher, on_a_thread},
     topic::{self, CreateError, TopicFacts},
 };
 use crate::queue::ConnectError;
@@ -20,7 +20,7 @@ use rdkafka::{
     metadata::{Metadata, MetadataPartition},
 };
 use std::{
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, Mutex, Weak, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
@@ -67,6 +67,7 @@ enum Look {
 
 pub(super) struct Watch {
     shared: Arc<Shared>,
+    publisher: Option<Weak<Publisher>>,
     consumer: BaseConsumer<Context>,
     facts: Option<TopicFacts>,
     /// The last trouble that was logged. The same trouble is logged once.
@@ -75,7 +76,10 @@ pub(super) struct Watch {
 
 impl Watch {
     /// The receiver resolves with the first look that found the topic, or a refusal.
-    pub fn start(shared: Arc<Shared>) -> Result<oneshot::Receiver<Result<(), ConnectError>>, ConnectError> {
+    pub fn start(
+        shared: Arc<Shared>,
+        publisher: Option<Weak<Publisher>>,
+    ) -> Result<oneshot::Receiver<Result<(), ConnectError>>, ConnectError> {
         let mut config = shared.config.clone();
         config
             // It only asks for the group's offsets, and never joins.
@@ -96,6 +100,7 @@ impl Watch {
         let (sender, first_look) = oneshot::channel();
         let watch = Self {
             shared,
+            publisher,
             consumer,
             facts: None,
             trouble: None,
@@ -170,7 +175,7 @@ impl Watch {
                 },
             );
         };
-        if self.facts.is_none() {
+        if shared.is_limit_old.swap(false, Ordering::Relaxed) || self.facts.is_none() {
             self.read_facts();
         }
         self.look_at(topic, &partitions)?;
@@ -260,11 +265,17 @@ impl Watch {
         if let Some(message_bytes_max) = facts.message_bytes_max {
             let fitting = message_bytes_max.saturating_sub(MARGIN_BYTES);
             if fitting < settings.event_bytes_max {
-                tracing::warn!(
-                    "The Kafka topic {} takes messages of {message_bytes_max} bytes: larger events are refused",
-                    settings.topic
+                tracing::error!(
+                    "The Kafka topic {} takes messages of {message_bytes_max} bytes, and an event may have {}: events \
+                     over {fitting} bytes get 413. Raise its max.message.bytes, or lower HOOKSWITCH_BODY_BYTES_MAX",
+                    settings.topic,
+                    settings.event_bytes_max
                 );
                 self.shared.event_bytes_max.store(fitting, Ordering::Relaxed);
+            }
+            self.shared.batch_bytes_max.fetch_min(fitting.max(1), Ordering::Relaxed);
+            if let Some(publisher) = self.publisher.as_ref().and_then(Weak::upgrade) {
+                publisher.fit();
             }
         }
         self.facts = Some(facts);

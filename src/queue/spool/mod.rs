@@ -215,7 +215,8 @@ impl EventQueue for SpoolQueue {
             return Err(PublishError::Closed);
         }
         let appending = match shared.append_if_spooling() {
-            Some(appending) => appending,
+            // It would only be set aside later.
+            Some(appending) => shared.broker.check(event).map(|()| appending)?,
             None => match shared.publish_to_broker(event).await {
                 Ok(()) => return Ok(()),
                 // The broker will never take it: neither would it from the spool.

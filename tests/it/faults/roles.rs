@@ -58,3 +58,27 @@ async fn each_role_does_its_part_over_rabbitmq() {
 async fn each_role_does_its_part_over_kafka() {
     each_role_does_its_part(Shared::over_kafka().await).await;
 }
+
+/// The system cuts a thread's name after 15 bytes.
+const PRODUCERS_THREAD: &str = "producer pollin";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_a_receiver_has_a_producer_of_kafka() {
+    let Some(shared) = Shared::over_kafka().await else {
+        return;
+    };
+    let mut fleet = Fleet::start("single roles", &shared, Wishes::default()).await;
+    let mut members = Vec::new();
+    for (role, has_producer) in [("receiver", true), ("worker", false), ("receiver,worker", true)] {
+        let member = fleet.add(role, &[]).await;
+        let threads = member.process.threads();
+        assert_eq!(
+            threads.iter().any(|name| name == PRODUCERS_THREAD),
+            has_producer,
+            "{role}: {threads:?}"
+        );
+        members.push(member);
+    }
+    fleet.world.load.send_all(10).await;
+    fleet.world.final_counts().await;
+}

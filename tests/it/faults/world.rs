@@ -135,6 +135,17 @@ impl Process {
         }
     }
 
+    /// The names of its threads.
+    #[cfg(all(feature = "rabbitmq", feature = "kafka"))]
+    pub fn threads(&self) -> Vec<String> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.id())).expect("it runs");
+        tasks
+            .flatten()
+            .filter_map(|task| fs::read_to_string(task.path().join("comm")).ok())
+            .map(|name| name.trim_end().to_owned())
+            .collect()
+    }
+
     /// Open descriptors, threads, resident bytes.
     pub fn usage(&self) -> Usage {
         let descriptors = fs::read_dir(format!("/proc/{}/fd", self.id())).map_or(0, Iterator::count);

@@ -1,5 +1,6 @@
 //! Queues of a test's own at the real RabbitMQ, gone with the test.
 
+use super::port_offset;
 use crate::conformance::queue::{delivered, event, id_of};
 use hookswitch::{
     domain::{EventId, OrgId},
@@ -13,6 +14,8 @@ use lapin::{
 use std::{
     collections::HashSet,
     io::Write,
+    path::PathBuf,
+    process::Command,
     sync::{Arc, Mutex, Once},
     time::Duration,
 };
@@ -140,6 +143,95 @@ impl Drop for Names {
             });
         })
         .join();
+    }
+}
+
+/// A server in a directory of its own, ended with the test.
+pub struct Server {
+    directory: PathBuf,
+    pub url: String,
+}
+
+impl Server {
+    /// `None` where `scripts/services` cannot give one that may be killed.
+    pub fn start() -> Option<Self> {
+        server()?;
+        let directory = std::env::temp_dir().join(format!("hookswitch-broker-{}", EventId::generate()));
+        let mut broker = Self {
+            directory,
+            url: String::new(),
+        };
+        let printed = broker.services(&["up", "amqp"]);
+        if broker.directory.join("amqp.in-compose").exists() {
+            println!("left out: a broker in a container is not killed by this test");
+            return None;
+        }
+        let url = printed
+            .lines()
+            .find_map(|line| line.strip_prefix("HOOKSWITCH_TEST_AMQP_URL="));
+        url.expect("the URL").clone_into(&mut broker.url);
+        Some(broker)
+    }
+
+    fn services(&self, words: &[&str]) -> String {
+        let output = Command::new("scripts/services")
+            .args(words)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .env("HOOKSWITCH_SERVICES_DIR", &self.directory)
+            .env("HOOKSWITCH_SERVICES_PORT_OFFSET", port_offset(&self.directory))
+            .env_remove("HOOKSWITCH_TEST_AMQP_URL")
+            .output()
+            .expect("scripts/services runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "scripts/services {words:?}: {said}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    pub fn ctl(&self, words: &[&str]) {
+        tokio::task::block_in_place(|| {
+            self.services(&[&["rabbitmqctl"], words].concat());
+        });
+    }
+
+    /// Its queues, consumers and connections, and the end of its log, for the message of a failure.
+    pub fn state(&self) -> String {
+        tokio::task::block_in_place(|| {
+            let columns = "name messages_ready messages_unacknowledged consumers state leader online";
+            let queues = [["list_queues"].as_slice(), &columns.split(' ').collect::<Vec<_>>()].concat();
+            let asked = [queues, vec!["list_consumers"], vec!["eval", "ra:overview()."]]
+                .map(|words| self.services(&[&["rabbitmqctl"], &*words].concat()));
+            let log = std::fs::read_to_string(self.directory.join("amqp.log")).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            format!(
+                "{}\n{}",
+                asked.join("\n"),
+                lines[lines.len().saturating_sub(200)..].join("\n")
+            )
+        })
+    }
+
+    pub fn kill(&self) {
+        let id = std::fs::read_to_string(self.directory.join("amqp.pid")).expect("its process id");
+        let killed = Command::new("kill")
+            .args(["-KILL", id.trim()])
+            .status()
+            .expect("kill runs");
+        assert!(killed.success());
+    }
+
+    pub fn restart(&self) {
+        tokio::task::block_in_place(|| self.services(&["up", "amqp"]));
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = Command::new("scripts/services")
+            .args(["down", "amqp"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .env("HOOKSWITCH_SERVICES_DIR", &self.directory)
+            .env_remove("HOOKSWITCH_TEST_AMQP_URL")
+            .status();
     }
 }
 

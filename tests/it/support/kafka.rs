@@ -4,7 +4,7 @@
 use hookswitch::queue::{KafkaQueue, KafkaSettings};
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     message::{Header, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer},
@@ -96,6 +96,14 @@ impl KafkaTopic {
             .await
             .expect("an answer");
         assert!(created[0].is_ok(), "{created:?}");
+    }
+
+    /// Changes a setting of the topic.
+    pub async fn alter(&self, name: &str, value: &str) {
+        let change = AlterConfig::new(ResourceSpecifier::Topic(&self.settings.topic)).set(name, value);
+        let altered = self.admin().alter_configs([&change], &patient()).await;
+        let altered = altered.expect("an answer");
+        assert!(altered[0].is_ok(), "{altered:?}");
     }
 
     /// A message that no Hookswitch wrote.
@@ -197,6 +205,7 @@ impl Server {
         let ran = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services"))
             .args([command, "kafka"])
             .env("HOOKSWITCH_SERVICES_DIR", &self.directory)
+            .env("HOOKSWITCH_SERVICES_PORT_OFFSET", super::port_offset(&self.directory))
             .env_remove("HOOKSWITCH_TEST_KAFKA_URL")
             .stderr(Stdio::inherit())
             .output()

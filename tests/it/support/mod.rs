@@ -36,6 +36,14 @@ pub fn metric_sum(text: &str, name: &str) -> f64 {
         .sum()
 }
 
+/// How much higher a server of a test's own looks for its ports: above those of `port_base`, below
+/// those of outgoing connections. While it is stopped, nobody takes them.
+#[cfg(any(feature = "rabbitmq", feature = "kafka"))]
+pub fn port_offset(directory: &std::path::Path) -> String {
+    let hash = crc32c::crc32c(directory.as_os_str().as_encoded_bytes());
+    (9_000 + hash % 1_700).to_string()
+}
+
 /// A client for loopback: no proxy, no waiting for ever.
 pub fn client() -> reqwest::Client {
     hookswitch::cli::install_crypto_provider();
