@@ -98,6 +98,9 @@ pub struct Delivery {
     /// A message that cannot be decoded affects only itself. It comes as an error, and the worker
     /// stores it as a dead letter.
     pub event: Result<Envelope, EnvelopeError>,
+    /// How often a worker may have had it before and did not ack it: by a broker's count. 0 where
+    /// nobody counts.
+    pub redeliveries: u32,
 }
 
 /// For gauges, `/readyz` and the operator.

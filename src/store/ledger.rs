@@ -215,6 +215,9 @@ pub enum ManualTransition {
     Absent,
 }
 
+/// Tries to plan an event that ended their worker, until it is dead (invariant 26).
+pub const TRIES_MAX: u32 = 3;
+
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
     /// Marks dedupe keys and inserts events, actions and turns in one transaction; keys are sorted
@@ -225,6 +228,13 @@ pub trait Ledger: Send + Sync + 'static {
     /// Stores an event that cannot be planned, with the reason. A second call with the same id
     /// changes nothing.
     async fn store_dead_event(&self, dead: DeadEvent) -> Result<(), StoreError>;
+
+    /// Records that an event is planned now which may end its worker. Returns how many such tries
+    /// began before and did not end: [`TRIES_MAX`] at most. Beyond it no more are recorded.
+    async fn begin_try(&self, org: OrgId, event: EventId) -> Result<u32, StoreError>;
+
+    /// Forgets the tries of an event: its worker lives.
+    async fn end_try(&self, org: OrgId, event: EventId) -> Result<(), StoreError>;
 
     /// Keeps a part until its rule can be read. A second call with the same event and rule changes
     /// nothing. Returns `false` where [`HELD_PARTS_MAX`] parts of the rule are held already.

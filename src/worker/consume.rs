@@ -8,9 +8,10 @@ use super::{
     rules::RuleBook,
 };
 use crate::{
+    domain::{EventId, OrgId},
     killpoint::{Step, reach},
     queue::{Deliveries, Delivery, DeliveryTag},
-    store::StoreError,
+    store::{StoreError, ledger::TRIES_MAX},
     telemetry::catalogue,
 };
 use std::{
@@ -24,6 +25,9 @@ use tracing::{error, warn};
 /// Events that wait behind those of all others in memory at most. Beyond it nothing more is taken
 /// until some are stored.
 const SUSPECTS_MAX: usize = 10_000;
+/// An event that was delivered so often in vain is planned alone, and each try is recorded first
+/// (invariant 26). A worker that is killed for another reason gives back many events at once.
+const REDELIVERIES_MAX: u32 = 3;
 /// Between two looks at what is held in the store, where no change of configuration asks for one.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
 
@@ -91,17 +95,71 @@ impl Consumer {
                 Next::TryAgain => continue,
                 Next::Stop => return,
             };
-            let Some(done) = self.plan(batch, &soft).await else {
-                return;
-            };
-            if !self.forget(&mut *deliveries, &done, &soft).await {
-                return;
-            }
-            reach(Step::Acked);
-            if !self.keep_held(&mut *deliveries, &soft).await {
-                return;
+            for part in apart(batch) {
+                if !self.work_off(&mut *deliveries, part, &soft).await {
+                    return;
+                }
             }
         }
+    }
+
+    /// Plans deliveries, and acks what is done. `false` when the stop came first.
+    async fn work_off(
+        &mut self,
+        deliveries: &mut dyn Deliveries,
+        part: Vec<Delivery>,
+        soft: &CancellationToken,
+    ) -> bool {
+        let suspect = part.first().filter(|first| is_suspect(first)).and_then(place_of);
+        if let Some((org, event)) = suspect
+            && !self.begin_try(org, event, soft).await
+        {
+            return false;
+        }
+        let Some(done) = self.plan(part, soft).await else {
+            return false;
+        };
+        self.planner.condemned = None;
+        if let Some((org, event)) = suspect
+            && !self.end_try(org, event, soft).await
+        {
+            return false;
+        }
+        if !self.forget(deliveries, &done, soft).await {
+            return false;
+        }
+        reach(Step::Acked);
+        self.keep_held(deliveries, soft).await
+    }
+
+    /// Records the try. An event that has used up its tries is planned no more. `false` when the
+    /// stop came first.
+    async fn begin_try(&mut self, org: OrgId, event: EventId, soft: &CancellationToken) -> bool {
+        let mut retry = RetryWait::default();
+        loop {
+            match self.worker.store.begin_try(org, event).await {
+                Ok(tries) => {
+                    self.planner.condemned = (tries >= TRIES_MAX).then_some(event);
+                    return true;
+                }
+                Err(error) => warn!(event.id = %event, %error, "Event {event} waits: its try cannot be recorded"),
+            }
+            if retry.wait_or(soft).await {
+                return false;
+            }
+        }
+    }
+
+    /// `false` when the stop came first.
+    async fn end_try(&self, org: OrgId, event: EventId, soft: &CancellationToken) -> bool {
+        let mut retry = RetryWait::default();
+        while let Err(error) = self.worker.store.end_try(org, event).await {
+            warn!(event.id = %event, %error, "Event {event} is planned, and its tries cannot be forgotten");
+            if retry.wait_or(soft).await {
+                return false;
+            }
+        }
+        true
     }
 
     /// Opens the queue, waiting as long as it takes. `None` when the stop came first.
@@ -282,7 +340,11 @@ impl Consumer {
         self.is_held_ready = false;
         let held = self.held.take_all().map(|(tag, held)| {
             let event = Ok(held.envelope);
-            Delivery { tag, event }
+            Delivery {
+                tag,
+                event,
+                redeliveries: 0,
+            }
         });
         held.chain(deliveries).collect()
     }
@@ -332,6 +394,30 @@ impl Consumer {
         self.wake.notify_one();
         true
     }
+}
+
+/// The batch in parts that are planned one after the other: a suspect is a part of its own.
+fn apart(batch: Vec<Delivery>) -> Vec<Vec<Delivery>> {
+    let mut parts = vec![Vec::new()];
+    for delivery in batch {
+        let last: &mut Vec<Delivery> = parts.last_mut().expect("there is one from the start");
+        if last.is_empty() || !(is_suspect(&delivery) || is_suspect(&last[0])) {
+            last.push(delivery);
+        } else {
+            parts.push(vec![delivery]);
+        }
+    }
+    parts
+}
+
+const fn is_suspect(delivery: &Delivery) -> bool {
+    delivery.redeliveries >= REDELIVERIES_MAX
+}
+
+/// `None`: no rule runs on it.
+fn place_of(delivery: &Delivery) -> Option<(OrgId, EventId)> {
+    let envelope = delivery.event.as_ref().ok()?;
+    Some((envelope.org?, envelope.id))
 }
 
 /// Tells in the metric how long events have waited for the worker.

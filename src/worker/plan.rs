@@ -43,6 +43,8 @@ pub(super) struct Planner {
     pub(super) suspects: Suspects,
     /// Organisations whose held events are planned now.
     pub(super) draining: Draining,
+    /// Its worker ended at each of its tries: it is not planned again.
+    pub(super) condemned: Option<EventId>,
     /// Events that no rule wants and that may still be recorded in this second.
     unwanted: SecondBudget,
     /// Events that were received before may have been acted on, in a database that was replaced by
@@ -63,6 +65,7 @@ impl Planner {
             has_new_actions: false,
             suspects: Suspects::default(),
             draining: Draining::default(),
+            condemned: None,
             recovered_at: None,
             recovery_version: None,
             settings,
@@ -134,6 +137,12 @@ impl Planner {
             let dead = dead_event(&envelope, None, "it leads to no organisation");
             return batch.dead.push((origin, dead));
         };
+        if self.condemned == Some(envelope.id) {
+            error!(event.id = %envelope.id, org.id = %org, "Event {} ended its worker again and again; it is stored as \
+                dead", envelope.id);
+            let dead = dead_event(&envelope, Some(org), "its worker ended each time while it was planned");
+            return batch.dead.push((origin, dead));
+        }
         let Some(rules) = book.get(org) else {
             let cause = HeldCause::OrganisationUnknown;
             return batch.held.push(HeldBack {

@@ -58,6 +58,7 @@ macro_rules! ledger_cases {
             many_at_once_are_never_busy,
             a_delivery_stands_beside_the_state_and_only_rises,
             parts_are_held_once_for_each_rule_and_event_until_they_are_forgotten,
+            tries_are_counted_until_they_end,
             held_events_are_read_by_organisation_in_their_order,
             a_dead_event_is_put_back_once_with_its_audit_entry,
             a_replay_plans_what_has_not_succeeded,

@@ -134,6 +134,7 @@ async fn a_consumer_that_is_cut_off_gets_again_what_it_had_not_acked() {
     }
     let mut deliveries = broken.queue.consume().await.unwrap();
     let first = take(&mut deliveries, 5).await;
+    assert!(first.iter().all(|one| one.redeliveries == 0), "{first:?}");
     deliveries.ack(&[first[0].tag]).await.unwrap();
     until("the ack to arrive", || async {
         (broken.queue.state().events == 4).then_some(())
@@ -146,6 +147,7 @@ async fn a_consumer_that_is_cut_off_gets_again_what_it_had_not_acked() {
     .await;
     broken.proxy.set(Mode::Pass);
     let again = take(&mut deliveries, 4).await;
+    assert!(again.iter().all(|one| one.redeliveries == 1), "{again:?}");
     let again: Vec<_> = again.iter().map(|one| delivered(one).id).collect();
     assert_eq!(again, published[1..]);
     // Acks of the lost connection's deliveries are no error and ack nothing.

@@ -327,7 +327,16 @@ async fn what_was_delivered_and_not_acked_before_kill_nine_comes_again() {
     let got = take(&mut deliveries, 4).await;
     let again: Vec<_> = got.iter().map(|delivery| delivered(delivery).id).collect();
     assert_eq!(again, ids[3..], "the fourth, and those behind it a second time");
+    let counts = |got: &[Delivery]| got.iter().map(|delivery| delivery.redeliveries).collect::<Vec<_>>();
+    assert_eq!(counts(&got), [0; 4], "the first consumer moved on");
     queue.close().await;
+    for in_vain in [1, 2] {
+        let queue = topic.open().await;
+        let mut deliveries = queue.consume().await.unwrap();
+        let got = take(&mut deliveries, 4).await;
+        assert_eq!(counts(&got), [in_vain; 4]);
+        queue.close().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -367,13 +367,18 @@ impl Consumer {
         watch.delivered(queue);
         self.patience.delivered(&session.queues[queue]);
         let tag = delivery.delivery_tag;
+        let redeliveries = message::redeliveries(&delivery.properties);
         let event = message::envelope(&delivery.properties, delivery.data);
         let received_at = event.as_ref().ok().map(|envelope| envelope.received_at);
         let tag = self.shared.unacked.insert(queue, tag, received_at);
         // The reader may be gone. Then the stop is near.
         let _ = self.arrivals.send(Arrival {
             epoch: session.epoch,
-            delivery: Delivery { tag, event },
+            delivery: Delivery {
+                tag,
+                event,
+                redeliveries,
+            },
         });
         Ok(())
     }

@@ -56,6 +56,24 @@ pub(super) fn head_bytes(properties: &BasicProperties) -> usize {
     FIXED + content_type + headers.map(bytes_of).sum::<usize>()
 }
 
+/// How often the broker delivered the message before. RabbitMQ 4 counts deliveries that nobody
+/// refused under a name of their own.
+pub(super) fn redeliveries(properties: &BasicProperties) -> u32 {
+    let count_of = |name: &str| {
+        let headers = properties.headers().as_ref()?.inner();
+        let (_, count) = headers.iter().find(|(key, _)| key.as_str() == name)?;
+        let count = match count {
+            AMQPValue::LongLongInt(count) => u32::try_from(*count).ok(),
+            AMQPValue::LongInt(count) => u32::try_from(*count).ok(),
+            AMQPValue::LongUInt(count) => Some(*count),
+            _ => None,
+        };
+        Some(count.unwrap_or(u32::MAX))
+    };
+    let counts = ["x-delivery-count", "x-acquired-count"].map(count_of);
+    counts.into_iter().flatten().max().unwrap_or(0)
+}
+
 /// The id of the event that a message carries, to match what the broker returns.
 pub(super) fn id(properties: &BasicProperties) -> Option<EventId> {
     properties.message_id().as_ref()?.as_str().parse().ok()

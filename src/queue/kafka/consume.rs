@@ -5,7 +5,7 @@
 //! partition that the group takes away is committed up to its lowest unfinished event, so that the
 //! next owner begins there.
 
-use super::{CLOSE_PATIENCE, Shared, lock, message, partitions::tag, produce::on_a_thread};
+use super::{CLOSE_PATIENCE, Shared, lock, message, partitions::tag, produce::on_a_thread, redeliveries::Redeliveries};
 use crate::queue::{ConsumeError, Deliveries, Delivery, DeliveryTag};
 use async_trait::async_trait;
 use rdkafka::{
@@ -235,6 +235,7 @@ struct Context {
     /// The consumer leaves the group by itself, so acks are kept for this process's next consumer.
     is_leaving: AtomicBool,
     is_paused: AtomicBool,
+    redeliveries: Redeliveries,
 }
 
 impl ClientContext for Context {
@@ -288,6 +289,7 @@ impl Context {
         for element in partitions.elements() {
             let partition = element.partition();
             let committed = committed.find_partition(element.topic(), partition);
+            self.redeliveries.assign(partition, committed.as_ref());
             let offset = committed.and_then(|element| offset_of(element.offset()));
             state.partitions.assign(partition, offset);
         }
@@ -411,6 +413,7 @@ impl Reader {
             epoch: self.epoch,
             is_leaving: AtomicBool::new(false),
             is_paused: AtomicBool::new(false),
+            redeliveries: Redeliveries::default(),
         };
         let topic = self.shared.topics_made.load(Ordering::Relaxed);
         let consumer = BaseConsumer::from_config_and_context(&self.config(), context)?;
@@ -455,7 +458,7 @@ impl Reader {
                 return Ended::TopicGone;
             }
             match consumer.poll(POLL) {
-                Some(Ok(message)) => self.take(&message),
+                Some(Ok(message)) => self.take(consumer, &message),
                 Some(Err(error)) => {
                     if let Some(ended) = self.ends(&error) {
                         return ended;
@@ -474,8 +477,10 @@ impl Reader {
         }
     }
 
-    fn take(&self, message: &BorrowedMessage<'_>) {
+    fn take(&self, consumer: &BaseConsumer<Context>, message: &BorrowedMessage<'_>) {
         let (partition, offset) = (message.partition(), message.offset());
+        let redeliveries = &consumer.context().redeliveries;
+        let redeliveries = redeliveries.of(consumer, &self.shared.settings.topic, (partition, offset));
         let event = message::envelope(message);
         let received_at = event.as_ref().ok().map(|event| event.received_at);
         let fetched = Fetched {
@@ -484,6 +489,7 @@ impl Reader {
             delivery: Delivery {
                 tag: tag(partition, offset),
                 event,
+                redeliveries,
             },
         };
         let mut state = self.shared.state();

@@ -11,6 +11,7 @@ mod message;
 mod offsets;
 mod partitions;
 mod produce;
+mod redeliveries;
 mod rewind;
 mod topic;
 mod url;

@@ -243,6 +243,7 @@ impl Deliveries for LogDeliveries {
             .map(|record| Delivery {
                 tag: record.tag,
                 event: envelope::decode(&record.payload),
+                redeliveries: 0,
             })
             .collect())
     }

@@ -72,6 +72,21 @@ pub async fn parts_are_held_once_for_each_rule_and_event_until_they_are_forgotte
     b.store.drop_held_parts(vec![part(2, first)]).await.expect("forgotten");
 }
 
+pub async fn tries_are_counted_until_they_end(b: &Bench) {
+    let (org, other) = (b.organisation().await, b.organisation().await);
+    let (event, neighbour) = (EventId::generate(), EventId::generate());
+    let tries = async |org, event| b.store.begin_try(org, event).await.expect("recorded");
+    for before in [0, 1, 2, TRIES_MAX, TRIES_MAX] {
+        assert_eq!(tries(org, event).await, before);
+    }
+    assert_eq!(tries(org, neighbour).await, 0);
+    assert_eq!(tries(other, event).await, 0, "a try is its organisation's");
+    b.store.end_try(org, event).await.expect("forgotten");
+    assert_eq!(tries(org, event).await, 0);
+    assert_eq!(tries(org, neighbour).await, 1);
+    assert_eq!(tries(other, event).await, 1);
+}
+
 /// The part of an event that is there already gets its action, once.
 pub async fn a_part_is_planned_beside_what_its_event_has(b: &Bench) {
     let org = b.organisation().await;

@@ -7,7 +7,7 @@ use crate::support::app::{
 use crate::{ledger::suite::audit, support::postgres::PostgresDatabase};
 use hookswitch::{
     domain::*,
-    store::{PostgresStore, history::ActionFilter},
+    store::{PostgresStore, history::ActionFilter, ledger::TRIES_MAX},
 };
 use std::{
     sync::Arc,
@@ -20,6 +20,31 @@ use std::{
 const DEAD_BEFORE_MAX: i64 = 100;
 /// For all of them to be stored as dead.
 const ALL_DEAD_MAX: Duration = Duration::from_mins(2);
+
+/// A broker has delivered both again and again. The tries of the first ended with their workers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_ended_its_worker_at_each_try_is_dead_and_its_neighbour_is_planned() {
+    let mut app = TestApp::working().await;
+    app.connect_account(ACCOUNT, &"t1".repeat(16)).await;
+    app.rule("text the caller", None, "{{ message.customer.number }}").await;
+    let (poison, first) = app.deliver_again(app.a, 1, &report("+15550001111"), 5);
+    let (innocent, second) = app.deliver_again(app.a, 2, &report("+15550002222"), 5);
+    for before in 0..TRIES_MAX {
+        assert_eq!(app.store.begin_try(app.a, poison).await.expect("recorded"), before);
+    }
+    app.start_worker();
+    app.acked(first).await;
+    app.acked(second).await;
+    let dead = app.store.list_dead_events(None, None, 10).await.expect("read");
+    assert_eq!(dead.iter().map(|dead| dead.id).collect::<Vec<_>>(), [poison]);
+    assert_eq!(dead[0].reason, "its worker ended each time while it was planned");
+    let planned: Vec<_> = app.actions().await.iter().map(|action| action.event).collect();
+    assert_eq!(planned, [innocent]);
+    for event in [poison, innocent] {
+        let before = app.store.begin_try(app.a, event).await.expect("recorded");
+        assert_eq!(before, 0, "a try that ended counts no more");
+    }
+}
 
 /// Postgres refuses a NUL in a text. No rule with one can be saved any more; this one is written
 /// behind the check.

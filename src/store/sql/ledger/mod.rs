@@ -12,6 +12,7 @@ pub(in crate::store::sql) mod manual;
 mod parts;
 mod plan;
 mod record;
+mod tries;
 
 pub use claim::{Choice, ClaimSql, Turn};
 pub use plan::PlanSql;
@@ -23,7 +24,8 @@ use super::Sql;
 use super::{Access, Dialect, Row, SqlStore, Statement, Transaction, audit};
 use crate::{
     domain::{
-        ActionId, ActionState, AttemptOutcome, Delivery, OrgId, Provider, SealedBytes, Source, Subject, Timestamp,
+        ActionId, ActionState, AttemptOutcome, Delivery, EventId, OrgId, Provider, SealedBytes, Source, Subject,
+        Timestamp,
     },
     store::{
         StoreError,
@@ -46,6 +48,7 @@ pub fn statements() -> Vec<Sql> {
         .chain(manual::STATEMENTS.iter().copied())
         .chain(record::STATEMENTS.iter().copied())
         .chain(parts::STATEMENTS.iter().copied())
+        .chain(tries::STATEMENTS.iter().copied())
         .chain([delivery::statement()])
         .chain(plan::statements())
         .collect()
@@ -233,6 +236,20 @@ where
                     .await
                     .map(drop)
             })
+        })
+        .await
+    }
+
+    async fn begin_try(&self, org: OrgId, event: EventId) -> Result<u32, StoreError> {
+        self.write(Access::ALL_ORGS.in_bulk(), "record a try", move |mut tx| {
+            Box::pin(async move { tries::begin(&mut tx, org, event).await })
+        })
+        .await
+    }
+
+    async fn end_try(&self, org: OrgId, event: EventId) -> Result<(), StoreError> {
+        self.write(Access::ALL_ORGS.in_bulk(), "forget a try", move |mut tx| {
+            Box::pin(async move { tries::end(&mut tx, org, event).await })
         })
         .await
     }

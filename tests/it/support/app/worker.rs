@@ -58,6 +58,7 @@ impl Queue {
         drop(send.send(Delivery {
             tag: DeliveryTag(u64::MAX),
             event,
+            redeliveries: 0,
         }));
     }
 }
@@ -422,6 +423,19 @@ impl TestApp {
         self.put_in_queue(event)
     }
 
+    /// Delivers an end-of-call report that workers have had so often before.
+    pub fn deliver_again(&mut self, org: OrgId, key: u8, body: &Value, redeliveries: u32) -> (EventId, u64) {
+        let now = self.clock.now();
+        let event = Envelope {
+            event_type: EventType::new(Source::Vapi, "end-of-call-report"),
+            time: now,
+            received_at: now,
+            body: Bytes::from(body.to_string()),
+            ..envelope(org, key)
+        };
+        (event.id, self.put_in_queue_again(event, redeliveries))
+    }
+
     /// Delivers an end-of-call report under a key of its own: more than a byte has values.
     pub fn deliver_numbered(&mut self, org: OrgId, key: u16, body: &Value) -> u64 {
         let now = self.clock.now();
@@ -451,11 +465,18 @@ impl TestApp {
     }
 
     fn put_in_queue(&mut self, event: Envelope) -> u64 {
+        self.put_in_queue_again(event, 0)
+    }
+
+    fn put_in_queue_again(&mut self, event: Envelope, redeliveries: u32) -> u64 {
         let work = self.work_mut();
         work.next_tag += 1;
-        let tag = DeliveryTag(work.next_tag);
-        let event = Ok(event);
-        work.send.send(Delivery { tag, event }).expect("the queue takes it");
+        let delivery = Delivery {
+            tag: DeliveryTag(work.next_tag),
+            event: Ok(event),
+            redeliveries,
+        };
+        work.send.send(delivery).expect("the queue takes it");
         work.next_tag
     }
 
