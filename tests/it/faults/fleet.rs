@@ -1,8 +1,6 @@
 //! An installation of several processes, each with roles of its own, on a shared Postgres and a
 //! shared broker, behind a balancer.
 
-#![expect(dead_code, reason = "restarts and counts of single processes come with their cases")]
-
 use super::{
     Given,
     world::{Ability, Backend, PATIENCE, Process, Wishes, World},
@@ -184,8 +182,15 @@ impl Fleet {
         self.add(roles, more).await
     }
 
-    pub fn forget(&self, member: &Member) {
-        self.balancer.forget(member);
+    /// `kill -9`. The successor has the same directory, and so the same spool.
+    pub async fn kill_and_restart(&self, mut member: Member, roles: &str) -> Member {
+        member.process.signal(Signal::KILL);
+        member.process.wait("after SIGKILL").await;
+        self.balancer.forget(&member);
+        let member = self.spawn(&member.name, roles, &[]);
+        member.is_ready().await;
+        self.balancer.serve(&member);
+        member
     }
 
     pub fn directory_of(&self, member: &Member) -> PathBuf {

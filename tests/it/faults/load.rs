@@ -150,25 +150,11 @@ impl Load {
 
     /// Posts an event. `None`: no answer came.
     pub async fn send(&self, event: &Event) -> Option<u16> {
-        let (url, signature) = {
-            let orgs = self.orgs.lock().unwrap();
-            let org = &orgs[event.org];
-            (
-                format!("{}/webhooks/vapi/{}", self.ingress, org.endpoint),
-                hooks::sign(&org.secret, &event.body),
-            )
-        };
         self.note(event, |sent, _| {
             sent.taken += 0;
         });
         let begun = Instant::now();
-        let request = self
-            .http
-            .post(url)
-            .header("content-type", "application/json")
-            .header("x-vapi-signature", signature)
-            .timeout(Duration::from_secs(15));
-        let answer = request.body(event.body.clone()).send().await.ok();
+        let answer = self.post(event).await;
         let status = answer.as_ref().map(|answer| answer.status().as_u16());
         let asks_again = answer.is_some_and(|answer| answer.headers().contains_key("retry-after"));
         self.note(event, |sent, book| {
@@ -183,6 +169,25 @@ impl Load {
             }
         });
         status
+    }
+
+    /// Posts an event that is not counted.
+    pub async fn post(&self, event: &Event) -> Option<reqwest::Response> {
+        let (url, signature) = {
+            let orgs = self.orgs.lock().unwrap();
+            let org = &orgs[event.org];
+            (
+                format!("{}/webhooks/vapi/{}", self.ingress, org.endpoint),
+                hooks::sign(&org.secret, &event.body),
+            )
+        };
+        let request = self
+            .http
+            .post(url)
+            .header("content-type", "application/json")
+            .header("x-vapi-signature", signature)
+            .timeout(Duration::from_secs(15));
+        request.body(event.body.clone()).send().await.ok()
     }
 
     fn note(&self, event: &Event, change: impl FnOnce(&mut Sent, &mut Book)) {

@@ -22,9 +22,14 @@ mod load;
 mod providers;
 pub mod proxy;
 #[cfg(all(feature = "rabbitmq", feature = "kafka"))]
+mod redelivered;
+#[cfg(all(feature = "rabbitmq", feature = "kafka"))]
 mod roles;
+#[cfg(all(feature = "rabbitmq", feature = "kafka"))]
 mod rolling;
 mod shim;
+#[cfg(all(feature = "rabbitmq", feature = "kafka"))]
+mod stopped;
 mod world;
 
 use count::Counts;
@@ -115,7 +120,7 @@ pub const NOT_RUN: &[(u8, &str, &str)] = &[
     (
         8,
         "broker restart",
-        "this suite runs over the embedded queue, which has no broker",
+        "this suite runs over the embedded queue; `tests/it/faults/stopped.rs` kills RabbitMQ and Kafka under load",
     ),
     (
         9,

@@ -464,14 +464,8 @@ impl World {
             auth_token,
             number: phone,
         };
-        let operator = token(
-            "hookswitch-operator",
-            "hookswitch-operator",
-            OPERATOR_SECRET,
-            &json!({ "hookswitch_role": "operator" }),
-        );
         self.post_as(
-            &operator,
+            &operator(),
             "/operator/organizations",
             json!({ "id": org.id, "name": format!("Organisation {number}") }),
         )
@@ -573,6 +567,16 @@ pub fn random_hex(bytes: usize) -> String {
     let mut random = vec![0; bytes];
     getrandom::fill(&mut random).expect("the system gives randomness");
     hex::encode(random)
+}
+
+/// An operator's token.
+pub fn operator() -> String {
+    token(
+        "hookswitch-operator",
+        "hookswitch-operator",
+        OPERATOR_SECRET,
+        &json!({ "hookswitch_role": "operator" }),
+    )
 }
 
 fn token(issuer: &str, audience: &str, secret: &str, own: &Value) -> String {
