@@ -282,6 +282,8 @@ export function model(state, mayManage) {
     if (name === 'failing' && stored.next_try_at) facts.push({ key: 'nextTry', time: stored.next_try_at });
     if (stored.last_verified_at) facts.push({ key: 'verified', time: stored.last_verified_at });
     if (stored.last_used_at) facts.push({ key: 'used', time: stored.last_used_at });
+    const age = ageOf(stored);
+    if (age !== null) facts.push({ key: 'age', text: age });
   }
   const isOauth = form.connect === 'oauth';
   const repairs = name === 'needs_reconnecting' || name === 'undecryptable';
@@ -314,6 +316,7 @@ export function model(state, mayManage) {
     unavailable: stored !== null && !isConnected && !form.available ? texts.card.unavailable : null,
     held: stored === null ? [] : held(stored),
     problem: stored?.last_problem ?? null,
+    due: isConnected && isDue(stored) ? texts.card.due : null,
     facts,
     buttons,
     busy: state.busy,
@@ -330,4 +333,15 @@ function missing({ missing }) {
 function held({ actions }) {
   const names = /** @type {const} */ (['parked', 'unknown', 'waiting']);
   return names.flatMap((name) => (actions?.[name] ? [{ state: name, count: actions[name] }] : []));
+}
+
+/** The age of a secret, where the API says it. @param {any} stored @returns {string | null} */
+function ageOf({ age_days: age, rotate_after_days: after }) {
+  if (typeof age !== 'number') return null;
+  return after > 0 ? texts.card.ageOf(age, after) : texts.card.age(age);
+}
+
+/** Whether another secret is due. @param {any} stored */
+function isDue(stored) {
+  return stored.rotation_due === true;
 }

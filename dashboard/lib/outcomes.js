@@ -66,6 +66,25 @@ export function possible({ state, can }) {
   }
 }
 
+/**
+ * The owner of the secret with this id: a webhook URL, or an integration.
+ * @param {string} id
+ * @param {any[]} endpoints with their `secrets`
+ * @param {any[]} integrations with their `signing_secrets`
+ * @returns {{owner: string, isProvider: boolean, lastFour: string | null} | null} `null`: it is not valid any more
+ */
+export function secretOf(id, endpoints, integrations) {
+  const owners = [
+    ...endpoints.map(({ name, secrets }) => ({ owner: name, isProvider: false, secrets })),
+    ...integrations.map(({ provider, signing_secrets: secrets }) => ({ owner: provider, isProvider: true, secrets })),
+  ];
+  for (const { owner, isProvider, secrets } of owners) {
+    const found = (secrets ?? []).find((/** @type {any} */ secret) => secret.id === id);
+    if (found !== undefined) return { owner, isProvider, lastFour: found.last_four ?? null };
+  }
+  return null;
+}
+
 /** How long after an event its actions may still be on their way into the list. */
 const PLANNED_WITHIN_MS = 10_000;
 

@@ -205,3 +205,14 @@ test('two cards share nothing', () => {
 test('an event that does not exist is a fault of the page', () => {
   assert.throws(() => next(card(twilio), { type: 'nonsense' }));
 });
+
+test('a card says the age of its secret, and when another one is due', () => {
+  const shown = (/** @type {any} */ more) => model({ ...card(twilio), stored: view(more) }, true);
+  const age = (/** @type {any} */ more) => shown(more).facts.find((fact) => fact.key === 'age')?.text;
+  assert.equal(age({}), undefined, 'an API that does not say it');
+  assert.equal(age({ age_days: 1, rotate_after_days: 0 }), '1 day');
+  assert.equal(age({ age_days: 91, rotate_after_days: 90 }), '91 days; another one is due after 90');
+  assert.equal(shown({ age_days: 91, rotate_after_days: 90 }).due, null, 'the API says whether it is due');
+  assert.match(shown({ rotation_due: true }).due ?? '', /Another secret is due/);
+  assert.equal(shown({ rotation_due: true, state: 'not_connected' }).due, null);
+});

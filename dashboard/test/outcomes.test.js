@@ -2,7 +2,7 @@
 
 import test from 'node:test';
 import assert from 'node:assert/strict';
-import { outcomes, outcomesFrom, possible, tone, word } from '../lib/outcomes.js';
+import { outcomes, outcomesFrom, possible, secretOf, tone, word } from '../lib/outcomes.js';
 
 test('what needs a person is named first', () => {
   assert.deepEqual(outcomes({ succeeded: 2, dead: 1, parked: 0 }), [{ state: 'dead', count: 1 }, { state: 'succeeded', count: 2 }]);
@@ -30,4 +30,12 @@ test('outcomes of events from the newest actions', () => {
   assert.equal(some(event('a', 49), 200_000), undefined, 'the list does not reach so far');
   assert.deepEqual(outcomesFrom(actions, true)(event('a', 49), 200_000), { succeeded: 1 });
   assert.equal(outcomesFrom([], false)(event('a', 49), 200_000), undefined);
+});
+
+test('a secret is named by its owner', () => {
+  const endpoints = [{ name: 'Front desk', secrets: [{ id: 'a', last_four: '1234' }] }, { name: 'of an earlier API' }];
+  const integrations = [{ provider: 'twilio', signing_secrets: [{ id: 'b' }] }, { provider: 'vapi' }];
+  assert.deepEqual(secretOf('a', endpoints, integrations), { owner: 'Front desk', isProvider: false, lastFour: '1234' });
+  assert.deepEqual(secretOf('b', endpoints, integrations), { owner: 'twilio', isProvider: true, lastFour: null });
+  assert.equal(secretOf('c', endpoints, integrations), null);
 });

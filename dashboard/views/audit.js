@@ -24,7 +24,7 @@ class AuditView extends HTMLElement {
       none: () => empty(this.query.size > 0 ? texts.lists.noMatch : words.none, null),
       columns: [
         { label: words.columns.when, cell: (/** @type {Api.AuditView} */ row) => time(row.at) },
-        { label: words.columns.who, cell: (/** @type {Api.AuditView} */ row) => h('a', { href: href('audit', null, { actor: row.actor }), title: words.sameActor }, row.actor) },
+        { label: words.columns.who, cell: (/** @type {Api.AuditView} */ row) => [h('a', { href: href('audit', null, { actor: row.actor }), title: words.sameActor }, row.actor), addressOf(row)] },
         { label: words.columns.what, cell: (/** @type {Api.AuditView} */ row) => `${words.verbs[row.verb] ?? row.verb} ${words.kinds[row.target_kind] ?? row.target_kind}` },
         { label: words.columns.which, cell: (/** @type {Api.AuditView} */ row) => h('code', null, row.target_id) },
         { label: words.columns.fields, cell: (/** @type {Api.AuditView} */ row) => change(row) },
@@ -47,6 +47,11 @@ class AuditView extends HTMLElement {
   }
 }
 customElements.define('audit-view', AuditView);
+
+/** The address that a change came from, where the API says it. @param {any} row */
+function addressOf({ address }) {
+  return address && h('span.hint', null, ' ', texts.audit.from(address));
+}
 
 /** What changed: values where the API has them, else names of fields. @param {any} row */
 function change(row) {

@@ -127,6 +127,7 @@ class EndpointsView extends HTMLElement {
               secret.last_four ? words.endsIn(secret.last_four) : words.secretOf,
               ' ',
               secret.not_after ? [words.validUntil, ' ', time(secret.not_after)] : words.valid,
+              lastUse(secret),
             ),
           ),
         ),
@@ -301,6 +302,12 @@ class EndpointsView extends HTMLElement {
   }
 }
 customElements.define('endpoints-view', EndpointsView);
+
+/** When a secret verified a webhook last, where the API says it. @param {any} secret */
+function lastUse({ last_used_at: at }) {
+  if (at === undefined) return null;
+  return at === null ? `, ${texts.endpoints.unused}` : [`, ${texts.endpoints.used} `, time(at)];
+}
 
 /** One secret may be stored once for each way in which it is accepted. @param {Api.SecretView[]} secrets @returns {Api.SecretView[]} */
 function distinct(secrets) {

@@ -6,7 +6,7 @@ import { h, replace } from '../lib/dom.js';
 import { bytes } from '../lib/format.js';
 import { href } from '../lib/page.js';
 import { byWeight, known, tried } from '../lib/verdict.js';
-import { outcomes, outcomesFrom, tone, word } from '../lib/outcomes.js';
+import { outcomes, outcomesFrom, secretOf, tone, word } from '../lib/outcomes.js';
 import { askForm } from '../parts/ask.js';
 import { badge, copyable, empty, fillFrom, heading, note, tell, time } from '../parts/bits.js';
 import { filterBar, PERIOD } from '../parts/filters.js';
@@ -126,7 +126,7 @@ class EventView extends HTMLElement {
       const { api } = this.context;
       const event = await api.get(`/api/events/${encodeURIComponent(this.event)}`);
       const actions = await Promise.all(event.actions.map((/** @type {any} */ each) => api.get(`/api/actions/${each.id}`)));
-      return this.story(event, actions);
+      return this.story(event, actions, await this.verifier(event));
     });
   }
 
@@ -145,8 +145,19 @@ class EventView extends HTMLElement {
     });
   }
 
-  /** @param {Api.EventDetail} event @param {Api.ActionDetail[]} actions */
-  story(event, actions) {
+  /** The secret that verified the event, in words, where the API says it. @param {any} event @returns {Promise<string | null>} */
+  async verifier({ secret_id: id }) {
+    if (!id) return null;
+    const { api } = this.context;
+    const none = () => ({ data: [], integrations: [] });
+    const [endpoints, status] = await Promise.all([api.get('/api/endpoints', { limit: 200 }).catch(none), api.get('/api/integrations/status').catch(none)]);
+    const found = secretOf(id, endpoints.data, status.integrations);
+    if (found === null) return id;
+    return texts.events.secretOf(found.isProvider ? (texts.providers[found.owner] ?? found.owner) : found.owner, found.lastFour);
+  }
+
+  /** @param {Api.EventDetail} event @param {Api.ActionDetail[]} actions @param {string | null} verifier */
+  story(event, actions, verifier) {
     const words = texts.events;
     return [
       heading(
@@ -168,6 +179,7 @@ class EventView extends HTMLElement {
           fact(words.facts.time, time(event.time)),
           fact(words.facts.subject, h('a', { href: href('events', null, { subject: event.subject }) }, event.subject)),
           fact(words.facts.path, h('code', null, event.path + (event.query ? `?${event.query}` : ''))),
+          verifier && fact(words.facts.secret, verifier),
           event.endpoint_id && fact(words.facts.endpoint, h('a', { href: href('endpoints') }, event.endpoint_id)),
           fact(words.facts.size, `${bytes(event.body_bytes)}, ${event.content_type}`),
           fact(words.facts.id, copyable(event.id, words.facts.id)),

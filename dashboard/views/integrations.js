@@ -59,6 +59,7 @@ class IntegrationCard extends HTMLElement {
           shown.missing.length > 0 && h('p', null, texts.card.cannot, ' ', shown.missing.join(', ')),
           shown.advice && h('p', null, shown.advice),
         ),
+      shown.due && note('warn', shown.due),
       shown.unavailable && note('quiet', shown.unavailable),
       shown.held.map(({ state: held, count }) =>
         h('p.held', null, h('a', { href: href('actions', null, { state: held, provider }) }, texts.card.held(held, number(count)))),
