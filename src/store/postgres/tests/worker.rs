@@ -95,6 +95,7 @@ const ACROSS: &[(&str, &[&str])] = &[
         &[
             "SELECT provider, min(due_at) AS due_at FROM (",
             "SELECT min(first_sent_at)",
+            "FROM ( SELECT state FROM actions WHERE state IN",
             "SELECT provider FROM org_credentials",
             "FROM ( SELECT state FROM actions WHERE state IN",
             "FROM (SELECT cause FROM held_events",
