@@ -3,18 +3,19 @@
 
 use super::{
     batch::{Batch, Commit, Origin, Unsealed},
-    draft::draft_one,
+    draft::{Drafted, draft_one},
     plan::{Planner, is_away, plan_span},
-    rules::RuleBook,
+    rules::{ActiveRule, RuleBook},
 };
 use crate::{
     domain::{Envelope, OrgId, SealedBytes, SecretBytes},
     queue,
-    store::StoreError,
+    store::{StoreError, ledger::HeldPart},
     vault::VaultError,
 };
 use bytes::Bytes;
-use tracing::{Instrument, error, info, warn};
+use std::sync::Arc;
+use tracing::{Instrument, Span, error, info, warn};
 
 /// Rules that are looked at in one turn, and parts of a rule that are planned together.
 const RULES_MAX: u32 = 1_000;
@@ -59,28 +60,7 @@ impl Planner {
             let mut batch = Batch::default();
             count += parts.len();
             for part in parts {
-                let envelope = match &rule {
-                    Some(_) => self.open_envelope(org, &part.envelope).await,
-                    None => Ok(None),
-                };
-                let drafted = match (&rule, envelope) {
-                    (Some(rule), Ok(Some(envelope))) => {
-                        let span = plan_span(&envelope);
-                        let fuel = self.settings.template_fuel_max;
-                        let drafted = span.in_scope(|| draft_one(rule, &envelope, fuel));
-                        drafted.map(|drafted| (envelope, drafted, span))
-                    }
-                    (_, Ok(_)) => None,
-                    (_, Err(error)) if is_away(&error) => {
-                        let doing = "open a part of an event";
-                        return Err(StoreError::Unavailable { doing });
-                    }
-                    (_, Err(error)) => {
-                        error!(event.id = %part.event, org.id = %part.org, %error, "The part of event {} that waited \
-                            for a rule does not open, and is dropped", part.event);
-                        None
-                    }
-                };
+                let drafted = self.draft_part(rule.as_ref(), &part).await?;
                 let origin = Origin::Part(Box::new(part));
                 match drafted {
                     Some((envelope, drafted, span)) => {
@@ -91,7 +71,6 @@ impl Planner {
                         };
                         self.seal(&mut batch, origin, unsealed).instrument(span).await;
                     }
-                    // The rule is gone or does not want it, or no key opens it.
                     None => batch.done.push(origin),
                 }
             }
@@ -103,6 +82,32 @@ impl Planner {
                 });
             }
         }
+    }
+
+    /// The event of a part, with the action that the rule makes of it. `None` where the rule is
+    /// gone or does not want the event, or no key opens it.
+    async fn draft_part(
+        &self,
+        rule: Option<&Arc<ActiveRule>>,
+        part: &HeldPart,
+    ) -> Result<Option<(Envelope, Drafted, Span)>, StoreError> {
+        let Some(rule) = rule else { return Ok(None) };
+        let envelope = match self.open_envelope(part.org, &part.envelope).await {
+            Ok(Some(envelope)) => envelope,
+            Ok(None) => return Ok(None),
+            Err(error) if is_away(&error) => {
+                let doing = "open a part of an event";
+                return Err(StoreError::Unavailable { doing });
+            }
+            Err(error) => {
+                error!(event.id = %part.event, org.id = %part.org, %error, "The part of event {} that waited for a \
+                    rule does not open, and is dropped", part.event);
+                return Ok(None);
+            }
+        };
+        let span = plan_span(&envelope);
+        let drafted = span.in_scope(|| draft_one(rule, &envelope, self.settings.template_fuel_max));
+        Ok(drafted.map(|drafted| (envelope, drafted, span)))
     }
 
     /// An event as it was kept; `None` where what was kept is none.

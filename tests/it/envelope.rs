@@ -2,7 +2,7 @@
 
 use crate::conformance::queue::event;
 use hookswitch::{
-    domain::{EndpointId, Envelope, EventType, OrgId, Source, Timestamp},
+    domain::{EndpointId, Envelope, EventType, OrgId, SecretId, Source, Timestamp},
     queue::attributes,
 };
 use serde_json::Value;
@@ -67,6 +67,7 @@ fn attributes_of_every_source_are_as_the_schema_says() {
         (envelope.source, envelope.event_type) = (source, EventType::new(source, &"ä".repeat(500)));
         assert_eq!(violations(&schema, &named(&envelope)), [""; 0]);
         envelope.endpoint = Some(EndpointId::generate());
+        envelope.secret = Some(SecretId::generate());
         envelope.traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into());
         envelope.headers.push(("x-\"quoted\"".into(), "ü\\".into()));
         envelope.hops = 255;

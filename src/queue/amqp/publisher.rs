@@ -308,11 +308,7 @@ impl Publisher {
                 () = self.signals.is_unroutable.notified() => {
                     warn!("A queue is missing at RabbitMQ: the queues are declared again");
                     self.set(Channels::Away("a queue is missing and is made again".into()));
-                    let declared = async {
-                        self.topology.declare(link).await?;
-                        self.topology.written(link).await
-                    };
-                    if let Err(error) = declared.await {
+                    if let Err(error) = self.declare(link).await {
                         return error;
                     }
                     if !is_blocked {
@@ -340,6 +336,11 @@ impl Publisher {
                 self.set_blocked(is_blocked, channels, give_up);
             }
         }
+    }
+
+    async fn declare(&self, link: &Link) -> Result<(), LinkError> {
+        self.topology.declare(link).await?;
+        self.topology.written(link).await
     }
 
     /// Refuses publishes while an alarm of the broker blocks the connection.

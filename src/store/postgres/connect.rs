@@ -5,7 +5,7 @@ use crate::{
     domain::Clock,
     store::{
         ConnectError, DatabaseLook, LEASE_NOTICED_WITHIN, MigrationStatus,
-        migrate::{self, step},
+        migrate::{self, Step},
     },
 };
 use sqlx::{
@@ -25,95 +25,97 @@ const WORKER_ROLE: &str = "hookswitch_worker";
 const CONNECTIONS_MAX: u32 = 16;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
+const STEPS: &[Step] = &[
+    (1, "init", include_str!("../../../migrations/postgres/0001_init.sql")),
+    (
+        2,
+        "account of an action",
+        include_str!("../../../migrations/postgres/0002_account_of_an_action.sql"),
+    ),
+    (
+        3,
+        "parts that wait for a rule",
+        include_str!("../../../migrations/postgres/0003_parts_that_wait_for_a_rule.sql"),
+    ),
+    (
+        4,
+        "delivery of an action",
+        include_str!("../../../migrations/postgres/0004_delivery_of_an_action.sql"),
+    ),
+    (
+        5,
+        "sessions and request keys",
+        include_str!("../../../migrations/postgres/0005_sessions_and_request_keys.sql"),
+    ),
+    (
+        6,
+        "events that wait",
+        include_str!("../../../migrations/postgres/0006_events_that_wait.sql"),
+    ),
+    (
+        7,
+        "retention",
+        include_str!("../../../migrations/postgres/0007_retention.sql"),
+    ),
+    (
+        8,
+        "shares of queues",
+        include_str!("../../../migrations/postgres/0008_shares_of_queues.sql"),
+    ),
+    (
+        9,
+        "signed urls and subjects",
+        include_str!("../../../migrations/postgres/0009_signed_urls_and_subjects.sql"),
+    ),
+    (
+        10,
+        "key rotation",
+        include_str!("../../../migrations/postgres/0010_key_rotation.sql"),
+    ),
+    (
+        11,
+        "replays",
+        include_str!("../../../migrations/postgres/0011_replays.sql"),
+    ),
+    (
+        12,
+        "pauses",
+        include_str!("../../../migrations/postgres/0012_pauses.sql"),
+    ),
+    (
+        13,
+        "bulk jobs",
+        include_str!("../../../migrations/postgres/0013_bulk_jobs.sql"),
+    ),
+    (
+        14,
+        "audit values",
+        include_str!("../../../migrations/postgres/0014_audit_values.sql"),
+    ),
+    (
+        15,
+        "rotation of credentials",
+        include_str!("../../../migrations/postgres/0015_rotation_of_credentials.sql"),
+    ),
+    (
+        16,
+        "uses of secrets",
+        include_str!("../../../migrations/postgres/0016_uses_of_secrets.sql"),
+    ),
+    (
+        17,
+        "platform routes",
+        include_str!("../../../migrations/postgres/0017_platform_routes.sql"),
+    ),
+    (
+        18,
+        "recoveries",
+        include_str!("../../../migrations/postgres/0018_recoveries.sql"),
+    ),
+];
+
 fn migrator() -> Migrator {
-    migrate::migrator(vec![
-        step(1, "init", include_str!("../../../migrations/postgres/0001_init.sql")),
-        step(
-            2,
-            "account of an action",
-            include_str!("../../../migrations/postgres/0002_account_of_an_action.sql"),
-        ),
-        step(
-            3,
-            "parts that wait for a rule",
-            include_str!("../../../migrations/postgres/0003_parts_that_wait_for_a_rule.sql"),
-        ),
-        step(
-            4,
-            "delivery of an action",
-            include_str!("../../../migrations/postgres/0004_delivery_of_an_action.sql"),
-        ),
-        step(
-            5,
-            "sessions and request keys",
-            include_str!("../../../migrations/postgres/0005_sessions_and_request_keys.sql"),
-        ),
-        step(
-            6,
-            "events that wait",
-            include_str!("../../../migrations/postgres/0006_events_that_wait.sql"),
-        ),
-        step(
-            7,
-            "retention",
-            include_str!("../../../migrations/postgres/0007_retention.sql"),
-        ),
-        step(
-            8,
-            "shares of queues",
-            include_str!("../../../migrations/postgres/0008_shares_of_queues.sql"),
-        ),
-        step(
-            9,
-            "signed urls and subjects",
-            include_str!("../../../migrations/postgres/0009_signed_urls_and_subjects.sql"),
-        ),
-        step(
-            10,
-            "key rotation",
-            include_str!("../../../migrations/postgres/0010_key_rotation.sql"),
-        ),
-        step(
-            11,
-            "replays",
-            include_str!("../../../migrations/postgres/0011_replays.sql"),
-        ),
-        step(
-            12,
-            "pauses",
-            include_str!("../../../migrations/postgres/0012_pauses.sql"),
-        ),
-        step(
-            13,
-            "bulk jobs",
-            include_str!("../../../migrations/postgres/0013_bulk_jobs.sql"),
-        ),
-        step(
-            14,
-            "audit values",
-            include_str!("../../../migrations/postgres/0014_audit_values.sql"),
-        ),
-        step(
-            15,
-            "rotation of credentials",
-            include_str!("../../../migrations/postgres/0015_rotation_of_credentials.sql"),
-        ),
-        step(
-            16,
-            "uses of secrets",
-            include_str!("../../../migrations/postgres/0016_uses_of_secrets.sql"),
-        ),
-        step(
-            17,
-            "platform routes",
-            include_str!("../../../migrations/postgres/0017_platform_routes.sql"),
-        ),
-        step(
-            18,
-            "recoveries",
-            include_str!("../../../migrations/postgres/0018_recoveries.sql"),
-        ),
-    ])
+    migrate::migrator(STEPS)
 }
 
 /// Host and database of a URL, for messages: never its user or password.

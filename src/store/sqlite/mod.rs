@@ -10,7 +10,7 @@ mod writer;
 
 use super::{
     Base, ConnectError, DatabaseLook, LEASE_NOTICED_WITHIN, MigrationStatus, StoreError,
-    migrate::{self, step},
+    migrate::{self, Step},
     sql::{self, Access, Lane, READ_VERSION, Reader, SqlStore, Transaction, failed as failed_on},
 };
 use crate::domain::{Clock, Timestamp, create_private_directory, keep_private, private_file};
@@ -41,96 +41,98 @@ pub struct SqliteStore {
     clock: Arc<dyn Clock>,
 }
 
+const STEPS: &[Step] = &[
+    (1, "init", include_str!("../../../migrations/sqlite/0001_init.sql")),
+    (
+        2,
+        "grants and assistants",
+        include_str!("../../../migrations/sqlite/0002_grants_and_assistants.sql"),
+    ),
+    (
+        3,
+        "account of an action",
+        include_str!("../../../migrations/sqlite/0003_account_of_an_action.sql"),
+    ),
+    (
+        4,
+        "parts that wait for a rule",
+        include_str!("../../../migrations/sqlite/0004_parts_that_wait_for_a_rule.sql"),
+    ),
+    (
+        5,
+        "delivery of an action",
+        include_str!("../../../migrations/sqlite/0005_delivery_of_an_action.sql"),
+    ),
+    (
+        6,
+        "rows changed by hand",
+        include_str!("../../../migrations/sqlite/0006_rows_changed_by_hand.sql"),
+    ),
+    (
+        7,
+        "sessions and request keys",
+        include_str!("../../../migrations/sqlite/0007_sessions_and_request_keys.sql"),
+    ),
+    (
+        8,
+        "events that wait",
+        include_str!("../../../migrations/sqlite/0008_events_that_wait.sql"),
+    ),
+    (
+        9,
+        "retention",
+        include_str!("../../../migrations/sqlite/0009_retention.sql"),
+    ),
+    (
+        10,
+        "signed urls",
+        include_str!("../../../migrations/sqlite/0010_signed_urls.sql"),
+    ),
+    (
+        11,
+        "key rotation",
+        include_str!("../../../migrations/sqlite/0011_key_rotation.sql"),
+    ),
+    (
+        12,
+        "replays",
+        include_str!("../../../migrations/sqlite/0012_replays.sql"),
+    ),
+    (13, "pauses", include_str!("../../../migrations/sqlite/0013_pauses.sql")),
+    (
+        14,
+        "bulk jobs",
+        include_str!("../../../migrations/sqlite/0014_bulk_jobs.sql"),
+    ),
+    (
+        15,
+        "audit values",
+        include_str!("../../../migrations/sqlite/0015_audit_values.sql"),
+    ),
+    (
+        16,
+        "rotation of credentials",
+        include_str!("../../../migrations/sqlite/0016_rotation_of_credentials.sql"),
+    ),
+    (
+        17,
+        "uses of secrets",
+        include_str!("../../../migrations/sqlite/0017_uses_of_secrets.sql"),
+    ),
+    (
+        18,
+        "platform routes",
+        include_str!("../../../migrations/sqlite/0018_platform_routes.sql"),
+    ),
+    (
+        19,
+        "recoveries",
+        include_str!("../../../migrations/sqlite/0019_recoveries.sql"),
+    ),
+];
+
 fn migrator() -> Migrator {
-    migrate::migrator(vec![
-        step(1, "init", include_str!("../../../migrations/sqlite/0001_init.sql")),
-        step(
-            2,
-            "grants and assistants",
-            include_str!("../../../migrations/sqlite/0002_grants_and_assistants.sql"),
-        ),
-        step(
-            3,
-            "account of an action",
-            include_str!("../../../migrations/sqlite/0003_account_of_an_action.sql"),
-        ),
-        step(
-            4,
-            "parts that wait for a rule",
-            include_str!("../../../migrations/sqlite/0004_parts_that_wait_for_a_rule.sql"),
-        ),
-        step(
-            5,
-            "delivery of an action",
-            include_str!("../../../migrations/sqlite/0005_delivery_of_an_action.sql"),
-        ),
-        step(
-            6,
-            "rows changed by hand",
-            include_str!("../../../migrations/sqlite/0006_rows_changed_by_hand.sql"),
-        ),
-        step(
-            7,
-            "sessions and request keys",
-            include_str!("../../../migrations/sqlite/0007_sessions_and_request_keys.sql"),
-        ),
-        step(
-            8,
-            "events that wait",
-            include_str!("../../../migrations/sqlite/0008_events_that_wait.sql"),
-        ),
-        step(
-            9,
-            "retention",
-            include_str!("../../../migrations/sqlite/0009_retention.sql"),
-        ),
-        step(
-            10,
-            "signed urls",
-            include_str!("../../../migrations/sqlite/0010_signed_urls.sql"),
-        ),
-        step(
-            11,
-            "key rotation",
-            include_str!("../../../migrations/sqlite/0011_key_rotation.sql"),
-        ),
-        step(
-            12,
-            "replays",
-            include_str!("../../../migrations/sqlite/0012_replays.sql"),
-        ),
-        step(13, "pauses", include_str!("../../../migrations/sqlite/0013_pauses.sql")),
-        step(
-            14,
-            "bulk jobs",
-            include_str!("../../../migrations/sqlite/0014_bulk_jobs.sql"),
-        ),
-        step(
-            15,
-            "audit values",
-            include_str!("../../../migrations/sqlite/0015_audit_values.sql"),
-        ),
-        step(
-            16,
-            "rotation of credentials",
-            include_str!("../../../migrations/sqlite/0016_rotation_of_credentials.sql"),
-        ),
-        step(
-            17,
-            "uses of secrets",
-            include_str!("../../../migrations/sqlite/0017_uses_of_secrets.sql"),
-        ),
-        step(
-            18,
-            "platform routes",
-            include_str!("../../../migrations/sqlite/0018_platform_routes.sql"),
-        ),
-        step(
-            19,
-            "recoveries",
-            include_str!("../../../migrations/sqlite/0019_recoveries.sql"),
-        ),
-    ])
+    migrate::migrator(STEPS)
 }
 
 impl SqliteStore {

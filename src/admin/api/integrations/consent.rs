@@ -298,6 +298,18 @@ fn exchange_problem(error: ExchangeError, now: Timestamp) -> Failed {
     }
 }
 
+fn changes_of(existing: Option<&StoredCredential>, new: &NewCredential) -> Changes {
+    let was_set = existing.is_some_and(|row| row.is_active);
+    Changes::default()
+        .secret("consent", SecretChange::between(was_set, true))
+        .value(
+            "account",
+            existing.and_then(|row| row.account_id.as_deref()),
+            new.account_id.as_deref(),
+        )
+        .value("state", changes::state_of(existing), new.state)
+}
+
 async fn save(
     state: &AdminState,
     (consent, address): (&Consent, Option<IpAddr>),
@@ -340,16 +352,7 @@ async fn save(
         last_four: None,
         expects: Expects::Anything,
     };
-    let was_set = existing.is_some_and(|row| row.is_active);
-    let changes = Changes::default()
-        .secret("consent", SecretChange::between(was_set, true))
-        .value(
-            "account",
-            existing.and_then(|row| row.account_id.as_deref()),
-            new.account_id.as_deref(),
-        )
-        .value("state", changes::state_of(existing), new.state);
-    let audit = state.audit(&member, "connect", "credential", PROVIDER, changes);
+    let audit = state.audit(&member, "connect", "credential", PROVIDER, changes_of(existing, &new));
     let change = IntegrationChange {
         credential: new,
         refresh_at: Some(refresh_at),
