@@ -126,14 +126,6 @@ impl Verifier {
         };
         let is_platform =
             path.endpoint.is_none() && refused.is_open() && self.platform.verify(path.source, request, now);
-        // A live route of the platform's needs no look at the database, as an organisation's does
-        // not.
-        if is_platform
-            && let Ok(signer) = self.of_platform(path.source, reading, refused, now)
-            && signer.org.is_some()
-        {
-            return Ok(signer);
-        }
         if candidates.claimed.is_none() && !is_platform && !try_take_token() {
             return Err(Unverified {
                 cause: Cause::RateLimited,
