@@ -11,13 +11,13 @@ use crate::{
     },
     assistants::AssistantManager,
     config::{ConfigError, Fault, Settings},
-    domain::{Clock, OrgId, Timestamp},
+    domain::{Clock, INSTALLATION, OrgId, Timestamp},
     listener::Networks,
     oauth::{Consents, Refresher},
     provider::Providers,
     store::{
         Store,
-        audit::{AuditEntry, Changes, INSTALLATION},
+        audit::{AuditEntry, Changes},
     },
     vault::{CacheStats, Vault},
 };

@@ -8,11 +8,11 @@ use super::app::event_bytes_max;
 use crate::{
     admin::Time,
     config::{Environment, Settings},
-    domain::{Clock, OrgId, SystemClock, Timestamp},
+    domain::{Clock, INSTALLATION, OrgId, SystemClock, Timestamp},
     queue,
     store::{
         self, Store,
-        audit::{AuditEntry, Changes, INSTALLATION},
+        audit::{AuditEntry, Changes},
         bulk::{BulkFilter, BulkVerb},
         pauses::{Pause, Paused},
         recovery::{Recovery, RecoveryFacts},
@@ -72,8 +72,8 @@ async fn recover(
         return Ok(ExitCode::SUCCESS);
     }
     begin(store, args.restored_to, now).await?;
-    let done = plan.carry_out(store, settings, args.restored_to, now).await?;
     println!("everything is paused");
+    let done = plan.carry_out(store, settings, args.restored_to, now).await?;
     println!(
         "{} actions are unknown now, {} jobs stopped, {} waiting replays dropped",
         done.actions, done.jobs, done.replays

@@ -87,6 +87,10 @@ id!(
     /// The tenant. Comes from the secret that verified, or from a token; never from a payload.
     OrgId, "organisation"
 );
+
+/// Stands in the place of an organisation where something belongs to the whole installation.
+pub const INSTALLATION: OrgId = OrgId::from_uuid(Uuid::nil());
+
 id!(
     /// One verified webhook.
     EventId, "event"

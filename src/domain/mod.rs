@@ -19,7 +19,9 @@ pub use action::{ActionKind, ActionState, AttemptOutcome, Cause, Delivery, Deliv
 pub use clock::{CLOCK_OFFSET_CLAIM_MAX, CLOCK_OFFSET_INGRESS_MAX, Clock, ManualClock, Period, SystemClock, Timestamp};
 pub use event::{DedupeKey, Envelope, EventType, HeldCause, IngressHeader, Source, Subject, VerifiedEvent};
 pub use hops::{HOPS_HEADER, read_hops, sign_hops};
-pub use id::{ActionId, AttemptId, CredentialId, EndpointId, EventId, InvalidId, OrgId, RuleId, SecretId};
+pub use id::{
+    ActionId, AttemptId, CredentialId, EndpointId, EventId, INSTALLATION, InvalidId, OrgId, RuleId, SecretId,
+};
 pub use network::{InvalidNetwork, Network};
 pub use organisation::{
     AssistantRole, Endpoint, IntegrationState, ManagedAssistantState, Organisation, Proof, RouteKey, RouteKind,

@@ -3,7 +3,7 @@
 
 use super::open;
 use crate::{
-    domain::{Clock, Fingerprint, OrgId, Provider, SecretBytes, Timestamp},
+    domain::{Clock, Fingerprint, INSTALLATION, OrgId, Provider, SecretBytes, Timestamp},
     provider::{
         CallError, GoogleCredential,
         google::{
@@ -145,7 +145,7 @@ impl Consents {
     /// The page stands in it, so that a person whose consent is used or too old gets back to it.
     fn state(&self, id: Uuid, return_to: Option<&str>) -> String {
         let page = URL_SAFE_NO_PAD.encode(return_to.unwrap_or_default());
-        let mark = self.vault.fingerprint(nobody(), &signed_state(id, &page));
+        let mark = self.vault.fingerprint(INSTALLATION, &signed_state(id, &page));
         format!("{}.{}.{page}", id.simple(), mark.0)
     }
 
@@ -157,7 +157,10 @@ impl Consents {
         let (mark, page) = rest.split_once('.')?;
         let id = Uuid::try_parse(id).ok().filter(|_| id.len() == 32)?;
         let mark = Fingerprint(mark.into());
-        if !self.vault.is_fingerprint_of(&mark, nobody(), &signed_state(id, page)) {
+        if !self
+            .vault
+            .is_fingerprint_of(&mark, INSTALLATION, &signed_state(id, page))
+        {
             return None;
         }
         let page = String::from_utf8(URL_SAFE_NO_PAD.decode(page).ok()?).ok()?;
@@ -167,11 +170,8 @@ impl Consents {
     /// Whether this is the browser that began it.
     #[must_use]
     pub fn is_browser_of(&self, id: Uuid, shown: &str) -> bool {
-        self.vault.is_fingerprint_of(
-            &Fingerprint(shown.into()),
-            OrgId::from_uuid(Uuid::nil()),
-            &signed_text("browser", id),
-        )
+        self.vault
+            .is_fingerprint_of(&Fingerprint(shown.into()), INSTALLATION, &signed_text("browser", id))
     }
 
     /// Takes the consent out. Only the first caller can finish it.
@@ -278,13 +278,8 @@ impl Consents {
     }
 
     fn signature(&self, what: &str, id: Uuid) -> Fingerprint {
-        self.vault
-            .fingerprint(OrgId::from_uuid(Uuid::nil()), &signed_text(what, id))
+        self.vault.fingerprint(INSTALLATION, &signed_text(what, id))
     }
-}
-
-fn nobody() -> OrgId {
-    OrgId::from_uuid(Uuid::nil())
 }
 
 fn signed_state(id: Uuid, page: &str) -> Vec<u8> {

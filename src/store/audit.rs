@@ -156,9 +156,6 @@ fn cut(value: Value) -> Value {
     Value::String(format!("{}…", &text[..end]))
 }
 
-/// Whose entries an operator's acts are that concern no organisation.
-pub const INSTALLATION: OrgId = OrgId::from_uuid(Uuid::nil());
-
 /// The actor of a change that another organisation's proof caused. Its people are not named here.
 pub const ACTOR_SYSTEM: &str = "hookswitch";
 

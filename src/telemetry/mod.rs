@@ -33,6 +33,13 @@ pub fn gather_gauges() {
     }
 }
 
+/// This process, as it reports itself: the name of its host and its number there.
+#[must_use]
+pub fn instance_name() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{host}:{}", std::process::id())
+}
+
 /// Resident memory of this process, from Linux; `None` on other systems.
 #[must_use]
 pub fn resident_bytes() -> Option<u64> {

@@ -17,7 +17,7 @@ pub use legacy::{LegacyError, LegacyKey};
 pub use rotate::{Reporter, RotationStep, SetAside};
 
 use crate::{
-    domain::{Fingerprint, KeyId, OrgId, Provider, SealedBytes, SecretBytes, Source},
+    domain::{Fingerprint, INSTALLATION, KeyId, OrgId, Provider, SealedBytes, SecretBytes, Source},
     store::{StoreError, keys::DataKeyRow, keys::DataKeys},
 };
 use envelope::{DataKey, Sealed};
@@ -284,7 +284,7 @@ impl Vault {
     /// The keyed hash of the hop header, which belongs to no organisation.
     #[must_use]
     pub fn tag_hops(&self, text: &[u8]) -> Box<str> {
-        self.fingerprint(OrgId::from_uuid(uuid::Uuid::nil()), text).0
+        self.fingerprint(INSTALLATION, text).0
     }
 
     /// Whether any key of the ring makes this fingerprint of these bytes. In constant time for each

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     action::Callback,
-    domain::{ActionState, Envelope, OrgId, RouteKey, SealedBytes},
+    domain::{ActionState, Envelope, INSTALLATION, OrgId, RouteKey, SealedBytes},
     killpoint::{Step, reach},
     queue, source,
     store::{
@@ -282,7 +282,7 @@ impl Planner {
             let doing = "seal a dead event";
             dead.envelope = match dead.org {
                 Some(org) => self.seal_to_keep(org, &dead.envelope, doing).await?,
-                None => self.seal_under_ring(OrgId::from_uuid(uuid::Uuid::nil()), &dead.envelope, doing)?,
+                None => self.seal_under_ring(INSTALLATION, &dead.envelope, doing)?,
             }
             .0
             .into_vec();
@@ -295,8 +295,7 @@ impl Planner {
     /// Keeps an event that leads to no organisation, with the external ids that it names: an
     /// operator finds its organisation by them.
     async fn quarantine(&self, envelope: &Envelope, encoded: &[u8]) -> Result<(), StoreError> {
-        let nobody = OrgId::from_uuid(uuid::Uuid::nil());
-        let sealed = self.seal_under_ring(nobody, encoded, "seal a quarantined event")?;
+        let sealed = self.seal_under_ring(INSTALLATION, encoded, "seal a quarantined event")?;
         let event = QuarantinedEvent {
             id: envelope.id,
             source: envelope.source.as_str().to_owned(),

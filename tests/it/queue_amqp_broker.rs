@@ -2,7 +2,7 @@
 //! concerns a whole broker would hit every other test at a shared one.
 
 use crate::{
-    conformance::queue::{delivered, event, id_of, take},
+    conformance::queue::{dead_ids, delivered, event, id_of, take},
     faults::proxy::{Mode, Proxy},
     queue_embedded::Scratch,
     support::{
@@ -12,7 +12,7 @@ use crate::{
 };
 use hookswitch::{
     domain::{OrgId, SystemClock},
-    queue::{self, AmqpQueue, AmqpSettings, EventQueue, PublishError, QueueHealth, SpoolQueue, SpoolSettings},
+    queue::{AmqpQueue, AmqpSettings, EventQueue, PublishError, QueueHealth, SpoolQueue, SpoolSettings},
 };
 use std::{
     path::PathBuf,
@@ -161,16 +161,7 @@ async fn an_event_over_the_brokers_limit_holds_up_nobody(broker: &Server) {
         .await
         .expect("the spool drains");
     let poison = sent.remove(7);
-    let dead = queue::dead_entries(&scratch.0).expect("a directory");
-    let dead: Vec<_> = dead
-        .iter()
-        .map(|file| {
-            queue::decode(&std::fs::read(file).expect("a file").into())
-                .expect("an envelope")
-                .id
-        })
-        .collect();
-    assert_eq!(dead, [poison]);
+    assert_eq!(dead_ids(&scratch.0), [poison]);
     let mut deliveries = queue.consume().await.expect("a consumer");
     let got = take(&mut deliveries, sent.len()).await;
     assert_eq!(got.iter().map(|one| delivered(one).id).collect::<Vec<_>>(), sent);

@@ -3,7 +3,7 @@
 //! killed once.
 
 use crate::{
-    conformance::queue::{DEADLINE, delivered, event, id_of, take, within},
+    conformance::queue::{DEADLINE, dead_ids, delivered, event, id_of, take, within},
     queue_embedded::Scratch,
     support::{
         kafka::{KafkaTopic, Server},
@@ -15,7 +15,7 @@ use hookswitch::{
     config::QueueSettings,
     domain::{EventId, OrgId, SystemClock},
     queue::{
-        self, ConnectError, EventQueue, KafkaQueue, KafkaSettings, PublishError, QueueHealth, SpoolQueue, SpoolSettings,
+        ConnectError, EventQueue, KafkaQueue, KafkaSettings, PublishError, QueueHealth, SpoolQueue, SpoolSettings,
     },
 };
 use rdkafka::{
@@ -298,16 +298,7 @@ async fn an_event_over_the_topics_limit_is_set_aside_and_the_others_go_on() {
     tokio::time::timeout(DEADLINE * 3, queue.drained())
         .await
         .expect("the spool drains");
-    let dead: Vec<_> = queue::dead_entries(&place.0)
-        .expect("a directory")
-        .iter()
-        .map(|file| {
-            queue::decode(&std::fs::read(file).expect("a file").into())
-                .expect("an envelope")
-                .id
-        })
-        .collect();
-    assert_eq!(dead, [poison]);
+    assert_eq!(dead_ids(&place.0), [poison]);
     let mut deliveries = broker.consume().await.expect("a consumer");
     let mut came = Vec::new();
     while !sent.iter().all(|id| came.contains(id)) {

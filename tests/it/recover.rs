@@ -19,7 +19,6 @@ use hookswitch::{
     domain::*,
     store::{
         self, Store,
-        audit::INSTALLATION,
         pauses::{Pause, Paused},
         rotation::Instance,
     },

@@ -10,8 +10,8 @@ use crate::{
             view::Time,
         },
     },
-    domain::OrgId,
-    store::audit::{AuditFilter, FieldChange, INSTALLATION, SecretChange, StoredAuditEntry},
+    domain::{INSTALLATION, OrgId},
+    store::audit::{AuditFilter, FieldChange, SecretChange, StoredAuditEntry},
 };
 use axum::{Json, Router, extract::State, routing::get};
 use http::Uri;

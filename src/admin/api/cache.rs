@@ -2,6 +2,7 @@
 
 use crate::{
     admin::{Admin, AdminState, web::auth::Operator},
+    telemetry,
     vault::CacheStats,
 };
 use axum::{Json, Router, extract::State, routing::get};
@@ -50,9 +51,8 @@ impl From<CacheStats> for CacheView {
 /// Which caches there are depends on the roles of the process: signing keys with a receiver,
 /// credentials with a worker.
 pub async fn show(State(state): Admin, _: Operator) -> Json<CachesView> {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     Json(CachesView {
-        instance: format!("{host}:{}", std::process::id()),
+        instance: telemetry::instance_name(),
         caches: (state.cache_stats)().into_iter().map(CacheView::from).collect(),
     })
 }

@@ -4,6 +4,7 @@
 use crate::{
     admin::{
         Admin, AdminState,
+        api::dead_events::ReplayView,
         state::Answer,
         web::{
             auth::Operator,
@@ -13,7 +14,9 @@ use crate::{
             view::Time,
         },
     },
-    domain::{Envelope, EventId, HeldCause, OrgId, Provider, RouteKey, RouteKind, SealedBytes},
+    domain::{
+        Envelope, EventId, HeldCause, INSTALLATION, OrgId, Provider, RouteKey, RouteKind, SealedBytes, SecretBytes,
+    },
     queue,
     store::{audit::Changes, held::HeldEvent, quarantine::QuarantinedEvent},
     vault::Purpose,
@@ -27,9 +30,6 @@ use bytes::Bytes;
 use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use uuid::Uuid;
-
-use super::dead_events::ReplayView;
 
 pub fn routes() -> Router<Arc<AdminState>> {
     Router::new()
@@ -154,9 +154,8 @@ async fn holder(state: &AdminState, key: &RouteKey) -> Answer<Option<OrgId>> {
 }
 
 async fn open(state: &AdminState, sealed: &SealedBytes) -> Answer<Envelope> {
-    let nobody = OrgId::from_uuid(Uuid::nil());
-    let read = |plain: &crate::domain::SecretBytes| Bytes::copy_from_slice(plain.expose_secret());
-    let encoded = state.vault.open_payload(nobody, sealed, read).await?;
+    let read = |plain: &SecretBytes| Bytes::copy_from_slice(plain.expose_secret());
+    let encoded = state.vault.open_payload(INSTALLATION, sealed, read).await?;
     queue::decode(&encoded).map_err(|error| {
         tracing::error!(%error, "A quarantined event cannot be read");
         Problem::new(Code::Internal)

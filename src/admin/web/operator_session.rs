@@ -8,8 +8,7 @@
 use super::token::{self, Expected, Key};
 use crate::{
     config::AdminSettings,
-    domain::{Fingerprint, Timestamp},
-    store::audit::INSTALLATION,
+    domain::{Fingerprint, INSTALLATION, Timestamp},
     vault::Vault,
 };
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};

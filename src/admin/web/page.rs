@@ -9,7 +9,7 @@ use super::{
     view::Time,
 };
 use crate::{
-    domain::{Fingerprint, OrgId, Period},
+    domain::{Fingerprint, INSTALLATION, OrgId, Period},
     vault::Vault,
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -256,7 +256,7 @@ impl<P: FromStr + Display> Page<P> {
 
     /// The text that the MAC is made over.
     fn bound(&self, position: &str) -> (OrgId, String) {
-        let org = self.org.unwrap_or(OrgId::from_uuid(uuid::Uuid::nil()));
+        let org = self.org.unwrap_or(INSTALLATION);
         // Lengths in front: no two different (list, filters, position) make the same text.
         (
             org,

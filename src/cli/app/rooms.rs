@@ -12,6 +12,7 @@ use crate::{
     receiver::{Receiver, ReceiverParts},
     routing::{KeyCheck, RouteTable},
     store::{self, ConnectError, Store, rotation::Instance},
+    telemetry,
     vault::{Keyring, Reporter, Vault},
     worker::{self, Worker},
 };
@@ -182,12 +183,10 @@ impl Rooms {
     }
 }
 
-/// This process, as it reports itself: the name of its host and its number there.
 fn instance(vault: &Vault, roles: Roles, started_at: Timestamp) -> Instance {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     Instance {
         id: uuid::Uuid::now_v7(),
-        name: format!("{host}:{}", std::process::id()),
+        name: telemetry::instance_name(),
         roles: roles.to_string(),
         ring: vault.key_ids(),
         sealing: vault.primary_key(),

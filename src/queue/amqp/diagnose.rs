@@ -4,14 +4,15 @@
 use super::{
     AmqpSettings,
     connection::{self, Link, LinkError},
+    limits::offer,
     topology::{Seen, Topology},
     url::{self, Address},
 };
 use crate::telemetry::Diagnosis;
 use futures_util::future::join_all;
 use lapin::{
-    BasicProperties, Channel, ErrorKind,
-    options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeleteOptions},
+    Channel, ErrorKind,
+    options::{BasicGetOptions, QueueDeleteOptions},
     protocol::{AMQPErrorKind, AMQPSoftError},
 };
 use std::time::Duration;
@@ -49,7 +50,8 @@ pub(in crate::queue) async fn diagnose(link: &str, settings: &AmqpSettings) -> V
     let seen = topology.look(&link).await;
     found.extend(queues(&seen, topology.queues.len(), settings));
     let probe = format!("{}.events.doctor-{}", settings.prefix, Uuid::now_v7());
-    let written = write(&link, &probe, settings.event_bytes_max + MARGIN_BYTES).await;
+    let (nowhere, bytes) = (probe.clone(), settings.event_bytes_max + MARGIN_BYTES);
+    let written = ask(&link, |channel| async move { offer(&channel, &nowhere, bytes).await }).await;
     found.push(permissions(&link, &probe, &written).await);
     found.push(size(&written, settings));
     link.close().await;
@@ -189,21 +191,6 @@ fn refused(error: &lapin::Error) -> Refused {
         },
         _ => Refused::Other(error.to_string()),
     }
-}
-
-/// Publishes to a queue that does not exist: the broker judges it, and gives it back.
-async fn write(link: &Link, probe: &str, bytes: usize) -> Result<(), Refused> {
-    let (name, body) = (probe.to_owned(), vec![0; bytes]);
-    ask(link, |channel| async move {
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        let options = BasicPublishOptions {
-            mandatory: true,
-            immediate: false,
-        };
-        let sent = channel.basic_publish("".into(), name.into(), options, &body, BasicProperties::default());
-        sent.await?.await.map(drop)
-    })
-    .await
 }
 
 /// The broker looks at permissions before it looks for the queue.

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{domain::Envelope, queue::PublishError};
 use lapin::{
-    BasicProperties, ErrorKind,
+    BasicProperties, Channel, ErrorKind,
     options::{BasicPublishOptions, ConfirmSelectOptions},
     protocol::{AMQPErrorKind, AMQPSoftError},
 };
@@ -40,7 +40,7 @@ impl BrokerLimits {
     pub async fn learn(&self, link: &Link, settings: &AmqpSettings) -> Result<(), LinkError> {
         let head = link.frame_bytes_max().saturating_sub(FRAME_BYTES);
         self.head.store(head, Ordering::Relaxed);
-        match tokio::time::timeout(settings.confirm_seconds_max, offer(link, settings)).await {
+        match tokio::time::timeout(settings.confirm_seconds_max, offer_our_largest(link, settings)).await {
             Ok(Err(refusal)) => {
                 let Some(bytes_max) = size_limit(&refusal) else {
                     return Err(refusal.into());
@@ -76,14 +76,22 @@ impl BrokerLimits {
     }
 }
 
-async fn offer(link: &Link, settings: &AmqpSettings) -> lapin::Result<()> {
-    let channel = link.bare_channel().await?;
+/// Publishes a message of so many bytes that goes to no queue, and waits for the broker's judgement.
+pub(super) async fn offer(channel: &Channel, nowhere: &str, bytes: usize) -> lapin::Result<()> {
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
-    let nowhere = format!("{}.nowhere", settings.prefix).into();
-    let body = vec![0; settings.event_bytes_max];
-    let options = BasicPublishOptions::default();
-    let sent = channel.basic_publish("".into(), nowhere, options, &body, BasicProperties::default());
-    sent.await?.await?;
+    let (options, body) = (BasicPublishOptions::default(), vec![0; bytes]);
+    let sent = channel.basic_publish("".into(), nowhere.into(), options, &body, BasicProperties::default());
+    sent.await?.await.map(drop)
+}
+
+async fn offer_our_largest(link: &Link, settings: &AmqpSettings) -> lapin::Result<()> {
+    let channel = link.bare_channel().await?;
+    offer(
+        &channel,
+        &format!("{}.nowhere", settings.prefix),
+        settings.event_bytes_max,
+    )
+    .await?;
     channel.close(200, "done".into()).await
 }
 

@@ -201,11 +201,11 @@ impl AmqpQueue {
         if self.stop.is_cancelled() {
             return Err(PublishError::Closed);
         }
-        self.is_within_ours(event)?;
+        self.check_size(event)?;
         self.publisher.publish(event.envelope()).await
     }
 
-    fn is_within_ours(&self, event: &VerifiedEvent) -> Result<(), PublishError> {
+    fn check_size(&self, event: &VerifiedEvent) -> Result<(), PublishError> {
         let bytes = encoded_bytes_max(event.envelope());
         let bytes_max = self.settings.event_bytes_max;
         if bytes > bytes_max {
@@ -231,7 +231,7 @@ impl EventQueue for AmqpQueue {
     }
 
     fn check(&self, event: &VerifiedEvent) -> Result<(), PublishError> {
-        self.is_within_ours(event)?;
+        self.check_size(event)?;
         self.publisher.check(event.envelope())
     }
 

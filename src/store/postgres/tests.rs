@@ -27,13 +27,25 @@ fn only_what_is_about_data_is_called_data() {
 }
 
 fn statements() -> Vec<&'static str> {
-    let shared = sql::STATEMENTS
+    let rooms = sql::STATEMENTS
         .iter()
-        .flat_map(|(_, statements)| statements.iter().map(|sql| sql.postgres));
-    shared
+        .flat_map(|(_, statements)| statements.iter().copied());
+    rooms
+        .chain(sql::ledger::statements())
+        .map(|sql| sql.postgres)
         .filter(|text| !text.is_empty())
         .chain(ledger::statements())
         .collect()
+}
+
+/// Those that read or change rows.
+fn statements_on_rows() -> Vec<&'static str> {
+    let is_control = |text: &str| {
+        ["SAVEPOINT", "RELEASE", "ROLLBACK"]
+            .iter()
+            .any(|verb| text.trim_start().starts_with(verb))
+    };
+    statements().into_iter().filter(|text| !is_control(text)).collect()
 }
 
 /// The owner's connection to the server, and a fresh database's URL and name. `None` where there is

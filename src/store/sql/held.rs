@@ -48,18 +48,17 @@ const REPLAY: &str = "
 const SERIES: &str = "SELECT series FROM held_events WHERE org_id = $1 AND event_id = $2";
 const FORGET: &str = "DELETE FROM held_events WHERE org_id = $1 AND event_id = $2";
 
-async fn hold<D: Dialect>(tx: &mut Transaction<'_, D>, events: Vec<HeldEvent>) -> Result<(), StoreError> {
-    for held in events {
-        Statement::new("hold events", HOLD)
-            .id(held.org)
-            .id(held.event)
-            .text(held.cause.as_str())
-            .time(held.received_at)
-            .bytes(&held.envelope.0)
-            .execute(tx)
-            .await?;
-    }
-    Ok(())
+/// An event that waits already stays as it is.
+pub(super) async fn hold<D: Dialect>(tx: &mut Transaction<'_, D>, held: &HeldEvent) -> Result<(), StoreError> {
+    Statement::new("hold an event", HOLD)
+        .id(held.org)
+        .id(held.event)
+        .text(held.cause.as_str())
+        .time(held.received_at)
+        .bytes(&held.envelope.0)
+        .execute(tx)
+        .await
+        .map(drop)
 }
 
 async fn replay<D: Dialect>(
@@ -123,7 +122,12 @@ impl<S: SqlStore> HeldEvents for S {
             return Ok(());
         }
         self.write(Access::ALL_ORGS.in_bulk(), "hold events", move |mut tx| {
-            Box::pin(async move { hold(&mut tx, events).await })
+            Box::pin(async move {
+                for held in &events {
+                    hold(&mut tx, held).await?;
+                }
+                Ok(())
+            })
         })
         .await
     }

@@ -4,12 +4,8 @@
 use super::Sql;
 use super::{Access, Dialect, Row, SqlStore, Statement, Transaction, audit, ledger};
 use crate::{
-    domain::{OrgId, Provider, RuleId},
-    store::{
-        StoreError,
-        audit::{AuditEntry, INSTALLATION},
-        pauses::*,
-    },
+    domain::{INSTALLATION, OrgId, Provider, RuleId},
+    store::{StoreError, audit::AuditEntry, pauses::*},
 };
 use async_trait::async_trait;
 use std::collections::BTreeSet;

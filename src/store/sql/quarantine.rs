@@ -2,7 +2,7 @@
 
 #[cfg(test)]
 use super::Sql;
-use super::{Access, Dialect, Row, SqlStore, Statement, audit};
+use super::{Access, Dialect, Row, SqlStore, Statement, audit, held, retention::delete_oldest};
 use crate::{
     domain::{EventId, RouteKey, SealedBytes, Timestamp},
     store::{StoreError, audit::AuditEntry, held::HeldEvent, quarantine::*},
@@ -16,7 +16,6 @@ pub const STATEMENTS: &[Sql] = &[
     Sql::both(LIST),
     Sql::both(FIND),
     Sql::both(TAKE),
-    Sql::both(HOLD),
     Sql::both(COUNT),
     Sql::both(OLDEST),
     Sql::both(DELETE_OLD),
@@ -37,10 +36,6 @@ const FIND: &str = "
     FROM quarantine
     WHERE id = $1";
 const TAKE: &str = "DELETE FROM quarantine WHERE id = $1";
-const HOLD: &str = "
-    INSERT INTO held_events (org_id, event_id, cause, received_at, envelope)
-    VALUES ($1, $2, $3, $4, $5)
-    ON CONFLICT (org_id, event_id) DO NOTHING";
 const COUNT: &str = "
     SELECT count(*) AS count
     FROM (SELECT id FROM quarantine WHERE id > $2 LIMIT $1) AS held";
@@ -125,14 +120,7 @@ impl<S: SqlStore> Quarantine for S {
                 if taken == 0 {
                     return Ok((false, false));
                 }
-                Statement::new(DOING, HOLD)
-                    .id(held.org)
-                    .id(held.event)
-                    .text(held.cause.as_str())
-                    .time(held.received_at)
-                    .bytes(&held.envelope.0)
-                    .execute(&mut tx)
-                    .await?;
+                held::hold(&mut tx, &held).await?;
                 audit::insert(&mut tx, held.org, &audit).await?;
                 Ok((true, true))
             })
@@ -156,17 +144,6 @@ impl<S: SqlStore> Quarantine for S {
     }
 
     async fn delete_quarantined(&self, before: Timestamp, count_max: u32) -> Result<u64, StoreError> {
-        const DOING: &str = "delete old quarantined events";
-        self.write(Access::ALL_ORGS.in_bulk(), DOING, move |mut tx| {
-            Box::pin(async move {
-                Statement::new(DOING, DELETE_OLD)
-                    .time(before)
-                    .number(count_max)
-                    .id(Uuid::nil())
-                    .execute(&mut tx)
-                    .await
-            })
-        })
-        .await
+        delete_oldest(self, "delete old quarantined events", DELETE_OLD, before, count_max).await
     }
 }

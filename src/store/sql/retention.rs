@@ -182,7 +182,7 @@ async fn delete_keys<D: Dialect>(
 }
 
 /// Deletes rows by their own time alone, lowest ids first.
-async fn delete_oldest<S: SqlStore>(
+pub(super) async fn delete_oldest<S: SqlStore>(
     store: &S,
     doing: &'static str,
     statement: &'static str,

@@ -1,9 +1,14 @@
 //! Lists as a page shows them: what came of each event, and what a person may do with an action.
 
 use super::{TestApp, isolation::plan};
-use hookswitch::domain::ActionState;
+use hookswitch::domain::{ActionId, ActionState};
 use reqwest::Method;
 use serde_json::{Value, json};
+
+async fn show_action(app: &TestApp, action: ActionId) -> Value {
+    let path = format!("/api/actions/{action}");
+    app.get(app.a, &path).await.expect(200).json()
+}
 
 #[tokio::test]
 async fn each_event_of_a_list_says_what_came_of_it() {
@@ -57,11 +62,7 @@ async fn actions_of_one_rule_are_a_list_whose_cursor_fits_no_other() {
     let mut rules = Vec::new();
     for state in [ActionState::Dead, ActionState::Pending, ActionState::Dead] {
         let (_, action) = plan(&app, app.a, state).await;
-        let shown = app
-            .get(app.a, &format!("/api/actions/{action}"))
-            .await
-            .expect(200)
-            .json();
+        let shown = show_action(&app, action).await;
         rules.push((shown["rule_id"].as_str().unwrap().to_owned(), json!(action)));
     }
     let (rule, action) = &rules[0];
@@ -162,11 +163,7 @@ async fn an_action_says_what_can_be_done_with_it() {
     ] {
         for verb in verbs {
             let (_, action) = plan(&app, app.a, state).await;
-            let shown = app
-                .get(app.a, &format!("/api/actions/{action}"))
-                .await
-                .expect(200)
-                .json();
+            let shown = show_action(&app, action).await;
             assert_eq!(shown["state"], state.as_str());
             let can = shown["can"].as_array().unwrap().contains(&json!(verb));
             let body = if verb == "resolve" {

@@ -26,7 +26,10 @@ async fn sign_in(app: &TestApp, org: OrgId, role: Role) -> SignedIn {
     let request = app
         .request(Method::POST, "/api/session")
         .bearer_auth(app.token(org, role));
-    let answer = TestApp::send(request).await.expect(201);
+    signed_in(&TestApp::send(request).await.expect(201))
+}
+
+fn signed_in(answer: &Answer) -> SignedIn {
     let set = answer.headers["set-cookie"].to_str().unwrap().to_owned();
     let me = answer.json();
     SignedIn {
@@ -273,18 +276,8 @@ async fn me_tells_a_token_its_role_organisation_and_end() {
 const PAUSE: &str = "/operator/pause";
 
 async fn sign_in_operator(app: &TestApp) -> SignedIn {
-    let answer = app
-        .operator(Method::POST, "/api/session", &Value::Null)
-        .await
-        .expect(201);
-    let set = answer.headers["set-cookie"].to_str().unwrap().to_owned();
-    let me = answer.json();
-    SignedIn {
-        cookie: set.split(';').next().unwrap().to_owned(),
-        csrf: me["csrf_token"].as_str().unwrap().to_owned(),
-        set,
-        me,
-    }
+    let answer = app.operator(Method::POST, "/api/session", &Value::Null).await;
+    signed_in(&answer.expect(201))
 }
 
 async fn pause(app: &TestApp, session: &SignedIn, change: impl FnOnce(RequestBuilder) -> RequestBuilder) -> Answer {

@@ -1,9 +1,12 @@
 //! A paused action is not claimed, and comes when it is resumed.
 
 use super::*;
-use hookswitch::store::{
-    audit::{AuditFilter, INSTALLATION},
-    pauses::{Pause, Paused},
+use hookswitch::{
+    domain::INSTALLATION,
+    store::{
+        audit::AuditFilter,
+        pauses::{Pause, Paused},
+    },
 };
 
 fn pause_of(b: &Bench, paused: Paused) -> Pause {

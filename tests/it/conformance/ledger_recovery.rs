@@ -1,11 +1,14 @@
 //! A database that was put back from a backup (invariant 29).
 
 use super::*;
-use hookswitch::store::{
-    audit::{AuditFilter, INSTALLATION},
-    held::HeldEvent,
-    pauses::{Pause, Paused},
-    recovery::Recovery,
+use hookswitch::{
+    domain::INSTALLATION,
+    store::{
+        audit::AuditFilter,
+        held::HeldEvent,
+        pauses::{Pause, Paused},
+        recovery::Recovery,
+    },
 };
 
 impl Bench {

@@ -5,9 +5,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hookswitch::{
     domain::{DedupeKey, Envelope, EventId, EventType, OrgId, Source, Subject, Timestamp, VerifiedEvent},
-    queue::{ConsumeError, Deliveries, Delivery, DeliveryTag, EventQueue, PublishError, QueueHealth},
+    queue::{self, ConsumeError, Deliveries, Delivery, DeliveryTag, EventQueue, PublishError, QueueHealth},
 };
-use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    future::Future,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Far longer than anything takes; only a hang reaches it.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -152,6 +158,16 @@ pub fn id_of(event: &VerifiedEvent) -> EventId {
 
 pub fn delivered(delivery: &Delivery) -> &Envelope {
     delivery.event.as_ref().expect("it is an envelope")
+}
+
+/// The events that a spool has set aside.
+pub fn dead_ids(spool: &Path) -> Vec<EventId> {
+    let id_in = |file: &PathBuf| {
+        let bytes = std::fs::read(file).expect("a file");
+        queue::decode(&bytes.into()).expect("an envelope").id
+    };
+    let files = queue::dead_entries(spool).expect("a directory");
+    files.iter().map(id_in).collect()
 }
 
 /// Takes `count` deliveries, however they are batched.

@@ -2,10 +2,10 @@
 
 use super::store::{entry, org, sealed};
 use hookswitch::{
-    domain::{Clock, EventId, HeldCause, KeyId, ManualClock, OrgId},
+    domain::{Clock, EventId, HeldCause, INSTALLATION, KeyId, ManualClock, OrgId},
     store::{
         Store,
-        audit::{AuditFilter, INSTALLATION},
+        audit::AuditFilter,
         held::HeldEvent,
         keys::DataKeyRow,
         ledger::DeadEvent,

@@ -1,13 +1,11 @@
 //! The page of the integrations, used as people use it.
 
 use super::{Desk, card};
-use crate::support::browser::{DESK, PHONE};
+use crate::support::browser::{DESK, ENTER, PHONE, TAB};
 use serde_json::json;
 
 const PATH: &str = "/dashboard/integrations";
-/// The keys of WebDriver for Tab, Enter and Escape.
-const TAB: &str = "\u{E004}";
-const ENTER: &str = "\u{E007}";
+/// The key of WebDriver.
 const ESCAPE: &str = "\u{E00C}";
 
 #[tokio::test]
@@ -216,15 +214,16 @@ async fn a_provider_is_connected_by_keyboard_alone() {
     let page = desk.driver.open(&desk.dev.get("admin"), DESK).await;
     page.go(PATH).await;
     page.find("#token").await;
-    to(&page, "document.activeElement.id === 'token'").await;
+    page.tab_to("document.activeElement.id === 'token'").await;
     page.press(&desk.dev.get("admin_token")).await;
     page.press(&format!("{TAB}{ENTER}")).await;
     page.find(&card("resend", "not_connected")).await;
-    to(&page, "document.activeElement.dataset.key === 'resend-open'").await;
+    page.tab_to("document.activeElement.dataset.key === 'resend-open'")
+        .await;
     page.press(ENTER).await;
     page.until("document.activeElement.name === 'api_key'").await;
     page.press("re_sandbox_demo_key").await;
-    to(&page, "document.activeElement.name === 'from'").await;
+    page.tab_to("document.activeElement.name === 'from'").await;
     page.press("hello@birchwood.example").await;
     // Enter in a field saves, as in every form.
     page.press(ENTER).await;
@@ -233,17 +232,6 @@ async fn a_provider_is_connected_by_keyboard_alone() {
     page.until("document.activeElement.closest('integration-card')?.dataset.provider === 'resend'")
         .await;
     page.is_faultless().await;
-}
-
-/// Presses Tab until the focus is there.
-async fn to(page: &crate::support::browser::Browser<'_>, expression: &str) {
-    for _ in 0..60 {
-        if page.run(&format!("return Boolean({expression})"), json!([])).await == true {
-            return;
-        }
-        page.press(TAB).await;
-    }
-    page.until(expression).await;
 }
 
 #[tokio::test]

@@ -4,15 +4,13 @@ use super::{Desk, history::send};
 use crate::{
     admin::{TestApp, dead_events, isolation::plan},
     support::{
-        browser::{Browser, DESK, Driver, PHONE},
+        browser::{Browser, DESK, Driver, ENTER, PHONE},
         until,
     },
 };
 use hookswitch::domain::ActionState;
 use serde_json::{Value, json};
 
-const TAB: &str = "\u{E004}";
-const ENTER: &str = "\u{E007}";
 const SCRIPT: &str = "<script>document.title='taken'</script>";
 
 impl Desk {
@@ -101,12 +99,12 @@ async fn an_organisation_is_paused_by_keyboard_alone() {
     let desk = Desk::start().await;
     let page = desk.operator("/dashboard/pauses").await;
     page.find("pauses-view .empty").await;
-    to(&page, "document.activeElement.dataset.key === 'pause-add'").await;
+    page.tab_to("document.activeElement.dataset.key === 'pause-add'").await;
     page.press(ENTER).await;
     page.until("document.activeElement.name === 'scope'").await;
-    to(&page, "document.activeElement.name === 'org_id'").await;
+    page.tab_to("document.activeElement.name === 'org_id'").await;
     page.press("not an id").await;
-    to(&page, "document.activeElement.name === 'reason'").await;
+    page.tab_to("document.activeElement.name === 'reason'").await;
     page.press("Asked for by phone").await;
     page.press(ENTER).await;
     // The refusal stands at its field, and the focus is there.
@@ -117,23 +115,12 @@ async fn an_organisation_is_paused_by_keyboard_alone() {
     page.find(&format!("[data-pause='org:{}']", desk.dev.get("org_id")))
         .await;
     page.until("document.activeElement.dataset.key === 'pause-add'").await;
-    to(&page, "document.activeElement.dataset.do === 'lift'").await;
+    page.tab_to("document.activeElement.dataset.do === 'lift'").await;
     page.press(ENTER).await;
-    to(&page, "document.activeElement.classList.contains('danger')").await;
+    page.tab_to("document.activeElement.classList.contains('danger')").await;
     page.press(ENTER).await;
     page.find("pauses-view .empty").await;
     page.is_faultless().await;
-}
-
-/// Presses Tab until the focus is there.
-async fn to(page: &Browser<'_>, expression: &str) {
-    for _ in 0..60 {
-        if page.run(&format!("return Boolean({expression})"), json!([])).await == true {
-            return;
-        }
-        page.press(TAB).await;
-    }
-    page.until(expression).await;
 }
 
 #[tokio::test]

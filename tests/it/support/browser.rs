@@ -20,6 +20,10 @@ const INSTALL: &str = "the tests of the dashboard need Chromium and its driver: 
 /// The key under which WebDriver names an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
+/// The keys of WebDriver.
+pub const TAB: &str = "\u{E004}";
+pub const ENTER: &str = "\u{E007}";
+
 static TURN: Semaphore = Semaphore::const_new(1);
 
 /// A driver with its browser. Both end with it.
@@ -193,6 +197,17 @@ impl Browser<'_> {
             assert!(!is_late, "waited {PATIENCE:?} for {expression}\n{}", self.seen().await);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Presses Tab until it is true of the focus.
+    pub async fn tab_to(&self, expression: &str) {
+        for _ in 0..60 {
+            if self.run(&format!("return Boolean({expression})"), json!([])).await == true {
+                return;
+            }
+            self.press(TAB).await;
+        }
+        self.until(expression).await;
     }
 
     /// Waits for an element, and returns its id.

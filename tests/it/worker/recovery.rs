@@ -2,10 +2,12 @@
 
 use super::*;
 use crate::ledger::suite::audit;
-use hookswitch::store::{
-    audit::INSTALLATION,
-    pauses::{Pause, Paused},
-    recovery::Recovery,
+use hookswitch::{
+    domain::INSTALLATION,
+    store::{
+        pauses::{Pause, Paused},
+        recovery::Recovery,
+    },
 };
 
 /// The rows that a backup from before all of this has not.

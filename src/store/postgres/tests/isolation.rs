@@ -6,7 +6,7 @@
 //! is also run as A. Those that find no row even then (pages, counts, keys that are taken) are
 //! printed; that the others find theirs shows that the ids lead somewhere.
 
-use super::statements;
+use super::statements_on_rows;
 use crate::store::postgres::migrate;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row, ValueRef, postgres::PgRow};
 use std::{collections::BTreeSet, fmt::Write};
@@ -222,7 +222,7 @@ async fn every_statement_as_another_organisation_reads_and_changes_nothing() {
     .map(|(table, _)| table)
     .collect();
     assert!(readable.len() > 10, "{readable:?}");
-    let all: Vec<&str> = statements();
+    let all: Vec<&str> = statements_on_rows();
     let kinds = kinds_of(&mut tenant, &all).await;
     fill(&mut admin, &tables, b, "").await;
     let (mut reached, mut leaks) = (BTreeSet::new(), Vec::new());

@@ -6,7 +6,7 @@
 //! Row-level security does not bind this role, so the statement alone keeps organisations apart.
 
 use super::isolation::{STATES, beginning, columns, fill, kinds_of, literal, run};
-use super::statements;
+use super::statements_on_rows;
 use crate::store::postgres::migrate;
 use regex_lite::Regex;
 use sqlx::{Connection, PgConnection, Row, ValueRef, postgres::PgRow};
@@ -34,6 +34,8 @@ const ACROSS: &[(&str, &[&str])] = &[
     (
         "claims and records: one transaction takes due actions of all organisations by turns, and ends their attempts",
         &[
+            "FROM turns WHERE due_at <= $1",
+            "min(due_at) AS due_at FROM turns WHERE",
             "UPDATE actions SET state = 'running'",
             "SET state = 'dead', cause = 'expired'",
             "UPDATE actions SET state = 'pending', due_at = $2",
@@ -58,6 +60,7 @@ const ACROSS: &[(&str, &[&str])] = &[
     (
         "work that is due, whoever it belongs to: what is read names its organisation, and is done inside it",
         &[
+            "SELECT DISTINCT org_id, rule_key FROM held_parts",
             "SELECT org_id FROM turns UNION",
             "FROM bulk_jobs WHERE state = 'running'",
             "WHERE refresh_at IS NOT NULL",
@@ -380,7 +383,7 @@ async fn a_statement_of_the_worker_keeps_to_its_organisation_or_is_listed_with_a
     run(&mut worker, "SET ROLE hookswitch_worker".to_owned())
         .await
         .expect("the role");
-    let all: Vec<&str> = statements();
+    let all: Vec<&str> = statements_on_rows();
     let kinds = kinds_of(&mut worker, &all).await;
     let orgs: Vec<BTreeSet<usize>> = all.iter().map(|statement| org_parameters(statement)).collect();
     fill(&mut admin, &tables, b, "").await;
