@@ -142,7 +142,7 @@ const ACROSS: &[(&str, &[&str])] = &[
 
 /// Of ten statements that name their organisation and that the role may run, how many have to find
 /// rows of it.
-const REACHED_OF_TEN: usize = 3;
+const REACHED_OF_TEN: usize = 6;
 
 fn numbers(pattern: &str, statement: &str) -> Vec<usize> {
     let pattern = Regex::new(pattern).expect("a pattern");
