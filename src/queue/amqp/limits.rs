@@ -76,7 +76,8 @@ impl BrokerLimits {
     }
 }
 
-/// Publishes a message of so many bytes that goes to no queue, and waits for the broker's judgement.
+/// Publishes a message of so many bytes that goes to no queue, and waits for the broker's
+/// judgement.
 pub(super) async fn offer(channel: &Channel, nowhere: &str, bytes: usize) -> lapin::Result<()> {
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let (options, body) = (BasicPublishOptions::default(), vec![0; bytes]);
