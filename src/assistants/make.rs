@@ -1,6 +1,6 @@
 //! Makes an assistant at Vapi, or changes the one that there is, under a lease.
 
-use super::{ANSWER_MAX, AssistantError, AssistantManager, Audits, Kept, Wanted, check_version, wanted};
+use super::{ANSWER_MAX, AssistantError, AssistantManager, Audits, SealedAssistant, Wanted, check_version, wanted};
 use crate::{
     domain::{
         AssistantRole, Endpoint, EndpointId, ManagedAssistantState, OrgId, RouteState, SealedBytes, SecretId, Source,
@@ -231,7 +231,7 @@ impl AssistantManager {
     }
 
     async fn seal(&self, org: OrgId, wanted: &Wanted, secret: &str) -> Result<SealedBytes, AssistantError> {
-        let kept = Kept {
+        let kept = SealedAssistant {
             wanted: wanted.clone(),
             secret: secret.to_owned(),
         };

@@ -96,12 +96,12 @@ pub struct AssistantManager {
 
 /// The sealed part of a row. The secret goes into the configuration at Vapi.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct SealedAssistant {
     wanted: Wanted,
     secret: String,
 }
 
-impl Drop for Kept {
+impl Drop for SealedAssistant {
     fn drop(&mut self) {
         self.secret.zeroize();
     }
@@ -221,11 +221,11 @@ impl AssistantManager {
         Ok(self.open(row).await?.wanted.clone())
     }
 
-    async fn open(&self, row: &ManagedAssistant) -> Result<Kept, AssistantError> {
+    async fn open(&self, row: &ManagedAssistant) -> Result<SealedAssistant, AssistantError> {
         let opened = self
             .vault
             .open(row.org, Purpose::Payload, &row.sealed, |plain| {
-                serde_json::from_slice::<Kept>(plain.expose_secret())
+                serde_json::from_slice::<SealedAssistant>(plain.expose_secret())
             })
             .await?;
         opened.map_err(|_| AssistantError::Undecryptable {

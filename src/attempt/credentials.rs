@@ -70,7 +70,7 @@ impl From<StoreError> for NoCredential {
 
 type Key = (OrgId, Provider, Box<str>);
 
-struct Refused {
+struct RefusedVersion {
     org: OrgId,
     version: i64,
     /// The provider's.
@@ -86,7 +86,7 @@ pub(super) struct Credentials {
     /// Versions that a provider has refused, until their rows say so: attempts that were claimed
     /// before the first refusal do not ask again. Bounded by the credentials that fail at once,
     /// because each change of its organisation's credentials takes an entry out.
-    refused: Mutex<HashMap<CredentialId, Refused>>,
+    refused: Mutex<HashMap<CredentialId, RefusedVersion>>,
 }
 
 impl Credentials {
@@ -112,7 +112,7 @@ impl Credentials {
     pub fn mark_refused(&self, org: OrgId, loaded: &Loaded, words: &str) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let (version, words) = (loaded.version, words.into());
-        refused.insert(loaded.id, Refused { org, version, words });
+        refused.insert(loaded.id, RefusedVersion { org, version, words });
     }
 
     /// The words of a refusal of this version.

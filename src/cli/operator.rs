@@ -118,19 +118,15 @@ impl Client {
 
     /// The answer, or the API's words where it refuses.
     pub(super) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
-        self.ask(method, path, body)
-            .await?
-            .map_err(|refused| anyhow::anyhow!("{}: {}", refused.status, refused.detail))
+        match self.ask(method, path, body).await? {
+            Answer::Done(body) => Ok(body),
+            Answer::Refused(refusal) => Err(anyhow::anyhow!("{}: {}", refusal.status, refusal.detail)),
+        }
     }
 
     /// # Errors
     /// There is no answer. A refusal is one.
-    pub(super) async fn ask(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> anyhow::Result<Result<Value, Refused>> {
+    pub(super) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
         let mut request = self
             .http
             .request(method, format!("{}{path}", self.base))
@@ -145,10 +141,10 @@ impl Client {
         let status = answer.status();
         let body: Value = answer.json().await.unwrap_or_default();
         if status.is_success() {
-            return Ok(Ok(body));
+            return Ok(Answer::Done(body));
         }
         let text = |name: &str| body[name].as_str().map(str::to_owned);
-        Ok(Err(Refused {
+        Ok(Answer::Refused(ApiRefusal {
             status,
             code: text("code").unwrap_or_else(|| status.to_string()),
             detail: text("detail").unwrap_or_else(|| "no details".to_owned()),
@@ -156,8 +152,13 @@ impl Client {
     }
 }
 
-/// A refusal of the API, in its words.
-pub(super) struct Refused {
+pub(super) enum Answer {
+    Done(Value),
+    Refused(ApiRefusal),
+}
+
+/// A refusal in the API's words.
+pub(super) struct ApiRefusal {
     pub(super) status: StatusCode,
     pub(super) code: String,
     pub(super) detail: String,

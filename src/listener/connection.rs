@@ -1,6 +1,6 @@
 //! One connection, from its first byte to its last.
 
-use super::{HEADERS_DEFAULT, Limits, Peer, Refused, stall::Stalling};
+use super::{EarlyRefusal, HEADERS_DEFAULT, Limits, Peer, stall::Stalling};
 use axum::{body::Body, response::Response};
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, Request, header::CONNECTION};
@@ -87,14 +87,14 @@ where
                 if parts.read_buf.is_empty() {
                     return;
                 }
-                (limits.on_refused)(Refused::HeadTooSlow);
+                (limits.on_refused)(EarlyRefusal::HeadTooSlow);
                 if stream.write_all(HEAD_TOO_SLOW).await.is_err() {
                     return;
                 }
             } else if error.is_parse_too_large() {
-                (limits.on_refused)(Refused::HeadTooLarge);
+                (limits.on_refused)(EarlyRefusal::HeadTooLarge);
             } else if error.is_parse() {
-                (limits.on_refused)(Refused::NotHttp);
+                (limits.on_refused)(EarlyRefusal::NotHttp);
             } else {
                 // The peer is gone or reads nothing, so there is no reason to linger.
                 return;
@@ -134,7 +134,6 @@ const STOP_GRACE: Duration = Duration::from_millis(250);
 
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Ends when no request has been worked on for `grace`.
 /// Ends at the stop. A connection that has brought no head yet may have one in its socket, so it is
 /// given a moment.
 async fn stopped(stopping: &CancellationToken, progress: &Progress) {
@@ -144,6 +143,7 @@ async fn stopped(stopping: &CancellationToken, progress: &Progress) {
     }
 }
 
+/// Ends when no request has been worked on for `grace`.
 async fn idle_for(progress: &Progress, grace: Duration) {
     loop {
         tokio::time::sleep(grace).await;

@@ -65,7 +65,7 @@ pub struct Limits {
     pub write_seconds_max: Duration,
     /// Called for each request that was refused before its head could be read. A plain function,
     /// because it only counts.
-    pub on_refused: fn(Refused),
+    pub on_refused: fn(EarlyRefusal),
     /// Once it is cancelled, each answer closes its connection.
     pub leaving: CancellationToken,
     pub state: Arc<ListenerState>,
@@ -96,7 +96,7 @@ const HEADERS_DEFAULT: usize = 100;
 
 /// Reasons for which a listener refuses a connection or a request before any handler sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refused {
+pub enum EarlyRefusal {
     /// 431.
     HeadTooLarge,
     /// 400: not HTTP, or HTTP that two parsers might read differently.
@@ -240,7 +240,7 @@ impl Acceptor {
             }
             for (stream, address, slot) in burst.drain(..) {
                 let Ok(share) = self.share(address) else {
-                    (self.limits.on_refused)(Refused::TooManyFromAddress);
+                    (self.limits.on_refused)(EarlyRefusal::TooManyFromAddress);
                     continue;
                 };
                 let held = OpenConnection::new(slot, share, Arc::clone(&self.limits.state));
@@ -324,8 +324,9 @@ fn is_of_one_connection(error: &std::io::Error) -> bool {
 
 /// The slots that a connection holds while it is open. Dropping it gives them back.
 struct OpenConnection {
-    _slot: OwnedSemaphorePermit,
+    /// Given back before the slot: the connection that gets the slot may need this share.
     _share: Option<Share>,
+    _slot: OwnedSemaphorePermit,
     state: Arc<ListenerState>,
 }
 
@@ -333,8 +334,8 @@ impl OpenConnection {
     fn new(slot: OwnedSemaphorePermit, share: Option<Share>, state: Arc<ListenerState>) -> Self {
         state.open.fetch_add(1, Ordering::Relaxed);
         Self {
-            _slot: slot,
             _share: share,
+            _slot: slot,
             state,
         }
     }

@@ -23,7 +23,7 @@ use crate::{
         VerifiedEvent, read_hops,
     },
     killpoint::{Step, reach},
-    listener::{Limits, ListenerState, Networks, Peer, Refused as HeadRefused},
+    listener::{EarlyRefusal, Limits, ListenerState, Networks, Peer},
     queue::EventQueue,
     routing::RouteTable,
     source::{self, Reading, Request},
@@ -251,12 +251,12 @@ fn base_url(text: &str) -> Result<String, ReceiverError> {
     }
 }
 
-fn count_refused(refused: HeadRefused) {
+fn count_refused(refused: EarlyRefusal) {
     let cause = match refused {
-        HeadRefused::HeadTooLarge => Cause::HeadersTooLarge,
-        HeadRefused::NotHttp => Cause::NotTheFormat,
-        HeadRefused::HeadTooSlow => Cause::Timeout,
-        HeadRefused::TooManyFromAddress => Cause::RateLimited,
+        EarlyRefusal::HeadTooLarge => Cause::HeadersTooLarge,
+        EarlyRefusal::NotHttp => Cause::NotTheFormat,
+        EarlyRefusal::HeadTooSlow => Cause::Timeout,
+        EarlyRefusal::TooManyFromAddress => Cause::RateLimited,
     };
     catalogue::REJECTIONS.count(1, &[label(None), cause.as_str()]);
 }

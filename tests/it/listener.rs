@@ -149,7 +149,7 @@ async fn an_idle_connection_outlives_the_deadline_of_heads_and_slow_heads_do_not
 
 #[tokio::test]
 async fn an_address_holds_its_share_and_no_more() {
-    static REFUSED: Mutex<Vec<listener::Refused>> = Mutex::new(Vec::new());
+    static REFUSED: Mutex<Vec<listener::EarlyRefusal>> = Mutex::new(Vec::new());
     let state = Arc::new(listener::ListenerState::default());
     let limits = Limits {
         connections_per_address_max: 2,
@@ -164,7 +164,7 @@ async fn an_address_holds_its_share_and_no_more() {
     read_until(&mut second, "2 bytes").await;
     let mut third = TcpStream::connect(running.address).await.unwrap();
     assert_eq!(read_all(&mut third).await, "");
-    assert_eq!(*REFUSED.lock().unwrap(), [listener::Refused::TooManyFromAddress]);
+    assert_eq!(*REFUSED.lock().unwrap(), [listener::EarlyRefusal::TooManyFromAddress]);
     // Another address is served, and so is this one when it gives one back.
     let other = tokio::net::TcpSocket::new_v4().unwrap();
     other.bind("127.0.0.2:0".parse().unwrap()).unwrap();

@@ -39,7 +39,7 @@ const STUCK: Duration = Duration::from_mins(1);
 const HEADERS: [HeaderName; 3] = [header::CONTENT_TYPE, header::LOCATION, header::ETAG];
 
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct KeptAnswer {
     status: u16,
     headers: Vec<(String, String)>,
     body: String,
@@ -103,7 +103,7 @@ async fn answer_without_work(
         KeyedRequest::First => Ok(None),
         KeyedRequest::Answered(sealed) => {
             let read = |plain: &SecretBytes| serde_json::from_slice(plain.expose_secret()).ok();
-            let kept: Option<Kept> = state.vault.open(member.org, Purpose::Answer, &sealed, read).await?;
+            let kept: Option<KeptAnswer> = state.vault.open(member.org, Purpose::Answer, &sealed, read).await?;
             kept.ok_or(Problem::new(Code::Internal)).map(again).map(Some)
         }
         KeyedRequest::InProgress => Err(Problem::new(Code::IdempotencyKeyInUse)
@@ -125,7 +125,7 @@ async fn keep(state: &AdminState, member: &Member, key_hash: Hash, response: Res
         let value = head.headers.get(name)?.to_str().ok()?;
         Some((name.as_str().to_owned(), value.to_owned()))
     };
-    let kept = Kept {
+    let kept = KeptAnswer {
         status: head.status.as_u16(),
         headers: HEADERS.iter().filter_map(text).collect(),
         body: String::from_utf8_lossy(&bytes).into_owned(),
@@ -142,7 +142,7 @@ async fn keep(state: &AdminState, member: &Member, key_hash: Hash, response: Res
     Ok(Response::from_parts(head, Body::from(bytes)))
 }
 
-fn again(kept: Kept) -> Response {
+fn again(kept: KeptAnswer) -> Response {
     let mut response = Response::new(Body::from(kept.body));
     *response.status_mut() = StatusCode::from_u16(kept.status).unwrap_or(StatusCode::OK);
     for (name, value) in kept.headers {

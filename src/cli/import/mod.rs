@@ -8,7 +8,7 @@ mod credential;
 mod file;
 mod rows;
 
-use super::operator::{Api, Client, Refused};
+use super::operator::{Answer, Api, ApiRefusal, Client};
 use crate::{
     domain::{OrgId, Provider},
     store,
@@ -222,11 +222,11 @@ impl Target {
             .ask(Method::POST, "/operator/organizations", Some(&body))
             .await?
         {
-            Ok(_) => Ok(Outcome::Taken("made".to_owned())),
-            Err(refused) if refused.status == StatusCode::CONFLICT => {
+            Answer::Done(_) => Ok(Outcome::Taken("made".to_owned())),
+            Answer::Refused(refusal) if refusal.status == StatusCode::CONFLICT => {
                 Ok(Outcome::Skipped("it is there already".to_owned()))
             }
-            Err(refused) => Ok(Outcome::Failed(refused.to_string())),
+            Answer::Refused(refusal) => Ok(Outcome::Failed(refusal.to_string())),
         }
     }
 
@@ -249,8 +249,8 @@ impl Target {
         let path = format!("/api/integrations/{provider}{query}");
         Ok(
             match client.ask(Method::POST, &path, Some(&Value::Object(body))).await? {
-                Ok(view) => Outcome::Taken(view["state"].as_str().unwrap_or("connected").to_owned()),
-                Err(refused) => Outcome::Failed(refused.to_string()),
+                Answer::Done(view) => Outcome::Taken(view["state"].as_str().unwrap_or("connected").to_owned()),
+                Answer::Refused(refusal) => Outcome::Failed(refusal.to_string()),
             },
         )
     }
@@ -258,7 +258,7 @@ impl Target {
     async fn assistant(&self, one: &Assistant) -> anyhow::Result<Outcome> {
         let client = self.client.of_org(one.org)?;
         let path = format!("/api/assistants/{}", one.id);
-        if let Ok(known) = client.ask(Method::GET, &path, None).await?
+        if let Answer::Done(known) = client.ask(Method::GET, &path, None).await?
             && known["state"] == "live"
         {
             return Ok(Outcome::Skipped("it is claimed here already".to_owned()));
@@ -270,8 +270,8 @@ impl Target {
             }
         }
         Ok(match client.ask(Method::POST, "/api/assistants", Some(&body)).await? {
-            Ok(_) => Outcome::Taken("claimed".to_owned()),
-            Err(refused) => Outcome::Failed(refused.to_string()),
+            Answer::Done(_) => Outcome::Taken("claimed".to_owned()),
+            Answer::Refused(refusal) => Outcome::Failed(refusal.to_string()),
         })
     }
 }
@@ -316,7 +316,7 @@ impl Report {
     }
 }
 
-impl std::fmt::Display for Refused {
+impl std::fmt::Display for ApiRefusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.code, self.detail)
     }

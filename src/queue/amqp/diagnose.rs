@@ -157,7 +157,7 @@ fn queues(seen: &Seen, count: usize, settings: &AmqpSettings) -> Vec<Diagnosis> 
 
 /// Why the broker refused a request.
 #[derive(Debug)]
-enum Refused {
+enum BrokerRefusal {
     Permission,
     /// The queue of the request does not exist, so the request was permitted.
     Missing,
@@ -165,36 +165,36 @@ enum Refused {
 }
 
 /// The answer to a request on a channel of its own, because a refusal closes the channel.
-async fn ask<T, F>(link: &Link, request: impl FnOnce(Channel) -> F) -> Result<T, Refused>
+async fn ask<T, F>(link: &Link, request: impl FnOnce(Channel) -> F) -> Result<T, BrokerRefusal>
 where
     F: Future<Output = lapin::Result<T>>,
 {
     let channel = link
         .channel()
         .await
-        .map_err(|error| Refused::Other(error.to_string()))?;
+        .map_err(|error| BrokerRefusal::Other(error.to_string()))?;
     match tokio::time::timeout(PATIENCE, request(channel)).await {
         Ok(answer) => answer.map_err(|error| refused(&error)),
-        Err(_) => Err(Refused::Other(format!(
+        Err(_) => Err(BrokerRefusal::Other(format!(
             "no answer within {} seconds",
             PATIENCE.as_secs()
         ))),
     }
 }
 
-fn refused(error: &lapin::Error) -> Refused {
+fn refused(error: &lapin::Error) -> BrokerRefusal {
     match error.kind() {
         ErrorKind::ProtocolError(protocol) => match protocol.kind() {
-            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Refused::Permission,
-            AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Refused::Missing,
-            _ => Refused::Other(error.to_string()),
+            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => BrokerRefusal::Permission,
+            AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => BrokerRefusal::Missing,
+            _ => BrokerRefusal::Other(error.to_string()),
         },
-        _ => Refused::Other(error.to_string()),
+        _ => BrokerRefusal::Other(error.to_string()),
     }
 }
 
 /// The broker looks at permissions before it looks for the queue.
-async fn permissions(link: &Link, probe: &str, written: &Result<(), Refused>) -> Diagnosis {
+async fn permissions(link: &Link, probe: &str, written: &Result<(), BrokerRefusal>) -> Diagnosis {
     const CHECK: &str = "rabbitmq permissions";
     let name = probe.to_owned();
     let configure = ask(link, |channel| async move {
@@ -217,7 +217,7 @@ async fn permissions(link: &Link, probe: &str, written: &Result<(), Refused>) ->
     let asked = [("configure", &configure), ("write", written), ("read", &read)];
     let lacks: Vec<&str> = asked
         .iter()
-        .filter(|(_, answer)| matches!(answer, Err(Refused::Permission)))
+        .filter(|(_, answer)| matches!(answer, Err(BrokerRefusal::Permission)))
         .map(|(name, _)| *name)
         .collect();
     if !lacks.is_empty() {
@@ -229,7 +229,9 @@ async fn permissions(link: &Link, probe: &str, written: &Result<(), Refused>) ->
         );
     }
     let unknown = asked.iter().find_map(|(name, answer)| match answer {
-        Err(Refused::Other(why)) if *name != "write" => Some(format!("whether it may {name} is not known: {why}")),
+        Err(BrokerRefusal::Other(why)) if *name != "write" => {
+            Some(format!("whether it may {name} is not known: {why}"))
+        }
         _ => None,
     });
     match unknown {
@@ -238,17 +240,19 @@ async fn permissions(link: &Link, probe: &str, written: &Result<(), Refused>) ->
     }
 }
 
-fn size(written: &Result<(), Refused>, settings: &AmqpSettings) -> Diagnosis {
+fn size(written: &Result<(), BrokerRefusal>, settings: &AmqpSettings) -> Diagnosis {
     const CHECK: &str = "rabbitmq message size";
     let wanted = settings.event_bytes_max + MARGIN_BYTES;
     match written {
-        Ok(()) | Err(Refused::Missing) => Diagnosis::ok(CHECK, format!("{wanted} bytes, more than an event may have")),
-        Err(Refused::Permission) => Diagnosis::warn(
+        Ok(()) | Err(BrokerRefusal::Missing) => {
+            Diagnosis::ok(CHECK, format!("{wanted} bytes, more than an event may have"))
+        }
+        Err(BrokerRefusal::Permission) => Diagnosis::warn(
             CHECK,
             "not known: the user may not write",
             "give the user its permissions first",
         ),
-        Err(Refused::Other(why)) => Diagnosis::fail(
+        Err(BrokerRefusal::Other(why)) => Diagnosis::fail(
             CHECK,
             format!("a message of {wanted} bytes is not taken: {why}"),
             "raise max_message_size of the broker, or lower HOOKSWITCH_BODY_BYTES_MAX; an alarm of the broker stops \
