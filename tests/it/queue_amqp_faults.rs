@@ -123,6 +123,39 @@ async fn connections_that_are_reset_under_load_lose_nothing() {
     load.finish().await;
 }
 
+/// Fault 12. The deleted queue takes its events with it. Made again at once, it would take over the
+/// consumer that the broker has not ended yet, and deliver to nobody.
+#[tokio::test]
+async fn a_queue_that_is_deleted_under_its_consumer_is_made_again_and_consumed() {
+    let Some(place) = AmqpPlace::new(1) else { return };
+    let settings = AmqpSettings {
+        settle_seconds: Duration::from_secs(1),
+        ..place.settings()
+    };
+    let queue = place.open_at(place.url(), settings).await;
+    let mut deliveries = queue.consume().await.unwrap();
+    let org = OrgId::generate();
+    queue.publish(&event(org, "call", "before")).await.unwrap();
+    let first = take(&mut deliveries, 1).await;
+    deliveries.ack(&[first[0].tag]).await.unwrap();
+
+    place.bare().await.delete(&place.queue_name(0)).await;
+    let mut missing = Vec::new();
+    for n in 0..50 {
+        let event = event(org, &format!("call-{n}"), "after");
+        until("a publish to be confirmed", || async {
+            queue.publish(&event).await.ok()
+        })
+        .await;
+        missing.push(id_of(&event));
+    }
+    while !missing.is_empty() {
+        for delivery in take(&mut deliveries, 1).await {
+            missing.retain(|id| *id != delivered(&delivery).id);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_consumer_that_is_cut_off_gets_again_what_it_had_not_acked() {
     let Some(broken) = Breakable::start(1).await else {

@@ -144,6 +144,46 @@ async fn a_confirm_that_does_not_come_in_time_is_unknown_and_the_event_may_be_th
     queue.close().await;
 }
 
+/// Fault 12. A deleted topic takes its events with it. The new one begins at 0, below the position
+/// of each consumer, and soon reaches beyond it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_deleted_is_made_again_and_what_comes_later_is_read_from_its_start() {
+    let Some(topic) = KafkaTopic::new(2) else { return };
+    let queue = topic.open().await;
+    let mut deliveries = queue.consume().await.unwrap();
+    let publish_all = async |count: usize| {
+        let mut confirmed = HashSet::new();
+        for n in 0..count {
+            let event = event(OrgId::generate(), &format!("call-{n}"), "{}");
+            until("a publish to be confirmed", || async {
+                queue.publish(&event).await.ok()
+            })
+            .await;
+            confirmed.insert(id_of(&event));
+        }
+        confirmed
+    };
+    let before = publish_all(100).await;
+    let got = take(&mut deliveries, before.len()).await;
+    let tags: Vec<_> = got.iter().map(|delivery| delivery.tag).collect();
+    deliveries.ack(&tags).await.expect("an ack");
+
+    topic.delete().await;
+    until("an empty topic", || async {
+        topic.written().is_some_and(|written| written == 0).then_some(())
+    })
+    .await;
+    let mut missing = publish_all(300).await;
+    while !missing.is_empty() {
+        for delivery in within(deliveries.next_batch(100)).await.expect("a batch") {
+            let id = delivered(&delivery).id;
+            assert!(!before.contains(&id), "it went with the deleted topic");
+            missing.remove(&id);
+        }
+    }
+    queue.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_is_away_refuses_at_once_and_is_used_again_when_it_is_back() {
     let cluster = cluster();

@@ -26,6 +26,11 @@ const QUEUES_MAX: u16 = 256;
 /// How long the mark of new queues stands, unless somebody looks at it. Longer than a new queue
 /// gets no event.
 const MARK_MILLISECONDS: i64 = 10_000;
+/// How long a deleted queue stays away. The broker ends the consumers of a deleted queue only while
+/// there is no queue of that name. A new one takes them over, and its deliveries reach nobody
+/// (`docs/decisions/0009-rabbitmq.md`).
+const CONSUMERS_END_MAX: Duration = Duration::from_secs(1);
+
 /// Queues that are declared at the same time, each on a channel of its own.
 const DECLARED_AT_ONCE: usize = 16;
 
@@ -72,11 +77,12 @@ impl Topology {
     /// Declares missing queues. A queue that exists with other arguments is a lasting error. A
     /// queue that does not answer delays no other; its own publishes and consumers fail.
     pub async fn declare(&self, link: &Link) -> Result<(), LinkError> {
+        let made_from = Instant::now() + CONSUMERS_END_MAX.min(self.settle_seconds);
         let dead = (&self.dead, Self::dead_arguments());
         let queues = self.queues.iter().map(|queue| (queue, self.arguments()));
         stream::iter(std::iter::once(dead).chain(queues).map(Ok))
             .try_for_each_concurrent(DECLARED_AT_ONCE, |(queue, arguments)| async move {
-                match self.declare_one(link, queue, arguments).await {
+                match self.declare_one(link, queue, arguments, made_from).await {
                     Err(error) if error.fault == Fault::Passing && link.is_connected() => {
                         warn!(%error, "The queue {queue} does not answer");
                         Ok(())
@@ -87,10 +93,18 @@ impl Topology {
             .await
     }
 
-    async fn declare_one(&self, link: &Link, queue: &ShortString, arguments: FieldTable) -> Result<(), LinkError> {
+    /// A missing queue is made at `made_from`, or now.
+    async fn declare_one(
+        &self,
+        link: &Link,
+        queue: &ShortString,
+        arguments: FieldTable,
+        made_from: Instant,
+    ) -> Result<(), LinkError> {
         let mut channel = link.channel().await?;
         match count(&channel, queue).await {
             Err(error) if error.fault == Fault::Missing => {
+                tokio::time::sleep_until(made_from).await;
                 info!("Making the queue {queue}");
                 self.note_made();
                 self.make_mark(link).await?;

@@ -6,6 +6,7 @@ use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
     message::{Header, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer},
 };
@@ -104,6 +105,27 @@ impl KafkaTopic {
         let altered = self.admin().alter_configs([&change], &patient()).await;
         let altered = altered.expect("an answer");
         assert!(altered[0].is_ok(), "{altered:?}");
+    }
+
+    /// Deletes the topic with all that is in it.
+    pub async fn delete(&self) {
+        let deleted = self.admin().delete_topics(&[&self.settings.topic], &patient()).await;
+        let deleted = deleted.expect("an answer");
+        assert!(deleted[0].is_ok(), "{deleted:?}");
+    }
+
+    /// Events that were ever written to its partitions. `None` while there is no such topic.
+    pub fn written(&self) -> Option<i64> {
+        let consumer: BaseConsumer = self.client().create().expect("a client");
+        let patience = Duration::from_secs(5);
+        (0..i32::from(self.settings.partitions))
+            .map(|partition| {
+                let (_, end) = consumer
+                    .fetch_watermarks(&self.settings.topic, partition, patience)
+                    .ok()?;
+                Some(end)
+            })
+            .sum()
     }
 
     /// A message that no Hookswitch wrote.
