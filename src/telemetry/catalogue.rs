@@ -120,9 +120,9 @@ catalogue! {
     DISK_FREE_BYTES_MIN: Gauge Bytes "hookswitch_disk_free_bytes_min" [];
     /// Time to plan one batch: expressions, templates, sealing and the transaction.
     PLAN_SECONDS: Histogram Seconds "hookswitch_plan_seconds" [];
-    /// Events by what planning came to: planned, unwanted, duplicate, recorded, dead, again (by
-    /// hand, or for a rule that could not be read); and parts of events that are held for a rule
-    /// that cannot be read.
+    /// Events by what planning came to: planned, unwanted, duplicate, recorded, callback, dead,
+    /// quarantined, again (by hand, or for a rule that could not be read); and held_for_a_rule: a
+    /// part of an event that waits for a rule that cannot be read.
     EVENTS_PLANNED: Counter Count "hookswitch_plan_events_total" ["outcome"];
     /// Stored rules that cannot be read: their parts of events wait.
     RULES_UNREADABLE: Gauge Count "hookswitch_rules_unreadable" [];
@@ -152,6 +152,8 @@ catalogue! {
     /// Organisations whose calls to a provider fail one after the other, by provider: their actions
     /// there wait.
     BREAKERS_OPEN: Gauge Count "hookswitch_breakers_open" ["provider"];
+    /// Looks for actions that are due, each a transaction, by whether it found some: true, false.
+    CLAIMS: Counter Count "hookswitch_claims_total" ["found"];
     /// Attempts running now.
     ATTEMPTS_RUNNING: Gauge Count "hookswitch_attempts_running" [];
     /// Refreshes of tokens, by provider and what they came to: refreshed, refused, failed.
@@ -257,6 +259,7 @@ const ACTING_PROVIDERS: &[&str] = &["twilio", "resend", "google_calendar", "http
 pub const ZEROED: &[(Metric, &[&[&str]])] = &[
     (REJECTIONS, &[SOURCES, REJECTION_CAUSES]),
     (EVENTS_IGNORED, &[&["vapi", "twilio"]]),
+    (CLAIMS, &[&["true", "false"]]),
     (QUEUE_TORN_BYTES, &[]),
     (
         EVENTS_PLANNED,
@@ -266,6 +269,7 @@ pub const ZEROED: &[(Metric, &[&[&str]])] = &[
             "duplicate",
             "again",
             "recorded",
+            "callback",
             "dead",
             "quarantined",
             "held_for_a_rule",

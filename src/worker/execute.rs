@@ -234,6 +234,7 @@ impl Executor {
                 return Instant::now() + POLL;
             }
         };
+        catalogue::CLAIMS.count(1, &[if claims.is_empty() { "false" } else { "true" }]);
         if claims.is_empty() {
             return self.next_look(now).await;
         }

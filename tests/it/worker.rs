@@ -6,6 +6,7 @@ mod held;
 mod poison;
 mod quarantine;
 mod recovery;
+mod wakes;
 
 use crate::ledger::suite::audit;
 use crate::support::{
