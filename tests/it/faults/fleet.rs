@@ -3,7 +3,7 @@
 
 use super::{
     Given,
-    world::{Ability, Backend, PATIENCE, Process, Wishes, World},
+    world::{Ability, Backend, Lock, PATIENCE, Process, Wishes, World},
 };
 use crate::support::{
     amqp::AmqpPlace,
@@ -97,7 +97,20 @@ impl Backend for Shared {
     }
 
     fn can(&self, ability: Ability) -> bool {
-        ability != Ability::LocalFiles
+        match ability {
+            Ability::LocalFiles => false,
+            Ability::DatabaseServer => true,
+            Ability::BrokerBehindProxy => matches!(self.broker, Broker::Rabbit(_)),
+        }
+    }
+
+    async fn lock_database(&self, _place: &Path) -> Lock {
+        let mut other = self.database.connect().await;
+        sqlx::raw_sql("BEGIN; LOCK TABLE events, actions IN ACCESS EXCLUSIVE MODE")
+            .execute(&mut other)
+            .await
+            .expect("a lock");
+        Lock(Box::new(other))
     }
 }
 

@@ -27,6 +27,7 @@ mod redelivered;
 mod roles;
 #[cfg(all(feature = "rabbitmq", feature = "kafka"))]
 mod rolling;
+mod servers;
 mod shim;
 #[cfg(all(feature = "rabbitmq", feature = "kafka"))]
 mod stopped;
@@ -85,7 +86,12 @@ pub const CASES: &[Case] = cases![
     4: "frozen past its leases" => kills::frozen_past_its_leases,
     5: "killed again and again" => kills::crash_loop,
     6: "SIGTERM in full load" => kills::sigterm_in_full_load,
-    17 needs LocalFiles: "the database is locked by another" => edges::locked_database,
+    9 needs BrokerBehindProxy: "broker blackhole" => servers::silent_broker,
+    10 needs BrokerBehindProxy: "confirm lost" => servers::lost_confirms,
+    14 needs BrokerBehindProxy: "spool drain interrupted" => servers::flapping_broker,
+    15 needs DatabaseServer: "Postgres is away" => servers::database_away,
+    16 needs DatabaseServer: "COMMIT's reply lost" => servers::lost_commits,
+    17: "the database is locked by another" => edges::locked_database,
     18 needs LocalFiles: "disk full under queue, store, log" => disks::full,
     19 needs LocalFiles: "an fsync fails once" => disks::failing_fsync,
     20 needs LocalFiles: "power loss" => disks::power_loss,
@@ -120,47 +126,22 @@ pub const NOT_RUN: &[(u8, &str, &str)] = &[
     (
         8,
         "broker restart",
-        "this suite runs over the embedded queue; `tests/it/faults/stopped.rs` kills RabbitMQ and Kafka under load",
-    ),
-    (
-        9,
-        "broker blackhole",
-        "this suite runs over the embedded queue, which has no broker",
-    ),
-    (
-        10,
-        "confirm lost",
-        "this suite runs over the embedded queue, which has no broker",
+        "`faults::stopped` and `queue_amqp_broker` kill servers of their own under load",
     ),
     (
         11,
         "broker alarm, queue full",
-        "this suite runs over the embedded queue, which has no broker",
+        "`queue_amqp_broker` gives an alarm to a broker of its own",
     ),
     (
         12,
         "queue or topic deleted",
-        "this suite runs over the embedded queue, which has no broker",
+        "`queue_amqp_faults` and `queue_kafka_faults` delete their own",
     ),
     (
         13,
         "rebalance storm",
-        "this suite runs over the embedded queue, which has no broker",
-    ),
-    (
-        14,
-        "spool drain interrupted",
-        "the embedded queue has no spool: it is its own",
-    ),
-    (
-        15,
-        "Postgres restart, failover",
-        "this suite runs over the embedded backends; `tests/it/postgres_connections.rs` restarts the database",
-    ),
-    (
-        16,
-        "COMMIT's reply lost",
-        "this suite runs over the embedded backends, and SQLite has no connection that could lose a reply",
+        "`queue_kafka::rebalances_under_load_lose_and_skip_nothing`, and `queue_amqp_shares`",
     ),
     (
         38,
@@ -262,7 +243,7 @@ async fn everything() {
             .filter_map(|number| number.trim().parse().ok())
             .collect()
     });
-    let backend: Arc<dyn Backend> = Arc::new(Embedded);
+    let backend = backend().await;
     let mut table = format!(
         "{:>3}  {:<44} {:>5} {:>8} {:>8} {:>8} {:>8} {:>8}\n",
         "no", "fault", "seeds", "sent", "200s", "effects", "attempts", "look-ups"
@@ -286,7 +267,7 @@ async fn everything() {
         for seed in first..first + seeds {
             let begun = Instant::now();
             let given = Given {
-                backend: backend.clone(),
+                backend: self::backend().await,
                 seed,
                 is_quick: number("FAULTS_QUICK").is_some(),
             };
@@ -335,6 +316,27 @@ async fn everything() {
         backend.name()
     );
     assert_eq!(failures, 0, "a fault broke an invariant");
+}
+
+/// A backend that nothing stands on yet: the one that `FAULTS_BACKEND` names, or the embedded one.
+async fn backend() -> Arc<dyn Backend> {
+    let name = std::env::var("FAULTS_BACKEND").unwrap_or_else(|_| "embedded".into());
+    #[cfg(all(feature = "rabbitmq", feature = "kafka"))]
+    match name.as_str() {
+        "rabbitmq" => {
+            return fleet::Shared::over_rabbit()
+                .await
+                .expect("the URLs of scripts/services up");
+        }
+        "kafka" => {
+            return fleet::Shared::over_kafka()
+                .await
+                .expect("the URLs of scripts/services up");
+        }
+        _ => {}
+    }
+    assert_eq!(name, "embedded", "FAULTS_BACKEND is embedded, rabbitmq or kafka");
+    Arc::new(Embedded)
 }
 
 /// Says on the terminal that a test did nothing; past the test runner, which keeps the output of a

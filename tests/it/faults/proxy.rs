@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -28,6 +28,8 @@ pub enum Mode {
     HoldReplies,
     /// The server gets everything; what it says is thrown away.
     DropReplies,
+    /// A connection that asks for this gets no more replies: it is reset as the first one comes.
+    CutReplyTo(&'static [u8]),
     /// Each read waits so long, both ways.
     Delay(Duration),
     /// So many bytes of each reply pass, then the connection is reset.
@@ -142,9 +144,10 @@ impl Way {
         let _ = server.set_nodelay(true);
         let broken = {
             let (client, server) = (Halves::of(&client), Halves::of(&server));
+            let is_cut = AtomicBool::new(false);
             tokio::select! {
-                broken = self.requests(&client, &server) => broken,
-                broken = self.replies(&server, &client) => broken,
+                broken = self.requests(&client, &server, &is_cut) => broken,
+                broken = self.replies(&server, &client, &is_cut) => broken,
             }
         };
         if broken.is_err() {
@@ -152,7 +155,7 @@ impl Way {
         }
     }
 
-    async fn requests(&self, client: &Halves<'_>, server: &Halves<'_>) -> Result<(), Broken> {
+    async fn requests(&self, client: &Halves<'_>, server: &Halves<'_>, is_cut: &AtomicBool) -> Result<(), Broken> {
         let mut bytes = vec![0; 64 << 10];
         loop {
             let Some(read) = client.read(&mut bytes).await? else {
@@ -161,6 +164,9 @@ impl Way {
             match self.now() {
                 Mode::Reset => return Err(Broken),
                 Mode::Blackhole => self.wait_for_change(|mode| matches!(mode, Mode::Blackhole)).await,
+                Mode::CutReplyTo(wanted) if bytes[..read].windows(wanted.len()).any(|part| part == wanted) => {
+                    is_cut.store(true, Ordering::SeqCst);
+                }
                 Mode::Delay(wait) => tokio::time::sleep(wait).await,
                 Mode::Instead(answer, then) => {
                     client.write(&answer).await?;
@@ -182,7 +188,7 @@ impl Way {
         }
     }
 
-    async fn replies(&self, server: &Halves<'_>, client: &Halves<'_>) -> Result<(), Broken> {
+    async fn replies(&self, server: &Halves<'_>, client: &Halves<'_>, is_cut: &AtomicBool) -> Result<(), Broken> {
         let mut bytes = vec![0; 64 << 10];
         loop {
             let read = match self.now() {
@@ -193,6 +199,10 @@ impl Way {
                 _ => server.read(&mut bytes).await?,
             };
             let Some(read) = read else { return Ok(()) };
+            if is_cut.load(Ordering::SeqCst) {
+                self.replies_held.fetch_add(1, Ordering::SeqCst);
+                return Err(Broken);
+            }
             match self.now() {
                 Mode::Reset => return Err(Broken),
                 Mode::DropReplies => {

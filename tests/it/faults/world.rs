@@ -40,27 +40,29 @@ pub trait Backend: Send + Sync + 'static {
     fn can(&self, ability: Ability) -> bool;
     /// Makes it ready for a world.
     async fn prepare(&self, _place: &Path) {}
+    /// A transaction of somebody else, which keeps every writer out until it is dropped.
+    async fn lock_database(&self, place: &Path) -> Lock;
 }
 
+/// Ends with its connection.
+pub struct Lock(#[expect(dead_code, reason = "it is held and dropped")] pub Box<dyn Send + Sync>);
+
 /// An ability that a case needs of its backend.
-#[expect(
-    dead_code,
-    reason = "the embedded backend is one process and no server; those that are come with their cases"
-)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ability {
     /// Its files lie in the world's directory: they can be damaged, filled up, and lose what was
     /// not synced.
     LocalFiles,
-    /// Several processes may stand on it.
-    ManyProcesses,
-    /// It is a server behind an address: it can be restarted, cut off, delayed.
-    Server,
+    /// Its database is a server, which a proxy may stand before.
+    DatabaseServer,
+    /// Its broker may stand behind a proxy: it tells clients no address of its own.
+    BrokerBehindProxy,
 }
 
 /// The embedded log and SQLite.
 pub struct Embedded;
 
+#[async_trait]
 impl Backend for Embedded {
     fn name(&self) -> &'static str {
         "embedded"
@@ -81,6 +83,18 @@ impl Backend for Embedded {
 
     fn can(&self, ability: Ability) -> bool {
         ability == Ability::LocalFiles
+    }
+
+    async fn lock_database(&self, place: &Path) -> Lock {
+        let options = SqliteConnectOptions::new().filename(place.join("store.db"));
+        let mut other = SqliteConnection::connect_with(&options)
+            .await
+            .expect("the database opens");
+        sqlx::raw_sql("BEGIN IMMEDIATE")
+            .execute(&mut other)
+            .await
+            .expect("a lock");
+        Lock(Box::new(other))
     }
 }
 
@@ -228,17 +242,8 @@ impl Wishes {
 }
 
 impl World {
-    /// A transaction of somebody else, which keeps SQLite's only writer out until it ends.
-    pub async fn lock_database(&self) -> SqliteConnection {
-        let options = SqliteConnectOptions::new().filename(self.place.path().join("store.db"));
-        let mut other = SqliteConnection::connect_with(&options)
-            .await
-            .expect("the database opens");
-        sqlx::raw_sql("BEGIN IMMEDIATE")
-            .execute(&mut other)
-            .await
-            .expect("a lock");
-        other
+    pub async fn lock_database(&self) -> Lock {
+        self.backend.lock_database(self.place.path()).await
     }
 
     /// A world with its organisations, up and ready.
