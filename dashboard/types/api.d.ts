@@ -565,6 +565,37 @@ export type NumberView = {
   "version": number;
 };
 
+export type OpeningHours = {
+  "friday"?: Array<{
+    "from": string;
+    "until": string;
+  }>;
+  "monday"?: Array<{
+    "from": string;
+    "until": string;
+  }>;
+  "saturday"?: Array<{
+    "from": string;
+    "until": string;
+  }>;
+  "sunday"?: Array<{
+    "from": string;
+    "until": string;
+  }>;
+  "thursday"?: Array<{
+    "from": string;
+    "until": string;
+  }>;
+  "tuesday"?: Array<{
+    "from": string;
+    "until": string;
+  }>;
+  "wednesday"?: Array<{
+    "from": string;
+    "until": string;
+  }>;
+};
+
 export type OperatorCancel = {
   "all"?: boolean | null;
   "org_id"?: string | null;
@@ -663,6 +694,11 @@ export type QuarantineView = {
   "received_at": Time;
   "source": string;
   "type": string;
+};
+
+export type QuietHours = {
+  "from": string;
+  "until": string;
 };
 
 export type RejectionView = {
@@ -782,6 +818,25 @@ export type SetAsideView = {
   "key": string;
   "org_id": string;
   "problem": string;
+  "version": number;
+};
+
+export type SettingsChanges = {
+  "opening_hours"?: OpeningHours | null;
+  "quiet_hours"?: QuietHours | null;
+  "retention_days"?: number | null;
+  "time_zone"?: string | null;
+};
+
+export type SettingsView = {
+  "damaged": Array<string>;
+  "etag": string;
+  "opening_hours"?: OpeningHours | null;
+  "quiet_hours"?: QuietHours | null;
+  "retention_days"?: number | null;
+  "retention_days_max"?: number | null;
+  "time_zone"?: string | null;
+  "updated_at"?: Time | null;
   "version": number;
 };
 

@@ -14,8 +14,10 @@
 //! Google does not promise to see every collision.
 
 use super::*;
-use crate::provider::{GoogleCredential, ProviderRefusal, google::calendar, is_mailbox};
-use jiff::tz::TimeZoneDatabase;
+use crate::{
+    domain::Zone,
+    provider::{GoogleCredential, ProviderRefusal, google::calendar, is_mailbox},
+};
 use serde_json::json;
 
 pub struct GoogleCalendarCreateEvent;
@@ -95,7 +97,7 @@ impl Action for GoogleCalendarCreateEvent {
         if let Some(Value::String(zone)) = parameters.get("time_zone")
             && !zone.trim().is_empty()
             && !has_template(&parameters["time_zone"])
-            && !is_time_zone(zone.trim())
+            && Zone::find(zone.trim()).is_none()
         {
             return Err(invalid(
                 "time_zone",
@@ -387,13 +389,6 @@ fn body_of(request: &Map<String, Value>, id: &str, action: &str) -> Value {
         body["attendees"] = attendees.iter().map(|email| json!({"email": email})).collect();
     }
     body
-}
-
-/// Whether the IANA time zone database has the name, links included, spelt as it is there.
-fn is_time_zone(name: &str) -> bool {
-    TimeZoneDatabase::bundled()
-        .get(name)
-        .is_ok_and(|zone| zone.iana_name() == Some(name))
 }
 
 #[cfg(test)]

@@ -60,6 +60,8 @@ pub struct AdminState {
     pub(super) rates: Rates,
     pub(super) known_orgs: KnownOrgs,
     pub(super) template_fuel: u64,
+    /// Days that the installation keeps ended events; 0 is for ever.
+    pub(super) events_kept_days: u32,
     /// Held from the counting of rules to the adding of one, so that no limit is passed by two
     /// writers.
     pub(super) rule_writes: tokio::sync::Mutex<()>,
@@ -127,6 +129,7 @@ impl AdminState {
             public_url: needs.public_url.map(|url| url.trim_end_matches('/').to_owned()),
             tasks: needs.tasks,
             template_fuel: settings.worker.template_fuel_max,
+            events_kept_days: settings.worker.events_kept_days,
             rule_writes: tokio::sync::Mutex::default(),
             drop_credentials: needs.drop_credentials,
             cache_stats: needs.cache_stats,

@@ -35,6 +35,7 @@ pub mod retention;
 pub mod rotation;
 pub mod routes;
 pub mod rules;
+pub mod settings;
 pub mod snapshot;
 mod sql;
 mod sqlite;
@@ -75,6 +76,7 @@ pub trait Store:
     + retention::Retention
     + routes::Routes
     + rules::Rules
+    + settings::Settings
     + snapshot::Snapshots
 {
 }
@@ -105,6 +107,7 @@ impl<S> Store for S where
         + retention::Retention
         + routes::Routes
         + rules::Rules
+        + settings::Settings
         + snapshot::Snapshots
 {
 }

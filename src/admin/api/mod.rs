@@ -22,6 +22,7 @@ mod quarantine;
 mod rejections;
 mod rules;
 mod session;
+mod settings;
 
 use super::AdminState;
 use axum::Router;
@@ -45,6 +46,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
         .merge(rejections::routes())
         .merge(audit::routes())
         .merge(session::routes())
+        .merge(settings::routes())
         .merge(catalog::routes())
         .merge(operator::routes())
         .merge(dead_events::routes())
@@ -79,5 +81,6 @@ pub mod shapes {
         rejections::RejectionView,
         rules::{DamagedRuleView, DryRunRequest, DryRunView, RuleView, StoredDryRunRequest},
         session::Me,
+        settings::{RETENTION_DAYS_MAX, SettingsView},
     };
 }

@@ -1,7 +1,7 @@
 //! The operations, a line each. The router stands with the resources; a test holds both against
 //! each other.
 
-use super::schemas::{Schemas, credential, listed, rule_changes};
+use super::schemas::{Schemas, credential, listed, rule_changes, settings_changes};
 use crate::{
     admin::api::shapes::*,
     domain::{ActionState, Cause, Provider, RuleSpec, Source},
@@ -175,6 +175,9 @@ operations! {
     delete "/api/session" session_end Anyone "Sign out" NONE => 204;
     get "/api/session/open" session_open Anyone "Sign in by a link" OPEN => 303, 204;
     get "/api/me" me SignedIn "Who is asking" NONE => 200(Me);
+    get "/api/settings" settings Viewer "Show the settings of the organisation" NONE => 200(SettingsView);
+    patch "/api/settings" settings_change Admin "Change settings of the organisation" NONE body(with settings_changes)
+        => 200(SettingsView);
     get "/api/catalog" catalog Viewer "What rules can be made of" NONE => 200(CatalogView);
     get "/api/catalog/samples/{name}" sample Viewer "An event to try a rule on" NONE => 200(SampleView);
     get "/api/providers" providers Viewer "The forms of all providers" NONE => 200(Forms);

@@ -2,10 +2,10 @@
 //! have theirs here.
 
 use crate::{
-    admin::web::view::Time,
+    admin::{api::shapes::RETENTION_DAYS_MAX, web::view::Time},
     domain::{
         ActionKind, ActionState, AssistantRole, Cause, DeliveryStatus, IntegrationState, ManagedAssistantState,
-        Provider, RouteState, RuleSpec, Source,
+        OpeningHours, PAIRS_PER_DAY_MAX, Provider, QuietHours, RouteState, RuleSpec, Source,
     },
     provider::table::{FORMS, How},
     rule,
@@ -17,7 +17,7 @@ use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
         RefOr, Schema,
-        schema::{KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type},
+        schema::{AdditionalProperties, ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type},
     },
 };
 
@@ -98,6 +98,26 @@ pub fn rule_changes(schemas: &mut Schemas) -> Value {
     json!({ "type": "object", "description": "Fields of a rule; `null` removes an optional one." })
 }
 
+/// The changes of a PATCH of the settings.
+pub fn settings_changes(schemas: &mut Schemas) -> Value {
+    let or_null = |schema: Value| json!({ "oneOf": [schema, { "type": "null" }] });
+    let (opening_hours, quiet_hours) = (schemas.reference::<OpeningHours>(), schemas.reference::<QuietHours>());
+    schemas.put(
+        "SettingsChanges",
+        json!({
+            "type": "object",
+            "description": "Fields of the settings; `null` clears one.",
+            "properties": {
+                "time_zone": { "type": ["string", "null"] },
+                "opening_hours": or_null(opening_hours),
+                "quiet_hours": or_null(quiet_hours),
+                "retention_days": { "type": ["integer", "null"], "minimum": 1, "maximum": RETENTION_DAYS_MAX },
+            },
+            "additionalProperties": false,
+        }),
+    )
+}
+
 macro_rules! words {
     ($($type:ident),+) => {$(
         impl PartialSchema for $type {
@@ -161,6 +181,51 @@ impl PartialSchema for CredentialError {
 impl ToSchema for CredentialError {
     fn name() -> Cow<'static, str> {
         "CredentialError".into()
+    }
+}
+
+/// From a time of day until another one.
+fn hours() -> ObjectBuilder {
+    let time = || {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .pattern(Some("^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$"))
+    };
+    ObjectBuilder::new()
+        .property("from", time())
+        .property("until", time())
+        .required("from")
+        .required("until")
+        .additional_properties(Some(AdditionalProperties::FreeForm(false)))
+}
+
+impl PartialSchema for OpeningHours {
+    fn schema() -> RefOr<Schema> {
+        let day = || ArrayBuilder::new().items(hours()).max_items(Some(PAIRS_PER_DAY_MAX));
+        Self::WEEKDAYS
+            .iter()
+            .fold(ObjectBuilder::new(), |week, name| week.property(*name, day()))
+            .description(Some("A weekday without pairs, or that is absent, is closed."))
+            .additional_properties(Some(AdditionalProperties::FreeForm(false)))
+            .into()
+    }
+}
+
+impl ToSchema for OpeningHours {
+    fn name() -> Cow<'static, str> {
+        "OpeningHours".into()
+    }
+}
+
+impl PartialSchema for QuietHours {
+    fn schema() -> RefOr<Schema> {
+        hours().description(Some("They may go on past midnight.")).into()
+    }
+}
+
+impl ToSchema for QuietHours {
+    fn name() -> Cow<'static, str> {
+        "QuietHours".into()
     }
 }
 

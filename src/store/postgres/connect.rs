@@ -112,6 +112,11 @@ const STEPS: &[Step] = &[
         "recoveries",
         include_str!("../../../migrations/postgres/0018_recoveries.sql"),
     ),
+    (
+        19,
+        "organization settings",
+        include_str!("../../../migrations/postgres/0019_organization_settings.sql"),
+    ),
 ];
 
 fn migrator() -> Migrator {

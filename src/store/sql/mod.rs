@@ -28,6 +28,7 @@ mod retention;
 mod rotation;
 mod routes;
 mod rules;
+mod settings;
 mod snapshot;
 mod statement;
 
@@ -73,6 +74,7 @@ pub(super) const STATEMENTS: &[(&str, &[Sql])] = &[
     ("rotation", rotation::STATEMENTS),
     ("routes", routes::STATEMENTS),
     ("rules", rules::STATEMENTS),
+    ("settings", settings::STATEMENTS),
     ("snapshot", snapshot::STATEMENTS),
 ];
 

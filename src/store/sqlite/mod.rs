@@ -129,6 +129,11 @@ const STEPS: &[Step] = &[
         "recoveries",
         include_str!("../../../migrations/sqlite/0019_recoveries.sql"),
     ),
+    (
+        20,
+        "organization settings",
+        include_str!("../../../migrations/sqlite/0020_organization_settings.sql"),
+    ),
 ];
 
 fn migrator() -> Migrator {

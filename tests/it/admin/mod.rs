@@ -21,6 +21,7 @@ mod public_keys;
 mod quarantine;
 mod rules;
 mod session;
+mod settings;
 mod tokens;
 
 pub(crate) use crate::support::app::{

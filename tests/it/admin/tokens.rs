@@ -258,6 +258,7 @@ async fn roles_hold_on_every_route_that_writes() {
         (Method::POST, "/api/endpoints".to_owned(), false),
         (Method::DELETE, format!("/api/endpoints/{id}"), false),
         (Method::POST, format!("/api/endpoints/{id}/secrets"), false),
+        (Method::PATCH, "/api/settings".to_owned(), false),
         (Method::POST, "/api/rules".to_owned(), true),
         (Method::PUT, format!("/api/rules/{id}"), true),
         (Method::DELETE, format!("/api/rules/{id}"), true),

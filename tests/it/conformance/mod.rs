@@ -10,4 +10,5 @@ pub mod store_ledger;
 pub mod store_quarantine;
 pub mod store_rotation;
 pub mod store_routes;
+pub mod store_settings;
 pub mod store_versions;

@@ -43,6 +43,8 @@ macro_rules! store_suite {
         $crate::store_suite!($open, store_quarantine:
             a_quarantined_event_is_given_to_one_organisation_once, old_quarantined_events_are_deleted_by_age);
         $crate::store_suite!($open, store_versions: a_change_is_made_to_what_was_read_only);
+        $crate::store_suite!($open, store_settings:
+            settings_are_kept_whole_and_cleared, of_writers_of_one_version_of_the_settings_one_wins);
         $crate::store_suite!($open, store_grants:
             a_connection_is_written_whole_or_not_at_all, a_lease_has_one_holder_and_a_fence_that_counts_up,
             a_refresh_is_compare_and_swap_under_its_lease,

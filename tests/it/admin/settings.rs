@@ -1,0 +1,234 @@
+//! The settings of an organisation: read by all of its people, changed by its admins.
+
+use super::{Answer, TestApp};
+use hookswitch::{admin::Role, config::Settings, domain::OrgId};
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::Connection;
+
+const PATH: &str = "/api/settings";
+
+async fn patch(app: &TestApp, org: OrgId, body: &Value) -> Answer {
+    app.call(org, Method::PATCH, PATH, Some(body)).await
+}
+
+fn all() -> Value {
+    json!({
+        "time_zone": "Europe/Berlin",
+        "opening_hours": { "monday": [{ "from": "09:00", "until": "17:30" }] },
+        "quiet_hours": { "from": "21:00", "until": "08:00" },
+        "retention_days": 30,
+    })
+}
+
+#[tokio::test]
+async fn settings_are_the_installations_until_the_organisation_chooses() {
+    let app = TestApp::start().await;
+    let shown = app.get(app.a, PATH).await.expect(200);
+    let expected = json!({
+        "time_zone": null, "opening_hours": null, "quiet_hours": null, "retention_days": null,
+        "retention_days_max": 90, "damaged": [], "version": 0, "updated_at": null, "etag": shown.etag(),
+    });
+    assert_eq!(shown.json(), expected);
+    let changed = patch(&app, app.a, &all()).await.expect(200);
+    assert_ne!(changed.etag(), shown.etag());
+    let read = app
+        .call_as(app.a, Role::Viewer, Method::GET, PATH, None)
+        .await
+        .expect(200);
+    assert_eq!((read.json(), read.etag()), (changed.json(), changed.etag()));
+    let body = read.json();
+    assert_eq!(body["opening_hours"]["monday"][0]["until"], "17:30");
+    assert_eq!(
+        body["opening_hours"]["sunday"],
+        json!([]),
+        "a day that was not named is closed"
+    );
+    let one = patch(&app, app.a, &json!({ "quiet_hours": null }))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        (
+            &one["quiet_hours"],
+            &one["time_zone"],
+            &one["retention_days"],
+            &one["version"]
+        ),
+        (&Value::Null, &json!("Europe/Berlin"), &json!(30), &json!(2)),
+        "null clears one, and the others stay"
+    );
+    let same = patch(&app, app.a, &json!({ "retention_days": 30 }))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(same["version"], 2, "no change is no version");
+    let entries = app.get(app.a, "/api/audit").await.expect(200).json()["data"].clone();
+    assert_eq!(
+        (
+            &entries[0]["verb"],
+            &entries[0]["target_kind"],
+            &entries[0]["target_id"]
+        ),
+        (&json!("update"), &json!("organisation"), &json!(app.a))
+    );
+    assert_eq!(
+        (&entries[0]["fields"], &entries[0]["before"]["quiet_hours"]["from"]),
+        (&json!(["quiet_hours"]), &json!("21:00"))
+    );
+    assert_eq!(entries[0]["after"]["quiet_hours"], Value::Null);
+    assert_eq!(
+        entries[1]["fields"],
+        json!(["time_zone", "opening_hours", "quiet_hours", "retention_days"])
+    );
+}
+
+#[tokio::test]
+async fn all_wrong_settings_are_named_at_once_and_nothing_is_stored() {
+    let app = TestApp::start().await;
+    let wrong = json!({
+        "time_zone": "Europe/Nowhere",
+        "opening_hours": { "monday": [{ "from": "17:00", "until": "09:00" }], "someday": [] },
+        "quiet_hours": { "from": "21:00" },
+        "retention_days": 91,
+        "colour": "blue",
+        "<script>": 1,
+    });
+    let refused = patch(&app, app.a, &wrong).await.expect(400);
+    assert_eq!(refused.code(), "invalid_field");
+    let errors = refused.json()["errors"].clone();
+    let mut fields: Vec<&str> = errors
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["field"].as_str().unwrap())
+        .collect();
+    fields.sort_unstable();
+    assert_eq!(
+        fields,
+        [
+            "?script?",
+            "colour",
+            "opening_hours.monday[0].until",
+            "opening_hours.someday",
+            "quiet_hours.until",
+            "retention_days",
+            "time_zone",
+        ]
+    );
+    assert!(!refused.text.contains("Nowhere"), "{}", refused.text);
+    for value in [
+        json!(0),
+        json!(-1),
+        json!(1.5),
+        json!("30"),
+        json!(4_294_967_326_u64),
+        json!([]),
+    ] {
+        let refused = patch(&app, app.a, &json!({ "retention_days": value }))
+            .await
+            .expect(400);
+        assert_eq!(refused.field(), "retention_days", "{value}");
+        assert!(refused.text.contains("expected 1 to 90 days"), "{}", refused.text);
+    }
+    assert_eq!(app.get(app.a, PATH).await.json()["version"], 0);
+}
+
+#[tokio::test]
+async fn an_installation_that_keeps_events_for_ever_sets_no_bound() {
+    let mut settings = Settings::default();
+    settings.worker.events_kept_days = 0;
+    let app = TestApp::builder().settings(settings).admin().start().await;
+    let days = |days: u32| json!({ "retention_days": days });
+    patch(&app, app.a, &days(36_501)).await.expect(400);
+    let set = patch(&app, app.a, &days(36_500)).await.expect(200).json();
+    assert_eq!(
+        (&set["retention_days"], &set["retention_days_max"]),
+        (&json!(36_500), &Value::Null)
+    );
+}
+
+#[tokio::test]
+async fn a_change_of_settings_names_the_version_that_it_has_read() {
+    let app = TestApp::start().await;
+    let tag = app.get(app.a, PATH).await.etag();
+    let of_b = app.get(app.b, PATH).await.etag();
+    assert_ne!(tag, of_b, "a tag is its organisation's own");
+    let with = |tag: &str| {
+        let request = app
+            .request(Method::PATCH, PATH)
+            .bearer_auth(app.token(app.a, Role::Admin));
+        TestApp::send(request.header("if-match", tag).json(&all()))
+    };
+    with(&of_b).await.expect(412);
+    let changed = with(&tag).await.expect(200);
+    assert_eq!(with(&tag).await.expect(412).code(), "precondition_failed");
+    with(&changed.etag()).await.expect(200);
+    let tag = app.get(app.a, PATH).await.etag();
+    let all = futures_util::future::join_all((1..=5).map(|days| {
+        let request = app
+            .request(Method::PATCH, PATH)
+            .bearer_auth(app.token(app.a, Role::Admin));
+        TestApp::send(
+            request
+                .header("if-match", &tag)
+                .json(&json!({ "retention_days": days })),
+        )
+    }));
+    let statuses: Vec<u16> = all.await.iter().map(|answer| answer.status).collect();
+    assert_eq!(
+        statuses.iter().filter(|status| **status == 200).count(),
+        1,
+        "{statuses:?}"
+    );
+    assert_eq!(
+        statuses.iter().filter(|status| **status == 412).count(),
+        4,
+        "{statuses:?}"
+    );
+}
+
+#[tokio::test]
+async fn settings_of_one_organisation_are_not_anothers() {
+    let app = TestApp::start().await;
+    patch(&app, app.a, &all()).await.expect(200);
+    let of_b = app.get(app.b, PATH).await.expect(200).json();
+    assert_eq!((&of_b["time_zone"], &of_b["version"]), (&Value::Null, &json!(0)));
+    patch(&app, app.b, &json!({ "time_zone": "Asia/Tokyo" }))
+        .await
+        .expect(200);
+    assert_eq!(app.get(app.a, PATH).await.json()["time_zone"], "Europe/Berlin");
+    let audit = app.get(app.b, "/api/audit").await.json();
+    assert!(!audit.to_string().contains("Berlin"), "{audit}");
+}
+
+/// A row that a later release wrote, or that somebody broke.
+#[tokio::test]
+async fn a_damaged_setting_is_named_and_can_be_set_anew() {
+    let app = TestApp::start().await;
+    patch(&app, app.a, &all()).await.expect(200);
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(app.folder().join("store.db"));
+    let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::query("UPDATE organization_settings SET time_zone = 'Mars/Olympus', retention_days = 0 WHERE org_id = ?1")
+        .bind(app.a.as_bytes().as_slice())
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let shown = app.get(app.a, PATH).await.expect(200).json();
+    assert_eq!(shown["damaged"], json!(["time_zone", "retention_days"]));
+    assert_eq!(
+        (&shown["time_zone"], &shown["quiet_hours"]["from"]),
+        (&Value::Null, &json!("21:00"))
+    );
+    let refused = patch(&app, app.a, &json!({ "time_zone": "Asia/Tokyo" }))
+        .await
+        .expect(400);
+    assert_eq!(refused.field(), "retention_days", "it would be lost without a word");
+    let mended = json!({ "time_zone": "Asia/Tokyo", "retention_days": null });
+    let mended = patch(&app, app.a, &mended).await.expect(200).json();
+    assert_eq!(
+        (&mended["damaged"], &mended["time_zone"]),
+        (&json!([]), &json!("Asia/Tokyo"))
+    );
+    app.get(app.b, PATH).await.expect(200);
+}
