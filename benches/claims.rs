@@ -87,6 +87,7 @@ fn planned(org: OrgId) -> PlannedEvent {
             state: ActionState::Pending,
             cause: None,
             detail: None,
+            due_at: None,
             expires_at: at(i64::from(u32::MAX)),
         }],
         occasion: Occasion::Receipt,

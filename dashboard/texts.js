@@ -194,6 +194,7 @@ const texts = {
       cancelled: 'Cancelled',
       dead: 'Given up',
     },
+    quiet: 'Waits for the end of quiet hours',
     delivery: (/** @type {string} */ status) =>
       ({ delivered: 'delivered', undelivered: 'not delivered', failed: 'not delivered', sent: 'on its way', queued: 'on its way', bounced: 'bounced' })[status] ?? status,
     do: { retry: 'Try again', cancel: 'Cancel', resolve: 'Decide …' },
@@ -236,12 +237,14 @@ const texts = {
     switchedOff: (/** @type {string} */ name) => `${name} is off.`,
     columns: { name: 'Rule', on: 'On', does: 'Does', enabled: 'Switch' },
     damaged: 'A rule that cannot be read',
-    fields: { name: 'Name', source: 'Source', event_type: 'Type of event', when: 'Only when', action: 'Do this', hours: 'Give up after hours' },
+    fields: { name: 'Name', source: 'Source', event_type: 'Type of event', when: 'Only when', action: 'Do this', hours: 'Give up after hours', quiet: 'In quiet hours' },
     hints: {
       event_type: 'A type, or a pattern such as status-*.',
       when: 'An expression. Empty: always.',
       hours: 'An action that has not begun by then is given up. Empty: as usual for its kind.',
+      quiet: 'Quiet hours stand in the settings of your organisation.',
     },
+    quiet: { wait: 'Wait until they end', send: 'Send at once' },
     parameters: {
       to: 'To',
       body: 'Text or body',
@@ -690,6 +693,7 @@ const texts = {
     no_answer: 'The provider gave no usable answer.',
     misconfigured: 'Something in the configuration has to change first.',
     paused: 'An operator has paused it.',
+    quiet_hours: 'It waits for the end of the quiet hours.',
   },
 
   integrations: {

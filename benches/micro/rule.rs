@@ -107,6 +107,7 @@ fn planned() -> PlannedEvent {
         state: ActionState::Pending,
         cause: None,
         detail: None,
+        due_at: None,
         expires_at: envelope.received_at + std::time::Duration::from_hours(24),
     };
     PlannedEvent {

@@ -11,12 +11,13 @@
  * @property {string} action
  * @property {Record<string, string>} parameters
  * @property {string} hours after which it is not begun any more; empty for the action's own
+ * @property {string} quiet what its texts do in quiet hours: `wait` or `send`
  * @property {boolean} enabled
  */
 
 /** @returns {Draft} */
 export function emptyDraft() {
-  return { name: '', source: 'vapi', event_type: '', when: '', action: 'twilio.send_sms', parameters: {}, hours: '', enabled: true };
+  return { name: '', source: 'vapi', event_type: '', when: '', action: 'twilio.send_sms', parameters: {}, hours: '', quiet: 'wait', enabled: true };
 }
 
 /** The fields for a rule as the API shows it. @param {Partial<import('../types/api.d.ts').RuleView>} rule @returns {Draft} */
@@ -31,6 +32,7 @@ export function draftOf(rule) {
     action: rule.action ?? 'twilio.send_sms',
     parameters,
     hours: seconds === undefined || seconds === null ? '' : String(seconds / 3600),
+    quiet: rule.ignores_quiet_hours ? 'send' : 'wait',
     enabled: rule.enabled !== false,
   };
 }
@@ -67,7 +69,13 @@ export function specOf(draft, parameters) {
   if (draft.when.trim() !== '') spec.when = draft.when.trim();
   const hours = Number(draft.hours);
   if (draft.hours.trim() !== '' && Number.isFinite(hours)) spec.expires_after_seconds = Math.round(hours * 3600);
+  if (draft.quiet === 'send' && waitsForQuietHours(draft.action)) spec.ignores_quiet_hours = true;
   return spec;
+}
+
+/** Whether actions of this kind wait for the end of quiet hours. @param {string | undefined} action */
+export function waitsForQuietHours(action) {
+  return action === 'twilio.send_sms';
 }
 
 /** @param {string} text @param {string} type */
@@ -153,7 +161,7 @@ export function placed(errors) {
   return found;
 }
 
-const KNOWN = new Set(['name', 'source', 'event_type', 'when', 'action', 'expires_after_seconds']);
+const KNOWN = new Set(['name', 'source', 'event_type', 'when', 'action', 'expires_after_seconds', 'ignores_quiet_hours']);
 
 /**
  * What a dry run says that would fail, as problems of fields.

@@ -15,11 +15,19 @@ const parameters = [
 test('a rule that is shown and sent back is the same', () => {
   for (const spec of [
     { name: 'a', source: 'vapi', event_type: 'x', when: 'message.a', action: 'resend.send_email', parameters: { to: ['a@b.c', 'd@e.f'], subject: 's' }, enabled: true, expires_after_seconds: 5400 },
+    { name: 'a', source: 'vapi', event_type: 'x', action: 'twilio.send_sms', parameters: { to: '+1', body: 'b' }, enabled: true, ignores_quiet_hours: true },
     { name: 'a', source: 'vapi', event_type: '*', action: 'http.post', parameters: { to: 'a@b.c', body: { call: '{{ message.call.id }}', list: [1] } }, enabled: false },
     { name: 'a', source: 'vapi', event_type: '*', action: 'http.post', parameters: { body: '{{ message | tojson }}' }, enabled: true },
   ]) {
     assert.deepEqual(specOf(draftOf({ id: 'I', version: 3, ...spec }), parameters), spec);
   }
+});
+
+test('a rule of another kind says nothing about quiet hours', () => {
+  const draft = { ...emptyDraft(), quiet: 'send' };
+  assert.equal(specOf(draft, parameters).ignores_quiet_hours, true);
+  assert.equal('ignores_quiet_hours' in specOf({ ...draft, action: 'http.post' }, parameters), false);
+  assert.equal('ignores_quiet_hours' in specOf({ ...draft, quiet: 'wait' }, parameters), false);
 });
 
 test('parameters of another action, and empty ones, are not sent', () => {

@@ -178,7 +178,7 @@ export type CatalogView = {
   "sources": Array<SourceView>;
 };
 
-export type Cause = "accepted" | "looked_up" | "called_back" | "resolved_by_hand" | "rate_limited" | "provider_unavailable" | "connect_failed" | "no_answer" | "lease_ended" | "not_connected" | "credential_refused" | "undecryptable" | "misconfigured" | "invalid_request" | "invalid_recipient" | "opted_out" | "address_not_allowed" | "endpoint_gone" | "redirect_not_followed" | "template_failed" | "template_limit" | "unreadable_body" | "paused" | "expired" | "attempts_used_up" | "ambiguous" | "look_up_forbidden" | "account_replaced" | "interrupted" | "hop_limit" | "day_budget" | "other";
+export type Cause = "accepted" | "looked_up" | "called_back" | "resolved_by_hand" | "rate_limited" | "provider_unavailable" | "connect_failed" | "no_answer" | "lease_ended" | "not_connected" | "credential_refused" | "undecryptable" | "misconfigured" | "invalid_request" | "invalid_recipient" | "opted_out" | "address_not_allowed" | "endpoint_gone" | "redirect_not_followed" | "template_failed" | "template_limit" | "unreadable_body" | "paused" | "quiet_hours" | "expired" | "attempts_used_up" | "ambiguous" | "look_up_forbidden" | "account_replaced" | "interrupted" | "hop_limit" | "day_budget" | "other";
 
 export type ConnectedView = IntegrationView & {
   "warnings": Array<FieldError>;
@@ -778,6 +778,7 @@ export type RuleSpec = {
   "enabled"?: boolean;
   "event_type": string;
   "expires_after_seconds"?: number;
+  "ignores_quiet_hours"?: boolean;
   "name": string;
   "parameters": Record<string, any>;
   "source": "vapi" | "twilio" | "elevenlabs" | "resend" | "google_calendar" | "standard";

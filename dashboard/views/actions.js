@@ -16,6 +16,7 @@ const PROVIDERS = ['vapi', 'twilio', 'google_calendar', 'resend', 'elevenlabs', 
 
 /** The state of an action with its cause. @param {Api.ActionView} action */
 export function stateOf(action) {
+  if (action.state === 'waiting' && action.cause === 'quiet_hours') return [badge('quiet', texts.actions.quiet, action.state), h('span.hint', null, ' ', time(action.due_at))];
   const cause = action.cause && action.state !== 'succeeded' ? (texts.causes[action.cause] ?? action.cause) : null;
   const delivery = action.delivery?.status ? texts.actions.delivery(action.delivery.status) : null;
   return [badge(tone(action.state), word(action.state), action.state), cause && h('span.hint', null, ' ', cause), delivery && h('span.hint', null, ' ', delivery)];

@@ -6,7 +6,7 @@ import { freshKey } from '../lib/api.js';
 import { freshId, h, replace } from '../lib/dom.js';
 import { go, href } from '../lib/page.js';
 import { READY, readyOf } from '../lib/ready.js';
-import { draftOf, emptyDraft, failures, fieldsOf, placed, specOf, withField } from '../lib/rule.js';
+import { draftOf, emptyDraft, failures, fieldsOf, placed, specOf, waitsForQuietHours, withField } from '../lib/rule.js';
 import { sentence } from '../lib/fields.js';
 import { badge, empty, fillFrom, heading, note, tell } from '../parts/bits.js';
 import { openDialog } from '../parts/dialog.js';
@@ -129,6 +129,8 @@ class RuleEditor extends HTMLElement {
     const words = texts.rules;
     this.said = h('div');
     this.parametersTo = h('div.fields');
+    const quiet = select(Object.entries(words.quiet), this.draft.quiet);
+    this.quietTo = h('div', null, this.field('ignores_quiet_hours', words.fields.quiet, quiet, words.hints.quiet));
     this.result = h('div', { 'aria-live': 'polite' });
     this.sampleTo = h('div.fields');
     const form = h(
@@ -144,6 +146,7 @@ class RuleEditor extends HTMLElement {
       this.field('when', words.fields.when, h('textarea.mono', { rows: 2, value: this.draft.when, spellcheck: 'false' }), words.hints.when),
       this.field('action', words.fields.action, select(this.catalog.actions.map((/** @type {any} */ each) => [each.action, texts.actions.kinds[each.action] ?? each.action]), this.draft.action)),
       this.parametersTo,
+      this.quietTo,
       this.field('expires_after_seconds', words.fields.hours, h('input', { value: this.draft.hours, inputmode: 'decimal' }), words.hints.hours),
       this.said,
       this.mayEdit
@@ -202,6 +205,7 @@ class RuleEditor extends HTMLElement {
   }
 
   showParameters() {
+    if (this.quietTo) this.quietTo.hidden = !waitsForQuietHours(this.fields.get('action')?.input.value);
     for (const name of [...this.fields.keys()]) if (name.startsWith('parameters.')) this.fields.delete(name);
     const words = texts.rules;
     const row = (/** @type {any} */ each) => {
@@ -244,6 +248,7 @@ class RuleEditor extends HTMLElement {
       when: value('when'),
       action: value('action'),
       hours: value('expires_after_seconds'),
+      quiet: value('ignores_quiet_hours'),
       parameters,
     };
     return specOf(this.draft, this.parameters);

@@ -99,7 +99,7 @@ closed_text_enum!(
         /// Claimed with a fence, durably, before the first byte goes out.
         Running = "running",
         Succeeded = "succeeded",
-        /// A transient failure; due again at `due_at`.
+        /// A transient failure, or the quiet hours of the organisation; due at `due_at`.
         Waiting = "waiting",
         /// Sent without an answer, or the lease ended: looked up before any second send.
         Unknown = "unknown",
@@ -148,6 +148,8 @@ closed_text_enum!(
         UnreadableBody = "unreadable_body",
         /// An operator has paused its rule; it goes on when the rule is resumed.
         Paused = "paused",
+        /// It was planned in the organisation's quiet hours, and is due at their end.
+        QuietHours = "quiet_hours",
         Expired = "expired",
         AttemptsUsedUp = "attempts_used_up",
         Ambiguous = "ambiguous",

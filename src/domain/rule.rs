@@ -110,8 +110,25 @@ pub struct RuleSpec {
     /// kind of action.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_after_seconds: Option<u32>,
+    /// Its text messages go out in the organisation's quiet hours as well.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ignores_quiet_hours: bool,
     #[serde(default = "enabled_default")]
     pub enabled: bool,
+}
+
+impl RuleSpec {
+    /// Whether its action waits for the end of the organisation's quiet hours: a text message wakes
+    /// people up, and the other kinds do not.
+    #[must_use]
+    pub fn keeps_quiet_hours(&self) -> bool {
+        self.action == ActionKind::TwilioSendSms && !self.ignores_quiet_hours
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 const fn enabled_default() -> bool {

@@ -19,7 +19,7 @@ pub use context::{Context, Sample, VISIBLE, Visible};
 
 use crate::{
     action,
-    domain::{Cause, EventType, RuleSpec},
+    domain::{ActionKind, Cause, EventType, RuleSpec},
     source,
 };
 use serde_json::{Map, Value};
@@ -119,6 +119,12 @@ pub fn check(spec: &RuleSpec) -> Result<(), Vec<FieldProblem>> {
                 EXPIRES_AFTER_SECONDS.start(),
                 EXPIRES_AFTER_SECONDS.end()
             ),
+        );
+    }
+    if spec.ignores_quiet_hours && spec.action != ActionKind::TwilioSendSms {
+        wrong(
+            "ignores_quiet_hours",
+            "only twilio.send_sms waits for quiet hours: leave it out".to_owned(),
         );
     }
     let kinds = source::kinds(spec.source);

@@ -16,6 +16,7 @@ fn spec(when: Option<&str>, parameters: Value) -> RuleSpec {
         action: ActionKind::HttpPost,
         parameters,
         expires_after_seconds: None,
+        ignores_quiet_hours: false,
         enabled: true,
     }
 }
@@ -510,4 +511,24 @@ fn operators_are_replaced_in_templates_and_nothing_else_is() {
             assert_eq!(text(template, &body).as_deref(), Ok(expected), "{template}");
         }
     }
+}
+
+#[test]
+fn only_a_text_message_may_ignore_quiet_hours() {
+    let text = RuleSpec {
+        action: ActionKind::TwilioSendSms,
+        ignores_quiet_hours: true,
+        ..spec(None, json!({ "to": "+12025550199", "body": "Hello" }))
+    };
+    assert_eq!(check(&text), Ok(()));
+    assert!(!text.keeps_quiet_hours());
+    let post = RuleSpec {
+        ignores_quiet_hours: true,
+        ..spec(None, json!({ "destination": "crm" }))
+    };
+    let problems = check(&post).expect_err("it waits for nothing");
+    assert_eq!(problems[0].field, "ignores_quiet_hours");
+    // Left out where it says nothing, so that the release before this one reads the rule.
+    let kept = serde_json::to_value(spec(None, json!({}))).expect("JSON");
+    assert!(kept.get("ignores_quiet_hours").is_none(), "{kept}");
 }

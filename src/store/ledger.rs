@@ -59,12 +59,15 @@ pub struct PlannedAction {
     pub credential_name: String,
     /// The frozen request, sealed; `None` where it could not be rendered (then `state` is dead).
     pub request: Option<SealedBytes>,
-    /// `Pending`, or `Dead` with a cause where the rule's template failed for this event. `Unknown`
+    /// `Pending`; `Waiting` where it is due later. `Dead` with a cause where the rule's template
+    /// failed for this event. `Unknown`
     /// where it may have gone out since the receipt, from a database that was replaced by a backup
     /// (invariant 29).
     pub state: ActionState,
     pub cause: Option<Cause>,
     pub detail: Option<String>,
+    /// `None`: at once.
+    pub due_at: Option<Timestamp>,
     pub expires_at: Timestamp,
 }
 

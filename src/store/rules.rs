@@ -1,6 +1,6 @@
 //! Rules: written by the admin API, loaded by the worker.
 
-use super::{StoreError, audit::AuditEntry};
+use super::{StoreError, audit::AuditEntry, settings::StoredSettings};
 use crate::domain::{EventType, OrgId, Rule, RuleId, RuleSpec, Source, TypePattern};
 use async_trait::async_trait;
 use serde::Deserialize as _;
@@ -17,6 +17,8 @@ pub struct RuleChanges {
     /// All organisations known at `version` that were changed above the one asked for, and whether
     /// they are active. An event of an organisation that is in no snapshot waits (invariant 7).
     pub organisations: Vec<(OrgId, bool)>,
+    /// The settings of organisations that were changed above the version asked for.
+    pub settings: Vec<(OrgId, StoredSettings)>,
 }
 
 /// A stored rule that this release cannot read.

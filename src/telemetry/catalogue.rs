@@ -126,6 +126,9 @@ catalogue! {
     EVENTS_PLANNED: Counter Count "hookswitch_plan_events_total" ["outcome"];
     /// Stored rules that cannot be read: their parts of events wait.
     RULES_UNREADABLE: Gauge Count "hookswitch_rules_unreadable" [];
+    /// Organisations whose settings cannot be read: parts of events for rules that ask for them
+    /// wait.
+    SETTINGS_UNREADABLE: Gauge Count "hookswitch_settings_unreadable" [];
     /// Events that wait in the database before they are planned, by cause: organisation_unknown,
     /// data_key, order, replay.
     HELD_EVENTS: Gauge Count "hookswitch_held_events" ["cause"];

@@ -3,10 +3,11 @@
 use super::draft::Drafted;
 use crate::{
     action::Callback,
-    domain::{Envelope, EventId, HeldCause, OrgId},
+    domain::{Envelope, EventId, HeldCause, OrgId, OrgSettings},
     queue::DeliveryTag,
     store::ledger::{DeadEvent, HeldPart, Occasion, PlannedEvent, Replay},
 };
+use std::sync::Arc;
 
 /// Where an event comes from: that is where it is forgotten once it is done.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -81,6 +82,8 @@ pub(super) struct Unsealed {
     pub org: OrgId,
     pub envelope: Envelope,
     pub actions: Vec<Drafted>,
+    /// `None`: its organisation has chosen nothing.
+    pub settings: Option<Arc<OrgSettings>>,
 }
 
 /// How a commit ended.

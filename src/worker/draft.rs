@@ -15,21 +15,20 @@ pub(super) struct Drafted {
 
 /// Applies one rule to an event whose part has waited for this rule.
 pub(super) fn draft_one(rule: &Arc<ActiveRule>, envelope: &Envelope, fuel: u64) -> Option<Drafted> {
-    let is_meant = rule.spec.source == envelope.source && rule.spec.event_type.matches(&envelope.event_type);
-    is_meant
-        .then(|| draft(std::slice::from_ref(rule), envelope, fuel))?
-        .pop()
+    rule.is_meant(envelope).then(|| draft([rule], envelope, fuel))?.pop()
 }
 
-/// Applies all rules of an organisation to one event, under one budget. A rule that fails loses its
+/// Applies rules of an organisation to one event, under one budget. A rule that fails loses its
 /// own action only.
-pub(super) fn draft(rules: &[Arc<ActiveRule>], envelope: &Envelope, fuel: u64) -> Vec<Drafted> {
+pub(super) fn draft<'r>(
+    rules: impl IntoIterator<Item = &'r Arc<ActiveRule>>,
+    envelope: &Envelope,
+    fuel: u64,
+) -> Vec<Drafted> {
     let mut drafted = Vec::new();
     let mut context = None;
     let mut budget = Budget::new(fuel);
-    let meant = rules
-        .iter()
-        .filter(|rule| rule.spec.source == envelope.source && rule.spec.event_type.matches(&envelope.event_type));
+    let meant = rules.into_iter().filter(|rule| rule.is_meant(envelope));
     for rule in meant.take(RULES_PER_TYPE_MAX) {
         let compiled = match rule.compiled() {
             Ok(compiled) => compiled,

@@ -30,7 +30,7 @@ impl Planner {
             Err(error) => return warn!(%error, "Parts of events that wait for a rule cannot be looked at for now"),
         };
         for (org, key) in rules {
-            if book.get(org).is_some_and(|rules| rules.is_unreadable(&key)) {
+            if book.get(org).is_some_and(|rules| rules.is_waiting(&key)) {
                 continue;
             }
             match self.plan_parts_of(book, org, &key).await {
@@ -50,7 +50,9 @@ impl Planner {
             let doing = "plan parts of events";
             return Err(StoreError::Unavailable { doing });
         }
-        let rule = book.get(org).and_then(|rules| rules.find(key)).cloned();
+        let rules = book.get(org);
+        let rule = rules.and_then(|rules| rules.find(key)).cloned();
+        let settings = rules.and_then(|rules| rules.settings.clone());
         let mut count = 0;
         loop {
             let parts = self.store.list_held_parts(org, key, PARTS_MAX).await?;
@@ -68,6 +70,7 @@ impl Planner {
                             org,
                             envelope,
                             actions: vec![drafted],
+                            settings: settings.clone(),
                         };
                         self.seal(&mut batch, origin, unsealed).instrument(span).await;
                     }

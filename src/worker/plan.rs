@@ -158,7 +158,7 @@ impl Planner {
             let dead = dead_event(&envelope, Some(org), "its organisation is not active");
             return batch.dead.push((origin, dead));
         }
-        for rule_key in rules.unreadable_for(&envelope) {
+        for rule_key in rules.waiting_for(&envelope) {
             batch.parts.push(Part {
                 org,
                 rule_key: rule_key.into(),
@@ -167,7 +167,7 @@ impl Planner {
         }
         let fuel = self.settings.template_fuel_max;
         // A panic costs this event only.
-        match catch_unwind(AssertUnwindSafe(|| draft(&rules.rules, &envelope, fuel))) {
+        match catch_unwind(AssertUnwindSafe(|| draft(rules.ready(), &envelope, fuel))) {
             // A callback is shown with its action. As an event of its own it would hide the events
             // that people look for.
             Ok(actions) if actions.is_empty() && (is_callback || !self.unwanted.take(self.clock.now())) => {
@@ -175,7 +175,13 @@ impl Planner {
                 batch.done.push(origin);
             }
             Ok(actions) => {
-                let unsealed = Unsealed { org, envelope, actions };
+                let settings = rules.settings.clone();
+                let unsealed = Unsealed {
+                    org,
+                    envelope,
+                    actions,
+                    settings,
+                };
                 self.seal(batch, origin, unsealed).await;
             }
             Err(_) => {
@@ -208,7 +214,12 @@ impl Planner {
     }
 
     async fn sealed(&mut self, unsealed: &Unsealed, occasion: Occasion) -> Result<PlannedEvent, VaultError> {
-        let Unsealed { org, envelope, actions } = unsealed;
+        let Unsealed {
+            org,
+            envelope,
+            actions,
+            settings,
+        } = unsealed;
         let body = self.vault.seal(*org, Purpose::Payload, &envelope.body).await?;
         let mut left = self.day.left(*org);
         let mut planned = Vec::with_capacity(actions.len());
@@ -223,10 +234,18 @@ impl Planner {
         if actions.len() > rows {
             catalogue::ACTIONS_OVER_BUDGET.count((actions.len() - rows) as u64, &[]);
         }
+        // A person who replays an event wants its actions now.
+        let quiet_until = match (settings, occasion) {
+            (Some(settings), Occasion::Receipt | Occasion::Rest) => settings.quiet_until(self.clock.now()),
+            _ => None,
+        };
         let may_have_acted = self.may_have_acted(envelope, occasion);
         for drafted in actions.iter().take(rows) {
             let mut action = self.planned_action(*org, wanted_at, drafted, &mut left).await?;
-            if may_have_acted && action.state == ActionState::Pending {
+            if let Some(end) = quiet_until.filter(|_| drafted.rule.spec.keeps_quiet_hours()) {
+                self.put_off(&mut action, wanted_at, end);
+            }
+            if may_have_acted && matches!(action.state, ActionState::Pending | ActionState::Waiting) {
                 action.state = ActionState::Unknown;
                 action.cause = Some(Cause::Ambiguous);
                 action.detail = Some(MAY_HAVE_ACTED.to_owned());
@@ -270,6 +289,7 @@ impl Planner {
             state: ActionState::Dead,
             cause: None,
             detail: None,
+            due_at: None,
             expires_at: wanted_at + expires_after,
         };
         match &drafted.result {
@@ -295,6 +315,17 @@ impl Planner {
         // A row is a row: rules that fail on every event use the budget up too.
         *left = left.saturating_sub(1);
         Ok(action)
+    }
+
+    /// Puts a text message off to the end of the quiet hours. Its lifetime begins there, so that a
+    /// night expires nothing (invariant 5). What has expired already is not woken up by it.
+    fn put_off(&self, action: &mut PlannedAction, wanted_at: Timestamp, end: Timestamp) {
+        if action.state == ActionState::Pending && self.clock.now() < action.expires_at {
+            action.state = ActionState::Waiting;
+            action.cause = Some(Cause::QuietHours);
+            action.expires_at = end + action.expires_at.since(wanted_at);
+            action.due_at = Some(end);
+        }
     }
 
     fn undecodable(&self, error: &queue::EnvelopeError) -> DeadEvent {

@@ -1,11 +1,12 @@
 //! All rules in memory, refreshed by version. A rule is compiled at its first use.
 
 use crate::{
-    domain::{Envelope, OrgId, Rule, RuleId, RuleSpec},
+    domain::{Envelope, OrgId, OrgSettings, Rule, RuleId, RuleSpec},
     rule::{Compiled, FieldProblem},
     store::{
         Store, StoreError,
         rules::{RuleChanges, RuleScope, UnreadableRule},
+        settings::StoredSettings,
     },
     telemetry::catalogue,
 };
@@ -28,6 +29,16 @@ impl ActiveRule {
             .as_ref()
             .map_err(Vec::as_slice)
     }
+
+    /// Whether the rule is about events of this source and type.
+    pub fn is_meant(&self, event: &Envelope) -> bool {
+        self.spec.source == event.source && self.spec.event_type.matches(&event.event_type)
+    }
+
+    /// Whether its action depends on the settings of its organisation.
+    fn asks_settings(&self) -> bool {
+        self.spec.keeps_quiet_hours()
+    }
 }
 
 #[derive(Default)]
@@ -38,19 +49,48 @@ pub(super) struct OrgRules {
     /// Rules that cannot be read, and which events they are about. The actions that they would have
     /// made of such an event are unknown: that part of it waits (invariant 7).
     unreadable: BTreeMap<Box<[u8]>, RuleScope>,
+    /// `None`: the organisation has chosen nothing, or it cannot be read.
+    pub settings: Option<Arc<OrgSettings>>,
+    /// Rules that ask for the settings wait, as rules that cannot be read themselves.
+    are_settings_unreadable: bool,
 }
 
 impl OrgRules {
-    /// Rules that cannot be read and may want an event.
-    pub fn unreadable_for(&self, event: &Envelope) -> impl Iterator<Item = &[u8]> {
-        self.unreadable
-            .iter()
-            .filter(|(_, scope)| scope.may_want(event.source, &event.event_type))
-            .map(|(key, _)| &**key)
+    /// Rules that run now.
+    pub fn ready(&self) -> impl Iterator<Item = &Arc<ActiveRule>> {
+        self.rules.iter().filter(|rule| !self.waits(rule))
     }
 
-    pub fn is_unreadable(&self, key: &[u8]) -> bool {
-        self.unreadable.contains_key(key)
+    fn waits(&self, rule: &ActiveRule) -> bool {
+        self.are_settings_unreadable && rule.asks_settings()
+    }
+
+    /// Rules that wait and may want an event.
+    pub fn waiting_for(&self, event: &Envelope) -> impl Iterator<Item = &[u8]> {
+        let unreadable = self
+            .unreadable
+            .iter()
+            .filter(|(_, scope)| scope.may_want(event.source, &event.event_type))
+            .map(|(key, _)| &**key);
+        let waiting = self.rules.iter().filter(|rule| self.waits(rule));
+        let waiting = waiting.filter(|rule| rule.is_meant(event));
+        unreadable.chain(waiting.map(|rule| rule.id.as_bytes().as_slice()))
+    }
+
+    pub fn is_waiting(&self, key: &[u8]) -> bool {
+        self.unreadable.contains_key(key) || self.find(key).is_some_and(|rule| self.waits(rule))
+    }
+
+    fn set_settings(&mut self, org: OrgId, stored: StoredSettings) {
+        // Retention is not for rules.
+        let damaged = stored.damaged.iter().find(|column| **column != "retention_days");
+        self.are_settings_unreadable = damaged.is_some();
+        if let Some(column) = damaged {
+            error!(org.id = %org, column, "The settings of an organisation cannot be read: its rules that ask for them \
+                wait until they are set anew");
+        }
+        let is_chosen = damaged.is_none() && stored.settings != OrgSettings::default();
+        self.settings = is_chosen.then(|| Arc::new(stored.settings));
     }
 
     /// The rule of a key, where it can be read and is enabled.
@@ -95,13 +135,14 @@ impl RuleBook {
         for rule in changes.unreadable {
             self.mark_unreadable(rule);
         }
-        catalogue::RULES_UNREADABLE.set(
-            self.organisations
-                .values()
-                .map(|org| org.unreadable.len())
-                .sum::<usize>() as f64,
-            &[],
-        );
+        for (org, stored) in changes.settings {
+            self.organisations.entry(org).or_default().set_settings(org, stored);
+        }
+        let all = || self.organisations.values();
+        let rules: usize = all().map(|org| org.unreadable.len()).sum();
+        catalogue::RULES_UNREADABLE.set(rules as f64, &[]);
+        let settings = all().filter(|org| org.are_settings_unreadable).count();
+        catalogue::SETTINGS_UNREADABLE.set(settings as f64, &[]);
         self.version = changes.version;
     }
 

@@ -77,6 +77,7 @@ macro_rules! ledger_cases {
             a_recovery_pauses_everything_and_then_looks_before_it_sends,
             an_action_that_may_have_gone_out_before_its_plan_is_looked_up,
             a_replay_that_waits_is_dropped_and_other_events_wait_on,
+            an_action_that_is_planned_for_later_is_claimed_then,
             a_success_counts_after_its_lease_has_ended,
             a_success_that_was_overtaken_by_a_claim_changes_nothing,
             an_action_belongs_to_the_account_of_its_first_try,

@@ -5,6 +5,7 @@ mod changes;
 mod held;
 mod poison;
 mod quarantine;
+mod quiet;
 mod recovery;
 mod wakes;
 

@@ -256,6 +256,7 @@ impl PartialSchema for RuleSpec {
                     .minimum(Some(seconds_min))
                     .maximum(Some(seconds_max)),
             )
+            .property("ignores_quiet_hours", ObjectBuilder::new().schema_type(Type::Boolean))
             .property("enabled", ObjectBuilder::new().schema_type(Type::Boolean))
             .required("name")
             .required("source")

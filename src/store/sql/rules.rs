@@ -1,6 +1,6 @@
 //! Rules. A deleted rule keeps its row, so that a refresh by version takes it out of memory.
 
-use super::{Access, Dialect, READ_VERSION, Row, Sql, SqlStore, Statement, audit};
+use super::{Access, Dialect, READ_VERSION, Row, Sql, SqlStore, Statement, audit, settings};
 use crate::{
     domain::{OrgId, Rule, RuleId, RuleSpec},
     store::{StoreError, audit::AuditEntry, rules::*},
@@ -261,6 +261,7 @@ impl<S: SqlStore> Rules for S {
                 Ok((row.id("id")?, row.flag("is_active")?))
             })
             .await?;
+        settings::load_changed(&mut reader, version, &mut changes.settings).await?;
         reader.end(DOING).await?;
         Ok(changes)
     }

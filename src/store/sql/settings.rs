@@ -2,7 +2,7 @@
 
 #[cfg(test)]
 use super::Sql;
-use super::{Dialect, Row, SqlStore, Statement, audit};
+use super::{Dialect, Reader, Row, SqlStore, Statement, audit};
 use crate::{
     domain::{OpeningHours, OrgId, OrgSettings, QuietHours, Zone},
     store::{StoreError, audit::AuditEntry, settings::*},
@@ -11,7 +11,12 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 #[cfg(test)]
-pub const STATEMENTS: &[Sql] = &[Sql::both(FIND), Sql::both(INSERT), Sql::both(UPDATE)];
+pub const STATEMENTS: &[Sql] = &[
+    Sql::both(FIND),
+    Sql::both(INSERT),
+    Sql::both(UPDATE),
+    Sql::both(CHANGED),
+];
 
 const FIND: &str = "
     SELECT org_id, time_zone, opening_hours, quiet_hours, retention_days, version, updated_at
@@ -27,6 +32,12 @@ const UPDATE: &str = "
     SET time_zone = $2, opening_hours = $3, quiet_hours = $4, retention_days = $5, version = version + 1,
         updated_at = $6, changed_version = $7
     WHERE org_id = $1 AND version = $8";
+
+/// Over all organisations, because a worker serves them all.
+const CHANGED: &str = "
+    SELECT org_id, time_zone, opening_hours, quiet_hours, retention_days, version, updated_at
+    FROM organization_settings
+    WHERE changed_version > $1";
 
 /// A column that cannot be read is named, and the others count.
 fn stored<D: Dialect>(row: Row<'_, D>) -> Result<StoredSettings, StoreError> {
@@ -102,6 +113,24 @@ fn write<D: Dialect>(
         .text_opt(text(hours).as_deref())
         .text_opt(text(quiet).as_deref())
         .number_opt(settings.retention_days.map(i64::from)))
+}
+
+/// The rows that were changed above a version.
+pub(super) async fn load_changed<D: Dialect>(
+    reader: &mut Reader<D>,
+    version: i64,
+    into: &mut Vec<(OrgId, StoredSettings)>,
+) -> Result<(), StoreError> {
+    Statement::new("load changed settings", CHANGED)
+        .number(version)
+        .each(reader, |row| {
+            // A row that names no organisation concerns nobody.
+            if let Ok(org) = row.table("organization_settings").id("org_id") {
+                into.push((org, stored(row)?));
+            }
+            Ok(())
+        })
+        .await
 }
 
 #[async_trait]

@@ -62,6 +62,7 @@ pub(crate) async fn plan(app: &TestApp, org: OrgId, state: ActionState) -> (Even
         state,
         cause: (state == ActionState::Dead).then_some(Cause::TemplateFailed),
         detail: None,
+        due_at: None,
         expires_at: START + Duration::from_hours(24),
     };
     app.store

@@ -70,6 +70,7 @@ pub fn action() -> PlannedAction {
         state: ActionState::Pending,
         cause: None,
         detail: None,
+        due_at: None,
         expires_at: Timestamp::from_seconds(1_000_000),
     }
 }

@@ -2,6 +2,37 @@
 
 use super::*;
 
+/// Planned in quiet hours: nothing is claimed before their end, and what is due goes on.
+pub async fn an_action_that_is_planned_for_later_is_claimed_then(b: &Bench) {
+    let org = b.organisation().await;
+    let later = b.now() + SECOND * 3600;
+    let put_off = PlannedAction {
+        state: ActionState::Waiting,
+        cause: Some(Cause::QuietHours),
+        due_at: Some(later),
+        expires_at: later + SECOND,
+        ..action()
+    };
+    let (waits, now) = (put_off.id, action());
+    b.plan(vec![event(org, 1, vec![put_off])]).await;
+    assert_eq!(b.claim(10).await.len(), 0);
+    b.plan(vec![event(org, 2, vec![now.clone()])]).await;
+    let claim = b.claim_one().await;
+    assert_eq!(claim.action, now.id);
+    b.finish(org, claim.action).await;
+    let stored = b.action(org, waits).await;
+    assert_eq!(
+        (stored.state, stored.cause, stored.due_at),
+        (ActionState::Waiting, Some(Cause::QuietHours), later)
+    );
+    b.clock.advance(SECOND * 3599);
+    assert_eq!(b.claim(10).await.len(), 0);
+    b.clock.advance(SECOND);
+    let claim = b.claim_one().await;
+    assert_eq!((claim.action, claim.attempts, claim.is_look_up), (waits, 0, false));
+    b.finish(org, waits).await;
+}
+
 /// A running action whose lease has ended: its claim.
 async fn ended(b: &Bench) -> (OrgId, Claim) {
     let org = b.organisation().await;

@@ -59,6 +59,7 @@ pub(super) fn planned(org: OrgId, subject: &str, kind: &str, actions: usize) -> 
                 state: ActionState::Pending,
                 cause: None,
                 detail: None,
+                due_at: None,
                 expires_at: FAR,
             })
             .collect(),

@@ -88,6 +88,7 @@ async fn plan(app: &TestApp, kind: ActionKind, request: &Value) {
         state: ActionState::Pending,
         cause: None,
         detail: None,
+        due_at: None,
         expires_at: now + Duration::from_hours(24),
     };
     let body = app.vault.seal(org, Purpose::Payload, b"{}").await.unwrap();

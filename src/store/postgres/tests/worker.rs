@@ -54,6 +54,7 @@ const ACROSS: &[(&str, &[&str])] = &[
             "provider_number_id, state, managed_by FROM phone_numbers WHERE changed_version",
             "SELECT id, org_id, account_id, (is_active = true AND has_sealed",
             "FROM rules WHERE changed_version > $1",
+            "FROM organization_settings WHERE changed_version > $1",
             "SELECT org_id FROM org_credentials WHERE changed_version > $1",
         ],
     ),

@@ -180,8 +180,11 @@ async fn plan_actions<D: LedgerSql>(
     }
     let due = actions
         .iter()
-        .filter(|(_, action, _)| matches!(action.state, ActionState::Pending | ActionState::Unknown))
-        .map(|(event, action, _)| (event.org, action.kind.provider(), tx.now))
+        .filter(|(_, action, _)| {
+            use ActionState::{Pending, Unknown, Waiting};
+            matches!(action.state, Pending | Waiting | Unknown)
+        })
+        .map(|(event, action, _)| (event.org, action.kind.provider(), action.due_at.unwrap_or(tx.now)))
         .collect();
     add_turns(tx, due).await?;
     let mut used = BTreeMap::<OrgId, u64>::new();
@@ -336,7 +339,7 @@ async fn insert_actions<D: Dialect>(
             .bytes_opt(action.request.as_ref().map(|request| request.0.as_ref()))
             .text(&format!("{}:{}", event.org, hex::encode(hash)))
             .number(event.occasion.series())
-            .time(tx.now)
+            .time(action.due_at.unwrap_or(tx.now))
             .time(action.expires_at)
             .number(event.envelope.hops)
             .time(tx.now)

@@ -353,6 +353,7 @@ impl TestApp {
             action: ActionKind::TwilioSendSms,
             parameters,
             expires_after_seconds: None,
+            ignores_quiet_hours: false,
             enabled: true,
         };
         let now = self.clock.now();
@@ -417,6 +418,17 @@ impl TestApp {
             event_type: EventType::new(Source::Vapi, kind),
             time: now,
             received_at: now,
+            body: Bytes::from(body.to_string()),
+            ..envelope(org, key)
+        };
+        self.put_in_queue(event)
+    }
+
+    /// Delivers an end-of-call report that was received then.
+    pub fn deliver_late(&mut self, org: OrgId, key: u8, body: &Value, received_at: Timestamp) -> u64 {
+        let event = Envelope {
+            time: received_at,
+            received_at,
             body: Bytes::from(body.to_string()),
             ..envelope(org, key)
         };
