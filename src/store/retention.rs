@@ -35,6 +35,26 @@ pub trait Retention: Send + Sync + 'static {
         count_max: u32,
     ) -> Result<Step<EventId>, StoreError>;
 
+    /// Organisations that keep what is theirs for a time of their own, in order of id, after
+    /// `after`. The time in days; `None` where it cannot be read.
+    async fn list_own_retention(
+        &self,
+        after: Option<OrgId>,
+        count_max: u32,
+    ) -> Result<Vec<(OrgId, Option<u32>)>, StoreError>;
+
+    /// As [`Retention::delete_events`], of one organisation.
+    async fn delete_events_of(
+        &self,
+        org: OrgId,
+        before: Timestamp,
+        after: Option<EventId>,
+        count_max: u32,
+    ) -> Result<Step<EventId>, StoreError>;
+
+    /// As [`Retention::delete_dead_events`], of one organisation.
+    async fn delete_dead_events_of(&self, org: OrgId, before: Timestamp, count_max: u32) -> Result<u64, StoreError>;
+
     /// Deletes dead events that died before `before`, at most `count_max`. How many.
     async fn delete_dead_events(&self, before: Timestamp, count_max: u32) -> Result<u64, StoreError>;
 

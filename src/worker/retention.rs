@@ -74,6 +74,7 @@ impl Cleaner {
             })
             .await?;
         }
+        self.own_times(soft).await?;
         if let Some(before) = self.before(settings.audit_kept_days) {
             self.steps("audit", soft, |_| store.delete_audit(before, ROWS_A_STEP).map_ok(whole))
                 .await?;
@@ -90,6 +91,40 @@ impl Cleaner {
         let last = |deleted| Step::<()> { deleted, next: None };
         self.steps("days", soft, |_| store.delete_days(today).map_ok(last))
             .await
+    }
+
+    /// The organisations that keep what is theirs for less time than the installation. Without any
+    /// this is one look at an empty index.
+    async fn own_times(&self, soft: &CancellationToken) -> Result<(), Interrupted> {
+        let store = &self.store;
+        let is_less = |own: u32, kept: u32| kept == 0 || own < kept;
+        let mut after = None;
+        loop {
+            let page = store.list_own_retention(after, ROWS_A_STEP).await.map_err(|error| {
+                warn!(%error, "Organisations with a retention of their own cannot be read for now");
+                Interrupted
+            })?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(*last);
+            for (org, days) in page {
+                // A time that cannot be read deletes nothing before the installation's.
+                let Some((days, before)) = days.and_then(|days| Some((days, self.before(days)?))) else {
+                    continue;
+                };
+                if is_less(days, self.settings.events_kept_days) {
+                    self.steps("events", soft, |after| {
+                        store.delete_events_of(org, before, after, EVENTS_A_STEP)
+                    })
+                    .await?;
+                }
+                if is_less(days, self.settings.dead_events_kept_days) {
+                    self.steps("dead_events", soft, |_| {
+                        store.delete_dead_events_of(org, before, ROWS_A_STEP).map_ok(whole)
+                    })
+                    .await?;
+                }
+            }
+        }
     }
 
     /// Takes steps until the end of a table.

@@ -65,6 +65,7 @@ macro_rules! ledger_cases {
             a_replay_waits_once_with_its_audit_entry,
             a_retry_is_refused_while_another_run_of_the_rule_stands,
             what_has_ended_is_deleted_by_age_and_nothing_else,
+            a_retention_of_its_own_deletes_what_is_its_own,
             old_keys_dead_events_and_audit_entries_are_deleted_in_steps,
             the_actions_of_a_day_are_counted_with_their_plan,
             a_part_is_planned_beside_what_its_event_has,

@@ -7,6 +7,7 @@ mod poison;
 mod quarantine;
 mod quiet;
 mod recovery;
+mod retention;
 mod wakes;
 
 use crate::ledger::suite::audit;

@@ -11,6 +11,12 @@ use uuid::Uuid;
 
 #[cfg(test)]
 pub const STATEMENTS: &[Sql] = &[
+    Sql::both(LIST_OWN),
+    Sql::both(LAST_EVENT_OF),
+    Sql::both(DELETE_ATTEMPTS_OF),
+    Sql::both(DELETE_ACTIONS_OF),
+    Sql::both(DELETE_EVENTS_OF),
+    Sql::both(DELETE_DEAD_EVENTS_OF),
     Sql::both(LAST_EVENT),
     Sql::both(DELETE_ATTEMPTS),
     Sql::both(DELETE_ACTIONS),
@@ -31,18 +37,61 @@ const LAST_EVENT: &str = "
     FROM (SELECT id, received_at FROM events WHERE id > $1 ORDER BY id LIMIT $2) AS page
     ORDER BY id DESC
     LIMIT 1";
+/// As [`LAST_EVENT`], of one organisation.
+const LAST_EVENT_OF: &str = "
+    SELECT received_at, id
+    FROM (SELECT received_at, id FROM events WHERE org_id = $3 AND id > $1 ORDER BY id LIMIT $2) AS page
+    ORDER BY id DESC
+    LIMIT 1";
 /// The events of a range that may go: each of their actions has ended, and has not changed since.
 macro_rules! ended_events {
     () => {
-        "
+        ended_events!("")
+    };
+    ($of:literal) => {
+        concat!(
+            "
         SELECT e.id FROM events e
-        WHERE e.id > $1 AND e.id <= $2 AND e.received_at < $3 AND NOT EXISTS (
+        WHERE ",
+            $of,
+            "e.id > $1 AND e.id <= $2 AND e.received_at < $3 AND NOT EXISTS (
             SELECT 1 FROM actions a
             WHERE a.event_id = e.id
             AND (a.state NOT IN ('succeeded', 'suppressed', 'cancelled', 'dead') OR a.updated_at >= $3)
         )"
+        )
     };
 }
+const DELETE_ATTEMPTS_OF: &str = concat!(
+    "
+    DELETE FROM attempts
+    WHERE org_id = $4 AND action_id IN (SELECT id FROM actions WHERE org_id = $4 AND event_id IN (",
+    ended_events!("e.org_id = $4 AND "),
+    "
+    ))"
+);
+const DELETE_ACTIONS_OF: &str = concat!(
+    "
+    DELETE FROM actions
+    WHERE org_id = $4 AND state IN ('succeeded', 'suppressed', 'cancelled', 'dead') AND event_id IN (",
+    ended_events!("e.org_id = $4 AND "),
+    "
+    )"
+);
+const DELETE_EVENTS_OF: &str = "
+    DELETE FROM events
+    WHERE org_id = $4 AND id > $1 AND id <= $2 AND received_at < $3
+    AND NOT EXISTS (SELECT 1 FROM actions a WHERE a.event_id = events.id)";
+const DELETE_DEAD_EVENTS_OF: &str = "
+    DELETE FROM dead_events
+    WHERE org_id = $4 AND dead_at < $1
+    AND id IN (SELECT id FROM dead_events WHERE org_id = $4 AND dead_at < $1 AND id > $3 ORDER BY id LIMIT $2)";
+const LIST_OWN: &str = "
+    SELECT org_id, retention_days
+    FROM organization_settings
+    WHERE retention_days IS NOT NULL AND org_id > $1
+    ORDER BY org_id
+    LIMIT $2";
 const DELETE_ATTEMPTS: &str = concat!(
     "
     DELETE FROM attempts
@@ -115,16 +164,24 @@ const LIST_DAY: Sql = Sql {
     postgres: "SELECT org_id, used FROM action_days WHERE day = $1",
 };
 
+/// Of one organisation, or of all.
 async fn delete_events<D: Dialect>(
     tx: &mut Transaction<'_, D>,
+    org: Option<OrgId>,
     before: Timestamp,
     after: Uuid,
     count_max: u32,
 ) -> Result<Step<EventId>, StoreError> {
     const DOING: &str = "delete events that have ended";
-    let last: Option<(Uuid, Timestamp)> = Statement::new(DOING, LAST_EVENT)
-        .id(after)
-        .number(count_max)
+    let of_org = |statement: Statement<D>| match org {
+        Some(org) => statement.id(org),
+        None => statement,
+    };
+    let [last_event, attempts, actions, events] = match org {
+        Some(_) => [LAST_EVENT_OF, DELETE_ATTEMPTS_OF, DELETE_ACTIONS_OF, DELETE_EVENTS_OF],
+        None => [LAST_EVENT, DELETE_ATTEMPTS, DELETE_ACTIONS, DELETE_EVENTS],
+    };
+    let last: Option<(Uuid, Timestamp)> = of_org(Statement::new(DOING, last_event).id(after).number(count_max))
         .optional(tx, |row| {
             let row = row.table("events");
             Ok((row.id("id")?, row.time("received_at")?))
@@ -133,10 +190,10 @@ async fn delete_events<D: Dialect>(
     let Some((last, received_at)) = last else {
         return Ok(Step { deleted: 0, next: None });
     };
-    let of_range = |sql| Statement::new(DOING, sql).id(after).id(last).time(before);
-    of_range(DELETE_ATTEMPTS).execute(tx).await?;
-    of_range(DELETE_ACTIONS).execute(tx).await?;
-    let deleted = of_range(DELETE_EVENTS).execute(tx).await?;
+    let of_range = |sql: &'static str| of_org(Statement::new(DOING, sql).id(after).id(last).time(before));
+    of_range(attempts).execute(tx).await?;
+    of_range(actions).execute(tx).await?;
+    let deleted = of_range(events).execute(tx).await?;
     Ok(Step {
         deleted,
         // Those behind it are younger.
@@ -215,8 +272,57 @@ impl<S: SqlStore> Retention for S {
         self.write(
             Access::ALL_ORGS.in_bulk(),
             "delete events that have ended",
-            move |mut tx| Box::pin(async move { delete_events(&mut tx, before, after, count_max).await }),
+            move |mut tx| Box::pin(async move { delete_events(&mut tx, None, before, after, count_max).await }),
         )
+        .await
+    }
+
+    async fn list_own_retention(
+        &self,
+        after: Option<OrgId>,
+        count_max: u32,
+    ) -> Result<Vec<(OrgId, Option<u32>)>, StoreError> {
+        let mut reader = self.read(Access::ALL_ORGS).await?;
+        Statement::new("read who keeps events for a time of its own", LIST_OWN)
+            .id(after.map_or(Uuid::nil(), Uuid::from))
+            .number(count_max)
+            .all(&mut reader, |row| {
+                let row = row.table("organization_settings");
+                let days = row.number::<u32>("retention_days").ok();
+                Ok((row.id("org_id")?, days.filter(|days| *days > 0)))
+            })
+            .await
+    }
+
+    async fn delete_events_of(
+        &self,
+        org: OrgId,
+        before: Timestamp,
+        after: Option<EventId>,
+        count_max: u32,
+    ) -> Result<Step<EventId>, StoreError> {
+        let after = after.map_or(Uuid::nil(), Uuid::from);
+        self.write(
+            Access::ALL_ORGS.in_bulk(),
+            "delete events that have ended",
+            move |mut tx| Box::pin(async move { delete_events(&mut tx, Some(org), before, after, count_max).await }),
+        )
+        .await
+    }
+
+    async fn delete_dead_events_of(&self, org: OrgId, before: Timestamp, count_max: u32) -> Result<u64, StoreError> {
+        const DOING: &str = "delete old dead events";
+        self.write(Access::ALL_ORGS.in_bulk(), DOING, move |mut tx| {
+            Box::pin(async move {
+                Statement::new(DOING, DELETE_DEAD_EVENTS_OF)
+                    .time(before)
+                    .number(count_max)
+                    .id(Uuid::nil())
+                    .id(org)
+                    .execute(&mut tx)
+                    .await
+            })
+        })
         .await
     }
 

@@ -96,6 +96,100 @@ pub async fn what_has_ended_is_deleted_by_age_and_nothing_else(b: &Bench) {
     assert_eq!(delete_events(b, b.now() + DAY).await, 2, "it, and the young one");
 }
 
+pub async fn a_retention_of_its_own_deletes_what_is_its_own(b: &Bench) {
+    let orgs = [b.organisation().await, b.organisation().await];
+    assert_eq!(b.store.list_own_retention(None, 10).await.expect("read"), []);
+    let settings = OrgSettings {
+        retention_days: Some(1),
+        ..OrgSettings::default()
+    };
+    for org in orgs {
+        let saved = b.store.save_settings(org, 0, settings.clone(), audit(org)).await;
+        saved.expect("saved");
+    }
+    let [a, other] = orgs;
+    // One that takes its own time back is none of them.
+    let none = OrgSettings::default();
+    b.store
+        .save_settings(other, 1, none, audit(other))
+        .await
+        .expect("saved");
+    let listed = b.store.list_own_retention(None, 10).await.expect("read");
+    assert_eq!(listed, [(a, Some(1))]);
+    assert_eq!(b.store.list_own_retention(Some(a), 10).await.expect("read"), []);
+
+    let mut events = Vec::new();
+    for org in orgs {
+        let (done, open) = (event(org, 1, vec![action()]), event(org, 2, vec![action()]));
+        let plain = (3..6).map(|key| event(org, key, Vec::new()));
+        let all: Vec<PlannedEvent> = [done, open]
+            .into_iter()
+            .chain(plain)
+            .map(|one| received(one, b.now()))
+            .collect();
+        events.push(all.iter().map(|event| event.envelope.id).collect::<Vec<_>>());
+        b.plan(all).await;
+        for _ in 0..3 {
+            let dead = DeadEvent {
+                id: EventId::generate(),
+                org: Some(org),
+                source: None,
+                event_type: None,
+                received_at: b.now(),
+                reason: "it broke".into(),
+                envelope: Vec::new(),
+            };
+            b.store.store_dead_event(dead).await.expect("stored");
+        }
+    }
+    let done: Vec<EventId> = events.iter().map(|of_org| of_org[0]).collect();
+    for claim in b
+        .claim(10)
+        .await
+        .into_iter()
+        .filter(|claim| done.contains(&claim.event))
+    {
+        let record = record(&claim, ActionState::Succeeded, b.now());
+        b.store.record(vec![record]).await.expect("recorded");
+    }
+    b.clock.advance(DAY * 2);
+    let before = b.now() - DAY;
+    let (mut after, mut deleted, mut steps) = (None, 0, 0);
+    loop {
+        let step = b.store.delete_events_of(a, before, after, 2).await.expect("deleted");
+        (after, deleted, steps) = (step.next, deleted + step.deleted, steps + 1);
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!((deleted, steps), (4, 4), "in steps, and without the one that is open");
+    for (org, of_org) in orgs.into_iter().zip(&events) {
+        for (n, id) in of_org.iter().enumerate() {
+            assert_eq!(is_there(b, org, *id).await, org == other || n == 1, "{org} {n}");
+        }
+        let count = actions(b, org).await.len();
+        assert_eq!(count, if org == a { 1 } else { 2 });
+    }
+    let dead_of = async |org| b.store.list_dead_events(Some(org), None, 10).await.expect("read").len();
+    assert_eq!(b.store.delete_dead_events_of(a, before, 2).await.expect("deleted"), 2);
+    assert_eq!(b.store.delete_dead_events_of(a, before, 2).await.expect("deleted"), 1);
+    assert_eq!(b.store.delete_dead_events_of(a, before, 2).await.expect("deleted"), 0);
+    assert_eq!((dead_of(a).await, dead_of(other).await), (0, 3));
+    let young = received(event(a, 9, Vec::new()), b.now());
+    b.plan(vec![young.clone()]).await;
+    let step = b.store.delete_events_of(a, before, None, 10).await.expect("deleted");
+    assert_eq!(step, Step { deleted: 0, next: None });
+    assert!(is_there(b, a, young.envelope.id).await);
+    b.store.abandon_leases(b.now(), Duration::ZERO).await.expect("ended");
+    for org in orgs {
+        for action in actions(b, org).await {
+            b.finish(org, action.id).await;
+        }
+    }
+    let none = OrgSettings::default();
+    b.store.save_settings(a, 1, none, audit(a)).await.expect("saved");
+}
+
 pub async fn old_keys_dead_events_and_audit_entries_are_deleted_in_steps(b: &Bench) {
     let org = b.organisation().await;
     let of_key = |key| received(event(org, key, vec![action()]), b.now());

@@ -114,6 +114,7 @@ const ACROSS: &[(&str, &[&str])] = &[
             "DELETE FROM attempts WHERE action_id IN",
             "DELETE FROM actions WHERE state IN",
             "DELETE FROM events WHERE id > $1",
+            "FROM organization_settings WHERE retention_days IS NOT NULL",
             "DELETE FROM dead_events WHERE dead_at",
             "DELETE FROM audit_log WHERE at",
             "DELETE FROM action_days",
