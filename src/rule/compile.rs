@@ -3,7 +3,9 @@
 use super::operators::{NO_ORDER, Rewritten};
 use super::{
     Budget, Context, FieldProblem, PARAMETERS_BYTES_MAX, RENDERED_BYTES_MAX, RuleError, TEMPLATE_BYTES_MAX,
-    TEXT_BYTES_MAX, UnreadableBody, context::NAMES, environment::environment,
+    TEXT_BYTES_MAX, UnreadableBody,
+    context::{NAMES, ORGANISATION},
+    environment::environment,
 };
 use crate::{
     action::{self, EVENT_KEY, FrozenRequest},
@@ -11,7 +13,10 @@ use crate::{
 };
 use minijinja::{Environment, Error, ErrorKind};
 use serde_json::{Map, Value};
-use std::{collections::HashMap, io};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+};
 
 /// Name of the template that the expression becomes.
 const WHEN: &str = "when";
@@ -27,6 +32,7 @@ pub struct Compiled {
     parameters: Vec<(String, Part)>,
     /// Templates whose operators were replaced, by their fields.
     rewritten: HashMap<String, Rewritten>,
+    asks_organisation: bool,
 }
 
 /// The request that a rule rendered for an event.
@@ -58,6 +64,7 @@ impl Compiled {
             problems: Vec::new(),
             bytes: 0,
             rewritten: HashMap::new(),
+            asks_organisation: false,
         };
         if let Some(when) = &spec.when {
             compiler.expression(when);
@@ -80,10 +87,17 @@ impl Compiled {
                 has_when: spec.when.is_some(),
                 parameters,
                 rewritten: compiler.rewritten,
+                asks_organisation: compiler.asks_organisation,
             })
         } else {
             Err(compiler.problems)
         }
+    }
+
+    /// Whether the rule names the settings of its organisation.
+    #[must_use]
+    pub const fn asks_organisation(&self) -> bool {
+        self.asks_organisation
     }
 
     /// Whether the rule's expression holds.
@@ -325,6 +339,7 @@ struct Compiler {
     problems: Vec<FieldProblem>,
     bytes: usize,
     rewritten: HashMap<String, Rewritten>,
+    asks_organisation: bool,
 }
 
 impl Compiler {
@@ -396,14 +411,13 @@ impl Compiler {
             self.wrong(field, problem);
             return;
         }
-        let mut unknown: Vec<String> = match self.environment.get_template(field) {
-            Ok(template) => template
-                .undeclared_variables(false)
-                .into_iter()
-                .filter(|name| !NAMES.contains(&name.as_str()))
-                .collect(),
-            Err(_) => Vec::new(),
+        let named = match self.environment.get_template(field) {
+            Ok(template) => template.undeclared_variables(false),
+            Err(_) => HashSet::new(),
         };
+        self.asks_organisation |= named.contains(ORGANISATION);
+        let is_unknown = |name: &String| !NAMES.contains(&name.as_str());
+        let mut unknown: Vec<String> = named.into_iter().filter(is_unknown).collect();
         unknown.retain(|name| !self.environment.globals().any(|(global, _)| global == name));
         unknown.sort();
         for name in unknown {

@@ -1,9 +1,13 @@
 //! The parts of an event that expressions and templates may see.
 
 use super::{UnreadableBody, body::form, masked_body};
-use crate::domain::{EndpointId, Envelope, EventId, EventType, IngressHeader, Source, Timestamp};
-use minijinja::Value as Template;
+use crate::domain::{EndpointId, Envelope, EventId, EventType, IngressHeader, OrgSettings, Source, Timestamp};
+use minijinja::{
+    Value as Template,
+    value::{Enumerator, Object},
+};
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// A name that expressions and templates see.
 #[derive(Clone, Copy, Debug)]
@@ -53,10 +57,20 @@ pub const VISIBLE: &[Visible] = &[
     ),
     visible("headers", None, "The headers that were kept, by names in small letters"),
     visible("query", None, "The parameters of the URL, by name"),
+    Visible {
+        members: &["time_zone", "is_open"],
+        ..visible(
+            ORGANISATION,
+            None,
+            "Its settings; is_open is for the event's time, and null without opening hours",
+        )
+    },
 ];
 
+pub(super) const ORGANISATION: &str = "organisation";
+
 /// The names at the top. `message` is there for Vapi's events, `params` for Twilio's.
-pub(super) const NAMES: [&str; 6] = ["event", "message", "params", "body", "headers", "query"];
+pub(super) const NAMES: [&str; 7] = ["event", "message", "params", "body", "headers", "query", ORGANISATION];
 
 /// An event, stored or made up, as far as rules can see it.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +86,8 @@ pub struct Sample<'a> {
     pub query: &'a str,
     pub headers: &'a [IngressHeader],
     pub body: &'a [u8],
+    /// `None`: its organisation has chosen nothing.
+    pub settings: Option<&'a Arc<OrgSettings>>,
 }
 
 impl<'a> From<&'a Envelope> for Sample<'a> {
@@ -88,7 +104,36 @@ impl<'a> From<&'a Envelope> for Sample<'a> {
             query: &envelope.query,
             headers: &envelope.headers,
             body: &envelope.body,
+            settings: None,
         }
+    }
+}
+
+/// The organisation of an event. What a rule asks for is found when it asks.
+#[derive(Debug)]
+struct Organisation {
+    settings: Option<Arc<OrgSettings>>,
+    /// The event's time.
+    at: Timestamp,
+}
+
+impl Object for Organisation {
+    fn get_value(self: &Arc<Self>, member: &Template) -> Option<Template> {
+        let settings = self.settings.as_deref();
+        match member.as_str()? {
+            "time_zone" => Some(Template::from(
+                settings.map_or("UTC", |settings| settings.zone().name()),
+            )),
+            "is_open" => {
+                let is_open = settings.and_then(|settings| settings.is_open(self.at));
+                Some(is_open.map_or_else(|| Template::from(()), Template::from))
+            }
+            _ => None,
+        }
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Str(&["time_zone", "is_open"])
     }
 }
 
@@ -141,6 +186,11 @@ impl Context {
         }
         names.push(("headers", convert(Value::Object(headers))));
         names.push(("query", convert(Value::Object(form(sample.query.as_bytes())))));
+        let organisation = Organisation {
+            settings: sample.settings.cloned(),
+            at: sample.time,
+        };
+        names.push((ORGANISATION, Template::from_object(organisation)));
         Self {
             names: Template::from_pairs(names),
             unreadable,

@@ -1,8 +1,9 @@
 //! Rules: checked on save, evaluated in bounds, masked.
 
 use super::*;
-use crate::domain::{ActionKind, EventId, EventType, Source, Timestamp, TypePattern};
+use crate::domain::{ActionKind, EventId, EventType, OpeningHours, OrgSettings, Source, Timestamp, TypePattern, Zone};
 use serde_json::json;
+use std::sync::Arc;
 
 fn spec(when: Option<&str>, parameters: Value) -> RuleSpec {
     let Value::Object(parameters) = parameters else {
@@ -35,6 +36,7 @@ fn context(source: Source, content_type: &str, query: &str, body: &[u8]) -> Cont
         query,
         headers: &[("X-Request".into(), "seven".into())],
         body,
+        settings: None,
     })
 }
 
@@ -511,6 +513,67 @@ fn operators_are_replaced_in_templates_and_nothing_else_is() {
             assert_eq!(text(template, &body).as_deref(), Ok(expected), "{template}");
         }
     }
+}
+
+#[test]
+fn a_rule_sees_whether_its_organisation_was_open() {
+    let hours = json!({ "tuesday": [{ "from": "23:00", "until": "24:00" }] });
+    let settings = Arc::new(OrgSettings {
+        time_zone: Zone::find("Europe/Berlin"),
+        opening_hours: OpeningHours::read("", &hours).ok(),
+        ..OrgSettings::default()
+    });
+    let event_type = EventType::new(Source::Vapi, "end-of-call-report");
+    let context = |seconds: i64, settings: Option<&Arc<OrgSettings>>| {
+        Context::new(&Sample {
+            id: EventId::generate(),
+            source: Source::Vapi,
+            event_type: &event_type,
+            subject: "call-1",
+            time: Timestamp::from_seconds(seconds),
+            // It came hours later: what counts is the time of the event.
+            received_at: Timestamp::from_seconds(seconds + 36_000),
+            endpoint: None,
+            content_type: "application/json",
+            query: "",
+            headers: &[],
+            body: b"{}",
+            settings,
+        })
+    };
+    // A Tuesday, 23:13:20 in Berlin, and an hour later.
+    let (open, closed) = (1_700_000_000, 1_700_003_600);
+    let said = |template: &str, seconds: i64, settings: Option<&Arc<OrgSettings>>| {
+        render(template, &context(seconds, settings), &mut Budget::new(100_000))
+    };
+    let asked = "{% if organisation.is_open %}open{% else %}closed{% endif %} {{ organisation.time_zone }}";
+    assert_eq!(said(asked, open, Some(&settings)).as_deref(), Ok("open Europe/Berlin"));
+    assert_eq!(
+        said(asked, closed, Some(&settings)).as_deref(),
+        Ok("closed Europe/Berlin")
+    );
+    // Without opening hours it is null, and neither open nor closed.
+    let unset = "{% if organisation.is_open is none %}none{% endif %} {{ organisation }}";
+    for settings in [None, Some(&Arc::default())] {
+        assert_eq!(
+            said(unset, open, settings).as_deref(),
+            Ok(r#"none {"time_zone":"UTC","is_open":null}"#)
+        );
+    }
+    let error = said("{{ organisation.secret }}", open, Some(&settings)).expect_err("no such member");
+    assert_eq!(error.cause, Cause::TemplateFailed);
+    let when = |when: &str| Compiled::new(&spec(Some(when), json!({}))).expect("compiles");
+    for (expression, seconds, holds) in [
+        ("organisation.is_open", open, true),
+        ("not organisation.is_open", open, false),
+        ("organisation.is_open == false", closed, true),
+    ] {
+        let rule = when(expression);
+        assert!(rule.asks_organisation());
+        let matched = rule.matches(&context(seconds, Some(&settings)), &mut Budget::new(100_000));
+        assert_eq!(matched, Ok(holds), "{expression}");
+    }
+    assert!(!when("event.type == 'x'").asks_organisation());
 }
 
 #[test]

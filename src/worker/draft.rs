@@ -2,7 +2,7 @@
 
 use super::rules::ActiveRule;
 use crate::{
-    domain::{Cause, Envelope, RULES_PER_TYPE_MAX},
+    domain::{Cause, Envelope, OrgSettings, RULES_PER_TYPE_MAX},
     rule::{Budget, Context, FieldProblem, Rendered, RuleError, Sample},
 };
 use std::sync::Arc;
@@ -14,8 +14,15 @@ pub(super) struct Drafted {
 }
 
 /// Applies one rule to an event whose part has waited for this rule.
-pub(super) fn draft_one(rule: &Arc<ActiveRule>, envelope: &Envelope, fuel: u64) -> Option<Drafted> {
-    rule.is_meant(envelope).then(|| draft([rule], envelope, fuel))?.pop()
+pub(super) fn draft_one(
+    rule: &Arc<ActiveRule>,
+    envelope: &Envelope,
+    settings: Option<&Arc<OrgSettings>>,
+    fuel: u64,
+) -> Option<Drafted> {
+    rule.is_meant(envelope)
+        .then(|| draft([rule], envelope, settings, fuel))?
+        .pop()
 }
 
 /// Applies rules of an organisation to one event, under one budget. A rule that fails loses its
@@ -23,6 +30,7 @@ pub(super) fn draft_one(rule: &Arc<ActiveRule>, envelope: &Envelope, fuel: u64) 
 pub(super) fn draft<'r>(
     rules: impl IntoIterator<Item = &'r Arc<ActiveRule>>,
     envelope: &Envelope,
+    settings: Option<&Arc<OrgSettings>>,
     fuel: u64,
 ) -> Vec<Drafted> {
     let mut drafted = Vec::new();
@@ -41,7 +49,12 @@ pub(super) fn draft<'r>(
             }
         };
         // Made when a rule first needs it.
-        let context = context.get_or_insert_with(|| Context::new(&Sample::from(envelope)));
+        let context = context.get_or_insert_with(|| {
+            Context::new(&Sample {
+                settings,
+                ..Sample::from(envelope)
+            })
+        });
         let result = match compiled.matches(context, &mut budget) {
             Ok(false) => continue,
             Ok(true) => compiled.render(context, &mut budget),

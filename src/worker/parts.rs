@@ -8,7 +8,7 @@ use super::{
     rules::{ActiveRule, RuleBook},
 };
 use crate::{
-    domain::{Envelope, OrgId, SealedBytes, SecretBytes},
+    domain::{Envelope, OrgId, OrgSettings, SealedBytes, SecretBytes},
     queue,
     store::{StoreError, ledger::HeldPart},
     vault::VaultError,
@@ -62,7 +62,7 @@ impl Planner {
             let mut batch = Batch::default();
             count += parts.len();
             for part in parts {
-                let drafted = self.draft_part(rule.as_ref(), &part).await?;
+                let drafted = self.draft_part(rule.as_ref(), settings.as_ref(), &part).await?;
                 let origin = Origin::Part(Box::new(part));
                 match drafted {
                     Some((envelope, drafted, span)) => {
@@ -92,6 +92,7 @@ impl Planner {
     async fn draft_part(
         &self,
         rule: Option<&Arc<ActiveRule>>,
+        settings: Option<&Arc<OrgSettings>>,
         part: &HeldPart,
     ) -> Result<Option<(Envelope, Drafted, Span)>, StoreError> {
         let Some(rule) = rule else { return Ok(None) };
@@ -109,7 +110,7 @@ impl Planner {
             }
         };
         let span = plan_span(&envelope);
-        let drafted = span.in_scope(|| draft_one(rule, &envelope, self.settings.template_fuel_max));
+        let drafted = span.in_scope(|| draft_one(rule, &envelope, settings, self.settings.template_fuel_max));
         Ok(drafted.map(|drafted| (envelope, drafted, span)))
     }
 

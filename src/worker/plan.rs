@@ -167,7 +167,9 @@ impl Planner {
         }
         let fuel = self.settings.template_fuel_max;
         // A panic costs this event only.
-        match catch_unwind(AssertUnwindSafe(|| draft(rules.ready(), &envelope, fuel))) {
+        match catch_unwind(AssertUnwindSafe(|| {
+            draft(rules.ready(), &envelope, rules.settings.as_ref(), fuel)
+        })) {
             // A callback is shown with its action. As an event of its own it would hide the events
             // that people look for.
             Ok(actions) if actions.is_empty() && (is_callback || !self.unwanted.take(self.clock.now())) => {

@@ -37,7 +37,7 @@ impl ActiveRule {
 
     /// Whether its action depends on the settings of its organisation.
     fn asks_settings(&self) -> bool {
-        self.spec.keeps_quiet_hours()
+        self.spec.keeps_quiet_hours() || self.compiled().is_ok_and(Compiled::asks_organisation)
     }
 }
 

@@ -3,6 +3,7 @@
 mod budget;
 mod changes;
 mod held;
+mod open;
 mod poison;
 mod quarantine;
 mod quiet;

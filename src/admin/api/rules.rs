@@ -15,7 +15,9 @@ use crate::{
             view::Time,
         },
     },
-    domain::{ActionKind, EventId, EventType, OrgId, Provider, RULES_PER_TYPE_MAX, Rule, RuleId, RuleSpec},
+    domain::{
+        ActionKind, EventId, EventType, OrgId, OrgSettings, Provider, RULES_PER_TYPE_MAX, Rule, RuleId, RuleSpec,
+    },
     rule::{self, DryRun, FieldProblem, Sample},
     store::{StoreError, audit::Changes, rules::UnreadableRule},
     vault::Purpose,
@@ -430,9 +432,10 @@ async fn run(
     event_id: Option<String>,
     sample: Option<SampleEvent>,
 ) -> Answer<Json<DryRunView>> {
+    let settings = Arc::new(state.store.find_settings(org).await?.settings);
     let ran = match (event_id, sample) {
-        (Some(id), None) => on_stored(state, org, spec, &id).await?,
-        (None, Some(sample)) => on_sample(state, spec, &sample)?,
+        (Some(id), None) => on_stored(state, org, spec, &id, &settings).await?,
+        (None, Some(sample)) => on_sample(state, spec, &sample, &settings)?,
         _ => {
             return Err(Problem::field(
                 Code::InvalidField,
@@ -464,7 +467,13 @@ fn field_of(detail: &str) -> Option<FieldError> {
 
 type Ran = Result<DryRun, Vec<FieldProblem>>;
 
-async fn on_stored(state: &AdminState, org: OrgId, spec: &RuleSpec, id: &str) -> Answer<Ran> {
+async fn on_stored(
+    state: &AdminState,
+    org: OrgId,
+    spec: &RuleSpec,
+    id: &str,
+    settings: &Arc<OrgSettings>,
+) -> Answer<Ran> {
     let absent = || {
         Problem::field(
             Code::InvalidField,
@@ -493,13 +502,14 @@ async fn on_stored(state: &AdminState, org: OrgId, spec: &RuleSpec, id: &str) ->
             query: &event.query,
             headers: &headers,
             body: body.expose_secret(),
+            settings: Some(settings),
         };
         rule::dry_run(spec, &sample, state.template_fuel)
     };
     Ok(state.vault.open(org, Purpose::Payload, sealed, apply).await?)
 }
 
-fn on_sample(state: &AdminState, spec: &RuleSpec, sample: &SampleEvent) -> Answer<Ran> {
+fn on_sample(state: &AdminState, spec: &RuleSpec, sample: &SampleEvent, settings: &Arc<OrgSettings>) -> Answer<Ran> {
     let mut headers = Vec::with_capacity(sample.headers.len());
     for (name, value) in &sample.headers {
         let value = value
@@ -529,6 +539,7 @@ fn on_sample(state: &AdminState, spec: &RuleSpec, sample: &SampleEvent) -> Answe
         query: sample.query.as_deref().unwrap_or(""),
         headers: &headers,
         body: &bytes,
+        settings: Some(settings),
     };
     Ok(rule::dry_run(spec, &sample, state.template_fuel))
 }

@@ -232,3 +232,46 @@ async fn a_damaged_setting_is_named_and_can_be_set_anew() {
     );
     app.get(app.b, PATH).await.expect(200);
 }
+
+/// A dry run sees what the worker would see.
+#[tokio::test]
+async fn a_dry_run_sees_the_settings_of_its_organisation() {
+    let app = TestApp::start().await;
+    let spec = json!({
+        "name": "after hours", "source": "vapi", "event_type": "*", "when": "organisation.is_open == false",
+        "action": "twilio.send_sms",
+        "parameters": { "to": "+12025550199", "body": "Closed in {{ organisation.time_zone }}." },
+    });
+    let body = json!({ "spec": spec, "sample": { "event_type": "end-of-call-report", "body": {} } });
+    let dry_run = async |org| app.post(org, "/api/rules/dry-run", &body).await.expect(200).json();
+    let unset = dry_run(app.a).await;
+    assert_eq!(
+        (&unset["outcome"], &unset["field"]),
+        (&json!("not_matched"), &json!("when"))
+    );
+    let closed = json!({ "time_zone": "Asia/Tokyo", "opening_hours": {} });
+    patch(&app, app.a, &closed).await.expect(200);
+    assert_eq!(dry_run(app.a).await["parameters"]["body"], "Closed in Asia/Tokyo.");
+    assert_eq!(
+        dry_run(app.b).await["outcome"],
+        "not_matched",
+        "of another organisation"
+    );
+    let (event, _) = super::isolation::plan(&app, app.a, hookswitch::domain::ActionState::Pending).await;
+    let stored = json!({ "spec": spec, "event_id": event });
+    let stored = app.post(app.a, "/api/rules/dry-run", &stored).await.expect(200).json();
+    assert_eq!(stored["outcome"], "planned");
+    let always = json!([{ "from": "00:00", "until": "24:00" }]);
+    let days = [
+        "monday",
+        "tuesday",
+        "wednesday",
+        "thursday",
+        "friday",
+        "saturday",
+        "sunday",
+    ];
+    let week: serde_json::Map<_, _> = days.iter().map(|day| ((*day).to_owned(), always.clone())).collect();
+    patch(&app, app.a, &json!({ "opening_hours": week })).await.expect(200);
+    assert_eq!(dry_run(app.a).await["outcome"], "not_matched");
+}
