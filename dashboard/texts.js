@@ -638,7 +638,7 @@ const texts = {
   },
 
   settings: {
-    lead: 'Who you are here, and what the roles may do.',
+    lead: 'Who you are here, how your organisation works, and what the roles may do.',
     you: 'You',
     subject: 'Signed in as',
     role: 'Role',
@@ -649,7 +649,7 @@ const texts = {
     may: {
       viewer: 'May look at everything, and change nothing.',
       member: 'May also change rules, and retry, cancel and resolve actions.',
-      admin: 'May also change integrations, webhook URLs, assistants and numbers.',
+      admin: 'May also change integrations, webhook URLs, assistants, numbers and the settings of the organisation.',
       owner: 'As an admin.',
       operator: 'Runs the installation: dead events, pauses, keys. Sees nothing of an organisation.',
     },
@@ -658,7 +658,40 @@ const texts = {
     rolesFrom: 'A role stands in the token with which a person signs in. Your identity provider or your operator gives it.',
     installation: 'Installation',
     installationLead:
-      'How long events are kept, time limits and sizes are set by the operator for the whole installation. There are no quiet hours and no opening hours: a rule acts when its event comes.',
+      'Time limits and sizes are set by the operator for the whole installation, and so is the longest time for which events are kept.',
+  },
+
+  hours: {
+    title: 'Your organisation',
+    zone: 'Time zone',
+    utc: 'UTC',
+    open: 'Opening hours',
+    hasHours: 'We have opening hours',
+    noHours: 'None set',
+    closed: 'closed',
+    days: { monday: 'Monday', tuesday: 'Tuesday', wednesday: 'Wednesday', thursday: 'Thursday', friday: 'Friday', saturday: 'Saturday', sunday: 'Sunday' },
+    quiet: 'Quiet hours',
+    noQuiet: 'None',
+    from: 'From',
+    until: 'Until',
+    kept: 'Events are kept',
+    keptField: 'Days that events are kept',
+    keptDays: (/** @type {number} */ days) => `for ${days} ${days === 1 ? 'day' : 'days'}`,
+    keptByInstallation: (/** @type {number} */ days) => `for ${days} days, as long as the installation keeps them`,
+    keptForEver: 'for ever, as the installation keeps them',
+    hints: {
+      zone: (/** @type {string} */ own) => `All hours here are by its clocks. Empty: UTC. This browser is in ${own}.`,
+      open: 'Rules can ask whether you were open (organisation.is_open). Write times such as 09:00–12:30, 13:30–18:00. Empty: closed.',
+      quiet: 'Texts that are planned in them wait for their end, unless their rule says otherwise. Empty: none.',
+      kept: (/** @type {number} */ most) => `At least 1. The installation keeps them for ${most} days, and that is the most. Empty: as the installation.`,
+      keptForEver: 'At least 1. The installation keeps them for ever. Empty: as the installation.',
+    },
+    names: { time_zone: 'time zone', opening_hours: 'opening hours', quiet_hours: 'quiet hours', retention_days: 'days that events are kept' },
+    damaged: (/** @type {string} */ names) => `What is stored cannot be read: ${names}. Rules that ask for it wait until it is saved anew.`,
+    readOnly: 'Your role may look at these. An owner or admin can change them.',
+    saved: 'The settings are saved.',
+    wrong: 'Nothing was saved: see the marked fields.',
+    changedElsewhere: 'Somebody else changed them meanwhile. Load the page again to see how they stand.',
   },
 
   causes: {

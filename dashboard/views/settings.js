@@ -1,7 +1,8 @@
-// Who is signed in, what the role may do, and what the roles are.
+// Who is signed in, the settings of the organisation, and what the roles may do.
 
 import { h, replace } from '../lib/dom.js';
 import { copyable, heading, time } from '../parts/bits.js';
+import { organisationSettings } from './hours.js';
 import texts from '../texts.js';
 
 class SettingsView extends HTMLElement {
@@ -29,6 +30,7 @@ class SettingsView extends HTMLElement {
           h('dd', null, words.zone(new Intl.DateTimeFormat().resolvedOptions().timeZone)),
         ),
       ),
+      me.organisation && organisationSettings(this.context),
       h(
         'section.sheet',
         null,

@@ -6,7 +6,7 @@ use serde_json::json;
 use std::path::Path;
 
 /// axe-core, as `npm ci` puts it below `dashboard/`.
-fn axe() -> String {
+pub(super) fn axe() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboard/node_modules/axe-core/axe.min.js");
     std::fs::read_to_string(&path).unwrap_or_else(|error| {
         panic!(
@@ -17,7 +17,7 @@ fn axe() -> String {
 }
 
 /// axe-core finds nothing, and the page is not wider than its window.
-async fn is_accessible(page: &Browser<'_>, axe: &str, place: &str) {
+pub(super) async fn is_accessible(page: &Browser<'_>, axe: &str, place: &str) {
     page.run(axe, json!([])).await;
     let script = "return axe.run(document, {resultTypes: ['violations']}).then(r => [r.passes.length, \
         r.violations.map(v => v.id + ': ' + v.nodes.map(n => n.html + ' ' + n.failureSummary).join('; '))])";

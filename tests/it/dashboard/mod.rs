@@ -8,6 +8,7 @@ mod operator;
 mod pictures;
 mod routes;
 mod served;
+mod settings;
 
 use crate::support::{
     browser::{Browser, Driver, Look},

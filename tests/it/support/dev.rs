@@ -268,6 +268,18 @@ impl Dev {
         answer.json().await.expect("JSON")
     }
 
+    /// A change that is taken.
+    pub async fn admin_patch(&self, path: &str, body: &Value) {
+        let answer = client()
+            .patch(format!("{}{path}", self.get("admin")))
+            .bearer_auth(self.get("admin_token"))
+            .json(body)
+            .send()
+            .await
+            .expect("the admin API answers");
+        assert!(answer.status().is_success(), "PATCH {path}: {}", answer.status());
+    }
+
     pub async fn admin_post(&self, path: &str, body: &Value) -> (u16, Value) {
         let answer = client()
             .post(format!("{}{path}", self.get("admin")))
