@@ -22,6 +22,7 @@ mod openapi;
 mod plans;
 mod proof;
 mod state;
+mod streams;
 mod usable;
 mod web;
 
@@ -36,11 +37,26 @@ pub use web::{
     view::Time,
 };
 
+use crate::{config::AdminSettings, listener::Limits};
 use axum::{Router, middleware};
 use std::sync::Arc;
 use web::respond;
 
 type Admin = axum::extract::State<Arc<AdminState>>;
+
+/// The limits of a listener for [`router`]. Streams come on top of other connections, so that they
+/// take none away. A browser that closes one is gone: nothing is written to it any more.
+#[must_use]
+pub fn limits(settings: &AdminSettings) -> Limits {
+    let limits = Limits::default();
+    Limits {
+        name: "admin",
+        connections_max: limits.connections_max + settings.admin_streams_max,
+        connections_per_address_max: limits.connections_per_address_max + settings.admin_streams_max,
+        answers_half_closed: false,
+        ..limits
+    }
+}
 
 /// All routes. The listener limits connections and heads; this room limits bodies and time, and
 /// checks tokens.

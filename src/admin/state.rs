@@ -1,13 +1,16 @@
 //! The state that all handlers share.
 
 use crate::{
-    admin::web::{
-        auth::{KnownOrgs, OperatorName, Tokens},
-        cors::Origins,
-        jwks::{FetchKeys, HttpKeys, Jwks},
-        problem::Problem,
-        rate::Rates,
-        token::Member,
+    admin::{
+        streams::Streams,
+        web::{
+            auth::{KnownOrgs, OperatorName, Tokens},
+            cors::Origins,
+            jwks::{FetchKeys, HttpKeys, Jwks},
+            problem::Problem,
+            rate::Rates,
+            token::Member,
+        },
     },
     assistants::AssistantManager,
     config::{ConfigError, Fault, Settings},
@@ -59,6 +62,7 @@ pub struct AdminState {
     pub(super) trusted_proxies: Networks,
     pub(super) rates: Rates,
     pub(super) known_orgs: KnownOrgs,
+    pub(super) streams: Arc<Streams>,
     pub(super) template_fuel: u64,
     /// Days that the installation keeps ended events; 0 is for ever.
     pub(super) events_kept_days: u32,
@@ -122,6 +126,12 @@ impl AdminState {
             origins: Origins::parse(&settings.admin.admin_origins).unwrap_or_default(),
             rates: Rates::new(settings.admin.admin_requests_per_minute_max),
             known_orgs: KnownOrgs::new(Arc::clone(&needs.store), Arc::clone(&needs.clock)),
+            streams: Streams::new(
+                Arc::clone(&needs.store),
+                needs.tasks.clone(),
+                settings.admin.admin_streams_max,
+                settings.admin.admin_streams_per_organisation_max,
+            ),
             store: needs.store,
             vault: needs.vault,
             providers: needs.providers,

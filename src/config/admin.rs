@@ -13,6 +13,11 @@ section! {
         /// Requests that one organisation may send to the admin API of one instance in a minute; 0
         /// is no limit.
         admin_requests_per_minute_max: u32 = 6_000, "HOOKSWITCH_ADMIN_REQUESTS_PER_MINUTE_MAX";
+        /// Streams (`GET /api/stream`) that one organisation may hold at one instance; 0 turns
+        /// streams off, and pages ask every five seconds instead.
+        admin_streams_per_organisation_max: usize = 20, "HOOKSWITCH_ADMIN_STREAMS_PER_ORGANISATION_MAX";
+        /// Streams that all organisations together may hold at one instance. Each is a connection.
+        admin_streams_max: usize = 256, "HOOKSWITCH_ADMIN_STREAMS_MAX";
         /// Address of /metrics, /healthz and /readyz.
         operations_address: String = "127.0.0.1:8082".into(), "HOOKSWITCH_OPERATIONS_ADDRESS";
         /// Secret of HS256 tokens of organisations, at least 32 bytes. One of this and the JWKS

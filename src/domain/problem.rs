@@ -116,6 +116,8 @@ codes! {
     PreconditionRequired = 428 "precondition_required" "If-Match is needed";
     /// The organisation sent more requests in a minute than it may.
     TooManyRequests = 429 "too_many_requests" "Too many requests";
+    /// The organisation holds as many streams as it may. The lists can be asked without one.
+    TooManyStreams = 429 "too_many_streams" "Too many open streams";
     /// Ingress: too many requests with ids that lead nowhere.
     RateLimited = 429 "rate_limited" "Too many requests";
     /// Our fault; the request's id finds it in the log.
@@ -128,6 +130,8 @@ codes! {
     ProviderUnreachable = 503 "provider_unreachable" "The provider cannot be reached";
     /// The keys that tokens are verified with cannot be loaded.
     TokenKeysUnavailable = 503 "token_keys_unavailable" "The keys of tokens cannot be loaded";
+    /// This process holds as many streams as it may. The lists can be asked without one.
+    StreamsFull = 503 "streams_full" "All streams are taken";
     /// Ingress: the event cannot be taken now.
     Unavailable = 503 "unavailable" "The event cannot be taken now";
     /// The admin API took over 10 seconds. A write may still be finished.

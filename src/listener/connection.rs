@@ -116,8 +116,7 @@ fn builder(limits: &Limits) -> http1::Builder {
         .header_read_timeout(limits.idle_seconds_max + limits.head_seconds_max)
         .max_header_size(limits.head_bytes_max)
         .max_buf_size(limits.head_bytes_max.max(READ_BUFFER_BYTES))
-        // A sender that has shut down its writing side still reads its answer.
-        .half_close(true);
+        .half_close(limits.answers_half_closed);
     if limits.headers_max != HEADERS_DEFAULT {
         builder.max_headers(limits.headers_max);
     }

@@ -63,6 +63,9 @@ pub struct Limits {
     pub idle_seconds_max: Duration,
     /// How long a peer may read nothing of an answer before it is cut off.
     pub write_seconds_max: Duration,
+    /// Whether a peer that has closed its writing side still gets its answer. Without it an answer
+    /// that goes on ends as soon as its peer closes the connection.
+    pub answers_half_closed: bool,
     /// Called for each request that was refused before its head could be read. A plain function,
     /// because it only counts.
     pub on_refused: fn(EarlyRefusal),
@@ -83,6 +86,7 @@ impl Default for Limits {
             head_seconds_max: Duration::from_secs(10),
             idle_seconds_max: Duration::from_secs(75),
             write_seconds_max: Duration::from_secs(30),
+            answers_half_closed: true,
             on_refused: |_| (),
             leaving: CancellationToken::new(),
             state: Arc::default(),

@@ -21,6 +21,7 @@ pub mod ledger;
 #[cfg(feature = "postgres")]
 pub mod legacy;
 pub mod managed;
+pub mod marks;
 mod migrate;
 pub mod organisations;
 pub mod outcomes;
@@ -66,6 +67,7 @@ pub trait Store:
     + rotation::KeyRotation
     + ledger::Ledger
     + managed::ManagedAssistants
+    + marks::Marks
     + organisations::Organisations
     + outcomes::Outcomes
     + pauses::Pauses
@@ -97,6 +99,7 @@ impl<S> Store for S where
         + rotation::KeyRotation
         + ledger::Ledger
         + managed::ManagedAssistants
+        + marks::Marks
         + organisations::Organisations
         + outcomes::Outcomes
         + pauses::Pauses

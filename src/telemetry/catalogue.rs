@@ -220,6 +220,8 @@ catalogue! {
     STORE_WRITE_SECONDS: Histogram Seconds "hookswitch_store_write_seconds" ["lane"];
     /// Requests to the admin API, by status.
     ADMIN_REQUESTS: Counter Count "hookswitch_admin_requests_total" ["status"];
+    /// Streams of the admin API that are open: pages that look at an organisation's lists.
+    ADMIN_STREAMS: Gauge Count "hookswitch_admin_streams" [];
     /// Spans and error events that no OTLP receiver took.
     OTLP_DROPPED: Counter Count "hookswitch_otlp_dropped_total" [];
     /// Memory of this process in RAM.

@@ -23,6 +23,7 @@ mod rejections;
 mod rules;
 mod session;
 mod settings;
+mod stream;
 
 use super::AdminState;
 use axum::Router;
@@ -47,6 +48,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
         .merge(audit::routes())
         .merge(session::routes())
         .merge(settings::routes())
+        .merge(stream::routes())
         .merge(catalog::routes())
         .merge(operator::routes())
         .merge(dead_events::routes())

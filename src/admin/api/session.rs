@@ -168,6 +168,7 @@ pub async fn end(State(state): Admin, identity: Option<Identity>, headers: Heade
     })) = identity
     {
         state.store.end_session(ticket.org, ticket.hash()).await?;
+        state.streams.session_ended(ticket.org);
     }
     let cookie = session::set_cookie(&headers, None);
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())

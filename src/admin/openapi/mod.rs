@@ -106,11 +106,12 @@ fn described(operation: &Operation, schemas: &mut Schemas) -> Value {
     for (status, body) in operation.answers {
         let mut response = json!({ "description": reason(*status) });
         if let Some(body) = body {
-            response["content"] = json!({ "application/json": { "schema": body(schemas) } });
+            response["content"] = json!({ (operation.media()): { "schema": body(schemas) } });
         }
         responses.insert(status.to_string(), response);
     }
-    if operation.method == "get" && operation.answers.iter().any(|(status, _)| *status == 200) {
+    let has_tag = operation.method == "get" && !operation.is_stream();
+    if has_tag && operation.answers.iter().any(|(status, _)| *status == 200) {
         responses.insert("304".to_owned(), json!({ "description": reason(304) }));
     }
     for range in ["4XX", "5XX"] {
@@ -190,7 +191,9 @@ fn parameters(operation: &Operation) -> Vec<Value> {
             });
             all.push(text("Idempotency-Key", "header", false, key));
         }
-        "get" => all.push(text("If-None-Match", "header", false, json!({ "type": "string" }))),
+        "get" if !operation.is_stream() => {
+            all.push(text("If-None-Match", "header", false, json!({ "type": "string" })));
+        }
         _ => {}
     }
     all

@@ -5,6 +5,7 @@ use super::schemas::{Schemas, credential, listed, rule_changes, settings_changes
 use crate::{
     admin::api::shapes::*,
     domain::{ActionState, Cause, Provider, RuleSpec, Source},
+    store::marks::List,
 };
 use serde_json::{Value, json};
 
@@ -39,6 +40,9 @@ pub struct Query {
     pub schema: fn() -> Value,
 }
 
+/// The operation whose answer goes on.
+const STREAM: &str = "stream";
+
 pub struct Operation {
     pub method: &'static str,
     pub path: &'static str,
@@ -49,6 +53,21 @@ pub struct Operation {
     pub body: Option<Shape>,
     pub needs_body: bool,
     pub answers: &'static [(u16, Option<Shape>)],
+}
+
+impl Operation {
+    /// The form of its answers.
+    pub fn media(&self) -> &'static str {
+        if self.is_stream() {
+            "text/event-stream"
+        } else {
+            "application/json"
+        }
+    }
+
+    pub fn is_stream(&self) -> bool {
+        self.id == STREAM
+    }
 }
 
 /// A path with one of its methods.
@@ -253,6 +272,7 @@ operations! {
         => 200(BulkPlanView), 202(JobView);
     get "/api/jobs/{id}" job Viewer "Show the progress of a job" NONE => 200(JobView);
     post "/api/jobs/{id}/stop" job_stop Member "Stop a job" NONE => 200(JobView);
+    get "/api/stream" stream Viewer "Learn which lists change, as server-sent events" NONE => 200(with messages);
     get "/api/rejections" rejections Viewer "List refused requests" REJECTIONS => 200(list RejectionView);
     get "/api/audit" audit Viewer "List changes" AUDIT => 200(list AuditView);
     get "/operator/organizations" organizations Operator "List organisations" PAGE => 200(list OrganisationView);
@@ -295,6 +315,15 @@ operations! {
 
 fn anything(_: &mut Schemas) -> Value {
     json!({ "type": "object" })
+}
+
+/// The messages of a stream, as a browser reads them.
+fn messages(_: &mut Schemas) -> Value {
+    let lists = List::ALL.map(List::as_str).join("`, `");
+    json!({ "type": "string", "description": format!(
+        "`event: changed` with `{{\"lists\":[…]}}` of `{lists}`; `event: end` with `{{\"reason\":…}}` of \
+        `token_ended`, `session_ended`, `organisation_inactive`, `stopping`; a comment every 15 seconds."
+    ) })
 }
 
 /// A page of rules, with the rules that cannot be read.

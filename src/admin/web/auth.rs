@@ -103,6 +103,32 @@ pub struct Caller {
     pub credentials: Credentials,
 }
 
+impl Caller {
+    /// Why the caller may read no more, as far as the time tells.
+    pub fn expired(&self, now: Timestamp) -> Option<&'static str> {
+        let (ends_at, reason) = match self.credentials {
+            Credentials::Token => (self.expires_at + token::LEEWAY, "token_ended"),
+            Credentials::Cookie(_) => (self.expires_at, "session_ended"),
+        };
+        (now >= ends_at).then_some(reason)
+    }
+
+    /// Why the caller may read no more, for an answer that goes on. While the store cannot be
+    /// asked, what was known stays true.
+    pub async fn ended(&self, state: &AdminState) -> Option<&'static str> {
+        if let Some(reason) = self.expired(state.now()) {
+            return Some(reason);
+        }
+        if let Credentials::Cookie(ticket) = &self.credentials
+            && let Ok(None) = state.store.find_session(ticket.org, ticket.hash()).await
+        {
+            return Some("session_ended");
+        }
+        let is_active = state.known_orgs.is_active(self.member.org).await;
+        matches!(is_active, Ok(false)).then_some("organisation_inactive")
+    }
+}
+
 /// The faults in the settings of tokens: no key or two keys, a secret under 32 bytes, or one secret
 /// or audience for both kinds of token.
 #[must_use]
@@ -403,6 +429,16 @@ pub fn member_of(parts: &request::Parts, roles: &[Role]) -> Result<Member, Probl
     }
     let roles = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" or ");
     Err(Problem::new(Code::Forbidden).detail(format!("This needs the role {roles}.")))
+}
+
+/// For a route that serves any role of an organisation, and needs to know when the caller's time
+/// ends.
+impl FromRequestParts<Arc<AdminState>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut request::Parts, _: &Arc<AdminState>) -> Result<Self, Problem> {
+        caller(parts)
+    }
 }
 
 /// For the routes that serve organisations and operators alike.

@@ -83,6 +83,7 @@ pub async fn respond(State(state): Admin, request: Request, next: Next) -> Respo
 /// Finds out whom the request comes from, counts it, and sends it on.
 async fn answer(state: Arc<AdminState>, mut parts: Parts, body: Body, next: Next) -> Response {
     let identity = auth::identify(&parts, &state).await;
+    let is_write = !matches!(parts.method, Method::GET | Method::HEAD);
     let member = match &identity {
         Ok(Identity::Caller(caller)) => Some(caller.member.clone()),
         _ => None,
@@ -96,6 +97,9 @@ async fn answer(state: Arc<AdminState>, mut parts: Parts, body: Body, next: Next
         (Some(member), _) if idempotency::is_keyed(&parts) => idempotency::run(&state, member, parts, body, next).await,
         _ => next.run(Request::from_parts(parts, body)).await,
     };
+    if let Some(member) = member.filter(|_| is_write && response.status().is_success()) {
+        state.streams.wrote(member.org);
+    }
     if let Some(quota) = quota {
         quota.show(response.headers_mut());
     }

@@ -14,7 +14,7 @@ const TOKEN_BYTES_MAX: usize = 8 << 10;
 const KID_BYTES_MAX: usize = 200;
 const SUBJECT_CHARS_MAX: usize = 200;
 /// How far the issuer's clock may be from ours.
-const LEEWAY: Duration = Duration::from_mins(1);
+pub const LEEWAY: Duration = Duration::from_mins(1);
 /// The last second of the year 9999. A later number is refused as a mistake.
 const SECONDS_MAX: f64 = 253_402_300_799.0;
 

@@ -16,6 +16,7 @@ pub(in crate::cli) use rooms::event_bytes_max;
 pub use shares::StoredLeases;
 
 use crate::{
+    admin,
     assistants::AssistantManager,
     attempt::Engine,
     config::Settings,
@@ -189,7 +190,7 @@ struct RoleParts {
     receiver: Option<Receiver>,
     worker: Option<Worker>,
     engine: Option<Arc<Engine>>,
-    admin: Option<Router>,
+    admin: Option<(Router, listener::Limits)>,
 }
 
 impl RoleParts {
@@ -202,7 +203,8 @@ impl RoleParts {
         let worker = rooms.worker(settings).filter(|_| roles.worker);
         let engine = worker.as_ref().map(|worker| Arc::new(worker.engine()));
         let admin = if roles.admin {
-            Some(rooms.admin(settings, engine.as_ref(), receiver.clone(), lifecycle)?)
+            let router = rooms.admin(settings, engine.as_ref(), receiver.clone(), lifecycle)?;
+            Some((router, admin::limits(&settings.admin)))
         } else {
             None
         };
@@ -270,7 +272,7 @@ fn start_worker(lifecycle: &Lifecycle, worker: Worker, engine: Arc<Engine>) {
 
 /// The routers of the listeners of this process.
 struct Servers {
-    admin: Option<Router>,
+    admin: Option<(Router, listener::Limits)>,
     receiver: Option<Receiver>,
     operations: Operations,
 }
@@ -281,8 +283,8 @@ impl Servers {
             let server = listener::serve(socket, router, limits, lifecycle.soft(stage), lifecycle.hard());
             lifecycle.start(stage, server);
         };
-        if let Some((socket, router)) = listeners.admin.zip(self.admin) {
-            serve(Stage::Intake, socket, router, internal("admin"));
+        if let Some((socket, (router, limits))) = listeners.admin.zip(self.admin) {
+            serve(Stage::Intake, socket, router, limits);
         }
         // Operations end last, so that a drain can be watched.
         let operations = self.operations.router();

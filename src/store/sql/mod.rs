@@ -17,6 +17,7 @@ mod history;
 mod keys;
 pub(super) mod ledger;
 mod managed;
+mod marks;
 mod organisations;
 mod outcomes;
 mod pauses;
@@ -63,6 +64,7 @@ pub(super) const STATEMENTS: &[(&str, &[Sql])] = &[
     ("history", history::STATEMENTS),
     ("keys", keys::STATEMENTS),
     ("managed", managed::STATEMENTS),
+    ("marks", marks::STATEMENTS),
     ("organisations", organisations::STATEMENTS),
     ("outcomes", outcomes::STATEMENTS),
     ("pauses", pauses::STATEMENTS),

@@ -299,10 +299,12 @@ async fn send_all(mut names: BTreeMap<String, String>) -> BTreeSet<String> {
         }
         assert!(!command.contains('$'), "a name that nothing set: {command}");
         let (mut method, mut url, mut body, mut headers) = (Method::GET, None, None, Vec::new());
+        let mut goes_on = false;
         let mut words = words(&command).into_iter().skip(1);
         let mut next = move || words.next();
         while let Some(word) = next() {
             match word.as_str() {
+                "-N" => goes_on = true,
                 "-X" => method = next().unwrap().parse().unwrap(),
                 "-d" => body = next(),
                 "--oauth2-bearer" => headers.push(("authorization".to_owned(), format!("Bearer {}", next().unwrap()))),
@@ -327,11 +329,15 @@ async fn send_all(mut names: BTreeMap<String, String>) -> BTreeSet<String> {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let answer = TestApp::send(match body {
+        let request = match body {
             Some(body) => request.body(body),
             None => request,
-        })
-        .await;
+        };
+        let answer = if goes_on {
+            TestApp::send_for_head(request).await
+        } else {
+            TestApp::send(request).await
+        };
         let mut parts = expected.split(' ');
         assert_eq!(answer.status.to_string(), parts.next().unwrap(), "{line}: {answer:?}");
         for set in parts {

@@ -22,6 +22,7 @@ mod quarantine;
 mod rules;
 mod session;
 mod settings;
+pub(crate) mod stream;
 mod tokens;
 
 pub(crate) use crate::support::app::{

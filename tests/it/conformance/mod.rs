@@ -7,6 +7,7 @@ pub mod store_callers;
 pub mod store_endpoints;
 pub mod store_grants;
 pub mod store_ledger;
+pub mod store_marks;
 pub mod store_quarantine;
 pub mod store_rotation;
 pub mod store_routes;

@@ -40,6 +40,8 @@ macro_rules! store_suite {
             a_vapi_number_is_one_by_itself_and_by_its_id,
             fifty_proofs_at_once_leave_one_holder, a_proof_takes_the_place_of_the_checked_holder_only,
             claims_are_paged, a_route_of_the_platform_is_told_in_every_snapshot);
+        $crate::store_suite!($open, store_marks:
+            a_change_marks_its_lists_and_those_of_its_organisation_only, work_on_an_old_action_marks_the_list);
         $crate::store_suite!($open, store_quarantine:
             a_quarantined_event_is_given_to_one_organisation_once, old_quarantined_events_are_deleted_by_age);
         $crate::store_suite!($open, store_versions: a_change_is_made_to_what_was_read_only);

@@ -67,7 +67,7 @@ pub(super) fn planned(org: OrgId, subject: &str, kind: &str, actions: usize) -> 
     }
 }
 
-async fn claim(store: &Arc<dyn Store>, now: i64, count_max: u32) -> Vec<Claim> {
+pub(super) async fn claim(store: &Arc<dyn Store>, now: i64, count_max: u32) -> Vec<Claim> {
     let limits = ClaimLimits {
         count_max,
         turn_max: count_max,

@@ -7,7 +7,7 @@ use hookswitch::{
     cli::token::{Grant, mint_operator_token, mint_org_token},
     config::Settings,
     domain::{Clock, OrgId},
-    listener::{self, Limits},
+    listener,
     provider::Providers,
     store::Store,
     vault::Vault,
@@ -66,7 +66,13 @@ impl AdminApi {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", socket.local_addr().unwrap());
         #[expect(clippy::disallowed_methods, reason = "ends with the token")]
-        tokio::spawn(listener::serve(socket, router, Limits::default(), stop.clone(), stop));
+        tokio::spawn(listener::serve(
+            socket,
+            router,
+            admin::limits(&settings.admin),
+            stop.clone(),
+            stop,
+        ));
         #[expect(clippy::disallowed_methods, reason = "a test's client")]
         let client = reqwest::Client::new();
         Self { base, dropped, client }
@@ -151,12 +157,25 @@ impl TestApp {
 
     /// Each answer is held against the document of the API.
     pub async fn send(request: reqwest::RequestBuilder) -> Answer {
+        Self::sent(request, true).await
+    }
+
+    /// The head of an answer that goes on.
+    pub async fn send_for_head(request: reqwest::RequestBuilder) -> Answer {
+        Self::sent(request, false).await
+    }
+
+    async fn sent(request: reqwest::RequestBuilder, is_whole: bool) -> Answer {
         let (client, request) = request.build_split();
         let request = request.unwrap();
         let (method, path) = (request.method().clone(), request.url().path().to_owned());
         let answer = client.execute(request).await.unwrap();
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        let text = answer.text().await.unwrap();
+        let text = if is_whole {
+            answer.text().await.unwrap()
+        } else {
+            String::new()
+        };
         openapi::check(&method, &path, status, &headers, &text);
         Answer { status, headers, text }
     }
