@@ -63,6 +63,8 @@ api.onExpired = () => {
 
 function frame() {
   const { me } = session;
+  // Operators have no organisation whose lists could change.
+  api.live.allow(session.can('read'));
   const current = placeOf(location).page;
   replace(
     top_,
@@ -155,6 +157,9 @@ function forgetReads(paths) {
 }
 
 async function begin() {
+  api.live.show(!document.hidden);
+  document.addEventListener('visibilitychange', () => api.live.show(!document.hidden));
+  window.addEventListener('online', () => api.live.online());
   window.addEventListener('online', network);
   window.addEventListener('offline', network);
   network();

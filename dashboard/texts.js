@@ -113,6 +113,12 @@ const texts = {
     stale: 'This is what was loaded last; the newest rows could not be read.',
   },
 
+  /** @type {Record<string, {label: string, hint: string}>} */
+  live: {
+    live: { label: 'Live', hint: 'What changes shows up at once.' },
+    polling: { label: 'Every 5 seconds', hint: 'There is no live connection now. The page asks every five seconds, and tries again.' },
+  },
+
   events: {
     lead: 'Each webhook that was verified, the newest first. The list stays up to date by itself.',
     none: 'No event yet.',

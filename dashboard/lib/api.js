@@ -1,6 +1,7 @@
 // One function for all requests to the admin API. A refusal is an ApiError with the API's own
 // words; what the network does is told apart from what the API says.
 
+import { Live } from './live.js';
 import texts from '../texts.js';
 
 /**
@@ -71,6 +72,8 @@ export class Api {
     this.onExpired = () => {};
     /** Entity tags and bodies of reads, so that an unchanged answer costs no body. @type {Map<string, {etag: string, data: any}>} */
     this.known = new Map();
+    /** Says when to look again. */
+    this.live = new Live({ open: (signal) => this.stream(signal), ended: () => this.onExpired() });
   }
 
   /**
@@ -123,6 +126,23 @@ export class Api {
     return data;
   }
 
+  /**
+   * Opens the stream of changes: by a header or the cookie, as every request.
+   * @param {AbortSignal} signal
+   * @returns {Promise<AsyncIterable<string>>} its text as it comes
+   */
+  async stream(signal) {
+    /** @type {Record<string, string>} */
+    const headers = { accept: 'text/event-stream' };
+    if (this.token !== null) headers.authorization = `Bearer ${this.token}`;
+    const response = await this.fetcher('/api/stream', { headers, signal, credentials: 'same-origin', cache: 'no-store' });
+    if (!response.ok || response.body === null) {
+      if (response.status === 401) this.onExpired();
+      throw new ApiError(response.status, 'other', {});
+    }
+    return chunks(response.body);
+  }
+
   /** @param {string} url @param {string} etag @param {any} data */
   remember(url, etag, data) {
     this.known.delete(url);
@@ -161,6 +181,21 @@ export class Api {
     this.token = null;
     this.csrf = null;
     this.known.clear();
+  }
+}
+
+/** @param {ReadableStream<Uint8Array>} body */
+async function* chunks(body) {
+  const reader = body.getReader();
+  const decoder = new TextDecoder();
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      yield decoder.decode(value, { stream: true });
+    }
+  } finally {
+    reader.cancel().catch(() => {});
   }
 }
 

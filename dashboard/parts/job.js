@@ -8,6 +8,7 @@ import { number } from '../lib/format.js';
 import { badge, failure, loading, note, tell, time } from './bits.js';
 import texts from '../texts.js';
 
+/** Where no stream tells of it. */
 const READ_EVERY_MS = 1_000;
 /** @type {Record<string, string>} */
 const TONES = { running: 'warn', done: 'good', stopped: 'quiet' };
@@ -17,32 +18,36 @@ class JobProgress extends HTMLElement {
   job_ = /** @type {any} */ (null);
   /** Stops it. `null`: the person may not. @type {(() => Promise<Api.JobView>) | null} */
   stop_ = null;
+  /** @type {import('../lib/live.js').Live} */
+  live = /** @type {any} */ (null);
+  /** The lists of the API by whose changes it is read again. Without one it is polled. @type {string[]} */
+  lists = [];
   label = '';
   drawn = '';
 
   connectedCallback() {
     replace(this, loading(1));
+    this.unwatch = this.live.watch(this.lists, () => this.read(), READ_EVERY_MS);
     this.read();
   }
 
   disconnectedCallback() {
-    clearTimeout(this.timer);
+    this.unwatch?.();
   }
 
   async read() {
-    clearTimeout(this.timer);
     try {
       this.show(await this.job_(), false);
     } catch (error) {
       // A job that was read stays as it was; one that was never read says why.
       if (this.job === undefined || /** @type {any} */ (error).status === 404) {
         this.setAttribute('data-state', 'error');
-        return replace(this, failure(error, () => this.read()));
+        this.unwatch?.();
+        return replace(this, failure(error, () => this.connectedCallback()));
       }
       this.show(this.job, true);
     }
-    const isOver = this.job !== undefined && progressOf(this.job).hasEnded;
-    if (this.isConnected && !isOver) this.timer = setTimeout(() => this.read(), READ_EVERY_MS);
+    if (this.job !== undefined && progressOf(this.job).hasEnded) this.unwatch?.();
   }
 
   async stop() {

@@ -5,7 +5,6 @@ import { extended, merged } from '../lib/rows.js';
 import { empty, failure, loading, note } from './bits.js';
 import texts from '../texts.js';
 
-const READ_EVERY_MS = 5_000;
 const PAGE = 50;
 
 /**
@@ -27,7 +26,8 @@ export class PagedList extends HTMLElement {
   none = () => empty(texts.lists.none, null);
   /** Told after each reading, also of the parts of the answer beside its rows. @type {(answer: any) => void} */
   read_ = () => {};
-  isLive = true;
+  /** The lists of the API by whose changes it is read again. Without one it is polled. @type {string[]} */
+  lists = [];
   /** What is drawn now. */
   drawn = '';
 
@@ -37,17 +37,13 @@ export class PagedList extends HTMLElement {
   cursor = null;
 
   connectedCallback() {
-    this.stop = new AbortController();
-    const { signal } = this.stop;
-    document.addEventListener('visibilitychange', () => document.hidden || this.refresh(), { signal });
-    window.addEventListener('online', () => this.refresh(), { signal });
     this.load();
+    this.unwatch = this.api.live.watch(this.lists, () => this.again());
   }
 
   disconnectedCallback() {
-    this.stop?.abort();
+    this.unwatch?.();
     this.reading?.abort();
-    clearTimeout(this.timer);
   }
 
   /** Begins anew with another query. @param {Record<string, any>} query */
@@ -57,8 +53,12 @@ export class PagedList extends HTMLElement {
   }
 
   /** The first page. An answer to an earlier query is dropped. */
-  async load() {
-    clearTimeout(this.timer);
+  load() {
+    this.loaded = this.begin();
+    return this.loaded;
+  }
+
+  async begin() {
     this.reading?.abort();
     const reading = (this.reading = new AbortController());
     this.setAttribute('data-state', 'loading');
@@ -78,7 +78,6 @@ export class PagedList extends HTMLElement {
     } finally {
       if (!reading.signal.aborted) this.removeAttribute('aria-busy');
     }
-    if (!reading.signal.aborted) this.later();
   }
 
   /** @param {string | null} cursor @param {AbortSignal} signal */
@@ -86,14 +85,14 @@ export class PagedList extends HTMLElement {
     return this.api.get(this.path, { ...this.query, limit: PAGE, cursor }, signal);
   }
 
-  later() {
-    clearTimeout(this.timer);
-    if (this.isLive && this.isConnected) this.timer = setTimeout(() => this.refresh(), READ_EVERY_MS);
+  /** A change can come while the first page is under way, which may not have it. */
+  async again() {
+    await this.loaded;
+    await this.refresh();
   }
 
   /** Reads the newest page again. */
   async refresh() {
-    clearTimeout(this.timer);
     if (document.hidden || !this.isConnected || this.getAttribute('data-state') === 'loading') return;
     const reading = this.reading;
     try {
@@ -110,7 +109,6 @@ export class PagedList extends HTMLElement {
       this.isStale = true;
       this.draw();
     }
-    this.later();
   }
 
   async more() {

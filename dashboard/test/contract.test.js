@@ -36,7 +36,8 @@ test('each request of the dashboard is in the document', { skip }, () => {
     const text = readFileSync(new URL(file, root), 'utf8');
     const calls = [...text.matchAll(/\bapi\.(get|post|put|patch|delete)\(\s*(?:'([^']*)'|`([^`]*)`)/g)].map(([, method, one, other]) => [method, one ?? other]);
     const lists = [...text.matchAll(/\bpath: ['`](\/(?:api|operator)\/[^'`]*)['`]/g)].map(([, path]) => ['get', path]);
-    for (const [method, path] of [...calls, ...lists]) {
+    const streams = [...text.matchAll(/\bfetcher\('([^']*)'/g)].map(([, path]) => ['get', path]);
+    for (const [method, path] of [...calls, ...lists, ...streams]) {
       found += 1;
       assert.ok(isKnown(method, path), `${file}: ${method} ${path} is no operation of the API`);
     }

@@ -9,6 +9,7 @@ import { href } from '../lib/page.js';
 import { badge, empty, fillFrom, heading, note, tell, time } from '../parts/bits.js';
 import { openDialog } from '../parts/dialog.js';
 import { filterBar, PERIOD } from '../parts/filters.js';
+import { liveState } from '../parts/live-state.js';
 import { pagedList } from '../parts/paged.js';
 import texts from '../texts.js';
 
@@ -93,6 +94,7 @@ class ActionsView extends HTMLElement {
     this.list = pagedList({
       api: this.context.api,
       path: '/api/actions',
+      lists: ['actions'],
       label: texts.pages.actions,
       query: Object.fromEntries(this.query),
       none: () => empty(this.query.size > 0 ? texts.lists.noMatch : texts.actions.none, this.query.size > 0 ? null : texts.actions.noneYet),
@@ -108,7 +110,7 @@ class ActionsView extends HTMLElement {
     this.bar = h('div');
     this.bulk = h('div');
     this.list.read_ = () => this.showBulk();
-    replace(this, heading(texts.pages.actions, texts.actions.lead), this.bar, this.bulk, this.list);
+    replace(this, heading(texts.pages.actions, texts.actions.lead, liveState(this.context.api.live)), this.bar, this.bulk, this.list);
     this.filters();
     this.suggest();
   }

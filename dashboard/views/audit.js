@@ -19,6 +19,7 @@ class AuditView extends HTMLElement {
     this.list = pagedList({
       api: this.context.api,
       path: '/api/audit',
+      lists: ['audit'],
       label: texts.pages.audit,
       query: Object.fromEntries(this.query),
       none: () => empty(this.query.size > 0 ? texts.lists.noMatch : words.none, null),

@@ -28,6 +28,7 @@ class EndpointsView extends HTMLElement {
     this.rejections = pagedList({
       api: this.context.api,
       path: '/api/rejections',
+      lists: ['rejections'],
       label: words.refused,
       query: Object.fromEntries(this.query),
       none: () => empty(this.query.size > 0 ? texts.lists.noMatch : words.noneRefused, null),

@@ -10,6 +10,7 @@ import { outcomes, outcomesFrom, secretOf, tone, word } from '../lib/outcomes.js
 import { askForm } from '../parts/ask.js';
 import { badge, copyable, empty, fillFrom, heading, note, tell, time } from '../parts/bits.js';
 import { filterBar, PERIOD } from '../parts/filters.js';
+import { liveState } from '../parts/live-state.js';
 import { pagedList } from '../parts/paged.js';
 import { actionSheet } from './actions.js';
 import texts from '../texts.js';
@@ -62,6 +63,8 @@ class EventsView extends HTMLElement {
     this.list = pagedList({
       api: this.context.api,
       path: '/api/events',
+      // The outcome of an event is that of its actions.
+      lists: ['events', 'actions'],
       label: texts.pages.events,
       query: Object.fromEntries(this.query),
       none: () =>
@@ -77,7 +80,7 @@ class EventsView extends HTMLElement {
     });
     this.list.read_ = (answer) => this.join(answer.data);
     this.bar = h('div');
-    replace(this, heading(texts.pages.events, texts.events.lead), this.bar, this.list);
+    replace(this, heading(texts.pages.events, texts.events.lead, liveState(this.context.api.live)), this.bar, this.list);
     this.filters();
     this.suggest();
   }

@@ -8,6 +8,7 @@ import { href } from '../lib/page.js';
 import { groupedNumber } from '../lib/phone.js';
 import { badge, failure, heading, loading, note, tell, time } from '../parts/bits.js';
 import { openDialog } from '../parts/dialog.js';
+import { liveState } from '../parts/live-state.js';
 import texts from '../texts.js';
 
 /**
@@ -15,7 +16,6 @@ import texts from '../texts.js';
  * @typedef {{type: string, [more: string]: any}} Event_
  */
 
-const READ_EVERY_MS = 5_000;
 
 /** The first reads of this page. The document names them, so that they begin beside the scripts. */
 export const READS = ['/api/providers', '/api/integrations/status'];
@@ -129,22 +129,22 @@ class IntegrationsDashboard extends HTMLElement {
     this.stale = h('div');
     replace(
       this,
-      heading(texts.pages.integrations, texts.integrations.lead),
+      heading(texts.pages.integrations, texts.integrations.lead, liveState(this.context.api.live)),
       this.mayManage ? null : note('quiet', texts.integrations.readOnly),
       this.stale,
       this.list,
     );
     this.setAttribute('data-state', 'loading');
-    document.addEventListener('visibilitychange', () => document.hidden || this.read(), { signal });
-    window.addEventListener('online', () => this.read(), { signal });
     // Back from the consent page by the browser's button.
     window.addEventListener('pageshow', (event) => event.persisted && this.dispatch('google_calendar', { type: 'close' }), { signal });
     this.load();
+    // A credential is in trouble by what its actions came to.
+    this.unwatch = this.context.api.live.watch(['integrations', 'actions'], () => this.read());
   }
 
   disconnectedCallback() {
     this.stop?.abort();
-    clearTimeout(this.timer);
+    this.unwatch?.();
     for (const { close } of [...this.dialogs.values()]) close();
   }
 
@@ -170,7 +170,6 @@ class IntegrationsDashboard extends HTMLElement {
       this.returned();
       replace(/** @type {Element} */ (this.list), ordered);
       this.setAttribute('data-state', 'ready');
-      this.later();
       // A form then opens at once. One that could not be loaded is asked for again.
       loadForms().catch(() => {});
     } catch (error) {
@@ -180,14 +179,8 @@ class IntegrationsDashboard extends HTMLElement {
     }
   }
 
-  later() {
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.read(), READ_EVERY_MS);
-  }
-
   /** Reads the states again. What a card did meanwhile is newer than the answer. */
   async read() {
-    clearTimeout(this.timer);
     if (document.hidden || this.cards.size === 0) return;
     const tickets = new Map([...this.cards].map(([provider, { ticket }]) => [provider, ticket]));
     try {
@@ -201,7 +194,6 @@ class IntegrationsDashboard extends HTMLElement {
       const { status } = /** @type {any} */ (error);
       if (status !== 401) replace(/** @type {Element} */ (this.stale), note('warn', texts.integrations.stale));
     }
-    if (this.isConnected) this.later();
   }
 
   /** What the provider's consent page came to, from the address. */

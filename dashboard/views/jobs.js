@@ -10,6 +10,7 @@ import { go, href } from '../lib/page.js';
 import { targetOf } from '../lib/pauses.js';
 import { askFirst, askForm } from '../parts/ask.js';
 import { empty, heading, note } from '../parts/bits.js';
+import { liveState } from '../parts/live-state.js';
 import { openDialog } from '../parts/dialog.js';
 import { jobProgress, planTable } from '../parts/job.js';
 import { scopeFields } from '../parts/scope.js';
@@ -26,8 +27,10 @@ class JobView extends HTMLElement {
     const job = encodeURIComponent(this.job);
     replace(
       this,
-      heading(texts.jobs.title, texts.jobs.lead),
+      heading(texts.jobs.title, texts.jobs.lead, liveState(api.live)),
       jobProgress({
+        live: api.live,
+        lists: ['jobs'],
         job_: () => api.get(`/api/jobs/${job}`),
         stop_: session.can('edit') ? () => api.post(`/api/jobs/${job}/stop`) : null,
       }),
@@ -71,6 +74,7 @@ class OperatorJobsView extends HTMLElement {
         : jobs.map(({ org_id, id }) => {
             const job = encodeURIComponent(id);
             return jobProgress({
+              live: api.live,
               job_: () => api.get(`/operator/jobs/${job}`, { org_id }),
               stop_: () => api.post(`/operator/jobs/${job}/stop`, undefined, { query: { org_id } }),
               label: org_id,

@@ -4,6 +4,7 @@
 mod access;
 mod history;
 mod integrations;
+mod live;
 mod operator;
 mod pictures;
 mod routes;
@@ -37,9 +38,14 @@ struct Desk {
 
 impl Desk {
     async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With settings.
+    async fn start_with(environment: &[(&str, &str)]) -> Self {
         let driver = Driver::start().await;
         let directory = Directory::new();
-        let dev = Dev::start(directory.path(), port_base(), &[]).await;
+        let dev = Dev::start_with(directory.path(), port_base(), &[], environment).await;
         Self { dev, driver, directory }
     }
 

@@ -300,6 +300,25 @@ impl Browser<'_> {
             .await;
     }
 
+    /// Opens another tab over this one, which is hidden then. Returns this tab's name.
+    pub async fn cover(&self) -> String {
+        let path = format!("{}/session/{}/window", self.driver.base, self.session);
+        let own = answer(client().get(path).send().await.expect("the driver answers")).await;
+        let made = self.ask("/window/new", &json!({"type": "tab"})).await.expect("a tab");
+        self.turn_to(made["handle"].as_str().expect("a name")).await;
+        own.expect("a name").as_str().expect("a text").to_owned()
+    }
+
+    /// Shows a covered tab again.
+    pub async fn uncover(&self, tab: &str) {
+        self.turn_to(tab).await;
+    }
+
+    async fn turn_to(&self, tab: &str) {
+        let turned = self.ask("/window", &json!({"handle": tab})).await;
+        turned.unwrap_or_else(|problem| panic!("{tab}: {problem}"));
+    }
+
     /// The address, the text and the faults of the page: what a failed test shows.
     async fn seen(&self) -> String {
         let script =
