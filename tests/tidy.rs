@@ -89,6 +89,7 @@ const WALLS: &[(&str, &str, &str)] = &[
 const LINES_MAX: usize = 600;
 const LONGER: &[(&str, usize, &str)] = &[
     ("tests/it/conformance/ledger.rs", 860, "one contract"),
+    ("tests/it/conformance/queue.rs", 640, "one contract"),
     ("tests/it/conformance/store.rs", 840, "one contract"),
     ("tests/it/conformance/store_ledger.rs", 645, "one contract"),
     ("tests/it/support/ingress.rs", 630, "one receiver with its tenants"),

@@ -33,6 +33,10 @@ use crate::{
 use async_trait::async_trait;
 use std::{path::Path, sync::Arc};
 
+/// Events behind the first that is not acked which an earlier consumer may have had, where the
+/// backend counts consumers and not deliveries: its inbox and its worker hold no more.
+const DELIVERED_AHEAD_MAX: u32 = 16_384;
+
 /// The contract. Every sentence of it has a test in `tests/it/conformance/queue.rs`, run over every
 /// backend.
 #[async_trait]
@@ -98,8 +102,8 @@ pub struct Delivery {
     /// A message that cannot be decoded affects only itself. It comes as an error, and the worker
     /// stores it as a dead letter.
     pub event: Result<Envelope, EnvelopeError>,
-    /// How often a worker may have had it before and did not ack it: by a broker's count. 0 where
-    /// nobody counts.
+    /// How often a worker may have had it before and did not ack it. The worker plans an event by
+    /// itself that comes again and again, because it may be the event that ends its process.
     pub redeliveries: u32,
 }
 

@@ -480,7 +480,14 @@ impl Reader {
     fn take(&self, consumer: &BaseConsumer<Context>, message: &BorrowedMessage<'_>) {
         let (partition, offset) = (message.partition(), message.offset());
         let redeliveries = &consumer.context().redeliveries;
-        let redeliveries = redeliveries.of(consumer, &self.shared.settings.topic, (partition, offset));
+        let is_noted = || {
+            let mut state = self.shared.state();
+            if state.inbox.epoch == self.epoch {
+                state.partitions.committed(partition, Some(offset));
+            }
+        };
+        let topic = &self.shared.settings.topic;
+        let redeliveries = redeliveries.of(consumer, topic, (partition, offset), is_noted);
         let event = message::envelope(message);
         let received_at = event.as_ref().ok().map(|event| event.received_at);
         let fetched = Fetched {

@@ -5,6 +5,7 @@
 //! with a count that is one higher. A commit of a later offset has no count: it begins anew.
 
 use super::lock;
+use crate::queue::DELIVERED_AHEAD_MAX;
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext},
@@ -12,10 +13,6 @@ use rdkafka::{
     topic_partition_list::TopicPartitionListElem,
 };
 use std::{collections::HashMap, sync::Mutex};
-
-/// Events behind a committed offset that an earlier consumer may have had: what its inbox and its
-/// worker hold at most.
-const DELIVERED_AHEAD_MAX: i64 = 16_384;
 
 #[derive(Default)]
 pub(super) struct Redeliveries(Mutex<HashMap<i32, Begun>>);
@@ -35,25 +32,28 @@ impl Redeliveries {
     }
 
     /// How often earlier consumers may have had the event. Waits for the broker at the first event
-    /// of an assignment, so that a worker that ends at once was counted.
+    /// of an assignment, so that a worker that ends at once was counted. `is_noted` hears of the
+    /// commit: the same offset must not be committed again without its count.
     pub fn of<C: ConsumerContext>(
         &self,
         consumer: &BaseConsumer<C>,
         topic: &str,
         (partition, offset): (i32, i64),
+        is_noted: impl FnOnce(),
     ) -> u32 {
         let mut all = lock(&self.0);
         let Some(begun) = all.get_mut(&partition) else {
             return 0;
         };
         let in_vain = begun.in_vain;
-        if begun.first.is_none()
-            && let Err(error) = note(consumer, topic, (partition, offset), in_vain.saturating_add(1))
-        {
-            tracing::debug!(%error, "A delivery cannot be counted");
+        if begun.first.is_none() {
+            match note(consumer, topic, (partition, offset), in_vain.saturating_add(1)) {
+                Ok(()) => is_noted(),
+                Err(error) => tracing::debug!(%error, "A delivery cannot be counted"),
+            }
         }
         let first = *begun.first.get_or_insert(offset);
-        if offset < first + DELIVERED_AHEAD_MAX {
+        if offset < first + i64::from(DELIVERED_AHEAD_MAX) {
             in_vain
         } else {
             0

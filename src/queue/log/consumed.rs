@@ -6,6 +6,14 @@
 use crate::domain::OrgId;
 use std::collections::BTreeMap;
 
+/// Consumers that had events from a position on and acked none there. It says nothing of an acked
+/// position behind it: a consumer that moved on ended by another event.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct InVain {
+    pub position: u64,
+    pub consumers: u32,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Consumed {
     pub held: bool,
@@ -13,12 +21,14 @@ pub(super) struct Consumed {
     pub delivered: u64,
     /// Handed out, not acked: by position, with organisation and bytes.
     pub outstanding: BTreeMap<u64, (OrgId, u64)>,
+    pub in_vain: InVain,
 }
 
 impl Consumed {
-    pub fn starting_at(position: u64) -> Self {
+    pub fn starting_at(position: u64, in_vain: InVain) -> Self {
         Self {
             delivered: position,
+            in_vain,
             ..Self::default()
         }
     }
@@ -28,6 +38,12 @@ impl Consumed {
         self.outstanding
             .first_key_value()
             .map_or(self.delivered, |(position, _)| *position)
+    }
+
+    /// Consumers that had events from here on and acked none.
+    pub fn in_vain(&self) -> u32 {
+        let InVain { position, consumers } = self.in_vain;
+        if position == self.acked() { consumers } else { 0 }
     }
 
     /// Whether the record at `position` was acked already.

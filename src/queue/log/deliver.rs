@@ -2,6 +2,7 @@
 
 use super::{
     format::{RECORD_HEADER, RecordHeader, SEGMENT_HEADER},
+    redeliveries::Redeliveries,
     segment::Segment,
     shared::{Shared, lock},
 };
@@ -33,36 +34,50 @@ pub(in crate::queue) struct LogDeliveries {
     /// Bytes read ahead, from `cursor` on.
     ahead: Bytes,
     file: Option<(Arc<Segment>, Arc<File>)>,
+    redeliveries: Redeliveries,
 }
 
 impl LogDeliveries {
     pub(super) fn take(shared: Arc<Shared>) -> Result<Self, ConsumeError> {
-        let cursor = {
+        let (cursor, in_vain) = {
             let mut consumed = lock(&shared.consumed);
             if consumed.held {
                 return Err(ConsumeError::AlreadyConsumed);
             }
             consumed.held = true;
-            consumed.acked()
+            (consumed.acked(), consumed.in_vain())
         };
         Ok(Self {
             shared,
             cursor,
             ahead: Bytes::new(),
             file: None,
+            redeliveries: Redeliveries::after(in_vain),
         })
     }
 
     /// Waits for at least one record, then returns at most `count_max` that are there. Empty only
     /// when the log was closed. Cancel safe.
     pub async fn next_records(&mut self, count_max: usize) -> Result<Vec<Record>, ConsumeError> {
-        loop {
-            if lock(&self.shared.intake).closing {
-                return Ok(Vec::new());
-            }
+        while self.wait().await? {
             let batch = self.hand_out(count_max.max(1))?;
             if !batch.is_empty() {
                 return Ok(batch);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Waits until the next record is read ahead. `false`: the log was closed. Cancel safe.
+    async fn wait(&mut self) -> Result<bool, ConsumeError> {
+        loop {
+            if lock(&self.shared.intake).closing {
+                return Ok(false);
+            }
+            match self.first_ahead() {
+                Ok(Some(_)) => return Ok(true),
+                Ok(None) => {}
+                Err(reason) => return Err(self.unreadable(reason)),
             }
             let left = self.ahead.len();
             if self.read_ahead().await? {
@@ -237,19 +252,21 @@ fn unreadable(segment: Option<&Segment>, position: u64, reason: &str) -> Consume
 #[async_trait]
 impl Deliveries for LogDeliveries {
     async fn next_batch(&mut self, count_max: usize) -> Result<Vec<Delivery>, ConsumeError> {
+        if self.redeliveries.is_to_be_noted() && self.wait().await? {
+            self.redeliveries.note(&self.shared).await;
+        }
         let records = self.next_records(count_max).await?;
-        Ok(records
-            .into_iter()
-            .map(|record| Delivery {
-                tag: record.tag,
-                event: envelope::decode(&record.payload),
-                redeliveries: 0,
-            })
-            .collect())
+        let delivery = |record: Record| Delivery {
+            tag: record.tag,
+            event: envelope::decode(&record.payload),
+            redeliveries: self.redeliveries.next(),
+        };
+        Ok(records.into_iter().map(delivery).collect())
     }
 
     async fn ack(&mut self, tags: &[DeliveryTag]) -> Result<(), ConsumeError> {
         self.acknowledge(tags);
+        self.redeliveries.moved(&self.shared);
         Ok(())
     }
 }

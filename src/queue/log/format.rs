@@ -149,6 +149,9 @@ pub(super) struct Mark {
     pub durable: u64,
     /// The segment that was written to then.
     pub active_base: u64,
+    /// Consumers that had events from `acked` on and acked none there. Files of before this count
+    /// have zeros here.
+    pub in_vain: u32,
 }
 
 impl Mark {
@@ -160,6 +163,7 @@ impl Mark {
         bytes[32..40].copy_from_slice(&self.acked.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.durable.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.active_base.to_le_bytes());
+        bytes[56..60].copy_from_slice(&self.in_vain.to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[..60]);
         bytes[60..].copy_from_slice(&checksum.to_le_bytes());
         bytes
@@ -176,6 +180,7 @@ impl Mark {
             acked: u64_at(bytes, 32),
             durable: u64_at(bytes, 40),
             active_base: u64_at(bytes, 48),
+            in_vain: u32_at(bytes, 56),
         })
     }
 }

@@ -32,8 +32,8 @@ pub(super) struct Maintenance {
     pub appender: JoinHandle<()>,
     pub marks: File,
     pub sequence: u64,
-    /// Positions of the mark on the disk: acked and durable.
-    pub saved_mark: Option<(u64, u64)>,
+    /// The mark on the disk.
+    pub saved_mark: Option<Mark>,
     pub saved_at: Instant,
     /// Whether room is kept that is given up last; `None`: not looked at yet.
     pub reserve: Option<bool>,
@@ -53,6 +53,8 @@ impl Maintenance {
             if closing {
                 break;
             }
+            // Dropped at the end of the round, which tells the one who asked.
+            let mark_wanted = lock(&self.shared.requests).mark_wanted.take();
             if lock(&self.shared.intake).failed.is_some() {
                 // The failed disk cannot be trusted with a mark either. Acked events come back
                 // after the restart, and dedupe absorbs them.
@@ -63,7 +65,8 @@ impl Maintenance {
             if spare_wanted || self.is_first_spare_due() {
                 self.make_spare();
             }
-            let saved = if self.has_unneeded_segments() || self.saved_at.elapsed() >= MARK_EVERY {
+            let is_due = mark_wanted.is_some() || self.saved_at.elapsed() >= MARK_EVERY;
+            let saved = if is_due || self.has_unneeded_segments() {
                 self.save_mark()
             } else {
                 Ok(())
@@ -94,7 +97,8 @@ impl Maintenance {
     fn wait(&self) -> (bool, bool) {
         let mut requests = lock(&self.shared.requests);
         let pause = self.filling.as_ref().map(|(_, pause)| *pause);
-        if !requests.closing && (pause.is_some() || !requests.spare_wanted) {
+        let has_to_wait = pause.is_some() || !requests.spare_wanted;
+        if !requests.closing && requests.mark_wanted.is_none() && has_to_wait {
             requests = self
                 .shared
                 .wake_maintenance
@@ -219,7 +223,7 @@ impl Maintenance {
     /// Deletes the segments that lie before the mark on the disk.
     fn free_segments(&self) -> Result<(), AppendError> {
         // Before the first mark is on the disk, every segment may be needed.
-        let Some((acked, _)) = self.saved_mark else {
+        let Some(Mark { acked, .. }) = self.saved_mark else {
             return Ok(());
         };
         let mut freed = false;
@@ -249,16 +253,14 @@ impl Maintenance {
 }
 
 /// Writes a changed mark into the older of the two slots, and fsyncs it.
-fn save_mark(
-    shared: &Shared,
-    marks: &File,
-    sequence: &mut u64,
-    saved: &mut Option<(u64, u64)>,
-) -> Result<(), AppendError> {
+fn save_mark(shared: &Shared, marks: &File, sequence: &mut u64, saved: &mut Option<Mark>) -> Result<(), AppendError> {
     // Read in this order: acks are never ahead of what is durable.
-    let acked = lock(&shared.consumed).acked();
+    let (acked, in_vain) = {
+        let consumed = lock(&shared.consumed);
+        (consumed.acked(), consumed.in_vain())
+    };
     let durable = shared.durable();
-    if *saved == Some((acked, durable)) {
+    if saved.is_some_and(|saved| (saved.acked, saved.durable, saved.in_vain) == (acked, durable, in_vain)) {
         return Ok(());
     }
     let active_base = lock(&shared.segments).last_key_value().map_or(0, |(base, _)| *base);
@@ -269,6 +271,7 @@ fn save_mark(
         acked,
         durable,
         active_base,
+        in_vain,
     };
     let path = shared.directory.join(MARKS);
     write_all_at(
@@ -283,6 +286,6 @@ fn save_mark(
         .disk
         .sync(marks, &path)
         .map_err(AppendError::of_sync("fsync the ack mark in"))?;
-    *saved = Some((acked, durable));
+    *saved = Some(mark);
     Ok(())
 }

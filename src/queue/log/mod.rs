@@ -12,6 +12,7 @@ mod disk;
 mod format;
 mod maintenance;
 mod recover;
+mod redeliveries;
 mod segment;
 mod shared;
 mod usage;
@@ -271,7 +272,7 @@ fn share(disk: Arc<dyn Disk>, directory: &Path, handle: File, settings: LogSetti
         handle,
         disk,
         log: recovered.log,
-        consumed: Mutex::new(Consumed::starting_at(recovered.usage.start())),
+        consumed: Mutex::new(Consumed::starting_at(recovered.usage.start(), recovered.in_vain)),
         intake: Mutex::new(Intake {
             buffer: Vec::new(),
             buffer_events: 0,

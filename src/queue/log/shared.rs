@@ -21,7 +21,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tracing::error;
 
 /// A filling group takes this many bytes and one record at most; a later publisher waits for the
@@ -61,6 +61,8 @@ pub(super) struct MaintenanceRequests {
     pub closing: bool,
     pub spare_wanted: bool,
     pub spare: Option<Spare>,
+    /// The mark is to be saved now; dropped when that was tried.
+    pub mark_wanted: Option<oneshot::Sender<()>>,
 }
 
 /// The place where publishers and the appender meet. A publisher holds the lock while it copies one
@@ -192,6 +194,19 @@ impl Shared {
             self.wake_appender.notify_one();
         }
         Ok(Offer::Joined(group))
+    }
+
+    /// Has the ack mark saved at once. The receiver ends when that was tried, whatever came of it.
+    pub fn request_mark(&self) -> oneshot::Receiver<()> {
+        let (tried, is_tried) = oneshot::channel();
+        let mut requests = lock(&self.requests);
+        // A queue that closes saves it anyway.
+        if !requests.closing {
+            requests.mark_wanted = Some(tried);
+        }
+        drop(requests);
+        self.wake_maintenance.notify_all();
+        is_tried
     }
 
     pub fn durable(&self) -> u64 {

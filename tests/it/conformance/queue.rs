@@ -85,6 +85,7 @@ where
         an_envelope_comes_out_as_it_went_in
         unacked_events_come_back_to_the_next_consumer
         unacked_events_come_back_after_a_reopening
+        a_delivery_tells_how_often_it_was_given_out_in_vain
         acks_come_in_any_order_and_twice
         acked_events_stay_acked_after_closing
         a_dropped_publish_is_still_written
@@ -316,6 +317,39 @@ async fn unacked_events_come_back_after_a_reopening(backend: &dyn Backend) {
     } else {
         println!("conformance: left out: tags that stay the same after a restart");
     }
+}
+
+/// A consumer that ends, by whatever, without an ack of what it had first.
+async fn a_delivery_tells_how_often_it_was_given_out_in_vain(backend: &dyn Backend) {
+    let counts = |got: &[Delivery]| got.iter().map(|delivery| delivery.redeliveries).collect::<Vec<_>>();
+    let mut place = backend.crashed_now().await;
+    let queue = place.open(Limits::default()).await;
+    let published = publish_some(&queue, 3).await;
+    queue.close().await;
+    for in_vain in 0..3 {
+        let queue = place.open(Limits::default()).await;
+        let mut deliveries = queue.consume().await.unwrap();
+        let got = take(&mut deliveries, 3).await;
+        assert_ids(backend, ids(&got), published.clone());
+        assert_eq!(counts(&got), [in_vain; 3]);
+        place = place.crashed_now().await;
+        drop(deliveries);
+        queue.close().await;
+    }
+    // The next consumer of the same process, and one that moved on.
+    let queue = place.open(Limits::default()).await;
+    let mut deliveries = queue.consume().await.unwrap();
+    assert_eq!(counts(&take(&mut deliveries, 3).await), [3; 3]);
+    drop(deliveries);
+    let mut deliveries = queue.consume().await.unwrap();
+    let got = take(&mut deliveries, 3).await;
+    assert_eq!(counts(&got), [4; 3]);
+    deliveries.ack(&tags(&got)).await.unwrap();
+    queue.close().await;
+    let queue = place.open(Limits::default()).await;
+    publish_some(&queue, 1).await;
+    let mut deliveries = queue.consume().await.unwrap();
+    assert_eq!(counts(&take(&mut deliveries, 1).await), [0]);
 }
 
 async fn acks_come_in_any_order_and_twice(backend: &dyn Backend) {

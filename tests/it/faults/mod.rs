@@ -21,7 +21,6 @@ mod leaks;
 mod load;
 mod providers;
 pub mod proxy;
-#[cfg(all(feature = "rabbitmq", feature = "kafka"))]
 mod redelivered;
 #[cfg(all(feature = "rabbitmq", feature = "kafka"))]
 mod roles;

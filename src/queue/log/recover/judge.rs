@@ -153,6 +153,7 @@ mod tests {
             acked,
             durable,
             active_base,
+            in_vain: 0,
         }
     }
 

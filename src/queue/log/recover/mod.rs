@@ -6,6 +6,7 @@ mod inventory;
 mod judge;
 
 use super::{
+    consumed::InVain,
     disk::Disk,
     format::LogId,
     segment::{Segment, remove_spares, sync_directory},
@@ -38,6 +39,7 @@ pub(super) struct Recovered {
     pub previous_base: u64,
     /// Sequence number of the last mark.
     pub sequence: u64,
+    pub in_vain: InVain,
 }
 
 pub(super) fn io_error(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> ConnectError {
@@ -93,6 +95,10 @@ fn apply(
         end: verdict.end,
         previous_base: verdict.previous_base,
         sequence: inventory.mark.map_or(0, |mark| mark.sequence),
+        in_vain: inventory.mark.map_or_else(InVain::default, |mark| InVain {
+            position: mark.acked,
+            consumers: mark.in_vain,
+        }),
     })
 }
 
