@@ -58,6 +58,9 @@ pub struct StoredAction {
     pub provider_ref: Option<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// Another run of its rule for the event has acted or may still act. Only one of the two is
+    /// tried again.
+    pub has_other_run: bool,
     /// The delivery after the provider had accepted the action, and the time of the provider's
     /// report.
     pub delivery: Option<(Delivery, Timestamp)>,

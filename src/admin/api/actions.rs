@@ -62,7 +62,8 @@ pub struct ActionView {
     /// The tries that count for the limit.
     attempts_counted: u32,
     look_ups: u32,
-    /// The manual transitions that its state allows.
+    /// The manual transitions that would be made now: no `retry` beside another run of the rule
+    /// that has acted or may still act.
     can: Vec<&'static str>,
     /// When the action is tried or looked up next. `null` where only a person moves it.
     due_at: Option<Time>,
@@ -74,11 +75,13 @@ pub struct ActionView {
     delivery: Option<DeliveryView>,
 }
 
-/// The manual transitions that are possible from a state. An action whose request was never made
-/// cannot be sent.
-fn possible(state: ActionState, has_request: bool) -> Vec<&'static str> {
+/// The manual transitions that are possible. An action whose request was never made cannot be sent,
+/// and one beside another run of its rule is not sent again. An open outcome is only looked up.
+fn possible(row: &StoredAction) -> Vec<&'static str> {
     use ActionState::{Cancelled, Dead, Parked, Pending, Suppressed, Unknown, Waiting};
-    let may_retry = has_request && matches!(state, Dead | Parked | Suppressed | Cancelled | Waiting | Unknown);
+    let state = row.state;
+    let may_start = matches!(state, Dead | Parked | Suppressed | Cancelled | Waiting) && !row.has_other_run;
+    let may_retry = row.request.is_some() && (state == Unknown || may_start);
     let may = [
         ("retry", may_retry),
         ("cancel", matches!(state, Pending | Waiting | Parked)),
@@ -118,7 +121,7 @@ impl From<&StoredAction> for ActionView {
             series: row.series,
             attempts: row.claims,
             attempts_counted: row.attempts,
-            can: possible(row.state, row.request.is_some()),
+            can: possible(row),
             look_ups: row.look_ups,
             due_at: goes_on.then_some(Time(row.due_at)),
             expires_at: Time(row.expires_at),
@@ -362,8 +365,9 @@ async fn refused_transition(
     from: ActionState,
 ) -> Answer<Problem> {
     let row = state.store.find_action(member.org, id).await?;
-    let has_request = row.is_some_and(|row| row.request.is_some());
-    let can = possible(from, has_request);
+    let row = row.ok_or(Problem::not_found())?;
+    let has_request = row.request.is_some();
+    let can = possible(&row);
     let why = if verb == "retry" && !has_request {
         "It has no request to send, because its rule could not be rendered: mend the rule, and replay the event."
             .to_owned()

@@ -1,6 +1,6 @@
 //! Events, actions and attempts, read only. Pages go by id, so each costs what it shows.
 
-use super::{Access, Dialect, Reader, Row, Sql, SqlStore, Statement};
+use super::{Access, Dialect, Reader, Row, Sql, SqlStore, Statement, ledger::manual::other_run};
 use crate::{
     domain::{
         ActionId, ActionState, Cause, Delivery, EventId, EventType, OrgId, Period, Provider, SealedBytes, Source,
@@ -92,9 +92,14 @@ const FIND_EVENT: &str = concat!(
 
 macro_rules! action_columns {
     () => {
-        "id, org_id, event_id, rule_id, rule_name, kind, provider, credential_name, state, cause, detail,
+        concat!(
+            "id, org_id, event_id, rule_id, rule_name, kind, provider, credential_name, state, cause, detail,
         http_status, provider_code, request_sealed, series, due_at, expires_at, fence, attempts, look_ups, provider_ref,
-        created_at, updated_at, delivery, delivery_code, delivery_detail, delivery_at"
+        created_at, updated_at, delivery, delivery_code, delivery_detail, delivery_at,
+        EXISTS (SELECT 1 FROM actions AS other WHERE ",
+            other_run!("actions"),
+            ") AS has_other_run"
+        )
     };
 }
 macro_rules! list_actions {
@@ -311,6 +316,7 @@ fn action<D: Dialect>(row: Row<'_, D>) -> Result<StoredAction, StoreError> {
         provider_ref: row.string_opt("provider_ref")?,
         created_at: row.time("created_at")?,
         updated_at: row.time("updated_at")?,
+        has_other_run: row.flag("has_other_run")?,
         delivery: match row.parse_opt("delivery")? {
             None => None,
             Some(status) => {

@@ -8,7 +8,7 @@ use hookswitch::{
         RouteKind, RuleId, Source, Subject,
     },
     store::{
-        ledger::{Occasion, PlannedAction, PlannedEvent},
+        ledger::{Occasion, PlannedAction, PlannedEvent, Replay},
         rejections::Rejection,
     },
     vault::Purpose,
@@ -21,6 +21,13 @@ use std::time::Duration;
 const SECRET_ID: &str = "01890000-0000-7000-8000-000000000007";
 
 pub(crate) async fn plan(app: &TestApp, org: OrgId, state: ActionState) -> (EventId, ActionId) {
+    let planned = planned(app, org, state).await;
+    let ids = (planned.envelope.id, planned.actions[0].id);
+    app.store.plan(vec![planned].into()).await.unwrap();
+    ids
+}
+
+async fn planned(app: &TestApp, org: OrgId, state: ActionState) -> PlannedEvent {
     let (event, action) = (EventId::generate(), ActionId::generate());
     let body = json!({ "message": {
         "type": "end-of-call-report", "endedReason": "hangup", "customer": { "number": "+15551234567" },
@@ -65,20 +72,13 @@ pub(crate) async fn plan(app: &TestApp, org: OrgId, state: ActionState) -> (Even
         due_at: None,
         expires_at: START + Duration::from_hours(24),
     };
-    app.store
-        .plan(
-            vec![PlannedEvent {
-                org,
-                envelope,
-                body: sealed,
-                actions: vec![planned],
-                occasion: Occasion::Receipt,
-            }]
-            .into(),
-        )
-        .await
-        .unwrap();
-    (event, action)
+    PlannedEvent {
+        org,
+        envelope,
+        body: sealed,
+        actions: vec![planned],
+        occasion: Occasion::Receipt,
+    }
 }
 
 #[tokio::test]
@@ -291,6 +291,49 @@ async fn manual_transitions_move_what_they_may() {
         .map(|entry| entry["verb"].clone())
         .collect();
     assert_eq!(verbs[..2], [json!("retry"), json!("cancel")]);
+}
+
+/// Of two runs of a rule for one event one is sent again (invariant 4).
+#[tokio::test]
+async fn what_a_person_can_do_is_listed_without_a_retry_that_another_run_forbids() {
+    let app = TestApp::start().await;
+    let first = planned(&app, app.a, ActionState::Dead).await;
+    let replay = Replay {
+        series: 1,
+        is_forced: false,
+    };
+    let mut second = PlannedEvent {
+        occasion: Occasion::Replay(replay),
+        ..first.clone()
+    };
+    second.actions[0].id = ActionId::generate();
+    second.actions[0].state = ActionState::Pending;
+    let (old, new) = (first.actions[0].id, second.actions[0].id);
+    let can = async |id: ActionId| {
+        let shown = app.get(app.a, &format!("/api/actions/{id}")).await.expect(200).json();
+        let listed = app.get(app.a, "/api/actions").await.expect(200).json();
+        let listed = listed["data"].as_array().unwrap();
+        let own = listed.iter().find(|one| one["id"] == shown["id"]).unwrap();
+        assert_eq!(own["can"], shown["can"], "the list says the same");
+        shown["can"].clone()
+    };
+    let post = async |id: ActionId, verb: &str| app.post(app.a, &format!("/api/actions/{id}/{verb}"), &json!({})).await;
+    app.store.plan(vec![first].into()).await.unwrap();
+    assert_eq!(can(old).await, json!(["retry"]));
+    app.clock.advance(Duration::from_secs(1));
+    app.store.plan(vec![second].into()).await.unwrap();
+    assert_eq!(can(new).await, json!(["cancel"]));
+    assert_eq!(can(old).await, json!([]));
+    assert_eq!(post(old, "retry").await.expect(409).code(), "ran_again");
+
+    app.clock.advance(Duration::from_secs(1));
+    post(new, "cancel").await.expect(200);
+    for id in [old, new] {
+        assert_eq!(can(id).await, json!(["retry"]));
+    }
+    post(old, "retry").await.expect(200);
+    assert_eq!(can(new).await, json!([]));
+    assert_eq!(post(new, "retry").await.expect(409).code(), "ran_again");
 }
 
 #[tokio::test]

@@ -251,10 +251,16 @@ pub async fn a_retry_is_refused_while_another_run_of_the_rule_stands(b: &Bench) 
         retried.expect("answered")
     };
     let stands = |series, state| ManualTransition::RanAgain { series, state };
+    let has_other_run = async |id| b.action(org, id).await.has_other_run;
     assert_eq!(retry(old).await, stands(1, Pending), "it may still act");
+    assert!(has_other_run(old).await);
     end(Succeeded).await;
     assert_eq!(retry(old).await, stands(1, Succeeded));
     assert_eq!(b.state(org, old).await, Dead);
+    assert!(
+        has_other_run(old).await && !has_other_run(new).await,
+        "its own run is none"
+    );
 
     // Both failed: the first one is tried again, and then the other is refused.
     let third = event(org, 2, vec![PlannedAction { rule, ..action() }]);
@@ -273,8 +279,10 @@ pub async fn a_retry_is_refused_while_another_run_of_the_rule_stands(b: &Bench) 
     end(Dead).await;
     b.clock.advance(Duration::from_secs(1));
     let (old, newer) = (third.actions[0].id, fourth.actions[0].id);
+    assert!(!has_other_run(old).await && !has_other_run(newer).await);
     assert_eq!(retry(old).await, ManualTransition::Done(Pending));
     assert_eq!(retry(newer).await, stands(0, Pending));
+    assert!(has_other_run(newer).await && !has_other_run(old).await);
     assert_eq!(b.state(org, newer).await, Dead);
     assert_ne!(new, newer);
 }

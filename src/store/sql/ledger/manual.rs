@@ -35,15 +35,40 @@ const READ: &str = "
 
 /// Another run of the rule for the event that has done its work or may still do it: a later one, or
 /// an earlier one that a person tried again since. A second one would act twice (invariant 4).
-const OTHER_RUN: &str = "
+macro_rules! other_run {
+    ($own:literal) => {
+        concat!(
+            "other.event_id = ",
+            $own,
+            ".event_id AND other.org_id = ",
+            $own,
+            ".org_id AND other.rule_id = ",
+            $own,
+            ".rule_id AND other.id <> ",
+            $own,
+            ".id
+    AND other.state NOT IN ('dead', 'cancelled', 'suppressed')
+    AND (other.series > ",
+            $own,
+            ".series OR other.updated_at > ",
+            $own,
+            ".created_at)"
+        )
+    };
+}
+pub(in crate::store::sql) use other_run;
+
+const OTHER_RUN: &str = concat!(
+    "
     SELECT other.series, other.state
     FROM actions AS own
-    JOIN actions AS other ON other.event_id = own.event_id
-    WHERE own.id = $1 AND own.org_id = $2 AND other.org_id = $2 AND other.rule_id = own.rule_id AND other.id <> own.id
-    AND other.state NOT IN ('dead', 'cancelled', 'suppressed')
-    AND (other.series > own.series OR other.updated_at > own.created_at)
+    JOIN actions AS other ON ",
+    other_run!("own"),
+    "
+    WHERE own.id = $1 AND own.org_id = $2
     ORDER BY other.series DESC
-    LIMIT 1";
+    LIMIT 1"
+);
 
 const CALL_BACK: &str = "
     UPDATE actions
