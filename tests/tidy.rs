@@ -48,6 +48,11 @@ const DOORS: &[(&str, &str, &str)] = &[
         "action",
         "a rule's parameters are checked and frozen by its action; actions know nothing of rules",
     ),
+    (
+        "assistants",
+        "rule",
+        "the audit masks secrets in an assistant as payloads are masked; rules know nothing of assistants",
+    ),
 ];
 
 /// `(room, room, why)`: what the order of the floors would allow and the design forbids.

@@ -1,6 +1,8 @@
 //! Makes an assistant at Vapi, or changes the one that there is, under a lease.
 
-use super::{ANSWER_MAX, AssistantError, AssistantManager, Audits, SealedAssistant, Wanted, check_version, wanted};
+use super::{
+    ANSWER_MAX, AssistantError, AssistantManager, Audits, SealedAssistant, Wanted, changes, check_version, wanted,
+};
 use crate::{
     domain::{
         AssistantRole, Endpoint, EndpointId, ManagedAssistantState, OrgId, RouteState, SealedBytes, SecretId, Source,
@@ -51,10 +53,10 @@ impl AssistantManager {
         let id = match &actual {
             Some(actual) => {
                 let id = id_of(actual)?;
-                let changes = wanted::changes(&kept.wanted, &wanted, &body, actual);
-                if !changes.is_empty() {
+                let differing = wanted::changes(&kept.wanted, &wanted, &body, actual);
+                if !differing.is_empty() {
                     self.vapi
-                        .update_assistant(credential, &id, &changes, ANSWER_MAX)
+                        .update_assistant(credential, &id, &differing, ANSWER_MAX)
                         .await?;
                 }
                 id
@@ -69,12 +71,18 @@ impl AssistantManager {
             return Ok(row);
         }
         let now = self.clock.now();
+        // Before Vapi has answered, nothing was made.
+        let former = row.assistant_id.is_some().then_some(&kept.wanted);
+        let audit = AuditEntry {
+            changes: changes::of_config(former, Some(&wanted)),
+            ..audits.assistant
+        };
         let made = ManagedAssistant {
             sealed: self.seal(org, &wanted, &kept.secret).await?,
             ..in_step(row, &id, now)
         };
         let claim = claim(&made, wanted.name, now);
-        self.save(made, Some(claim), lease, Some(audits.assistant)).await
+        self.save(made, Some(claim), lease, Some(audit)).await
     }
 
     /// Keeps the marker, before Vapi is asked for anything, and makes the endpoint that the
@@ -153,6 +161,7 @@ impl AssistantManager {
         };
         let audit = AuditEntry {
             target_id: id.to_string(),
+            changes: changes::of_endpoint(None, Some(&endpoint)),
             ..audit
         };
         self.store.create_endpoint(endpoint, vec![secret], audit).await?;

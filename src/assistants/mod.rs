@@ -7,6 +7,7 @@
 //! anything. So an assistant whose answer was lost is found again by its marker and adopted. A
 //! change that fails makes no second assistant. No transaction is open during a request to Vapi.
 
+mod changes;
 mod make;
 mod reconcile;
 mod wanted;
@@ -17,7 +18,13 @@ pub use wanted::{RESERVED, Wanted};
 use crate::{
     domain::{AssistantRole, Clock, OrgId, Provider},
     provider::{CallError, Credential, ProviderRefusal, VapiCredential, vapi::VapiClient},
-    store::{Store, StoreError, audit::AuditEntry, flights::Flights, grants::Lease, managed::ManagedAssistant},
+    store::{
+        Store, StoreError,
+        audit::{AuditEntry, Changes},
+        flights::Flights,
+        grants::Lease,
+        managed::ManagedAssistant,
+    },
     vault::{Purpose, Vault, VaultError},
 };
 use serde::{Deserialize, Serialize};
@@ -107,7 +114,7 @@ impl Drop for SealedAssistant {
     }
 }
 
-/// Audit entries of one change, made by whoever asks for it.
+/// Audit entries of one change, made by whoever asks for it. The changed fields are added here.
 pub struct Audits {
     pub assistant: AuditEntry,
     /// Where an endpoint has to be made for its webhooks, or deleted with it.
@@ -201,16 +208,30 @@ impl AssistantManager {
         if let Some(id) = id {
             self.vapi.delete_assistant(&credential, &id, ANSWER_MAX).await?;
         }
-        let deleted = self
-            .store
-            .delete_managed_assistant(org, role, lease, audits.assistant)
-            .await?;
+        let assistant = AuditEntry {
+            changes: self.last_of(&row).await,
+            ..audits.assistant
+        };
+        let deleted = self.store.delete_managed_assistant(org, role, lease, assistant).await?;
         if deleted {
-            self.store
-                .delete_endpoint(org, row.endpoint, None, audits.endpoint)
-                .await?;
+            let before = self.store.find_endpoint(org, row.endpoint).await?;
+            let endpoint = AuditEntry {
+                changes: changes::of_endpoint(before.as_ref(), None),
+                ..audits.endpoint
+            };
+            self.store.delete_endpoint(org, row.endpoint, None, endpoint).await?;
         }
         Ok(deleted)
+    }
+
+    /// What stood before a deletion. One that does not open can be deleted too.
+    async fn last_of(&self, row: &ManagedAssistant) -> Changes {
+        let kept = self.open(row).await.ok();
+        let wanted = kept.as_ref().map(|kept| &kept.wanted);
+        changes::of_config(wanted, None)
+            .value("assistant_id", &row.assistant_id, ())
+            .value("role", row.role, ())
+            .value("name", wanted.map(|wanted| &wanted.name), ())
     }
 
     /// The configuration that a person asked for.

@@ -117,6 +117,16 @@ impl Changes {
         self
     }
 
+    /// Adds the fields of `other` that have values, or are secrets.
+    #[must_use]
+    pub fn and_values(mut self, other: &Self) -> Self {
+        for change in &other.values {
+            self.name(&change.field);
+            self.values.push(change.clone());
+        }
+        self
+    }
+
     fn name(&mut self, field: &str) {
         if !self.fields.iter().any(|known| known == field) {
             self.fields.push(field.to_owned());

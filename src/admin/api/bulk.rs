@@ -16,7 +16,7 @@ use crate::{
     },
     domain::{ActionId, ActionState, Cause, OrgId, Period, Provider, RuleId},
     store::{
-        audit::AuditEntry,
+        audit::{AuditEntry, Changes},
         bulk::{BulkCount, BulkFilter, BulkJob, BulkVerb, JobState},
         ledger::ManualTransition,
     },
@@ -29,7 +29,7 @@ use axum::{
 };
 use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// Actions that one step looks at.
@@ -194,7 +194,7 @@ async fn of_member(
         return Ok(Json(BulkPlanView::of(counts)).into_response());
     }
     let id = Uuid::now_v7();
-    let audit = state.audit(&member, verb.as_str(), "actions", id, &["state"]);
+    let audit = state.audit(&member, verb.as_str(), "actions", id, Changes::default());
     let job = begin(&state, member.org, (verb, filter), &counts, audit).await?;
     spawn(&state, vec![(job.org, job.id)]);
     Ok((StatusCode::ACCEPTED, Json(JobView::from(job))).into_response())
@@ -221,8 +221,38 @@ async fn begin(
         updated_at: state.now(),
         ended_at: None,
     };
+    let audit = AuditEntry {
+        changes: begun(&job, counts),
+        ..audit
+    };
     state.store.begin_bulk(job.clone(), audit).await?;
     Ok(job)
+}
+
+/// What a job is to change: the states that it meets, those that follow, and what its filter names.
+fn begun(job: &BulkJob, counts: &[BulkCount]) -> Changes {
+    let after = |state: ActionState| match job.verb {
+        BulkVerb::Cancel => ActionState::Cancelled,
+        // An open outcome is looked up, and stays open until then.
+        BulkVerb::Retry if state == ActionState::Unknown => state,
+        BulkVerb::Retry => ActionState::Pending,
+    };
+    let states = |of: &dyn Fn(ActionState) -> ActionState| -> BTreeSet<&'static str> {
+        counts.iter().map(|one| of(one.state).as_str()).collect()
+    };
+    let filter = &job.filter;
+    Changes::default()
+        .value("state", states(&|state| state), states(&after))
+        .value("planned", (), job.planned)
+        .value("provider", (), filter.provider)
+        .value("cause", (), filter.cause)
+        .value("rule_id", (), filter.rule.map(|rule| rule.to_string()))
+        .value("since", (), filter.period.since.map(Time))
+        .value("until", (), filter.period.until.map(Time))
+}
+
+fn stopped() -> Changes {
+    Changes::default().value("state", JobState::Running.as_str(), JobState::Stopped.as_str())
 }
 
 /// Steps jobs one after the other. A stop of the process leaves them running: the next start, or
@@ -271,7 +301,7 @@ async fn look_at(state: &Arc<AdminState>, org: OrgId, id: Uuid) -> Answer<Json<J
 
 /// Actions that the job has changed stay changed.
 pub async fn stop(State(state): Admin, Editor(member): Editor, Id(id): Id<Uuid>, _: NoFields) -> Answer<Json<JobView>> {
-    let audit = state.audit(&member, "stop", "actions", id, &["state"]);
+    let audit = state.audit(&member, "stop", "actions", id, stopped());
     end(&state, member.org, id, audit).await
 }
 
@@ -302,7 +332,10 @@ pub async fn stop_by_operator(
     _: NoFields,
 ) -> Answer<Json<JobView>> {
     let org = named_org(&uri)?;
-    let audit = state.audit_of_operator(&subject, Some(org), "stop", "actions", id);
+    let audit = AuditEntry {
+        changes: stopped(),
+        ..state.audit_of_operator(&subject, Some(org), "stop", "actions", id)
+    };
     end(&state, org, id, audit).await
 }
 

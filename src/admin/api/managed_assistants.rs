@@ -160,8 +160,8 @@ pub async fn ensure(
         config: new.assistant,
     };
     let audits = Audits {
-        assistant: state.audit(&member, "ensure", "assistant", role, &["name", "assistant"]),
-        endpoint: state.audit(&member, "create", "endpoint", role, &["source", "name", "secret"]),
+        assistant: state.audit(&member, "ensure", "assistant", role, Changes::default()),
+        endpoint: state.audit(&member, "create", "endpoint", role, Changes::default()),
     };
     let row = state
         .assistants

@@ -261,7 +261,7 @@ pub async fn prove<D: Dialect>(
         .optional(tx, assistant)
         .await?;
     let audit = &AuditEntry {
-        changes: assistant_changes(before.as_ref(), &claim),
+        changes: assistant_changes(before.as_ref(), &claim).and_values(&audit.changes),
         ..audit.clone()
     };
     Statement::new(DOING, SAVE_ASSISTANT)

@@ -1,6 +1,10 @@
 //! Many actions at once, through the API: a plan first, then a job with its progress.
 
-use super::{TestApp, isolation::plan};
+use super::{
+    TestApp,
+    audit::{change, last, with_changes},
+    isolation::plan,
+};
 use crate::support::until;
 use hookswitch::{
     admin::Role,
@@ -60,6 +64,14 @@ async fn a_plan_says_what_a_job_then_does_and_nobody_elses_is_touched() {
     assert_eq!(
         (&entries["data"][0]["verb"], &entries["data"][0]["target_id"]),
         (&json!("cancel"), &job["id"])
+    );
+    assert_eq!(
+        with_changes(&entries["data"][0])["changes"],
+        json!([
+            change("planned", Value::Null, 2),
+            change("provider", Value::Null, "twilio"),
+            change("state", vec!["pending"], vec!["cancelled"]),
+        ])
     );
 
     let own = job["id"].as_str().unwrap();
@@ -133,6 +145,13 @@ async fn operators_cancel_by_organisation_and_decide_open_outcomes_with_an_entry
     assert_eq!(state(&app, app.b, theirs).await, "pending");
     let entries = app.get(app.a, "/api/audit").await.json();
     assert_eq!(entries["data"][0]["actor"], "operator:a person");
+    assert_eq!(
+        with_changes(&entries["data"][0])["changes"],
+        json!([
+            change("planned", Value::Null, 1),
+            change("state", vec!["pending"], vec!["cancelled"]),
+        ])
+    );
 
     let resolve = async |id: ActionId, outcome: &str| {
         operator(
@@ -165,21 +184,13 @@ async fn an_operator_decides_an_open_outcome_once() {
     }
 }
 
-/// A process that was killed left a job running. The next one on the same store goes on with it by
-/// itself: nobody has to look at the job.
-#[tokio::test]
-async fn a_job_of_a_process_that_is_gone_is_taken_up_by_the_next() {
-    let former = TestApp::start().await;
-    let org = former.a;
-    let mut dead = Vec::new();
-    for _ in 0..3 {
-        dead.push(plan(&former, org, ActionState::Dead).await.1);
-    }
+/// A job as a handler begins it.
+fn retry_of_dead(org: OrgId) -> BulkJob {
     let filter = BulkFilter {
         state: Some(ActionState::Dead),
         ..BulkFilter::default()
     };
-    let job = BulkJob {
+    BulkJob {
         id: uuid::Uuid::now_v7(),
         org,
         verb: BulkVerb::Retry,
@@ -192,7 +203,41 @@ async fn a_job_of_a_process_that_is_gone_is_taken_up_by_the_next() {
         started_at: super::START,
         updated_at: super::START,
         ended_at: None,
-    };
+    }
+}
+
+#[tokio::test]
+async fn a_stop_is_told_with_the_state_of_the_job_before_and_after() {
+    let app = TestApp::start().await;
+    for is_operator in [false, true] {
+        let job = retry_of_dead(app.a);
+        let begun = app.store.begin_bulk(job.clone(), crate::ledger::suite::audit(app.a));
+        begun.await.unwrap();
+        if is_operator {
+            let path = format!("/operator/jobs/{}/stop?org_id={}", job.id, app.a);
+            app.operator(Method::POST, &path, &Value::Null).await.expect(200);
+        } else {
+            app.post(app.a, &format!("/api/jobs/{}/stop", job.id), &json!({}))
+                .await
+                .expect(200);
+        }
+        let entry = last(&app).await;
+        assert_eq!(entry["verb"], "stop");
+        assert_eq!(entry["changes"], json!([change("state", "running", "stopped")]));
+    }
+}
+
+/// A process that was killed left a job running. The next one on the same store goes on with it by
+/// itself: nobody has to look at the job.
+#[tokio::test]
+async fn a_job_of_a_process_that_is_gone_is_taken_up_by_the_next() {
+    let former = TestApp::start().await;
+    let org = former.a;
+    let mut dead = Vec::new();
+    for _ in 0..3 {
+        dead.push(plan(&former, org, ActionState::Dead).await.1);
+    }
+    let job = retry_of_dead(org);
     // Begun as a handler begins it, and then the process ends before its first step.
     former
         .store

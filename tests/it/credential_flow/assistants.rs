@@ -1,6 +1,7 @@
 //! Assistants that are kept at Vapi: exactly one for a role, whatever fails in between.
 
 use super::{Answer, TestApp};
+use crate::admin::audit::{change, last, secret, with_changes};
 use hookswitch::{
     admin::Role,
     assistants::{AssistantError, AssistantManager, Audits, Looked, Wanted},
@@ -329,6 +330,60 @@ async fn fields_that_are_not_a_persons_are_refused_all_at_once() {
     app.delete(org, "/api/integrations/vapi").await.expect(204);
     assert_eq!(put(&app, org, &front_desk()).await.expect(409).code(), "not_connected");
     assert_eq!(app.providers().assistants(), Vec::<Value>::new());
+}
+
+/// Invariant: of a secret an entry tells its fate, and never a value.
+#[tokio::test]
+async fn the_audit_tells_the_configuration_before_and_after_and_no_secret() {
+    const CANARY: &str = "canary-of-a-tool";
+    let app = connected().await;
+    let org = app.a;
+    let changes = async || last(&app).await["changes"].as_array().expect("a list").clone();
+    let mut body = front_desk();
+    let tool = json!({ "type": "function", "server": { "url": "https://tools.example", "secret": CANARY } });
+    body["assistant"]["model"]["tools"] = json!([tool]);
+    let made = put(&app, org, &body).await.expect(200).json();
+    let greeting = front_desk()["assistant"]["firstMessage"].clone();
+    let all = changes().await;
+    for wanted in [
+        change("assistant.firstMessage", Value::Null, greeting.clone()),
+        change("assistant_id", Value::Null, made["assistant_id"].clone()),
+        change("name", Value::Null, "Front desk"),
+        change("role", Value::Null, "inbound"),
+    ] {
+        assert!(all.contains(&wanted), "{wanted} in {all:?}");
+    }
+
+    body["assistant"]["firstMessage"] = json!("Hello");
+    put(&app, org, &body).await.expect(200);
+    assert_eq!(changes().await, [change("assistant.firstMessage", greeting, "Hello")]);
+    body["assistant"]["model"]["tools"][0]["server"]["secret"] = json!("another-canary-of-a-tool");
+    put(&app, org, &body).await.expect(200);
+    assert_eq!(changes().await, [secret("assistant.model", "changed")]);
+    body["name"] = json!("Reception");
+    put(&app, org, &body).await.expect(200);
+    assert_eq!(changes().await, [change("name", "Front desk", "Reception")]);
+
+    app.delete(org, KEPT).await.expect(204);
+    let entries = app.get(org, "/api/audit").await.expect(200).json();
+    let [endpoint, assistant] = [0, 1].map(|at| with_changes(&entries["data"][at]));
+    let has = |entry: &Value, wanted: Value| {
+        assert!(
+            entry["changes"].as_array().expect("a list").contains(&wanted),
+            "{entry}"
+        );
+    };
+    has(&endpoint, change("name", "Vapi assistant, inbound", Value::Null));
+    has(&endpoint, secret("secret", "cleared"));
+    has(&assistant, change("assistant.firstMessage", "Hello", Value::Null));
+    has(&assistant, change("name", "Reception", Value::Null));
+    has(
+        &assistant,
+        change("assistant_id", made["assistant_id"].clone(), Value::Null),
+    );
+    let text = entries.to_string();
+    assert!(!text.contains("canary"), "{text}");
+    assert!(text.contains("[masked]"), "the place is shown: {text}");
 }
 
 /// The tag is compared under the lease, so that of two people who have read the same one is late.
