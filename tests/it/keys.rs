@@ -104,11 +104,22 @@ async fn stop(serve: &mut Serve) {
 }
 
 /// The next process on the same files.
-async fn again(mut serve: Serve, keys: &[&str]) -> Serve {
+async fn again(serve: Serve, keys: &[&str]) -> Serve {
+    again_on(None, serve, keys).await
+}
+
+/// The next process on the same files, or on the same database.
+async fn again_on(database: Option<&PostgresDatabase>, mut serve: Serve, keys: &[&str]) -> Serve {
     stop(&mut serve).await;
-    let next = Serve::start_in(serve.into_directory(), &[ring(keys)]);
-    next.is_ready(200).await;
-    next
+    start_on(database, serve.into_directory(), keys).await
+}
+
+async fn start_on(database: Option<&PostgresDatabase>, directory: Directory, keys: &[&str]) -> Serve {
+    let mut settings = vec![ring(keys)];
+    settings.extend(database.map(|database| ("HOOKSWITCH_DATABASE_URL", database.url())));
+    let serve = Serve::start_in(directory, &settings);
+    serve.is_ready(200).await;
+    serve
 }
 
 #[tokio::test]
@@ -269,12 +280,9 @@ impl Sealed {
 
 /// Killed in the middle, with secrets being sealed all the while: the next process goes on, and
 /// everything that was sealed before, between and after opens under the fresh key alone.
-#[tokio::test]
-async fn a_rotation_that_is_killed_under_load_is_finished_by_the_next_process() {
+async fn a_killed_rotation_is_finished_by_the_next_process(database: Option<&PostgresDatabase>, serve: Serve) {
     // More than one step of the rotation.
     const ORGANISATIONS: usize = 260;
-    let serve = Serve::spawn(&[ring(&[KEY])]);
-    serve.is_ready(200).await;
     let client = client();
     let operator = mint_operator_token(&settings(), grant()).expect("a token");
     let (mut orgs, mut all) = (Vec::new(), Vec::new());
@@ -288,7 +296,7 @@ async fn a_rotation_that_is_killed_under_load_is_finished_by_the_next_process() 
         );
         orgs.push(org);
     }
-    let mut serve = again(serve, &[FRESH, KEY]).await;
+    let mut serve = again_on(database, serve, &[FRESH, KEY]).await;
     let load = async {
         let mut made = Vec::new();
         for org in orgs.iter().cycle() {
@@ -315,14 +323,17 @@ async fn a_rotation_that_is_killed_under_load_is_finished_by_the_next_process() 
     all.extend(during);
     serve.ended().await;
 
-    let serve = Serve::start_in(serve.into_directory(), &[ring(&[FRESH, KEY])]);
-    serve.is_ready(200).await;
+    let serve = start_on(database, serve.into_directory(), &[FRESH, KEY]).await;
     let rotated = keys(&serve, &["rotate"]);
     let words = said(&rotated);
     assert!(rotated.status.success(), "{words}");
+    assert!(
+        !words.contains(" 0 data keys wrapped again"),
+        "nothing was left of the killed rotation: {words}"
+    );
     let old = &names(KEY)[0];
     assert!(words.contains(&format!("{old}  may leave the ring")), "{words}");
-    let serve = again(serve, &[FRESH]).await;
+    let serve = again_on(database, serve, &[FRESH]).await;
     for sealed in &all {
         let status = sealed.receive(&client, &serve).await;
         assert_eq!(
@@ -333,4 +344,20 @@ async fn a_rotation_that_is_killed_under_load_is_finished_by_the_next_process() 
             serve.log()
         );
     }
+}
+
+#[tokio::test]
+async fn a_rotation_that_is_killed_under_load_is_finished_by_the_next_process() {
+    let serve = Serve::spawn(&[ring(&[KEY])]);
+    serve.is_ready(200).await;
+    a_killed_rotation_is_finished_by_the_next_process(None, serve).await;
+}
+
+#[tokio::test]
+async fn a_rotation_that_is_killed_under_load_is_finished_by_the_next_process_over_postgres() {
+    let Some(database) = PostgresDatabase::new().await else {
+        return;
+    };
+    let serve = start_on(Some(&database), Directory::new(), &[KEY]).await;
+    a_killed_rotation_is_finished_by_the_next_process(Some(&database), serve).await;
 }

@@ -2,6 +2,7 @@
 //! `support`.
 
 mod admin;
+mod bulk_jobs;
 mod conformance;
 mod crash;
 mod credential_flow;

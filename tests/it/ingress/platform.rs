@@ -4,7 +4,7 @@
 use crate::support::{
     app::{
         TestApp,
-        ingress::{Tenant, settings, sign, vapi_body},
+        ingress::{Tenant, public_url, settings, sign, vapi_body},
     },
     db::NOW,
     wire::request,
@@ -12,7 +12,10 @@ use crate::support::{
 use hookswitch::{
     config::ReceiverSettings,
     domain::{Envelope, SecretBytes, Source},
+    source::sign::{form_body, sign_twilio},
 };
+use reqwest::Method;
+use serde_json::{Value, json};
 
 const PLATFORM: &str = "the-secret-of-the-platform";
 const SHARED: &str = "/webhooks/vapi";
@@ -132,6 +135,94 @@ async fn the_platforms_secret_counts_on_the_shared_url_and_as_a_signature_alone(
     assert_eq!(app.queue().events().len(), 0);
     let (without, _) = TestApp::receiving(settings()).await;
     assert_eq!(post(&without, SHARED, "asst-of-nobody").await.0, 401);
+}
+
+/// A text message to a number of an account, signed by `token`.
+fn text(token: &SecretBytes, path: &str, account: &str, number: &str) -> Vec<u8> {
+    let params = [
+        ("AccountSid", account),
+        ("Body", "hello"),
+        ("From", "+15557654321"),
+        ("MessageSid", "SM00000000000000000000000000000001"),
+        ("To", number),
+    ];
+    let params = params.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let signature = sign_twilio(token, &public_url(path), &params);
+    let header = ("x-twilio-signature".parse().unwrap(), signature);
+    let body = form_body(&params);
+    request(path, "application/x-www-form-urlencoded", &[header], body.as_bytes())
+}
+
+/// The whole way: an operator gives numbers of the platform's own Twilio account to organisations,
+/// and the account's auth token verifies what comes to them, and nothing else.
+#[tokio::test]
+async fn the_platforms_twilio_token_verifies_the_numbers_that_an_operator_gave_to_it_alone() {
+    const ACCOUNT: &str = "ACcccccccccccccccccccccccccccccccc";
+    const GIVEN: &str = "+15552010301";
+    const GIVEN_TO_A: &str = "+15552010302";
+    const NOT_GIVEN: &str = "+15552010303";
+    const OF_NOBODY: &str = "+15552010304";
+    const TWILIO: &str = "/webhooks/twilio";
+    let token = SecretBytes::from("the-auth-token-of-the-platform".to_owned());
+    let settings = ReceiverSettings {
+        platform_twilio_secrets: Some("the-auth-token-of-the-platform".into()),
+        ..settings()
+    };
+    let (app, [a, b]) = TestApp::builder().admin().receiver(settings).start_with_senders().await;
+    app.erase_secrets(&b, Source::Twilio).await;
+    let approve = async |tenant: &Tenant, number: &str, managed_by: Value| {
+        let route = json!({
+            "org_id": tenant.org, "number": number, "provider": "twilio", "account_id": ACCOUNT,
+            "managed_by": managed_by,
+        });
+        app.operator(Method::PUT, "/operator/routes", &route).await.expect(200);
+    };
+    approve(&b, GIVEN, json!("platform")).await;
+    approve(&a, GIVEN_TO_A, json!("platform")).await;
+    approve(&b, NOT_GIVEN, Value::Null).await;
+    let post = async |by: &SecretBytes, path: &str, account: &str, number: &str| {
+        let before = app.queue().events().len();
+        let status = app.exchange(&text(by, path, account, number)).await.status;
+        let event = app.queue().events().get(before).cloned();
+        (status, event.map(|event| (event.org, event.endpoint, event.secret)))
+    };
+    assert_eq!(
+        post(&token, TWILIO, ACCOUNT, GIVEN).await,
+        (200, Some((Some(b.org), None, None)))
+    );
+    // It waits in quarantine for the operator's route.
+    assert_eq!(
+        post(&token, TWILIO, ACCOUNT, OF_NOBODY).await,
+        (200, Some((None, None, None)))
+    );
+
+    let own = b.account();
+    for (account, number, why) in [
+        (ACCOUNT, NOT_GIVEN, "its organisation's own secrets sign for it"),
+        (ACCOUNT, GIVEN_TO_A, "its organisation has a secret of its own"),
+        (own.as_str(), b.number(), "a number of another account"),
+    ] {
+        assert_eq!(post(&token, TWILIO, account, number).await, (401, None), "{why}");
+    }
+    let (status, event) = post(&a.secret, TWILIO, ACCOUNT, GIVEN_TO_A).await;
+    assert_eq!((status, event.expect("published").0), (200, Some(a.org)));
+    for secret in [&a.secret, &b.secret] {
+        assert_eq!(
+            post(secret, TWILIO, ACCOUNT, GIVEN).await,
+            (401, None),
+            "a tenant's secret"
+        );
+    }
+    let endpoint = app.add_twilio_endpoint(&a, &a.secret).await;
+    for path in [format!("{TWILIO}/{endpoint}"), format!("{TWILIO}/{}", b.org)] {
+        assert_eq!(post(&token, &path, ACCOUNT, GIVEN).await, (401, None), "{path}");
+    }
+    approve(&b, GIVEN, Value::Null).await;
+    assert_eq!(
+        post(&token, TWILIO, ACCOUNT, GIVEN).await,
+        (401, None),
+        "it was taken back"
+    );
 }
 
 #[test]
