@@ -97,6 +97,7 @@ fn planned(org: OrgId, sealed: &SealedBytes, now: Timestamp) -> PlannedEvent {
             state: ActionState::Pending,
             cause: None,
             detail: None,
+            due_at: None,
             expires_at: now + Duration::from_hours(24),
         }],
         occasion: Occasion::Receipt,
