@@ -60,7 +60,8 @@ async fn an_event_that_kills_its_process_is_set_aside_over_the_embedded_queue() 
     assert_eq!(killed, 6, "three deliveries in vain, and three tries");
     assert_eq!(dead.len(), 1, "{dead:?}");
     assert_eq!(dead[0]["reason"], REASON);
-    world.kill().await;
+    // A stop saves the ack of the dead event.
+    world.terminate().await;
     world.launch().await;
     world.load.send_all(20).await;
     let counts = world.final_counts().await;
