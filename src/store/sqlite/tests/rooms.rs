@@ -4,8 +4,8 @@ use super::*;
 use crate::{domain::OrgId, store::snapshot::Snapshots};
 use sqlx::{Executor, SqlSafeStr, SqlStr, Statement};
 
-/// The tables that a plan may walk: tables of a row an organisation or of one row, subqueries with a
-/// limit, and the one row of a statement without a table of its own.
+/// The tables that a plan may walk: tables of a row an organisation or of one row, subqueries with
+/// a limit, and the one row of a statement without a table of its own.
 const SMALL: &[&str] = &[
     "CONSTANT ROW",
     "turns",
