@@ -126,6 +126,14 @@ export type Authorize = {
   "url": string;
 };
 
+export type BacklogView = {
+  "is_whole": boolean;
+  "oldest_at"?: Time | null;
+  "pending": number;
+  "unknown": number;
+  "waiting": number;
+};
+
 export type BegunJobView = {
   "id": string;
   "org_id": string;
@@ -341,6 +349,16 @@ export type FieldView = {
   "secret": boolean;
 };
 
+export type FiguresView = {
+  "actions": number;
+  "dead": number;
+  "events": number;
+  "from": Time;
+  "latency_ms"?: LatencyView | null;
+  "retries": number;
+  "succeeded": number;
+};
+
 export type FormView = {
   "available": boolean;
   "connect": string;
@@ -447,6 +465,11 @@ export type KeysView = {
   "primary"?: string | null;
   "set_aside": Array<SetAsideView>;
   "since"?: Time | null;
+};
+
+export type LatencyView = {
+  "p50": number;
+  "p95": number;
 };
 
 export type LimitsView = {
@@ -846,6 +869,16 @@ export type Source = "vapi" | "twilio" | "elevenlabs" | "resend" | "google_calen
 export type SourceView = {
   "event_types": Array<EventTypeView>;
   "source": Source;
+};
+
+export type StatisticsView = {
+  "backlog": BacklogView;
+  "bucket_seconds": number;
+  "buckets": Array<FiguresView>;
+  "counted_since"?: Time | null;
+  "over": string;
+  "total": FiguresView;
+  "until": Time;
 };
 
 export type Status = {

@@ -22,6 +22,7 @@ mod openapi;
 mod plans;
 mod proof;
 mod state;
+mod statistics;
 mod streams;
 mod usable;
 mod web;

@@ -2,6 +2,7 @@
 
 use crate::{
     admin::{
+        statistics::KeptHistory,
         streams::Streams,
         web::{
             auth::{KnownOrgs, OperatorName, Tokens},
@@ -63,6 +64,7 @@ pub struct AdminState {
     pub(super) rates: Rates,
     pub(super) known_orgs: KnownOrgs,
     pub(super) streams: Arc<Streams>,
+    pub(super) history: KeptHistory,
     pub(super) template_fuel: u64,
     /// Days that the installation keeps ended events; 0 is for ever.
     pub(super) events_kept_days: u32,
@@ -126,6 +128,7 @@ impl AdminState {
             origins: Origins::parse(&settings.admin.admin_origins).unwrap_or_default(),
             rates: Rates::new(settings.admin.admin_requests_per_minute_max),
             known_orgs: KnownOrgs::new(Arc::clone(&needs.store), Arc::clone(&needs.clock)),
+            history: KeptHistory::default(),
             streams: Streams::new(
                 Arc::clone(&needs.store),
                 needs.tasks.clone(),

@@ -40,6 +40,7 @@ pub mod settings;
 pub mod snapshot;
 mod sql;
 mod sqlite;
+pub mod statistics;
 
 #[cfg(feature = "postgres")]
 pub use health::{Gauges, check};
@@ -80,6 +81,7 @@ pub trait Store:
     + rules::Rules
     + settings::Settings
     + snapshot::Snapshots
+    + statistics::Statistics
 {
 }
 
@@ -112,6 +114,7 @@ impl<S> Store for S where
         + rules::Rules
         + settings::Settings
         + snapshot::Snapshots
+        + statistics::Statistics
 {
 }
 

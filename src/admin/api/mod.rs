@@ -23,6 +23,7 @@ mod rejections;
 mod rules;
 mod session;
 mod settings;
+mod statistics;
 mod stream;
 
 use super::AdminState;
@@ -48,6 +49,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
         .merge(audit::routes())
         .merge(session::routes())
         .merge(settings::routes())
+        .merge(statistics::routes())
         .merge(stream::routes())
         .merge(catalog::routes())
         .merge(operator::routes())
@@ -84,5 +86,6 @@ pub mod shapes {
         rules::{DamagedRuleView, DryRunRequest, DryRunView, RuleView, StoredDryRunRequest},
         session::Me,
         settings::{RETENTION_DAYS_MAX, SettingsView},
+        statistics::StatisticsView,
     };
 }

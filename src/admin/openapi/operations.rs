@@ -3,7 +3,7 @@
 
 use super::schemas::{Schemas, credential, listed, rule_changes, settings_changes};
 use crate::{
-    admin::api::shapes::*,
+    admin::{api::shapes::*, statistics::Over},
     domain::{ActionState, Cause, Provider, RuleSpec, Source},
     store::marks::List,
 };
@@ -110,6 +110,10 @@ fn time() -> Value {
     json!({ "type": "string", "format": "date-time" })
 }
 
+fn over() -> Value {
+    json!({ "type": "string", "enum": Over::ALL.map(Over::as_str) })
+}
+
 fn states() -> Value {
     let all: Vec<_> = ActionState::ALL.iter().map(|one| one.as_str()).collect();
     let pattern = format!("^({0})(,({0}))*$", all.join("|"));
@@ -128,6 +132,7 @@ const EVENTS: &[Query] = &[
     query("since", time),
     query("until", time),
 ];
+const STATISTICS: &[Query] = &[query("over", over)];
 const EVENT: &[Query] = &[query("body", flag)];
 const ACTIONS: &[Query] = &[
     query("limit", limit),
@@ -272,6 +277,7 @@ operations! {
         => 200(BulkPlanView), 202(JobView);
     get "/api/jobs/{id}" job Viewer "Show the progress of a job" NONE => 200(JobView);
     post "/api/jobs/{id}/stop" job_stop Member "Stop a job" NONE => 200(JobView);
+    get "/api/statistics" statistics Viewer "Count the last hour or day" STATISTICS => 200(StatisticsView);
     get "/api/stream" stream Viewer "Learn which lists change, as server-sent events" NONE => 200(with messages);
     get "/api/rejections" rejections Viewer "List refused requests" REJECTIONS => 200(list RejectionView);
     get "/api/audit" audit Viewer "List changes" AUDIT => 200(list AuditView);

@@ -32,6 +32,7 @@ mod rules;
 mod settings;
 mod snapshot;
 mod statement;
+mod statistics;
 
 pub use dialect::{Dialect, Sql, failed};
 pub use statement::{Row, Statement};
@@ -78,6 +79,7 @@ pub(super) const STATEMENTS: &[(&str, &[Sql])] = &[
     ("rules", rules::STATEMENTS),
     ("settings", settings::STATEMENTS),
     ("snapshot", snapshot::STATEMENTS),
+    ("statistics", statistics::STATEMENTS),
 ];
 
 impl From<&'static str> for Sql {

@@ -22,6 +22,7 @@ mod quarantine;
 mod rules;
 mod session;
 mod settings;
+mod statistics;
 pub(crate) mod stream;
 mod tokens;
 

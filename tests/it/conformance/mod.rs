@@ -12,4 +12,5 @@ pub mod store_quarantine;
 pub mod store_rotation;
 pub mod store_routes;
 pub mod store_settings;
+pub mod store_statistics;
 pub mod store_versions;
