@@ -33,6 +33,7 @@ const PAGES = {
   pauses: () => import('./views/pauses.js'),
   jobs: () => import('./views/jobs.js'),
   keys: () => import('./views/keys.js'),
+  caches: () => import('./views/caches.js'),
 };
 
 // What went wrong in the page itself. The browser tests hold this list against emptiness.

@@ -17,6 +17,7 @@ const texts = {
     pauses: 'Pauses',
     jobs: 'Cancel in bulk',
     keys: 'Keys',
+    caches: 'Caches',
   },
   title: (/** @type {string} */ page) => `${page} · Hookswitch`,
   times: { now: 'just now' },
@@ -314,14 +315,19 @@ const texts = {
     now: 'now',
     numbers: 'The numbers',
     from: 'From',
-    notWhole: 'More happened than is read for this page: the figures are of the newest 1,000.',
+    chartOfTimes: (/** @type {string} */ title, /** @type {string} */ whole, /** @type {string} */ most) => `${title}: ${whole} in the whole time, ${most} at most in one bar`,
+    times: 'From receipt to done',
+    oldest: 'the oldest planned',
+    notWhole: 'There were more actions than are counted. The figures are of those that were planned since',
+    notHere: 'The rates of caches and the depths of queues belong to the whole installation. Its operators see them.',
     tiles: {
       events: 'Events',
       actions: 'Actions',
       success: 'Done, of those that ended',
-      retried: 'Needed more than one try',
+      retries: 'Tries beyond the first',
       half: 'Half are done within',
       most: '95 of 100 are done within',
+      waiting: 'Not gone out yet',
     },
     lines: {
       integration: (/** @type {string} */ provider, /** @type {string} */ state) => `${provider}: ${state.toLowerCase()}`,
@@ -641,6 +647,13 @@ const texts = {
     instances: 'Processes',
     roles: { primary: 'Seals', needed: 'Still needed', missing: 'Missing in a process', leave: 'May leave every ring' },
     columns: { key: 'Key', role: 'State', data: 'Data keys', events: 'Events', seals: 'Most seals', instances: 'Held by', instance: 'Process', roles: 'Roles', sealsWith: 'Seals with', ring: 'Ring', seen: 'Seen' },
+  },
+
+  caches: {
+    lead: 'How the caches of the process that answered are used since it began. Each process has its own.',
+    instance: 'Process',
+    columns: { name: 'Cache', rate: 'Hit rate', hits: 'Hits', misses: 'Misses', entries: 'Entries' },
+    names: { credentials: 'Credentials of integrations', signing_keys: 'Signing keys', data_keys: 'Data keys', sealing_keys: 'Sealing keys' },
   },
 
   settings: {

@@ -52,6 +52,11 @@ export function number(count, language) {
   return new Intl.NumberFormat(language).format(count);
 }
 
+/** A part of a whole, from 0 to 1. `null`: there is no whole. @param {number | null | undefined} part @param {string} [language] */
+export function share(part, language) {
+  return part === null || part === undefined ? '–' : new Intl.NumberFormat(language, { style: 'percent', maximumFractionDigits: 1 }).format(part);
+}
+
 /** @param {number} bytes */
 export function bytes(bytes) {
   return bytes < 1024 ? `${bytes} B` : bytes < 1024 * 1024 ? `${Math.round(bytes / 1024)} kB` : `${(bytes / 1_048_576).toFixed(1)} MB`;

@@ -1,65 +1,39 @@
-// Figures of the overview, from the rows of the lists. Pure.
+// Figures of the overview. Pure.
+
+/** @import * as Api from '../types/api.js' */
+
+/** The times that figures are of. */
+export const SPANS = ['hour', 'day'];
 
 /**
- * @typedef {{key: 'hour' | 'day', ms: number, bars: number}} Span
- * @type {Record<string, Span>}
+ * A bar of a chart: its begin, and how much there is of each kind.
+ * @typedef {{from: number, counts: Record<string, number>, total: number}} Bar
  */
-export const SPANS = {
-  hour: { key: 'hour', ms: 3_600_000, bars: 12 },
-  day: { key: 'day', ms: 86_400_000, bars: 24 },
-};
 
 /**
- * Counts rows by time: one bar for each part of the span, the oldest first.
- * @template Row
- * @param {Row[]} rows
- * @param {(row: Row) => string} timeOf
- * @param {number} now
- * @param {Span} span
- * @param {(row: Row) => string} [kindOf] rows of a bar are counted by it
- * @returns {{from: number, counts: Record<string, number>, total: number}[]}
+ * Bars of the charts, from the buckets of the API, the oldest first.
+ * @param {Api.FiguresView[]} buckets
+ * @returns {{events: Bar[], actions: Bar[], retries: Bar[], times: Bar[]}}
  */
-export function bars(rows, timeOf, now, span, kindOf = () => 'all') {
-  const width = span.ms / span.bars;
-  // Bars stand on round times, so that a bar does not change while time goes on.
-  const end = Math.ceil(now / width) * width;
-  const from = end - span.ms;
-  const result = Array.from({ length: span.bars }, (_, at) => ({ from: from + at * width, counts: /** @type {Record<string, number>} */ ({}), total: 0 }));
-  for (const row of rows) {
-    const bar = result[Math.floor((new Date(timeOf(row)).getTime() - from) / width)];
-    if (bar === undefined) continue;
-    const kind = kindOf(row);
-    bar.counts[kind] = (bar.counts[kind] ?? 0) + 1;
-    bar.total += 1;
-  }
-  return result;
-}
-
-/**
- * Figures of the actions that were planned in a span.
- * @param {Pick<import('../types/api.d.ts').ActionView, 'state' | 'attempts' | 'created_at' | 'updated_at'>[]} actions
- * @param {number} now
- * @param {Span} span
- */
-export function figures(actions, now, span) {
-  const since = now - span.ms;
-  const within = actions.filter((action) => new Date(action.created_at).getTime() >= since);
-  const ended = within.filter(({ state }) => state === 'succeeded' || state === 'dead');
-  const good = within.filter(({ state }) => state === 'succeeded');
-  const times = good.map((action) => new Date(action.updated_at).getTime() - new Date(action.created_at).getTime()).sort((a, b) => a - b);
+export function barsOf(buckets) {
+  /** @type {(counts: (bucket: Api.FiguresView) => Record<string, number>) => Bar[]} */
+  const bars = (counts) =>
+    buckets.map((bucket) => {
+      const found = counts(bucket);
+      return { from: new Date(bucket.from).getTime(), counts: found, total: Object.values(found).reduce((sum, count) => sum + count, 0) };
+    });
   return {
-    planned: within.length,
-    succeeded: good.length,
-    success: ended.length === 0 ? null : good.length / ended.length,
-    retried: within.filter(({ attempts }) => attempts > 1).length,
-    half: quantile(times, 0.5),
-    most: quantile(times, 0.95),
+    events: bars(({ events }) => ({ all: events })),
+    actions: bars(({ actions, succeeded, dead }) => ({ good: succeeded, other: Math.max(0, actions - succeeded - dead), bad: dead })),
+    retries: bars(({ retries }) => ({ all: retries })),
+    // The time of 95 of 100 stands on top of the time of half of them.
+    times: bars(({ latency_ms: time }) => ({ half: time?.p50 ?? 0, rest: (time?.p95 ?? 0) - (time?.p50 ?? 0) })),
   };
 }
 
-/** @param {number[]} sorted @param {number} part */
-export function quantile(sorted, part) {
-  return sorted.length === 0 ? null : sorted[Math.min(sorted.length - 1, Math.ceil(part * sorted.length) - 1)];
+/** The part of the actions that ended which succeeded. @param {Pick<Api.FiguresView, 'succeeded' | 'dead'>} figures */
+export function success({ succeeded, dead }) {
+  return succeeded + dead === 0 ? null : succeeded / (succeeded + dead);
 }
 
 /**

@@ -11,26 +11,32 @@ const HEIGHT = 96;
  * @param {object} parts
  * @param {string} parts.title
  * @param {{from: number, counts: Record<string, number>, total: number}[]} parts.bars
- * @param {{kind: string, label: string, tone: string}[]} parts.kinds the parts of a bar, from below
+ * @param {{kind: string, label: string, tone: string, isWhole?: boolean}[]} parts.kinds the parts of
+ *   a bar, from below; the number of one that is the whole is that of the bar
+ * @param {(value: number) => string} [parts.show] a value in words
+ * @param {string} [parts.sum] what all bars come to, where it is no sum
  */
-export function chart({ title, bars, kinds }) {
+export function chart({ title, bars, kinds, show = number, sum }) {
   const most = Math.max(1, ...bars.map((bar) => bar.total));
   const step = WIDTH / bars.length;
   const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
-  const total = bars.reduce((sum, bar) => sum + bar.total, 0);
+  const total = show(bars.reduce((all, bar) => all + bar.total, 0));
+  const isSum = sum === undefined;
+  const highest = show(Math.max(0, ...bars.map((bar) => bar.total)));
+  const label = isSum ? texts.overview.chartOf(title, total, highest) : texts.overview.chartOfTimes(title, sum, highest);
   return h(
     'figure.sheet.chart',
     null,
-    h('figcaption', null, h('h3', null, title), h('span.quiet', null, texts.overview.total(number(total)))),
+    h('figcaption', null, h('h3', null, title), h('span.quiet', null, isSum ? texts.overview.total(total) : sum)),
     svg(
       'svg',
-      { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-label': texts.overview.chartOf(title, number(total), number(most)), preserveAspectRatio: 'none' },
+      { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-label': label, preserveAspectRatio: 'none' },
       bars.map((bar, at) => {
         let below = 0;
         return svg(
           'g',
           null,
-          svg('title', null, `${clock.format(bar.from)}: ${number(bar.total)}`),
+          svg('title', null, `${clock.format(bar.from)}: ${show(bar.total)}`),
           svg('rect.back', { x: at * step + 1, y: 0, width: step - 2, height: HEIGHT }),
           kinds.map(({ kind, tone }) => {
             const height = ((bar.counts[kind] ?? 0) / most) * HEIGHT;
@@ -49,7 +55,7 @@ export function chart({ title, bars, kinds }) {
         'table',
         null,
         h('thead', null, h('tr', null, h('th', { scope: 'col' }, texts.overview.from), kinds.map(({ label }) => h('th', { scope: 'col' }, label)))),
-        h('tbody', null, bars.map((bar) => h('tr', null, h('td', { 'data-label': texts.overview.from }, clock.format(bar.from)), kinds.map(({ kind, label }) => h('td', { 'data-label': label }, number(bar.counts[kind] ?? 0)))))),
+        h('tbody', null, bars.map((bar) => h('tr', null, h('td', { 'data-label': texts.overview.from }, clock.format(bar.from)), kinds.map(({ kind, label, isWhole }) => h('td', { 'data-label': label }, show(isWhole ? bar.total : (bar.counts[kind] ?? 0))))))),
       ),
     ),
   );

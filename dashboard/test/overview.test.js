@@ -2,30 +2,26 @@
 
 import test from 'node:test';
 import assert from 'node:assert/strict';
-import { attention, bars, duration, figures, quantile, SPANS } from '../lib/overview.js';
+import { attention, barsOf, duration, success } from '../lib/overview.js';
 
-const NOW = Date.UTC(2026, 10, 28, 7, 3);
-const ago = (/** @type {number} */ minutes) => new Date(NOW - minutes * 60_000).toISOString();
+const bucket = (/** @type {string} */ from, /** @type {any} */ more) => ({ from, events: 0, actions: 0, succeeded: 0, dead: 0, retries: 0, latency_ms: null, ...more });
 
-test('rows are counted in bars that stand on round times', () => {
-  const rows = [{ at: ago(0) }, { at: ago(2) }, { at: ago(4) }, { at: ago(56) }, { at: ago(70) }];
-  const result = bars(rows, (row) => row.at, NOW, SPANS.hour);
-  assert.equal(result.length, 12);
-  assert.equal(new Date(result[0].from).toISOString(), '2026-11-28T06:05:00.000Z');
-  assert.deepEqual(result.map((bar) => bar.total), [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
+test('bars have what the buckets of the API have', () => {
+  const [first, second] = ['2026-11-28T06:05:00.000000Z', '2026-11-28T06:06:00.000000Z'];
+  const bars = barsOf([bucket(first, { events: 7, actions: 6, succeeded: 3, dead: 1, retries: 2, latency_ms: { p50: 40, p95: 100 } }), bucket(second, {})]);
+  const from = Date.UTC(2026, 10, 28, 6, 5);
+  assert.deepEqual(bars.events[0], { from, counts: { all: 7 }, total: 7 });
+  assert.deepEqual(bars.actions[0], { from, counts: { good: 3, other: 2, bad: 1 }, total: 6 });
+  assert.deepEqual(bars.retries[0], { from, counts: { all: 2 }, total: 2 });
+  assert.deepEqual(bars.times[0], { from, counts: { half: 40, rest: 60 }, total: 100 });
+  for (const each of [bars.events, bars.actions, bars.retries, bars.times]) {
+    assert.deepEqual([each[1].from, each[1].total], [from + 60_000, 0]);
+  }
 });
 
-test('figures of actions', () => {
-  const action = (/** @type {string} */ state, /** @type {number} */ ms, attempts = 1, minutes = 1) => ({
-    state,
-    attempts,
-    created_at: ago(minutes),
-    updated_at: new Date(new Date(ago(minutes)).getTime() + ms).toISOString(),
-  });
-  const found = figures([action('succeeded', 100), action('succeeded', 300, 2), action('dead', 9), action('parked', 9), action('dead', 9, 1, 90)], NOW, SPANS.hour);
-  assert.deepEqual(found, { planned: 4, succeeded: 2, success: 2 / 3, retried: 1, half: 100, most: 300 });
-  assert.deepEqual(figures([], NOW, SPANS.hour), { planned: 0, succeeded: 0, success: null, retried: 0, half: null, most: null });
-  assert.equal(quantile([1, 2, 3, 4], 0.5), 2);
+test('success is a part of what ended', () => {
+  assert.equal(success(bucket('', { actions: 9, succeeded: 3, dead: 1 })), 0.75);
+  assert.equal(success(bucket('', { actions: 9 })), null);
 });
 
 test('what needs attention comes in the order of its weight', () => {

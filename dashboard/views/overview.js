@@ -1,39 +1,19 @@
 // The overview: what needs attention first, then what went through.
 
+/** @import * as Api from '../types/api.js' */
+
 import { h, replace } from '../lib/dom.js';
-import { number } from '../lib/format.js';
-import { attention, bars, duration, figures, SPANS } from '../lib/overview.js';
+import { number, share } from '../lib/format.js';
+import { attention, barsOf, duration, SPANS, success } from '../lib/overview.js';
 import { word } from '../lib/outcomes.js';
 import { href } from '../lib/page.js';
-import { fillFrom, heading, note } from '../parts/bits.js';
+import { fillFrom, heading, note, time } from '../parts/bits.js';
 import { chart } from '../parts/chart.js';
 import texts from '../texts.js';
 
-/** Pages of a list that are read for a chart: 1,000 rows. */
-const PAGES_MAX = 5;
-const PAGE = 200;
+/** Actions of a state that are counted for its line. */
+const COUNTED_MAX = 200;
 const READ_EVERY_MS = 30_000;
-
-/**
- * The rows of a list since a time, as far as the pages go.
- * @param {import('../lib/api.js').Api} api
- * @param {string} path
- * @param {(row: any) => string} timeOf
- * @param {number} since
- * @returns {Promise<{rows: any[], isWhole: boolean}>}
- */
-async function rowsSince(api, path, timeOf, since) {
-  const rows = [];
-  let cursor = null;
-  for (let page = 0; page < PAGES_MAX; page += 1) {
-    const answer = await api.get(path, { limit: PAGE, cursor });
-    rows.push(...answer.data);
-    cursor = answer.next_cursor;
-    const last = answer.data.at(-1);
-    if (cursor === null || last === undefined || new Date(timeOf(last)).getTime() < since) return { rows, isWhole: true };
-  }
-  return { rows, isWhole: false };
-}
 
 class OverviewView extends HTMLElement {
   /** @type {import('../app.js').Context} */
@@ -69,61 +49,71 @@ class OverviewView extends HTMLElement {
 
   async parts() {
     const words = texts.overview;
-    const span = SPANS[this.query.get('span') ?? 'day'] ?? SPANS.day;
+    const over = SPANS.find((span) => span === this.query.get('span')) ?? 'day';
     const { api } = this.context;
-    const now = Date.now();
-    const since = now - span.ms;
-    const received = (/** @type {any} */ row) => row.received_at;
-    const planned = (/** @type {any} */ row) => row.created_at;
     const state = async (/** @type {string} */ each) => {
-      const { data, next_cursor } = await api.get('/api/actions', { state: each, limit: PAGE });
+      const { data, next_cursor } = await api.get('/api/actions', { state: each, limit: COUNTED_MAX });
       return [each, { count: data.length, hasMore: next_cursor !== null }];
     };
-    const [{ integrations }, events, actions, rejections, { pauses }, ...counted] = await Promise.all([
+    const statistics = /** @type {Promise<Api.StatisticsView>} */ (api.get('/api/statistics', { over }));
+    const since = statistics.then(({ total }) => api.get('/api/rejections', { since: total.from, limit: COUNTED_MAX }));
+    const [{ integrations }, { buckets, total, backlog, counted_since }, rejections, { pauses }, ...counted] = await Promise.all([
       api.get('/api/integrations/status'),
-      rowsSince(api, '/api/events', received, since),
-      rowsSince(api, '/api/actions', planned, since),
-      api.get('/api/rejections', { limit: PAGE }),
+      statistics,
+      since,
       api.get('/api/pauses'),
       ...['dead', 'unknown', 'parked'].map(state),
     ]);
-    const refused = rejections.data.filter((/** @type {any} */ row) => new Date(row.at).getTime() >= since).length;
-    const found = attention(integrations, Object.fromEntries(counted), refused, pauses);
-    const sum = figures(actions.rows, now, span);
-    const part = (/** @type {number | null} */ share) => (share === null ? '–' : new Intl.NumberFormat(undefined, { style: 'percent', maximumFractionDigits: 1 }).format(share));
-    const kind = (/** @type {any} */ row) => (row.state === 'succeeded' ? 'good' : row.state === 'dead' ? 'bad' : 'other');
+    const found = attention(integrations, Object.fromEntries(counted), rejections.data.length, pauses);
+    const bars = barsOf(buckets);
+    const [half, most] = [total.latency_ms?.p50 ?? null, total.latency_ms?.p95 ?? null];
+    const waiting = backlog.pending + backlog.waiting + backlog.unknown;
     return [
       heading(
         texts.pages.overview,
         null,
-        h('div.row', { role: 'group', 'aria-label': words.span }, Object.keys(SPANS).map((key) => h('a.button', { href: href('overview', null, { span: key }), 'aria-current': key === span.key ? 'true' : null }, words.spans[key]))),
+        h('div.row', { role: 'group', 'aria-label': words.span }, SPANS.map((key) => h('a.button', { href: href('overview', null, { span: key }), 'aria-current': key === over ? 'true' : null }, words.spans[key]))),
       ),
       h('section.sheet', null, h('h2', null, words.attention), found.length === 0 ? note('good', words.allGood) : h('ul', null, found.map(line))),
       h(
         'div.tiles',
         null,
-        tile(words.tiles.events, number(events.rows.filter((row) => new Date(received(row)).getTime() >= since).length) + (events.isWhole ? '' : '+')),
-        tile(words.tiles.actions, number(sum.planned) + (actions.isWhole ? '' : '+')),
-        tile(words.tiles.success, part(sum.success)),
-        tile(words.tiles.retried, number(sum.retried)),
-        tile(words.tiles.half, duration(sum.half)),
-        tile(words.tiles.most, duration(sum.most)),
+        tile('events', number(total.events)),
+        tile('actions', number(total.actions)),
+        tile('success', share(success(total))),
+        tile('retries', number(total.retries)),
+        tile('half', duration(half)),
+        tile('most', duration(most)),
+        tile('waiting', number(waiting) + (backlog.is_whole ? '' : '+'), backlog.oldest_at && h('span.quiet', null, words.oldest, ' ', time(backlog.oldest_at))),
       ),
-      events.isWhole && actions.isWhole ? null : note('quiet', words.notWhole),
+      counted_since && note('quiet', h('p', null, words.notWhole, ' ', time(counted_since))),
       h(
         'div.cards',
         null,
-        chart({ title: words.events, bars: bars(events.rows, received, now, span), kinds: [{ kind: 'all', label: words.events, tone: 'plain' }] }),
+        chart({ title: words.events, bars: bars.events, kinds: [{ kind: 'all', label: words.events, tone: 'plain' }] }),
         chart({
           title: words.actions,
-          bars: bars(actions.rows, planned, now, span, kind),
+          bars: bars.actions,
           kinds: [
             { kind: 'good', label: word('succeeded'), tone: 'good' },
             { kind: 'other', label: words.open, tone: 'warn' },
             { kind: 'bad', label: word('dead'), tone: 'bad' },
           ],
         }),
+        chart({
+          title: words.times,
+          bars: bars.times,
+          // The two parts of a bar are one time on top of the other; people read the whole.
+          kinds: [
+            { kind: 'half', label: words.tiles.half, tone: 'good' },
+            { kind: 'rest', label: words.tiles.most, tone: 'plain', isWhole: true },
+          ],
+          show: duration,
+          sum: duration(most),
+        }),
+        chart({ title: words.tiles.retries, bars: bars.retries, kinds: [{ kind: 'all', label: words.tiles.retries, tone: 'warn' }] }),
       ),
+      h('p.quiet', null, words.notHere),
     ];
   }
 }
@@ -144,9 +134,9 @@ function line({ kind, provider, state, count, hasMore, scope, reason }) {
   }
 }
 
-/** @param {string} label @param {string} value */
-function tile(label, value) {
-  return h('div.tile', null, h('span.quiet', null, label), h('strong', null, value));
+/** @param {string} name @param {string} value @param {any} [more] */
+function tile(name, value, more = null) {
+  return h('div.tile', { 'data-tile': name }, h('span.quiet', null, texts.overview.tiles[name]), h('strong', null, value), more);
 }
 
 /** @param {import('../app.js').Context} context @param {import('../lib/page.js').Place} place */

@@ -70,6 +70,7 @@ files![
     "views/actions.js",
     "views/assistants.js",
     "views/audit.js",
+    "views/caches.js",
     "views/dead-events.js",
     "views/endpoints.js",
     "views/events.js",
@@ -106,6 +107,7 @@ const PAGES: &[&str] = &[
     "pauses",
     "jobs",
     "keys",
+    "caches",
 ];
 
 /// The page that `/dashboard` opens for most people.

@@ -190,6 +190,54 @@ async fn a_rule_is_made_from_a_ready_one_and_tried_while_it_is_typed() {
 }
 
 #[tokio::test]
+async fn the_overview_counts_the_last_hour_with_the_numbers_behind_its_charts() {
+    let desk = Desk::start().await;
+    let fault = json!({"provider": "twilio", "method": "POST", "path": "Messages", "status": 429, "times": 1,
+        "retry_after": 3000, "body": {"code": 20429, "message": "no", "status": 429}});
+    desk.sandbox("/_faults", &fault).await;
+    send(&desk, "vapi/end-of-call-report").await;
+    crate::support::until("one action done, and one that waits", || async {
+        let all = desk.dev.admin("/api/actions").await;
+        let is = |state: &str| {
+            all["data"]
+                .as_array()
+                .is_some_and(|all| all.iter().any(|one| one["state"] == state))
+        };
+        (is("succeeded") && is("waiting")).then_some(())
+    })
+    .await;
+    let page = desk.owner("/dashboard/overview?span=hour", PHONE).await;
+    for (tile, value) in [
+        ("events", "1"),
+        ("actions", "2"),
+        ("success", "100%"),
+        ("retries", "0"),
+        ("waiting", "1"),
+    ] {
+        page.until(&format!(
+            "document.querySelector('[data-tile={tile}] strong').innerText === '{value}'"
+        ))
+        .await;
+    }
+    page.shows("[data-tile=waiting]", "the oldest planned").await;
+    page.shows("overview-view", "belong to the whole installation").await;
+    // Behind each chart there are its numbers: a row a minute, and their sum is the tile's.
+    let sums = "return [...document.querySelectorAll('.chart')].map(chart => { \
+        const rows = [...chart.querySelectorAll('tbody tr')]; \
+        return [rows.length, rows.reduce((sum, row) => sum + Number(row.cells[1].textContent), 0)]; })";
+    let sums = page.run(sums, json!([])).await;
+    assert_eq!(
+        (&sums[0], &sums[1], &sums[3]),
+        (&json!([60, 1]), &json!([60, 1]), &json!([60, 0])),
+        "{sums}"
+    );
+    page.click("a[href='/dashboard/overview?span=day']").await;
+    page.until("document.querySelector('.chart').querySelectorAll('tbody tr').length === 24")
+        .await;
+    page.is_faultless().await;
+}
+
+#[tokio::test]
 async fn a_dead_action_is_tried_again_from_the_overview() {
     let desk = Desk::start().await;
     let refused = json!({"provider": "twilio", "method": "POST", "status": 400, "body": {"code": 21211, "message": "Invalid 'To'", "status": 400}, "times": 1});

@@ -1,4 +1,4 @@
-//! The operators' pages in the browser: dead events, pauses, cancelling in bulk, keys.
+//! The operators' pages in the browser: dead events, pauses, cancelling in bulk, keys, caches.
 
 use super::{Desk, history::send};
 use crate::{
@@ -31,7 +31,7 @@ async fn an_operator_sees_the_operators_pages_and_a_person_of_an_organisation_no
     let page = desk.operator("/dashboard").await;
     page.find("dead-events-view paged-list[data-state=empty]").await;
     assert_eq!(page.path().await, "/dashboard/dead-events");
-    let own = ["dead-events", "pauses", "jobs", "keys", "settings"].map(|page| format!("/dashboard/{page}"));
+    let own = ["dead-events", "pauses", "jobs", "keys", "caches", "settings"].map(|page| format!("/dashboard/{page}"));
     assert_eq!(links(&page).await, json!(own));
     page.go("/dashboard/rules").await;
     page.shows("main", "There is no such page").await;
@@ -46,7 +46,7 @@ async fn an_operator_sees_the_operators_pages_and_a_person_of_an_organisation_no
     page.find("#token").await;
     page.sign_in(&desk.dev.get("admin_token"), "/dashboard/overview").await;
     let seen = links(&page).await.to_string();
-    for path in ["dead-events", "pauses", "jobs", "keys"] {
+    for path in ["dead-events", "pauses", "jobs", "keys", "caches"] {
         assert!(!seen.contains(path), "{seen}");
         page.go(&format!("/dashboard/{path}")).await;
         page.shows("main", "There is no such page").await;
@@ -244,5 +244,20 @@ async fn the_keys_say_what_stands_under_each_and_how_far_a_change_is() {
     page.shows("keys-view", "Seals with").await;
     let whole = page.text("keys-view").await;
     assert!(whole.contains("1 / 1"), "held by the one process: {whole}");
+    page.is_faultless().await;
+}
+
+#[tokio::test]
+async fn an_operator_sees_how_the_caches_are_used() {
+    let desk = Desk::start().await;
+    send(&desk, "vapi/end-of-call-report").await;
+    desk.dev.wait_for_sms(1).await;
+    let page = desk.operator("/dashboard/caches").await;
+    page.shows("caches-view tr[data-id=credentials]", "Credentials of integrations")
+        .await;
+    page.until(
+        "/%/.test(document.querySelector('caches-view tr[data-id=credentials] td[data-label=\"Hit rate\"]').innerText)",
+    )
+    .await;
     page.is_faultless().await;
 }
