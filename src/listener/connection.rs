@@ -12,7 +12,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -142,11 +142,11 @@ async fn stopped(stopping: &CancellationToken, progress: &Progress) {
     }
 }
 
-/// Ends when no request has been worked on for `grace`.
+/// Ends when no request was worked on, and no answer under way to a slow reader, after `grace`.
 async fn idle_for(progress: &Progress, grace: Duration) {
     loop {
         tokio::time::sleep(grace).await;
-        if !progress.is_busy() {
+        if !progress.is_busy() && !progress.is_writing() {
             return;
         }
     }
@@ -179,6 +179,8 @@ pub(super) struct Progress {
     begun: AtomicUsize,
     /// Requests that are being worked on.
     busy: AtomicUsize,
+    /// Whether a write waits for the peer to read.
+    is_writing: AtomicBool,
 }
 
 impl Progress {
@@ -188,6 +190,14 @@ impl Progress {
 
     pub(super) fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Acquire) > 0
+    }
+
+    fn is_writing(&self) -> bool {
+        self.is_writing.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_writing(&self, is_writing: bool) {
+        self.is_writing.store(is_writing, Ordering::Release);
     }
 }
 

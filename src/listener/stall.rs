@@ -89,12 +89,15 @@ impl Stalling {
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if result.is_ready() {
-            self.deadline = None;
+            if self.deadline.take().is_some() {
+                self.progress.set_writing(false);
+            }
             return result;
         }
-        let deadline = self
-            .deadline
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(self.write_seconds_max)));
+        let deadline = self.deadline.get_or_insert_with(|| {
+            self.progress.set_writing(true);
+            Box::pin(tokio::time::sleep(self.write_seconds_max))
+        });
         deadline.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }

@@ -14,6 +14,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+const LONG_BYTES: usize = 32 << 20;
+
 struct Running {
     address: SocketAddr,
     soft: CancellationToken,
@@ -22,9 +24,11 @@ struct Running {
 }
 
 async fn start(limits: Limits) -> Running {
-    // `/slow` waits for the whole body, `/wait` for ever: what a handler that hangs looks like.
+    // `/slow` waits for the whole body, `/wait` for ever: what a handler that hangs looks like. The
+    // answer of `/long` fits into no buffer of the kernel's.
     let router = Router::new()
         .route("/slow", post(async |body: Bytes| format!("{} bytes", body.len())))
+        .route("/long", post(async || vec![b'x'; LONG_BYTES]))
         .route("/wait", post(async || std::future::pending::<()>().await));
     let listener = listener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -227,6 +231,25 @@ async fn idle_and_half_sent_connections_do_not_hold_up_a_soft_stop_and_a_begun_r
         TcpStream::connect(running.address).await.is_err(),
         "nobody listens any more"
     );
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_a_reader_that_is_slow_with_its_answer() {
+    let running = start(limits()).await;
+    let mut stream = running
+        .send(b"POST /long HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")
+        .await;
+    let head = read_until(&mut stream, "x").await;
+    running.soft.cancel();
+    // Longer than a stop waits for a connection without a request.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let rest = read_all(&mut stream).await;
+    let body = head.split_once("\r\n\r\n").expect("a head").1.len() + rest.len();
+    assert_eq!(body, LONG_BYTES);
+    tokio::time::timeout(Duration::from_secs(5), running.task)
+        .await
+        .expect("ends after the answer")
+        .unwrap();
 }
 
 /// A balancer then opens its next connection elsewhere. Without the header it would send a
