@@ -30,6 +30,7 @@ const PAGES = {
   audit: () => import('./views/audit.js'),
   settings: () => import('./views/settings.js'),
   'dead-events': () => import('./views/dead-events.js'),
+  quarantine: () => import('./views/quarantine.js'),
   pauses: () => import('./views/pauses.js'),
   jobs: () => import('./views/jobs.js'),
   keys: () => import('./views/keys.js'),

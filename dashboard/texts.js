@@ -14,6 +14,7 @@ const texts = {
     audit: 'Audit',
     settings: 'Settings',
     'dead-events': 'Dead events',
+    quarantine: 'Quarantine',
     pauses: 'Pauses',
     jobs: 'Cancel in bulk',
     keys: 'Keys',
@@ -628,6 +629,25 @@ const texts = {
     done: 'The event is put back. A worker plans it.',
     noContent: 'Its content belongs to the organisation, which sees it among its own events.',
     notReplayable: 'It leads to no organisation, so there is nothing to plan.',
+  },
+
+  quarantine: {
+    lead: 'Events that the secret of the platform signed and that no route leads anywhere, the newest first. No content of a message is shown here.',
+    none: 'No event waits for an organisation.',
+    columns: { received: 'Received', source: 'Source', type: 'Type', ids: 'It names', do: 'What you can do' },
+    kinds: /** @type {Record<string, string>} */ ({
+      vapi_assistant: 'Assistant',
+      vapi_phone_number: 'Phone number at Vapi',
+      vapi_number: 'Number',
+      twilio_number: 'Account and number at Twilio',
+      twilio_account: 'Account at Twilio',
+    }),
+    noIds: 'Nothing that could lead to an organisation',
+    give: 'Give to an organisation',
+    ask: 'Which organisation does this event belong to?',
+    askLead: 'It is planned by that organisation’s rules, and its people see it among their events. Their audit names you. An organisation that its ids deny is refused.',
+    orgHint: 'Its id. A route for what the event names saves this step for the next one.',
+    done: 'The event is given to the organisation. A worker plans it.',
   },
 
   keys: {

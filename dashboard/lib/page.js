@@ -63,7 +63,7 @@ export function follow(changed) {
 const OF_ORGANISATION = ['overview', 'integrations', 'assistants', 'endpoints', 'rules', 'events', 'actions', 'audit', 'settings'];
 
 /** Pages of operators of the installation. */
-const OF_OPERATOR = ['dead-events', 'pauses', 'jobs', 'keys', 'caches', 'settings'];
+const OF_OPERATOR = ['dead-events', 'quarantine', 'pauses', 'jobs', 'keys', 'caches', 'settings'];
 
 /**
  * The pages that a person sees a link to. The first one is where the person begins.

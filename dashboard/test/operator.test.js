@@ -8,7 +8,7 @@ import { keyOf, SCOPES, targetOf } from '../lib/pauses.js';
 
 test('an operator and a person of an organisation see the pages of their own', () => {
   const [operator, owner] = [['operate'], ['read', 'edit', 'manage']];
-  assert.deepEqual(pagesOf(operator), ['dead-events', 'pauses', 'jobs', 'keys', 'caches', 'settings']);
+  assert.deepEqual(pagesOf(operator), ['dead-events', 'quarantine', 'pauses', 'jobs', 'keys', 'caches', 'settings']);
   assert.deepEqual(pagesOf(owner).filter((page) => pagesOf(operator).includes(page)), ['settings']);
   assert.deepEqual(pagesOf([]), pagesOf(owner));
   /** @type {[string, string | null, boolean, boolean][]} */

@@ -18,7 +18,7 @@ mod preconditions;
 mod problems;
 pub(crate) mod proof;
 mod public_keys;
-mod quarantine;
+pub(crate) mod quarantine;
 mod rules;
 mod session;
 mod settings;

@@ -12,7 +12,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Keeps an event as a worker does.
-async fn keep(app: &TestApp, assistant: &str) -> EventId {
+pub(crate) async fn keep(app: &TestApp, assistant: &str) -> EventId {
     let mut envelope = crate::ledger::suite::envelope(app.a, 7);
     envelope.org = None;
     let mut encoded = Vec::new();

@@ -1,16 +1,20 @@
-//! The operators' pages in the browser: dead events, pauses, cancelling in bulk, keys, caches.
+//! The operators' pages in the browser: dead events, quarantine, pauses, cancelling in bulk,
+//! keys, caches.
 
 use super::{Desk, history::send};
 use crate::{
-    admin::{TestApp, dead_events, isolation::plan},
+    admin::{TestApp, dead_events, isolation::plan, quarantine},
     support::{
         browser::{Browser, DESK, Driver, ENTER, PHONE},
         until,
     },
 };
 use hookswitch::domain::ActionState;
+use reqwest::Method;
 use serde_json::{Value, json};
 
+/// The pages that only operators see.
+const OPERATORS: [&str; 6] = ["dead-events", "quarantine", "pauses", "jobs", "keys", "caches"];
 const SCRIPT: &str = "<script>document.title='taken'</script>";
 
 impl Desk {
@@ -31,8 +35,11 @@ async fn an_operator_sees_the_operators_pages_and_a_person_of_an_organisation_no
     let page = desk.operator("/dashboard").await;
     page.find("dead-events-view paged-list[data-state=empty]").await;
     assert_eq!(page.path().await, "/dashboard/dead-events");
-    let own = ["dead-events", "pauses", "jobs", "keys", "caches", "settings"].map(|page| format!("/dashboard/{page}"));
-    assert_eq!(links(&page).await, json!(own));
+    let own = OPERATORS
+        .iter()
+        .chain(&["settings"])
+        .map(|page| format!("/dashboard/{page}"));
+    assert_eq!(links(&page).await, json!(own.collect::<Vec<_>>()));
     page.go("/dashboard/rules").await;
     page.shows("main", "There is no such page").await;
     page.click("#pages a[href='/dashboard/settings']").await;
@@ -46,7 +53,7 @@ async fn an_operator_sees_the_operators_pages_and_a_person_of_an_organisation_no
     page.find("#token").await;
     page.sign_in(&desk.dev.get("admin_token"), "/dashboard/overview").await;
     let seen = links(&page).await.to_string();
-    for path in ["dead-events", "pauses", "jobs", "keys", "caches"] {
+    for path in OPERATORS {
         assert!(!seen.contains(path), "{seen}");
         page.go(&format!("/dashboard/{path}")).await;
         page.shows("main", "There is no such page").await;
@@ -153,6 +160,38 @@ async fn a_dead_event_is_listed_shown_and_put_back() {
     page.until(&format!("document.querySelector(\"{}\") === null", row(of_a)))
         .await;
     let audit = app.get(app.a, "/api/audit").await.json();
+    assert_eq!(audit["data"][0]["actor"], "operator:a person");
+    page.is_faultless().await;
+}
+
+#[tokio::test]
+async fn an_event_in_quarantine_is_given_to_an_organisation_that_its_ids_do_not_deny() {
+    let driver = Driver::start().await;
+    let app = TestApp::start().await;
+    let unknown = quarantine::keep(&app, SCRIPT).await;
+    let event = quarantine::keep(&app, "asst-1").await;
+    let route = json!({ "org_id": app.b, "assistant_id": "asst-1", "managed_by": "platform" });
+    app.operator(Method::PUT, "/operator/routes", &route).await.expect(200);
+    let page = driver.open(app.base(), PHONE).await;
+    page.sign_in(&app.operator_token(), "/dashboard/quarantine").await;
+    let row = |id| format!("tr[data-id='{id}']");
+    page.shows(&row(unknown), SCRIPT).await;
+    page.shows(&row(event), "Assistant asst-1").await;
+    page.click(&format!("{} [data-do=give]", row(event))).await;
+    page.write("dialog [name=org_id]", "nobody").await;
+    page.click("dialog button[type=submit]").await;
+    page.shows("dialog [data-field=org_id] .field-error", "UUID").await;
+    // The route of its assistant leads elsewhere.
+    page.rewrite("dialog [name=org_id]", &app.a.to_string()).await;
+    page.click("dialog button[type=submit]").await;
+    page.shows("dialog .form-said", "another organisation").await;
+    page.rewrite("dialog [name=org_id]", &app.b.to_string()).await;
+    page.click("dialog button[type=submit]").await;
+    page.shows("#notices", "given to the organisation").await;
+    page.until(&format!("document.querySelector(\"{}\") === null", row(event)))
+        .await;
+    page.find(&row(unknown)).await;
+    let audit = app.get(app.b, "/api/audit").await.json();
     assert_eq!(audit["data"][0]["actor"], "operator:a person");
     page.is_faultless().await;
 }
