@@ -82,17 +82,8 @@ impl AdminState {
     /// # Errors
     /// All settings of tokens that cannot be used, and of proxies.
     pub fn new(settings: &Settings, needs: AdminNeeds) -> Result<Arc<Self>, ConfigError> {
-        let own = settings.admin.jwt_jwks_url.clone().map(|url| {
-            let source: Arc<dyn FetchKeys> = Arc::new(HttpKeys {
-                http: needs.providers.http.clone(),
-                url,
-            });
-            source
-        });
-        let jwks = needs
-            .jwks
-            .or(own)
-            .map(|source| Jwks::new(source, Arc::clone(&needs.clock)));
+        let source = needs.jwks.clone().or_else(|| configured_keys(settings, &needs));
+        let jwks = source.map(|source| Jwks::new(source, Arc::clone(&needs.clock)));
         let (google, clock) = (&needs.providers.google, &needs.clock);
         let own = || {
             Arc::new(Refresher::new(
@@ -200,6 +191,15 @@ impl AdminState {
         (self.drop_credentials)(org);
         self.known_orgs.forget(org);
     }
+}
+
+/// The keys of tokens that the settings name.
+fn configured_keys(settings: &Settings, needs: &AdminNeeds) -> Option<Arc<dyn FetchKeys>> {
+    let url = settings.admin.jwt_jwks_url.clone()?;
+    Some(Arc::new(HttpKeys {
+        http: needs.providers.http.clone(),
+        url,
+    }))
 }
 
 /// The result of a handler.

@@ -127,18 +127,8 @@ pub fn check(spec: &RuleSpec) -> Result<(), Vec<FieldProblem>> {
             "only twilio.send_sms waits for quiet hours: leave it out".to_owned(),
         );
     }
-    let kinds = source::kinds(spec.source);
-    let pattern = spec.event_type.canonical(spec.source);
-    if kinds.is_empty() {
-        wrong(
-            "source",
-            "expected vapi or twilio: webhooks of the others cannot be received in this version".to_owned(),
-        );
-    } else if !kinds
-        .iter()
-        .any(|kind| pattern.matches(&EventType::new(spec.source, kind)))
-    {
-        wrong("event_type", no_such_type(&pattern.0, kinds));
+    if let Some((field, problem)) = no_such_event(spec) {
+        wrong(field, problem);
     }
     let mut of_parameters = action::check_all(spec.action, &spec.parameters);
     if of_parameters.is_empty() {
@@ -151,6 +141,18 @@ pub fn check(spec: &RuleSpec) -> Result<(), Vec<FieldProblem>> {
         problems.extend(more);
     }
     if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// The field that keeps every event away from the rule, and what is wrong with it.
+fn no_such_event(spec: &RuleSpec) -> Option<(&'static str, String)> {
+    let kinds = source::kinds(spec.source);
+    if kinds.is_empty() {
+        let problem = "expected vapi or twilio: webhooks of the others cannot be received in this version";
+        return Some(("source", problem.to_owned()));
+    }
+    let pattern = spec.event_type.canonical(spec.source);
+    let exists = |kind: &&str| pattern.matches(&EventType::new(spec.source, kind));
+    (!kinds.iter().any(exists)).then(|| ("event_type", no_such_type(&pattern.0, kinds)))
 }
 
 /// The words for a type that no event has, with the most similar type.

@@ -144,11 +144,10 @@ impl Planner {
             return batch.dead.push((origin, dead));
         }
         let Some(rules) = book.get(org) else {
-            let cause = HeldCause::OrganisationUnknown;
             return batch.held.push(HeldBack {
                 origin,
                 envelope,
-                cause,
+                cause: HeldCause::OrganisationUnknown,
             });
         };
         let callback = action::read_callback(&envelope);
@@ -177,12 +176,11 @@ impl Planner {
                 batch.done.push(origin);
             }
             Ok(actions) => {
-                let settings = rules.settings.clone();
                 let unsealed = Unsealed {
                     org,
                     envelope,
                     actions,
-                    settings,
+                    settings: rules.settings.clone(),
                 };
                 self.seal(batch, origin, unsealed).await;
             }
