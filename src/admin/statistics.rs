@@ -163,12 +163,9 @@ fn begun_at(action: &CountedAction) -> Timestamp {
 }
 
 fn received_at(event: EventId) -> Option<Timestamp> {
-    let bytes = event.as_bytes();
-    let is_by_time = event.as_uuid().get_version_num() == 7;
-    let millis = bytes[..6]
-        .iter()
-        .fold(0_i64, |millis, byte| millis << 8 | i64::from(*byte));
-    is_by_time.then_some(Timestamp::from_micros(millis * 1_000))
+    let (seconds, nanos) = event.as_uuid().get_timestamp()?.to_unix();
+    let micros = i64::try_from(seconds).ok()?.checked_mul(1_000_000)?;
+    Some(Timestamp::from_micros(micros + i64::from(nanos / 1_000)))
 }
 
 type Kept = Arc<tokio::sync::Mutex<Option<Arc<History>>>>;

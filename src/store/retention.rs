@@ -27,9 +27,10 @@ pub type KeyPosition = (OrgId, [u8; 16]);
 pub trait Retention: Send + Sync + 'static {
     /// Looks at `count_max` events after `after`, oldest first, and deletes those that were
     /// received before `before` and whose actions have all ended before it, with actions and
-    /// attempts.
+    /// attempts. Of one organisation, or of all.
     async fn delete_events(
         &self,
+        org: Option<OrgId>,
         before: Timestamp,
         after: Option<EventId>,
         count_max: u32,
@@ -43,20 +44,14 @@ pub trait Retention: Send + Sync + 'static {
         count_max: u32,
     ) -> Result<Vec<(OrgId, Option<u32>)>, StoreError>;
 
-    /// As [`Retention::delete_events`], of one organisation.
-    async fn delete_events_of(
+    /// Deletes dead events that died before `before`, at most `count_max`. Of one organisation, or
+    /// of all. How many.
+    async fn delete_dead_events(
         &self,
-        org: OrgId,
+        org: Option<OrgId>,
         before: Timestamp,
-        after: Option<EventId>,
         count_max: u32,
-    ) -> Result<Step<EventId>, StoreError>;
-
-    /// As [`Retention::delete_dead_events`], of one organisation.
-    async fn delete_dead_events_of(&self, org: OrgId, before: Timestamp, count_max: u32) -> Result<u64, StoreError>;
-
-    /// Deletes dead events that died before `before`, at most `count_max`. How many.
-    async fn delete_dead_events(&self, before: Timestamp, count_max: u32) -> Result<u64, StoreError>;
+    ) -> Result<u64, StoreError>;
 
     /// Deletes audit entries from before `before`, at most `count_max`. How many.
     async fn delete_audit(&self, before: Timestamp, count_max: u32) -> Result<u64, StoreError>;

@@ -60,13 +60,13 @@ impl Cleaner {
         let (store, settings) = (&self.store, &self.settings);
         if let Some(before) = self.before(settings.events_kept_days) {
             self.steps("events", soft, |after| {
-                store.delete_events(before, after, EVENTS_A_STEP)
+                store.delete_events(None, before, after, EVENTS_A_STEP)
             })
             .await?;
         }
         if let Some(before) = self.before(settings.dead_events_kept_days) {
             self.steps("dead_events", soft, |_| {
-                store.delete_dead_events(before, ROWS_A_STEP).map_ok(whole)
+                store.delete_dead_events(None, before, ROWS_A_STEP).map_ok(whole)
             })
             .await?;
             self.steps("quarantine", soft, |_| {
@@ -113,13 +113,13 @@ impl Cleaner {
                 };
                 if is_less(days, self.settings.events_kept_days) {
                     self.steps("events", soft, |after| {
-                        store.delete_events_of(org, before, after, EVENTS_A_STEP)
+                        store.delete_events(Some(org), before, after, EVENTS_A_STEP)
                     })
                     .await?;
                 }
                 if is_less(days, self.settings.dead_events_kept_days) {
                     self.steps("dead_events", soft, |_| {
-                        store.delete_dead_events_of(org, before, ROWS_A_STEP).map_ok(whole)
+                        store.delete_dead_events(Some(org), before, ROWS_A_STEP).map_ok(whole)
                     })
                     .await?;
                 }

@@ -1,12 +1,15 @@
 //! A job over many actions whose process is killed in the middle: another process ends it, and each
 //! action is changed once.
 
-use crate::support::{
-    client,
-    dev::Directory,
-    postgres::PostgresDatabase,
-    serve::{KEY, Serve},
-    until,
+use crate::{
+    ledger::suite::{action, audit as entry, envelope},
+    support::{
+        client,
+        dev::Directory,
+        postgres::PostgresDatabase,
+        serve::{KEY, Serve},
+        until,
+    },
 };
 use hookswitch::{
     admin::Role,
@@ -37,10 +40,6 @@ async fn open(url: &str) -> Arc<dyn Store> {
         .expect("the store opens")
 }
 
-fn entry(org: OrgId) -> store::audit::AuditEntry {
-    crate::ledger::suite::audit(org)
-}
-
 /// An organisation whose actions wait, because its operator has paused all of it.
 async fn with_waiting_actions(store: Arc<dyn Store>) -> OrgId {
     let (org, now) = (OrgId::generate(), SystemClock.now());
@@ -69,36 +68,16 @@ fn planned(org: OrgId, sealed: &SealedBytes, now: Timestamp) -> PlannedEvent {
         org,
         envelope: Envelope {
             id,
-            source: Source::Vapi,
-            event_type: EventType::new(Source::Vapi, "end-of-call-report"),
             time: now,
             received_at: now,
-            subject: Subject("call".into()),
-            org: Some(org),
-            endpoint: None,
-            secret: None,
             dedupe_key: DedupeKey(*id.as_bytes()),
-            traceparent: None,
-            content_type: "application/json".into(),
-            path: "/webhooks/vapi".into(),
-            query: "".into(),
-            headers: vec![],
-            hops: 0,
-            body: "{}".into(),
+            ..envelope(org, 0)
         },
         body: sealed.clone(),
         actions: vec![PlannedAction {
-            id: ActionId::generate(),
-            rule: RuleId::generate(),
-            rule_name: "text the caller".into(),
-            kind: ActionKind::TwilioSendSms,
-            credential_name: String::new(),
             request: Some(sealed.clone()),
-            state: ActionState::Pending,
-            cause: None,
-            detail: None,
-            due_at: None,
             expires_at: now + Duration::from_hours(24),
+            ..action()
         }],
         occasion: Occasion::Receipt,
     }

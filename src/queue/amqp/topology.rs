@@ -26,8 +26,8 @@ const QUEUES_MAX: u16 = 256;
 /// How long the mark of new queues stands, unless somebody looks at it. Longer than a new queue
 /// gets no event.
 const MARK_MILLISECONDS: i64 = 10_000;
-/// How long a deleted queue stays away. The broker ends the consumers of a deleted queue only while
-/// there is no queue of that name. A new one takes them over, and its deliveries reach nobody
+/// How long a deleted queue stays away. Where one of its name is made at once, the broker may keep
+/// the consumers of the old one, and its deliveries reach nobody
 /// (`docs/decisions/0009-rabbitmq.md`).
 const CONSUMERS_END_MAX: Duration = Duration::from_secs(1);
 

@@ -18,8 +18,12 @@ const ID_SLACK: Duration = Duration::from_hours(24);
 
 /// The lowest id that a row of the period can have: what is older is not walked over.
 pub(super) fn first_id(period: Period) -> Uuid {
-    let since = period.since.map_or(0, |since| (since - ID_SLACK).as_micros() / 1_000);
-    Uuid::from_u128(u128::try_from(since).unwrap_or(0) << 80)
+    period.since.map_or(Uuid::nil(), |since| lowest_id(since - ID_SLACK))
+}
+
+/// The lowest id that can be made at a moment.
+pub(super) fn lowest_id(at: Timestamp) -> Uuid {
+    Uuid::from_u128(u128::try_from(at.as_micros() / 1_000).unwrap_or(0) << 80)
 }
 
 pub(super) fn start(period: Period) -> Timestamp {

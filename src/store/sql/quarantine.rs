@@ -144,6 +144,14 @@ impl<S: SqlStore> Quarantine for S {
     }
 
     async fn delete_quarantined(&self, before: Timestamp, count_max: u32) -> Result<u64, StoreError> {
-        delete_oldest(self, "delete old quarantined events", DELETE_OLD, before, count_max).await
+        delete_oldest(
+            self,
+            "delete old quarantined events",
+            DELETE_OLD,
+            None,
+            before,
+            count_max,
+        )
+        .await
     }
 }

@@ -164,6 +164,14 @@ const LIST_DAY: Sql = Sql {
     postgres: "SELECT org_id, used FROM action_days WHERE day = $1",
 };
 
+/// The statement with the organisation as its last value, where it is about one.
+fn of_org<D: Dialect>(statement: Statement<D>, org: Option<OrgId>) -> Statement<D> {
+    match org {
+        Some(org) => statement.id(org),
+        None => statement,
+    }
+}
+
 /// Of one organisation, or of all.
 async fn delete_events<D: Dialect>(
     tx: &mut Transaction<'_, D>,
@@ -173,15 +181,11 @@ async fn delete_events<D: Dialect>(
     count_max: u32,
 ) -> Result<Step<EventId>, StoreError> {
     const DOING: &str = "delete events that have ended";
-    let of_org = |statement: Statement<D>| match org {
-        Some(org) => statement.id(org),
-        None => statement,
-    };
     let [last_event, attempts, actions, events] = match org {
         Some(_) => [LAST_EVENT_OF, DELETE_ATTEMPTS_OF, DELETE_ACTIONS_OF, DELETE_EVENTS_OF],
         None => [LAST_EVENT, DELETE_ATTEMPTS, DELETE_ACTIONS, DELETE_EVENTS],
     };
-    let last: Option<(Uuid, Timestamp)> = of_org(Statement::new(DOING, last_event).id(after).number(count_max))
+    let last: Option<(Uuid, Timestamp)> = of_org(Statement::new(DOING, last_event).id(after).number(count_max), org)
         .optional(tx, |row| {
             let row = row.table("events");
             Ok((row.id("id")?, row.time("received_at")?))
@@ -190,7 +194,7 @@ async fn delete_events<D: Dialect>(
     let Some((last, received_at)) = last else {
         return Ok(Step { deleted: 0, next: None });
     };
-    let of_range = |sql: &'static str| of_org(Statement::new(DOING, sql).id(after).id(last).time(before));
+    let of_range = |sql: &'static str| of_org(Statement::new(DOING, sql).id(after).id(last).time(before), org);
     of_range(attempts).execute(tx).await?;
     of_range(actions).execute(tx).await?;
     let deleted = of_range(events).execute(tx).await?;
@@ -238,23 +242,23 @@ async fn delete_keys<D: Dialect>(
     Ok(Step { deleted, next: last })
 }
 
-/// Deletes rows by their own time alone, lowest ids first.
+/// Deletes rows by their own time alone, lowest ids first. Of one organisation, or of all.
 pub(super) async fn delete_oldest<S: SqlStore>(
     store: &S,
     doing: &'static str,
     statement: &'static str,
+    org: Option<OrgId>,
     before: Timestamp,
     count_max: u32,
 ) -> Result<u64, StoreError> {
     store
         .write(Access::ALL_ORGS.in_bulk(), doing, move |mut tx| {
             Box::pin(async move {
-                Statement::new(doing, statement)
+                let statement = Statement::new(doing, statement)
                     .time(before)
                     .number(count_max)
-                    .id(Uuid::nil())
-                    .execute(&mut tx)
-                    .await
+                    .id(Uuid::nil());
+                of_org(statement, org).execute(&mut tx).await
             })
         })
         .await
@@ -264,6 +268,7 @@ pub(super) async fn delete_oldest<S: SqlStore>(
 impl<S: SqlStore> Retention for S {
     async fn delete_events(
         &self,
+        org: Option<OrgId>,
         before: Timestamp,
         after: Option<EventId>,
         count_max: u32,
@@ -272,7 +277,7 @@ impl<S: SqlStore> Retention for S {
         self.write(
             Access::ALL_ORGS.in_bulk(),
             "delete events that have ended",
-            move |mut tx| Box::pin(async move { delete_events(&mut tx, None, before, after, count_max).await }),
+            move |mut tx| Box::pin(async move { delete_events(&mut tx, org, before, after, count_max).await }),
         )
         .await
     }
@@ -294,44 +299,18 @@ impl<S: SqlStore> Retention for S {
             .await
     }
 
-    async fn delete_events_of(
+    async fn delete_dead_events(
         &self,
-        org: OrgId,
+        org: Option<OrgId>,
         before: Timestamp,
-        after: Option<EventId>,
         count_max: u32,
-    ) -> Result<Step<EventId>, StoreError> {
-        let after = after.map_or(Uuid::nil(), Uuid::from);
-        self.write(
-            Access::ALL_ORGS.in_bulk(),
-            "delete events that have ended",
-            move |mut tx| Box::pin(async move { delete_events(&mut tx, Some(org), before, after, count_max).await }),
-        )
-        .await
-    }
-
-    async fn delete_dead_events_of(&self, org: OrgId, before: Timestamp, count_max: u32) -> Result<u64, StoreError> {
-        const DOING: &str = "delete old dead events";
-        self.write(Access::ALL_ORGS.in_bulk(), DOING, move |mut tx| {
-            Box::pin(async move {
-                Statement::new(DOING, DELETE_DEAD_EVENTS_OF)
-                    .time(before)
-                    .number(count_max)
-                    .id(Uuid::nil())
-                    .id(org)
-                    .execute(&mut tx)
-                    .await
-            })
-        })
-        .await
-    }
-
-    async fn delete_dead_events(&self, before: Timestamp, count_max: u32) -> Result<u64, StoreError> {
-        delete_oldest(self, "delete old dead events", DELETE_DEAD_EVENTS, before, count_max).await
+    ) -> Result<u64, StoreError> {
+        let sql = org.map_or(DELETE_DEAD_EVENTS, |_| DELETE_DEAD_EVENTS_OF);
+        delete_oldest(self, "delete old dead events", sql, org, before, count_max).await
     }
 
     async fn delete_audit(&self, before: Timestamp, count_max: u32) -> Result<u64, StoreError> {
-        delete_oldest(self, "delete old audit entries", DELETE_AUDIT, before, count_max).await
+        delete_oldest(self, "delete old audit entries", DELETE_AUDIT, None, before, count_max).await
     }
 
     async fn delete_keys(

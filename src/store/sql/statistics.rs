@@ -1,14 +1,13 @@
 //! Figures of one organisation. Each statement walks over an index by (organisation, id), with a
 //! limit.
 
-use super::{Dialect, Row, Sql, SqlStore, Statement};
+use super::{Dialect, Row, Sql, SqlStore, Statement, history::lowest_id};
 use crate::{
     domain::{OrgId, Timestamp},
     store::{StoreError, statistics::*},
 };
 use async_trait::async_trait;
 use std::time::Duration;
-use uuid::Uuid;
 
 #[cfg(test)]
 pub const STATEMENTS: &[Sql] = &[COUNT_EVENTS, Sql::both(READ_ACTIONS), COUNT_BACKLOG];
@@ -71,12 +70,6 @@ const COUNT_BACKLOG: Sql = Sql {
     sqlite: count_backlog!(" INDEXED BY actions_due"),
     postgres: count_backlog!(""),
 };
-
-/// The lowest id that can be made at a moment.
-fn lowest_id(at: Timestamp) -> Uuid {
-    let millis = u128::try_from(at.as_micros() / 1_000).unwrap_or(0);
-    Uuid::from_u128(millis << 80)
-}
 
 fn action<D: Dialect>(row: Row<'_, D>) -> Result<CountedAction, StoreError> {
     let row = row.table("actions");

@@ -479,8 +479,7 @@ async fn a_damaged_rule_is_named_shown_and_deleted_beside_the_readable_ones() {
         let made = app.post(app.a, "/api/rules", &rule(name)).await.expect(201).json();
         ids.push(made["id"].as_str().unwrap().to_owned());
     }
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(app.folder().join("store.db"));
-    let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    let mut connection = app.open_database().await;
     let done = sqlx::query(
         "UPDATE rules SET spec = replace(spec, 'twilio.send_sms', 'slack.post') WHERE spec LIKE '%damaged%'",
     );

@@ -4,7 +4,6 @@ use super::{Answer, TestApp};
 use hookswitch::{admin::Role, config::Settings, domain::OrgId};
 use reqwest::Method;
 use serde_json::{Value, json};
-use sqlx::Connection;
 
 const PATH: &str = "/api/settings";
 
@@ -207,8 +206,7 @@ async fn settings_of_one_organisation_are_not_anothers() {
 async fn a_damaged_setting_is_named_and_can_be_set_anew() {
     let app = TestApp::start().await;
     patch(&app, app.a, &all()).await.expect(200);
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(app.folder().join("store.db"));
-    let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    let mut connection = app.open_database().await;
     sqlx::query("UPDATE organization_settings SET time_zone = 'Mars/Olympus', retention_days = 0 WHERE org_id = ?1")
         .bind(app.a.as_bytes().as_slice())
         .execute(&mut connection)

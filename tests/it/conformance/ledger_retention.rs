@@ -16,7 +16,7 @@ fn received(event: PlannedEvent, at: Timestamp) -> PlannedEvent {
 async fn delete_events(b: &Bench, before: Timestamp) -> u64 {
     let (mut after, mut deleted) = (None, 0);
     loop {
-        let Step { deleted: more, next } = b.store.delete_events(before, after, 2).await.expect("deleted");
+        let Step { deleted: more, next } = b.store.delete_events(None, before, after, 2).await.expect("deleted");
         deleted += more;
         after = next;
         if after.is_none() {
@@ -32,6 +32,19 @@ async fn actions(b: &Bench, org: OrgId) -> Vec<StoredAction> {
 
 async fn is_there(b: &Bench, org: OrgId, event: EventId) -> bool {
     b.store.find_event(org, event).await.expect("read").is_some()
+}
+
+async fn store_dead_event(b: &Bench, org: OrgId) {
+    let dead = DeadEvent {
+        id: EventId::generate(),
+        org: Some(org),
+        source: None,
+        event_type: None,
+        received_at: b.now(),
+        reason: "it broke".into(),
+        envelope: Vec::new(),
+    };
+    b.store.store_dead_event(dead).await.expect("stored");
 }
 
 pub async fn what_has_ended_is_deleted_by_age_and_nothing_else(b: &Bench) {
@@ -130,16 +143,7 @@ pub async fn a_retention_of_its_own_deletes_what_is_its_own(b: &Bench) {
         events.push(all.iter().map(|event| event.envelope.id).collect::<Vec<_>>());
         b.plan(all).await;
         for _ in 0..3 {
-            let dead = DeadEvent {
-                id: EventId::generate(),
-                org: Some(org),
-                source: None,
-                event_type: None,
-                received_at: b.now(),
-                reason: "it broke".into(),
-                envelope: Vec::new(),
-            };
-            b.store.store_dead_event(dead).await.expect("stored");
+            store_dead_event(b, org).await;
         }
     }
     let done: Vec<EventId> = events.iter().map(|of_org| of_org[0]).collect();
@@ -156,7 +160,7 @@ pub async fn a_retention_of_its_own_deletes_what_is_its_own(b: &Bench) {
     let before = b.now() - DAY;
     let (mut after, mut deleted, mut steps) = (None, 0, 0);
     loop {
-        let step = b.store.delete_events_of(a, before, after, 2).await.expect("deleted");
+        let step = b.store.delete_events(Some(a), before, after, 2).await.expect("deleted");
         (after, deleted, steps) = (step.next, deleted + step.deleted, steps + 1);
         if after.is_none() {
             break;
@@ -171,13 +175,22 @@ pub async fn a_retention_of_its_own_deletes_what_is_its_own(b: &Bench) {
         assert_eq!(count, if org == a { 1 } else { 2 });
     }
     let dead_of = async |org| b.store.list_dead_events(Some(org), None, 10).await.expect("read").len();
-    assert_eq!(b.store.delete_dead_events_of(a, before, 2).await.expect("deleted"), 2);
-    assert_eq!(b.store.delete_dead_events_of(a, before, 2).await.expect("deleted"), 1);
-    assert_eq!(b.store.delete_dead_events_of(a, before, 2).await.expect("deleted"), 0);
+    assert_eq!(
+        b.store.delete_dead_events(Some(a), before, 2).await.expect("deleted"),
+        2
+    );
+    assert_eq!(
+        b.store.delete_dead_events(Some(a), before, 2).await.expect("deleted"),
+        1
+    );
+    assert_eq!(
+        b.store.delete_dead_events(Some(a), before, 2).await.expect("deleted"),
+        0
+    );
     assert_eq!((dead_of(a).await, dead_of(other).await), (0, 3));
     let young = received(event(a, 9, Vec::new()), b.now());
     b.plan(vec![young.clone()]).await;
-    let step = b.store.delete_events_of(a, before, None, 10).await.expect("deleted");
+    let step = b.store.delete_events(Some(a), before, None, 10).await.expect("deleted");
     assert_eq!(step, Step { deleted: 0, next: None });
     assert!(is_there(b, a, young.envelope.id).await);
     b.store.abandon_leases(b.now(), Duration::ZERO).await.expect("ended");
@@ -195,16 +208,7 @@ pub async fn old_keys_dead_events_and_audit_entries_are_deleted_in_steps(b: &Ben
     let of_key = |key| received(event(org, key, vec![action()]), b.now());
     b.plan((0..5).map(of_key).collect()).await;
     for _ in 0..3 {
-        let dead = DeadEvent {
-            id: EventId::generate(),
-            org: Some(org),
-            source: None,
-            event_type: None,
-            received_at: b.now(),
-            reason: "it broke".into(),
-            envelope: Vec::new(),
-        };
-        b.store.store_dead_event(dead).await.expect("stored");
+        store_dead_event(b, org).await;
     }
     let cutoff = b.now() + DAY;
     b.clock.advance(DAY * 2);
@@ -232,9 +236,9 @@ pub async fn old_keys_dead_events_and_audit_entries_are_deleted_in_steps(b: &Ben
         [Planned::New, Planned::Duplicate]
     );
 
-    assert_eq!(b.store.delete_dead_events(cutoff, 2).await.expect("deleted"), 2);
-    assert_eq!(b.store.delete_dead_events(cutoff, 2).await.expect("deleted"), 1);
-    assert_eq!(b.store.delete_dead_events(cutoff, 2).await.expect("deleted"), 0);
+    assert_eq!(b.store.delete_dead_events(None, cutoff, 2).await.expect("deleted"), 2);
+    assert_eq!(b.store.delete_dead_events(None, cutoff, 2).await.expect("deleted"), 1);
+    assert_eq!(b.store.delete_dead_events(None, cutoff, 2).await.expect("deleted"), 0);
     let before = b
         .store
         .list_audit(org, AuditFilter::default(), None, 100)

@@ -2,12 +2,10 @@
 //! that was taken back (invariant 6).
 
 use super::*;
+use crate::ledger::suite;
 use hookswitch::{
     attempt::{Backoff, Engine, EngineSettings, Leased, Policy},
-    domain::{
-        ActionId, ActionKind, ActionState, Cause, Clock, DedupeKey, Envelope, EventId, EventType, Provider, RuleId,
-        Source, Subject,
-    },
+    domain::{ActionKind, ActionState, Cause, Clock, DedupeKey, Envelope, EventId, EventType, Provider, Source},
     provider::Providers,
     sandbox::{Accounts, Drop, Fault, ResendKey},
     store::ledger::{ClaimLimits, Occasion, PlannedAction, PlannedEvent, Record},
@@ -61,35 +59,18 @@ async fn plan(app: &TestApp, kind: ActionKind, request: &Value) {
     let request = request.to_string();
     let envelope = Envelope {
         id,
-        source: Source::Vapi,
         event_type: EventType::new(Source::Vapi, "hang"),
         time: now,
         received_at: now,
-        subject: Subject("call".into()),
-        org: Some(org),
-        endpoint: None,
-        secret: None,
         dedupe_key: DedupeKey(*id.as_bytes()),
-        traceparent: None,
-        content_type: "application/json".into(),
-        path: "/webhooks/vapi".into(),
-        query: "".into(),
-        headers: vec![],
-        hops: 0,
-        body: "{}".into(),
+        ..suite::envelope(org, 0)
     };
     let planned = PlannedAction {
-        id: ActionId::generate(),
-        rule: RuleId::generate(),
         rule_name: "book".into(),
         kind,
-        credential_name: String::new(),
         request: Some(app.vault.seal(org, Purpose::Payload, request.as_bytes()).await.unwrap()),
-        state: ActionState::Pending,
-        cause: None,
-        detail: None,
-        due_at: None,
         expires_at: now + Duration::from_hours(24),
+        ..suite::action()
     };
     let body = app.vault.seal(org, Purpose::Payload, b"{}").await.unwrap();
     app.store
@@ -437,7 +418,7 @@ async fn a_persons_retry_past_the_keys_window_is_not_sent_again() {
     app.clock.advance(Duration::from_hours(25));
     let now = app.clock.now();
     let until = now + Duration::from_hours(1);
-    let audit = crate::ledger::suite::audit(app.a);
+    let audit = suite::audit(app.a);
     let retried = app.store.retry(app.a, record.action, until, now, audit).await;
     retried.expect("answered");
     let before = app.providers().emails().len();

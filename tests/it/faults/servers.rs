@@ -7,7 +7,8 @@ use super::{
     proxy::{Mode, Proxy},
     world::{Wishes, World},
 };
-use std::{net::SocketAddr, path::Path, time::Duration};
+use crate::support::address_in;
+use std::{path::Path, time::Duration};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 const DATABASE: &str = "HOOKSWITCH_DATABASE_URL";
@@ -25,7 +26,7 @@ struct Behind {
 impl Behind {
     async fn start(case: &'static str, given: &Given, setting: &'static str) -> Self {
         let url = given.backend.settings(Path::new(""))[setting].clone();
-        let address = address_of(&url);
+        let address = address_in(&url);
         let stop = CancellationToken::new();
         let proxy = Proxy::start(address, stop.clone()).await;
         let through = url
@@ -51,14 +52,6 @@ impl Behind {
         let slowest = self.world.load.percentile(1.0);
         assert!(slowest < ANSWER_MAX, "{}: {slowest:?}", self.world.label());
     }
-}
-
-fn address_of(url: &str) -> SocketAddr {
-    let after = url.rsplit_once('@').map_or(url, |(_, after)| after);
-    let host = after.split('/').next().expect("a host");
-    host.replace("localhost", "127.0.0.1")
-        .parse()
-        .expect("an address and a port")
 }
 
 /// A load with the fault in its middle.

@@ -109,11 +109,7 @@ impl AmqpPlace {
     }
 
     pub fn server_address(&self) -> std::net::SocketAddr {
-        let (_, tail) = self.url().rsplit_once('@').expect("a URL with a user");
-        let host = tail.split('/').next().expect("a host");
-        host.replace("localhost", "127.0.0.1")
-            .parse()
-            .expect("an address and a port")
+        super::address_in(self.url())
     }
 
     /// A bare connection beside the queue's own.

@@ -27,6 +27,14 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl 
     }
 }
 
+/// The server of a URL that has a user, on this machine.
+pub fn address_in(url: &str) -> std::net::SocketAddr {
+    let (_, tail) = url.rsplit_once('@').expect("a URL with a user");
+    let host = tail.split('/').next().expect("a host");
+    let host = host.replace("localhost", "127.0.0.1");
+    host.parse().expect("an address and a port")
+}
+
 /// A metric of the text of `/metrics`, summed over its labels.
 pub fn metric_sum(text: &str, name: &str) -> f64 {
     let is_of = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));

@@ -145,9 +145,7 @@ impl PostgresDatabase {
 
     /// The server's address.
     pub fn address(&self) -> SocketAddr {
-        let (_, rest) = self.server.split_once('@').expect("a URL with a user");
-        let (address, _) = rest.split_once('/').expect("a URL with a database");
-        address.parse().expect("an address of this machine")
+        super::address_in(&self.server)
     }
 
     /// The URL of this database behind a proxy.

@@ -9,14 +9,12 @@ use crate::support::{
     until,
 };
 use hookswitch::{domain::*, store::dead::Replayed};
-use sqlx::Connection;
 use std::time::Duration;
 
 impl TestApp {
     /// A statement behind the store's back.
     async fn execute(&self, statement: &'static str, org: OrgId) -> u64 {
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.folder().join("store.db"));
-        let mut connection = sqlx::SqliteConnection::connect_with(&options).await.expect("opens");
+        let mut connection = self.open_database().await;
         let done = sqlx::query(statement)
             .bind(org.as_bytes().as_slice())
             .execute(&mut connection)

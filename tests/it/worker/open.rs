@@ -10,7 +10,6 @@ use crate::support::{
 };
 use hookswitch::domain::*;
 use serde_json::json;
-use sqlx::Connection;
 
 fn open_on(days: &[&str]) -> OrgSettings {
     let always = json!([{ "from": "00:00", "until": "24:00" }]);
@@ -83,8 +82,7 @@ async fn a_rule_that_asks_for_hours_that_cannot_be_read_waits_for_them() {
     app.save_rule(asks, &text(&asking)).await;
     let saved = app.store.save_settings(app.a, 0, open_on(&[]), audit(app.a)).await;
     saved.expect("saved");
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(app.folder().join("store.db"));
-    let mut connection = sqlx::SqliteConnection::connect_with(&options).await.expect("opens");
+    let mut connection = app.open_database().await;
     sqlx::raw_sql("UPDATE organization_settings SET opening_hours = '[]'")
         .execute(&mut connection)
         .await

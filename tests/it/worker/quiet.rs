@@ -165,8 +165,7 @@ const BY_HAND: &str = "UPDATE organization_settings SET quiet_hours = $1 WHERE o
 async fn changed_settings_are_in_force_for_the_next_event() {
     let app = TestApp::working().await;
     are_in_force_for_the_next_event(app, async |app: &TestApp, hours: &Value| {
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(app.folder().join("store.db"));
-        let mut connection = sqlx::SqliteConnection::connect_with(&options).await.expect("opens");
+        let mut connection = app.open_database().await;
         let done = sqlx::query(BY_HAND)
             .bind(hours.to_string())
             .bind(app.a.as_bytes().as_slice())
@@ -226,8 +225,7 @@ async fn settings_that_cannot_be_read_hold_what_asks_for_them_until_they_are_set
         .save_settings(app.a, 0, quiet(&hours), audit(app.a))
         .await
         .expect("saved");
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(app.folder().join("store.db"));
-    let mut connection = sqlx::SqliteConnection::connect_with(&options).await.expect("opens");
+    let mut connection = app.open_database().await;
     sqlx::raw_sql("UPDATE organization_settings SET quiet_hours = '{\"from\":\"soon\"}'")
         .execute(&mut connection)
         .await

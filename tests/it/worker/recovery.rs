@@ -12,9 +12,7 @@ use hookswitch::{
 
 /// The rows that a backup from before all of this has not.
 async fn forget_what_was_planned(app: &TestApp) {
-    use sqlx::Connection;
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(app.folder().join("store.db"));
-    let mut connection = sqlx::SqliteConnection::connect_with(&options).await.expect("opens");
+    let mut connection = app.open_database().await;
     let all = "DELETE FROM attempts; DELETE FROM actions; DELETE FROM events; DELETE FROM dedupe_keys; \
         DELETE FROM idempotency_keys; DELETE FROM turns";
     sqlx::raw_sql(all).execute(&mut connection).await.expect("forgotten");

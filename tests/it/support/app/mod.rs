@@ -29,6 +29,7 @@ use ingress::{Ingress, IngressNeeds, Tenant};
 use reqwest::Method;
 use secrecy::SecretString;
 use serde_json::json;
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use worker::Work;
@@ -138,6 +139,12 @@ impl TestApp {
     /// Where its database is.
     pub fn folder(&self) -> &Path {
         self.database.folder()
+    }
+
+    /// A connection to its database behind the store's back.
+    pub async fn open_database(&self) -> SqliteConnection {
+        let options = SqliteConnectOptions::new().filename(self.folder().join("store.db"));
+        SqliteConnection::connect_with(&options).await.expect("opens")
     }
 }
 

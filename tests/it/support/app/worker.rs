@@ -377,9 +377,7 @@ impl TestApp {
 
     /// Writes the text of a rule's spec behind the store's back.
     pub async fn overwrite_rule(&self, rule: RuleId, spec: &str) {
-        use sqlx::Connection;
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.folder().join("store.db"));
-        let mut connection = sqlx::SqliteConnection::connect_with(&options).await.expect("opens");
+        let mut connection = self.open_database().await;
         let written = sqlx::query("UPDATE rules SET spec = ?1 WHERE id = ?2")
             .bind(spec)
             .bind(rule.as_bytes().as_slice())
@@ -391,9 +389,7 @@ impl TestApp {
     /// Damages the stored credential behind the store's back: what is cached of it works on, and a
     /// load fails.
     pub async fn damage_credential(&self) {
-        use sqlx::Connection;
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.folder().join("store.db"));
-        let mut connection = sqlx::SqliteConnection::connect_with(&options).await.expect("opens");
+        let mut connection = self.open_database().await;
         let written = sqlx::query("UPDATE org_credentials SET sealed = x'00' WHERE org_id = ?1")
             .bind(self.a.as_bytes().as_slice())
             .execute(&mut connection)
