@@ -147,7 +147,9 @@ impl fmt::Debug for DedupeKey {
 
 impl fmt::Display for DedupeKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let mut text = [0; 32];
+        hex::encode_to_slice(self.0, &mut text).expect("two digits a byte");
+        f.write_str(std::str::from_utf8(&text).expect("hex is ASCII"))
     }
 }
 

@@ -14,7 +14,7 @@ pub use attributes::from_attributes;
 
 use crate::domain::{DedupeKey, EndpointId, Envelope, EventId, EventType, OrgId, SecretId, Source, Subject, Timestamp};
 use bytes::Bytes;
-use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 
 const VERSION: u8 = 1;
 
@@ -300,54 +300,69 @@ fn timestamp(value: &[u8]) -> Result<Timestamp, EnvelopeError> {
     )))
 }
 
-/// The attributes as `CloudEvents` names and texts, for the headers of brokers.
-/// `schemas/envelope.json` describes them. The body is not among them: it is the message itself.
+/// Most attributes that an envelope has as texts.
+pub(super) const ATTRIBUTES_MAX: usize = 17;
+
+/// The attributes of [`for_each_attribute`], to keep.
 #[must_use]
-pub fn attributes(envelope: &Envelope) -> Vec<(&'static str, Cow<'_, str>)> {
-    let mut attributes: Vec<(&'static str, Cow<'_, str>)> = Vec::with_capacity(19);
-    attributes.push(("specversion", "1.0".into()));
-    attributes.push(("id", envelope.id.to_string().into()));
-    attributes.push(("source", format!("/webhooks/{}", envelope.source).into()));
-    attributes.push(("type", envelope.event_type.as_str().into()));
-    attributes.push(("time", rfc3339(envelope.time).into()));
-    attributes.push(("subject", (&*envelope.subject.0).into()));
-    if let Some(org) = envelope.org {
-        attributes.push(("orgid", org.to_string().into()));
-    }
-    if let Some(endpoint) = envelope.endpoint {
-        attributes.push(("endpointid", endpoint.to_string().into()));
-    }
-    if let Some(secret) = envelope.secret {
-        attributes.push(("secretid", secret.to_string().into()));
-    }
-    attributes.push(("dedupekey", envelope.dedupe_key.to_string().into()));
-    attributes.push(("receivedat", rfc3339(envelope.received_at).into()));
-    if let Some(traceparent) = &envelope.traceparent {
-        attributes.push(("traceparent", (&**traceparent).into()));
-    }
-    attributes.push(("datacontenttype", (&*envelope.content_type).into()));
-    attributes.push(("path", (&*envelope.path).into()));
-    attributes.push(("query", (&*envelope.query).into()));
-    if !envelope.headers.is_empty() {
-        let pairs = serde_json::to_string(&envelope.headers).expect("pairs of texts are JSON");
-        attributes.push(("headers", pairs.into()));
-    }
-    if envelope.hops > 0 {
-        attributes.push(("hops", envelope.hops.to_string().into()));
-    }
+pub fn attributes(envelope: &Envelope) -> Vec<(&'static str, String)> {
+    let mut attributes = Vec::with_capacity(ATTRIBUTES_MAX);
+    for_each_attribute(envelope, |name, text| attributes.push((name, text.to_owned())));
     attributes
 }
 
+/// Hands out the attributes as `CloudEvents` names and texts, for the headers of brokers.
+/// `schemas/envelope.json` describes them. The body is not among them: it is the message itself.
+/// Each event passes here, so that texts share one buffer.
+pub fn for_each_attribute(envelope: &Envelope, mut take: impl FnMut(&'static str, &str)) {
+    let mut buffer = String::with_capacity(64);
+    let buffer = &mut buffer;
+    take("specversion", "1.0");
+    take("id", written(buffer, envelope.id));
+    take("source", written(buffer, format_args!("/webhooks/{}", envelope.source)));
+    take("type", envelope.event_type.as_str());
+    take("time", written(buffer, rfc3339(envelope.time)));
+    take("subject", &envelope.subject.0);
+    if let Some(org) = envelope.org {
+        take("orgid", written(buffer, org));
+    }
+    if let Some(endpoint) = envelope.endpoint {
+        take("endpointid", written(buffer, endpoint));
+    }
+    if let Some(secret) = envelope.secret {
+        take("secretid", written(buffer, secret));
+    }
+    take("dedupekey", written(buffer, envelope.dedupe_key));
+    take("receivedat", written(buffer, rfc3339(envelope.received_at)));
+    if let Some(traceparent) = &envelope.traceparent {
+        take("traceparent", traceparent);
+    }
+    take("datacontenttype", &envelope.content_type);
+    take("path", &envelope.path);
+    take("query", &envelope.query);
+    if !envelope.headers.is_empty() {
+        let pairs = serde_json::to_string(&envelope.headers).expect("pairs of texts are JSON");
+        take("headers", &pairs);
+    }
+    if envelope.hops > 0 {
+        take("hops", written(buffer, envelope.hops));
+    }
+}
+
+fn written(buffer: &mut String, value: impl fmt::Display) -> &str {
+    buffer.clear();
+    write!(buffer, "{value}").expect("a text takes all that is written to it");
+    buffer
+}
+
 /// A time outside the range of RFC 3339 becomes its nearest time.
-fn rfc3339(time: Timestamp) -> String {
+fn rfc3339(time: Timestamp) -> jiff::Timestamp {
     let nearest = if time.as_micros() < 0 {
         jiff::Timestamp::UNIX_EPOCH
     } else {
         jiff::Timestamp::MAX
     };
-    jiff::Timestamp::from_microsecond(time.as_micros())
-        .unwrap_or(nearest)
-        .to_string()
+    jiff::Timestamp::from_microsecond(time.as_micros()).unwrap_or(nearest)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ mod spool;
 
 #[cfg(feature = "rabbitmq")]
 pub use amqp::{AmqpQueue, AmqpSettings};
-pub use envelope::{EnvelopeError, attributes, decode, encode, encoded_bytes_max, from_attributes};
+pub use envelope::{EnvelopeError, attributes, decode, encode, encoded_bytes_max, for_each_attribute, from_attributes};
 #[cfg(feature = "kafka")]
 pub use kafka::{KafkaQueue, KafkaSettings};
 pub use leases::{LeaseError, QueueLeases};

@@ -21,7 +21,7 @@ fn as_json(envelope: &Envelope) -> Value {
     let named = attributes(envelope);
     let mut json: serde_json::Map<_, _> = named
         .into_iter()
-        .map(|(name, text)| (name.to_owned(), text.into_owned().into()))
+        .map(|(name, text)| (name.to_owned(), text.into()))
         .collect();
     json.insert("body".to_owned(), hex::encode(&envelope.body).into());
     json.into()

@@ -1,16 +1,20 @@
 //! Actions: events in the queue become SMS at the sandbox Twilio. The baseline is a bare HTTP
-//! client that posts the same form to the same sandbox.
+//! client that posts the same form to the same sandbox. Beside it, as many events that no rule
+//! wants.
 
-use super::{ASSISTANT, organisation};
+use super::{
+    ASSISTANT,
+    backends::{Backend, Backends, Counted},
+};
 use crate::{
     config::Settings,
     domain::{
-        Clock, DedupeKey, Envelope, EventId, EventType, IntegrationState, OrgId, Provider, Rule, RuleId, RuleSpec,
+        Clock as _, DedupeKey, Envelope, EventId, EventType, IntegrationState, OrgId, Provider, Rule, RuleId, RuleSpec,
         Source, Subject, SystemClock, TypePattern, VerifiedEvent,
     },
     lifecycle::{Lifecycle, Stage},
     provider::Providers,
-    queue::{self, EventQueue},
+    queue::EventQueue,
     sandbox::{Accounts, Sandbox, SandboxConfig, SandboxState, TwilioAccount},
     store::{
         Store,
@@ -43,6 +47,12 @@ pub(in crate::cli) struct ActionsArgs {
     /// Rounds; both sides take turns
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// An empty Postgres database, in the place of SQLite: the run fills it and leaves it
+    #[arg(long, value_name = "postgres://…")]
+    database_url: Option<String>,
+    /// kafka://host:port or amqp://…, in the place of the embedded queue
+    #[arg(long)]
+    queue_url: Option<String>,
 }
 
 const ACCOUNT: &str = "AC5eed000000000000000000000000a001";
@@ -70,30 +80,35 @@ pub(super) async fn run(args: ActionsArgs, scratch: &Path) -> anyhow::Result<Exi
         "{} SMS, {} at once, × {} rounds; sandbox and both clients on the same cores, no status callbacks\n",
         args.count, args.concurrency, args.rounds
     );
-    let (mut bare, mut ours) = (Vec::new(), Vec::new());
+    let backends = Backends::open(args.database_url.as_deref(), args.queue_url.as_deref(), scratch).await?;
+    println!("over {}\n", backends.name());
+    let (mut bare, mut ours, mut unwanted) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..args.rounds {
         bare.push(bare_loop(&args, &base).await?);
-        ours.push(whole_way(&args, &scratch.join(round.to_string()), &base, &state).await?);
+        let backend = backends.make(&format!("{round}-sms")).await?;
+        ours.push(whole_way(&args, backend, WANTED, &base, &state).await?);
+        let backend = backends.make(&format!("{round}-unwanted")).await?;
+        unwanted.push(whole_way(&args, backend, UNWANTED, &base, &state).await?);
     }
     outer.drain(Duration::from_secs(2)).await;
-    let (bare_rate, our_rate) = (super::ingest::median(&bare), super::ingest::median(&ours));
-    let spread = |rates: &[f64]| {
-        rates
-            .iter()
-            .map(|rate| format!("{rate:.0}"))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    println!(
-        "  bare client loop                      {bare_rate:>8.0}/s   ({})",
-        spread(&bare)
-    );
-    println!(
-        "  hookswitch: plan, claim, send, record {our_rate:>8.0}/s   ({})",
-        spread(&ours)
-    );
-    println!("  hookswitch ÷ bare client              {:>8.2}", our_rate / bare_rate);
+    print(&bare, &ours, &unwanted);
     Ok(ExitCode::SUCCESS)
+}
+
+fn print(bare: &[f64], ours: &[f64], unwanted: &[f64]) {
+    let line = |name: &str, rates: &[f64]| {
+        let all: Vec<_> = rates.iter().map(|rate| format!("{rate:.0}")).collect();
+        println!(
+            "  {name:<38}{:>8.0}/s   ({})",
+            super::ingest::median(rates),
+            all.join(", ")
+        );
+    };
+    line("bare client loop", bare);
+    line("hookswitch: plan, claim, send, record", ours);
+    let ratio = super::ingest::median(ours) / super::ingest::median(bare);
+    println!("  {:<38}{ratio:>8.2}", "hookswitch ÷ bare client");
+    line("hookswitch: events that no rule wants", unwanted);
 }
 
 /// The baseline without a ledger: post the form, read the answer, keep nothing.
@@ -125,69 +140,74 @@ async fn bare_loop(args: &ActionsArgs, base: &str) -> anyhow::Result<f64> {
     Ok(args.count as f64 / begun.elapsed().as_secs_f64())
 }
 
+/// The rule's kind of event, and another one.
+const WANTED: &str = "end-of-call-report";
+const UNWANTED: &str = "status-update";
+
 /// The events are in the queue before the start. The time runs from the worker's start to the last
-/// SMS at the sandbox.
-async fn whole_way(args: &ActionsArgs, directory: &Path, base: &str, sandbox: &SandboxState) -> anyhow::Result<f64> {
-    std::fs::create_dir_all(directory)?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let (store, vault, org) = organisation(directory, &clock).await?;
-    twilio_and_rule(&store, &vault, org).await?;
-    let mut settings = Settings::default();
-    settings.queue.disk_free_bytes_min = Some(64 << 20);
-    settings.provider.twilio_base_url = base.to_owned();
-    settings.worker.attempts_concurrent_max = args.concurrency;
-    settings.worker.attempts_concurrent_per_org_max = args.concurrency;
-    settings.worker.claim_turn_max = u32::try_from(args.concurrency)?;
-    settings.worker.actions_per_day_max = u64::MAX;
-    let queue = queue::connect(
-        &format!("embedded:{}", directory.join("queue").display()),
-        &settings.queue,
-        crate::cli::app::event_bytes_max(&settings),
-        clock.clone(),
-    )
-    .await?;
-    fill(&*queue, org, args.count).await?;
-    let before = sandbox.message_count();
-    let worker = Worker {
-        store: store.clone(),
-        queue: queue.clone(),
-        vault,
-        providers: Providers::new(&settings.provider, None)?,
-        clock,
-        settings: settings.worker,
-        credentials: settings.vault,
-        public_url: None,
-        clock_offset: Arc::new(|| 0),
-        failure: crate::worker::Failure::default(),
-    };
+/// SMS at the sandbox; of events that no rule wants, to the last ack.
+async fn whole_way(
+    args: &ActionsArgs,
+    backend: Backend,
+    kind: &'static str,
+    base: &str,
+    sandbox: &SandboxState,
+) -> anyhow::Result<f64> {
+    let settings = settings(args, base)?;
+    twilio_and_rule(&backend.store, &backend.vault, backend.org).await?;
+    fill(&*backend.queue, backend.org, kind, args.count).await?;
+    let worker = worker(&backend, settings)?;
+    let (before, count) = (sandbox.message_count(), u64::try_from(args.count)?);
+    let sent = || sandbox.message_count() - before;
+    let done = || if kind == WANTED { sent() } else { backend.queue.acked() };
     let lifecycle = Lifecycle::default();
     let begun = Instant::now();
     lifecycle.start(Stage::Work, worker.run(lifecycle.soft(Stage::Work), lifecycle.hard()));
-    let wanted = before + u64::try_from(args.count)?;
-    while sandbox.message_count() < wanted {
+    while done() < count {
         anyhow::ensure!(
             begun.elapsed() < Duration::from_mins(5),
-            "only {} of {} SMS after five minutes",
-            sandbox.message_count() - before,
-            args.count
+            "only {} of {count} are done after five minutes",
+            done()
         );
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let elapsed = begun.elapsed();
     lifecycle.drain(Duration::from_secs(5)).await;
-    queue.close().await;
-    store.close().await;
-    anyhow::ensure!(
-        sandbox.message_count() == wanted,
-        "{} SMS for {} actions",
-        sandbox.message_count() - before,
-        args.count
-    );
-    Ok(args.count as f64 / elapsed.as_secs_f64())
+    backend.queue.close().await;
+    backend.store.close().await;
+    let expected = if kind == WANTED { count } else { 0 };
+    anyhow::ensure!(sent() == expected, "{} SMS where {expected} are due", sent());
+    Ok(count as f64 / elapsed.as_secs_f64())
 }
 
-async fn fill(queue: &dyn EventQueue, org: OrgId, count: usize) -> anyhow::Result<()> {
-    let events: Vec<VerifiedEvent> = (0..count).map(|n| event(org, n)).collect();
+fn settings(args: &ActionsArgs, base: &str) -> anyhow::Result<Settings> {
+    let mut settings = Settings::default();
+    base.clone_into(&mut settings.provider.twilio_base_url);
+    settings.worker.attempts_concurrent_max = args.concurrency;
+    settings.worker.attempts_concurrent_per_org_max = args.concurrency;
+    settings.worker.claim_turn_max = u32::try_from(args.concurrency)?;
+    settings.worker.actions_per_day_max = u64::MAX;
+    Ok(settings)
+}
+
+fn worker(backend: &Backend, settings: Settings) -> anyhow::Result<Worker> {
+    let queue: Arc<Counted> = backend.queue.clone();
+    Ok(Worker {
+        store: backend.store.clone(),
+        queue,
+        vault: backend.vault.clone(),
+        providers: Providers::new(&settings.provider, None)?,
+        clock: Arc::new(SystemClock),
+        settings: settings.worker,
+        credentials: settings.vault,
+        public_url: None,
+        clock_offset: Arc::new(|| 0),
+        failure: crate::worker::Failure::default(),
+    })
+}
+
+async fn fill(queue: &dyn EventQueue, org: OrgId, kind: &str, count: usize) -> anyhow::Result<()> {
+    let events: Vec<VerifiedEvent> = (0..count).map(|n| event(org, kind, n)).collect();
     let mut publishes = futures_util::stream::iter(&events)
         .map(|event| queue.publish(event))
         .buffer_unordered(256);
@@ -249,10 +269,10 @@ async fn twilio_and_rule(store: &Arc<dyn Store>, vault: &Arc<Vault>, org: OrgId)
     Ok(())
 }
 
-/// An end-of-call report of 2 kB, as the receiver would have verified it.
-fn event(org: OrgId, n: usize) -> VerifiedEvent {
+/// An event of 2 kB, as the receiver would have verified it.
+fn event(org: OrgId, kind: &str, n: usize) -> VerifiedEvent {
     let call = uuid::Uuid::now_v7().to_string();
-    let mut body = json!({ "message": { "type": "end-of-call-report", "call": { "id": call, "assistantId": ASSISTANT }, "customer": { "number": CUSTOMER }, "endedReason": "customer-ended-call", "artifact": { "transcript": "" } } });
+    let mut body = json!({ "message": { "type": kind, "call": { "id": call, "assistantId": ASSISTANT }, "customer": { "number": CUSTOMER }, "endedReason": "customer-ended-call", "artifact": { "transcript": "" } } });
     body["message"]["artifact"]["transcript"] = "The caller asks for an appointment next week. ".repeat(38).into();
     let now = SystemClock.now();
     let mut dedupe = [0; 16];
@@ -260,7 +280,7 @@ fn event(org: OrgId, n: usize) -> VerifiedEvent {
     VerifiedEvent::from_verified(Envelope {
         id: EventId::generate(),
         source: Source::Vapi,
-        event_type: EventType::new(Source::Vapi, "end-of-call-report"),
+        event_type: EventType::new(Source::Vapi, kind),
         time: now,
         received_at: now,
         subject: Subject(call.into()),

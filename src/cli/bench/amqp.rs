@@ -97,8 +97,8 @@ async fn connect(url: &str) -> anyhow::Result<Connection> {
         .context("the broker does not answer")
 }
 
-/// Publishes bodies and awaits confirms. Its one header has as many bytes as all headers of an
-/// event.
+/// Publishes the same messages as Hookswitch and awaits confirms. The headers of all are those of
+/// the first event, made once.
 struct BarePublisher {
     _connection: Connection,
     channels: Vec<Channel>,
@@ -134,11 +134,10 @@ impl BarePublisher {
 
     fn properties(&self, event: &VerifiedEvent) -> BasicProperties {
         let properties = self.properties.get_or_init(|| {
-            let attributes = queue::attributes(event.envelope());
-            // Each header has a prefix of 12 bytes, and 6 bytes that separate name and text.
-            let bytes: usize = attributes.iter().map(|(name, text)| name.len() + text.len() + 18).sum();
             let mut headers = FieldTable::default();
-            headers.insert("padding".into(), AMQPValue::LongString("x".repeat(bytes).into()));
+            queue::for_each_attribute(event.envelope(), |name, text| {
+                headers.insert(format!("cloudEvents:{name}").into(), AMQPValue::LongString(text.into()));
+            });
             BasicProperties::default().with_delivery_mode(2).with_headers(headers)
         });
         properties.clone()

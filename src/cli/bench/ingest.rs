@@ -1,6 +1,6 @@
 //! Ingest: the same accept loop, the same verification; only the sink differs.
 
-use super::{ASSISTANT, SECRET, load, organisation, sides::Sides};
+use super::{ASSISTANT, SECRET, cpu::Processes, load, organisation, sides::Sides};
 use crate::{
     cli::dev_state::DevState,
     config::{ReceiverSettings, Settings},
@@ -36,8 +36,9 @@ pub(in crate::cli) struct IngestArgs {
     /// Seconds of load a sink and round
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Rounds; sinks take turns, so that a drifting machine drifts for all of them
-    #[arg(long, default_value_t = 3)]
+    /// Rounds; sinks take turns, so that a drifting machine drifts for all of them. An even number
+    /// lets each follow each other one
+    #[arg(long, default_value_t = 4)]
     rounds: usize,
     /// Bytes of a body
     #[arg(long, default_value_t = 2048)]
@@ -49,6 +50,9 @@ pub(in crate::cli) struct IngestArgs {
     /// of the run, or amqp://…
     #[arg(long)]
     queue_url: Option<String>,
+    /// Processes whose CPU time for each event is shown too, such as the broker's
+    #[arg(long, value_delimiter = ',', value_name = "PID")]
+    cpu_of: Vec<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -74,6 +78,17 @@ pub(in crate::cli) struct LoadArgs {
 struct Column {
     per_second: Vec<f64>,
     latency: Vec<String>,
+    /// Microseconds an event of each process.
+    cpu: Vec<Vec<f64>>,
+}
+
+impl Column {
+    /// The median of the rounds, of each process.
+    fn cpu(&self) -> Vec<f64> {
+        let processes = self.cpu.first().map_or(0, Vec::len);
+        let of = |process| median(&self.cpu.iter().map(|round| round[process]).collect::<Vec<_>>());
+        (0..processes).map(of).collect()
+    }
 }
 
 pub(super) async fn run(args: IngestArgs, scratch: &Path) -> anyhow::Result<ExitCode> {
@@ -81,6 +96,7 @@ pub(super) async fn run(args: IngestArgs, scratch: &Path) -> anyhow::Result<Exit
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (store, vault, _) = organisation(scratch, &clock).await?;
     let sides = Sides::of(args.queue_url.as_deref())?;
+    let processes = Processes::of(&args.cpu_of);
     println!(
         "{} bytes of body, unique signed events (HMAC-SHA256), {} s × {} rounds, load on the same cores\n",
         args.body_bytes, args.seconds, args.rounds
@@ -88,12 +104,17 @@ pub(super) async fn run(args: IngestArgs, scratch: &Path) -> anyhow::Result<Exit
     for connections in &args.connections {
         let mut columns: [Column; 3] = Default::default();
         for round in 0..args.rounds {
-            for (sink, column) in columns.iter_mut().enumerate() {
+            // A broker still works on what the side before left to it. So each side follows each other.
+            let order = if round % 2 == 0 { [0, 1, 2] } else { [0, 2, 1] };
+            for sink in order {
+                let column = &mut columns[sink];
                 let directory = scratch.join(format!("{connections}-{round}-{sink}"));
                 std::fs::create_dir_all(&directory)?;
                 let limit = crate::cli::app::event_bytes_max(&settings());
                 let queue = sides.open(sink, &directory, &settings().queue, limit, &clock).await?;
+                let before = processes.times()?;
                 let report = measure(&args, *connections, queue, &store, &vault, &clock).await?;
+                column.cpu.push(processes.since(&before, report.answered)?);
                 column.per_second.push(report.per_second());
                 column.latency.push(report.latency_line());
                 anyhow::ensure!(
@@ -105,7 +126,7 @@ pub(super) async fn run(args: IngestArgs, scratch: &Path) -> anyhow::Result<Exit
                 std::fs::remove_dir_all(&directory)?;
             }
         }
-        print(*connections, &sides, &columns);
+        print(*connections, &sides, &columns, &processes);
         if args.rate.is_none() {
             let env = Env {
                 store: &store,
@@ -126,7 +147,7 @@ pub(super) async fn run(args: IngestArgs, scratch: &Path) -> anyhow::Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(connections: usize, sides: &Sides, columns: &[Column; 3]) {
+fn print(connections: usize, sides: &Sides, columns: &[Column; 3], processes: &Processes) {
     let medians = columns.each_ref().map(|column| median(&column.per_second));
     println!("{connections} connections");
     for (sink, column) in columns.iter().enumerate() {
@@ -142,6 +163,7 @@ fn print(connections: usize, sides: &Sides, columns: &[Column; 3]) {
             medians[sink],
             column.latency.last().map_or("", String::as_str)
         );
+        println!("  {:<30} CPU an event: {}", "", processes.line(&column.cpu()));
     }
     for side in [1, 0] {
         let ratio = format!("hookswitch ÷ {}", sides.names()[side]);
@@ -245,7 +267,12 @@ struct Env<'e> {
 pub(super) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => f64::NAN,
+        even if even % 2 == 0 => f64::midpoint(sorted[middle - 1], sorted[middle]),
+        _ => sorted[middle],
+    }
 }
 
 /// Limits above the load, so that no limit is measured.

@@ -3,19 +3,22 @@
 
 use crate::{
     domain::VerifiedEvent,
-    queue::{ConsumeError, Deliveries, EventQueue, PublishError, QueueState},
+    queue::{self, ConsumeError, Deliveries, EventQueue, PublishError, QueueState},
 };
 use async_trait::async_trait;
 use rdkafka::{
     ClientConfig,
+    message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord, Producer as _},
 };
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
-/// Body and key only: no headers, no deadline of its own, no count.
+/// Sends the same records as Hookswitch, without a deadline of its own and without counts. The
+/// headers of all are those of the first event, made once.
 pub(super) struct BareProducer {
     producer: FutureProducer,
     topic: String,
+    headers: OnceLock<OwnedHeaders>,
 }
 
 impl BareProducer {
@@ -30,7 +33,22 @@ impl BareProducer {
         Ok(Self {
             producer,
             topic: topic.to_owned(),
+            headers: OnceLock::new(),
         })
+    }
+
+    fn headers(&self, event: &VerifiedEvent) -> OwnedHeaders {
+        let headers = self.headers.get_or_init(|| {
+            queue::attributes(event.envelope())
+                .into_iter()
+                .fold(OwnedHeaders::new(), |headers, (name, text)| {
+                    headers.insert(Header {
+                        key: &format!("ce_{name}"),
+                        value: Some(&text),
+                    })
+                })
+        });
+        headers.clone()
     }
 }
 
@@ -40,7 +58,8 @@ impl EventQueue for BareProducer {
         let envelope = event.envelope();
         let record = FutureRecord::to(&self.topic)
             .key(&*envelope.subject.0)
-            .payload(&*envelope.body);
+            .payload(&*envelope.body)
+            .headers(self.headers(event));
         let failed = |reason: String| PublishError::Unavailable { reason: reason.into() };
         let confirm = self
             .producer

@@ -4,6 +4,8 @@
 mod actions;
 #[cfg(feature = "rabbitmq")]
 mod amqp;
+mod backends;
+mod cpu;
 mod ingest;
 #[cfg(feature = "kafka")]
 mod kafka;
@@ -46,7 +48,8 @@ enum What {
     /// Signed events to a durable 200, beside the same server that drops them and one with nothing
     /// but an append-only file
     Ingest(ingest::IngestArgs),
-    /// SMS actions from the queue to the sandbox Twilio, beside a bare HTTP client's loop
+    /// SMS actions from the queue to the sandbox Twilio, beside a bare HTTP client's loop; and
+    /// events that no rule wants
     Actions(actions::ActionsArgs),
     /// Five times the reached rate: how many are still taken and how long they wait, how the others
     /// are refused, and the memory
@@ -126,12 +129,18 @@ const PLAN: &str = r#"{"type":"hmac","algorithm":"sha256","includeTimestamp":fal
 
 /// A store and vault with one organisation: one endpoint, one secret, one live assistant.
 async fn organisation(directory: &Path, clock: &Arc<dyn Clock>) -> anyhow::Result<(Arc<dyn Store>, Arc<Vault>, OrgId)> {
-    let store = store::create(
-        &format!("sqlite:{}", directory.join("store.db").display()),
-        clock.clone(),
-    )
-    .await?;
-    let key = Keyring::dev(&directory.join("dev.key"))?;
+    let url = format!("sqlite:{}", directory.join("store.db").display());
+    organisation_in(&url, &directory.join("dev.key"), clock).await
+}
+
+/// The same in any database, under the key of a file.
+async fn organisation_in(
+    url: &str,
+    key: &Path,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<(Arc<dyn Store>, Arc<Vault>, OrgId)> {
+    let store = store::create(url, clock.clone()).await?;
+    let key = Keyring::dev(key)?;
     let vault = Arc::new(Vault::new(key, store.clone()));
     let org = OrgId::generate();
     let now = SystemClock.now();

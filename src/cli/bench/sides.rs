@@ -78,6 +78,8 @@ impl Sides {
             Self::Kafka { url, topic } => {
                 let settings = QueueSettings {
                     kafka_topic: topic.clone(),
+                    // A worker of a run is in no group of others.
+                    kafka_group: topic.clone(),
                     ..settings.clone()
                 };
                 let queue = queue::connect(url, &settings, event_bytes_max, clock.clone()).await?;

@@ -3,13 +3,14 @@
 
 use crate::{
     domain::{Envelope, EventId},
-    queue::{EnvelopeError, attributes, from_attributes},
+    queue::{EnvelopeError, envelope::ATTRIBUTES_MAX, for_each_attribute, from_attributes},
 };
 use bytes::Bytes;
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable, ShortString},
 };
+use std::collections::BTreeMap;
 
 const PREFIX: &str = "cloudEvents:";
 const CONTENT_TYPE: &str = "datacontenttype";
@@ -17,24 +18,30 @@ const CONTENT_TYPE: &str = "datacontenttype";
 const PERSISTENT: u8 = 2;
 
 pub(super) fn properties(envelope: &Envelope) -> BasicProperties {
-    let mut headers = FieldTable::default();
-    let mut properties = BasicProperties::default()
-        .with_delivery_mode(PERSISTENT)
-        .with_message_id(envelope.id.to_string().into());
-    for (name, text) in attributes(envelope) {
+    let mut headers = Vec::with_capacity(ATTRIBUTES_MAX);
+    let mut content_type = None;
+    for_each_attribute(envelope, |name, text| {
         // A property holds 255 bytes; a longer content type stands among the headers.
         if name == CONTENT_TYPE
-            && let Ok(text) = ShortString::try_new(&*text)
+            && let Ok(text) = ShortString::try_new(text)
         {
-            properties = properties.with_content_type(text);
+            content_type = Some(text);
         } else {
-            headers.insert(
-                format!("{PREFIX}{name}").into(),
-                AMQPValue::LongString(text.as_bytes().into()),
-            );
+            headers.push((
+                ShortString::from([PREFIX, name].concat()),
+                AMQPValue::LongString(text.into()),
+            ));
         }
+    });
+    let properties = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_message_id(envelope.id.to_string().into())
+        // A map that is made at once costs less than one that grows.
+        .with_headers(BTreeMap::from_iter(headers).into());
+    match content_type {
+        Some(content_type) => properties.with_content_type(content_type),
+        None => properties,
     }
-    properties.with_headers(headers)
 }
 
 /// Bytes of the properties in their frame, at most.

@@ -3,7 +3,7 @@
 
 use crate::{
     domain::{Envelope, Timestamp},
-    queue::{EnvelopeError, attributes, from_attributes},
+    queue::{EnvelopeError, envelope::ATTRIBUTES_MAX, for_each_attribute, from_attributes},
 };
 use bytes::Bytes;
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
@@ -15,23 +15,23 @@ const PREFIX: &str = "ce_";
 
 /// The headers of an envelope's message.
 pub(super) fn headers(envelope: &Envelope) -> OwnedHeaders {
-    let attributes = attributes(envelope);
     let mut name = String::with_capacity(24);
-    let mut headers = OwnedHeaders::new_with_capacity(attributes.len());
-    for (attribute, value) in &attributes {
+    let mut headers = Some(OwnedHeaders::new_with_capacity(ATTRIBUTES_MAX));
+    for_each_attribute(envelope, |attribute, value| {
         name.clear();
-        if *attribute == CONTENT_TYPE.0 {
+        if attribute == CONTENT_TYPE.0 {
             name.push_str(CONTENT_TYPE.1);
         } else {
             name.push_str(PREFIX);
             name.push_str(attribute);
         }
-        headers = headers.insert(Header {
+        let header = Header {
             key: &name,
-            value: Some(&**value),
-        });
-    }
-    headers
+            value: Some(value),
+        };
+        headers = headers.take().map(|headers| headers.insert(header));
+    });
+    headers.unwrap_or_default()
 }
 
 /// Reads the envelope of a message. A message of another program costs only itself.
