@@ -104,7 +104,8 @@ pub(super) async fn run(args: IngestArgs, scratch: &Path) -> anyhow::Result<Exit
     for connections in &args.connections {
         let mut columns: [Column; 3] = Default::default();
         for round in 0..args.rounds {
-            // A broker still works on what the side before left to it. So each side follows each other.
+            // A broker still works on what the side before left to it, so each side follows each
+            // other.
             let order = if round % 2 == 0 { [0, 1, 2] } else { [0, 2, 1] };
             for sink in order {
                 let column = &mut columns[sink];

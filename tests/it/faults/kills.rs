@@ -71,8 +71,9 @@ async fn killed_at(world: &mut World, step: Step, count: u64) {
     // Not until it is ready: what the process before left behind may bring it to the step sooner.
     world.spawn(&[("TEST_KILL_AT", format!("{}:{count}", step.as_str()))]);
     let load = world.load.clone();
-    // Sends without an end; those that are cut off are sent again below by their number.
-    let running = load.run(400);
+    // Sends without an end; those that are cut off are sent again below by their number. A higher
+    // rate would make a backlog that says nothing about the step.
+    let running = load.run(100);
     let status = world.ends(step.as_str()).await;
     assert_eq!(
         status.signal(),
