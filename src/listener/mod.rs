@@ -66,6 +66,9 @@ pub struct Limits {
     /// Whether a peer that has closed its writing side still gets its answer. Without it an answer
     /// that goes on ends as soon as its peer closes the connection.
     pub answers_half_closed: bool,
+    /// Whether another acceptor goes on with the same socket. At the stop of this one it gets the
+    /// connections that wait.
+    pub hands_over: bool,
     /// Called for each request that was refused before its head could be read. A plain function,
     /// because it only counts.
     pub on_refused: fn(EarlyRefusal),
@@ -87,6 +90,7 @@ impl Default for Limits {
             idle_seconds_max: Duration::from_secs(75),
             write_seconds_max: Duration::from_secs(30),
             answers_half_closed: true,
+            hands_over: false,
             on_refused: |_| (),
             leaving: CancellationToken::new(),
             state: Arc::default(),
@@ -175,7 +179,8 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// Serves `service` (an `axum::Router`, or any service of its shape) until `soft` is cancelled. It
 /// then accepts what waits already and no more, closes idle connections, and lets the requests that
-/// were begun finish. It returns when all are done or `hard` is cancelled. Nothing outlives it.
+/// were begun finish. With [`Limits::hands_over`] it accepts nothing then. It returns when all are
+/// done or `hard` is cancelled. Nothing outlives it.
 pub async fn serve<S>(
     listener: TcpListener,
     service: S,
@@ -231,13 +236,15 @@ impl Acceptor {
                 accepted = self.next() => burst.push(accepted),
             }
             let is_last = soft.is_cancelled();
-            if is_last {
+            let leaves_waiting = is_last && self.limits.hands_over;
+            if is_last && !leaves_waiting {
                 // The runtime learns of the last ones that the kernel has.
                 tokio::time::sleep(LAST_ACCEPTS).await;
             }
             // Accept all waiting connections before serving the first, or the others would wait in
             // the kernel meanwhile. At a stop the kernel would reset them.
-            while burst.len() < BURST_MAX
+            while !leaves_waiting
+                && burst.len() < BURST_MAX
                 && let Some(accepted) = self.next().now_or_never()
             {
                 burst.push(accepted);

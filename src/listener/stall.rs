@@ -65,22 +65,18 @@ impl Stalling {
         if self.progress.is_busy() {
             return result;
         }
-        let is_over = match (self.head_since, result.is_ready()) {
-            (None, true) => {
-                self.head_since = Some(Instant::now());
-                false
-            }
-            (None, false) => false,
-            (Some(since), true) => since.elapsed() >= self.head_seconds_max,
-            (Some(since), false) => {
-                let at = since + self.head_seconds_max;
-                let deadline = self
-                    .head_deadline
-                    .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-                deadline.as_mut().poll(cx).is_ready()
-            }
-        };
-        if is_over {
+        if result.is_ready() {
+            // Bytes that are here are used, however late: the deadline is looked at before the next
+            // wait.
+            self.head_since.get_or_insert_with(Instant::now);
+            return result;
+        }
+        let Some(since) = self.head_since else { return result };
+        let at = since + self.head_seconds_max;
+        let deadline = self
+            .head_deadline
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if deadline.as_mut().poll(cx).is_ready() {
             self.is_head_too_slow = true;
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }

@@ -4,12 +4,13 @@ use axum::{Router, body::Bytes, routing::post};
 use hookswitch::listener::{self, Limits};
 use std::{
     net::SocketAddr,
+    os::fd::AsFd,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -24,13 +25,16 @@ struct Running {
 }
 
 async fn start(limits: Limits) -> Running {
+    start_on(listener::bind("127.0.0.1:0").await.unwrap(), limits)
+}
+
+fn start_on(listener: TcpListener, limits: Limits) -> Running {
     // `/slow` waits for the whole body, `/wait` for ever: what a handler that hangs looks like. The
     // answer of `/long` fits into no buffer of the kernel's.
     let router = Router::new()
         .route("/slow", post(async |body: Bytes| format!("{} bytes", body.len())))
         .route("/long", post(async || vec![b'x'; LONG_BYTES]))
         .route("/wait", post(async || std::future::pending::<()>().await));
-    let listener = listener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (soft, hard) = (CancellationToken::new(), CancellationToken::new());
     #[expect(clippy::disallowed_methods, reason = "the handle is kept and joined")]
@@ -122,6 +126,23 @@ async fn a_head_sent_byte_by_byte_has_the_same_deadline() {
         }
         assert!(begun.elapsed() < Duration::from_secs(5));
     }
+}
+
+/// A machine that is busy looks at a connection late. By then its deadline has passed, and its
+/// request is here.
+#[tokio::test(flavor = "current_thread")]
+async fn a_request_that_is_here_when_its_deadline_is_looked_at_is_answered() {
+    let running = start(limits()).await;
+    let mut late = std::net::TcpStream::connect(running.address).unwrap();
+    // The time of the first connection has begun once the second is answered.
+    let mut other = running.send(REQUEST).await;
+    read_until(&mut other, "2 bytes").await;
+    // Nothing of the listener runs while this test does not wait.
+    std::thread::sleep(limits().head_seconds_max * 2);
+    std::io::Write::write_all(&mut late, REQUEST).unwrap();
+    late.set_nonblocking(true).unwrap();
+    let mut late = TcpStream::from_std(late).unwrap();
+    read_until(&mut late, "2 bytes").await;
 }
 
 /// A balancer keeps its connections for a minute and sends the next request over one that we must
@@ -289,6 +310,32 @@ async fn a_connection_that_waits_to_be_accepted_at_the_stop_is_answered() {
     let mut waiting = TcpStream::from_std(waiting).unwrap();
     let answer = read_all(&mut waiting).await;
     assert!(answer.contains("2 bytes"), "{answer:?}");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_connection_that_waits_is_left_to_the_acceptor_that_goes_on() {
+    let socket = listener::bind("127.0.0.1:0").await.unwrap();
+    let copy = socket.as_fd().try_clone_to_owned().unwrap();
+    let first = start_on(
+        TcpListener::from_std(copy.into()).unwrap(),
+        Limits {
+            hands_over: true,
+            ..Limits::default()
+        },
+    );
+    let mut waiting = std::net::TcpStream::connect(first.address).unwrap();
+    std::io::Write::write_all(&mut waiting, REQUEST).unwrap();
+    first.soft.cancel();
+    tokio::time::timeout(Duration::from_secs(5), first.task)
+        .await
+        .expect("it has nothing to do")
+        .unwrap();
+    waiting.set_nonblocking(true).unwrap();
+    assert!(waiting.peek(&mut [0; 1]).is_err(), "nobody has answered or closed it");
+    let mut waiting = TcpStream::from_std(waiting).unwrap();
+    let second = start_on(socket, Limits::default());
+    read_until(&mut waiting, "2 bytes").await;
+    second.soft.cancel();
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use hookswitch::{
 };
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
+use tokio::{io::AsyncReadExt, net::TcpStream};
 use tokio_util::sync::CancellationToken;
 
 const KEY: &str = crate::support::serve::KEY;
@@ -103,6 +104,38 @@ impl TestApp {
 async fn a_process_that_takes_webhooks_is_ready() {
     let app = TestApp::start(|_| ()).await;
     app.says("process", 200, "ready", "").await;
+    app.stop().await;
+}
+
+/// Sends a probe on a fresh connection, before anything else of the process runs.
+fn probe(app: &TestApp) -> TcpStream {
+    let mut probe = std::net::TcpStream::connect(app.app.addresses().operations).expect("it listens");
+    std::io::Write::write_all(
+        &mut probe,
+        b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+    )
+    .expect("sent");
+    probe.set_nonblocking(true).expect("a socket");
+    TcpStream::from_std(probe).expect("a socket")
+}
+
+/// Until everything is loaded another acceptor has the same socket. At its end it must take no
+/// connection that it does not answer.
+#[tokio::test(flavor = "current_thread")]
+async fn each_probe_right_after_the_start_is_answered() {
+    let app = TestApp::start(|_| ()).await;
+    let mut answers = String::new();
+    // The kernel reports it to both acceptors.
+    let mut first = probe(&app);
+    first.read_to_string(&mut answers).await.expect("an answer");
+    // Timers that end meanwhile are late together, and this test is the first to go on.
+    #[expect(clippy::disallowed_methods, reason = "the handle is joined")]
+    let busy = tokio::spawn(async { std::thread::sleep(Duration::from_millis(50)) });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let mut second = probe(&app);
+    second.read_to_string(&mut answers).await.expect("an answer");
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2, "{answers}");
+    busy.await.expect("it only sleeps");
     app.stop().await;
 }
 

@@ -327,7 +327,12 @@ impl Starting {
         });
         let router = Operations::new(recorder.clone(), checks).router();
         let stop = lifecycle.hard().child_token();
-        let server = listener::serve(socket, router, internal("operations"), stop.clone(), stop.clone());
+        let limits = listener::Limits {
+            hands_over: true,
+            ..internal("operations")
+        };
+        // What it has accepted is answered, also when everything is loaded meanwhile.
+        let server = listener::serve(socket, router, limits, stop.clone(), lifecycle.hard());
         lifecycle.start(Stage::Upkeep, server);
         Ok(Self {
             _stop: stop.drop_guard(),
