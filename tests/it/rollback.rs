@@ -5,9 +5,10 @@
 use crate::{
     conformance::queue::{delivered, event, take},
     queue_embedded::{Scratch, open},
+    support::app::{TestApp, worker::report},
 };
 use hookswitch::{
-    domain::{Envelope, OrgId},
+    domain::{ActionState, Envelope, OrgId},
     queue::{EventQueue, attributes, encode, from_attributes},
 };
 use serde_json::Value;
@@ -88,4 +89,22 @@ fn an_attribute_that_only_a_newer_release_knows_is_passed_over_on_a_broker() {
     let texts = named.iter().map(|(name, text)| (*name, &**text));
     let read = from_attributes(texts, known.envelope().body.clone()).expect("an envelope");
     assert_eq!(&read, known.envelope());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_action_with_a_cause_that_only_a_newer_release_knows_is_listed() {
+    let mut app = TestApp::texting().await;
+    let org = app.a;
+    app.deliver(org, 1, &report("+15550001111"));
+    app.start_worker();
+    app.action_in(ActionState::Succeeded).await;
+    let mut database = app.open_database().await;
+    sqlx::raw_sql("UPDATE actions SET cause = 'of_a_newer_release'")
+        .execute(&mut database)
+        .await
+        .expect("written");
+    let listed = app.actions().await;
+    assert_eq!(listed.len(), 1);
+    assert_eq!((listed[0].state, listed[0].cause), (ActionState::Succeeded, None));
+    app.stop_worker().await;
 }

@@ -185,7 +185,7 @@ fn seen<D: Dialect>(row: Row<'_, D>, job: &BulkJob) -> Result<Seen, StoreError> 
             None => true,
         }
         && match filter.cause {
-            Some(wanted) => row.parse_opt::<Cause>("cause")? == Some(wanted),
+            Some(wanted) => row.known_opt::<Cause>("cause")? == Some(wanted),
             None => true,
         }
         && filter.rule.is_none_or(|wanted| wanted == rule)

@@ -304,7 +304,7 @@ fn action<D: Dialect>(row: Row<'_, D>) -> Result<StoredAction, StoreError> {
         provider: row.parse("provider")?,
         credential_name: row.string("credential_name")?,
         state: row.parse("state")?,
-        cause: row.parse_opt("cause")?,
+        cause: row.known_opt("cause")?,
         detail: row.string_opt("detail")?,
         http_status: row.number_opt("http_status")?,
         provider_code: row.string_opt("provider_code")?,
@@ -410,7 +410,7 @@ async fn last_problem<D: Dialect>(
                 action: row.id("id")?,
                 at: counted.newest_at,
                 state,
-                cause: row.parse_opt("cause")?,
+                cause: row.known_opt("cause")?,
                 detail: row.string_opt("detail")?,
             })
         })

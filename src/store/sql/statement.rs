@@ -247,6 +247,12 @@ impl<'r, D: Dialect> Row<'r, D> {
             .transpose()
     }
 
+    /// Text of a set that grows. `None` also for what only a newer release knows: the row is shown
+    /// without it, so that a roll back hides no list.
+    pub fn known_opt<T: FromStr>(self, column: &'static str) -> Result<Option<T>, StoreError> {
+        Ok(self.text_opt(column)?.and_then(|text| text.parse().ok()))
+    }
+
     pub fn json<T: DeserializeOwned>(self, column: &'static str) -> Result<T, StoreError> {
         serde_json::from_str(self.text(column)?).map_err(|_| self.corrupt(column))
     }
