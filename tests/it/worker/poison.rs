@@ -4,10 +4,13 @@ use crate::support::app::{
     TestApp,
     worker::{ACCOUNT, report},
 };
-use crate::{ledger::suite::audit, support::postgres::PostgresDatabase};
+use crate::{
+    ledger::suite::audit,
+    support::{postgres::PostgresDatabase, until},
+};
 use hookswitch::{
     domain::*,
-    store::{PostgresStore, history::ActionFilter, ledger::TRIES_MAX},
+    store::{PostgresStore, dead::Replayed, history::ActionFilter, ledger::TRIES_MAX},
 };
 use std::{
     sync::Arc,
@@ -43,6 +46,42 @@ async fn an_event_that_ended_its_worker_at_each_try_is_dead_and_its_neighbour_is
     for event in [poison, innocent] {
         let before = app.store.begin_try(app.a, event).await.expect("recorded");
         assert_eq!(before, 0, "a try that ended counts no more");
+    }
+}
+
+/// A worker was killed after it had stored the event as dead, and before its ack was saved. So the
+/// event comes once more, and an operator puts it back, the one before the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_event_that_comes_once_more_and_is_put_back_acts_once() {
+    for is_put_back_first in [false, true] {
+        let mut app = TestApp::texting().await;
+        let org = app.a;
+        let event = app.event(org, 1, &report("+15550001111"));
+        for _ in 0..TRIES_MAX {
+            app.store.begin_try(org, event.id).await.expect("recorded");
+        }
+        let first = app.redeliver(event.clone(), 5);
+        app.start_worker();
+        app.acked(first).await;
+        assert!(app.actions().await.is_empty(), "it is dead");
+        for puts_back in [is_put_back_first, !is_put_back_first] {
+            if puts_back {
+                let replayed = app.store.replay_dead_event(org, event.id, audit(org)).await;
+                assert_eq!(replayed.expect("written"), Replayed::PutBack);
+                until("it to be planned", || async {
+                    let held = app.store.list_held_events(org, None, 1).await.expect("read");
+                    held.is_empty().then_some(())
+                })
+                .await;
+            } else {
+                let again = app.redeliver(event.clone(), 6);
+                app.acked(again).await;
+            }
+            app.action_in(ActionState::Succeeded).await;
+        }
+        assert_eq!(app.actions().await.len(), 1, "put back first: {is_put_back_first}");
+        assert_eq!(app.twilio().count().0, 1, "put back first: {is_put_back_first}");
+        app.stop_worker().await;
     }
 }
 

@@ -431,17 +431,22 @@ impl TestApp {
         self.put_in_queue(event)
     }
 
-    /// Delivers an end-of-call report that workers have had so often before.
-    pub fn deliver_again(&mut self, org: OrgId, key: u8, body: &Value, redeliveries: u32) -> (EventId, u64) {
+    /// An end-of-call report of now.
+    pub fn event(&self, org: OrgId, key: u8, body: &Value) -> Envelope {
         let now = self.clock.now();
-        let event = Envelope {
+        Envelope {
             event_type: EventType::new(Source::Vapi, "end-of-call-report"),
             time: now,
             received_at: now,
             body: Bytes::from(body.to_string()),
             ..envelope(org, key)
-        };
-        (event.id, self.put_in_queue_again(event, redeliveries))
+        }
+    }
+
+    /// Delivers an end-of-call report that workers have had so often before.
+    pub fn deliver_again(&mut self, org: OrgId, key: u8, body: &Value, redeliveries: u32) -> (EventId, u64) {
+        let event = self.event(org, key, body);
+        (event.id, self.redeliver(event, redeliveries))
     }
 
     /// Delivers an end-of-call report under a key of its own: more than a byte has values.
@@ -473,10 +478,10 @@ impl TestApp {
     }
 
     fn put_in_queue(&mut self, event: Envelope) -> u64 {
-        self.put_in_queue_again(event, 0)
+        self.redeliver(event, 0)
     }
 
-    fn put_in_queue_again(&mut self, event: Envelope, redeliveries: u32) -> u64 {
+    pub fn redeliver(&mut self, event: Envelope, redeliveries: u32) -> u64 {
         let work = self.work_mut();
         work.next_tag += 1;
         let delivery = Delivery {
