@@ -10,7 +10,7 @@
 //! | 1 | [`config`], [`telemetry`], [`killpoint`] (where tests stop a process; empty in a release build) |
 //! | 2 | [`source`], [`provider`], [`queue`], [`store`], [`listener`] |
 //! | 3 | [`vault`], [`routing`] |
-//! | 4 | [`action`], [`rule`] (it may import `action`), [`oauth`] |
+//! | 4 | [`action`], [`rule`] (it may import `action`), [`oauth`], [`jobs`] |
 //! | 5 | [`attempt`] |
 //! | 6 | [`reply`] |
 //! | 7 | [`receiver`], [`worker`], [`admin`] |
@@ -24,6 +24,7 @@ pub mod attempt;
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod jobs;
 pub mod killpoint;
 pub mod lifecycle;
 pub mod listener;

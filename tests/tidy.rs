@@ -26,6 +26,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("action", 4),
     ("oauth", 4),
     ("assistants", 4),
+    ("jobs", 4),
     ("attempt", 5),
     ("reply", 6),
     ("receiver", 7),

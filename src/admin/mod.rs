@@ -62,8 +62,6 @@ pub fn limits(settings: &AdminSettings) -> Limits {
 /// All routes. The listener limits connections and heads; this room limits bodies and time, and
 /// checks tokens.
 pub fn router(state: Arc<AdminState>) -> Router {
-    let taking_up = Arc::clone(&state);
-    state.tasks.spawn(async move { api::take_up_jobs(&taking_up).await });
     api::routes()
         .merge(openapi::routes())
         .fallback(respond::nothing_here)

@@ -16,6 +16,7 @@ use crate::{
     assistants::AssistantManager,
     config::{ConfigError, Fault, Settings},
     domain::{Clock, INSTALLATION, OrgId, Timestamp},
+    jobs::Jobs,
     listener::Networks,
     oauth::{Consents, Refresher},
     provider::Providers,
@@ -42,6 +43,8 @@ pub struct AdminNeeds {
     pub cache_stats: Arc<dyn Fn() -> Vec<CacheStats> + Send + Sync>,
     /// Tasks in which writes finish after their caller has gone. `lifecycle` waits for them.
     pub tasks: TaskTracker,
+    /// Works on jobs in this process, or in another one.
+    pub jobs: Arc<Jobs>,
     /// A source of the keys of RS256 and ES256 tokens in the place of HTTP, for tests.
     pub jwks: Option<Arc<dyn FetchKeys>>,
     /// Refreshes OAuth tokens in this process. `None`: the state makes its own.
@@ -74,6 +77,7 @@ pub struct AdminState {
     pub(super) refresher: Arc<Refresher>,
     pub(super) consents: Consents,
     pub(super) assistants: Arc<AssistantManager>,
+    pub(super) jobs: Arc<Jobs>,
     drop_credentials: Arc<dyn Fn(OrgId) + Send + Sync>,
     pub(super) cache_stats: Arc<dyn Fn() -> Vec<CacheStats> + Send + Sync>,
 }
@@ -132,6 +136,7 @@ impl AdminState {
             clock: needs.clock,
             public_url: needs.public_url.map(|url| url.trim_end_matches('/').to_owned()),
             tasks: needs.tasks,
+            jobs: needs.jobs,
             template_fuel: settings.worker.template_fuel_max,
             events_kept_days: settings.worker.events_kept_days,
             rule_writes: tokio::sync::Mutex::default(),

@@ -41,8 +41,8 @@ section! {
         breaker_failures: u32 = 5, "HOOKSWITCH_BREAKER_FAILURES";
         /// How long an open breaker keeps an organisation's actions back before one is tried.
         breaker_seconds: Duration = Duration::from_secs(30), "HOOKSWITCH_BREAKER_SECONDS";
-        /// Days that events are kept with their actions and attempts, once these have ended. An
-        /// event with an open action stays. 0: for ever.
+        /// Days that events are kept with their actions and attempts, once these have ended, and
+        /// jobs over many actions. An event with an open action stays. 0: for ever.
         events_kept_days: u32 = 90, "HOOKSWITCH_EVENTS_KEPT_DAYS";
         /// Days that dead events are kept. 0: for ever.
         dead_events_kept_days: u32 = 90, "HOOKSWITCH_DEAD_EVENTS_KEPT_DAYS";

@@ -1,9 +1,12 @@
 //! Bulk work on actions: a person sees what it would touch, and a job does it in steps that can be
-//! stopped. A job is a row, so that it goes on after a restart, on any instance.
+//! stopped. A job is a row, so that it goes on after a restart, on any instance. **Invariant:** one
+//! process works on a job at a time, under a lease with a fence, and a step moves its actions and
+//! its place in one transaction.
 
 use super::{StoreError, audit::AuditEntry};
 use crate::domain::{ActionId, ActionState, Cause, OrgId, Period, Provider, RuleId, Timestamp};
 use async_trait::async_trait;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// The change of each action.
@@ -89,6 +92,15 @@ pub struct BulkJob {
     pub ended_at: Option<Timestamp>,
 }
 
+/// The hold of a process on a running job. Each step renews it. Once it has ended another process
+/// may take the job, and the fence refuses the former one from then on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct JobLease {
+    pub org: OrgId,
+    pub id: Uuid,
+    pub fence: i64,
+}
+
 #[async_trait]
 pub trait BulkJobs: Send + Sync + 'static {
     /// The actions that a job would change, by state and provider.
@@ -98,9 +110,17 @@ pub trait BulkJobs: Send + Sync + 'static {
     /// Actions that are planned later are not the job's.
     async fn begin_bulk(&self, job: BulkJob, audit: AuditEntry) -> Result<(), StoreError>;
     async fn find_bulk(&self, org: OrgId, id: Uuid) -> Result<Option<BulkJob>, StoreError>;
-    /// One step: looks at `count_max` actions at most, in one transaction with the job's progress.
-    /// Two instances that step one job do it one after the other. Returns whether it goes on.
-    async fn step_bulk(&self, org: OrgId, id: Uuid, count_max: u32) -> Result<bool, StoreError>;
+    /// Running jobs that nobody holds, oldest end of a lease first: a job that was given back a
+    /// moment ago comes after those that wait.
+    async fn list_free_bulk(&self, count_max: u32) -> Result<Vec<(OrgId, Uuid)>, StoreError>;
+    /// Takes a job for `length`. `None` where another process holds it, or where it has ended.
+    async fn take_bulk(&self, org: OrgId, id: Uuid, length: Duration) -> Result<Option<JobLease>, StoreError>;
+    /// One step: looks at `count_max` actions at most, in one transaction with the job's progress,
+    /// and renews the lease for `length`. Returns whether it goes on: not where the job has ended,
+    /// and not where another process has taken it.
+    async fn step_bulk(&self, lease: JobLease, length: Duration, count_max: u32) -> Result<bool, StoreError>;
+    /// Gives a job back before its lease ends.
+    async fn release_bulk(&self, lease: JobLease) -> Result<(), StoreError>;
     /// `false` where it has ended.
     async fn stop_bulk(&self, org: OrgId, id: Uuid, audit: AuditEntry) -> Result<bool, StoreError>;
     async fn list_running_bulk(&self, count_max: u32) -> Result<Vec<(OrgId, Uuid)>, StoreError>;

@@ -53,6 +53,10 @@ pub trait Retention: Send + Sync + 'static {
         count_max: u32,
     ) -> Result<u64, StoreError>;
 
+    /// Deletes jobs that ended before `before`, at most `count_max`. Of one organisation, or of
+    /// all. How many.
+    async fn delete_jobs(&self, org: Option<OrgId>, before: Timestamp, count_max: u32) -> Result<u64, StoreError>;
+
     /// Deletes audit entries from before `before`, at most `count_max`. How many.
     async fn delete_audit(&self, before: Timestamp, count_max: u32) -> Result<u64, StoreError>;
 

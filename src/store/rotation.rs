@@ -38,10 +38,20 @@ pub struct PrimaryKey {
     pub since: Timestamp,
 }
 
+/// The hold of a process on a rotation: on the wrapping of the data keys with the primary key. Each
+/// step renews it. Once it has ended another process may go on, and the fence refuses the former
+/// one from then on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RotationLease {
+    /// The primary key.
+    pub key: KeyId,
+    pub fence: i64,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Promotion {
-    Promoted,
-    AlreadyPrimary,
+    Promoted(RotationLease),
+    AlreadyPrimary(RotationLease),
     /// These live instances have not reported the key. Nothing was changed.
     NotEverywhere(Vec<Instance>),
 }
@@ -67,6 +77,14 @@ pub struct Rewrapped {
     pub row: DataKeyRow,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// So many data keys.
+    Rewrapped(u64),
+    /// Another process has the rotation, or another key is primary. Nothing was changed.
+    TakenOver,
+}
+
 #[async_trait]
 pub trait KeyRotation: Send + Sync + 'static {
     /// Keeps an instance alive, and returns the primary key. Where none was named, it is the key of
@@ -78,8 +96,13 @@ pub trait KeyRotation: Send + Sync + 'static {
     async fn load_instances(&self) -> Result<Vec<SeenInstance>, StoreError>;
     async fn load_primary_key(&self) -> Result<Option<PrimaryKey>, StoreError>;
     /// Makes a key primary if every live instance holds it. Counts as a change of configuration,
-    /// so that every instance looks.
-    async fn promote_key(&self, key: KeyId, audit: AuditEntry) -> Result<Promotion, StoreError>;
+    /// so that every instance looks. Its rotation is under way from then on, and the caller's for
+    /// `length`, whoever had it: a person asks.
+    async fn promote_key(&self, key: KeyId, length: Duration, audit: AuditEntry) -> Result<Promotion, StoreError>;
+    /// Takes a rotation that is under way and that nobody holds, for `length`.
+    async fn take_rotation(&self, length: Duration) -> Result<Option<RotationLease>, StoreError>;
+    /// Gives a rotation back. Nobody takes it before `again_after`; `None`: it is finished.
+    async fn leave_rotation(&self, lease: &RotationLease, again_after: Option<Duration>) -> Result<(), StoreError>;
     /// The seals under each key, by its name.
     async fn load_key_uses(&self) -> Result<Vec<(KeyId, KeyUse)>, StoreError>;
     /// Data keys that are not wrapped with `key`, in the order of their place.
@@ -89,6 +112,11 @@ pub trait KeyRotation: Send + Sync + 'static {
         after: Option<DataKeyPlace>,
         count_max: u32,
     ) -> Result<Vec<DataKeyRow>, StoreError>;
-    /// Stores the wrappings in one transaction, and returns how many it stored.
-    async fn rewrap_data_keys(&self, rows: Vec<Rewrapped>) -> Result<u64, StoreError>;
+    /// Stores the wrappings and renews the lease for `length`, in one transaction.
+    async fn rewrap_data_keys(
+        &self,
+        lease: &RotationLease,
+        length: Duration,
+        rows: Vec<Rewrapped>,
+    ) -> Result<Stored, StoreError>;
 }

@@ -136,7 +136,8 @@ catalogue! {
     HELD_OLDEST_SECONDS: Gauge Seconds "hookswitch_held_oldest_seconds" [];
     /// Dead events that wait for an operator.
     DEAD_EVENTS: Gauge Count "hookswitch_dead_events" [];
-    /// Rows deleted by age: events with their actions and attempts, dead_events, audit, keys, days.
+    /// Rows deleted by age: events with their actions and attempts, jobs, dead_events, quarantine,
+    /// audit, keys, days.
     RETENTION_DELETED: Counter Count "hookswitch_retention_deleted_total" ["what"];
     /// Rows of actions that were not written, because the organisation had planned twice its
     /// actions of the day already.
@@ -305,7 +306,7 @@ pub const ZEROED: &[(Metric, &[&[&str]])] = &[
     (LEASES_EXPIRED, &[]),
     (
         RETENTION_DELETED,
-        &[&["events", "dead_events", "quarantine", "audit", "keys", "days"]],
+        &[&["events", "jobs", "dead_events", "quarantine", "audit", "keys", "days"]],
     ),
     (ACTIONS_OVER_BUDGET, &[]),
     (

@@ -6,15 +6,17 @@
 
 mod cache;
 mod envelope;
+mod finish;
 mod keyring;
 mod legacy;
 mod rotate;
 mod under_ring;
 
 pub use cache::{CacheStats, SecretCache};
+pub use finish::RotationFinisher;
 pub use keyring::{Keyring, KeyringError};
 pub use legacy::{LegacyError, LegacyKey};
-pub use rotate::{Reporter, RotationStep, SetAside};
+pub use rotate::{Reporter, RotationStep, SetAside, promote};
 
 use crate::{
     domain::{Fingerprint, INSTALLATION, KeyId, OrgId, Provider, SealedBytes, SecretBytes, Source},

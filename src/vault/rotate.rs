@@ -8,8 +8,11 @@ use crate::{
     domain::KeyId,
     store::{
         StoreError,
+        audit::AuditEntry,
         keys::DataKeyRow,
-        rotation::{DataKeyPlace, INSTANCE_LIVES_FOR, Instance, KeyRotation, Rewrapped},
+        rotation::{
+            DataKeyPlace, INSTANCE_LIVES_FOR, Instance, KeyRotation, Promotion, Rewrapped, RotationLease, Stored,
+        },
     },
 };
 use std::{sync::Arc, time::Duration};
@@ -101,6 +104,11 @@ impl Reporter {
     }
 }
 
+/// Data keys that one step wraps again.
+const STEP_MAX: u32 = 200;
+/// A rotation without a step for so long is taken up by another process.
+pub(super) const ROTATION_LEASE: Duration = Duration::from_secs(10);
+
 /// A data key that could not be wrapped again. It stays as it is.
 #[derive(Debug)]
 pub struct SetAside {
@@ -110,6 +118,14 @@ pub struct SetAside {
     pub error: VaultError,
 }
 
+/// Makes a key primary where every live instance holds it, and takes its rotation.
+///
+/// # Errors
+/// The database is away.
+pub async fn promote(store: &dyn KeyRotation, key: KeyId, audit: AuditEntry) -> Result<Promotion, StoreError> {
+    store.promote_key(key, ROTATION_LEASE, audit).await
+}
+
 /// One step of a rotation.
 #[derive(Debug, Default)]
 pub struct RotationStep {
@@ -117,23 +133,25 @@ pub struct RotationStep {
     pub set_aside: Vec<SetAside>,
     /// Where the next step goes on; `None` at the end.
     pub next: Option<DataKeyPlace>,
+    /// Another process has the rotation: this step stored nothing.
+    pub is_taken_over: bool,
 }
 
 impl Vault {
-    /// Wraps at most `count_max` data keys behind `after` with the primary key. A row that does not
-    /// open is set aside, and the rest goes on. It can be cut off and begun again at any time.
+    /// Wraps some data keys behind `after` with the primary key, which this vault seals with. A row
+    /// that does not open is set aside, and the rest goes on. It can be cut off and begun again at
+    /// any time.
     ///
     /// # Errors
     /// The database is away.
     pub async fn rotate_step(
         &self,
         store: &dyn KeyRotation,
+        lease: &RotationLease,
         after: Option<DataKeyPlace>,
-        count_max: u32,
     ) -> Result<RotationStep, StoreError> {
-        let primary = self.primary_key();
-        let rows = store.list_data_keys_under_others(&primary, after, count_max).await?;
-        let is_last = rows.len() < count_max as usize;
+        let rows = store.list_data_keys_under_others(&lease.key, after, STEP_MAX).await?;
+        let is_last = rows.len() < STEP_MAX as usize;
         let mut step = RotationStep {
             next: rows.last().filter(|_| !is_last).map(place),
             ..RotationStep::default()
@@ -150,8 +168,10 @@ impl Vault {
                 }),
             }
         }
-        if !rewrapped.is_empty() {
-            step.rewrapped = store.rewrap_data_keys(rewrapped).await?;
+        // Also without a row: a step shows that its process lives.
+        match store.rewrap_data_keys(lease, ROTATION_LEASE, rewrapped).await? {
+            Stored::Rewrapped(rewrapped) => step.rewrapped = rewrapped,
+            Stored::TakenOver => step.is_taken_over = true,
         }
         Ok(step)
     }

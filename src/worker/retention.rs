@@ -63,6 +63,10 @@ impl Cleaner {
                 store.delete_events(None, before, after, EVENTS_A_STEP)
             })
             .await?;
+            self.steps("jobs", soft, |_| {
+                store.delete_jobs(None, before, ROWS_A_STEP).map_ok(whole)
+            })
+            .await?;
         }
         if let Some(before) = self.before(settings.dead_events_kept_days) {
             self.steps("dead_events", soft, |_| {
@@ -114,6 +118,10 @@ impl Cleaner {
                 if is_less(days, self.settings.events_kept_days) {
                     self.steps("events", soft, |after| {
                         store.delete_events(Some(org), before, after, EVENTS_A_STEP)
+                    })
+                    .await?;
+                    self.steps("jobs", soft, |_| {
+                        store.delete_jobs(Some(org), before, ROWS_A_STEP).map_ok(whole)
                     })
                     .await?;
                 }

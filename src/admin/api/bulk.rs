@@ -29,15 +29,8 @@ use axum::{
 };
 use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 use uuid::Uuid;
-
-/// Actions that one step looks at.
-const STEP_MAX: u32 = 500;
-/// Jobs that a start takes up again.
-const TAKEN_UP_MAX: u32 = 100;
-/// A running job that nobody has stepped for so long is taken up by whoever looks at it.
-const LEFT_ALONE: Duration = Duration::from_secs(15);
 
 pub fn routes() -> Router<Arc<AdminState>> {
     Router::new()
@@ -196,7 +189,7 @@ async fn of_member(
     let id = Uuid::now_v7();
     let audit = state.audit(&member, verb.as_str(), "actions", id, Changes::default());
     let job = begin(&state, member.org, (verb, filter), &counts, audit).await?;
-    spawn(&state, vec![(job.org, job.id)]);
+    state.jobs.wake();
     Ok((StatusCode::ACCEPTED, Json(JobView::from(job))).into_response())
 }
 
@@ -255,48 +248,13 @@ fn stopped() -> Changes {
     Changes::default().value("state", JobState::Running.as_str(), JobState::Stopped.as_str())
 }
 
-/// Steps jobs one after the other. A stop of the process leaves them running: the next start, or
-/// whoever looks at one, takes them up again.
-fn spawn(state: &Arc<AdminState>, jobs: Vec<(OrgId, Uuid)>) {
-    let (store, tasks) = (Arc::clone(&state.store), state.tasks.clone());
-    state.tasks.spawn(async move {
-        for (org, id) in jobs {
-            loop {
-                if tasks.is_closed() {
-                    return;
-                }
-                match store.step_bulk(org, id, STEP_MAX).await {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        tracing::warn!(%error, job.id = %id, org.id = %org, "A job waits: it is taken up again later");
-                        break;
-                    }
-                }
-            }
-        }
-    });
-}
-
-/// Takes up what an earlier process left.
-pub async fn take_up(state: &Arc<AdminState>) {
-    match state.store.list_running_bulk(TAKEN_UP_MAX).await {
-        Ok(jobs) => spawn(state, jobs),
-        Err(error) => tracing::warn!(%error, "Jobs of an earlier process could not be read"),
-    }
-}
-
 pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<Uuid>) -> Answer<Json<JobView>> {
     look_at(&state, member.org, id).await
 }
 
-async fn look_at(state: &Arc<AdminState>, org: OrgId, id: Uuid) -> Answer<Json<JobView>> {
+async fn look_at(state: &AdminState, org: OrgId, id: Uuid) -> Answer<Json<JobView>> {
     let found = state.store.find_bulk(org, id).await?;
-    let job = found.ok_or(Problem::not_found())?;
-    if job.state == JobState::Running && state.now().since(job.updated_at) > LEFT_ALONE {
-        spawn(state, vec![(job.org, job.id)]);
-    }
-    Ok(Json(job.into()))
+    Ok(Json(found.ok_or(Problem::not_found())?.into()))
 }
 
 /// Actions that the job has changed stay changed.
@@ -307,8 +265,7 @@ pub async fn stop(State(state): Admin, Editor(member): Editor, Id(id): Id<Uuid>,
 
 async fn end(state: &AdminState, org: OrgId, id: Uuid, audit: AuditEntry) -> Answer<Json<JobView>> {
     state.store.stop_bulk(org, id, audit).await?;
-    let found = state.store.find_bulk(org, id).await?;
-    Ok(Json(found.ok_or(Problem::not_found())?.into()))
+    look_at(state, org, id).await
 }
 
 /// The organisation of a job that an operator names.
@@ -385,19 +342,17 @@ pub async fn cancel_of_operator(
         count: counts.iter().map(|one| one.count).sum(),
         jobs: Vec::new(),
     };
-    let mut jobs = Vec::new();
     for own in counts.chunk_by(|a, b| a.org == b.org) {
         let org = own[0].org;
         let id = Uuid::now_v7();
         let audit = state.audit_of_operator(&subject, Some(org), "cancel", "actions", id);
         begin(&state, org, (BulkVerb::Cancel, filter), own, audit).await?;
-        jobs.push((org, id));
         begun.jobs.push(BegunJobView {
             org_id: org.to_string(),
             id: id.to_string(),
         });
     }
-    spawn(&state, jobs);
+    state.jobs.wake();
     Ok((StatusCode::ACCEPTED, Json(begun)).into_response())
 }
 

@@ -17,7 +17,7 @@ use crate::{
         keys::DataKeyRow,
         rotation::{DataKeyPlace, Instance, KeyUse, PrimaryKey, Promotion, SeenInstance},
     },
-    vault::SetAside,
+    vault::{self, SetAside},
 };
 use axum::{
     Json, Router,
@@ -27,8 +27,6 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
 
-/// Data keys that one step wraps again.
-const STEP_MAX: u32 = 200;
 /// Data keys that do not open, in one answer.
 const SET_ASIDE_SHOWN_MAX: usize = 100;
 /// Data keys that one page of the look for those reads.
@@ -210,7 +208,8 @@ pub struct RotatedView {
 }
 
 /// One step. The first makes the key primary where every live instance holds it; each wraps some
-/// data keys. It can be cut off and begun again at any time.
+/// data keys. It can be cut off and begun again at any time. Where no next step comes, a process
+/// that lives goes on by itself.
 pub async fn rotate(
     State(state): Admin,
     Operator(subject): Operator,
@@ -219,16 +218,16 @@ pub async fn rotate(
     let key = wanted_key(&state, request.key)?;
     let after = request.after.as_deref().map(parse_place).transpose()?;
     let audit = state.audit_of_operator(&subject, None, "promote", "key", &key);
-    let is_promoted = match state.store.promote_key(key.clone(), audit).await? {
-        Promotion::Promoted => true,
-        Promotion::AlreadyPrimary => false,
+    let (is_promoted, lease) = match vault::promote(&*state.store, key.clone(), audit).await? {
+        Promotion::Promoted(lease) => (true, lease),
+        Promotion::AlreadyPrimary(lease) => (false, lease),
         Promotion::NotEverywhere(without) => return Err(not_everywhere(&key, &without)),
     };
     if is_promoted {
         tracing::warn!(key = %key, operator = %subject, "The key {key} is primary: every instance seals with it");
     }
     state.vault.seal_with(&key);
-    let step = state.vault.rotate_step(&*state.store, after, STEP_MAX).await?;
+    let step = state.vault.rotate_step(&*state.store, &lease, after).await?;
     let uses = state.store.load_key_uses().await?;
     let left = uses
         .iter()

@@ -30,8 +30,6 @@ use super::AdminState;
 use axum::Router;
 use std::sync::Arc;
 
-pub use bulk::take_up as take_up_jobs;
-
 /// The routes of all resources.
 pub fn routes() -> Router<Arc<AdminState>> {
     Router::new()

@@ -28,7 +28,7 @@ use crate::{
     routing::{KeyCheck, RouteTable},
     store::Store,
     telemetry::{Checks, Finding, Operations, Recorder},
-    vault::{Keyring, Vault},
+    vault::{Keyring, RotationFinisher, Vault},
     worker::{self, Worker},
 };
 use axum::Router;
@@ -98,10 +98,7 @@ impl App {
                 roles,
             },
         );
-        lifecycle.start(Stage::Upkeep, recorder.run_upkeep(lifecycle.soft(Stage::Upkeep)));
-        lifecycle.start(Stage::Upkeep, rooms.routes.clone().run(lifecycle.soft(Stage::Upkeep)));
-        let (reporter, changes) = (rooms.reporter.clone(), rooms.store.config_changes());
-        lifecycle.start(Stage::Upkeep, reporter.run(changes, lifecycle.soft(Stage::Upkeep)));
+        start_background(&lifecycle, &recorder, &rooms, roles);
         parts.start(&lifecycle, listeners, operations);
         let Rooms {
             store,
@@ -251,6 +248,22 @@ async fn open_rooms(
             rooms.close().await;
             Err(error)
         }
+    }
+}
+
+/// What no request waits for. Jobs and rotations are gone on with in every process that could have
+/// begun one, or that works.
+fn start_background(lifecycle: &Lifecycle, recorder: &Recorder, rooms: &Rooms, roles: Roles) {
+    let upkeep = || lifecycle.soft(Stage::Upkeep);
+    lifecycle.start(Stage::Upkeep, recorder.clone().run_upkeep(upkeep()));
+    lifecycle.start(Stage::Upkeep, rooms.routes.clone().run(upkeep()));
+    let changes = rooms.store.config_changes();
+    lifecycle.start(Stage::Upkeep, rooms.reporter.clone().run(changes, upkeep()));
+    if roles.admin || roles.worker {
+        let work = || lifecycle.soft(Stage::Work);
+        let finisher = RotationFinisher::new(rooms.vault.clone(), rooms.store.clone());
+        lifecycle.start(Stage::Work, finisher.run(work()));
+        lifecycle.start(Stage::Work, rooms.jobs.clone().run(work()));
     }
 }
 

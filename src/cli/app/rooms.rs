@@ -6,6 +6,7 @@ use crate::{
     attempt::Engine,
     config::Settings,
     domain::{Clock, KeyId, Timestamp},
+    jobs::Jobs,
     lifecycle::{Lifecycle, Stage},
     provider::Providers,
     queue::{self, EventQueue},
@@ -32,6 +33,7 @@ pub(super) struct Rooms {
     pub routes: Arc<RouteTable>,
     pub clock: Arc<dyn Clock>,
     pub reporter: Reporter,
+    pub jobs: Arc<Jobs>,
     /// The primary key, where the ring lacks it.
     lacks_primary: Option<KeyId>,
     providers: Providers,
@@ -61,6 +63,7 @@ impl Rooms {
         let own_host = settings.receiver.public_url.as_deref().and_then(public_host);
         let providers = Providers::new(&settings.provider, own_host)?;
         Ok(Self {
+            jobs: Jobs::new(store.clone()),
             store,
             vault,
             queue,
@@ -176,6 +179,7 @@ impl Rooms {
                     all
                 }),
                 tasks: lifecycle.tracker(Stage::Intake),
+                jobs: self.jobs.clone(),
                 refresher: engine.map(|engine| engine.refresher()),
             },
         )?;

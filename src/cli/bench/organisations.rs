@@ -8,6 +8,7 @@ use crate::{
     cli::token::{Grant, mint_org_token},
     config::Settings,
     domain::{Clock, IntegrationState, OrgId, Provider, SystemClock},
+    jobs::Jobs,
     listener::{self, Limits},
     provider::Providers,
     store::{
@@ -206,6 +207,7 @@ async fn status(
         drop_credentials: Arc::new(|_| {}),
         cache_stats: Arc::new(Vec::new),
         tasks: TaskTracker::new(),
+        jobs: Jobs::new(store.clone()),
         jwks: None,
         refresher: None,
     };

@@ -117,6 +117,11 @@ const STEPS: &[Step] = &[
         "organization settings",
         include_str!("../../../migrations/postgres/0019_organization_settings.sql"),
     ),
+    (
+        20,
+        "jobs that outlive a process",
+        include_str!("../../../migrations/postgres/0020_jobs_that_outlive_a_process.sql"),
+    ),
 ];
 
 fn migrator() -> Migrator {

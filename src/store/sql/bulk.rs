@@ -25,6 +25,9 @@ pub const STATEMENTS: &[Sql] = &[
     Sql::both(PROGRESS),
     Sql::both(STOP),
     Sql::both(RUNNING),
+    Sql::both(FREE),
+    Sql::both(TAKE),
+    Sql::both(RELEASE),
     Sql::both(ORG_OF_ACTION),
 ];
 
@@ -51,14 +54,14 @@ const BEGIN: &str = "
     VALUES ($1, $2, $3, $4, 'running', $5, 0, 0, $6, $7, $8, $9, $9)";
 const FIND: &str = "
     SELECT id, org_id, verb, filter, state, planned, done, skipped, position, last_action, actor, started_at,
-        updated_at, ended_at
+        updated_at, ended_at, fence
     FROM bulk_jobs
     WHERE org_id = $1 AND id = $2";
 const LOCK: Sql = Sql {
     sqlite: FIND,
     postgres: "
     SELECT id, org_id, verb, filter, state, planned, done, skipped, position, last_action, actor, started_at,
-        updated_at, ended_at
+        updated_at, ended_at, fence
     FROM bulk_jobs
     WHERE org_id = $1 AND id = $2
     FOR UPDATE",
@@ -74,8 +77,9 @@ const WINDOW: &str = "
 const EXPIRY: &str = "SELECT spec FROM rules WHERE org_id = $1 AND id = $2";
 const PROGRESS: &str = "
     UPDATE bulk_jobs
-    SET position = $3, done = done + $4, skipped = skipped + $5, state = $6, updated_at = $7, ended_at = $8
-    WHERE org_id = $1 AND id = $2 AND state = 'running'";
+    SET position = $3, done = done + $4, skipped = skipped + $5, state = $6, updated_at = $7, ended_at = $8,
+        lease_until = $9
+    WHERE org_id = $1 AND id = $2 AND state = 'running' AND fence = $10";
 const STOP: &str = "
     UPDATE bulk_jobs
     SET state = 'stopped', updated_at = $3, ended_at = $3
@@ -86,6 +90,21 @@ const RUNNING: &str = "
     WHERE state = 'running'
     ORDER BY id
     LIMIT $1";
+const FREE: &str = "
+    SELECT org_id, id
+    FROM bulk_jobs
+    WHERE state = 'running' AND lease_until <= $1
+    ORDER BY lease_until
+    LIMIT $2";
+const TAKE: &str = "
+    UPDATE bulk_jobs
+    SET fence = fence + 1, lease_until = $3
+    WHERE org_id = $1 AND id = $2 AND state = 'running' AND lease_until <= $4
+    RETURNING fence";
+const RELEASE: &str = "
+    UPDATE bulk_jobs
+    SET lease_until = $3
+    WHERE org_id = $1 AND id = $2 AND state = 'running' AND fence = $4";
 const ORG_OF_ACTION: &str = "SELECT org_id FROM actions WHERE id = $1";
 
 /// A filter as a job keeps it.
@@ -132,6 +151,7 @@ struct Standing {
     job: BulkJob,
     position: Uuid,
     last_action: Uuid,
+    fence: i64,
 }
 
 fn standing<D: Dialect>(row: Row<'_, D>) -> Result<Standing, StoreError> {
@@ -163,7 +183,14 @@ fn standing<D: Dialect>(row: Row<'_, D>) -> Result<Standing, StoreError> {
         job,
         position: row.id("position")?,
         last_action: row.id("last_action")?,
+        fence: row.number("fence")?,
     })
+}
+
+/// The organisation of a job, and its id.
+fn place<D: Dialect>(row: Row<'_, D>) -> Result<(OrgId, Uuid), StoreError> {
+    let row = row.table("bulk_jobs");
+    Ok((row.id("org_id")?, row.id("id")?))
 }
 
 /// One action of a window.
@@ -247,10 +274,12 @@ async fn move_all<D: Dialect>(
 
 async fn step<D: Dialect>(
     tx: &mut Transaction<'_, D>,
-    (org, id): (OrgId, Uuid),
+    lease: JobLease,
+    length: Duration,
     count_max: u32,
 ) -> Result<bool, StoreError> {
     const DOING: &str = "step a job";
+    let JobLease { org, id, fence } = lease;
     let found = Statement::new(DOING, LOCK)
         .id(org)
         .id(id)
@@ -260,7 +289,8 @@ async fn step<D: Dialect>(
         job,
         position,
         last_action,
-    }) = found.filter(|one| one.job.state == JobState::Running)
+        ..
+    }) = found.filter(|one| one.job.state == JobState::Running && one.fence == fence)
     else {
         return Ok(false);
     };
@@ -284,6 +314,8 @@ async fn step<D: Dialect>(
         .text(state.as_str())
         .time(now)
         .time_opt((!goes_on).then_some(now))
+        .time(now + length)
+        .number(fence)
         .execute(tx)
         .await?;
     Ok(goes_on)
@@ -356,9 +388,53 @@ impl<S: SqlStore> BulkJobs for S {
         Ok(found.map(|one| one.job))
     }
 
-    async fn step_bulk(&self, org: OrgId, id: Uuid, count_max: u32) -> Result<bool, StoreError> {
-        self.write(Access::org(org).in_bulk(), "step a job", move |mut tx| {
-            Box::pin(async move { step(&mut tx, (org, id), count_max).await })
+    async fn list_free_bulk(&self, count_max: u32) -> Result<Vec<(OrgId, Uuid)>, StoreError> {
+        let now = self.clock().now();
+        let mut reader = self.read(Access::ALL_ORGS).await?;
+        Statement::new("list jobs that nobody holds", FREE)
+            .time(now)
+            .number(count_max)
+            .all(&mut reader, place)
+            .await
+    }
+
+    async fn take_bulk(&self, org: OrgId, id: Uuid, length: Duration) -> Result<Option<JobLease>, StoreError> {
+        const DOING: &str = "take a job";
+        self.write(org, DOING, move |mut tx| {
+            Box::pin(async move {
+                let fence = Statement::new(DOING, TAKE)
+                    .id(org)
+                    .id(id)
+                    .time(tx.now + length)
+                    .time(tx.now)
+                    .optional(&mut tx, |row| row.table("bulk_jobs").number("fence"))
+                    .await?;
+                Ok(fence.map(|fence| JobLease { org, id, fence }))
+            })
+        })
+        .await
+    }
+
+    async fn step_bulk(&self, lease: JobLease, length: Duration, count_max: u32) -> Result<bool, StoreError> {
+        self.write(Access::org(lease.org).in_bulk(), "step a job", move |mut tx| {
+            Box::pin(async move { step(&mut tx, lease, length, count_max).await })
+        })
+        .await
+    }
+
+    async fn release_bulk(&self, lease: JobLease) -> Result<(), StoreError> {
+        const DOING: &str = "give a job back";
+        self.write(lease.org, DOING, move |mut tx| {
+            Box::pin(async move {
+                Statement::new(DOING, RELEASE)
+                    .id(lease.org)
+                    .id(lease.id)
+                    .time(tx.now)
+                    .number(lease.fence)
+                    .execute(&mut tx)
+                    .await
+                    .map(drop)
+            })
         })
         .await
     }
@@ -387,10 +463,7 @@ impl<S: SqlStore> BulkJobs for S {
         let mut reader = self.read(Access::ALL_ORGS).await?;
         Statement::new("list running jobs", RUNNING)
             .number(count_max)
-            .all(&mut reader, |row| {
-                let row = row.table("bulk_jobs");
-                Ok((row.id("org_id")?, row.id("id")?))
-            })
+            .all(&mut reader, place)
             .await
     }
 

@@ -22,6 +22,8 @@ pub const STATEMENTS: &[Sql] = &[
     Sql::both(DELETE_ACTIONS),
     Sql::both(DELETE_EVENTS),
     Sql::both(DELETE_DEAD_EVENTS),
+    Sql::both(DELETE_JOBS_OF),
+    Sql::both(DELETE_JOBS),
     Sql::both(DELETE_AUDIT),
     Sql::both(LAST_DEDUPE_KEY),
     Sql::both(DELETE_DEDUPE_KEYS),
@@ -116,6 +118,14 @@ const DELETE_EVENTS: &str = "
 const DELETE_DEAD_EVENTS: &str = "
     DELETE FROM dead_events
     WHERE dead_at < $1 AND id IN (SELECT id FROM dead_events WHERE id > $3 ORDER BY id LIMIT $2)";
+// A job that has not ended has no time of its end, and stays.
+const DELETE_JOBS_OF: &str = "
+    DELETE FROM bulk_jobs
+    WHERE org_id = $4 AND ended_at < $1
+    AND id IN (SELECT id FROM bulk_jobs WHERE org_id = $4 AND ended_at < $1 AND id > $3 ORDER BY id LIMIT $2)";
+const DELETE_JOBS: &str = "
+    DELETE FROM bulk_jobs
+    WHERE ended_at < $1 AND id IN (SELECT id FROM bulk_jobs WHERE id > $3 ORDER BY id LIMIT $2)";
 const DELETE_AUDIT: &str = "
     DELETE FROM audit_log
     WHERE at < $1 AND id IN (SELECT id FROM audit_log WHERE id > $3 ORDER BY id LIMIT $2)";
@@ -307,6 +317,11 @@ impl<S: SqlStore> Retention for S {
     ) -> Result<u64, StoreError> {
         let sql = org.map_or(DELETE_DEAD_EVENTS, |_| DELETE_DEAD_EVENTS_OF);
         delete_oldest(self, "delete old dead events", sql, org, before, count_max).await
+    }
+
+    async fn delete_jobs(&self, org: Option<OrgId>, before: Timestamp, count_max: u32) -> Result<u64, StoreError> {
+        let sql = org.map_or(DELETE_JOBS, |_| DELETE_JOBS_OF);
+        delete_oldest(self, "delete old jobs", sql, org, before, count_max).await
     }
 
     async fn delete_audit(&self, before: Timestamp, count_max: u32) -> Result<u64, StoreError> {

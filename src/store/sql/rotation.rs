@@ -1,4 +1,5 @@
-//! Instances, the primary key, and wrappings of data keys.
+//! Instances, the primary key, and wrappings of data keys. A rotation has a lease, so that it goes
+//! on when its process was killed.
 
 use super::{Access, Connected, Dialect, Row, Sql, SqlStore, Statement, Transaction, audit};
 use crate::{
@@ -25,6 +26,10 @@ pub const STATEMENTS: &[Sql] = &[
     Sql::both(FORGET),
     Sql::both(LIVE),
     Sql::both(PRIMARY),
+    Sql::both(HOLD),
+    Sql::both(FREE),
+    Sql::both(TAKE),
+    Sql::both(SET_LEASE),
     Sql::both(DATA_KEY_USES),
     SEALED_EVENTS,
     Sql::both(UNDER_OTHERS),
@@ -44,6 +49,22 @@ const NAME_PRIMARY: &str = "
     VALUES (1, $1, $2)
     ON CONFLICT (id) DO UPDATE
     SET kek_id = excluded.kek_id, since = excluded.since";
+/// For a person, whoever holds the rotation.
+const HOLD: &str = "
+    UPDATE primary_kek
+    SET wrap_fence = wrap_fence + 1, wrap_lease_until = $1
+    WHERE id = 1
+    RETURNING kek_id, wrap_fence";
+const FREE: &str = "SELECT kek_id FROM primary_kek WHERE id = 1 AND wrap_lease_until <= $1";
+const TAKE: &str = "
+    UPDATE primary_kek
+    SET wrap_fence = wrap_fence + 1, wrap_lease_until = $1
+    WHERE id = 1 AND wrap_lease_until <= $2
+    RETURNING kek_id, wrap_fence";
+const SET_LEASE: &str = "
+    UPDATE primary_kek
+    SET wrap_lease_until = $2
+    WHERE id = 1 AND wrap_fence = $1";
 const MOST_USED: &str = "
     SELECT kek_id, count(*) AS count
     FROM data_keys
@@ -131,6 +152,14 @@ fn primary_key<D: Dialect>(row: Row<'_, D>) -> Result<PrimaryKey, StoreError> {
     })
 }
 
+fn rotation_lease<D: Dialect>(row: Row<'_, D>) -> Result<RotationLease, StoreError> {
+    let row = row.table("primary_kek");
+    Ok(RotationLease {
+        key: KeyId(row.text("kek_id")?.into()),
+        fence: row.number("wrap_fence")?,
+    })
+}
+
 /// The database's time, or our own where the database has none.
 async fn now<C: Connected>(on: &mut C, own: Timestamp) -> Result<Timestamp, StoreError> {
     let theirs = Statement::<C::Db>::new("read the database's clock", NOW)
@@ -207,6 +236,7 @@ async fn report<D: Dialect>(tx: &mut Transaction<'_, D>, instance: &Instance) ->
 async fn promote<D: Dialect>(
     tx: &mut Transaction<'_, D>,
     key: &KeyId,
+    length: Duration,
     entry: &AuditEntry,
 ) -> Result<Promotion, StoreError> {
     lock(tx).await?;
@@ -214,7 +244,7 @@ async fn promote<D: Dialect>(
         .optional(tx, primary_key)
         .await?;
     if stands.as_ref().is_some_and(|stands| stands.key == *key) {
-        return Ok(Promotion::AlreadyPrimary);
+        return Ok(Promotion::AlreadyPrimary(hold(tx, length).await?));
     }
     let without: Vec<Instance> = live(tx, tx.now)
         .await?
@@ -232,7 +262,40 @@ async fn promote<D: Dialect>(
         ..entry.clone()
     };
     audit::insert(tx, entry.org, &entry).await?;
-    Ok(Promotion::Promoted)
+    Ok(Promotion::Promoted(hold(tx, length).await?))
+}
+
+async fn hold<D: Dialect>(tx: &mut Transaction<'_, D>, length: Duration) -> Result<RotationLease, StoreError> {
+    let now = now(tx, tx.now).await?;
+    Statement::new("take the rotation", HOLD)
+        .time(now + length)
+        .one(tx, rotation_lease)
+        .await
+}
+
+async fn take<D: Dialect>(tx: &mut Transaction<'_, D>, length: Duration) -> Result<Option<RotationLease>, StoreError> {
+    let now = now(tx, tx.now).await?;
+    Statement::new("take the rotation", TAKE)
+        .time(now + length)
+        .time(now)
+        .optional(tx, rotation_lease)
+        .await
+}
+
+/// `false` where the lease is another's.
+async fn set_lease<D: Dialect>(
+    tx: &mut Transaction<'_, D>,
+    doing: &'static str,
+    fence: i64,
+    from_now: Option<Duration>,
+) -> Result<bool, StoreError> {
+    let now = now(tx, tx.now).await?;
+    let set = Statement::new(doing, SET_LEASE)
+        .number(fence)
+        .time_opt(from_now.map(|length| now + length))
+        .execute(tx)
+        .await?;
+    Ok(set == 1)
 }
 
 async fn rewrap<D: Dialect>(
@@ -284,13 +347,41 @@ impl<S: SqlStore> KeyRotation for S {
             .await
     }
 
-    async fn promote_key(&self, key: KeyId, audit: AuditEntry) -> Result<Promotion, StoreError> {
+    async fn promote_key(&self, key: KeyId, length: Duration, audit: AuditEntry) -> Result<Promotion, StoreError> {
         self.configure_if(Access::ALL_ORGS, "promote a key", move |mut tx, _| {
             Box::pin(async move {
-                let promotion = promote(&mut tx, &key, &audit).await?;
-                let is_change = promotion == Promotion::Promoted;
+                let promotion = promote(&mut tx, &key, length, &audit).await?;
+                let is_change = matches!(promotion, Promotion::Promoted(_));
                 Ok((promotion, is_change))
             })
+        })
+        .await
+    }
+
+    async fn take_rotation(&self, length: Duration) -> Result<Option<RotationLease>, StoreError> {
+        const DOING: &str = "take the rotation";
+        let mut reader = self.read(Access::ALL_ORGS).await?;
+        let now_there = now(&mut reader, self.clock().now()).await?;
+        let free = Statement::new(DOING, FREE)
+            .time(now_there)
+            .optional(&mut reader, |row| row.table("primary_kek").string("kek_id"))
+            .await?;
+        reader.end(DOING).await?;
+        // Each process looks every few seconds, and a rotation is rare: mostly nothing is written.
+        if free.is_none() {
+            return Ok(None);
+        }
+        self.write(Access::ALL_ORGS, DOING, move |mut tx| {
+            Box::pin(async move { take(&mut tx, length).await })
+        })
+        .await
+    }
+
+    async fn leave_rotation(&self, lease: &RotationLease, again_after: Option<Duration>) -> Result<(), StoreError> {
+        const DOING: &str = "give the rotation back";
+        let fence = lease.fence;
+        self.write(Access::ALL_ORGS, DOING, move |mut tx| {
+            Box::pin(async move { set_lease(&mut tx, DOING, fence, again_after).await.map(drop) })
         })
         .await
     }
@@ -335,12 +426,22 @@ impl<S: SqlStore> KeyRotation for S {
             .await
     }
 
-    async fn rewrap_data_keys(&self, rows: Vec<Rewrapped>) -> Result<u64, StoreError> {
-        let access = Access::ALL_ORGS.in_bulk();
-        self.configure_if(access, "wrap data keys again", move |mut tx, changed_version| {
+    async fn rewrap_data_keys(
+        &self,
+        lease: &RotationLease,
+        length: Duration,
+        rows: Vec<Rewrapped>,
+    ) -> Result<Stored, StoreError> {
+        const DOING: &str = "wrap data keys again";
+        let (access, fence) = (Access::ALL_ORGS.in_bulk(), lease.fence);
+        self.configure_if(access, DOING, move |mut tx, changed_version| {
             Box::pin(async move {
+                // The row stays locked until the commit: nobody takes the rotation over meanwhile.
+                if !set_lease(&mut tx, DOING, fence, Some(length)).await? {
+                    return Ok((Stored::TakenOver, false));
+                }
                 let stored = rewrap(&mut tx, changed_version, rows).await?;
-                Ok((stored, stored > 0))
+                Ok((Stored::Rewrapped(stored), stored > 0))
             })
         })
         .await

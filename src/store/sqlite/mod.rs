@@ -134,6 +134,11 @@ const STEPS: &[Step] = &[
         "organization settings",
         include_str!("../../../migrations/sqlite/0020_organization_settings.sql"),
     ),
+    (
+        21,
+        "jobs that outlive a process",
+        include_str!("../../../migrations/sqlite/0021_jobs_that_outlive_a_process.sql"),
+    ),
 ];
 
 fn migrator() -> Migrator {

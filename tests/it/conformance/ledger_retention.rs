@@ -2,6 +2,7 @@
 
 use super::*;
 use hookswitch::store::audit::AuditFilter;
+use hookswitch::store::bulk::{BulkFilter, BulkJob, BulkVerb, JobState};
 use hookswitch::store::retention::{KeyTable, Step};
 
 const DAY: Duration = Duration::from_hours(24);
@@ -262,6 +263,53 @@ pub async fn old_keys_dead_events_and_audit_entries_are_deleted_in_steps(b: &Ben
         let done = record(&claim, ActionState::Succeeded, b.now());
         b.store.record(vec![done]).await.expect("recorded");
     }
+}
+
+/// A cancel of everything, that ends now where it is stopped.
+async fn job(b: &Bench, org: OrgId, is_stopped: bool) -> uuid::Uuid {
+    let job = BulkJob {
+        id: uuid::Uuid::now_v7(),
+        org,
+        verb: BulkVerb::Cancel,
+        filter: BulkFilter::default(),
+        state: JobState::Running,
+        planned: 0,
+        done: 0,
+        skipped: 0,
+        actor: "test".into(),
+        started_at: b.now(),
+        updated_at: b.now(),
+        ended_at: None,
+    };
+    let id = job.id;
+    b.store.begin_bulk(job, audit(org)).await.expect("begun");
+    if is_stopped {
+        assert!(b.store.stop_bulk(org, id, audit(org)).await.expect("stopped"));
+    }
+    id
+}
+
+pub async fn jobs_that_have_ended_are_deleted_by_age(b: &Bench) {
+    let orgs = [b.organisation().await, b.organisation().await];
+    let mut old = Vec::new();
+    for org in orgs {
+        for is_stopped in [true, true, true, false] {
+            old.push((org, job(b, org, is_stopped).await, is_stopped));
+        }
+    }
+    b.clock.advance(DAY * 2);
+    let young = job(b, orgs[0], true).await;
+    let before = b.now() - DAY;
+    let delete = async |org, count_max| b.store.delete_jobs(org, before, count_max).await.expect("deleted");
+    assert_eq!(delete(Some(orgs[0]), 2).await, 2, "a step");
+    assert_eq!(delete(Some(orgs[0]), 100).await, 1, "the rest of its own");
+    assert_eq!(delete(Some(orgs[0]), 100).await, 0);
+    assert_eq!(delete(None, 100).await, 3, "the other organisation's");
+    for (org, id, is_stopped) in old {
+        let found = b.store.find_bulk(org, id).await.expect("a look");
+        assert_eq!(found.is_none(), is_stopped, "one that runs stays, however old it is");
+    }
+    assert!(b.store.find_bulk(orgs[0], young).await.expect("a look").is_some());
 }
 
 pub async fn the_actions_of_a_day_are_counted_with_their_plan(b: &Bench) {

@@ -60,7 +60,8 @@ macro_rules! store_suite {
         $crate::store_suite!($open, store_rotation:
             a_key_becomes_primary_when_every_live_instance_holds_it,
             a_database_that_sealed_nothing_begins_with_any_ring,
-            data_keys_are_wrapped_again_page_by_page, what_stands_under_a_key_is_counted);
+            data_keys_are_wrapped_again_page_by_page,
+            a_rotation_has_one_holder_at_a_time_and_a_former_one_changes_nothing, what_stands_under_a_key_is_counted);
         $crate::store_suite!($open, store_ledger:
             a_newer_credential_makes_parked_actions_due, an_erased_credential_parks_what_has_not_gone_out,
             history_is_paged_and_filtered,

@@ -107,7 +107,10 @@ pub async fn a_change_marks_its_lists_and_those_of_its_organisation_only(store: 
     let id = job.id;
     store.begin_bulk(job, entry(a, "retry")).await.expect("begun");
     assert_eq!(look.again().await, [List::Jobs, List::Audit]);
-    assert!(!store.step_bulk(a, id, 10).await.expect("a step"), "that was all");
+    let lease = store.take_bulk(a, id, Duration::from_mins(1)).await;
+    let lease = lease.expect("a look").expect("free");
+    let step = store.step_bulk(lease, Duration::from_mins(1), 10).await;
+    assert!(!step.expect("a step"), "that was all");
     assert!(look.again().await.contains(&List::Jobs), "it has ended");
     assert_eq!(of_b.again().await, [], "nothing of it is B's");
     assert_eq!(look.again().await, []);

@@ -9,14 +9,16 @@ use hookswitch::{
         held::HeldEvent,
         keys::DataKeyRow,
         ledger::DeadEvent,
-        rotation::{Instance, KeyUse, Promotion, Rewrapped},
+        rotation::{Instance, KeyUse, Promotion, Rewrapped, RotationLease, Stored},
     },
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
 const OLD: &str = "0101010101010101";
 const NEW: &str = "0202020202020202";
+/// Longer than any test.
+const LEASE: Duration = Duration::from_hours(1);
 
 fn key(name: &str) -> KeyId {
     KeyId(name.into())
@@ -45,7 +47,7 @@ fn data_key(org: OrgId, version: u32, kek: &str) -> DataKeyRow {
 
 pub async fn a_key_becomes_primary_when_every_live_instance_holds_it(store: &Arc<dyn Store>, clock: &ManualClock) {
     let a = org(store).await;
-    let promote = || store.promote_key(key(NEW), entry(INSTALLATION, "promote"));
+    let promote = || store.promote_key(key(NEW), LEASE, entry(INSTALLATION, "promote"));
     store.insert_data_key(data_key(a, 1, OLD)).await.expect("a data key");
     assert_eq!(store.load_primary_key().await.expect("a look"), None);
     // The newest key of one ring is no reason to seal with it: the data says which key was primary.
@@ -81,8 +83,13 @@ pub async fn a_key_becomes_primary_when_every_live_instance_holds_it(store: &Arc
     let ended = instance(clock, "ended", &[OLD]);
     store.report_instance(ended.clone()).await.expect("reported");
     store.forget_instance(ended.id).await.expect("forgotten");
-    assert_eq!(promote().await.expect("decided"), Promotion::Promoted);
-    assert_eq!(promote().await.expect("decided"), Promotion::AlreadyPrimary);
+    let promoted = promote().await.expect("decided");
+    assert!(
+        matches!(&promoted, Promotion::Promoted(lease) if lease.key == key(NEW)),
+        "{promoted:?}"
+    );
+    let again = promote().await.expect("decided");
+    assert!(matches!(again, Promotion::AlreadyPrimary(_)), "{again:?}");
     assert!(
         store.config_version().await.expect("a version") > version,
         "instances look"
@@ -119,7 +126,68 @@ pub async fn a_database_that_sealed_nothing_begins_with_any_ring(store: &Arc<dyn
     assert_eq!(report(&[OLD]).await.expect("reported"), key(NEW));
 }
 
-pub async fn data_keys_are_wrapped_again_page_by_page(store: &Arc<dyn Store>, _: &ManualClock) {
+/// The rotation to the new key, as a person's.
+async fn rotation(store: &Arc<dyn Store>, clock: &ManualClock, length: Duration) -> RotationLease {
+    let one = instance(clock, "one", &[NEW, OLD]);
+    store.report_instance(one.clone()).await.expect("reported");
+    let promoted = store
+        .promote_key(key(NEW), length, entry(INSTALLATION, "promote"))
+        .await
+        .expect("decided");
+    match promoted {
+        Promotion::Promoted(lease) | Promotion::AlreadyPrimary(lease) => lease,
+        Promotion::NotEverywhere(_) => panic!("{promoted:?}"),
+    }
+}
+
+pub async fn a_rotation_has_one_holder_at_a_time_and_a_former_one_changes_nothing(
+    store: &Arc<dyn Store>,
+    clock: &ManualClock,
+) {
+    let a = org(store).await;
+    let row = data_key(a, 1, OLD);
+    store.insert_data_key(row.clone()).await.expect("a data key");
+    let take = async |length| store.take_rotation(length).await.expect("a look");
+    assert_eq!(take(LEASE).await, None, "no key is primary, so there is no rotation");
+    let wrapped = || Rewrapped {
+        from: key(OLD),
+        row: DataKeyRow {
+            kek: key(NEW),
+            wrapped: [9; 61].into(),
+            ..row.clone()
+        },
+    };
+    let first = rotation(store, clock, LEASE).await;
+    assert_eq!(take(LEASE).await, None, "the person's process holds it");
+    // Its last lease has ended at once: another process goes on.
+    let ended = rotation(store, clock, Duration::ZERO).await;
+    let second = take(LEASE).await.expect("its lease has ended");
+    assert_eq!(take(LEASE).await, None);
+    for former in [first, ended] {
+        let stored = store.rewrap_data_keys(&former, LEASE, vec![wrapped()]).await;
+        assert_eq!(stored.expect("a look"), Stored::TakenOver);
+        store.leave_rotation(&former, None).await.expect("nothing of its own");
+    }
+    assert_eq!(
+        *store.load_data_keys(a).await.expect("rows")[0].wrapped,
+        [7; 61],
+        "nothing was changed"
+    );
+    store
+        .leave_rotation(&second, Some(Duration::ZERO))
+        .await
+        .expect("given back");
+    let third = take(Duration::ZERO).await.expect("given back");
+    let stored = store.rewrap_data_keys(&third, LEASE, vec![wrapped()]).await;
+    assert_eq!(stored.expect("stored"), Stored::Rewrapped(1));
+    assert_eq!(take(LEASE).await, None, "a step renews the lease");
+    store.leave_rotation(&third, None).await.expect("finished");
+    assert_eq!(take(LEASE).await, None, "it is over");
+    rotation(store, clock, Duration::ZERO).await;
+    assert!(take(LEASE).await.is_some(), "a person has asked for it again");
+}
+
+pub async fn data_keys_are_wrapped_again_page_by_page(store: &Arc<dyn Store>, clock: &ManualClock) {
     let mut orgs = vec![org(store).await, org(store).await, org(store).await];
     orgs.sort();
     for org in &orgs {
@@ -153,11 +221,13 @@ pub async fn data_keys_are_wrapped_again_page_by_page(store: &Arc<dyn Store>, _:
             ..row.clone()
         },
     };
+    let lease = rotation(store, clock, LEASE).await;
     let version = store.config_version().await.expect("a version");
     // One of them was wrapped again by somebody else meanwhile.
     let mut step: Vec<_> = first.iter().map(|row| wrapped_as(row, OLD)).collect();
     step[3] = wrapped_as(&first[3], NEW);
-    assert_eq!(store.rewrap_data_keys(step).await.expect("stored"), 3);
+    let stored = store.rewrap_data_keys(&lease, LEASE, step).await;
+    assert_eq!(stored.expect("stored"), Stored::Rewrapped(3));
     assert!(
         store.config_version().await.expect("a version") > version,
         "snapshots carry them"
@@ -173,7 +243,8 @@ pub async fn data_keys_are_wrapped_again_page_by_page(store: &Arc<dyn Store>, _:
     assert_eq!(left.first().map(|row| (row.org, row.version)), Some((orgs[1], 2)));
     assert_eq!(left.len(), 3, "a pass that was cut off goes on where it stopped");
     let version = store.config_version().await.expect("a version");
-    assert_eq!(store.rewrap_data_keys(vec![]).await.expect("nothing"), 0);
+    let stored = store.rewrap_data_keys(&lease, LEASE, vec![]).await;
+    assert_eq!(stored.expect("nothing"), Stored::Rewrapped(0));
     assert_eq!(store.config_version().await.expect("a version"), version);
 }
 

@@ -4,7 +4,11 @@ use crate::ledger::suite::{audit, event};
 use crate::support::{app::TestApp, postgres::PostgresDatabase, until};
 use hookswitch::{
     domain::*,
-    store::{self, ledger::PlannedEvent},
+    store::{
+        self,
+        bulk::{BulkFilter, BulkJob, BulkVerb, JobState},
+        ledger::PlannedEvent,
+    },
 };
 use std::{sync::Arc, time::Duration};
 
@@ -84,4 +88,67 @@ async fn events_are_kept_for_the_shorter_of_both_times_on_postgres() {
         .await
         .expect("opens");
     the_shorter_time_counts(TestApp::working_over(store).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_are_kept_as_long_as_events() {
+    let mut app = TestApp::working().await;
+    app.settings.worker.events_kept_days = 10;
+    let settings = OrgSettings {
+        retention_days: Some(2),
+        ..OrgSettings::default()
+    };
+    let saved = app.store.save_settings(app.a, 0, settings, audit(app.a)).await;
+    saved.expect("saved");
+    let mut database = app.open_database().await;
+    let mut kept = Vec::new();
+    for (org, days, is_kept) in [
+        (app.a, 1, true),
+        (app.a, 5, false),
+        (app.b, 5, true),
+        (app.b, 20, false),
+    ] {
+        let job = ended_job(&app, org).await;
+        let ended_at = app.clock.now() - DAY * days;
+        sqlx::query("UPDATE bulk_jobs SET ended_at = $1 WHERE id = $2")
+            .bind(ended_at.as_micros())
+            .bind(job.as_bytes().to_vec())
+            .execute(&mut database)
+            .await
+            .expect("made older");
+        kept.push((org, job, is_kept));
+    }
+    app.start_worker();
+    until("what is too old is gone", || async {
+        for (org, job, is_kept) in &kept {
+            if app.store.find_bulk(*org, *job).await.expect("read").is_some() != *is_kept {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+    app.stop_worker().await;
+}
+
+async fn ended_job(app: &TestApp, org: OrgId) -> uuid::Uuid {
+    let now = app.clock.now();
+    let job = BulkJob {
+        id: uuid::Uuid::now_v7(),
+        org,
+        verb: BulkVerb::Cancel,
+        filter: BulkFilter::default(),
+        state: JobState::Running,
+        planned: 0,
+        done: 0,
+        skipped: 0,
+        actor: "test".into(),
+        started_at: now,
+        updated_at: now,
+        ended_at: None,
+    };
+    let id = job.id;
+    app.store.begin_bulk(job, audit(org)).await.expect("begun");
+    assert!(app.store.stop_bulk(org, id, audit(org)).await.expect("stopped"));
+    id
 }

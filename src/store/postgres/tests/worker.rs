@@ -116,6 +116,7 @@ const ACROSS: &[(&str, &[&str])] = &[
             "DELETE FROM events WHERE id > $1",
             "FROM organization_settings WHERE retention_days IS NOT NULL",
             "DELETE FROM dead_events WHERE dead_at",
+            "DELETE FROM bulk_jobs WHERE ended_at",
             "DELETE FROM audit_log WHERE at",
             "DELETE FROM action_days",
             "FROM dedupe_keys WHERE (org_id, hash) >",

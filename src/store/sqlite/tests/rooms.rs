@@ -65,6 +65,8 @@ async fn every_statement_prepares_binds_its_organisation_and_scans_no_ledger() {
         "FROM actions WHERE event_id IN",
         "DELETE FROM actions",
         "DELETE FROM events",
+        "DELETE FROM bulk_jobs
+    WHERE ended_at",
         "DELETE FROM audit_log",
         "DELETE FROM action_days",
     ];

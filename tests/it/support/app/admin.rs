@@ -7,6 +7,7 @@ use hookswitch::{
     cli::token::{Grant, mint_operator_token, mint_org_token},
     config::Settings,
     domain::{Clock, OrgId},
+    jobs::Jobs,
     listener,
     provider::Providers,
     store::Store,
@@ -44,6 +45,9 @@ impl AdminApi {
         stop: CancellationToken,
     ) -> Self {
         let dropped = Arc::new(AtomicUsize::new(0));
+        let jobs = Jobs::new(store.clone());
+        #[expect(clippy::disallowed_methods, reason = "ends with the token")]
+        tokio::spawn(jobs.clone().run(stop.clone()));
         let counter = dropped.clone();
         let needs = AdminNeeds {
             store: store.clone(),
@@ -59,6 +63,7 @@ impl AdminApi {
                 Arc::new(move || vault.cache_stats().to_vec())
             },
             tasks: TaskTracker::new(),
+            jobs,
             jwks,
             refresher: None,
         };
