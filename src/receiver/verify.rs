@@ -4,7 +4,7 @@
 use super::{answer::Cause, limits::WebhookPath, platform::PlatformKeys, uses::SecretUses};
 use crate::{
     domain::{EndpointId, OrgId, SecretBytes, SecretId, Source, Timestamp},
-    routing::{OrgEntry, RouteTable, SigningSecret},
+    routing::{Asker, OrgEntry, RouteTable, SigningSecret},
     source::{self, Plan, Reading, Refusal, Request, SigningKey},
     vault::{CacheStats, Purpose, SecretCache, Vault, VaultError},
 };
@@ -133,8 +133,10 @@ impl Verifier {
             });
         }
         // Every cause waits for this, so that a sender cannot tell causes apart by the time of an
-        // answer.
-        self.routes.refresh_now().await;
+        // answer. The platform's account waits because a route decides whose its event is: one that
+        // was taken back or given to another organisation counts at once.
+        let asker = if is_platform { Asker::Proven } else { Asker::Unproven };
+        self.routes.refresh_now(asker).await;
         let again = self.candidates(path, reading, now);
         // The same secrets give the same result; only the routes of its ids can have changed.
         let refused = if again.same_as(&candidates) && refused.cause != Cause::ConflictingRoute {

@@ -12,6 +12,7 @@ mod keys;
 mod refresh;
 
 pub use health::{KeyCheck, KeyCoverage};
+pub use refresh::Asker;
 
 use crate::{
     domain::{Clock, EndpointId, OrgId, RouteKey, SealedBytes, SecretId, Source, Timestamp},

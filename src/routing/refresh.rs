@@ -1,8 +1,9 @@
 //! Keeps the snapshot current: on the store's signal, every second, and before a request is
 //! refused.
 //!
-//! All looks go through one lock. A look is one read transaction; where the version has not moved
-//! it reads one row.
+//! All looks go through one lock: one at a time. A look is one read transaction; where the version
+//! has not moved it reads one row. `docs/decisions/0016-looks-at-the-routes.md` says who waits for
+//! one, and why.
 
 use super::{RouteTable, keys::lock};
 use crate::telemetry::catalogue::{CLOCK_OFFSET_SECONDS, ROUTE_LOOKS, ROUTE_SNAPSHOT_AGE_SECONDS, ROUTES};
@@ -17,7 +18,9 @@ use tracing::{info, warn};
 /// How often the version is polled; the signal is a hint only.
 const PERIOD: Duration = Duration::from_secs(1);
 /// Between two looks that refused requests asked for (invariant 9: at most 10 a second).
-const ASKED_SPACING: Duration = Duration::from_millis(100);
+const UNPROVEN_SPACING: Duration = Duration::from_millis(100);
+/// Between two looks that requests with a proven signature asked for.
+const PROVEN_SPACING: Duration = Duration::from_millis(10);
 /// Between two looks that signals asked for, so that a thousand changes in a row are not a thousand
 /// loads.
 const SIGNAL_SPACING: Duration = Duration::from_millis(10);
@@ -25,6 +28,25 @@ const SIGNAL_SPACING: Duration = Duration::from_millis(10);
 const ASKED_MAX: Duration = Duration::from_secs(2);
 /// How long a look may take: a bulk import of routes is loaded in one.
 const LOOK_MAX: Duration = Duration::from_secs(30);
+
+/// Who asks for a look, which says how soon after the last one it may begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asker {
+    /// Anyone can send such a request: however many ask, the database sees 10 looks a second.
+    Unproven,
+    /// The platform's own account has signed, and a route decides whose the event is. No unknown
+    /// sender can ask so, and the sender of a genuine event waits.
+    Proven,
+}
+
+impl Asker {
+    const fn spacing(self) -> Duration {
+        match self {
+            Self::Unproven => UNPROVEN_SPACING,
+            Self::Proven => PROVEN_SPACING,
+        }
+    }
+}
 
 /// The state of the looks, behind their lock.
 #[derive(Default)]
@@ -37,22 +59,29 @@ pub(super) struct Looks {
 }
 
 impl RouteTable {
-    /// One look at the version for all callers of the same moment, at most 10 a second. It loads
-    /// changes where there are any (invariant 9). `true` when the snapshot is current afterwards:
-    /// the look began after the question. Takes 2 s at most. Cancel-safe.
-    pub async fn refresh_now(&self) -> bool {
+    /// One look at the version for all callers of the same moment, as often as `asker` allows. It
+    /// loads changes where there are any (invariant 9). `true` when the snapshot is current
+    /// afterwards: the look began after the question. Takes 2 s at most. Cancel-safe.
+    pub async fn refresh_now(&self, asker: Asker) -> bool {
         let asked = self.looks_begun.load(Ordering::SeqCst);
         let look = async {
-            let mut looks = self.looks.lock().await;
-            if self.looks_begun.load(Ordering::SeqCst) > asked
-                && let Some(is_current) = looks.is_current
-            {
-                return is_current;
+            loop {
+                let may_begin = {
+                    let mut looks = self.looks.lock().await;
+                    if self.looks_begun.load(Ordering::SeqCst) > asked
+                        && let Some(is_current) = looks.is_current
+                    {
+                        return is_current;
+                    }
+                    let may_begin = looks.last_begun.map(|last| last + asker.spacing());
+                    match may_begin.filter(|at| *at > Instant::now()) {
+                        Some(at) => at,
+                        None => return self.look(&mut looks).await,
+                    }
+                };
+                // Without the lock: whoever may begin sooner goes first, and its look serves all.
+                sleep_until(may_begin).await;
             }
-            if let Some(last) = looks.last_begun {
-                sleep_until(last + ASKED_SPACING).await;
-            }
-            self.look(&mut looks).await
         };
         timeout(ASKED_MAX, look).await.unwrap_or(false)
     }

@@ -181,8 +181,8 @@ catalogue! {
     CACHE_ENTRIES: Gauge Count "hookswitch_cache_entries" ["cache"];
     /// Routes in memory.
     ROUTES: Gauge Count "hookswitch_routes" [];
-    /// Looks at the database for changed routes, periodic ones and those that refused requests
-    /// asked for (10 a second at most).
+    /// Looks at the database for changed routes: periodic ones, those that refused requests asked
+    /// for (10 a second at most), and those that events of the platform asked for (100 at most).
     ROUTE_LOOKS: Counter Count "hookswitch_route_looks_total" [];
     /// Data keys that no key of the ring opens.
     DATA_KEYS_UNOPENABLE: Gauge Count "hookswitch_data_keys_unopenable" [];
