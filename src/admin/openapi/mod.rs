@@ -178,7 +178,14 @@ fn parameters(operation: &Operation) -> Vec<Value> {
         all.push(text(query.name, "query", false, (query.schema)()));
     }
     match operation.method {
-        "put" => all.push(text("If-Match", "header", true, json!({ "type": "string" }))),
+        // It sets a route, whatever was there.
+        "put" if operation.who == Who::Operator => {}
+        "put" => all.push(text(
+            "If-Match",
+            "header",
+            !operation.makes(),
+            json!({ "type": "string" }),
+        )),
         "patch" | "delete" if !matches!(operation.who, Who::Anyone) => {
             all.push(text("If-Match", "header", false, json!({ "type": "string" })));
         }

@@ -42,6 +42,8 @@ pub struct Query {
 
 /// The operation whose answer goes on.
 const STREAM: &str = "stream";
+/// The PUT that makes what is not there: there is no version yet that it could name.
+const ENSURE: &str = "assistant_ensure";
 
 pub struct Operation {
     pub method: &'static str,
@@ -67,6 +69,10 @@ impl Operation {
 
     pub fn is_stream(&self) -> bool {
         self.id == STREAM
+    }
+
+    pub fn makes(&self) -> bool {
+        self.id == ENSURE
     }
 }
 

@@ -8,6 +8,7 @@ mod cors;
 pub(crate) mod dead_events;
 mod documents;
 mod endpoints;
+mod every_route;
 mod exchange;
 mod integrations;
 pub(crate) mod isolation;

@@ -58,7 +58,7 @@ async fn every_route_is_in_the_document_and_the_other_way_round() {
 }
 
 /// The names that an operation may be asked with, by the document.
-fn documented(operation: &Value) -> BTreeSet<String> {
+fn names_of(operation: &Value) -> BTreeSet<String> {
     let all = operation["parameters"].as_array().map_or(&[][..], Vec::as_slice);
     let of_query = all.iter().filter(|one| one["in"] == "query");
     of_query.map(|one| one["name"].as_str().unwrap().to_owned()).collect()
@@ -68,7 +68,7 @@ fn documented(operation: &Value) -> BTreeSet<String> {
 async fn an_operation_takes_the_query_parameters_of_the_document_and_no_other() {
     let app = TestApp::start().await;
     let names: BTreeSet<String> = operations()
-        .flat_map(|(_, _, one)| documented(one))
+        .flat_map(|(_, _, one)| names_of(one))
         .chain(["nonsense".to_owned()])
         .collect();
     assert!(names.len() > 15, "{names:?}");
@@ -80,7 +80,7 @@ async fn an_operation_takes_the_query_parameters_of_the_document_and_no_other() 
         if ["callback", "session_open", "openapi"].contains(&operation["operationId"].as_str().unwrap()) {
             continue;
         }
-        let own = documented(operation);
+        let own = names_of(operation);
         let id = hookswitch::domain::OrgId::generate().to_string();
         let concrete: String = path
             .split('/')
@@ -117,6 +117,50 @@ fn operations() -> impl Iterator<Item = (&'static str, &'static str, &'static Va
             .iter()
             .map(move |(method, one)| (path.as_str(), method.as_str(), one))
     })
+}
+
+/// An operation of the document.
+pub(crate) struct Documented {
+    pub path: &'static str,
+    pub method: Method,
+    pub operation: &'static Value,
+}
+
+impl Documented {
+    pub fn id(&self) -> &'static str {
+        self.operation["operationId"].as_str().unwrap()
+    }
+
+    /// The names that it may be asked with.
+    pub fn query(&self) -> impl Iterator<Item = &'static str> {
+        self.parameters("query")
+    }
+
+    pub fn has_header(&self, name: &str) -> bool {
+        self.parameters("header").any(|one| one == name)
+    }
+
+    pub fn needs_header(&self, name: &str) -> bool {
+        let all = self.operation["parameters"].as_array().map_or(&[][..], Vec::as_slice);
+        all.iter()
+            .any(|one| one["in"] == "header" && one["name"] == name && one["required"] == true)
+    }
+
+    fn parameters(&self, place: &'static str) -> impl Iterator<Item = &'static str> {
+        let all = self.operation["parameters"].as_array().map_or(&[][..], Vec::as_slice);
+        let here = all.iter().filter(move |one| one["in"] == place);
+        here.map(|one| one["name"].as_str().unwrap())
+    }
+}
+
+/// Every operation of the document.
+pub(crate) fn documented() -> Vec<Documented> {
+    let all = operations().map(|(path, method, operation)| Documented {
+        path,
+        method: method.to_uppercase().parse().unwrap(),
+        operation,
+    });
+    all.collect()
 }
 
 /// Holds an answer against the document. A path that is in no document is none of its business.

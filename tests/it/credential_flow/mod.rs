@@ -4,6 +4,7 @@
 
 mod accounts;
 mod assistants;
+mod at_rest;
 mod attempts;
 mod audit;
 mod consent;

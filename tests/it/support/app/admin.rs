@@ -101,6 +101,12 @@ impl Answer {
         self.json()["code"].as_str().unwrap_or_default().to_owned()
     }
 
+    /// Empty where the answer is no problem.
+    pub fn code_if_any(&self) -> String {
+        let body: Value = serde_json::from_str(&self.text).unwrap_or_default();
+        body["code"].as_str().unwrap_or_default().to_owned()
+    }
+
     pub fn field(&self) -> String {
         self.json()["errors"][0]["field"]
             .as_str()
