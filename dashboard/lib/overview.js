@@ -6,21 +6,22 @@
 export const SPANS = ['hour', 'day'];
 
 /**
- * A bar of a chart: its begin, and how much there is of each kind.
- * @typedef {{from: number, counts: Record<string, number>, total: number}} Bar
+ * A bar of a chart: its begin, and how much there is of each kind. `null`: nobody knows.
+ * @typedef {{from: number, counts: Record<string, number | null>, total: number}} Bar
  */
 
 /**
  * Bars of the charts, from the buckets of the API, the oldest first.
  * @param {Api.FiguresView[]} buckets
- * @returns {{events: Bar[], actions: Bar[], retries: Bar[], times: Bar[]}}
+ * @returns {{events: Bar[], actions: Bar[], retries: Bar[], times: Bar[], backlog: Bar[]}}
  */
 export function barsOf(buckets) {
-  /** @type {(counts: (bucket: Api.FiguresView) => Record<string, number>) => Bar[]} */
+  /** @type {(counts: (bucket: Api.FiguresView) => Record<string, number | null>) => Bar[]} */
   const bars = (counts) =>
     buckets.map((bucket) => {
       const found = counts(bucket);
-      return { from: new Date(bucket.from).getTime(), counts: found, total: Object.values(found).reduce((sum, count) => sum + count, 0) };
+      const total = Object.values(found).reduce((/** @type {number} */ sum, count) => sum + (count ?? 0), 0);
+      return { from: new Date(bucket.from).getTime(), counts: found, total };
     });
   return {
     events: bars(({ events }) => ({ all: events })),
@@ -28,17 +29,23 @@ export function barsOf(buckets) {
     retries: bars(({ retries }) => ({ all: retries })),
     // The time of 95 of 100 stands on top of the time of half of them.
     times: bars(({ latency_ms: time }) => ({ half: time?.p50 ?? 0, rest: (time?.p95 ?? 0) - (time?.p50 ?? 0) })),
+    backlog: bars(({ backlog }) => ({ all: backlog ?? null })),
   };
+}
+
+/** A part of a whole. `null`: there is no whole. @param {number} part @param {number} rest */
+export function rateOf(part, rest) {
+  return part + rest === 0 ? null : part / (part + rest);
 }
 
 /** The part of the actions that ended which succeeded. @param {Pick<Api.FiguresView, 'succeeded' | 'dead'>} figures */
 export function success({ succeeded, dead }) {
-  return succeeded + dead === 0 ? null : succeeded / (succeeded + dead);
+  return rateOf(succeeded, dead);
 }
 
 /**
  * What a person has to look at, the most urgent first.
- * @param {Pick<import('../types/api.d.ts').IntegrationView, 'provider' | 'state'>[]} integrations
+ * @param {(Pick<import('../types/api.d.ts').IntegrationView, 'provider' | 'state'> & {rotation_due?: boolean})[]} integrations
  * @param {Record<string, {count: number, hasMore: boolean}>} states actions by state
  * @param {number} refused requests refused in the span
  * @param {Pick<import('../types/api.d.ts').PauseView, 'scope' | 'provider' | 'reason'>[]} [pauses] by operators
@@ -57,6 +64,7 @@ export function attention(integrations, states, refused, pauses = []) {
   for (const wanted of ['limited', 'unverified']) {
     for (const { state, provider } of integrations) if (state === wanted) found.push({ kind: 'integration', provider, state });
   }
+  for (const { provider, rotation_due: isDue } of integrations) if (isDue) found.push({ kind: 'due', provider });
   if (refused > 0) found.push({ kind: 'refused', count: refused });
   return found;
 }

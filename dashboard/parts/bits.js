@@ -94,6 +94,9 @@ export function tell(text, tone = 'good') {
   setTimeout(() => each.remove(), 8_000);
 }
 
+/** Counts the loads of a part, so that a slow one does not show up over a later one. @type {WeakMap<Element, number>} */
+const loads = new WeakMap();
+
 /**
  * A part of a page that is loaded, may fail, and can be loaded again.
  * @param {Element} view carries `data-state`
@@ -101,13 +104,17 @@ export function tell(text, tone = 'good') {
  * @param {() => Promise<any[]>} load
  */
 export async function fillFrom(view, to, load) {
+  const own = (loads.get(to) ?? 0) + 1;
+  loads.set(to, own);
   view.setAttribute('data-state', 'loading');
   replace(to, loading());
   try {
     const children = await load();
+    if (loads.get(to) !== own) return;
     replace(to, children);
     view.setAttribute('data-state', 'ready');
   } catch (error) {
+    if (loads.get(to) !== own) return;
     replace(to, failure(error, () => fillFrom(view, to, load)));
     view.setAttribute('data-state', 'error');
   }

@@ -10,20 +10,27 @@ const HEIGHT = 96;
 /**
  * @param {object} parts
  * @param {string} parts.title
- * @param {{from: number, counts: Record<string, number>, total: number}[]} parts.bars
+ * @param {import('../lib/overview.js').Bar[]} parts.bars
  * @param {{kind: string, label: string, tone: string, isWhole?: boolean}[]} parts.kinds the parts of
  *   a bar, from below; the number of one that is the whole is that of the bar
+ * @param {{kind: string, label: string}[]} [parts.more] numbers that stand in the table alone
  * @param {(value: number) => string} [parts.show] a value in words
  * @param {string} [parts.sum] what all bars come to, where it is no sum
+ * @param {string} [parts.said] the same as it is read out
  */
-export function chart({ title, bars, kinds, show = number, sum }) {
+export function chart({ title, bars, kinds, more = [], show = number, sum, said = sum }) {
+  const shown = (/** @type {number | null | undefined} */ value) => (value === null || value === undefined ? '–' : show(value));
+  const columns = [
+    ...kinds.map(({ kind, label, isWhole }) => ({ label, of: (/** @type {import('../lib/overview.js').Bar} */ bar) => shown(isWhole ? bar.total : bar.counts[kind]) })),
+    ...more.map(({ kind, label }) => ({ label, of: (/** @type {import('../lib/overview.js').Bar} */ bar) => number(bar.counts[kind] ?? 0) })),
+  ];
   const most = Math.max(1, ...bars.map((bar) => bar.total));
   const step = WIDTH / bars.length;
   const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
   const total = show(bars.reduce((all, bar) => all + bar.total, 0));
   const isSum = sum === undefined;
   const highest = show(Math.max(0, ...bars.map((bar) => bar.total)));
-  const label = isSum ? texts.overview.chartOf(title, total, highest) : texts.overview.chartOfTimes(title, sum, highest);
+  const label = isSum ? texts.overview.chartOf(title, total, highest) : texts.overview.chartOfLevels(title, said ?? sum, highest);
   return h(
     'figure.sheet.chart',
     null,
@@ -36,7 +43,7 @@ export function chart({ title, bars, kinds, show = number, sum }) {
         return svg(
           'g',
           null,
-          svg('title', null, `${clock.format(bar.from)}: ${show(bar.total)}`),
+          svg('title', null, `${clock.format(bar.from)}: ${shown(kinds.some(({ kind }) => bar.counts[kind] !== null) ? bar.total : null)}`),
           svg('rect.back', { x: at * step + 1, y: 0, width: step - 2, height: HEIGHT }),
           kinds.map(({ kind, tone }) => {
             const height = ((bar.counts[kind] ?? 0) / most) * HEIGHT;
@@ -54,8 +61,8 @@ export function chart({ title, bars, kinds, show = number, sum }) {
       h(
         'table',
         null,
-        h('thead', null, h('tr', null, h('th', { scope: 'col' }, texts.overview.from), kinds.map(({ label }) => h('th', { scope: 'col' }, label)))),
-        h('tbody', null, bars.map((bar) => h('tr', null, h('td', { 'data-label': texts.overview.from }, clock.format(bar.from)), kinds.map(({ kind, label, isWhole }) => h('td', { 'data-label': label }, show(isWhole ? bar.total : (bar.counts[kind] ?? 0))))))),
+        h('thead', null, h('tr', null, h('th', { scope: 'col' }, texts.overview.from), columns.map(({ label }) => h('th', { scope: 'col' }, label)))),
+        h('tbody', null, bars.map((bar) => h('tr', null, h('td', { 'data-label': texts.overview.from }, clock.format(bar.from)), columns.map(({ label, of }) => h('td', { 'data-label': label }, of(bar)))))),
       ),
     ),
   );

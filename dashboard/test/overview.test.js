@@ -4,17 +4,19 @@ import test from 'node:test';
 import assert from 'node:assert/strict';
 import { attention, barsOf, duration, success } from '../lib/overview.js';
 
-const bucket = (/** @type {string} */ from, /** @type {any} */ more) => ({ from, events: 0, actions: 0, succeeded: 0, dead: 0, retries: 0, latency_ms: null, ...more });
+const bucket = (/** @type {string} */ from, /** @type {any} */ more) => ({ from, events: 0, actions: 0, succeeded: 0, dead: 0, retries: 0, latency_ms: null, backlog: 0, ...more });
 
 test('bars have what the buckets of the API have', () => {
   const [first, second] = ['2026-11-28T06:05:00.000000Z', '2026-11-28T06:06:00.000000Z'];
-  const bars = barsOf([bucket(first, { events: 7, actions: 6, succeeded: 3, dead: 1, retries: 2, latency_ms: { p50: 40, p95: 100 } }), bucket(second, {})]);
+  const bars = barsOf([bucket(first, { events: 7, actions: 6, succeeded: 3, dead: 1, retries: 2, latency_ms: { p50: 40, p95: 100 }, backlog: 5 }), bucket(second, {})]);
   const from = Date.UTC(2026, 10, 28, 6, 5);
   assert.deepEqual(bars.events[0], { from, counts: { all: 7 }, total: 7 });
   assert.deepEqual(bars.actions[0], { from, counts: { good: 3, other: 2, bad: 1 }, total: 6 });
   assert.deepEqual(bars.retries[0], { from, counts: { all: 2 }, total: 2 });
   assert.deepEqual(bars.times[0], { from, counts: { half: 40, rest: 60 }, total: 100 });
-  for (const each of [bars.events, bars.actions, bars.retries, bars.times]) {
+  assert.deepEqual(bars.backlog[0], { from, counts: { all: 5 }, total: 5 });
+  assert.deepEqual(barsOf([bucket(first, { backlog: null })]).backlog[0], { from, counts: { all: null }, total: 0 }, 'not counted is not none');
+  for (const each of [bars.events, bars.actions, bars.retries, bars.times, bars.backlog]) {
     assert.deepEqual([each[1].from, each[1].total], [from + 60_000, 0]);
   }
 });
@@ -26,11 +28,12 @@ test('success is a part of what ended', () => {
 
 test('what needs attention comes in the order of its weight', () => {
   const found = attention(
-    [{ provider: 'vapi', state: 'limited' }, { provider: 'twilio', state: 'needs_reconnecting' }, { provider: 'resend', state: 'connected' }],
+    [{ provider: 'vapi', state: 'limited' }, { provider: 'twilio', state: 'needs_reconnecting' }, { provider: 'resend', state: 'connected', rotation_due: true }],
     { dead: { count: 2, hasMore: false }, unknown: { count: 1, hasMore: false }, parked: { count: 0, hasMore: false } },
     3,
   );
-  assert.deepEqual(found.map(({ kind, state }) => state ?? kind), ['needs_reconnecting', 'unknown', 'dead', 'limited', 'refused']);
+  assert.deepEqual(found.map(({ kind, state }) => state ?? kind), ['needs_reconnecting', 'unknown', 'dead', 'limited', 'due', 'refused']);
+  assert.equal(found[4].provider, 'resend');
   assert.deepEqual(attention([{ provider: 'vapi', state: 'not_connected' }], {}, 0), []);
 });
 

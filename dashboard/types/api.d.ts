@@ -165,6 +165,13 @@ export type BulkRequest = {
   "until"?: string | null;
 };
 
+export type CacheUseView = {
+  "hit_rate"?: number | null;
+  "hits": number;
+  "misses": number;
+  "name": string;
+};
+
 export type CacheView = {
   "entries": number;
   "entries_max": number;
@@ -227,6 +234,14 @@ export type DestinationChanges = {
   "url": string;
 };
 
+export type DestinationTestView = {
+  "cause"?: string | null;
+  "detail"?: string | null;
+  "http_status"?: number | null;
+  "is_accepted": boolean;
+  "took_ms": number;
+};
+
 export type DestinationView = {
   "cause"?: string | null;
   "created_at": Time;
@@ -249,8 +264,10 @@ export type DryRunRequest = {
 };
 
 export type DryRunView = {
+  "held_until"?: Time | null;
   "outcome": "planned";
   "parameters": Record<string, any>;
+  "warnings": Array<FieldError>;
 } | {
   "field": string;
   "outcome": "not_matched";
@@ -351,6 +368,7 @@ export type FieldView = {
 
 export type FiguresView = {
   "actions": number;
+  "backlog"?: number | null;
   "dead": number;
   "events": number;
   "from": Time;
@@ -814,6 +832,13 @@ export type RuleView = RuleSpec & {
   "id": string;
   "updated_at": Time;
   "version": number;
+  "warnings"?: Array<FieldError>;
+};
+
+export type SampleBucketView = {
+  "caches": Array<CacheUseView>;
+  "from": Time;
+  "queue_events"?: number | null;
 };
 
 export type SampleEvent = {
@@ -827,6 +852,16 @@ export type SampleEvent = {
 export type SampleView = {
   "body": Record<string, any>;
   "event_type": string;
+};
+
+export type SamplesView = {
+  "bucket_seconds": number;
+  "buckets": Array<SampleBucketView>;
+  "has_queue": boolean;
+  "instance": string;
+  "over": string;
+  "since": Time;
+  "until": Time;
 };
 
 export type SecretView = {

@@ -9,6 +9,11 @@ import { filterBar, PERIOD } from '../parts/filters.js';
 import { pagedList } from '../parts/paged.js';
 import texts from '../texts.js';
 
+/** @type {[string, string][]} */
+const VERBS = Object.entries(texts.audit.verbs);
+/** @type {[string, string][]} */
+const INTEGRATIONS = ['vapi', 'twilio', 'google_calendar', 'resend', 'elevenlabs'].map((each) => [each, texts.providers[each] ?? each]);
+
 class AuditView extends HTMLElement {
   /** @type {import('../app.js').Context} */
   context = /** @type {any} */ (null);
@@ -37,7 +42,7 @@ class AuditView extends HTMLElement {
   }
 
   filters() {
-    replace(/** @type {Element} */ (this.bar), filterBar('audit', this.query, [{ name: 'actor', label: texts.audit.columns.who }, ...PERIOD]));
+    replace(/** @type {Element} */ (this.bar), filterBar('audit', this.query, [{ name: 'actor', label: texts.audit.columns.who }, { name: 'verb', label: texts.audit.columns.what, options: VERBS }, { name: 'integration', label: texts.pages.integrations, options: INTEGRATIONS }, ...PERIOD]));
   }
 
   /** @param {import('../lib/page.js').Place} place */

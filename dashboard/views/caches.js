@@ -1,22 +1,26 @@
-// The caches of the process that answered, for operators: hit rates and sizes.
+// The queue and the caches of the process that answered, for operators: depth and hit rates over the
+// last hour or day, and what each cache holds now.
 
 /** @import * as Api from '../types/api.js' */
 
 import { h, replace } from '../lib/dom.js';
 import { number, share } from '../lib/format.js';
-import { fillFrom, heading } from '../parts/bits.js';
+import { SPANS } from '../lib/overview.js';
+import { href } from '../lib/page.js';
+import { samplesOf } from '../lib/samples.js';
+import { fillFrom, heading, note, time } from '../parts/bits.js';
+import { chart } from '../parts/chart.js';
 import texts from '../texts.js';
 
-const READ_EVERY_MS = 5_000;
+const READ_EVERY_MS = 10_000;
 
 class CachesView extends HTMLElement {
   /** @type {import('../app.js').Context} */
   context = /** @type {any} */ (null);
+  query = new URLSearchParams();
 
   connectedCallback() {
-    const to = (this.body = h('div.parts'));
-    replace(this, heading(texts.pages.caches, texts.caches.lead), this.body);
-    fillFrom(this, to, async () => this.parts(await this.context.api.get('/operator/cache')));
+    this.load();
     this.timer = setInterval(() => document.hidden || this.refresh(), READ_EVERY_MS);
   }
 
@@ -24,36 +28,87 @@ class CachesView extends HTMLElement {
     clearInterval(this.timer);
   }
 
-  async refresh() {
-    const view = await this.context.api.get('/operator/cache').catch(() => null);
-    if (view !== null && this.isConnected && this.getAttribute('data-state') === 'ready') replace(/** @type {Element} */ (this.body), this.parts(view));
+  /** @param {import('../lib/page.js').Place} place */
+  placeChanged(place) {
+    this.query = place.query;
+    this.load();
   }
 
-  /** @param {Api.CachesView} view */
-  parts({ instance, caches }) {
-    const words = texts.caches;
-    const columns = [words.columns.name, words.columns.rate, words.columns.hits, words.columns.misses, words.columns.entries];
-    const cells = (/** @type {Api.CacheView} */ one) => [
-      words.names[one.name] ?? one.name,
-      share(one.hit_rate),
-      number(one.hits),
-      number(one.misses),
-      `${number(one.entries)} / ${number(one.entries_max)}`,
-    ];
-    return [
-      h('p', null, words.instance, ' ', h('code', null, instance)),
-      h(
-        'table',
-        { 'aria-label': texts.pages.caches },
-        h('thead', null, h('tr', null, columns.map((column) => h('th', { scope: 'col' }, column)))),
-        h('tbody', null, caches.map((one) => h('tr', { 'data-id': one.name }, cells(one).map((cell, at) => h('td', { 'data-label': columns[at] }, h('div', null, cell)))))),
-      ),
-    ];
+  load() {
+    return fillFrom(this, this, () => this.parts());
+  }
+
+  /** Reads again what is looked at. Opened numbers stay as they are. */
+  async refresh() {
+    if (this.getAttribute('data-state') !== 'ready' || this.querySelector('details[open]')) return;
+    const { search } = location;
+    const parts = await this.parts().catch(() => null);
+    if (parts !== null && this.isConnected && search === location.search) replace(this, parts);
+  }
+
+  async parts() {
+    const { api } = this.context;
+    const over = SPANS.find((span) => span === this.query.get('span')) ?? 'hour';
+    const [samples, now] = await Promise.all([
+      /** @type {Promise<Api.SamplesView>} */ (api.get('/operator/statistics', { over })),
+      /** @type {Promise<Api.CachesView>} */ (api.get('/operator/cache')),
+    ]);
+    const words = texts.overview;
+    const spans = SPANS.map((key) => h('a.button', { href: href('caches', null, { span: key }), 'aria-current': key === over ? 'true' : null, 'data-key': `span-${key}` }, words.spans[key]));
+    return [heading(texts.pages.caches, texts.caches.lead, h('div.row', { role: 'group', 'aria-label': words.span }, spans)), overTime(samples), table(now)];
   }
 }
 customElements.define('caches-view', CachesView);
 
-/** @param {import('../app.js').Context} context */
-export function view(context) {
-  return Object.assign(h('caches-view'), { context });
+/** @param {Api.SamplesView} samples */
+function overTime({ instance, since, has_queue: hasQueue, buckets }) {
+  const words = texts.caches;
+  const { depth, newest, caches } = samplesOf(buckets);
+  const ofQueue = () => chart({ title: words.depth, bars: depth, kinds: [{ kind: 'all', label: words.depth, tone: 'plain' }], sum: newest === null ? '–' : texts.overview.nowIs(number(newest)) });
+  const ofCache = (/** @type {typeof caches[number]} */ { name, bars, rate }) =>
+    chart({
+      title: words.rate(words.names[name] ?? name),
+      bars,
+      kinds: [{ kind: 'rate', label: words.columns.rate, tone: 'good' }],
+      more: [
+        { kind: 'hits', label: words.columns.hits },
+        { kind: 'misses', label: words.columns.misses },
+      ],
+      show: share,
+      sum: share(rate),
+      said: texts.overview.wholeTime(share(rate)),
+    });
+  return [
+    h('p', null, words.instance, ' ', h('code', null, instance), '. ', words.since, ' ', time(since), '.'),
+    hasQueue ? null : note('quiet', words.noQueue),
+    h('div.cards', null, hasQueue && ofQueue(), caches.map(ofCache)),
+  ];
+}
+
+/** @param {Api.CachesView} view */
+function table({ instance, caches }) {
+  const words = texts.caches;
+  const columns = [words.columns.name, words.columns.rate, words.columns.hits, words.columns.misses, words.columns.entries];
+  const cells = (/** @type {Api.CacheView} */ one) => [
+    words.names[one.name] ?? one.name,
+    share(one.hit_rate),
+    number(one.hits),
+    number(one.misses),
+    `${number(one.entries)} / ${number(one.entries_max)}`,
+  ];
+  return [
+    h('h2', null, words.sinceStart),
+    h('p', null, words.instance, ' ', h('code', null, instance)),
+    h(
+      'table',
+      { 'aria-label': words.sinceStart },
+      h('thead', null, h('tr', null, columns.map((column) => h('th', { scope: 'col' }, column)))),
+      h('tbody', null, caches.map((one) => h('tr', { 'data-id': one.name }, cells(one).map((cell, at) => h('td', { 'data-label': columns[at] }, h('div', null, cell)))))),
+    ),
+  ];
+}
+
+/** @param {import('../app.js').Context} context @param {import('../lib/page.js').Place} place */
+export function view(context, place) {
+  return Object.assign(h('caches-view'), { context, query: place.query });
 }

@@ -3,7 +3,7 @@
 /** @import * as Api from '../types/api.js' */
 
 import { h, replace } from '../lib/dom.js';
-import { bytes } from '../lib/format.js';
+import { bytes, number } from '../lib/format.js';
 import { askFirst, askForm, showOnce } from '../parts/ask.js';
 import { badge, copyable, empty, fillFrom, heading, note, tell, time } from '../parts/bits.js';
 import { filterBar, PERIOD } from '../parts/filters.js';
@@ -230,10 +230,12 @@ class EndpointsView extends HTMLElement {
       h('code', null, row.url),
       row.error && note('bad', row.error.message),
       h('dl', null, h('dt', null, words.secret), h('dd', null, row.last_four ? words.endsIn(row.last_four) : '–'), h('dt', null, texts.card.facts.used), h('dd', null, time(row.last_used_at))),
+      h('div', { 'data-tested': row.name, 'aria-live': 'polite' }),
       this.context.session.can('manage') &&
         h(
           'footer.row',
           null,
+          h('button', { type: 'button', 'data-do': 'test', onclick: (/** @type {any} */ event) => this.test(row, event.currentTarget) }, words.test.button),
           h('button', { type: 'button', 'data-do': 'move', onclick: () => this.move(row) }, words.move),
           h('button', { type: 'button', 'data-do': 'rotate', onclick: () => this.rotateDestination(row) }, words.rotate),
           h('button', { type: 'button', 'data-do': 'delete', onclick: () => this.removeDestination(row) }, words.delete),
@@ -257,6 +259,24 @@ class EndpointsView extends HTMLElement {
         if (made.secret) showOnce(words.secretTitle, made.secret, h('p', null, words.verifyLead));
       },
     });
+  }
+
+  /** One signed post that says that it is a test. @param {Api.DestinationView} row @param {HTMLButtonElement} button */
+  async test(row, button) {
+    const words = texts.endpoints.test;
+    const to = /** @type {Element} */ (button.closest('section')?.querySelector('[data-tested]'));
+    button.disabled = true;
+    replace(to, note('quiet', words.running));
+    try {
+      const found = /** @type {Api.DestinationTestView} */ (await this.context.api.post(`/api/destinations/${encodeURIComponent(row.name)}/test`));
+      const answer = (found.http_status ?? null) === null ? null : words.answer(String(found.http_status));
+      const took = number(found.took_ms);
+      replace(to, found.is_accepted ? note('good', h('p', null, words.accepted(took), ' ', answer)) : note('bad', h('p', null, texts.causes[found.cause ?? ''] ?? found.cause, ' ', answer), found.detail && h('p', null, h('q', null, found.detail))));
+    } catch (error) {
+      replace(to, note('bad', /** @type {Error} */ (error).message));
+    } finally {
+      button.disabled = false;
+    }
   }
 
   /** @param {Api.DestinationView} row */

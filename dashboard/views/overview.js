@@ -110,7 +110,9 @@ class OverviewView extends HTMLElement {
           ],
           show: duration,
           sum: duration(most),
+          said: words.wholeTime(duration(most)),
         }),
+        chart({ title: words.tiles.waiting, bars: bars.backlog, kinds: [{ kind: 'all', label: words.tiles.waiting, tone: 'warn' }], sum: words.nowIs(number(waiting)) }),
         chart({ title: words.tiles.retries, bars: bars.retries, kinds: [{ kind: 'all', label: words.tiles.retries, tone: 'warn' }] }),
       ),
       h('p.quiet', null, words.notHere),
@@ -127,6 +129,8 @@ function line({ kind, provider, state, count, hasMore, scope, reason }) {
       return h('li', null, words.paused(texts.pauses.held[scope ?? ''] ?? scope, provider ? (texts.providers[provider] ?? provider) : null), ' ', h('q', null, reason));
     case 'integration':
       return h('li', null, h('a', { href: href('integrations') }, words.integration(texts.providers[provider ?? ''] ?? provider, texts.states[state ?? ''] ?? state)));
+    case 'due':
+      return h('li', null, h('a', { href: href('integrations') }, words.due(texts.providers[provider ?? ''] ?? provider)));
     case 'actions':
       return h('li', null, h('a', { href: href('actions', null, { state }) }, words[state ?? ''](`${number(count ?? 0)}${hasMore ? '+' : ''}`)));
     default:

@@ -8,7 +8,7 @@ import { go, href } from '../lib/page.js';
 import { READY, readyOf } from '../lib/ready.js';
 import { draftOf, emptyDraft, failures, fieldsOf, placed, specOf, waitsForQuietHours, withField } from '../lib/rule.js';
 import { sentence } from '../lib/fields.js';
-import { badge, empty, fillFrom, heading, note, tell } from '../parts/bits.js';
+import { badge, empty, fillFrom, heading, note, tell, time } from '../parts/bits.js';
 import { openDialog } from '../parts/dialog.js';
 import { pagedList } from '../parts/paged.js';
 import texts from '../texts.js';
@@ -357,7 +357,7 @@ class RuleEditor extends HTMLElement {
       replace(
         /** @type {Element} */ (this.result),
         ran.outcome === 'planned'
-          ? [note('good', words.planned), h('dl', null, Object.entries(ran.parameters).map(([name, value]) => [h('dt', null, texts.rules.parameters[name] ?? name), h('dd.rendered', null, typeof value === 'string' ? value : JSON.stringify(value, null, 2))]))]
+          ? [note('good', words.planned), ran.held_until && note('warn', h('p', null, words.held, ' ', time(ran.held_until), '.')), h('dl', null, Object.entries(ran.parameters).map(([name, value]) => [h('dt', null, texts.rules.parameters[name] ?? name), h('dd.rendered', null, typeof value === 'string' ? value : JSON.stringify(value, null, 2))]))]
           : ran.outcome === 'not_matched'
             ? note('quiet', words.notMatched[ran.field] ?? ran.field)
             : note('bad', h('p', null, words.wouldFail), failures(ran).map(({ field, problem }) => h('p', null, nameOf(field), problem))),

@@ -41,6 +41,8 @@ const KEY_WINDOW: Duration = Duration::from_hours(24);
 /// Largest body. The spec advises 20 kB and links for more; events with a whole conversation are
 /// larger.
 const BODY_BYTES_MAX: usize = 256 << 10;
+/// The type of a post by which a person tries a destination out.
+const TEST_TYPE: &str = "hookswitch.test";
 
 #[async_trait]
 impl Action for HttpPost {
@@ -166,6 +168,33 @@ impl Action for HttpPost {
             },
         )
     }
+}
+
+/// One signed post that says that it is a test, to a destination of an organisation. It is never
+/// sent again.
+pub async fn send_test(
+    providers: &Providers,
+    (org, credential): (OrgId, &Credential),
+    now: Timestamp,
+    deadline: Duration,
+) -> (Outcome, Detail) {
+    let request = json!({"payload": {"type": TEST_TYPE, "data": {}}});
+    let request = FrozenRequest(request.as_object().cloned().unwrap_or_default());
+    let attempt = Attempt {
+        action: ActionId::generate(),
+        org,
+        event: EventId::generate(),
+        request: &request,
+        idempotency_key: "",
+        credential,
+        planned_at: now,
+        first_sent_at: None,
+        deadline,
+        public_url: None,
+        hops: 0,
+        hops_header: None,
+    };
+    HttpPost.send(providers, &attempt).await
 }
 
 /// The table of the module's documentation.

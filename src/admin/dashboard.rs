@@ -53,6 +53,7 @@ files![
     "lib/ready.js",
     "lib/rows.js",
     "lib/rule.js",
+    "lib/samples.js",
     "lib/session.js",
     "lib/verdict.js",
     "parts/ask.js",

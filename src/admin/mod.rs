@@ -21,6 +21,7 @@ mod dashboard;
 mod openapi;
 mod plans;
 mod proof;
+mod samples;
 mod state;
 mod statistics;
 mod streams;

@@ -2,6 +2,7 @@
 
 use crate::{
     admin::{
+        samples::{self, Samples},
         statistics::KeptHistory,
         streams::Streams,
         web::{
@@ -27,7 +28,7 @@ use crate::{
     vault::{CacheStats, Vault},
 };
 use std::{fmt::Display, sync::Arc};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// The parts that the admin API is built from.
 pub struct AdminNeeds {
@@ -41,6 +42,8 @@ pub struct AdminNeeds {
     pub drop_credentials: Arc<dyn Fn(OrgId) + Send + Sync>,
     /// The use of the caches of this process.
     pub cache_stats: Arc<dyn Fn() -> Vec<CacheStats> + Send + Sync>,
+    /// Events in the queue that are not acked, as this process knows it. `None`: it uses no queue.
+    pub queue_events: Arc<dyn Fn() -> Option<u64> + Send + Sync>,
     /// Tasks in which writes finish after their caller has gone. `lifecycle` waits for them.
     pub tasks: TaskTracker,
     /// Works on jobs in this process, or in another one.
@@ -80,6 +83,8 @@ pub struct AdminState {
     pub(super) jobs: Arc<Jobs>,
     drop_credentials: Arc<dyn Fn(OrgId) + Send + Sync>,
     pub(super) cache_stats: Arc<dyn Fn() -> Vec<CacheStats> + Send + Sync>,
+    queue_events: Arc<dyn Fn() -> Option<u64> + Send + Sync>,
+    pub(super) samples: Samples,
 }
 
 impl AdminState {
@@ -142,11 +147,28 @@ impl AdminState {
             rule_writes: tokio::sync::Mutex::default(),
             drop_credentials: needs.drop_credentials,
             cache_stats: needs.cache_stats,
+            queue_events: needs.queue_events,
+            samples: Samples::default(),
         }))
     }
 
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Takes a sample of the queue and the caches now and every ten seconds, until `stop`.
+    pub async fn sample(self: Arc<Self>, stop: CancellationToken) {
+        let take = || {
+            self.take_sample();
+        };
+        samples::run(take, stop).await;
+    }
+
+    /// When it was taken, and whether this process uses the queue.
+    pub(super) fn take_sample(&self) -> (Timestamp, bool) {
+        let (now, queue_events) = (self.now(), (self.queue_events)());
+        self.samples.take(now, queue_events, &(self.cache_stats)());
+        (now, queue_events.is_some())
     }
 
     pub(super) fn audit(

@@ -51,12 +51,16 @@ impl Over {
 
     /// The begins of the parts, and the end of the last one, which is under way. They stand on
     /// round times, so that a part does not change while time goes on.
-    fn edges(self, now: Timestamp) -> Vec<Timestamp> {
+    pub(super) fn edges(self, now: Timestamp) -> Vec<Timestamp> {
         let (count, width) = self.parts();
-        let micros = i64::try_from(width.as_micros()).unwrap_or(i64::MAX);
-        let begun = now.as_micros().div_euclid(micros) * micros;
-        let end = Timestamp::from_micros(begun.saturating_add(micros));
+        let end = self.begin(now) + width;
         (0..=count).rev().map(|back| end - width * back).collect()
+    }
+
+    /// The begin of the part that a moment lies in.
+    pub(super) fn begin(self, at: Timestamp) -> Timestamp {
+        let micros = i64::try_from(self.parts().1.as_micros()).unwrap_or(i64::MAX);
+        Timestamp::from_micros(at.as_micros().div_euclid(micros) * micros)
     }
 }
 
@@ -72,6 +76,9 @@ pub struct Figures {
     pub retries: u64,
     /// From the receipt of the event to the success: half, and 95 of 100, took no longer.
     pub latency: Option<(Duration, Duration)>,
+    /// Actions that had not gone out at the end, whenever they were planned. `None` where not all
+    /// of them were read.
+    pub backlog: Option<u64>,
 }
 
 /// Figures of each part of a time, and of the whole.
@@ -88,33 +95,85 @@ pub struct History {
 impl History {
     fn of(counted: Counted, edges: &[Timestamp], now: Timestamp) -> Self {
         let is_cut = counted.actions.len() >= ACTIONS_READ_MAX as usize;
+        let counted_since = counted
+            .actions
+            .last()
+            .filter(|_| is_cut)
+            .map(|oldest| oldest.created_at);
+        let backlogs = backlogs(&counted, edges);
         let mut parts = vec![Sum::default(); edges.len().saturating_sub(1)];
         let mut total = Sum::default();
         for action in &counted.actions {
-            let at = edges.partition_point(|edge| *edge <= action.created_at);
-            // A clock that is ahead of ours plans into the last part.
-            if let Some(part) = parts.get_mut(at.saturating_sub(1).min(edges.len().saturating_sub(2))) {
+            if let Some(part) = parts.get_mut(part_of(edges, action.created_at)) {
                 part.add(action);
                 total.add(action);
             }
         }
-        let figures = parts.into_iter().zip(edges).zip(counted.events);
+        let figures = parts
+            .into_iter()
+            .zip(edges.windows(2))
+            .zip(counted.events)
+            .zip(backlogs);
         let parts: Vec<Figures> = figures
-            .map(|((sum, from), events)| sum.figures(*from, events))
+            .map(|(((sum, edge), events), backlog)| Figures {
+                backlog: Some(backlog).filter(|_| counted_since.is_none_or(|since| since < edge[1])),
+                ..sum.figures(edge[0], events)
+            })
             .collect();
         let events = parts.iter().map(|part| part.events).sum();
         Self {
             until: now,
-            total: total.figures(edges.first().copied().unwrap_or(now), events),
+            total: Figures {
+                backlog: parts.last().and_then(|last| last.backlog),
+                ..total.figures(edges.first().copied().unwrap_or(now), events)
+            },
             parts,
-            counted_since: counted
-                .actions
-                .last()
-                .filter(|_| is_cut)
-                .map(|oldest| oldest.created_at),
+            counted_since,
             backlog: counted.backlog,
         }
     }
+}
+
+/// The part that a moment lies in. A clock that is ahead of ours plans into the last one.
+fn part_of(edges: &[Timestamp], at: Timestamp) -> usize {
+    let begun = edges.partition_point(|edge| *edge <= at);
+    begun.saturating_sub(1).min(edges.len().saturating_sub(2))
+}
+
+const fn is_open(state: ActionState) -> bool {
+    matches!(
+        state,
+        ActionState::Pending | ActionState::Waiting | ActionState::Unknown | ActionState::Running
+    )
+}
+
+/// Actions that had not gone out at the end of each part: from their plan on, until they ended. The
+/// ledger has one state of an action, so one that was dead and was tried again has waited
+/// throughout.
+fn backlogs(counted: &Counted, edges: &[Timestamp]) -> Vec<u64> {
+    let mut changes = vec![0_i64; edges.len().saturating_sub(1)];
+    let mut change = |at: Timestamp, by: i64| {
+        if let Some(part) = changes.get_mut(part_of(edges, at)) {
+            *part += by;
+        }
+    };
+    let ended = |action: &&CountedAction| !is_open(action.state);
+    for action in &counted.actions {
+        change(action.created_at, 1);
+    }
+    for action in counted.actions.iter().chain(&counted.earlier).filter(ended) {
+        change(action.updated_at, -1);
+    }
+    let waits = |action: &&CountedAction| is_open(action.state) && action.state != ActionState::Running;
+    let now: u64 = counted.backlog.iter().map(|backlog| backlog.count).sum();
+    let of_the_time = counted.actions.iter().filter(waits).count() as u64;
+    let earlier = counted.earlier.iter().filter(|action| !waits(action)).count() as u64;
+    let mut open = i64::try_from(now.saturating_sub(of_the_time) + earlier).unwrap_or(i64::MAX);
+    let at_the_end = changes.iter().map(|change| {
+        open += change;
+        u64::try_from(open).unwrap_or(0)
+    });
+    at_the_end.collect()
 }
 
 #[derive(Clone, Default)]
@@ -218,6 +277,7 @@ impl KeptHistory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::statistics::Backlog;
     use uuid::Uuid;
 
     const MINUTE: Duration = Duration::from_mins(1);
@@ -271,7 +331,7 @@ mod tests {
                     ..action(begin, ActionState::Succeeded, 4)
                 },
             ],
-            backlog: vec![],
+            ..Counted::default()
         };
         let history = History::of(counted, &edges, NOW);
         let seconds = Duration::from_secs;
@@ -283,6 +343,8 @@ mod tests {
             dead: 1,
             retries: 3 + 1,
             latency: Some((seconds(2), seconds(5))),
+            // The dead one ended a few seconds later.
+            backlog: Some(1),
         };
         assert_eq!(history.parts[58], expected);
         assert_eq!((history.parts[59].actions, history.parts[59].latency), (1, None));
@@ -331,9 +393,92 @@ mod tests {
         let counted = Counted {
             events: vec![0; 24],
             actions,
-            backlog: vec![],
+            ..Counted::default()
         };
-        assert_eq!(History::of(counted, &edges, NOW).counted_since, Some(oldest));
+        let history = History::of(counted, &edges, NOW);
+        assert_eq!(history.counted_since, Some(oldest));
+        let is_known: Vec<bool> = history.parts.iter().map(|part| part.backlog.is_some()).collect();
+        let first_known = edges.iter().position(|edge| *edge > oldest).expect("in the day") - 1;
+        assert!(is_known[first_known..].iter().all(|is_known| *is_known));
+        assert!(!is_known[..first_known].iter().any(|is_known| *is_known));
+    }
+
+    /// What had not gone out at the end of the last three parts of an hour.
+    fn backlog_of(actions: Vec<CountedAction>, earlier: Vec<CountedAction>, now: u64) -> [u64; 3] {
+        let counted = Counted {
+            events: vec![0; 60],
+            actions,
+            earlier,
+            backlog: vec![Backlog {
+                state: ActionState::Waiting,
+                count: now,
+                oldest_at: NOW,
+            }],
+        };
+        let parts = History::of(counted, &Over::Hour.edges(NOW), NOW).parts;
+        let known: Vec<u64> = parts[57..].iter().map(|part| part.backlog.expect("known")).collect();
+        known.try_into().expect("three parts")
+    }
+
+    #[test]
+    fn an_action_is_backlog_from_its_plan_until_it_ends() {
+        let one = |planned, state, ended| CountedAction {
+            updated_at: ended,
+            ..action(planned, state, 1)
+        };
+        let [before, first, second] = [57, 58, 59].map(|part| Over::Hour.edges(NOW)[part]);
+        for (state, count) in [
+            (ActionState::Succeeded, [1, 1, 0]),
+            (ActionState::Dead, [1, 1, 0]),
+            (ActionState::Parked, [1, 1, 0]),
+            (ActionState::Cancelled, [1, 1, 0]),
+            (ActionState::Suppressed, [1, 1, 0]),
+        ] {
+            assert_eq!(
+                backlog_of(vec![one(before, state, second)], vec![], 0),
+                count,
+                "{state}"
+            );
+        }
+        let waiting = one(first, ActionState::Waiting, second);
+        assert_eq!(
+            backlog_of(vec![waiting], vec![], 1),
+            [0, 1, 1],
+            "its next try changes nothing"
+        );
+        let running = one(first, ActionState::Running, first);
+        assert_eq!(backlog_of(vec![running], vec![], 0), [0, 1, 1], "it has not gone out");
+        let quick = one(first, ActionState::Succeeded, first);
+        assert_eq!(
+            backlog_of(vec![quick], vec![], 0),
+            [0, 0, 0],
+            "gone before the end of its part"
+        );
+    }
+
+    #[test]
+    fn the_backlog_of_a_time_has_what_was_planned_before_it() {
+        let edges = Over::Hour.edges(NOW);
+        let old = edges[0] - Duration::from_hours(8);
+        let one = |state, ended| CountedAction {
+            updated_at: ended,
+            ..action(old, state, 1)
+        };
+        assert_eq!(backlog_of(vec![], vec![], 7), [7, 7, 7], "they wait all the time");
+        let morning = one(ActionState::Succeeded, edges[58]);
+        assert_eq!(backlog_of(vec![], vec![morning], 0), [1, 0, 0], "they went out in it");
+        let waiting = one(ActionState::Waiting, edges[58]);
+        assert_eq!(
+            backlog_of(vec![], vec![waiting], 1),
+            [1, 1, 1],
+            "it is in the count of now"
+        );
+        let running = one(ActionState::Running, edges[58]);
+        assert_eq!(
+            backlog_of(vec![], vec![running], 0),
+            [1, 1, 1],
+            "it is in no count of now"
+        );
     }
 
     #[test]

@@ -191,6 +191,7 @@ pub struct AuditFilter {
     pub actor: Option<String>,
     /// The entries of one integration: its credential, and the signing secrets that came with it.
     pub integration: Option<String>,
+    pub verb: Option<String>,
     pub period: Period,
 }
 

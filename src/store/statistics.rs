@@ -39,6 +39,9 @@ pub struct Counted {
     pub events: Vec<u64>,
     /// Those that were planned in it, the newest first, up to [`ACTIONS_READ_MAX`].
     pub actions: Vec<CountedAction>,
+    /// Those that were planned in the day before it, and that went on or ended in it. They are
+    /// among the newest [`ACTIONS_READ_MAX`] of that day.
+    pub earlier: Vec<CountedAction>,
     /// `pending`, `waiting` and `unknown`, up to [`BACKLOG_COUNTED_MAX`] in all.
     pub backlog: Vec<Backlog>,
 }

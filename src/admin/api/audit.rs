@@ -125,9 +125,13 @@ async fn list_of(state: &AdminState, org: OrgId, uri: &Uri) -> Answer<Json<Liste
     let filter = AuditFilter {
         actor: params.take_text("actor", 256)?,
         integration: params.take_text("integration", 256)?,
+        verb: params.take_text("verb", 64)?,
         period: params.take_period()?,
     };
-    let bound = format!("{:?}", (&filter.actor, &filter.integration, filter.period));
+    let bound = format!(
+        "{:?}",
+        (&filter.actor, &filter.integration, &filter.verb, filter.period)
+    );
     let page = Page::<Uuid>::take(&mut params, &state.vault, Some(org), "audit", bound)?;
     params.finish()?;
     let rows = state.store.list_audit(org, filter, page.after, page.count()).await?;

@@ -36,16 +36,21 @@ pub struct CacheView {
 
 impl From<CacheStats> for CacheView {
     fn from(stats: CacheStats) -> Self {
-        let looks = stats.hits + stats.misses;
         Self {
             name: stats.name,
             hits: stats.hits,
             misses: stats.misses,
-            hit_rate: (looks > 0).then(|| stats.hits as f64 / looks as f64),
+            hit_rate: hit_rate(stats.hits, stats.misses),
             entries: stats.entries,
             entries_max: stats.entries_max,
         }
     }
+}
+
+/// `None` before the first look.
+pub fn hit_rate(hits: u64, misses: u64) -> Option<f64> {
+    let looks = hits + misses;
+    (looks > 0).then(|| hits as f64 / looks as f64)
 }
 
 /// Which caches there are depends on the roles of the process: signing keys with a receiver,

@@ -5,6 +5,7 @@
 //! that leads to a private address.
 
 use crate::{
+    action::http_post,
     admin::{
         Admin, AdminState,
         credentials::{self, Opened},
@@ -20,7 +21,7 @@ use crate::{
             view::{Time, last_four},
         },
     },
-    domain::{IntegrationState, OrgId, Provider, SecretBytes},
+    domain::{IntegrationState, OrgId, Outcome, Provider, SecretBytes},
     provider::{Credential, HttpCredential},
     store::{
         StoreError,
@@ -38,17 +39,23 @@ use axum::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 pub fn routes() -> Router<Arc<AdminState>> {
     Router::new()
         .route("/api/destinations", get(list).post(create))
         .route("/api/destinations/{name}", get(show).patch(patch).delete(delete))
         .route("/api/destinations/{name}/secrets", post(rotate))
+        .route("/api/destinations/{name}/test", post(test))
 }
 
 /// Active destinations of one organisation.
 const DESTINATIONS_MAX: usize = 50;
+/// How long a test waits for its answer. A request to this API takes ten seconds at most.
+const TEST_DEADLINE: Duration = Duration::from_secs(5);
 /// Secrets that sign at the same time: the newest one and its predecessor.
 const SECRETS_MAX: usize = 2;
 
@@ -372,6 +379,52 @@ pub async fn rotate(
         StatusCode::CREATED,
         etag::tagged(DestinationView::new(&state, opened, Some(made)), |view| &view.etag),
     ))
+}
+
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct DestinationTestView {
+    /// It answered with 2xx.
+    is_accepted: bool,
+    /// Why not, as an action would have it.
+    cause: Option<&'static str>,
+    http_status: Option<u16>,
+    /// Its words, or ours where it gave no answer.
+    detail: Option<String>,
+    took_ms: u64,
+}
+
+/// Posts once, signed as an action's post is. The state of the destination stays: its actions alone
+/// decide it.
+pub async fn test(
+    State(state): Admin,
+    Manager(member): Manager,
+    Id(name): Id<String>,
+    _: NoFields,
+) -> Answer<Json<DestinationTestView>> {
+    let opened = credentials::find(&state, member.org, Provider::Http, &name)
+        .await?
+        .ok_or(Problem::not_found())?;
+    let (_, credential) = opened.usable()?;
+    let begun = Instant::now();
+    let to = (member.org, &credential);
+    let (outcome, detail) = http_post::send_test(&state.providers, to, state.now(), TEST_DEADLINE).await;
+    let took = begun.elapsed();
+    let cause = match &outcome {
+        Outcome::Succeeded { .. } => None,
+        failed => Some(failed.cause().as_str()),
+    };
+    let changes = Changes::default()
+        .value("http_status", (), detail.http_status)
+        .value("cause", (), cause);
+    let audit = state.audit(&member, "test", "credential", format_args!("http:{name}"), changes);
+    state.store.record_audit(audit).await?;
+    Ok(Json(DestinationTestView {
+        is_accepted: cause.is_none(),
+        cause,
+        http_status: detail.http_status,
+        detail: Some(String::from(detail.text)).filter(|text| !text.is_empty()),
+        took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+    }))
 }
 
 fn make_secret() -> Answer<String> {

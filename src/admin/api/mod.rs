@@ -21,6 +21,7 @@ mod platform_routes;
 mod quarantine;
 mod rejections;
 mod rules;
+mod samples;
 mod session;
 mod settings;
 mod statistics;
@@ -48,6 +49,7 @@ pub fn routes() -> Router<Arc<AdminState>> {
         .merge(session::routes())
         .merge(settings::routes())
         .merge(statistics::routes())
+        .merge(samples::routes())
         .merge(stream::routes())
         .merge(catalog::routes())
         .merge(operator::routes())
@@ -69,7 +71,7 @@ pub mod shapes {
         cache::CachesView,
         catalog::{CatalogView, SampleView},
         dead_events::{DeadEventView, ReplayView},
-        destinations::{DestinationChanges, DestinationView, NewDestination},
+        destinations::{DestinationChanges, DestinationTestView, DestinationView, NewDestination},
         endpoints::{EndpointChanges, EndpointDetail, EndpointView, NewEndpoint, Rotation},
         events::{EventDetail, EventView, ReplayRequest},
         integrations::{Authorize, ConnectedView, Forms, IntegrationChanges, IntegrationView, Status, TestedView},
@@ -82,6 +84,7 @@ pub mod shapes {
         quarantine::{QuarantineReplay, QuarantineView},
         rejections::RejectionView,
         rules::{DamagedRuleView, DryRunRequest, DryRunView, RuleView, StoredDryRunRequest},
+        samples::SamplesView,
         session::Me,
         settings::{RETENTION_DAYS_MAX, SettingsView},
         statistics::StatisticsView,

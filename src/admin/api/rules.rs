@@ -18,6 +18,7 @@ use crate::{
     domain::{
         ActionKind, EventId, EventType, OrgId, OrgSettings, Provider, RULES_PER_TYPE_MAX, Rule, RuleId, RuleSpec,
     },
+    provider::table::Form,
     rule::{self, DryRun, FieldProblem, Sample},
     store::{StoreError, audit::Changes, rules::UnreadableRule},
     vault::Purpose,
@@ -51,13 +52,16 @@ pub struct RuleView {
     created_at: Time,
     updated_at: Time,
     etag: String,
+    /// Of the answer to a write: why its actions would wait.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<FieldError>,
     #[serde(flatten)]
     spec: RuleSpec,
 }
 
 /// Fields of a [`RuleView`] that a person cannot change. A PUT ignores them, so that the body of a
 /// GET can be changed and sent back.
-const READ_ONLY: [&str; 5] = ["id", "version", "created_at", "updated_at", "etag"];
+const READ_ONLY: [&str; 6] = ["id", "version", "created_at", "updated_at", "etag", "warnings"];
 
 impl RuleView {
     fn new(state: &AdminState, rule: Rule) -> Self {
@@ -67,8 +71,13 @@ impl RuleView {
             version: rule.version,
             created_at: Time(rule.created_at),
             updated_at: Time(rule.updated_at),
+            warnings: Vec::new(),
             spec: rule.spec,
         }
+    }
+
+    fn with_warnings(self, warnings: Vec<FieldError>) -> Self {
+        Self { warnings, ..self }
     }
 }
 
@@ -163,7 +172,9 @@ pub async fn create(
         (header::ETAG, etag::header_value(&tag(&state, &rule))),
         (header::LOCATION, location(rule.id)),
     ];
-    Ok((StatusCode::CREATED, headers, Json(RuleView::new(&state, rule))))
+    let warnings = warnings(&state, member.org, &rule.spec).await?;
+    let view = RuleView::new(&state, rule).with_warnings(warnings);
+    Ok((StatusCode::CREATED, headers, Json(view)))
 }
 
 fn location(id: RuleId) -> http::HeaderValue {
@@ -238,7 +249,9 @@ async fn replace(state: &AdminState, member: &Member, rule: Rule, spec: RuleSpec
         .find_rule(member.org, id)
         .await?
         .ok_or(Problem::not_found())?;
-    Ok(etag::tagged(RuleView::new(state, rule), |view| &view.etag))
+    let warnings = warnings(state, member.org, &rule.spec).await?;
+    let view = RuleView::new(state, rule).with_warnings(warnings);
+    Ok(etag::tagged(view, |view| &view.etag))
 }
 
 pub async fn delete(
@@ -322,6 +335,25 @@ async fn check_destination(state: &AdminState, org: OrgId, spec: &RuleSpec) -> A
     }
 }
 
+/// A rule may be made before its provider is connected. Its actions then wait, and the person hears
+/// of it.
+async fn warnings(state: &AdminState, org: OrgId, spec: &RuleSpec) -> Answer<Vec<FieldError>> {
+    let provider = spec.action.provider();
+    let row = match provider {
+        // By `check_destination`.
+        Provider::Http => return Ok(Vec::new()),
+        _ => state.store.find_credential(org, provider, "").await?,
+    };
+    if row.is_some_and(|row| row.is_active) {
+        return Ok(Vec::new());
+    }
+    let name = Form::of(provider).map_or(provider.as_str(), |form| form.name);
+    Ok(vec![FieldError {
+        field: "action".to_owned(),
+        problem: format!("{name} is not connected: actions of this rule wait until it is"),
+    }])
+}
+
 fn invalid(problems: Vec<FieldProblem>) -> Problem {
     problems
         .into_iter()
@@ -389,7 +421,14 @@ pub struct SampleEvent {
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum DryRunView {
     /// The action would be planned with these parameters.
-    Planned { parameters: Map<String, Value> },
+    Planned {
+        parameters: Map<String, Value>,
+        /// The end of the organisation's quiet hours, where a text that was planned now would wait
+        /// for it.
+        held_until: Option<Time>,
+        /// Why the action would wait.
+        warnings: Vec<FieldError>,
+    },
     /// `field` says no: `source`, `event_type` or `when`.
     NotMatched { field: &'static str },
     /// The action would be dead.
@@ -444,8 +483,14 @@ async fn run(
             ));
         }
     };
+    // As the worker does it with an event that comes now.
+    let held_until = settings.quiet_until(state.now()).filter(|_| spec.keeps_quiet_hours());
     Ok(Json(match ran.map_err(invalid)? {
-        DryRun::Planned { parameters } => DryRunView::Planned { parameters },
+        DryRun::Planned { parameters } => DryRunView::Planned {
+            parameters,
+            held_until: held_until.map(Time),
+            warnings: warnings(state, org, spec).await?,
+        },
         DryRun::NotMatched { field } => DryRunView::NotMatched { field },
         DryRun::Failed(error) => DryRunView::Failed {
             cause: error.cause.as_str(),

@@ -54,6 +54,9 @@ pub struct FiguresView {
     retries: u64,
     /// From the receipt of the event to the success of the action. `null` without a success.
     latency_ms: Option<LatencyView>,
+    /// Actions that had not gone out at its end, whenever they were planned. `null`: before
+    /// `counted_since`.
+    backlog: Option<u64>,
 }
 
 #[derive(Serialize, utoipa::ToSchema)]
@@ -88,6 +91,7 @@ impl From<&Figures> for FiguresView {
                 p50: millis(half),
                 p95: millis(most),
             }),
+            backlog: figures.backlog,
         }
     }
 }
@@ -107,14 +111,20 @@ fn backlog(history: &History) -> BacklogView {
     }
 }
 
-pub async fn show(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<StatisticsView>> {
-    let mut params = Params::of(&uri)?;
+/// The time that a query asks for.
+pub fn over_of(uri: &Uri) -> Answer<Over> {
+    let mut params = Params::of(uri)?;
     let over = match params.take("over").as_deref() {
         None | Some("hour") => Over::Hour,
         Some("day") => Over::Day,
         Some(_) => return Err(Problem::field(Code::InvalidQuery, "over", "expected hour or day")),
     };
     params.finish()?;
+    Ok(over)
+}
+
+pub async fn show(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answer<Json<StatisticsView>> {
+    let over = over_of(&uri)?;
     let history = state
         .history
         .get(&*state.store, &*state.clock, member.org, over)

@@ -163,6 +163,7 @@ const AUDIT: &[Query] = &[
     query("cursor", text),
     query("actor", text),
     query("integration", text),
+    query("verb", text),
     query("since", time),
     query("until", time),
 ];
@@ -258,6 +259,8 @@ operations! {
     delete "/api/destinations/{name}" destination_delete Admin "Delete a destination" NONE => 204;
     post "/api/destinations/{name}/secrets" destination_rotate Admin "Rotate the secret of a destination" NONE
         => 201(DestinationView);
+    post "/api/destinations/{name}/test" destination_test Admin "Post to a destination once" NONE
+        => 200(DestinationTestView);
     get "/api/rules" rules Viewer "List rules" PAGE => 200(with rule_list);
     post "/api/rules" rule_create Member "Make a rule" NONE body(RuleSpec) => 201(RuleView);
     post "/api/rules/dry-run" rule_try Viewer "Try a rule" NONE body(DryRunRequest) => 200(DryRunView);
@@ -319,6 +322,8 @@ operations! {
     post "/operator/quarantine/{id}/replay" quarantine_replay Operator "Give one to an organisation" NONE
         body(QuarantineReplay) => 202(ReplayView);
     get "/operator/cache" cache Operator "How the caches of this process are used" NONE => 200(CachesView);
+    get "/operator/statistics" samples Operator "The queue's depth and the use of caches, over the last hour or day"
+        STATISTICS => 200(SamplesView);
     post "/operator/cache/invalidate" cache_invalidate Operator "Forget what is cached of an organisation" NONE
         body(Invalidate) => 200(Invalidated);
     post "/api/debug/invalidate-cache" cache_invalidate_debug Operator "The same under its former path" NONE

@@ -178,11 +178,16 @@ impl Rooms {
                     all.extend(receiver.as_ref().map(Receiver::cache_stats));
                     all
                 }),
+                queue_events: {
+                    let queue = self.queue.clone();
+                    Arc::new(move || queue.as_ref().map(|queue| queue.state().events))
+                },
                 tasks: lifecycle.tracker(Stage::Intake),
                 jobs: self.jobs.clone(),
                 refresher: engine.map(|engine| engine.refresher()),
             },
         )?;
+        lifecycle.start(Stage::Upkeep, state.clone().sample(lifecycle.soft(Stage::Upkeep)));
         Ok(admin::router(state))
     }
 }

@@ -206,6 +206,7 @@ async fn status(
         public_url: None,
         drop_credentials: Arc::new(|_| {}),
         cache_stats: Arc::new(Vec::new),
+        queue_events: Arc::new(|| None),
         tasks: TaskTracker::new(),
         jobs: Jobs::new(store.clone()),
         jwks: None,

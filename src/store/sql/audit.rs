@@ -61,6 +61,7 @@ const LIST: &str = "
     WHERE org_id = $1 AND id < $2 AND id >= $4 AND at >= $5 AND at < $6
     AND (CAST($7 AS text) IS NULL OR actor = $7)
     AND (CAST($8 AS text) IS NULL OR (target_id = $8 AND target_kind IN ('credential', 'secret')))
+    AND (CAST($9 AS text) IS NULL OR verb = $9)
     ORDER BY id DESC
     LIMIT $3";
 
@@ -108,6 +109,7 @@ impl<S: SqlStore> AuditLog for S {
             .time(end(filter.period))
             .text_opt(filter.actor.as_deref())
             .text_opt(filter.integration.as_deref())
+            .text_opt(filter.verb.as_deref())
             .all(&mut reader, entry)
             .await
     }

@@ -10,10 +10,17 @@ use async_trait::async_trait;
 use std::time::Duration;
 
 #[cfg(test)]
-pub const STATEMENTS: &[Sql] = &[COUNT_EVENTS, Sql::both(READ_ACTIONS), COUNT_BACKLOG];
+pub const STATEMENTS: &[Sql] = &[
+    COUNT_EVENTS,
+    Sql::both(READ_ACTIONS),
+    Sql::both(READ_EARLIER),
+    COUNT_BACKLOG,
+];
 
 /// An id is made a moment before its row, by the clock of another process perhaps.
 const ID_SLACK: Duration = Duration::from_mins(5);
+/// How long before the time an action was planned at most, to count in its backlog once it ended.
+const EARLIER: Duration = Duration::from_hours(24);
 
 /// Counts in the index alone: rows of events are wide. The edges come as a JSON list of pairs of
 /// ids.
@@ -48,6 +55,18 @@ const READ_ACTIONS: &str = "
     WHERE org_id = $1 AND id >= $2 AND created_at >= $3
     ORDER BY id DESC
     LIMIT $4";
+
+/// The limit is on rows that are walked over, not on those that are found.
+const READ_EARLIER: &str = "
+    SELECT event_id, state, series, fence, look_ups, created_at, updated_at
+    FROM (
+        SELECT event_id, state, series, fence, look_ups, created_at, updated_at
+        FROM actions
+        WHERE org_id = $1 AND id >= $2 AND id < $3
+        ORDER BY id DESC
+        LIMIT $5
+    ) AS page
+    WHERE created_at < $4 AND updated_at >= $4";
 
 macro_rules! count_backlog {
     ($index:literal) => {
@@ -114,6 +133,14 @@ impl<S: SqlStore> Statistics for S {
             .number(ACTIONS_READ_MAX)
             .all(&mut reader, action)
             .await?;
+        let earlier = Statement::new(DOING, READ_EARLIER)
+            .id(org)
+            .id(lowest_id(since - EARLIER))
+            .id(lowest_id(since + ID_SLACK))
+            .time(since)
+            .number(ACTIONS_READ_MAX)
+            .all(&mut reader, action)
+            .await?;
         let backlog = Statement::new(DOING, COUNT_BACKLOG)
             .id(org)
             .number(BACKLOG_COUNTED_MAX)
@@ -123,6 +150,7 @@ impl<S: SqlStore> Statistics for S {
         Ok(Counted {
             events,
             actions,
+            earlier,
             backlog,
         })
     }

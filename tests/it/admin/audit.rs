@@ -131,3 +131,25 @@ async fn the_address_is_the_connections_unless_a_trusted_proxy_names_another() {
         );
     }
 }
+
+#[tokio::test]
+async fn the_audit_is_filtered_by_what_was_done() {
+    let app = TestApp::start().await;
+    let made = app.post(app.a, "/api/rules", &rule("one")).await.expect(201).json();
+    let path = format!("/api/rules/{}", made["id"].as_str().unwrap());
+    app.delete(app.a, &path).await.expect(204);
+    app.post(app.b, "/api/rules", &rule("theirs")).await.expect(201);
+    let found = app.get(app.a, "/api/audit?verb=delete").await.expect(200).json();
+    let all = found["data"].as_array().unwrap();
+    assert_eq!(
+        (all.len(), &all[0]["verb"], &all[0]["target_id"]),
+        (1, &json!("delete"), &made["id"])
+    );
+    // A cursor is of its own filter.
+    let page = app.get(app.a, "/api/audit?limit=1").await.expect(200).json();
+    let cursor = page["next_cursor"].as_str().unwrap();
+    let other = app
+        .get(app.a, &format!("/api/audit?limit=1&verb=delete&cursor={cursor}"))
+        .await;
+    assert_eq!(other.expect(400).code(), "cursor_invalid");
+}

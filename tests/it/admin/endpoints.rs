@@ -1,9 +1,13 @@
 //! Endpoints and destinations: their secrets are shown once, and rotate with overlap.
 
 use super::TestApp;
-use hookswitch::admin::Role;
+use crate::support::{app::admin::nobody, client, dev::requests};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit, Mac};
+use hookswitch::{admin::Role, config::Settings};
 use reqwest::Method;
 use serde_json::{Value, json};
+use sha2::Sha256;
 
 #[tokio::test]
 async fn a_secret_that_we_made_is_shown_once() {
@@ -355,4 +359,75 @@ async fn destinations_are_public_and_sign_with_two_secrets_while_one_rotates() {
     app.delete(app.a, "/api/destinations/crm").await.expect(204);
     app.get(app.a, "/api/destinations/crm").await.expect(404);
     assert_eq!(app.get(app.a, "/api/destinations").await.json()["data"], json!([]));
+}
+
+/// A test posts for real: to the sink of the stand-ins, on this machine.
+#[tokio::test]
+async fn a_destination_is_tried_out_with_a_signed_post_that_changes_nothing() {
+    let mut settings = Settings::default();
+    settings.provider.http_plain_allowed = true;
+    settings.provider.http_allowed_networks = vec!["127.0.0.0/8".to_owned()];
+    let app = TestApp::builder()
+        .admin()
+        .provider_sandbox()
+        .settings(settings)
+        .start()
+        .await;
+    let sandbox = app.settings.provider.vapi_base_url.clone();
+    let new = json!({ "name": "crm", "url": format!("{sandbox}/sink/crm") });
+    let made = app.post(app.a, "/api/destinations", &new).await.expect(201).json();
+    let test = async |org| app.call(org, Method::POST, "/api/destinations/crm/test", None).await;
+    let found = test(app.a).await.expect(200).json();
+    assert_eq!(
+        (&found["is_accepted"], &found["cause"], &found["http_status"]),
+        (&json!(true), &Value::Null, &json!(200)),
+        "{found}"
+    );
+    let posts = requests(&sandbox, "http").await;
+    assert_eq!(posts.len(), 1, "{posts:?}");
+    assert_eq!(
+        (&posts[0]["json"]["type"], &posts[0]["json"]["data"]),
+        (&json!("hookswitch.test"), &json!({}))
+    );
+    let header = |name: &str| posts[0]["headers"][name].as_str().unwrap().to_owned();
+    let key = STANDARD
+        .decode(&made["secret"].as_str().unwrap()["whsec_".len()..])
+        .unwrap();
+    let mut mac = Hmac::<Sha256>::new_from_slice(&key).unwrap();
+    let body = serde_json::to_string(&posts[0]["json"]).unwrap();
+    mac.update(format!("{}.{}.{body}", header("webhook-id"), header("webhook-timestamp")).as_bytes());
+    let signature = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
+    assert_eq!(header("webhook-signature"), signature);
+
+    let fault = json!({ "provider": "http", "status": 410, "body": { "gone": "<script>" }, "times": 1 });
+    let faults = client().post(format!("{sandbox}/_faults")).json(&fault);
+    faults.send().await.unwrap();
+    let found = test(app.a).await.expect(200).json();
+    assert_eq!(
+        (&found["is_accepted"], &found["cause"], &found["http_status"]),
+        (&json!(false), &json!("endpoint_gone"), &json!(410))
+    );
+    assert!(found["detail"].as_str().unwrap().contains("<script>"), "{found}");
+    let shown = app.get(app.a, "/api/destinations/crm").await.expect(200).json();
+    assert_eq!((&shown["state"], &shown["version"]), (&json!("unverified"), &json!(1)));
+    let moved = json!({ "url": nobody().await });
+    app.call(app.a, Method::PATCH, "/api/destinations/crm", Some(&moved))
+        .await
+        .expect(200);
+    let found = test(app.a).await.expect(200).json();
+    assert_eq!(
+        (&found["cause"], &found["http_status"]),
+        (&json!("connect_failed"), &Value::Null),
+        "{found}"
+    );
+    let audit = app.get(app.a, "/api/audit?integration=http:crm").await.json();
+    assert_eq!(
+        (&audit["data"][0]["verb"], &audit["data"][0]["after"]["cause"]),
+        (&json!("test"), &json!("connect_failed"))
+    );
+    test(app.b).await.expect(404);
+    assert_eq!(
+        app.get(app.b, "/api/audit?integration=http:crm").await.json()["data"],
+        json!([])
+    );
 }

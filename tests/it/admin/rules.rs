@@ -23,7 +23,10 @@ async fn a_rule_is_made_read_changed_and_deleted() {
     assert_eq!(made.headers["location"], format!("/api/rules/{id}"));
     let read = app.get(app.a, &format!("/api/rules/{id}")).await.expect(200);
     assert_eq!(read.etag(), made.etag());
-    assert_eq!(read.json(), made.json());
+    let mut answered = made.json();
+    // Of the write alone: nothing is connected here.
+    assert!(answered.as_object_mut().unwrap().remove("warnings").is_some());
+    assert_eq!(read.json(), answered);
     let mut changed = rule("second");
     changed["enabled"] = json!(false);
     let put_once = put(&app, &id, Some(&read.etag()), &changed).await.expect(200);
@@ -544,4 +547,52 @@ async fn a_dry_run_is_for_viewers_too_and_names_the_field_that_fails() {
     app.call_as(app.a, viewer, Method::POST, "/api/rules", Some(&rule("try")))
         .await
         .expect(403);
+}
+
+#[tokio::test]
+async fn a_rule_of_a_provider_that_is_not_connected_is_stored_with_a_warning() {
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
+    let spec = rule("text");
+    let body = json!({ "message": { "endedReason": "x", "customer": { "number": "+12025550199" } } });
+    let sample = json!({ "event_type": "end-of-call-report", "body": body });
+    let warned = json!([{
+        "field": "action", "problem": "Twilio is not connected: actions of this rule wait until it is",
+    }]);
+    let made = app.post(app.a, "/api/rules", &spec).await.expect(201).json();
+    assert_eq!(made["warnings"], warned);
+    let path = format!("/api/rules/{}", made["id"].as_str().unwrap());
+    let read = app.get(app.a, &path).await.expect(200);
+    assert!(read.json().get("warnings").is_none(), "of the write alone");
+    let changed = app
+        .call(app.a, Method::PATCH, &path, Some(&json!({ "enabled": false })))
+        .await;
+    assert_eq!(changed.expect(200).json()["warnings"], warned);
+    let try_out = async || {
+        let body = json!({ "sample": sample });
+        app.post(app.a, &format!("{path}/dry-run"), &body)
+            .await
+            .expect(200)
+            .json()["warnings"]
+            .clone()
+    };
+    assert_eq!(try_out().await, warned);
+    app.connect_twilio(app.b).await;
+    assert_eq!(try_out().await, warned, "another organisation's connection");
+    app.connect_twilio(app.a).await;
+    assert_eq!(try_out().await, json!([]));
+    let mut back = made;
+    back["name"] = json!("texts");
+    let tag = app.get(app.a, &path).await.etag();
+    let request = app
+        .request(Method::PUT, &path)
+        .bearer_auth(app.token(app.a, hookswitch::admin::Role::Member));
+    let stored = TestApp::send(request.header("if-match", tag).json(&back))
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&stored["name"], stored.get("warnings")),
+        (&json!("texts"), None),
+        "an answer can be sent back"
+    );
 }

@@ -273,3 +273,43 @@ async fn a_dry_run_sees_the_settings_of_its_organisation() {
     patch(&app, app.a, &json!({ "opening_hours": week })).await.expect(200);
     assert_eq!(dry_run(app.a).await["outcome"], "not_matched");
 }
+
+/// The clock begins at 16:00 UTC, which is 17:00 in Berlin.
+#[tokio::test]
+async fn a_dry_run_says_until_when_quiet_hours_would_hold_a_text() {
+    let app = TestApp::start().await;
+    let quiet = json!({ "time_zone": "Europe/Berlin", "quiet_hours": { "from": "16:30", "until": "18:15" } });
+    patch(&app, app.a, &quiet).await.expect(200);
+    let text = json!({
+        "name": "text", "source": "vapi", "event_type": "*", "action": "twilio.send_sms",
+        "parameters": { "to": "+12025550199", "body": "Hello" },
+    });
+    let with = |more: Value| {
+        let mut spec = text.clone();
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec
+    };
+    let held = async |org, spec: &Value| {
+        let body = json!({ "spec": spec, "sample": { "event_type": "end-of-call-report", "body": {} } });
+        let ran = app.post(org, "/api/rules/dry-run", &body).await.expect(200).json();
+        assert_eq!(ran["outcome"], "planned", "{ran}");
+        ran["held_until"].clone()
+    };
+    let end = json!("2025-11-24T17:15:00.000000Z");
+    assert_eq!(held(app.a, &text).await, end);
+    assert_eq!(held(app.b, &text).await, Value::Null, "another organisation's hours");
+    let urgent = with(json!({ "ignores_quiet_hours": true }));
+    assert_eq!(held(app.a, &urgent).await, Value::Null, "the rule does not wait");
+    let post = with(json!({ "action": "resend.send_email", "parameters": {
+        "from": "a@example.com", "to": "b@example.com", "subject": "s", "text": "t" } }));
+    assert_eq!(held(app.a, &post).await, Value::Null, "an e-mail wakes nobody");
+    let stored = app.post(app.a, "/api/rules", &text).await.expect(201).json();
+    let path = format!("/api/rules/{}/dry-run", stored["id"].as_str().unwrap());
+    let sample = json!({ "sample": { "event_type": "end-of-call-report", "body": {} } });
+    assert_eq!(
+        app.post(app.a, &path, &sample).await.expect(200).json()["held_until"],
+        end
+    );
+    app.clock.advance(std::time::Duration::from_mins(75));
+    assert_eq!(held(app.a, &text).await, Value::Null, "they are over at their end");
+}

@@ -251,6 +251,7 @@ async fn roles_hold_on_every_route_that_writes() {
         (Method::POST, "/api/destinations".to_owned(), false),
         (Method::DELETE, "/api/destinations/x".to_owned(), false),
         (Method::POST, "/api/destinations/x/secrets".to_owned(), false),
+        (Method::POST, "/api/destinations/x/test".to_owned(), false),
         (Method::POST, "/api/assistants".to_owned(), false),
         (Method::DELETE, "/api/assistants/x".to_owned(), false),
         (Method::POST, "/api/phone-numbers".to_owned(), false),
@@ -305,6 +306,7 @@ async fn operators_and_organisations_do_not_meet() {
         ),
         (Method::POST, "/operator/cache/invalidate"),
         (Method::GET, "/operator/cache"),
+        (Method::GET, "/operator/statistics"),
         (Method::GET, "/operator/quarantine"),
         (Method::PUT, "/operator/routes"),
         (

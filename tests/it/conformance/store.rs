@@ -44,7 +44,8 @@ macro_rules! store_suite {
             a_change_marks_its_lists_and_those_of_its_organisation_only, work_on_an_old_action_marks_the_list);
         $crate::store_suite!($open, store_quarantine:
             a_quarantined_event_is_given_to_one_organisation_once, old_quarantined_events_are_deleted_by_age);
-        $crate::store_suite!($open, store_statistics: history_is_counted_in_parts_of_its_time);
+        $crate::store_suite!($open, store_statistics:
+            history_is_counted_in_parts_of_its_time, history_has_what_was_planned_before_and_ended_in_its_time);
         $crate::store_suite!($open, store_versions: a_change_is_made_to_what_was_read_only);
         $crate::store_suite!($open, store_settings:
             settings_are_kept_whole_and_cleared, of_writers_of_one_version_of_the_settings_one_wins);

@@ -108,6 +108,25 @@ pub async fn an_entry_has_values_or_stays_readable_without_them(store: &Arc<dyn 
     assert_eq!(found[0].changes, made.changes.values());
     assert_eq!(found[0].fields, made.changes.fields());
     assert_eq!(store.list_audit(b, of("resend"), None, 9).await.expect("a list"), []);
+    let by_verb = |integration: Option<&str>, verb: &str| AuditFilter {
+        integration: integration.map(str::to_owned),
+        verb: Some(verb.to_owned()),
+        ..AuditFilter::default()
+    };
+    for (integration, verb, count) in [
+        (Some("resend"), "connect", 1),
+        (None, "connect", 1),
+        (Some("resend"), "erase", 0),
+        (None, "conn", 0),
+    ] {
+        let found = store
+            .list_audit(a, by_verb(integration, verb), None, 9)
+            .await
+            .expect("a list");
+        assert_eq!(found.len(), count, "{integration:?} {verb}");
+    }
+    let theirs = store.list_audit(b, by_verb(None, "connect"), None, 9).await;
+    assert_eq!(theirs.expect("a list"), []);
     let old = store.list_audit(a, of("x"), None, 9).await.expect("a list");
     assert_eq!((old[0].address.as_deref(), old[0].changes.len()), (None, 0));
 }

@@ -6,8 +6,11 @@ use hookswitch::cli::{dev_state::DevState, samples::Sample, send::Sender};
 use serde_json::json;
 
 pub(super) async fn send(desk: &Desk, sample: &str) {
+    send_this(desk, Sample::find(sample).expect("a sample")).await;
+}
+
+async fn send_this(desk: &Desk, sample: &Sample) {
     let state = DevState::load(desk.directory.path()).expect("readable").expect("made");
-    let sample = Sample::find(sample).expect("a sample");
     let answer = Sender::new(&state, None)
         .expect("a sender")
         .send(sample)
@@ -104,6 +107,41 @@ async fn a_name_with_markup_in_it_is_a_name() {
         .await,
         0
     );
+    page.until("!document.title.includes('taken')").await;
+    page.is_faultless().await;
+}
+
+#[tokio::test]
+async fn markup_in_a_transcript_and_in_a_providers_words_is_text_and_a_planted_secret_is_masked() {
+    let desk = Desk::start().await;
+    let markup = "<script>document.title='taken'</script><img src=x onerror=alert(1)>";
+    let refused = json!({"provider": "twilio", "method": "POST", "status": 400, "times": 1,
+        "body": {"code": 21211, "message": markup, "status": 400}});
+    desk.sandbox("/_faults", &refused).await;
+    let sample = Sample::find("vapi/end-of-call-report").expect("a sample");
+    let planted = format!("{{\"message\":{{\"serverUrlSecret\":\"canary-secret\",\"note\":\"{markup}\",");
+    let text = sample.text.replacen("{\"message\":{", &planted, 1);
+    let text = text.replacen("\"transcript\":\"", &format!("\"transcript\":\"{markup}"), 1);
+    let sample = Sample {
+        text: String::leak(text),
+        ..*sample
+    };
+    send_this(&desk, &sample).await;
+    let page = desk.owner("/dashboard/events", DESK).await;
+    page.shows("tbody", "Given up").await;
+    page.click("tbody td[data-label=Type] a").await;
+    page.find("event-view[data-state=ready]").await;
+    let whole = "document.querySelector('event-view').textContent";
+    page.until(&format!("{whole}.split(\"<script>document.title='taken'\").length > 3"))
+        .await;
+    page.until(&format!("{whole}.includes('[masked]')")).await;
+    let html = page.run("return document.documentElement.outerHTML", json!([])).await;
+    assert!(!html.to_string().contains("canary-secret"));
+    let made = page.run(
+        "return document.querySelectorAll('main script, main img').length",
+        json!([]),
+    );
+    assert_eq!(made.await, 0);
     page.until("!document.title.includes('taken')").await;
     page.is_faultless().await;
 }
@@ -227,10 +265,15 @@ async fn the_overview_counts_the_last_hour_with_the_numbers_behind_its_charts() 
         return [rows.length, rows.reduce((sum, row) => sum + Number(row.cells[1].textContent), 0)]; })";
     let sums = page.run(sums, json!([])).await;
     assert_eq!(
-        (&sums[0], &sums[1], &sums[3]),
+        (&sums[0], &sums[1], &sums[4]),
         (&json!([60, 1]), &json!([60, 1]), &json!([60, 0])),
         "{sums}"
     );
+    // One waits now, and nothing did an hour ago.
+    let backlog = "const rows = [...document.querySelectorAll('.chart')[3].querySelectorAll('tbody tr')]; \
+        return [rows[0], rows.at(-1)].map(row => row.cells[1].textContent)";
+    assert_eq!(page.run(backlog, json!([])).await, json!(["0", "1"]));
+    page.shows(".chart:nth-of-type(4) figcaption", "1 now").await;
     page.click("a[href='/dashboard/overview?span=day']").await;
     page.until("document.querySelector('.chart').querySelectorAll('tbody tr').length === 24")
         .await;

@@ -58,6 +58,37 @@ async fn a_secret_is_shown_once_and_rotated_with_an_overlap() {
 }
 
 #[tokio::test]
+async fn a_destination_is_tried_out_and_its_answer_is_shown_as_text() {
+    let desk = Desk::start().await;
+    let page = desk.owner("/dashboard/endpoints", PHONE).await;
+    let demo = "[data-destination=demo]";
+    page.click(&format!("{demo} [data-do=test]")).await;
+    page.shows(&format!("{demo} .note.good"), "It answered 200").await;
+    let script = "<script>document.title='taken'</script>";
+    let fault = json!({"provider": "http", "status": 500, "body": {"error": script}, "times": 1});
+    desk.sandbox("/_faults", &fault).await;
+    page.click(&format!("{demo} [data-do=test]")).await;
+    page.shows(
+        &format!("{demo} .note.bad"),
+        "answers with errors of its own. It answered 500",
+    )
+    .await;
+    page.shows(&format!("{demo} .note.bad"), script).await;
+    let scripts = page.run("return document.querySelectorAll('main script').length", json!([]));
+    assert_eq!(scripts.await, 0);
+    let posts = crate::support::dev::requests(&desk.dev.get("sandbox"), "http").await;
+    assert_eq!(posts.len(), 2);
+    // Nobody else may: a viewer has no button.
+    let viewer = desk.token(&desk.dev.get("org_id"), Role::Viewer);
+    let page_of_viewer = desk.open(&viewer, "/dashboard/endpoints", PHONE).await;
+    page_of_viewer.shows(demo, "demo").await;
+    let buttons = format!("return document.querySelectorAll('{demo} button').length");
+    assert_eq!(page_of_viewer.run(&buttons, json!([])).await, 0);
+    page.is_faultless().await;
+    page_of_viewer.is_faultless().await;
+}
+
+#[tokio::test]
 async fn what_was_refused_at_the_door_is_shown_with_its_cause() {
     let desk = Desk::start().await;
     let request = client()

@@ -140,18 +140,41 @@ async fn who_may_only_look_reads_the_settings_as_words() {
     }
 }
 
-#[tokio::test]
-async fn a_text_that_waits_for_quiet_hours_says_so_and_until_when() {
-    let desk = Desk::start().await;
+/// Quiet hours that began an hour ago, and end in two and a half.
+async fn be_quiet(desk: &Desk) {
     let minutes = SystemClock.now().as_seconds() / 60;
     let text = |minutes: i64| format!("{:02}:{:02}", minutes / 60 % 24, minutes % 60);
     let quiet = json!({ "quiet_hours": { "from": text(minutes - 60), "until": text(minutes + 150) } });
     desk.dev.admin_patch("/api/settings", &quiet).await;
+}
+
+#[tokio::test]
+async fn a_text_that_waits_for_quiet_hours_says_so_and_until_when() {
+    let desk = Desk::start().await;
+    be_quiet(&desk).await;
     send(&desk, "vapi/end-of-call-report").await;
     let page = desk.owner("/dashboard/actions", DESK).await;
     page.shows("tbody", "Waits for the end of quiet hours").await;
     page.shows("tbody", "in 2 hours").await;
     // A person may send it all the same.
     page.shows("tbody", "Try again").await;
+    page.is_faultless().await;
+}
+
+#[tokio::test]
+async fn the_editor_says_until_when_quiet_hours_would_hold_a_text() {
+    let desk = Desk::start().await;
+    be_quiet(&desk).await;
+    let page = desk.owner("/dashboard/rules/new?ready=thanks", PHONE).await;
+    let planned = "rule-editor [data-outcome=planned]";
+    page.shows(planned, "would wait for their end").await;
+    page.shows(planned, "in 2 hours").await;
+    let choose = "const s = document.querySelector('rule-editor [name=ignores_quiet_hours]'); \
+        s.selectedIndex = 1 - s.selectedIndex; s.dispatchEvent(new Event('input', {bubbles: true}))";
+    page.run(choose, json!([])).await;
+    page.until("!document.querySelector('rule-editor [data-outcome=planned]').innerText.includes('would wait')")
+        .await;
+    page.run(choose, json!([])).await;
+    page.shows(planned, "would wait for their end").await;
     page.is_faultless().await;
 }

@@ -10,6 +10,7 @@ use hookswitch::{
     jobs::Jobs,
     listener,
     provider::Providers,
+    queue::EventQueue,
     store::Store,
     vault::Vault,
 };
@@ -42,6 +43,7 @@ impl AdminApi {
         vault: &Arc<Vault>,
         clock: &Arc<TestClock>,
         jwks: Option<Arc<dyn FetchKeys>>,
+        queue: Option<Arc<dyn EventQueue>>,
         stop: CancellationToken,
     ) -> Self {
         let dropped = Arc::new(AtomicUsize::new(0));
@@ -62,6 +64,7 @@ impl AdminApi {
                 let vault = vault.clone();
                 Arc::new(move || vault.cache_stats().to_vec())
             },
+            queue_events: Arc::new(move || queue.as_ref().map(|queue| queue.state().events)),
             tasks: TaskTracker::new(),
             jobs,
             jwks,

@@ -179,7 +179,7 @@ impl TestAppBuilder {
         self
     }
 
-    /// The receiver publishes to this queue.
+    /// The receiver publishes to this queue, and the admin API knows its depth.
     pub fn through(mut self, queue: Arc<dyn EventQueue>) -> Self {
         self.through = Some(queue);
         self
@@ -236,7 +236,8 @@ impl TestAppBuilder {
         let (a, b) = (OrgId::generate(), OrgId::generate());
         let mut admin = None;
         if has_admin {
-            admin = Some(AdminApi::start(&settings, &store, &vault, &clock, public_keys, stop.clone()).await);
+            let queue = through.clone();
+            admin = Some(AdminApi::start(&settings, &store, &vault, &clock, public_keys, queue, stop.clone()).await);
         }
         let mut work = None;
         if has_worker {
