@@ -4,6 +4,7 @@
 mod access;
 mod history;
 mod integrations;
+mod jobs;
 mod live;
 mod operator;
 mod pictures;

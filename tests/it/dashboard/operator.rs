@@ -14,7 +14,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// The pages that only operators see.
-const OPERATORS: [&str; 6] = ["dead-events", "quarantine", "pauses", "jobs", "keys", "caches"];
+pub(super) const OPERATORS: [&str; 6] = ["dead-events", "quarantine", "pauses", "jobs", "keys", "caches"];
 const SCRIPT: &str = "<script>document.title='taken'</script>";
 
 impl Desk {
@@ -235,35 +235,6 @@ async fn actions_of_an_organisation_are_cancelled_after_a_look_at_the_plan() {
 }
 
 #[tokio::test]
-async fn a_job_that_runs_is_stopped_and_says_what_it_left() {
-    let driver = Driver::start().await;
-    let app = TestApp::start().await;
-    let page = driver.open(app.base(), DESK).await;
-    page.sign_in(&app.operator_token(), "/dashboard/jobs").await;
-    // A job of three actions is done before anybody looks: the API's answers of a long one.
-    let job = "const job = (state, done) => ({id: 'j', verb: 'cancel', state, planned: 9000, done, skipped: 2, \
-        actor: 'operator:a person', started_at: '2025-11-24T16:00:00Z', updated_at: '2025-11-24T16:00:00Z', \
-        ended_at: state === 'running' ? null : '2025-11-24T16:00:01Z'}); let stopped = false; let reads = 0; \
-        const real = window.fetch; window.fetch = (...a) => { \
-          if (!String(a[0]).startsWith('/operator/jobs/j')) return real(...a); \
-          stopped ||= a[1].method === 'POST'; reads += 1; \
-          const now = stopped ? job('stopped', 40) : job('running', reads); \
-          return Promise.resolve(new Response(JSON.stringify(now))); }; \
-        history.pushState(null, '', '/dashboard/jobs?jobs=o:j'); window.dispatchEvent(new Event('hookswitch:place'))";
-    page.run(job, json!([])).await;
-    page.shows("job-progress[data-state=running]", "2 had moved on by themselves")
-        .await;
-    page.until("document.querySelector('job-progress progress').value > 4")
-        .await;
-    page.click("job-progress [data-do=stop]").await;
-    page.shows("job-progress[data-state=stopped]", "8,958 were left as they were")
-        .await;
-    page.until("document.querySelector('job-progress [data-do=stop]') === null")
-        .await;
-    page.is_faultless().await;
-}
-
-#[tokio::test]
 async fn the_keys_say_what_stands_under_each_and_how_far_a_change_is() {
     let desk = Desk::start().await;
     until("a process that reported its keys", || async {
@@ -298,5 +269,22 @@ async fn an_operator_sees_how_the_caches_are_used() {
         "/%/.test(document.querySelector('caches-view tr[data-id=credentials] td[data-label=\"Hit rate\"]').innerText)",
     )
     .await;
+    // Of the last minutes: the queue is empty now, and the caches were asked.
+    page.shows(".chart:nth-of-type(1) figcaption", "0 now").await;
+    let looks = "return [...document.querySelectorAll('.chart')] \
+        .filter(chart => chart.innerText.startsWith('Hit rate')) \
+        .map(chart => [...chart.querySelectorAll('tbody tr')]) \
+        .map(rows => [rows.length, rows.reduce((sum, row) => sum + Number(row.cells[2].textContent) + \
+            Number(row.cells[3].textContent), 0)])";
+    let of_the_hour = page.run(looks, json!([])).await;
+    let all = of_the_hour.as_array().expect("a list");
+    assert!(
+        all.len() == 4 && all.iter().all(|cache| cache[0] == 60),
+        "{of_the_hour}"
+    );
+    assert!(all.iter().any(|cache| cache[1].as_u64() > Some(0)), "{of_the_hour}");
+    page.click("[data-key=span-day]").await;
+    page.until("document.querySelector('.chart').querySelectorAll('tbody tr').length === 24")
+        .await;
     page.is_faultless().await;
 }
