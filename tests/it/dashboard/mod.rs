@@ -11,6 +11,7 @@ mod pictures;
 mod routes;
 mod served;
 mod settings;
+mod states;
 
 use crate::support::{
     browser::{Browser, Driver, Look},

@@ -1,0 +1,153 @@
+//! What each page shows while there is nothing yet, to somebody who may only look, and once nobody
+//! is signed in any more.
+
+use super::{
+    Desk,
+    access::{axe, is_accessible},
+    history::send,
+    operator::OPERATORS,
+};
+use crate::support::{
+    browser::{Browser, DESK, Look, PHONE},
+    until,
+};
+use hookswitch::admin::Role;
+use serde_json::json;
+
+/// The pages of an organisation.
+const PAGES: [&str; 9] = [
+    "overview",
+    "integrations",
+    "assistants",
+    "endpoints",
+    "rules",
+    "events",
+    "actions",
+    "audit",
+    "settings",
+];
+/// Pages that read nothing before a person asks for something.
+const READ_NOTHING: [&str; 1] = ["jobs"];
+
+#[tokio::test]
+async fn every_page_of_a_new_organisation_says_that_there_is_nothing_yet() {
+    let desk = Desk::start().await;
+    let axe = axe();
+    let org = desk.another("New here").await;
+    let page = desk
+        .open(&desk.token(&org, Role::Owner), "/dashboard/settings", PHONE)
+        .await;
+    for (name, said) in [
+        ("overview", vec!["Nothing needs you now."]),
+        ("integrations", vec!["Not connected"]),
+        ("assistants", vec!["No assistant yet.", "No number yet."]),
+        (
+            "endpoints",
+            vec!["No webhook URL yet.", "No destination yet.", "Nothing was refused."],
+        ),
+        ("rules", vec!["No rule yet."]),
+        ("events", vec!["No event yet."]),
+        ("actions", vec!["No action yet."]),
+    ] {
+        page.click(&format!("#pages a[href='/dashboard/{name}']")).await;
+        for text in said {
+            page.shows("main", text).await;
+        }
+        is_accessible(&page, &axe, name).await;
+    }
+    page.is_faultless().await;
+}
+
+/// Another tab signs out.
+async fn end_session(page: &Browser<'_>) {
+    let sign_out = "return (async () => { const me = await (await fetch('/api/me')).json(); \
+        const headers = {'x-csrf-token': me.csrf_token}; \
+        return (await fetch('/api/session', {method: 'DELETE', headers})).status; })()";
+    assert_eq!(page.run(sign_out, json!([])).await, 204);
+}
+
+#[tokio::test]
+async fn every_page_asks_for_a_token_once_the_session_has_ended_and_goes_on_where_it_was() {
+    let desk = Desk::start().await;
+    for (token, names) in [("admin_token", PAGES.as_slice()), ("operator_token", &OPERATORS)] {
+        let token = desk.dev.get(token);
+        let page = desk.open(&token, "/dashboard/settings", PHONE).await;
+        for name in names.iter().filter(|name| !READ_NOTHING.contains(name)) {
+            page.click(&format!("#pages a[href='/dashboard/{name}']")).await;
+            page.until("document.querySelector('#content').dataset.state === 'ready'")
+                .await;
+            end_session(&page).await;
+            // By itself where the page is live, else with the next thing that a person does.
+            let here = "document.querySelector('#pages a[aria-current]')?.click()";
+            page.run(here, json!([])).await;
+            page.shows("main", "Your session has ended").await;
+            page.until(&format!("location.pathname === '/dashboard/{name}'")).await;
+            page.write("#token", &token).await;
+            page.click("form.sign-in button").await;
+            page.until("document.querySelector('#content').dataset.state === 'ready'")
+                .await;
+            page.until("document.querySelector('form.sign-in') === null").await;
+            page.until(&format!("location.pathname === '/dashboard/{name}'")).await;
+        }
+        page.is_faultless().await;
+    }
+}
+
+/// Presses each button of the page, one after the other, and lists the requests that were refused
+/// and the dialogs that opened.
+const PRESS_ALL: &str = "return (async () => { \
+    const refused = [], pressed = []; const real = window.fetch; let waiting = 0; \
+    window.fetch = async (...a) => { waiting += 1; \
+        try { const answer = await real(...a); if (answer.status === 403) refused.push(String(a[0])); return answer; } \
+        finally { waiting -= 1; } }; \
+    const ended = async () => { do await new Promise(go => setTimeout(go, 0)); while (waiting > 0); }; \
+    const rest = () => [...document.querySelectorAll('main button:not([disabled]):not([data-pressed])')]; \
+    for (let button = rest()[0]; button && pressed.length < 200; button = rest()[0]) { \
+        button.setAttribute('data-pressed', ''); \
+        pressed.push(button.dataset.key ?? button.dataset.do ?? button.textContent); \
+        button.click(); await ended(); } \
+    window.fetch = real; \
+    return {refused, pressed, dialogs: document.querySelectorAll('dialog').length}; })()";
+
+#[tokio::test]
+async fn a_viewer_can_press_every_button_there_is_and_none_is_refused() {
+    let desk = Desk::start().await;
+    let refused = json!({"provider": "twilio", "method": "POST", "status": 400,
+        "body": {"code": 21211, "message": "Invalid 'To'", "status": 400}, "times": 1});
+    desk.sandbox("/_faults", &refused).await;
+    send(&desk, "vapi/end-of-call-report").await;
+    until("a dead action", || async {
+        let dead = desk.dev.admin("/api/actions?state=dead").await;
+        dead["data"].as_array().is_some_and(|all| !all.is_empty()).then_some(())
+    })
+    .await;
+    let id = |list: serde_json::Value| list["data"][0]["id"].as_str().expect("an id").to_owned();
+    let (event, rule) = (
+        id(desk.dev.admin("/api/events").await),
+        id(desk.dev.admin("/api/rules").await),
+    );
+    let dead = id(desk.dev.admin("/api/actions?state=dead").await);
+    let more = [
+        format!("events/{event}"),
+        format!("actions/{dead}"),
+        format!("rules/{rule}"),
+        "actions?state=dead".to_owned(),
+    ];
+    let viewer = desk.token(&desk.dev.get("org_id"), Role::Viewer);
+    let look = Look { is_dark: true, ..DESK };
+    let page = desk.open(&viewer, "/dashboard/settings", look).await;
+    for path in PAGES.map(str::to_owned).iter().chain(&more) {
+        page.go(&format!("/dashboard/{path}")).await;
+        page.until("document.querySelector('#content').dataset.state === 'ready'")
+            .await;
+        page.until("document.querySelector('main :is(.loading, [data-state=loading])') === null")
+            .await;
+        let found = page.run(PRESS_ALL, json!([])).await;
+        assert_eq!(
+            (&found["refused"], &found["dialogs"]),
+            (&json!([]), &json!(0)),
+            "{path}: {found}"
+        );
+    }
+    page.is_faultless().await;
+}
