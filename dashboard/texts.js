@@ -688,6 +688,7 @@ const texts = {
     depth: 'Events in the queue',
     noQueue: 'This process uses no queue, so it does not know how full one is. A receiver or a worker knows it.',
     rate: (/** @type {string} */ name) => `Hit rate: ${name}`,
+    overTime: 'Over time',
     sinceStart: 'Since the process began',
     columns: { name: 'Cache', rate: 'Hit rate', hits: 'Hits', misses: 'Misses', entries: 'Entries' },
     names: { credentials: 'Credentials of integrations', signing_keys: 'Signing keys', data_keys: 'Data keys', sealing_keys: 'Sealing keys' },

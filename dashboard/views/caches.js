@@ -5,11 +5,10 @@
 
 import { h, replace } from '../lib/dom.js';
 import { number, share } from '../lib/format.js';
-import { SPANS } from '../lib/overview.js';
-import { href } from '../lib/page.js';
 import { samplesOf } from '../lib/samples.js';
 import { fillFrom, heading, note, time } from '../parts/bits.js';
 import { chart } from '../parts/chart.js';
+import { markSpan, spanLinks, spanOf } from '../parts/spans.js';
 import texts from '../texts.js';
 
 const READ_EVERY_MS = 10_000;
@@ -18,8 +17,11 @@ class CachesView extends HTMLElement {
   /** @type {import('../app.js').Context} */
   context = /** @type {any} */ (null);
   query = new URLSearchParams();
+  spans = spanLinks('caches');
+  body = h('div.parts');
 
   connectedCallback() {
+    replace(this, heading(texts.pages.caches, texts.caches.lead, this.spans), this.body);
     this.load();
     this.timer = setInterval(() => document.hidden || this.refresh(), READ_EVERY_MS);
   }
@@ -35,7 +37,12 @@ class CachesView extends HTMLElement {
   }
 
   load() {
-    return fillFrom(this, this, () => this.parts());
+    markSpan(this.spans, this.over());
+    return fillFrom(this, this.body, () => this.parts());
+  }
+
+  over() {
+    return spanOf(this.query, 'hour');
   }
 
   /** Reads again what is looked at. Opened numbers stay as they are. */
@@ -43,19 +50,17 @@ class CachesView extends HTMLElement {
     if (this.getAttribute('data-state') !== 'ready' || this.querySelector('details[open]')) return;
     const { search } = location;
     const parts = await this.parts().catch(() => null);
-    if (parts !== null && this.isConnected && search === location.search) replace(this, parts);
+    if (parts !== null && this.isConnected && search === location.search) replace(this.body, parts);
   }
 
   async parts() {
     const { api } = this.context;
-    const over = SPANS.find((span) => span === this.query.get('span')) ?? 'hour';
+    const over = this.over();
     const [samples, now] = await Promise.all([
       /** @type {Promise<Api.SamplesView>} */ (api.get('/operator/statistics', { over })),
       /** @type {Promise<Api.CachesView>} */ (api.get('/operator/cache')),
     ]);
-    const words = texts.overview;
-    const spans = SPANS.map((key) => h('a.button', { href: href('caches', null, { span: key }), 'aria-current': key === over ? 'true' : null, 'data-key': `span-${key}` }, words.spans[key]));
-    return [heading(texts.pages.caches, texts.caches.lead, h('div.row', { role: 'group', 'aria-label': words.span }, spans)), overTime(samples), table(now)];
+    return [overTime(samples), table(now)];
   }
 }
 customElements.define('caches-view', CachesView);
@@ -79,6 +84,7 @@ function overTime({ instance, since, has_queue: hasQueue, buckets }) {
       said: texts.overview.wholeTime(share(rate)),
     });
   return [
+    h('h2', null, words.overTime),
     h('p', null, words.instance, ' ', h('code', null, instance), '. ', words.since, ' ', time(since), '.'),
     hasQueue ? null : note('quiet', words.noQueue),
     h('div.cards', null, hasQueue && ofQueue(), caches.map(ofCache)),

@@ -4,11 +4,12 @@
 
 import { h, replace } from '../lib/dom.js';
 import { number, share } from '../lib/format.js';
-import { attention, barsOf, duration, SPANS, success } from '../lib/overview.js';
+import { attention, barsOf, duration, success } from '../lib/overview.js';
 import { word } from '../lib/outcomes.js';
 import { href } from '../lib/page.js';
 import { fillFrom, heading, note, time } from '../parts/bits.js';
 import { chart } from '../parts/chart.js';
+import { markSpan, spanLinks, spanOf } from '../parts/spans.js';
 import texts from '../texts.js';
 
 /** Actions of a state that are counted for its line. */
@@ -19,8 +20,11 @@ class OverviewView extends HTMLElement {
   /** @type {import('../app.js').Context} */
   context = /** @type {any} */ (null);
   query = new URLSearchParams();
+  spans = spanLinks('overview');
+  body = h('div.parts');
 
   connectedCallback() {
+    replace(this, heading(texts.pages.overview, null, this.spans), this.body);
     this.load();
     this.timer = setInterval(() => this.refresh(), READ_EVERY_MS);
   }
@@ -34,7 +38,7 @@ class OverviewView extends HTMLElement {
     if (document.hidden || this.getAttribute('data-state') !== 'ready' || this.querySelector('details[open]')) return;
     const { search } = location;
     const parts = await this.parts().catch(() => null);
-    if (parts !== null && this.isConnected && search === location.search) replace(this, parts);
+    if (parts !== null && this.isConnected && search === location.search) replace(this.body, parts);
   }
 
   /** @param {import('../lib/page.js').Place} place */
@@ -44,12 +48,17 @@ class OverviewView extends HTMLElement {
   }
 
   load() {
-    return fillFrom(this, this, () => this.parts());
+    markSpan(this.spans, this.over());
+    return fillFrom(this, this.body, () => this.parts());
+  }
+
+  over() {
+    return spanOf(this.query, 'day');
   }
 
   async parts() {
     const words = texts.overview;
-    const over = SPANS.find((span) => span === this.query.get('span')) ?? 'day';
+    const over = this.over();
     const { api } = this.context;
     const state = async (/** @type {string} */ each) => {
       const { data, next_cursor } = await api.get('/api/actions', { state: each, limit: COUNTED_MAX });
@@ -69,11 +78,6 @@ class OverviewView extends HTMLElement {
     const [half, most] = [total.latency_ms?.p50 ?? null, total.latency_ms?.p95 ?? null];
     const waiting = backlog.pending + backlog.waiting + backlog.unknown;
     return [
-      heading(
-        texts.pages.overview,
-        null,
-        h('div.row', { role: 'group', 'aria-label': words.span }, SPANS.map((key) => h('a.button', { href: href('overview', null, { span: key }), 'aria-current': key === over ? 'true' : null }, words.spans[key]))),
-      ),
       h('section.sheet', null, h('h2', null, words.attention), found.length === 0 ? note('good', words.allGood) : h('ul', null, found.map(line))),
       h(
         'div.tiles',

@@ -67,6 +67,7 @@ files![
     "parts/paged.js",
     "parts/phone-input.js",
     "parts/scope.js",
+    "parts/spans.js",
     "texts.js",
     "views/actions.js",
     "views/assistants.js",

@@ -1,5 +1,5 @@
-//! What each page shows while there is nothing yet, to somebody who may only look, and once nobody
-//! is signed in any more.
+//! What each page shows while it loads, where it could not be loaded, while there is nothing yet,
+//! to somebody who may only look, and once nobody is signed in any more.
 
 use super::{
     Desk,
@@ -28,6 +28,77 @@ const PAGES: [&str; 9] = [
 ];
 /// Pages that read nothing before a person asks for something.
 const READ_NOTHING: [&str; 1] = ["jobs"];
+
+/// Lets reads of the API pass, holds them, or refuses them as the API does without its database.
+/// Who is signed in, and the stream, are let through.
+const GATE: &str = "window.gate = 'pass'; const real = window.fetch; const held = []; \
+    const refusal = JSON.stringify({code: 'database_unavailable', request_id: 'the-request', \
+        detail: 'The database does not answer. Try again in a moment.'}); \
+    window.openGate = () => { window.gate = 'pass'; held.splice(0).forEach(go => go()); }; \
+    window.fetch = (...a) => { \
+        const [path, method] = [String(a[0]), a[1]?.method ?? 'GET']; \
+        const isFree = method !== 'GET' || !/^\\/(api|operator)\\//.test(path) || /^\\/api\\/(me|stream)/.test(path); \
+        if (window.gate === 'pass' || isFree) return real(...a); \
+        if (window.gate === 'hold') return new Promise(go => held.push(() => go(real(...a)))); \
+        return Promise.resolve(new Response(refusal, {status: 503})); }";
+
+/// Goes to a page by its link, as a person does, and from another page even where it is the same.
+async fn follow(page: &Browser<'_>, name: &str, gate: &str) {
+    let script = "window.gate = arguments[1]; history.pushState(null, '', '/dashboard/nowhere'); \
+        window.dispatchEvent(new Event('hookswitch:place'))";
+    page.run(script, json!([name, "pass"])).await;
+    page.until("document.querySelector('#content').dataset.state === 'missing'")
+        .await;
+    page.run("window.gate = arguments[0]", json!([gate])).await;
+    page.click(&format!("#pages a[href='/dashboard/{name}']")).await;
+    page.until("document.querySelector('#content').dataset.state === 'ready'")
+        .await;
+}
+
+/// Whether something of the page is as the selector says.
+async fn count(page: &Browser<'_>, selector: &str) -> u64 {
+    let script = "return document.querySelectorAll(arguments[0]).length";
+    page.run(script, json!([selector])).await.as_u64().expect("a count")
+}
+
+async fn loads_fails_and_comes_back(page: &Browser<'_>, axe: &str, names: &[&str]) {
+    page.run(GATE, json!([])).await;
+    for name in names.iter().filter(|name| !READ_NOTHING.contains(name)) {
+        follow(page, name, "hold").await;
+        page.find("main .loading[role=status]").await;
+        is_accessible(page, axe, &format!("{name} while it loads")).await;
+        page.run("window.openGate()", json!([])).await;
+        page.until("document.querySelector('main .loading') === null").await;
+        assert_eq!(count(page, "main .failure").await, 0, "{name}");
+
+        follow(page, name, "refuse").await;
+        page.shows("main .failure[role=alert]", "The database does not answer")
+            .await;
+        page.shows("main .failure", "the-request").await;
+        page.until("document.querySelector('main .loading') === null").await;
+        is_accessible(page, axe, &format!("{name} after a failure")).await;
+        page.run("window.openGate()", json!([])).await;
+        let again = "document.querySelector('main .failure [data-key=retry]')?.click(); \
+            return document.querySelectorAll('main :is(.failure, .loading)').length === 0";
+        until("the page after a second try", || async {
+            (page.run(again, json!([])).await == true).then_some(())
+        })
+        .await;
+    }
+    page.is_faultless().await;
+}
+
+#[tokio::test]
+async fn every_page_says_that_it_loads_what_failed_and_comes_back_by_a_second_try() {
+    let desk = Desk::start().await;
+    let axe = axe();
+    let page = desk.owner("/dashboard/settings", PHONE).await;
+    loads_fails_and_comes_back(&page, &axe, &PAGES).await;
+    let page = desk
+        .open(&desk.dev.get("operator_token"), "/dashboard/settings", DESK)
+        .await;
+    loads_fails_and_comes_back(&page, &axe, &OPERATORS).await;
+}
 
 #[tokio::test]
 async fn every_page_of_a_new_organisation_says_that_there_is_nothing_yet() {

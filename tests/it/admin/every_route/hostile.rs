@@ -30,6 +30,10 @@ async fn no_body_of_a_wrong_form_is_taken_and_no_field_that_is_not_the_routes() 
             "constructor",
             "is_admin",
         ] {
+            // A PUT of a rule takes what a GET gave, and ignores what nobody can set (docs/api.md).
+            if one.id() == "rule_replace" && ["id", "created_at", "version"].contains(&field) {
+                continue;
+            }
             let mut body = good.clone();
             body[field] = json!(app.b);
             let answer = ask(json, body.to_string().into_bytes()).await;
