@@ -200,7 +200,7 @@ struct Seen {
     rude: u64,
 }
 
-async fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
+pub(super) async fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
     let stream = TcpStream::connect(address)
         .await
         .with_context(|| format!("cannot connect to {address}"))?;

@@ -2,12 +2,15 @@
 //! how long an event waits that the platform's own account signed. Both wait for looks at the
 //! routes. The causes alternate on each connection, so that a drift affects all of them.
 
-use super::{ASSISTANT, ingest, load::read_answer, organisation, sinks};
+use super::{
+    ASSISTANT, ingest,
+    load::{connect, read_answer},
+    organisation, sinks,
+};
 use crate::{
     domain::{Clock, EndpointId, SecretBytes, Source, SystemClock},
     source::{self, Plan, sign::VapiSigner},
 };
-use anyhow::Context;
 use clap::Args;
 use hdrhistogram::Histogram;
 use std::{
@@ -18,7 +21,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
+use tokio::{io::AsyncWriteExt, task::JoinSet};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RefusalsArgs {
@@ -174,14 +177,6 @@ async fn connection(address: SocketAddr, number: usize, count: usize, body_bytes
         pause(n).await?;
     }
     Ok(seen)
-}
-
-async fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
-    let stream = TcpStream::connect(address)
-        .await
-        .with_context(|| format!("cannot connect to {address}"))?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }
 
 /// Answers come in waves, one for each shared look at the routes. Without this pause each

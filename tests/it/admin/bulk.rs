@@ -5,7 +5,7 @@ use super::{
     audit::{change, last, with_changes},
     isolation::plan,
 };
-use crate::support::until;
+use crate::{ledger::suite::running_job, support::until};
 use hookswitch::{
     admin::Role,
     domain::{ActionId, ActionState, OrgId},
@@ -191,20 +191,7 @@ fn retry_of_dead(org: OrgId) -> BulkJob {
         state: Some(ActionState::Dead),
         ..BulkFilter::default()
     };
-    BulkJob {
-        id: uuid::Uuid::now_v7(),
-        org,
-        verb: BulkVerb::Retry,
-        filter,
-        state: JobState::Running,
-        planned: 3,
-        done: 0,
-        skipped: 0,
-        actor: "a person".into(),
-        started_at: super::START,
-        updated_at: super::START,
-        ended_at: None,
-    }
+    running_job(org, BulkVerb::Retry, filter, 3, super::START)
 }
 
 const LEASE: Duration = Duration::from_mins(1);

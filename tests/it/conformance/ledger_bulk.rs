@@ -3,21 +3,26 @@
 use super::*;
 use hookswitch::store::bulk::{BulkFilter, BulkJob, BulkVerb, JobLease, JobState};
 
-fn job(b: &Bench, org: OrgId, verb: BulkVerb, filter: BulkFilter) -> BulkJob {
+/// A job as a handler begins it.
+pub fn running_job(org: OrgId, verb: BulkVerb, filter: BulkFilter, planned: u64, now: Timestamp) -> BulkJob {
     BulkJob {
         id: uuid::Uuid::now_v7(),
         org,
         verb,
         filter,
         state: JobState::Running,
-        planned: 4,
+        planned,
         done: 0,
         skipped: 0,
-        actor: "test".into(),
-        started_at: b.now(),
-        updated_at: b.now(),
+        actor: "somebody".into(),
+        started_at: now,
+        updated_at: now,
         ended_at: None,
     }
+}
+
+fn job(b: &Bench, org: OrgId, verb: BulkVerb, filter: BulkFilter) -> BulkJob {
+    running_job(org, verb, filter, 4, b.now())
 }
 
 /// Dead actions of an organisation, in their order.

@@ -2,7 +2,7 @@
 
 use super::*;
 use hookswitch::store::audit::AuditFilter;
-use hookswitch::store::bulk::{BulkFilter, BulkJob, BulkVerb, JobState};
+use hookswitch::store::bulk::{BulkFilter, BulkVerb};
 use hookswitch::store::retention::{KeyTable, Step};
 
 const DAY: Duration = Duration::from_hours(24);
@@ -267,20 +267,7 @@ pub async fn old_keys_dead_events_and_audit_entries_are_deleted_in_steps(b: &Ben
 
 /// A cancel of everything, that ends now where it is stopped.
 async fn job(b: &Bench, org: OrgId, is_stopped: bool) -> uuid::Uuid {
-    let job = BulkJob {
-        id: uuid::Uuid::now_v7(),
-        org,
-        verb: BulkVerb::Cancel,
-        filter: BulkFilter::default(),
-        state: JobState::Running,
-        planned: 0,
-        done: 0,
-        skipped: 0,
-        actor: "test".into(),
-        started_at: b.now(),
-        updated_at: b.now(),
-        ended_at: None,
-    };
+    let job = running_job(org, BulkVerb::Cancel, BulkFilter::default(), 0, b.now());
     let id = job.id;
     b.store.begin_bulk(job, audit(org)).await.expect("begun");
     if is_stopped {

@@ -4,11 +4,12 @@ use super::{
     store::{credential, entry, org, rule},
     store_ledger::{claim, planned},
 };
+use crate::ledger::suite::running_job;
 use hookswitch::{
     domain::{ActionId, ManualClock, OrgId, Provider, Source, Timestamp},
     store::{
         Store,
-        bulk::{BulkFilter, BulkJob, BulkVerb, JobState},
+        bulk::{BulkFilter, BulkVerb},
         ledger::ManualTransition,
         marks::{ACTIONS_LOOKED_AT, List, ListMarks},
         rejections::Rejection,
@@ -55,24 +56,6 @@ fn rejection(org: OrgId) -> Rejection {
     }
 }
 
-fn job(org: OrgId) -> BulkJob {
-    let now = Timestamp::from_seconds(1_000_000);
-    BulkJob {
-        id: Uuid::now_v7(),
-        org,
-        verb: BulkVerb::Retry,
-        filter: BulkFilter::default(),
-        state: JobState::Running,
-        planned: 1,
-        done: 0,
-        skipped: 0,
-        actor: "somebody".into(),
-        started_at: now,
-        updated_at: now,
-        ended_at: None,
-    }
-}
-
 async fn cancel(store: &Arc<dyn Store>, org: OrgId, action: ActionId) {
     let now = Timestamp::from_seconds(1_000_001);
     let done = store.cancel(org, action, now, entry(org, "cancel")).await;
@@ -103,7 +86,8 @@ pub async fn a_change_marks_its_lists_and_those_of_its_organisation_only(store: 
         .await
         .expect("made");
     assert_eq!(look.again().await, [List::Audit]);
-    let job = job(a);
+    let now = Timestamp::from_seconds(1_000_000);
+    let job = running_job(a, BulkVerb::Retry, BulkFilter::default(), 1, now);
     let id = job.id;
     store.begin_bulk(job, entry(a, "retry")).await.expect("begun");
     assert_eq!(look.again().await, [List::Jobs, List::Audit]);

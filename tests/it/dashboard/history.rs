@@ -283,8 +283,7 @@ async fn the_overview_counts_the_last_hour_with_the_numbers_behind_its_charts() 
 #[tokio::test]
 async fn a_dead_action_is_tried_again_from_the_overview() {
     let desk = Desk::start().await;
-    let refused = json!({"provider": "twilio", "method": "POST", "status": 400, "body": {"code": 21211, "message": "Invalid 'To'", "status": 400}, "times": 1});
-    desk.sandbox("/_faults", &refused).await;
+    desk.refuse_texts(1).await;
     send(&desk, "vapi/end-of-call-report").await;
     crate::support::until("a dead action", || async {
         let dead = desk.dev.admin("/api/actions?state=dead").await;
@@ -304,9 +303,7 @@ async fn a_dead_action_is_tried_again_from_the_overview() {
 #[tokio::test]
 async fn all_that_was_given_up_is_tried_again_after_a_look_at_the_plan() {
     let desk = Desk::start().await;
-    let refused = json!({"provider": "twilio", "method": "POST", "status": 400,
-        "body": {"code": 21211, "message": "Invalid 'To'", "status": 400}, "times": 2});
-    desk.sandbox("/_faults", &refused).await;
+    desk.refuse_texts(2).await;
     let page = desk.owner("/dashboard/actions?state=dead", DESK).await;
     for _ in 0..2 {
         send(&desk, "vapi/end-of-call-report").await;
@@ -329,9 +326,7 @@ async fn all_that_was_given_up_is_tried_again_after_a_look_at_the_plan() {
 #[tokio::test]
 async fn filters_of_several_states_a_rule_a_cause_and_a_time_stand_in_the_address() {
     let desk = Desk::start().await;
-    let refused = json!({"provider": "twilio", "method": "POST", "status": 400,
-        "body": {"code": 21211, "message": "Invalid 'To'", "status": 400}, "times": 1});
-    desk.sandbox("/_faults", &refused).await;
+    desk.refuse_texts(1).await;
     send(&desk, "vapi/end-of-call-report").await;
     let page = desk.owner("/dashboard/actions", DESK).await;
     page.shows("tbody", "Given up").await;

@@ -88,9 +88,7 @@ async fn count(desk: &Desk, state: &str) -> u64 {
 #[tokio::test]
 async fn a_retry_of_many_is_planned_seen_while_it_runs_stopped_and_begun_again() {
     let desk = Desk::start().await;
-    let refused = json!({"provider": "twilio", "method": "POST", "status": 400,
-        "body": {"code": 21211, "message": "Invalid 'To'", "status": 400}, "times": 1});
-    desk.sandbox("/_faults", &refused).await;
+    desk.refuse_texts(1).await;
     send(&desk, "vapi/end-of-call-report").await;
     until("a dead action", || async {
         (count(&desk, "dead").await == 1).then_some(())

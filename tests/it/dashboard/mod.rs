@@ -89,6 +89,13 @@ impl Desk {
         made["id"].as_str().expect("an id").to_owned()
     }
 
+    /// Twilio refuses the numbers of the next texts, so that their actions are dead.
+    async fn refuse_texts(&self, times: u32) {
+        let refused = json!({"provider": "twilio", "method": "POST", "status": 400,
+            "body": {"code": 21211, "message": "Invalid 'To'", "status": 400}, "times": times});
+        self.sandbox("/_faults", &refused).await;
+    }
+
     /// Tells the stand-ins something.
     async fn sandbox(&self, path: &str, body: &Value) {
         let request = client().post(format!("{}{path}", self.dev.get("sandbox"))).json(body);

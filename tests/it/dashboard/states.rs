@@ -183,9 +183,7 @@ const PRESS_ALL: &str = "return (async () => { \
 #[tokio::test]
 async fn a_viewer_can_press_every_button_there_is_and_none_is_refused() {
     let desk = Desk::start().await;
-    let refused = json!({"provider": "twilio", "method": "POST", "status": 400,
-        "body": {"code": 21211, "message": "Invalid 'To'", "status": 400}, "times": 1});
-    desk.sandbox("/_faults", &refused).await;
+    desk.refuse_texts(1).await;
     send(&desk, "vapi/end-of-call-report").await;
     until("a dead action", || async {
         let dead = desk.dev.admin("/api/actions?state=dead").await;

@@ -1,12 +1,12 @@
 //! Deletion by age while the worker runs.
 
-use crate::ledger::suite::{audit, event};
+use crate::ledger::suite::{audit, event, running_job};
 use crate::support::{app::TestApp, postgres::PostgresDatabase, until};
 use hookswitch::{
     domain::*,
     store::{
         self,
-        bulk::{BulkFilter, BulkJob, BulkVerb, JobState},
+        bulk::{BulkFilter, BulkVerb},
         ledger::PlannedEvent,
     },
 };
@@ -132,21 +132,7 @@ async fn jobs_are_kept_as_long_as_events() {
 }
 
 async fn ended_job(app: &TestApp, org: OrgId) -> uuid::Uuid {
-    let now = app.clock.now();
-    let job = BulkJob {
-        id: uuid::Uuid::now_v7(),
-        org,
-        verb: BulkVerb::Cancel,
-        filter: BulkFilter::default(),
-        state: JobState::Running,
-        planned: 0,
-        done: 0,
-        skipped: 0,
-        actor: "test".into(),
-        started_at: now,
-        updated_at: now,
-        ended_at: None,
-    };
+    let job = running_job(org, BulkVerb::Cancel, BulkFilter::default(), 0, app.clock.now());
     let id = job.id;
     app.store.begin_bulk(job, audit(org)).await.expect("begun");
     assert!(app.store.stop_bulk(org, id, audit(org)).await.expect("stopped"));
