@@ -44,6 +44,8 @@ mod queue_faults;
 mod queue_kafka;
 #[cfg(feature = "kafka")]
 mod queue_kafka_faults;
+#[cfg(feature = "kafka-tls")]
+mod queue_kafka_tls;
 mod queue_spool;
 mod readiness;
 mod recover;

@@ -37,8 +37,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 type FirstLook = oneshot::Sender<Result<(), ConnectError>>;
 
 struct Context {
-    /// Why the broker does not let this client in: a wrong password, a certificate.
-    refusal: Mutex<Option<String>>,
+    /// What librdkafka said of its last error.
+    trouble: Mutex<Option<Trouble>>,
+}
+
+struct Trouble {
+    /// The broker does not let this client in: a wrong password, a certificate.
+    is_refusal: bool,
+    reason: String,
 }
 
 impl ClientContext for Context {
@@ -48,8 +54,13 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
-        if matches!(code, Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)) {
-            *super::lock(&self.refusal) = Some(reason.to_owned());
+        let is_refusal = matches!(code, Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL));
+        let mut trouble = super::lock(&self.trouble);
+        // Of a refusal follows that no broker is left: the refusal says more.
+        if is_refusal || trouble.as_ref().is_none_or(|former| !former.is_refusal) {
+            // The times that follow differ at each try, and would make each one news.
+            let reason = reason.split(" (after ").next().unwrap_or(reason).to_owned();
+            *trouble = Some(Trouble { is_refusal, reason });
         }
     }
 }
@@ -90,7 +101,7 @@ impl Watch {
             .set("queued.max.messages.kbytes", "64")
             .set("fetch.message.max.bytes", "65536");
         let context = Context {
-            refusal: Mutex::default(),
+            trouble: Mutex::default(),
         };
         let consumer =
             BaseConsumer::from_config_and_context(&config, context).map_err(|error| ConnectError::Broker {
@@ -153,8 +164,9 @@ impl Watch {
         // The errors that explain the failure are events of the client, and only a poll reads them.
         let until = Instant::now() + Duration::from_millis(100);
         while Instant::now() < until && self.consumer.poll(Duration::from_millis(10)).is_some() {}
-        match super::lock(&self.consumer.context().refusal).take() {
-            Some(reason) => Look::Refused(reason),
+        match super::lock(&self.consumer.context().trouble).take() {
+            Some(trouble) if trouble.is_refusal => Look::Refused(trouble.reason),
+            Some(trouble) => Look::Away(format!("{error}: {}", trouble.reason)),
             None => Look::Away(error.to_string()),
         }
     }

@@ -97,7 +97,8 @@ impl World {
         Some(true)
     }
 
-    fn sms(&self) -> HashMap<String, Vec<String>> {
+    /// The accounts that sent a text, by its call.
+    pub fn sms(&self) -> HashMap<String, Vec<String>> {
         let mut by_call: HashMap<String, Vec<String>> = HashMap::new();
         for message in self.sandbox.messages() {
             let call = message.body.strip_prefix("call ").unwrap_or(&message.body).to_owned();

@@ -3,13 +3,16 @@
 
 use super::{
     Given,
-    world::{Ability, Backend, Lock, PATIENCE, Process, Wishes, World},
+    process::Process,
+    proxy::{Proxied, Proxy},
+    servers::QUEUE,
+    world::{Ability, Backend, Lock, PATIENCE, Wishes, World},
 };
 use crate::support::{
     amqp::AmqpPlace,
     client,
-    dev::{BINARY, port_base},
-    kafka::KafkaTopic,
+    dev::port_base,
+    kafka::{self, KafkaTopic},
     postgres::PostgresDatabase,
 };
 use async_trait::async_trait;
@@ -100,7 +103,26 @@ impl Backend for Shared {
         match ability {
             Ability::LocalFiles => false,
             Ability::DatabaseServer => true,
-            Ability::BrokerBehindProxy => matches!(self.broker, Broker::Rabbit(_)),
+            Ability::BrokerBehindProxy => match self.broker {
+                Broker::Rabbit(_) => true,
+                Broker::Kafka(_) => kafka::Server::may_have_listeners(),
+            },
+        }
+    }
+
+    /// Kafka tells its clients where it is: one of its own tells them the proxy's address.
+    async fn behind(&self, setting: &'static str, stop: CancellationToken) -> Proxied {
+        if setting != QUEUE || matches!(self.broker, Broker::Rabbit(_)) {
+            return Proxied::at(&self.settings(Path::new(""))[setting], stop).await;
+        }
+        let listener = SocketAddr::from(([127, 0, 0, 1], port_base()));
+        let proxy = Proxy::start(listener, stop).await;
+        let address = proxy.address();
+        let server = tokio::task::block_in_place(|| kafka::Server::start_behind(listener, address));
+        Proxied {
+            url: format!("kafka://{address}"),
+            _server: Some(Box::new(server.expect("scripts/services starts a Kafka"))),
+            proxy,
         }
     }
 
@@ -164,7 +186,7 @@ impl Fleet {
         fs::create_dir_all(&place).expect("a directory");
         let log = place.join("log");
         let file = File::options().create(true).append(true).open(&log).expect("a log");
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(&self.world.binary);
         command
             .args(["serve", "--role", roles])
             .stdin(Stdio::null())

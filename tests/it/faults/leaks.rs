@@ -4,7 +4,8 @@ use super::{
     Given,
     count::Counts,
     load::Event,
-    world::{Usage, Wishes, World},
+    process::Usage,
+    world::{Wishes, World},
 };
 use std::{
     sync::Arc,

@@ -19,6 +19,7 @@ mod fleet;
 mod kills;
 mod leaks;
 mod load;
+mod process;
 mod providers;
 pub mod proxy;
 mod redelivered;
@@ -30,6 +31,7 @@ mod servers;
 mod shim;
 #[cfg(all(feature = "rabbitmq", feature = "kafka"))]
 mod stopped;
+mod upgrade;
 mod world;
 
 use count::Counts;
@@ -120,7 +122,7 @@ pub const NOT_RUN: &[(u8, &str, &str)] = &[
     (
         7,
         "rolling upgrade",
-        "one binary is under test, and an upgrade needs two",
+        "`scripts/faults --upgrade` builds an earlier revision for `faults::upgrade`",
     ),
     (
         8,

@@ -1,5 +1,6 @@
 //! A TCP proxy that breaks on demand: what stands between the process and a server of any kind.
 
+use crate::support::address_in;
 use std::{
     net::SocketAddr,
     sync::{
@@ -115,6 +116,30 @@ impl Proxy {
     /// Connections taken so far.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+}
+
+/// A server behind a proxy.
+pub struct Proxied {
+    pub proxy: Proxy,
+    /// Leads through the proxy.
+    pub url: String,
+    /// Where it had to be one of its own.
+    pub _server: Option<Box<dyn Send + Sync>>,
+}
+
+impl Proxied {
+    pub async fn at(url: &str, stop: CancellationToken) -> Self {
+        let address = address_in(url);
+        let proxy = Proxy::start(address, stop).await;
+        let url = url
+            .replace("localhost", "127.0.0.1")
+            .replace(&address.to_string(), &proxy.address().to_string());
+        Self {
+            proxy,
+            url,
+            _server: None,
+        }
     }
 }
 

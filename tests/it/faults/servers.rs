@@ -4,42 +4,37 @@
 use super::{
     Given,
     count::Counts,
-    proxy::{Mode, Proxy},
+    proxy::{Mode, Proxied},
     world::{Wishes, World},
 };
-use crate::support::address_in;
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 const DATABASE: &str = "HOOKSWITCH_DATABASE_URL";
-const QUEUE: &str = "HOOKSWITCH_QUEUE_URL";
+pub const QUEUE: &str = "HOOKSWITCH_QUEUE_URL";
 /// A sender gives up later than this.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// A world of which one server stands behind a proxy.
 struct Behind {
-    proxy: Proxy,
+    /// Before its server: a process that ends says so to its broker.
     world: World,
+    proxied: Proxied,
     _stop: DropGuard,
 }
 
 impl Behind {
     async fn start(case: &'static str, given: &Given, setting: &'static str) -> Self {
-        let url = given.backend.settings(Path::new(""))[setting].clone();
-        let address = address_in(&url);
         let stop = CancellationToken::new();
-        let proxy = Proxy::start(address, stop.clone()).await;
-        let through = url
-            .replace("localhost", "127.0.0.1")
-            .replace(&address.to_string(), &proxy.address().to_string());
+        let proxied = given.backend.behind(setting, stop.clone()).await;
         let wishes = Wishes {
-            settings: vec![(setting, through)],
+            settings: vec![(setting, proxied.url.clone())],
             ..Wishes::default()
         };
         let world = World::start(case, given, wishes).await;
         Self {
-            proxy,
             world,
+            proxied,
             _stop: stop.drop_guard(),
         }
     }
@@ -58,9 +53,9 @@ impl Behind {
 async fn under_load(behind: &Behind, fault: Mode, time: Duration) {
     let running = behind.world.load.run(100);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    behind.proxy.set(fault);
+    behind.proxied.proxy.set(fault);
     tokio::time::sleep(time).await;
-    behind.proxy.set(Mode::Pass);
+    behind.proxied.proxy.set(Mode::Pass);
     tokio::time::sleep(Duration::from_secs(1)).await;
     running.stop().await;
 }
@@ -86,9 +81,9 @@ pub async fn flapping_broker(given: Given) -> Counts {
     let behind = Behind::start("broker flaps", &given, QUEUE).await;
     let running = behind.world.load.run(100);
     for _ in 0..given.many(10, 3) {
-        behind.proxy.set(Mode::Reset);
+        behind.proxied.proxy.set(Mode::Reset);
         tokio::time::sleep(Duration::from_secs(2)).await;
-        behind.proxy.set(Mode::Pass);
+        behind.proxied.proxy.set(Mode::Pass);
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
     running.stop().await;
@@ -110,15 +105,15 @@ pub async fn lost_commits(given: Given) -> Counts {
     let running = behind.world.load.run(100);
     let cuts = given.many(20, 4);
     for _ in 0..cuts {
-        let before = behind.proxy.replies_held();
-        behind.proxy.set(Mode::CutReplyTo(b"COMMIT"));
+        let before = behind.proxied.proxy.replies_held();
+        behind.proxied.proxy.set(Mode::CutReplyTo(b"COMMIT"));
         super::world::until(
             || behind.world.label(),
             "a COMMIT to be cut off",
-            || async { (behind.proxy.replies_held() > before).then_some(()) },
+            || async { (behind.proxied.proxy.replies_held() > before).then_some(()) },
         )
         .await;
-        behind.proxy.set(Mode::Pass);
+        behind.proxied.proxy.set(Mode::Pass);
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     running.stop().await;

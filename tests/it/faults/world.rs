@@ -4,7 +4,12 @@
 //! A world is no `TestApp`: its process is killed, frozen and starved, so that nothing of it may
 //! live in the process of the test.
 
-use super::{Given, load::Load, proxy::Proxy};
+use super::{
+    Given,
+    load::Load,
+    process::Process,
+    proxy::{Proxied, Proxy},
+};
 use crate::support::{client, dev::Directory};
 use async_trait::async_trait;
 use hookswitch::sandbox::{Accounts, Sandbox, SandboxConfig, SandboxState, TwilioAccount};
@@ -14,7 +19,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Command, ExitStatus, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -40,6 +45,10 @@ pub trait Backend: Send + Sync + 'static {
     fn can(&self, ability: Ability) -> bool;
     /// Makes it ready for a world.
     async fn prepare(&self, _place: &Path) {}
+    /// Stands the server that a setting leads to behind a proxy.
+    async fn behind(&self, setting: &'static str, stop: CancellationToken) -> Proxied {
+        Proxied::at(&self.settings(Path::new(""))[setting], stop).await
+    }
     /// A transaction of somebody else, which keeps every writer out until it is dropped.
     async fn lock_database(&self, place: &Path) -> Lock;
 }
@@ -55,7 +64,7 @@ pub enum Ability {
     LocalFiles,
     /// Its database is a server, which a proxy may stand before.
     DatabaseServer,
-    /// Its broker may stand behind a proxy: it tells clients no address of its own.
+    /// Its broker may stand behind a proxy.
     BrokerBehindProxy,
 }
 
@@ -110,90 +119,6 @@ pub struct Org {
     pub number: String,
 }
 
-/// A process of the binary under test. Ends with its owner.
-pub struct Process(Child);
-
-impl Process {
-    #[cfg(all(feature = "rabbitmq", feature = "kafka"))]
-    pub const fn of(child: Child) -> Self {
-        Self(child)
-    }
-
-    pub fn id(&self) -> u32 {
-        self.0.id()
-    }
-
-    pub fn pid(&self) -> rustix::process::Pid {
-        rustix::process::Pid::from_child(&self.0)
-    }
-
-    pub fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(self.pid(), signal).expect("a child that was not waited for");
-    }
-
-    pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.0.try_wait().expect("a child")
-    }
-
-    pub async fn wait(&mut self, what: &str) -> ExitStatus {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.ended() {
-                return status;
-            }
-            assert!(
-                Instant::now() < end,
-                "waited {PATIENCE:?} for the process to end: {what}"
-            );
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    /// The names of its threads.
-    #[cfg(all(feature = "rabbitmq", feature = "kafka"))]
-    pub fn threads(&self) -> Vec<String> {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.id())).expect("it runs");
-        tasks
-            .flatten()
-            .filter_map(|task| fs::read_to_string(task.path().join("comm")).ok())
-            .map(|name| name.trim_end().to_owned())
-            .collect()
-    }
-
-    /// Open descriptors, threads, resident bytes.
-    pub fn usage(&self) -> Usage {
-        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.id())).map_or(0, Iterator::count);
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
-        let field = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-            line.split_whitespace()
-                .nth(1)
-                .and_then(|number| number.parse::<u64>().ok())
-                .unwrap_or(0)
-        };
-        Usage {
-            descriptors,
-            threads: field("Threads:"),
-            resident_kib: field("VmRSS:"),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct Usage {
-    pub descriptors: usize,
-    pub threads: u64,
-    pub resident_kib: u64,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // One that was stopped has to go too.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 pub struct World {
     pub seed: u64,
     pub case: &'static str,
@@ -207,6 +132,8 @@ pub struct World {
     pub load: Arc<Load>,
     pub process: Option<Process>,
     roles: Option<&'static str>,
+    /// The program that is started next.
+    pub binary: PathBuf,
     pub settings: BTreeMap<String, String>,
     pub http: reqwest::Client,
     pub base: u16,
@@ -222,6 +149,8 @@ pub struct Wishes {
     pub callbacks: Option<bool>,
     /// The roles of the world's own process; not said: all.
     pub roles: Option<&'static str>,
+    /// Another program than the one under test.
+    pub binary: Option<PathBuf>,
 }
 
 impl Wishes {
@@ -232,6 +161,11 @@ impl Wishes {
 
     pub const fn roles(mut self, roles: &'static str) -> Self {
         self.roles = Some(roles);
+        self
+    }
+
+    pub fn binary(mut self, binary: PathBuf) -> Self {
+        self.binary = Some(binary);
         self
     }
 
@@ -311,14 +245,13 @@ impl World {
             load: Arc::new(Load::new(seed, base)),
             process: None,
             roles: wishes.roles,
+            binary: wishes.binary.unwrap_or_else(binary),
             settings,
             http: client(),
             base,
             _stop: stop.drop_guard(),
         };
-        let url = &world.settings["HOOKSWITCH_DATABASE_URL"];
-        let migrated = crate::support::dev::run(&["migrate"], &[("HOOKSWITCH_DATABASE_URL", url)]);
-        assert!(migrated.status.success(), "{migrated:?}");
+        world.migrate();
         world.launch().await;
         for number in 0..3 {
             let org = world.organisation(number).await;
@@ -340,6 +273,18 @@ impl World {
         fs::read_to_string(self.log()).unwrap_or_default()
     }
 
+    /// Brings the database to the schema of the binary.
+    pub fn migrate(&self) {
+        const URL: &str = "HOOKSWITCH_DATABASE_URL";
+        let migrated = Command::new(&self.binary)
+            .arg("migrate")
+            .env(URL, &self.settings[URL])
+            .stdin(Stdio::null())
+            .output()
+            .expect("the binary starts");
+        assert!(migrated.status.success(), "{migrated:?}");
+    }
+
     /// Starts the process and says nothing of whether it comes up.
     pub fn spawn(&mut self, more: &[(&str, String)]) {
         assert!(
@@ -351,8 +296,7 @@ impl World {
             .append(true)
             .open(self.log())
             .expect("a log file");
-        let binary = std::env::var("FAULTS_BINARY").unwrap_or_else(|_| crate::support::dev::BINARY.into());
-        let mut command = Command::new(binary);
+        let mut command = Command::new(&self.binary);
         command
             .arg("serve")
             .args(self.roles.iter().flat_map(|roles| ["--role", roles]))
@@ -363,7 +307,7 @@ impl World {
         command
             .envs(&self.settings)
             .envs(more.iter().map(|(name, value)| (*name, value)));
-        self.process = Some(Process(command.spawn().expect("the binary of this package starts")));
+        self.process = Some(Process::of(command.spawn().expect("the binary of this package starts")));
     }
 
     /// Starts the process and waits until it is ready. Returns how long that took.
@@ -445,7 +389,7 @@ impl World {
         self.process.as_ref().expect("a process runs")
     }
 
-    async fn organisation(&self, number: usize) -> Org {
+    pub async fn organisation(&self, number: usize) -> Org {
         let id = uuid::Uuid::now_v7().to_string();
         let (account, auth_token) = (format!("AC{}", random_hex(16)), random_hex(16));
         // The same seed gives the same numbers; ids and secrets may differ.
@@ -550,6 +494,11 @@ impl World {
             .await
             .ok()
     }
+}
+
+/// The binary of this package, or another build of it.
+pub fn binary() -> PathBuf {
+    std::env::var_os("FAULTS_BINARY").map_or_else(|| crate::support::dev::BINARY.into(), PathBuf::from)
 }
 
 /// Waits until `look` gives something; `world` says what was going on when it never does.

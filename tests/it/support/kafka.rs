@@ -13,6 +13,7 @@ use rdkafka::{
 use std::{
     fs,
     io::Write,
+    net::SocketAddr,
     path::PathBuf,
     process::{Command, Stdio},
     sync::Once,
@@ -171,16 +172,41 @@ fn patient() -> AdminOptions {
 pub struct Server {
     directory: PathBuf,
     url: String,
+    /// Listeners of its own: see `scripts/services`.
+    more: Vec<(&'static str, String)>,
 }
 
 impl Server {
     /// `None` where `scripts/services` has none that can be killed, which is said.
     pub fn start() -> Option<Self> {
+        Self::start_with(Vec::new())
+    }
+
+    /// With one listener more, which tells clients the address of a proxy.
+    pub fn start_behind(listener: SocketAddr, proxy: SocketAddr) -> Option<Self> {
+        Self::start_with(vec![
+            ("HOOKSWITCH_SERVICES_KAFKA_LISTENERS", format!("BEHIND://{listener}")),
+            ("HOOKSWITCH_SERVICES_KAFKA_ADVERTISED", format!("BEHIND://{proxy}")),
+        ])
+    }
+
+    /// A container has its listeners from an image.
+    pub fn may_have_listeners() -> bool {
+        let engine = Command::new("docker")
+            .arg("info")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        !engine.is_ok_and(|status| status.success())
+    }
+
+    pub fn start_with(more: Vec<(&'static str, String)>) -> Option<Self> {
         server()?;
         let directory = std::env::temp_dir().join(format!("hookswitch-kafka-{}", uuid::Uuid::now_v7().simple()));
         let mut server = Self {
             directory,
             url: String::new(),
+            more,
         };
         server.url = server.services("up").expect("scripts/services starts a Kafka");
         if server.process().is_none() {
@@ -208,6 +234,7 @@ impl Server {
         let again = Self {
             directory: self.directory.clone(),
             url: String::new(),
+            more: self.more.clone(),
         };
         let url = tokio::task::spawn_blocking(move || {
             let url = again.services("up");
@@ -228,6 +255,7 @@ impl Server {
             .args([command, "kafka"])
             .env("HOOKSWITCH_SERVICES_DIR", &self.directory)
             .env("HOOKSWITCH_SERVICES_PORT_OFFSET", super::port_offset(&self.directory))
+            .envs(self.more.iter().map(|(name, value)| (*name, value)))
             .env_remove("HOOKSWITCH_TEST_KAFKA_URL")
             .stderr(Stdio::inherit())
             .output()
