@@ -4,15 +4,22 @@
 
 use crate::{
     conformance::queue::{delivered, event, take},
+    ledger::{
+        Directory,
+        suite::{self, Bench},
+    },
     queue_embedded::{Scratch, open},
     support::app::{TestApp, worker::report},
 };
 use hookswitch::{
-    domain::{ActionState, Envelope, OrgId},
+    domain::{ActionId, ActionState, Clock, Envelope, ManualClock, OrgId, Timestamp},
     queue::{EventQueue, attributes, encode, from_attributes},
+    store::{self, ledger::ClaimLimits},
 };
 use serde_json::Value;
+use sqlx::{Connection, Executor};
 use std::{fs, path::Path};
+use std::{sync::Arc, time::Duration};
 
 /// Written by 0.1.0 and closed cleanly: six events, of which the first two were acked.
 /// `events.json` beside it has the attributes of the rest, as they have to come out.
@@ -107,4 +114,101 @@ async fn an_action_with_a_cause_that_only_a_newer_release_knows_is_listed() {
     assert_eq!(listed.len(), 1);
     assert_eq!((listed[0].state, listed[0].cause), (ActionState::Succeeded, None));
     app.stop_worker().await;
+}
+
+/// An action of an organisation of its own, which is due.
+async fn planned(b: &Bench) -> ActionId {
+    let org = OrgId::generate();
+    let created = b.store.create_organisation(org, "an organisation", suite::audit(org));
+    created.await.expect("created");
+    let action = suite::action();
+    let id = action.id;
+    let events = [suite::event(org, 1, vec![action])];
+    b.store.plan(Arc::new(events)).await.expect("planned");
+    id
+}
+
+async fn claimed(b: &Bench) -> Vec<ActionId> {
+    let limits = ClaimLimits {
+        count_max: 10,
+        turn_max: 10,
+        allowances: Vec::new(),
+        deferred: Arc::default(),
+        lease: suite::LEASE,
+    };
+    let claims = b.store.claim(limits, b.clock.now()).await.expect("claims");
+    claims.iter().map(|claim| claim.action).collect()
+}
+
+/// Half a minute, after which it is tried again.
+const PUT_OFF_FOR: Duration = Duration::from_secs(30);
+
+async fn what_cannot_be_read_waits<C>(b: &Bench, database: &mut C)
+where
+    for<'c> &'c mut C: Executor<'c>,
+{
+    for (write, restore) in [
+        (
+            "UPDATE actions SET kind = 'of_a_newer_release'",
+            "UPDATE actions SET kind = 'twilio.send_sms'",
+        ),
+        (
+            "UPDATE turns SET provider = 'of_a_newer_release'",
+            "UPDATE turns SET provider = 'twilio'",
+        ),
+    ] {
+        let newer = planned(b).await;
+        database.execute(write).await.expect("written");
+        let known = planned(b).await;
+        assert_eq!(claimed(b).await, [known], "{write}");
+        database.execute(restore).await.expect("written");
+        assert_eq!(claimed(b).await, [], "{write}: it waits");
+        b.clock.advance(PUT_OFF_FOR);
+        assert_eq!(claimed(b).await, [newer], "{write}: it was left as it was");
+    }
+}
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::at(Timestamp::from_seconds(1_000)))
+}
+
+#[tokio::test]
+async fn an_action_that_only_a_newer_release_can_read_holds_up_no_other() {
+    let (directory, clock) = (Directory::new(), clock());
+    let path = directory.0.join("store.db");
+    let url = format!("sqlite:{}", path.display());
+    let store = store::create(&url, clock.clone()).await.expect("opens");
+    let mut database = sqlx::SqliteConnection::connect(&url).await.expect("connects");
+    what_cannot_be_read_waits(
+        &Bench {
+            store: store.clone(),
+            clock,
+        },
+        &mut database,
+    )
+    .await;
+    store.close().await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_action_that_only_a_newer_release_can_read_holds_up_no_other_over_postgres() {
+    let Some(database) = crate::support::postgres::PostgresDatabase::new().await else {
+        return;
+    };
+    let clock = clock();
+    let store = store::PostgresStore::open(&database.url(), clock.clone())
+        .await
+        .expect("opens");
+    let store: Arc<dyn store::Store> = Arc::new(store);
+    let mut worker = database.connect_as("hookswitch_worker").await;
+    what_cannot_be_read_waits(
+        &Bench {
+            store: store.clone(),
+            clock,
+        },
+        &mut worker,
+    )
+    .await;
+    store.close().await;
 }

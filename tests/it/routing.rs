@@ -1,6 +1,8 @@
 //! Routes in memory on a real store: loaded, kept current by signal and by poll, and still there
 //! when the database is not.
 
+mod damaged;
+
 use crate::support::db::{Database, NOW, VERSION, blob};
 use hookswitch::{
     domain::{Clock, EndpointId, ManualClock, OrgId, RouteKey, RouteKind, SecretId, Source},

@@ -462,7 +462,7 @@ impl<S: SqlStore> Credentials for S {
         Statement::new("count secrets that are due to be rotated", COUNT_ROTATIONS_DUE)
             .time(self.clock().now())
             .number(ROTATION_COUNT_MAX)
-            .all(&mut reader, |row| {
+            .readable(&mut reader, |row| {
                 let row = row.table("org_credentials");
                 Ok((row.parse("provider")?, row.number("count")?))
             })

@@ -265,7 +265,7 @@ impl<S: SqlStore> Grants for S {
         Statement::new("list refreshes that are due", REFRESHES_DUE)
             .time(until)
             .number(count_max)
-            .all(&mut reader, due)
+            .readable(&mut reader, due)
             .await
     }
 

@@ -566,7 +566,7 @@ impl<S: SqlStore> History for S {
             })
             .await?;
         state.oldest_due_at = Statement::new(DOING, OLDEST_DUE)
-            .all(&mut reader, |row| {
+            .readable(&mut reader, |row| {
                 let row = row.table("actions");
                 Ok((row.parse("provider")?, row.time("due_at")?))
             })

@@ -189,7 +189,7 @@ impl<S: SqlStore> ManagedAssistants for S {
         Statement::new("list assistants to check", TO_CHECK)
             .time(before)
             .number(count_max)
-            .all(&mut reader, |row| {
+            .readable(&mut reader, |row| {
                 let row = row.table("managed_assistants");
                 Ok((row.id("org_id")?, row.parse("role")?))
             })

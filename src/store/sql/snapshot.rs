@@ -2,7 +2,7 @@
 
 use super::{Access, Dialect, READ_VERSION, Reader, Row, Sql, SqlStore, Statement, keys::data_key, raise};
 use crate::{
-    domain::{OrgId, Provider, RouteKey, RouteKind, RouteState, SealedBytes},
+    domain::{OrgId, Provider, RouteKey, RouteKind, RouteState, SealedBytes, Source},
     store::{
         StoreError,
         routes::PLATFORM,
@@ -10,6 +10,7 @@ use crate::{
     },
 };
 use async_trait::async_trait;
+use tracing::warn;
 use uuid::Uuid;
 
 #[cfg(test)]
@@ -209,7 +210,8 @@ impl<S: SqlStore> Snapshots for S {
             load.rows(SECRETS, |row| push(&mut changes.secrets, secret(row)))
                 .await?;
             load.assistants(&mut changes.routes).await?;
-            load.rows(NUMBERS, |row| number(row, &mut changes.routes)).await?;
+            load.rows(NUMBERS, |row| or_left_out(number(row, &mut changes.routes)))
+                .await?;
             load.rows(ACCOUNTS, |row| push(&mut changes.routes, account(row)))
                 .await?;
         }
@@ -219,48 +221,90 @@ impl<S: SqlStore> Snapshots for S {
 }
 
 fn push<T>(into: &mut Vec<T>, read: Result<T, StoreError>) -> Result<(), StoreError> {
-    into.push(read?);
+    or_left_out(read.map(|row| into.push(row)))
+}
+
+/// A row is one organisation's, and the snapshot is everybody's: one that cannot be read is left
+/// out (invariant 15).
+#[expect(clippy::unnecessary_wraps, reason = "what reads rows may fail")]
+fn or_left_out(read: Result<(), StoreError>) -> Result<(), StoreError> {
+    if let Err(error) = read {
+        warn!(%error, "A row is left out of memory");
+    }
     Ok(())
+}
+
+/// What takes a row out, where the rest of it cannot be read: one that said something else before
+/// must not go on.
+fn or_gone<T>(org: OrgId, gone: T, read: Result<T, StoreError>) -> T {
+    read.unwrap_or_else(|error| {
+        warn!(org.id = %org, %error, "A row counts as deleted until it is mended");
+        gone
+    })
 }
 
 fn organisation<D: Dialect>(row: Row<'_, D>) -> Result<OrganisationRow, StoreError> {
     let row = row.table("organizations");
-    Ok(OrganisationRow {
-        org: row.id("id")?,
-        is_active: row.flag("is_active")?,
-    })
+    let org = row.id("id")?;
+    let is_active = or_gone(org, false, row.flag("is_active"));
+    Ok(OrganisationRow { org, is_active })
 }
 
 fn endpoint<D: Dialect>(row: Row<'_, D>) -> Result<EndpointRow, StoreError> {
     let row = row.table("endpoints");
-    Ok(EndpointRow {
-        id: row.id("id")?,
-        org: row.id("org_id")?,
-        source: row.parse("source")?,
-        is_active: row.flag("is_active")?,
-        ignored_types: row.json("ignored_types")?,
-    })
+    let (id, org) = (row.id("id")?, row.id("org_id")?);
+    let gone = EndpointRow {
+        id,
+        org,
+        source: Source::Standard,
+        is_active: false,
+        ignored_types: Vec::new(),
+    };
+    let read = || {
+        Ok(EndpointRow {
+            id,
+            org,
+            source: row.parse("source")?,
+            is_active: row.flag("is_active")?,
+            ignored_types: row.json("ignored_types")?,
+        })
+    };
+    Ok(or_gone(org, gone, read()))
 }
 
 fn secret<D: Dialect>(row: Row<'_, D>) -> Result<SecretRow, StoreError> {
     let row = row.table("endpoint_secrets");
-    Ok(SecretRow {
-        id: row.id("id")?,
-        org: row.id("org_id")?,
-        endpoint: row.id_opt("endpoint_id")?,
-        source: row.parse("source")?,
-        plan: row.string("plan")?,
-        sealed: row.bytes_opt("sealed")?.map(|sealed| SealedBytes(sealed.into())),
-        not_after: row.time_opt("not_after")?,
-    })
+    let (id, org) = (row.id("id")?, row.id("org_id")?);
+    let gone = SecretRow {
+        id,
+        org,
+        endpoint: None,
+        source: Source::Standard,
+        plan: String::new(),
+        sealed: None,
+        not_after: None,
+    };
+    let read = || {
+        Ok(SecretRow {
+            id,
+            org,
+            endpoint: row.id_opt("endpoint_id")?,
+            source: row.parse("source")?,
+            plan: row.string("plan")?,
+            sealed: row.bytes_opt("sealed")?.map(|sealed| SealedBytes(sealed.into())),
+            not_after: row.time_opt("not_after")?,
+        })
+    };
+    Ok(or_gone(org, gone, read()))
 }
 
 fn assistant<D: Dialect>(row: Row<'_, D>) -> Result<RouteRow, StoreError> {
     let row = row.table("assistant_org_mapping");
+    let org = row.id("org_id")?;
     Ok(RouteRow {
         key: RouteKey::new(RouteKind::VapiAssistant, row.text("assistant_id")?),
-        org: row.id("org_id")?,
-        is_live: is_live(row)?,
+        org,
+        is_live: is_live(row, org),
         is_platform_managed: is_platform_managed(row)?,
         slot: None,
     })
@@ -272,24 +316,28 @@ fn page_of_assistants<D: Dialect>(row: Row<'_, D>, into: &mut Vec<RouteRow>) -> 
     let last = row.id_opt("last")?;
     if last.is_some() {
         for line in row.text("lines")?.split('\n') {
-            let (org, assistant) = line.split_at_checked(32).ok_or(row.corrupt("org_id"))?;
-            into.push(RouteRow {
-                key: RouteKey::new(RouteKind::VapiAssistant, assistant),
-                org: Uuid::try_parse(org)
-                    .map(OrgId::from_uuid)
-                    .map_err(|_| row.corrupt("org_id"))?,
-                is_live: true,
-                is_platform_managed: false,
-                slot: None,
-            });
+            push(into, assistant_of_line(row, line))?;
         }
     }
     Ok(last)
 }
 
+fn assistant_of_line<D: Dialect>(row: Row<'_, D>, line: &str) -> Result<RouteRow, StoreError> {
+    let (org, assistant) = line.split_at_checked(32).ok_or(row.corrupt("org_id"))?;
+    let org = Uuid::try_parse(org).map_err(|_| row.corrupt("org_id"))?;
+    Ok(RouteRow {
+        key: RouteKey::new(RouteKind::VapiAssistant, assistant),
+        org: OrgId::from_uuid(org),
+        is_live: true,
+        is_platform_managed: false,
+        slot: None,
+    })
+}
+
 fn number<D: Dialect>(row: Row<'_, D>, into: &mut Vec<RouteRow>) -> Result<(), StoreError> {
     let row = row.table("phone_numbers");
-    let (org, is_live, is_platform_managed) = (row.id("org_id")?, is_live(row)?, is_platform_managed(row)?);
+    let org = row.id("org_id")?;
+    let (is_live, is_platform_managed) = (is_live(row, org), is_platform_managed(row)?);
     let slot = Some(row.id::<Uuid>("id")?.into_bytes());
     let number = row.text("number")?;
     // A missing part makes a row that only takes out the former claim.
@@ -300,17 +348,19 @@ fn number<D: Dialect>(row: Row<'_, D>, into: &mut Vec<RouteRow>) -> Result<(), S
         org,
         slot,
     };
-    match row.parse("provider")? {
-        Provider::Twilio => {
-            let account = row.text_opt("account_id")?;
-            let value = account.map(|account| format!("{account}/{number}"));
-            into.push(claim(RouteKind::TwilioNumber, value.as_deref()));
-        }
-        Provider::Vapi => {
-            into.push(claim(RouteKind::VapiNumber, Some(number)));
-            into.push(claim(RouteKind::VapiPhoneNumber, row.text_opt("provider_number_id")?));
-        }
-        _ => return Err(row.corrupt("provider")),
+    let provider = or_gone(org, None, row.parse("provider").map(Some));
+    if provider != Some(Provider::Vapi) {
+        let account = row
+            .text_opt("account_id")?
+            .filter(|_| provider == Some(Provider::Twilio));
+        let value = account.map(|account| format!("{account}/{number}"));
+        into.push(claim(RouteKind::TwilioNumber, value.as_deref()));
+    }
+    if provider != Some(Provider::Twilio) {
+        let is_vapis = provider == Some(Provider::Vapi);
+        let id = row.text_opt("provider_number_id")?;
+        into.push(claim(RouteKind::VapiNumber, is_vapis.then_some(number)));
+        into.push(claim(RouteKind::VapiPhoneNumber, id.filter(|_| is_vapis)));
     }
     Ok(())
 }
@@ -327,8 +377,9 @@ fn account<D: Dialect>(row: Row<'_, D>) -> Result<RouteRow, StoreError> {
     })
 }
 
-fn is_live<D: Dialect>(row: Row<'_, D>) -> Result<bool, StoreError> {
-    Ok(RouteState::Live == row.parse("state")?)
+fn is_live<D: Dialect>(row: Row<'_, D>, org: OrgId) -> bool {
+    let state = row.parse("state").map(|state: RouteState| state == RouteState::Live);
+    or_gone(org, false, state)
 }
 
 fn is_platform_managed<D: Dialect>(row: Row<'_, D>) -> Result<bool, StoreError> {

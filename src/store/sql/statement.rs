@@ -7,6 +7,7 @@ use super::{
 use crate::{domain::Timestamp, store::StoreError};
 use serde::{Serialize, de::DeserializeOwned};
 use std::str::FromStr;
+use tracing::warn;
 use uuid::Uuid;
 
 /// One statement and its values so far. `$1` is the first value that is added.
@@ -134,6 +135,30 @@ impl<D: Dialect> Statement<D> {
         let mut all = Vec::new();
         self.each(on, |row| {
             all.push(read(row)?);
+            Ok(())
+        })
+        .await?;
+        Ok(all)
+    }
+
+    /// As [`Statement::all`], for lists over all organisations: a row that cannot be read is one
+    /// organisation's, and is left out (invariant 15).
+    ///
+    /// # Errors
+    /// See [`failed`].
+    pub async fn readable<C, T, F>(self, on: &mut C, mut read: F) -> Result<Vec<T>, StoreError>
+    where
+        C: Connected<Db = D>,
+        T: Send,
+        F: FnMut(Row<'_, D>) -> Result<T, StoreError> + Send,
+    {
+        let mut all = Vec::new();
+        let doing = self.doing;
+        self.each(on, |row| {
+            match read(row) {
+                Ok(one) => all.push(one),
+                Err(error) => warn!(%error, "A row is left out, to {doing}"),
+            }
             Ok(())
         })
         .await?;

@@ -1,7 +1,7 @@
 //! Claims: reads due turns and the rows of each, and chooses among them. Each database then writes
 //! the choice in its own way.
 
-use super::{LedgerSql, claim_of, unpaused};
+use super::{LedgerSql, claim_of, claimable, unpaused};
 use crate::{
     domain::{ActionState, OrgId, Provider, Timestamp},
     killpoint::{Step, reach},
@@ -13,10 +13,17 @@ use crate::{
 };
 use futures_util::future::BoxFuture;
 use std::time::Duration;
+use tracing::warn;
 use uuid::Uuid;
 
 #[cfg(test)]
-pub const STATEMENTS: &[Sql] = &[TURNS, Sql::both(PARK_PAUSED), Sql::both(PUT_OFF_PAUSED)];
+pub const STATEMENTS: &[Sql] = &[
+    TURNS,
+    Sql::both(PARK_PAUSED),
+    Sql::both(PUT_OFF_PAUSED),
+    Sql::both(PUT_OFF_UNREAD),
+    Sql::both(PUT_OFF_TURN),
+];
 
 /// A turn that another claim holds is passed over. A paused action keeps its place.
 const TURNS: Sql = Sql {
@@ -39,6 +46,17 @@ const PUT_OFF_PAUSED: &str = "
     UPDATE actions
     SET due_at = $4
     WHERE id = $1 AND org_id = $2 AND state = 'unknown' AND updated_at <= $3";
+const PUT_OFF_UNREAD: &str = concat!(
+    "
+    UPDATE actions
+    SET due_at = $3
+    WHERE id = $1 AND org_id = $2 AND ",
+    claimable!()
+);
+const PUT_OFF_TURN: &str = "
+    UPDATE turns
+    SET due_at = $3
+    WHERE org_id = $1 AND provider = $2";
 
 /// Expired rows that one command ends at most (invariant 15).
 const EXPIRED_MAX: usize = 1_000;
@@ -57,6 +75,9 @@ pub struct Choice {
     pub expired: Vec<Uuid>,
     /// Actions of paused rules.
     paused: Vec<(OrgId, Uuid)>,
+    /// Actions with a value that this release does not know, and the first such value's place.
+    unread: Vec<(OrgId, Uuid)>,
+    unread_why: Option<StoreError>,
     /// Turns that were taken, whether or not they led to a claim.
     pub taken: Vec<Turn>,
 }
@@ -89,12 +110,13 @@ pub async fn claim<D: LedgerSql>(
 ) -> Result<Vec<Claim>, StoreError> {
     let mut ended = 0;
     for _ in 0..ROUNDS_MAX {
-        let Due { turns, held } = turns_due(tx, &limits, now).await?;
+        let Due { turns, held, unread } = turns_due(tx, &limits, now).await?;
+        put_off_turns(tx, &unread, now).await?;
         if !held.is_empty() {
             // Only those that are due: one that was moved before costs nothing until its time.
             D::defer(tx.connection, &held).await?;
         }
-        if turns.is_empty() && held.is_empty() {
+        if turns.is_empty() && held.is_empty() && unread.is_empty() {
             break;
         }
         if turns.is_empty() {
@@ -104,8 +126,9 @@ pub async fn claim<D: LedgerSql>(
         let rows = D::rows_of_turns(tx.connection, &looked_at, now, limits.turn_max).await?;
         let choice = choose::<D>(&turns, &rows, &limits, now)?;
         hold_paused(tx, &choice).await?;
+        put_off_unread(tx, &choice).await?;
         D::take(tx.connection, &choice).await?;
-        ended += choice.expired.len() + choice.paused.len();
+        ended += choice.expired.len() + choice.paused.len() + choice.unread.len();
         if !choice.claims.is_empty() {
             reach(Step::ClaimWritten);
         }
@@ -118,7 +141,8 @@ pub async fn claim<D: LedgerSql>(
     Ok(Vec::new())
 }
 
-/// How long an open outcome of a paused rule waits before it is looked at again.
+/// How long an open outcome of a paused rule waits before it is looked at again, and what only a
+/// newer release can read.
 const PUT_OFF_FOR: Duration = Duration::from_secs(30);
 
 /// Takes the actions of paused rules out of the line, so that the others of their organisation go
@@ -143,6 +167,45 @@ async fn hold_paused<D: LedgerSql>(tx: &mut Transaction<'_, D>, choice: &Choice)
     Ok(())
 }
 
+/// A row that cannot be read costs nobody else a claim. It stays as it is, for the release that
+/// wrote it.
+async fn put_off_unread<D: LedgerSql>(tx: &mut Transaction<'_, D>, choice: &Choice) -> Result<(), StoreError> {
+    for (org, action) in &choice.unread {
+        Statement::new("put off an action that cannot be read", PUT_OFF_UNREAD)
+            .id(*action)
+            .id(*org)
+            .time(choice.now + PUT_OFF_FOR)
+            .execute(tx)
+            .await?;
+    }
+    if let (Some((_, action)), Some(error)) = (choice.unread.first(), &choice.unread_why) {
+        warn!(
+            action.id = %action,
+            %error,
+            "{} due actions cannot be read and wait, this one first: a newer release wrote them, or they are damaged",
+            choice.unread.len()
+        );
+    }
+    Ok(())
+}
+
+async fn put_off_turns<D: LedgerSql>(
+    tx: &mut Transaction<'_, D>,
+    unread: &[(OrgId, String)],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    for (org, provider) in unread {
+        Statement::new("put off a turn that cannot be read", PUT_OFF_TURN)
+            .id(*org)
+            .text(provider)
+            .time(now + PUT_OFF_FOR)
+            .execute(tx)
+            .await?;
+        warn!(org.id = %org, "Actions for a provider that only a newer release knows are due, and wait");
+    }
+    Ok(())
+}
+
 /// The turns that are due.
 #[derive(Default)]
 struct Due {
@@ -150,6 +213,8 @@ struct Due {
     turns: Vec<(Turn, u32)>,
     /// Those of providers that fail, each with the time until which it waits.
     held: Vec<(OrgId, Provider, Timestamp)>,
+    /// Those of providers that only a newer release knows.
+    unread: Vec<(OrgId, String)>,
 }
 
 async fn turns_due<D: LedgerSql>(
@@ -168,7 +233,13 @@ async fn turns_due<D: LedgerSql>(
         .number(turns_max)
         .each(tx, |row| {
             let row = row.table("turns");
-            let turn @ (org, provider) = (row.id("org_id")?, row.parse("provider")?);
+            let org = row.id("org_id")?;
+            let provider = row.text("provider")?;
+            let Ok(provider) = provider.parse::<Provider>() else {
+                due.unread.push((org, provider.to_owned()));
+                return Ok(());
+            };
+            let turn = (org, provider);
             let failing_until = limits.deferred.get(&turn).copied();
             if let Some(until) = failing_until.filter(|until| *until > now) {
                 due.held.push((org, provider, until));
@@ -202,6 +273,8 @@ fn choose<D: LedgerSql>(
         claims: Vec::new(),
         expired: Vec::new(),
         paused: Vec::new(),
+        unread: Vec::new(),
+        unread_why: None,
         taken: Vec::new(),
     };
     let mut rows = rows.iter().map(|row| Row::<D>::of(row).table("actions")).peekable();
@@ -221,8 +294,16 @@ fn choose<D: LedgerSql>(
             } else if row.flag("is_paused")? {
                 choice.paused.push((turn.0, row.id("id")?));
             } else if left > 0 && choice.claims.len() < limits.count_max as usize {
-                left -= 1;
-                choice.claims.push(claim_of(row, is_look_up, now, choice.lease_until)?);
+                match claim_of(row, is_look_up, now, choice.lease_until) {
+                    Ok(claim) => {
+                        left -= 1;
+                        choice.claims.push(claim);
+                    }
+                    Err(error) => {
+                        choice.unread.push((turn.0, row.id("id")?));
+                        choice.unread_why.get_or_insert(error);
+                    }
+                }
             }
         }
         choice.taken.push(turn);

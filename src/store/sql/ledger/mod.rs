@@ -127,10 +127,19 @@ pub async fn make_due<D: Dialect>(
     provider: Provider,
     now: Timestamp,
 ) -> Result<(), StoreError> {
+    bring_turn_forward(tx, org, provider.as_str(), now).await
+}
+
+async fn bring_turn_forward<D: Dialect>(
+    tx: &mut Transaction<'_, D>,
+    org: OrgId,
+    provider: &str,
+    due_at: Timestamp,
+) -> Result<(), StoreError> {
     Statement::new("bring a turn forward", BRING_TURN_FORWARD)
         .id(org)
-        .text(provider.as_str())
-        .time(now)
+        .text(provider)
+        .time(due_at)
         .execute(tx)
         .await
         .map(drop)

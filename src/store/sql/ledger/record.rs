@@ -1,6 +1,6 @@
 //! Records: transitions out of `running` under the fence, and the end of leases.
 
-use super::{LedgerSql, clean, cut, make_ambiguous, mark_written, plan::add_turns};
+use super::{LedgerSql, bring_turn_forward, clean, cut, make_ambiguous, mark_written, plan::add_turns};
 use crate::{
     domain::{ActionId, ActionState, AttemptOutcome, Cause, OrgId, Timestamp},
     killpoint::{Step, reach},
@@ -243,11 +243,17 @@ async fn bring_turns_forward<D: LedgerSql>(tx: &mut Transaction<'_, D>, changed:
     let mut due = Vec::new();
     for row in changed {
         let row = Row::<D>::of(row).table("actions");
-        if matches!(
+        if !matches!(
             row.parse("state")?,
             ActionState::Pending | ActionState::Waiting | ActionState::Unknown
         ) {
-            due.push((row.id("org_id")?, row.parse("provider")?, row.time("due_at")?));
+            continue;
+        }
+        let (org, provider, due_at) = (row.id("org_id")?, row.text("provider")?, row.time("due_at")?);
+        match provider.parse() {
+            Ok(provider) => due.push((org, provider, due_at)),
+            // Of a newer release, whose process ended. Its turn waits for another one like it.
+            Err(_) => bring_turn_forward(tx, org, provider, due_at).await?,
         }
     }
     add_turns(tx, due).await
