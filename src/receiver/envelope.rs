@@ -1,6 +1,6 @@
 //! The envelope of a verified request: its body and the facts that travel beside it.
 
-use super::{limits::WebhookPath, verify::Signer};
+use super::{limits::WebhookPath, mask::query_masked, verify::Signer};
 use crate::{
     domain::{Envelope, EventId, IngressHeader, Timestamp, VerifiedEvent},
     source::Reading,
@@ -47,7 +47,7 @@ pub(super) fn verified_event(
             .unwrap_or_default()
             .into(),
         path: head.uri.path().into(),
-        query: head.uri.query().unwrap_or_default().into(),
+        query: head.uri.query().map(query_masked).unwrap_or_default().into(),
         headers: HEADERS
             .iter()
             .filter_map(|name| header_to_carry(&head.headers, name))

@@ -56,7 +56,11 @@ pub const VISIBLE: &[Visible] = &[
         "The whole body: JSON as it was sent, or the fields of a form",
     ),
     visible("headers", None, "The headers that were kept, by names in small letters"),
-    visible("query", None, "The parameters of the URL, by name"),
+    visible(
+        "query",
+        None,
+        "The parameters of the URL, by name; one whose name ends as a secret's does is masked",
+    ),
     Visible {
         members: &["time_zone", "is_open"],
         ..visible(

@@ -14,7 +14,7 @@ mod vapi;
 
 pub use self::hmac::{HmacAlgorithm, HmacKey, Signature};
 pub use kinds::kinds;
-pub use twilio::TwilioPlan;
+pub use twilio::{TwilioPlan, decode_form};
 pub use vapi::{BearerPlan, BearerPlanText, Encoding, HmacPlan, HmacPlanText, PlanFault, VapiPlan};
 
 use crate::domain::{DedupeKey, EventType, RouteKey, SecretBytes, Source, Subject, Timestamp};

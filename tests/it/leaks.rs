@@ -1,5 +1,7 @@
 //! Planted secrets: they go in by every door, and come out by none.
 
+mod messages;
+
 use crate::support::{
     client,
     dev::{Dev, Directory, port_base},

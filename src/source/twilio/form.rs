@@ -24,7 +24,7 @@ impl<'a> Form<'a> {
                 .iter()
                 .position(|&b| b == b'=')
                 .map_or((pair, &pair[pair.len()..]), |at| (&pair[..at], &pair[at + 1..]));
-            pairs.push((decode(name), decode(value)));
+            pairs.push((decode_form(name), decode_form(value)));
         }
         Some(Self(pairs))
     }
@@ -47,7 +47,9 @@ impl<'a> Form<'a> {
     }
 }
 
-fn decode(text: &[u8]) -> Cow<'_, [u8]> {
+/// A name or a value of a form or a query, as bytes.
+#[must_use]
+pub fn decode_form(text: &[u8]) -> Cow<'_, [u8]> {
     let Some(first) = text.iter().position(|&b| matches!(b, b'+' | b'%')) else {
         return Cow::Borrowed(text);
     };

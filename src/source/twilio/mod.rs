@@ -9,6 +9,7 @@ mod signature;
 mod url;
 
 pub(super) use form::Form;
+pub use form::decode_form;
 pub(super) use read::read;
 pub(super) use signature::{SETTINGS_HEADER, SIGNATURE_HEADER, TwilioKey};
 pub(super) use url::SignedUrl;

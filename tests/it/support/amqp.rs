@@ -2,13 +2,17 @@
 
 use super::port_offset;
 use crate::conformance::queue::{delivered, event, id_of};
+use futures_util::{StreamExt, TryStreamExt};
 use hookswitch::{
     domain::{EventId, OrgId},
     queue::{AmqpQueue, AmqpSettings, EventQueue},
 };
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
-    options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions},
+    options::{
+        BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
+        QueueDeleteOptions,
+    },
     types::FieldTable,
 };
 use std::{
@@ -282,6 +286,21 @@ impl Bare {
             .await
             .expect("the queue exists")
             .message_count()
+    }
+
+    /// The first messages of a queue, by a plain consumer: RabbitMQ has no `basic.get` for a quorum
+    /// queue with a single active consumer.
+    pub async fn first(&self, queue: &str, count: usize) -> Vec<lapin::message::Delivery> {
+        let options = BasicConsumeOptions {
+            no_ack: true,
+            ..BasicConsumeOptions::default()
+        };
+        let consumer = self
+            .channel
+            .basic_consume(queue.into(), "first".into(), options, FieldTable::default());
+        let messages = consumer.await.expect("a consumer").take(count).try_collect::<Vec<_>>();
+        let messages = tokio::time::timeout(super::PATIENCE, messages).await;
+        messages.expect("as many messages").expect("messages")
     }
 
     /// Takes one message out of a queue.

@@ -7,8 +7,9 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
-    message::{Header, OwnedHeaders},
+    message::{Header, Headers, Message, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer},
+    topic_partition_list::{Offset, TopicPartitionList},
 };
 use std::{
     fs,
@@ -17,7 +18,7 @@ use std::{
     path::PathBuf,
     process::{Command, Stdio},
     sync::Once,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The server's URL. `None` where there is none: then it is said on the terminal, and in CI it is a
@@ -127,6 +128,39 @@ impl KafkaTopic {
                 Some(end)
             })
             .sum()
+    }
+
+    /// The first messages of its only partition as the server has them, by a plain consumer: key,
+    /// headers and body.
+    pub async fn raw(&self, count: usize) -> Vec<Vec<u8>> {
+        let (mut config, topic) = (self.client(), self.settings.topic.clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            let consumer: BaseConsumer = config.set("group.id", "raw").create().expect("a consumer");
+            let mut partitions = TopicPartitionList::new();
+            partitions
+                .add_partition_offset(&topic, 0, Offset::Beginning)
+                .expect("an offset");
+            consumer.assign(&partitions).expect("a partition");
+            let end = Instant::now() + super::PATIENCE;
+            let mut messages = Vec::new();
+            while messages.len() < count {
+                assert!(Instant::now() < end, "{} of {count} messages came", messages.len());
+                let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else {
+                    continue;
+                };
+                let mut raw = [message.key(), message.payload()]
+                    .map(Option::unwrap_or_default)
+                    .join(&b' ');
+                for header in message.headers().expect("headers").iter() {
+                    raw.extend_from_slice(header.key.as_bytes());
+                    raw.push(b'=');
+                    raw.extend_from_slice(header.value.unwrap_or_default());
+                }
+                messages.push(raw);
+            }
+            messages
+        });
+        reading.await.expect("not aborted")
     }
 
     /// A message that no Hookswitch wrote.

@@ -481,20 +481,30 @@ impl Tenant {
 
     /// A Twilio form to its number, signed with its token.
     pub fn twilio(&self, path: &str, params: &[(&str, &str)]) -> Vec<u8> {
-        let (account, number) = (self.account(), self.number());
-        let params: Vec<(String, String)> = [("AccountSid", &*account), ("To", number)]
-            .iter()
-            .chain(params)
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
-        let signature = sign_twilio(&self.secret, &format!("{PUBLIC_URL}{path}"), &params);
-        let header = ("x-twilio-signature".parse().unwrap(), signature);
+        let (header, params) = self.sign_twilio(&self.secret, path, params);
         request(
             path,
             "application/x-www-form-urlencoded; charset=UTF-8",
             &[header],
             form_body(&params).as_bytes(),
         )
+    }
+
+    /// The signature of a form to its number, and the form.
+    pub fn sign_twilio(
+        &self,
+        token: &SecretBytes,
+        path: &str,
+        params: &[(&str, &str)],
+    ) -> (SignedHeader, Vec<(String, String)>) {
+        let (account, number) = (self.account(), self.number());
+        let params: Vec<(String, String)> = [("AccountSid", &*account), ("To", number)]
+            .iter()
+            .chain(params)
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let signature = sign_twilio(token, &format!("{PUBLIC_URL}{path}"), &params);
+        (("x-twilio-signature".parse().unwrap(), signature), params)
     }
 }
 
