@@ -464,7 +464,8 @@ const texts = {
     states: { live: 'Live', pending: 'Waits for proof', released: 'Given up' },
     roles: { inbound: 'Takes calls', outbound: 'Makes calls', null: '–' },
     fields: { assistant: 'Assistant id', role: 'What it does', number: 'Number' },
-    columns: { name: 'Assistant', role: 'Role', number: 'Number', provider: 'Provider', state: 'State', proven: 'Read at the provider', do: 'What you can do' },
+    columns: { name: 'Assistant', role: 'Role', number: 'Number', provider: 'Provider', state: 'State', proven: 'Read at the provider', texts: 'Texts at Vapi', do: 'What you can do' },
+    texts: { true: 'Answered by Vapi', false: 'Left alone', null: 'Not taken' },
   },
 
   kept: {

@@ -601,6 +601,9 @@ export type NumberView = {
   "provider": Provider;
   "provider_number_id"?: string | null;
   "reason"?: string | null;
+  "sms_enabled"?: boolean | null;
+  "sms_hint"?: string | null;
+  "sms_read_at"?: Time | null;
   "state": RouteState;
   "usable": boolean;
   "version": number;

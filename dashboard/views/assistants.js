@@ -45,6 +45,11 @@ class AssistantsView extends HTMLElement {
         { label: words.columns.provider, cell: (/** @type {Api.NumberView} */ row) => texts.providers[row.provider] ?? row.provider },
         { label: words.columns.state, cell: state },
         { label: words.columns.proven, cell: (/** @type {Api.NumberView} */ row) => time(row.proven_at) },
+        {
+          label: words.columns.texts,
+          cell: (/** @type {Api.NumberView} */ row) =>
+            row.sms_read_at ? [words.texts[String(row.sms_enabled)], ' ', time(row.sms_read_at), h('span.hint', null, ' ', row.sms_hint)] : '–',
+        },
         { label: words.columns.do, cell: (/** @type {Api.NumberView} */ row) => mayManage && this.askRemove(`/api/phone-numbers/${encodeURIComponent(row.number)}`, groupedNumber(row.number), row.etag, () => this.numbers?.load()) },
       ],
     });

@@ -28,7 +28,7 @@ pub use id::{
 pub use network::{InvalidNetwork, Network};
 pub use organisation::{
     AssistantRole, Endpoint, IntegrationState, ManagedAssistantState, Organisation, Proof, RouteKey, RouteKind,
-    RouteState,
+    RouteState, SmsAtVapi,
 };
 pub use private::{create_private_directory, keep_directory_private, keep_private, private_file};
 pub use problem::ProblemCode;

@@ -127,6 +127,18 @@ closed_text_enum!(
     }
 );
 
+closed_text_enum!(
+    /// Whether Vapi set the SMS webhook of a number at Twilio, as Vapi says it.
+    SmsAtVapi: "state of a number's texts at Vapi" {
+        /// It did, when a person brought the number to Vapi: texts to it reach Vapi.
+        Enabled = "enabled",
+        /// It left the webhook alone.
+        Disabled = "disabled",
+        /// The key reads no such number, or it is none of Twilio's.
+        Absent = "absent",
+    }
+);
+
 /// An external id that leads to an organisation. Compared byte for byte.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct RouteKey {

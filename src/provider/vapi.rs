@@ -7,6 +7,7 @@
 pub mod assistants;
 
 use super::{CallError, VapiCredential, Verified, api::Api, http::HttpClient};
+use crate::domain::SmsAtVapi;
 use reqwest::{Method, RequestBuilder, header::AUTHORIZATION};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub struct VapiAssistant {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VapiNumber {
     pub id: String,
+    pub sms: SmsAtVapi,
 }
 
 impl VapiClient {
@@ -95,6 +97,8 @@ impl VapiClient {
             id: String,
             number: Option<String>,
             created_at: Option<String>,
+            provider: Option<String>,
+            sms_enabled: Option<bool>,
         }
         let until = tokio::time::Instant::now() + deadline;
         let mut path = format!("/phone-number?limit={PAGE_SIZE}");
@@ -115,7 +119,14 @@ impl VapiClient {
                 .cloned();
             let is_last = rows.len() < PAGE_SIZE;
             if let Some(row) = rows.into_iter().find(|row| row.number.as_deref() == Some(number)) {
-                return Ok(Some(VapiNumber { id: row.id }));
+                // Only numbers of Twilio have the field, and where it is omitted it is true
+                // (Vapi's description, `TwilioPhoneNumber.smsEnabled`).
+                let sms = match (row.provider.as_deref(), row.sms_enabled) {
+                    (Some("twilio"), Some(false)) => SmsAtVapi::Disabled,
+                    (Some("twilio"), _) => SmsAtVapi::Enabled,
+                    _ => SmsAtVapi::Absent,
+                };
+                return Ok(Some(VapiNumber { id: row.id, sms }));
             }
             match oldest {
                 Some(oldest) if !is_last => path = format!("/phone-number?limit={PAGE_SIZE}&createdAtLt={oldest}"),

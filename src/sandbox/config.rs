@@ -216,6 +216,12 @@ pub struct VapiAssistant {
 pub struct VapiPhoneNumber {
     pub id: String,
     pub number: String,
+    /// A number that was brought from this account of Twilio. Without one it is Vapi's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub twilio_account_sid: Option<String>,
+    /// Left out of the answer where it is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sms_enabled: Option<bool>,
 }
 
 /// The account of `dev`'s demo organisation. Its secrets are made with the installation and handed
@@ -242,6 +248,8 @@ impl Accounts {
             phone_numbers: vec![VapiPhoneNumber {
                 id: DEMO_PHONE_NUMBER_ID.to_owned(),
                 number: DEMO_PHONE_NUMBER.to_owned(),
+                twilio_account_sid: None,
+                sms_enabled: None,
             }],
         };
         Self {

@@ -223,10 +223,20 @@ fn assistant_json(assistant: &VapiAssistant) -> Value {
 }
 
 fn number_json(number: &VapiPhoneNumber) -> Value {
-    json!({
+    let mut body = json!({
         "id": number.id, "orgId": ORGANISATION_ID, "createdAt": CREATED_AT, "updatedAt": CREATED_AT,
         "provider": "vapi", "status": "active", "number": number.number,
-    })
+    });
+    if let Some(account) = &number.twilio_account_sid {
+        body["provider"] = "twilio".into();
+        body["twilioAccountSid"] = account.as_str().into();
+        // By the description Vapi shows it to whoever reads the number.
+        body["twilioAuthToken"] = "canary-twilio-auth-token".into();
+        if let Some(is_enabled) = number.sms_enabled {
+            body["smsEnabled"] = is_enabled.into();
+        }
+    }
+    body
 }
 
 fn error(status: u16, message: &Value) -> Reply {

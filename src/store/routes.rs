@@ -2,7 +2,7 @@
 
 use super::{StoreError, audit::AuditEntry};
 pub use crate::domain::Proof;
-use crate::domain::{AssistantRole, OrgId, RouteState, Timestamp};
+use crate::domain::{AssistantRole, OrgId, RouteState, SmsAtVapi, Timestamp};
 use async_trait::async_trait;
 
 /// `managed_by` of a route for which the platform's own account signs.
@@ -58,6 +58,8 @@ pub struct NumberClaim {
     pub proven_at: Option<Timestamp>,
     /// The platform's own account signs for it (invariant 19); only an operator sets it.
     pub is_platform_managed: bool,
+    /// Where its texts go as Vapi last said it, and when. A proof that did not ask keeps it.
+    pub sms_at_vapi: Option<(SmsAtVapi, Timestamp)>,
     pub version: i64,
     pub created_at: Timestamp,
 }

@@ -16,7 +16,7 @@ use crate::{
             view::Time,
         },
     },
-    domain::{OrgId, Provider, RouteState},
+    domain::{OrgId, Provider, RouteState, SmsAtVapi},
     provider::{Credential, is_e164},
     store::routes::{Displaces, NumberClaim, Proof},
 };
@@ -45,9 +45,27 @@ pub struct NumberView {
     proven_at: Option<Time>,
     /// `platform`: the platform's own account signs for it. Only an operator sets that.
     managed_by: Option<&'static str>,
+    /// `smsEnabled` as Vapi said it when the number was last claimed here: whether Vapi set the
+    /// number's SMS webhook at Twilio. `null`: not known.
+    sms_enabled: Option<bool>,
+    /// When Vapi was asked for that.
+    sms_read_at: Option<Time>,
+    /// Where texts to the number go by it.
+    sms_hint: Option<&'static str>,
     version: i64,
     etag: String,
     created_at: Time,
+}
+
+const fn sms_hint(sms: SmsAtVapi) -> &'static str {
+    match sms {
+        SmsAtVapi::Enabled => {
+            "Vapi answers texts to this number: when it was brought to Vapi, its SMS webhook at Twilio was pointed \
+             there. To have texts here, set smsEnabled to false at Vapi, and the SMS webhook at Twilio to Hookswitch."
+        }
+        SmsAtVapi::Disabled => "Vapi leaves texts to this number alone. They go to its SMS webhook at Twilio.",
+        SmsAtVapi::Absent => "Your key at Vapi reads no number of Twilio's with these digits, so Vapi takes no texts.",
+    }
 }
 
 impl NumberView {
@@ -65,6 +83,13 @@ impl NumberView {
             proof: row.proof.map(Proof::as_str),
             proven_at: row.proven_at.map(Time),
             managed_by: row.is_platform_managed.then_some("platform"),
+            sms_enabled: row.sms_at_vapi.and_then(|(sms, _)| match sms {
+                SmsAtVapi::Enabled => Some(true),
+                SmsAtVapi::Disabled => Some(false),
+                SmsAtVapi::Absent => None,
+            }),
+            sms_read_at: row.sms_at_vapi.map(|(_, read_at)| Time(read_at)),
+            sms_hint: row.sms_at_vapi.map(|(sms, _)| sms_hint(sms)),
             version: row.version,
             created_at: Time(row.created_at),
         }
@@ -137,6 +162,8 @@ struct NumberAtProvider {
     /// The account that holds it, where the account is a part of the route.
     account_id: Option<String>,
     provider_number_id: String,
+    /// What Vapi says of its texts, where Vapi was asked.
+    sms: Option<SmsAtVapi>,
 }
 
 pub async fn create(
@@ -155,7 +182,12 @@ pub async fn create(
         NumberProvider::Twilio => Provider::Twilio,
         NumberProvider::Vapi => Provider::Vapi,
     };
-    let at_provider = match read(&state, member.org, provider, &new.number).await? {
+    // Beside each other, within the deadline of the request.
+    let (read, sms) = tokio::join!(
+        read(&state, member.org, provider, &new.number),
+        ask_for_texts(&state, member.org, provider, &new.number),
+    );
+    let at_provider = match read? {
         Readable::Yes(found) => found,
         Readable::No => return Err(not_readable("number")),
         Readable::Unknown(problem) => return Err(problem),
@@ -173,6 +205,7 @@ pub async fn create(
         proof: Some(Proof::ReadAtProvider),
         proven_at: Some(now),
         is_platform_managed: false,
+        sms_at_vapi: at_provider.sms.or(sms).map(|sms| (sms, now)),
         version: 1,
         created_at: now,
     };
@@ -238,6 +271,7 @@ async fn read(state: &AdminState, org: OrgId, provider: Provider, number: &str) 
                 found.map(|found| NumberAtProvider {
                     account_id: Some(twilio.account_sid.clone()),
                     provider_number_id: found.sid,
+                    sms: None,
                 })
             }),
         Credential::Vapi(vapi) => state
@@ -249,6 +283,7 @@ async fn read(state: &AdminState, org: OrgId, provider: Provider, number: &str) 
                 found.map(|found| NumberAtProvider {
                     account_id: None,
                     provider_number_id: found.id,
+                    sms: Some(found.sms),
                 })
             }),
         _ => return Ok(Readable::No),
@@ -258,6 +293,20 @@ async fn read(state: &AdminState, org: OrgId, provider: Provider, number: &str) 
         Ok(None) => Readable::No,
         Err(error) => refused_or_unknown(&error),
     })
+}
+
+/// What Vapi says of the texts of a number of Twilio, by the organisation's own key. `None`: Vapi
+/// was not asked or did not answer. The claim stands on Twilio's word alone.
+async fn ask_for_texts(state: &AdminState, org: OrgId, provider: Provider, number: &str) -> Option<SmsAtVapi> {
+    if provider != Provider::Twilio {
+        return None;
+    }
+    let opened = credentials::find(state, org, Provider::Vapi, "").await.ok()??;
+    let Ok(Credential::Vapi(vapi)) = &opened.credential else {
+        return None;
+    };
+    let found = state.providers.vapi.find_phone_number(vapi, number, READ_MAX).await;
+    Some(found.ok()?.map_or(SmsAtVapi::Absent, |found| found.sms))
 }
 
 pub async fn delete(

@@ -182,6 +182,7 @@ async fn phone_number(
         proof: proof.or(Some(Proof::ApprovedByOperator)),
         proven_at: Some(now),
         is_platform_managed: route.managed_by.is_some(),
+        sms_at_vapi: None,
         version: 1,
         created_at: now,
     })

@@ -122,6 +122,11 @@ const STEPS: &[Step] = &[
         "jobs that outlive a process",
         include_str!("../../../migrations/postgres/0020_jobs_that_outlive_a_process.sql"),
     ),
+    (
+        21,
+        "texts at vapi",
+        include_str!("../../../migrations/postgres/0021_texts_at_vapi.sql"),
+    ),
 ];
 
 fn migrator() -> Migrator {

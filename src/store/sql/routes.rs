@@ -85,8 +85,8 @@ macro_rules! save_number {
             "
     INSERT INTO phone_numbers
         (id, org_id, number, provider, account_id, provider_number_id, state, proof, proven_at, version, created_at,
-         updated_at, changed_version, managed_by)
-    VALUES ($1, $2, $3, $4, $5, $6, 'live', $7, $8, 1, $9, $10, $11, $12)
+         updated_at, changed_version, managed_by, sms_at_vapi, sms_read_at)
+    VALUES ($1, $2, $3, $4, $5, $6, 'live', $7, $8, 1, $9, $10, $11, $12, $13, $14)
     ON CONFLICT (org_id, number, provider, (CASE provider WHEN 'twilio' THEN ",
             $coalesce,
             "(account_id, '') ELSE '' END))
@@ -94,7 +94,9 @@ macro_rules! save_number {
     SET account_id = excluded.account_id, provider_number_id = excluded.provider_number_id, state = 'live',
         proof = excluded.proof, proven_at = excluded.proven_at, version = phone_numbers.version + 1,
         updated_at = excluded.updated_at, changed_version = excluded.changed_version,
-        managed_by = excluded.managed_by"
+        managed_by = excluded.managed_by,
+        sms_at_vapi = coalesce(excluded.sms_at_vapi, phone_numbers.sms_at_vapi),
+        sms_read_at = coalesce(excluded.sms_read_at, phone_numbers.sms_read_at)"
         )
     };
 }
@@ -105,14 +107,14 @@ const SAVE_NUMBER: Sql = Sql {
 };
 const LIST_NUMBERS: &str = "
     SELECT org_id, number, provider, account_id, provider_number_id, state, proof, proven_at, managed_by, version,
-        created_at
+        created_at, sms_at_vapi, sms_read_at
     FROM phone_numbers
     WHERE org_id = $1 AND number > $2 AND state IN ('live', 'pending')
     ORDER BY number, provider
     LIMIT $3";
 const FIND_NUMBER: &str = "
     SELECT org_id, number, provider, account_id, provider_number_id, state, proof, proven_at, managed_by, version,
-        created_at
+        created_at, sms_at_vapi, sms_read_at
     FROM phone_numbers
     WHERE org_id = $1 AND number = $2 AND state IN ('live', 'pending')
     ORDER BY (state = 'live') DESC, provider
@@ -158,6 +160,7 @@ fn number<D: Dialect>(row: Row<'_, D>) -> Result<NumberClaim, StoreError> {
         proof: row.parse_opt("proof")?,
         proven_at: row.time_opt("proven_at")?,
         is_platform_managed: row.text_opt("managed_by")? == Some(PLATFORM),
+        sms_at_vapi: row.known_opt("sms_at_vapi")?.zip(row.time_opt("sms_read_at")?),
         version: row.number("version")?,
         created_at: row.time("created_at")?,
     })
@@ -331,6 +334,8 @@ async fn prove_number<D: Dialect>(
         .time(tx.now)
         .number(version)
         .text_opt(managed_by(claim.is_platform_managed))
+        .text_opt(claim.sms_at_vapi.map(|(sms, _)| sms.as_str()))
+        .time_opt(claim.sms_at_vapi.map(|(_, read_at)| read_at))
         .execute(tx)
         .await?;
     let mut holder = None;

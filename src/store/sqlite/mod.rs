@@ -139,6 +139,11 @@ const STEPS: &[Step] = &[
         "jobs that outlive a process",
         include_str!("../../../migrations/sqlite/0021_jobs_that_outlive_a_process.sql"),
     ),
+    (
+        22,
+        "texts at vapi",
+        include_str!("../../../migrations/sqlite/0022_texts_at_vapi.sql"),
+    ),
 ];
 
 fn migrator() -> Migrator {

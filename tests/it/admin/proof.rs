@@ -11,6 +11,7 @@ use hookswitch::{
 };
 use serde_json::{Value, json};
 use sqlx::Connection;
+use std::time::Duration;
 
 /// The view of an integration as the status has it.
 pub(crate) fn without_warnings(mut connected: Value) -> Value {
@@ -265,6 +266,79 @@ async fn a_holders_credential_that_does_not_open_stops_no_other_organisations_cl
         assert_eq!(last["address"], json!(null), "it is another organisation's person");
         assert_eq!(last["after"]["state"], "released");
     }
+}
+
+/// Vapi takes over a number's SMS webhook at Twilio unless it is told not to. Hookswitch changes
+/// nothing there, and shows what it reads.
+#[tokio::test]
+async fn where_the_texts_of_a_number_go_is_shown_as_vapi_last_said_it() {
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
+    let (app, a) = (&app, app.a);
+    let at_vapi = |twilio_account_sid: Option<&str>, sms_enabled| {
+        let mut organisation = reader(KEY, &[]);
+        organisation.phone_numbers[0].twilio_account_sid = twilio_account_sid.map(str::to_owned);
+        organisation.phone_numbers[0].sms_enabled = sms_enabled;
+        app.providers().register(Accounts {
+            vapi: vec![organisation],
+            ..Accounts::default()
+        });
+    };
+    let claim = async |provider: &str| {
+        let new = json!({ "number": NUMBER, "provider": provider });
+        let claimed = app.post(a, "/api/phone-numbers", &new).await;
+        assert!(matches!(claimed.status, 200 | 201), "{claimed:?}");
+        assert!(!claimed.text.contains("canary-twilio-auth-token"), "{claimed:?}");
+        claimed.json()
+    };
+    let said = |view: &Value| ["sms_enabled", "sms_read_at", "sms_hint"].map(|name| view[name].clone());
+    app.connect_twilio(a).await;
+    assert_eq!(said(&claim("twilio").await), [Value::Null, Value::Null, Value::Null]);
+
+    app.connect_vapi(a, KEY).await;
+    for (account, set, enabled, hint) in [
+        (None, None, Value::Null, "reads no number of Twilio's"),
+        (Some(SID), Some(true), json!(true), "Vapi answers texts to this number"),
+        (
+            Some(SID),
+            Some(false),
+            json!(false),
+            "Vapi leaves texts to this number alone",
+        ),
+        // The description: omitted is true.
+        (Some(SID), None, json!(true), "Vapi answers texts to this number"),
+    ] {
+        at_vapi(account, set);
+        app.clock.advance(Duration::from_secs(60));
+        let view = claim("twilio").await;
+        let [is_enabled, read_at, words] = said(&view);
+        assert_eq!((&is_enabled, &read_at), (&enabled, &view["proven_at"]), "{view}");
+        assert!(words.as_str().expect("a hint").contains(hint), "{view}");
+        let listed = app.get(a, "/api/phone-numbers").await.expect(200).json();
+        assert_eq!(listed["data"][0], view, "the list shows the same");
+    }
+
+    // Twilio's word is enough for the claim, and what Vapi said before stays, with its time.
+    let before = said(&claim("twilio").await);
+    app.clock.advance(Duration::from_secs(60));
+    app.providers().add_fault(Fault {
+        path: Some("/phone-number".to_owned()),
+        status: Some(503),
+        ..Fault::of(Provider::Vapi)
+    });
+    assert_eq!(said(&claim("twilio").await), before);
+    app.providers().clear_faults();
+    at_vapi(Some(SID), Some(false));
+    claim("vapi").await;
+    let listed = app.get(a, "/api/phone-numbers").await.expect(200).json();
+    let [of_twilio, of_vapi] = [0, 1].map(|at| &listed["data"][at]);
+    assert_eq!(said(of_twilio), before);
+    assert_eq!(
+        (&of_vapi["provider"], &of_vapi["sms_enabled"]),
+        (&json!("vapi"), &json!(false))
+    );
+    assert_eq!(app.providers().violations(), []);
+    let writes = app.providers().requests(Provider::Vapi);
+    assert!(writes.iter().all(|one| one.method == "GET"), "{writes:?}");
 }
 
 #[tokio::test]

@@ -39,7 +39,8 @@ macro_rules! store_suite {
             proof_moves_a_stale_claim, released_claims_are_gone, a_twilio_number_belongs_to_its_account,
             a_vapi_number_is_one_by_itself_and_by_its_id,
             fifty_proofs_at_once_leave_one_holder, a_proof_takes_the_place_of_the_checked_holder_only,
-            claims_are_paged, a_route_of_the_platform_is_told_in_every_snapshot);
+            claims_are_paged, what_vapi_said_of_texts_stays_with_a_proof_that_did_not_ask,
+            a_route_of_the_platform_is_told_in_every_snapshot);
         $crate::store_suite!($open, store_marks:
             a_change_marks_its_lists_and_those_of_its_organisation_only, work_on_an_old_action_marks_the_list);
         $crate::store_suite!($open, store_quarantine:

@@ -3,7 +3,7 @@
 use super::store::{entry, org};
 use hookswitch::store::audit::AuditFilter;
 use hookswitch::{
-    domain::{AssistantRole, ManualClock, OrgId, Provider, RouteState, Timestamp},
+    domain::{AssistantRole, ManualClock, OrgId, Provider, RouteState, SmsAtVapi, Timestamp},
     store::{
         Store, StoreError,
         audit::ACTOR_SYSTEM,
@@ -38,6 +38,7 @@ fn number(org: OrgId, provider: Provider, number: &str, account: Option<&str>, i
         proof: Some(Proof::MadeByUs),
         proven_at: Some(Timestamp::from_seconds(8)),
         is_platform_managed: false,
+        sms_at_vapi: None,
         version: 1,
         created_at: Timestamp::from_seconds(6),
     }
@@ -400,6 +401,31 @@ pub async fn claims_are_paged(store: &Arc<dyn Store>, _: &ManualClock) {
         first.iter().chain(&rest).map(|c| c.number.as_str()).collect::<Vec<_>>(),
         ["+1", "+2", "+3", "+4", "+5"]
     );
+}
+
+pub async fn what_vapi_said_of_texts_stays_with_a_proof_that_did_not_ask(store: &Arc<dyn Store>, _: &ManualClock) {
+    let org = org(store).await;
+    let claim = |sms: Option<(SmsAtVapi, i64)>| NumberClaim {
+        sms_at_vapi: sms.map(|(sms, at)| (sms, Timestamp::from_seconds(at))),
+        ..number(org, Provider::Twilio, "+12025550108", Some("AC"), "PN8")
+    };
+    let told = async || {
+        let found = store.find_number(org, "+12025550108").await.expect("a look");
+        let listed = store.list_numbers(org, None, 2).await.expect("a list").remove(0);
+        let sms = listed.sms_at_vapi;
+        assert_eq!(found, Some(listed));
+        sms.map(|(sms, at)| (sms, at.as_seconds()))
+    };
+    for (said, kept) in [
+        (None, None),
+        (Some((SmsAtVapi::Enabled, 9)), Some((SmsAtVapi::Enabled, 9))),
+        (None, Some((SmsAtVapi::Enabled, 9))),
+        (Some((SmsAtVapi::Disabled, 10)), Some((SmsAtVapi::Disabled, 10))),
+        (Some((SmsAtVapi::Absent, 11)), Some((SmsAtVapi::Absent, 11))),
+    ] {
+        prove(store, claim(said)).await;
+        assert_eq!(told().await, kept);
+    }
 }
 
 /// In the whole load and in the load of changes; another claim takes it away.

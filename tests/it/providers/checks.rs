@@ -111,6 +111,8 @@ async fn numbers_and_assistants_are_proven_by_reading_them() {
                 phone_numbers: vec![VapiPhoneNumber {
                     id: "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be002".to_owned(),
                     number: FROM.to_owned(),
+                    twilio_account_sid: None,
+                    sms_enabled: None,
                 }],
             }],
             ..Accounts::default()

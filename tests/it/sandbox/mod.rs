@@ -183,10 +183,20 @@ async fn answers_have_the_official_shapes() {
             id: "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be001".to_owned(),
             name: Some("A".to_owned()),
         }],
-        phone_numbers: vec![VapiPhoneNumber {
-            id: "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be002".to_owned(),
-            number: FROM.to_owned(),
-        }],
+        phone_numbers: vec![
+            VapiPhoneNumber {
+                id: "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be002".to_owned(),
+                number: FROM.to_owned(),
+                twilio_account_sid: Some(account().sid),
+                sms_enabled: Some(true),
+            },
+            VapiPhoneNumber {
+                id: "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be003".to_owned(),
+                number: TO.to_owned(),
+                twilio_account_sid: None,
+                sms_enabled: None,
+            },
+        ],
     };
     let sandbox = sandbox_with(SandboxConfig {
         accounts: Accounts {

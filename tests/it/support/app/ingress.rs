@@ -541,6 +541,7 @@ fn number_of_twilio(tenant: &Tenant, number: &str) -> NumberClaim {
         proof: Some(Proof::ReadAtProvider),
         proven_at: Some(NOW),
         is_platform_managed: false,
+        sms_at_vapi: None,
         version: 1,
         created_at: NOW,
     }

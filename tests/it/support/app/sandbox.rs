@@ -36,6 +36,8 @@ pub fn reader(key: &str, assistants: &[&str]) -> VapiOrganisation {
         phone_numbers: vec![VapiPhoneNumber {
             id: "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be0bb".to_owned(),
             number: NUMBER.to_owned(),
+            twilio_account_sid: None,
+            sms_enabled: None,
         }],
     }
 }
