@@ -10,7 +10,8 @@
 
 macro_rules! steps {
     ($($(#[$doc:meta])* $step:ident = $name:literal),+ $(,)?) => {
-        /// Where a process can be killed, in the order in which an event gets there.
+        /// Where a process can be killed, in the order in which an event gets there. Steps that no
+        /// event reaches stand at the end.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum Step { $($(#[$doc])* $step),+ }
 
@@ -58,6 +59,8 @@ steps! {
     RecordWritten = "record_written",
     /// The record is committed.
     Recorded = "recorded",
+    /// Vapi has made an assistant, and no row knows its id.
+    AssistantMade = "assistant_made",
 }
 
 /// Reports that this step was reached. Does not return when the test asked for the end here.

@@ -8,6 +8,7 @@ use crate::{
         AssistantRole, Endpoint, EndpointId, ManagedAssistantState, OrgId, RouteState, SealedBytes, SecretId, Source,
         Timestamp,
     },
+    killpoint::{Step, reach},
     provider::{CallError, VapiCredential, vapi::assistants::Fields},
     source::{BearerPlan, BearerPlanText, Plan, VapiPlan},
     store::{
@@ -210,7 +211,10 @@ impl AssistantManager {
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
         let error = match self.vapi.create_assistant(credential, &fields, ANSWER_MAX).await {
-            Ok(made) => return id_of(&made),
+            Ok(made) => {
+                reach(Step::AssistantMade);
+                return id_of(&made);
+            }
             Err(error) => error,
         };
         let failed = ManagedAssistant {

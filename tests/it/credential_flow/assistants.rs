@@ -14,7 +14,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 
-const KEY: &str = "vapi-key-of-the-first-organisation";
+pub(super) const KEY: &str = "vapi-key-of-the-first-organisation";
 const OTHER_KEY: &str = "vapi-key-of-the-other-organisation";
 const INBOUND: &str = "/api/assistants/inbound";
 const KEPT: &str = "/api/managed-assistants/inbound";
@@ -28,7 +28,7 @@ async fn connected() -> TestApp {
     app
 }
 
-fn front_desk() -> Value {
+pub(super) fn front_desk() -> Value {
     json!({
         "name": "Front desk",
         "assistant": {

@@ -10,6 +10,7 @@ mod audit;
 mod consent;
 mod forms;
 mod keys;
+mod killed;
 mod limited;
 mod refresh;
 mod rotation;
