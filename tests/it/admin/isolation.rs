@@ -1,7 +1,7 @@
-//! Things of organisation A do not exist for organisation B. Events and actions as their own
-//! organisation sees them.
+//! Events and actions as their own organisation sees them. `every_route` holds that no other one
+//! does.
 
-use super::{START, TestApp, rule};
+use super::{START, TestApp};
 use hookswitch::{
     domain::{
         ActionId, ActionKind, ActionState, Cause, DedupeKey, EndpointId, Envelope, EventId, EventType, OrgId, RouteKey,
@@ -91,101 +91,6 @@ async fn a_replay_takes_no_body_and_names_what_is_wrong_in_one() {
     app.post(app.a, &path, &json!({ "forced": true })).await.expect(400);
     let unknown = format!("/api/events/{}/replay", EventId::generate());
     app.post(app.a, &unknown, &json!({})).await.expect(404);
-}
-
-#[tokio::test]
-async fn what_is_as_is_not_there_for_b() {
-    let app = TestApp::start().await;
-    let (event, action) = plan(&app, app.a, ActionState::Pending).await;
-    let rule_id = app.post(app.a, "/api/rules", &rule("one")).await.json()["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let endpoint = app
-        .post(app.a, "/api/endpoints", &json!({ "source": "vapi", "name": "one" }))
-        .await
-        .json()["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let routes = [
-        (Method::GET, format!("/api/rules/{rule_id}"), Value::Null),
-        (Method::PUT, format!("/api/rules/{rule_id}"), rule("stolen")),
-        (Method::DELETE, format!("/api/rules/{rule_id}"), Value::Null),
-        (
-            Method::POST,
-            format!("/api/rules/{rule_id}/dry-run"),
-            json!({ "event_id": event }),
-        ),
-        (Method::GET, format!("/api/endpoints/{endpoint}"), Value::Null),
-        (Method::DELETE, format!("/api/endpoints/{endpoint}"), Value::Null),
-        (Method::POST, format!("/api/endpoints/{endpoint}/secrets"), json!({})),
-        (Method::GET, format!("/api/events/{event}"), Value::Null),
-        (Method::POST, format!("/api/events/{event}/replay"), json!({})),
-        (Method::GET, format!("/api/actions/{action}"), Value::Null),
-        (Method::POST, format!("/api/actions/{action}/retry"), json!({})),
-        (Method::POST, format!("/api/actions/{action}/cancel"), json!({})),
-        (
-            Method::POST,
-            format!("/api/actions/{action}/resolve"),
-            json!({ "outcome": "sent" }),
-        ),
-    ];
-    let absent = EventId::generate().to_string();
-    for (method, path, body) in routes {
-        let body = (!body.is_null()).then_some(&body);
-        let theirs = app.call(app.b, method.clone(), &path, body).await;
-        let own: String = path
-            .split('/')
-            .map(|part| if part.len() == 36 { absent.as_str() } else { part })
-            .collect::<Vec<_>>()
-            .join("/");
-        let unowned = app.call(app.b, method.clone(), &own, body).await;
-        let shown = |answer: &super::Answer| {
-            let mut body = answer.json();
-            body["request_id"] = Value::Null;
-            (answer.status, body)
-        };
-        assert_eq!(theirs.status, 404, "{method} {path}");
-        assert_eq!(shown(&theirs), shown(&unowned), "{method} {path}");
-    }
-    let dry_run = json!({ "spec": rule("x"), "event_id": event });
-    assert_eq!(
-        app.post(app.b, "/api/rules/dry-run", &dry_run)
-            .await
-            .expect(400)
-            .field(),
-        "event_id"
-    );
-    assert_eq!(
-        app.post(app.a, "/api/rules/dry-run", &dry_run).await.expect(200).json()["outcome"],
-        "planned"
-    );
-    for list in [
-        "/api/rules",
-        "/api/endpoints",
-        "/api/events",
-        "/api/actions",
-        "/api/rejections",
-    ] {
-        assert_eq!(
-            app.get(app.b, list).await.expect(200).json()["data"],
-            json!([]),
-            "{list}"
-        );
-    }
-    assert_eq!(
-        app.get(app.b, &format!("/api/actions?event_id={event}")).await.json()["data"],
-        json!([])
-    );
-    assert_eq!(
-        app.get(app.a, &format!("/api/actions/{action}"))
-            .await
-            .expect(200)
-            .json()["state"],
-        "pending",
-        "nothing of it was touched"
-    );
 }
 
 #[tokio::test]
