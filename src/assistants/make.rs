@@ -1,7 +1,8 @@
 //! Makes an assistant at Vapi, or changes the one that there is, under a lease.
 
 use super::{
-    ANSWER_MAX, AssistantError, AssistantManager, Audits, SealedAssistant, Wanted, changes, check_version, wanted,
+    ANSWER_MAX, AssistantError, AssistantManager, Audits, SealedAssistant, TakenLease, Wanted, changes, check_version,
+    wanted,
 };
 use crate::{
     domain::{
@@ -14,7 +15,6 @@ use crate::{
     store::{
         audit::AuditEntry,
         endpoints::NewSecret,
-        grants::Lease,
         managed::ManagedAssistant,
         routes::{AssistantClaim, Proof},
     },
@@ -31,7 +31,7 @@ impl AssistantManager {
     pub(super) async fn make(
         &self,
         credential: &VapiCredential,
-        lease: &Lease,
+        lease: &TakenLease,
         (role, expects): (AssistantRole, Option<i64>),
         wanted: Wanted,
         audits: Audits,
@@ -56,6 +56,7 @@ impl AssistantManager {
                 let id = id_of(actual)?;
                 let differing = wanted::changes(&kept.wanted, &wanted, &body, actual);
                 if !differing.is_empty() {
+                    lease.covers_a_write()?;
                     self.vapi
                         .update_assistant(credential, &id, &differing, ANSWER_MAX)
                         .await?;
@@ -90,7 +91,7 @@ impl AssistantManager {
     /// webhooks will come to.
     async fn begin(
         &self,
-        lease: &Lease,
+        lease: &TakenLease,
         role: AssistantRole,
         wanted: &Wanted,
         audit: AuditEntry,
@@ -200,7 +201,7 @@ impl AssistantManager {
     pub(super) async fn create(
         &self,
         credential: &VapiCredential,
-        lease: &Lease,
+        lease: &TakenLease,
         row: &ManagedAssistant,
         body: &Fields,
     ) -> Result<String, AssistantError> {
@@ -210,6 +211,7 @@ impl AssistantManager {
             .filter(|(_, value)| !value.is_null())
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
+        lease.covers_a_write()?;
         let error = match self.vapi.create_assistant(credential, &fields, ANSWER_MAX).await {
             Ok(made) => {
                 reach(Step::AssistantMade);
@@ -236,7 +238,7 @@ impl AssistantManager {
         &self,
         row: ManagedAssistant,
         claim: Option<AssistantClaim>,
-        lease: &Lease,
+        lease: &TakenLease,
         audit: Option<AuditEntry>,
     ) -> Result<ManagedAssistant, AssistantError> {
         let saved = self.store.save_managed_assistant(row, claim, lease, audit).await?;

@@ -5,7 +5,8 @@
 //! change of an assistant at a time over all instances: a single flight in the process, then a
 //! lease with a fence in the store. The row with the marker is written before Vapi is asked to make
 //! anything. So an assistant whose answer was lost is found again by its marker and adopted. A
-//! change that fails makes no second assistant. No transaction is open during a request to Vapi.
+//! change that fails makes no second assistant, and neither does a process that wakes after its
+//! lease. No transaction is open during a request to Vapi.
 
 mod changes;
 mod make;
@@ -28,7 +29,7 @@ use crate::{
     vault::{Purpose, Vault, VaultError},
 };
 use serde::{Deserialize, Serialize};
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use zeroize::Zeroize;
 
@@ -99,6 +100,34 @@ pub struct AssistantManager {
     /// Scheme and host of ingress.
     public_url: Option<String>,
     flights: Flights<(OrgId, AssistantRole)>,
+    lease: Duration,
+}
+
+/// A lease, and its end by a clock that no one sets.
+struct TakenLease {
+    lease: Lease,
+    ends: Instant,
+}
+
+impl TakenLease {
+    /// # Errors
+    /// The lease may end before Vapi answers. Another process may then be at the same assistant, so
+    /// nothing is written at Vapi any more (invariant 1).
+    fn covers_a_write(&self) -> Result<(), AssistantError> {
+        if Instant::now() + ANSWER_MAX <= self.ends {
+            Ok(())
+        } else {
+            Err(AssistantError::Busy)
+        }
+    }
+}
+
+impl Deref for TakenLease {
+    type Target = Lease;
+
+    fn deref(&self) -> &Lease {
+        &self.lease
+    }
 }
 
 /// The sealed part of a row. The secret goes into the configuration at Vapi.
@@ -137,7 +166,14 @@ impl AssistantManager {
             clock,
             public_url: public_url.map(|url| url.trim_end_matches('/').to_owned()),
             flights: Flights::default(),
+            lease: LEASE,
         }
+    }
+
+    /// With leases of another length.
+    #[must_use]
+    pub fn with_leases(self, lease: Duration) -> Self {
+        Self { lease, ..self }
     }
 
     /// Makes the assistant of a role, or brings the one that there is to what is wanted. Where it
@@ -186,7 +222,7 @@ impl AssistantManager {
 
     async fn remove(
         &self,
-        lease: &Lease,
+        lease: &TakenLease,
         role: AssistantRole,
         expects: Option<i64>,
         audits: Audits,
@@ -206,6 +242,7 @@ impl AssistantManager {
                 .transpose()?,
         };
         if let Some(id) = id {
+            lease.covers_a_write()?;
             self.vapi.delete_assistant(&credential, &id, ANSWER_MAX).await?;
         }
         let assistant = AuditEntry {
@@ -254,11 +291,15 @@ impl AssistantManager {
         })
     }
 
-    async fn take_lease(&self, org: OrgId, role: AssistantRole) -> Result<Option<Lease>, StoreError> {
-        self.store.take_lease(org, &format!("assistant:{role}"), LEASE).await
+    async fn take_lease(&self, org: OrgId, role: AssistantRole) -> Result<Option<TakenLease>, StoreError> {
+        // It begins later in the store, so it ends later there.
+        let ends = Instant::now() + self.lease;
+        let name = format!("assistant:{role}");
+        let taken = self.store.take_lease(org, &name, self.lease).await?;
+        Ok(taken.map(|lease| TakenLease { lease, ends }))
     }
 
-    async fn wait_for_lease(&self, org: OrgId, role: AssistantRole) -> Result<Lease, AssistantError> {
+    async fn wait_for_lease(&self, org: OrgId, role: AssistantRole) -> Result<TakenLease, AssistantError> {
         let until = Instant::now() + WAIT_MAX;
         loop {
             if let Some(lease) = self.take_lease(org, role).await? {

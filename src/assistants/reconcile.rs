@@ -1,12 +1,11 @@
 //! Looks at every kept assistant from time to time: what differs at Vapi is reported, and an
 //! assistant that was deleted there is made again.
 
-use super::{AssistantError, AssistantManager, make, wanted};
+use super::{AssistantError, AssistantManager, TakenLease, make, wanted};
 use crate::{
     domain::{AssistantRole, ManagedAssistantState, OrgId, Timestamp},
     store::{
         audit::{AuditEntry, Changes},
-        grants::Lease,
         managed::ManagedAssistant,
     },
     telemetry::catalogue,
@@ -107,7 +106,7 @@ impl AssistantManager {
         looked
     }
 
-    async fn compare(&self, lease: &Lease, row: ManagedAssistant) -> Result<Looked, AssistantError> {
+    async fn compare(&self, lease: &TakenLease, row: ManagedAssistant) -> Result<Looked, AssistantError> {
         let now = self.clock.now();
         match self.compare_at_vapi(lease, row.clone(), now).await {
             Ok(looked) => Ok(looked),
@@ -128,7 +127,7 @@ impl AssistantManager {
 
     async fn compare_at_vapi(
         &self,
-        lease: &Lease,
+        lease: &TakenLease,
         row: ManagedAssistant,
         now: Timestamp,
     ) -> Result<Looked, AssistantError> {
@@ -174,7 +173,7 @@ impl AssistantManager {
     /// A person may have changed it at Vapi on purpose: it is reported, and stays.
     async fn keep_drift(
         &self,
-        lease: &Lease,
+        lease: &TakenLease,
         row: ManagedAssistant,
         drift: Vec<String>,
         now: Timestamp,

@@ -416,3 +416,35 @@ async fn of_five_writers_with_one_tag_one_wins() {
     assert_eq!(late.status, 412);
     assert_eq!(app.providers().assistants().len(), 1);
 }
+
+/// Such a process may have slept. Another one may be at the same assistant, and has perhaps made it
+/// (invariant 1).
+#[tokio::test]
+async fn a_process_whose_lease_may_end_before_vapis_answer_writes_nothing_there() {
+    let app = connected().await;
+    let org = app.a;
+    let late = Arc::into_inner(another_instance(&app)).expect("one owner");
+    // Vapi may take four seconds for an answer.
+    let late = late.with_leases(Duration::from_millis(3_900));
+    let is_busy = async |assistant: &Value| {
+        let ensured = late.ensure(org, AssistantRole::Inbound, wanted(assistant), None, audits(org));
+        assert!(matches!(ensured.await, Err(AssistantError::Busy)));
+    };
+    is_busy(&front_desk()).await;
+    assert_eq!(app.providers().assistants(), Vec::<Value>::new());
+    put(&app, org, &front_desk()).await.expect(200);
+    let made = app.providers().assistants();
+    let mut body = front_desk();
+    body["assistant"]["firstMessage"] = json!("Hello");
+    is_busy(&body).await;
+    let deleted = late.delete(org, AssistantRole::Inbound, None, audits(org)).await;
+    assert!(matches!(deleted, Err(AssistantError::Busy)), "{deleted:?}");
+    assert_eq!(app.providers().assistants(), made);
+    let id = made[0]["id"].as_str().expect("an id");
+    app.providers().delete_assistant(id);
+    let looked = late.look(org, AssistantRole::Inbound).await;
+    assert!(matches!(looked, Err(AssistantError::Busy)), "{looked:?}");
+    assert_eq!(app.providers().assistants(), Vec::<Value>::new(), "the next look makes it");
+    put(&app, org, &body).await.expect(200);
+    assert_eq!(app.providers().assistants().len(), 1);
+}
