@@ -11,6 +11,7 @@ use crate::{
     telemetry::catalogue,
 };
 use std::{sync::Arc, time::Duration};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -18,8 +19,10 @@ use tracing::{info, warn};
 const CHECK_EVERY: Duration = Duration::from_mins(10);
 /// Between two looks for assistants that are due.
 const PERIOD: Duration = Duration::from_secs(30);
-/// Looked at in one turn.
+/// Looked at in one turn. Where more are due the next turn follows at once.
 const DUE_MAX: u32 = 100;
+/// Looks at once in one process: an organisation whose Vapi is slow holds up few others.
+const CONCURRENT_MAX: usize = 8;
 
 /// The result of one look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,16 +54,18 @@ impl AssistantManager {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let before = self.clock.now() - CHECK_EVERY;
-            match self.store.list_assistants_to_check(before, DUE_MAX).await {
+            let has_more = match self.store.list_assistants_to_check(before, DUE_MAX).await {
                 Ok(due) => {
-                    for (org, role) in due {
-                        if stop.is_cancelled() {
-                            return;
-                        }
-                        self.look_and_tell(org, role).await;
-                    }
+                    let is_full = due.len() == DUE_MAX as usize;
+                    self.look_at(due, before, &stop).await && is_full
                 }
-                Err(error) => info!(%error, "Assistants cannot be looked at for now"),
+                Err(error) => {
+                    info!(%error, "Assistants cannot be looked at for now");
+                    false
+                }
+            };
+            if has_more && !stop.is_cancelled() {
+                continue;
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -69,9 +74,41 @@ impl AssistantManager {
         }
     }
 
-    async fn look_and_tell(&self, org: OrgId, role: AssistantRole) {
-        let label = match self.look(org, role).await {
-            Ok(None) => return,
+    /// Whether any was looked at: those that other instances are at come to nothing here.
+    async fn look_at(
+        self: &Arc<Self>,
+        due: Vec<(OrgId, AssistantRole)>,
+        before: Timestamp,
+        stop: &CancellationToken,
+    ) -> bool {
+        let (mut tasks, mut is_any) = (JoinSet::new(), false);
+        for (org, role) in due {
+            if tasks.len() >= CONCURRENT_MAX {
+                is_any |= matches!(tasks.join_next().await, Some(Ok(true)));
+            }
+            if stop.is_cancelled() {
+                break;
+            }
+            let manager = Arc::clone(self);
+            tasks.spawn(async move { manager.look_and_tell(org, role, before).await });
+        }
+        while let Some(looked) = tasks.join_next().await {
+            is_any |= matches!(looked, Ok(true));
+        }
+        is_any
+    }
+
+    /// Whether the row has its time of this look, so that it is due no more.
+    async fn look_and_tell(&self, org: OrgId, role: AssistantRole, before: Timestamp) -> bool {
+        let looked = self
+            .look_if(org, role, |row| row.checked_at.is_none_or(|at| at <= before))
+            .await;
+        let is_noted = match &looked {
+            Ok(looked) => looked.is_some(),
+            Err(error) => !matches!(error, AssistantError::Busy | AssistantError::Store(_)),
+        };
+        let label = match looked {
+            Ok(None) => return false,
             Ok(Some(looked)) => {
                 if looked != Looked::InStep {
                     warn!(org.id = %org, %role, outcome = looked.label(), "The {role} assistant of an organisation \
@@ -85,6 +122,7 @@ impl AssistantManager {
             }
         };
         catalogue::ASSISTANT_CHECKS.count(1, &[label]);
+        is_noted
     }
 
     /// One look. `None`: another instance is at it, or there is nothing to look at.
@@ -92,14 +130,24 @@ impl AssistantManager {
     /// # Errors
     /// Why nothing is known; the row keeps it.
     pub async fn look(&self, org: OrgId, role: AssistantRole) -> Result<Option<Looked>, AssistantError> {
+        self.look_if(org, role, |_| true).await
+    }
+
+    /// The row is read under the lease: another instance may have looked since it was listed.
+    async fn look_if(
+        &self,
+        org: OrgId,
+        role: AssistantRole,
+        is_due: impl FnOnce(&ManagedAssistant) -> bool + Send,
+    ) -> Result<Option<Looked>, AssistantError> {
         let flight = self.flights.of((org, role));
         let _alone = flight.lock().await;
         let Some(lease) = self.take_lease(org, role).await? else {
             return Ok(None);
         };
         let looked = match self.store.find_managed_assistant(org, role).await {
-            Ok(Some(row)) => self.compare(&lease, row).await.map(Some),
-            Ok(None) => Ok(None),
+            Ok(Some(row)) if is_due(&row) => self.compare(&lease, row).await.map(Some),
+            Ok(_) => Ok(None),
             Err(error) => Err(error.into()),
         };
         let _ = self.store.release_lease(&lease).await;

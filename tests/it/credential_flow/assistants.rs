@@ -19,7 +19,7 @@ const OTHER_KEY: &str = "vapi-key-of-the-other-organisation";
 const INBOUND: &str = "/api/assistants/inbound";
 const KEPT: &str = "/api/managed-assistants/inbound";
 
-async fn connected() -> TestApp {
+pub(super) async fn connected() -> TestApp {
     let app = TestApp::builder().admin().provider_sandbox().start().await;
     for (org, key) in [(app.a, KEY), (app.b, OTHER_KEY)] {
         let body = json!({ "api_key": key });
@@ -44,7 +44,7 @@ async fn put(app: &TestApp, org: OrgId, body: &Value) -> Answer {
 }
 
 /// Another instance: it shares the store, and nothing else.
-fn another_instance(app: &TestApp) -> Arc<AssistantManager> {
+pub(super) fn another_instance(app: &TestApp) -> Arc<AssistantManager> {
     let app = &app;
     let vapi = Providers::new(&app.settings.provider, None).expect("settings").vapi;
     let url = Some("https://hooks.example.com".to_owned());
@@ -444,7 +444,11 @@ async fn a_process_whose_lease_may_end_before_vapis_answer_writes_nothing_there(
     app.providers().delete_assistant(id);
     let looked = late.look(org, AssistantRole::Inbound).await;
     assert!(matches!(looked, Err(AssistantError::Busy)), "{looked:?}");
-    assert_eq!(app.providers().assistants(), Vec::<Value>::new(), "the next look makes it");
+    assert_eq!(
+        app.providers().assistants(),
+        Vec::<Value>::new(),
+        "the next look makes it"
+    );
     put(&app, org, &body).await.expect(200);
     assert_eq!(app.providers().assistants().len(), 1);
 }

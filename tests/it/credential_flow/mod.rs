@@ -12,6 +12,7 @@ mod forms;
 mod keys;
 mod killed;
 mod limited;
+mod reconcile;
 mod refresh;
 mod rotation;
 mod use_of_them;
