@@ -7,14 +7,11 @@ use crate::{
         client,
         dev::Directory,
         postgres::PostgresDatabase,
-        serve::{KEY, Serve},
+        serve::{KEY, Serve, token},
         until,
     },
 };
 use hookswitch::{
-    admin::Role,
-    cli::token::{Grant, mint_org_token},
-    config::AdminSettings,
     domain::*,
     store::{
         self, Store,
@@ -36,7 +33,6 @@ use std::{
 
 /// Eight steps of a job.
 const ACTIONS: usize = 4_000;
-const JWT: &str = "a secret of thirty-two characters";
 
 async fn open(url: &str) -> Arc<dyn Store> {
     store::connect(url, Arc::new(SystemClock))
@@ -88,16 +84,7 @@ fn planned(org: OrgId, sealed: &SealedBytes, now: Timestamp) -> PlannedEvent {
 }
 
 fn as_owner(request: RequestBuilder, org: OrgId) -> RequestBuilder {
-    let settings = AdminSettings {
-        jwt_secret: Some(JWT.into()),
-        ..AdminSettings::default()
-    };
-    let grant = Grant {
-        subject: "a person",
-        now: SystemClock.now(),
-        valid_for: Duration::from_mins(10),
-    };
-    request.bearer_auth(mint_org_token(&settings, org, Role::Owner, grant).expect("a token"))
+    request.bearer_auth(token(Some(org)))
 }
 
 async fn job(serve: &Serve, org: OrgId, id: &Value) -> Option<Value> {

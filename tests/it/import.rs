@@ -4,20 +4,13 @@ use crate::support::{
     client,
     dev::{Directory, SandboxProcess, port_base, run},
     postgres::PostgresDatabase,
-    serve::Serve,
+    serve::{JWT, OPERATOR_JWT, Serve, token},
 };
 use aes_gcm::{Aes256Gcm, KeyInit, aead::AeadInOut};
-use hookswitch::{
-    admin::Role,
-    cli::token::{Grant, mint_org_token},
-    config::AdminSettings,
-    domain::{Clock, OrgId, SystemClock},
-};
+use hookswitch::domain::OrgId;
 use serde_json::{Value, json};
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
-const JWT: &str = "a secret of thirty-two characters";
-const OPERATOR: &str = "another secret of thirty-two chars";
 const SID: &str = "AC0123456789abcdef0123456789abcdef";
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const ASSISTANT: &str = "5b0d1c9e-6f0a-4c58-9f6e-2f6d7a1be0aa";
@@ -92,7 +85,7 @@ impl House {
             &all,
             &[
                 ("HOOKSWITCH_JWT_SECRET", JWT),
-                ("HOOKSWITCH_OPERATOR_JWT_SECRET", OPERATOR),
+                ("HOOKSWITCH_OPERATOR_JWT_SECRET", OPERATOR_JWT),
             ],
         );
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -104,19 +97,9 @@ impl House {
     }
 
     async fn get(&self, org: OrgId, path: &str) -> (u16, Value) {
-        let settings = AdminSettings {
-            jwt_secret: Some(JWT.into()),
-            ..AdminSettings::default()
-        };
-        let grant = Grant {
-            subject: "a person",
-            now: SystemClock.now(),
-            valid_for: Duration::from_mins(10),
-        };
-        let token = mint_org_token(&settings, org, Role::Owner, grant).expect("a token");
         let answer = client()
             .get(self.serve.url(1, path))
-            .bearer_auth(token)
+            .bearer_auth(token(Some(org)))
             .send()
             .await
             .expect("an answer");

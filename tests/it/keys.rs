@@ -5,14 +5,9 @@ use crate::support::{
     client,
     dev::{Directory, run},
     postgres::PostgresDatabase,
-    serve::{KEY, Serve},
+    serve::{JWT, KEY, OPERATOR_JWT, Serve, token},
 };
-use hookswitch::{
-    admin::Role,
-    cli::token::{Grant, mint_operator_token, mint_org_token},
-    config::AdminSettings,
-    domain::{Clock, OrgId, SystemClock},
-};
+use hookswitch::domain::{Clock, OrgId, SystemClock};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -22,24 +17,6 @@ use std::{
 };
 
 const FRESH: &str = "a7b1c2d3e4f5061728394a5b6c7d8e9fa7b1c2d3e4f5061728394a5b6c7d8e9f";
-const JWT: &str = "a secret of thirty-two characters";
-const OPERATOR: &str = "another secret of thirty-two chars";
-
-fn settings() -> AdminSettings {
-    AdminSettings {
-        jwt_secret: Some(JWT.into()),
-        operator_jwt_secret: Some(OPERATOR.into()),
-        ..AdminSettings::default()
-    }
-}
-
-fn grant() -> Grant<'static> {
-    Grant {
-        subject: "a person",
-        now: SystemClock.now(),
-        valid_for: Duration::from_mins(10),
-    }
-}
 
 async fn post(serve: &Serve, token: &str, path: &str, body: Value) -> Value {
     let answer = client()
@@ -55,10 +32,10 @@ async fn post(serve: &Serve, token: &str, path: &str, body: Value) -> Value {
 
 /// An organisation with a secret that only its data key opens.
 async fn organisation(serve: &Serve) -> OrgId {
-    let operator = mint_operator_token(&settings(), grant()).expect("a token");
+    let operator = token(None);
     let made = post(serve, &operator, "/operator/organizations", json!({ "name": "one" })).await;
     let org: OrgId = made["id"].as_str().expect("an id").parse().expect("an id");
-    let owner = mint_org_token(&settings(), org, Role::Owner, grant()).expect("a token");
+    let owner = token(Some(org));
     post(
         serve,
         &owner,
@@ -77,7 +54,7 @@ fn keys(serve: &Serve, arguments: &[&str]) -> Output {
     run(
         &all,
         &[
-            ("HOOKSWITCH_OPERATOR_JWT_SECRET", OPERATOR),
+            ("HOOKSWITCH_OPERATOR_JWT_SECRET", OPERATOR_JWT),
             ("HOOKSWITCH_JWT_SECRET", JWT),
         ],
     )
@@ -254,7 +231,7 @@ struct Sealed {
 impl Sealed {
     /// `None` where no process answers.
     async fn make(client: &reqwest::Client, url: String, org: OrgId) -> Option<Self> {
-        let owner = mint_org_token(&settings(), org, Role::Owner, grant()).expect("a token");
+        let owner = token(Some(org));
         let new = json!({ "source": "vapi", "name": "calls" });
         let answer = client.post(url).bearer_auth(owner).json(&new).send().await.ok()?;
         assert_eq!(answer.status(), 201);
@@ -307,7 +284,7 @@ async fn a_killed_rotation_is_finished_by_the_next_process(database: Option<&Pos
     // More than two steps of the rotation.
     const ORGANISATIONS: usize = 420;
     let (client, fresh) = (client(), names(FRESH).remove(0));
-    let operator = mint_operator_token(&settings(), grant()).expect("a token");
+    let operator = token(None);
     let (mut orgs, mut all) = (Vec::new(), Vec::new());
     for _ in 0..ORGANISATIONS {
         let made = post(&serve, &operator, "/operator/organizations", json!({ "name": "one" })).await;
@@ -404,7 +381,7 @@ async fn a_rotation_whose_process_was_killed_is_finished_by_a_process_beside_it_
     for _ in 0..ORGANISATIONS {
         organisation(&one).await;
     }
-    let operator = mint_operator_token(&settings(), grant()).expect("a token");
+    let operator = token(None);
     let [old, fresh] = &names(&format!("{KEY},{FRESH}"))[..] else {
         panic!("two names")
     };

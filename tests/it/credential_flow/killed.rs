@@ -1,17 +1,18 @@
 //! A process that is killed after Vapi has made an assistant and before a row knows its id.
 
 use super::assistants::{KEY, front_desk};
-use crate::support::{app::TestApp, client, dev::Directory, postgres::PostgresDatabase, serve::Serve};
-use hookswitch::{
-    admin::Role,
-    cli::token::{Grant, mint_operator_token, mint_org_token},
-    config::AdminSettings,
-    domain::{Clock, OrgId, Provider, SystemClock},
+use crate::support::{
+    app::TestApp,
+    client,
+    dev::Directory,
+    postgres::PostgresDatabase,
+    serve::{Serve, token},
 };
+use hookswitch::domain::{Clock, OrgId, Provider, SystemClock};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
-use std::{os::unix::process::ExitStatusExt, time::Duration};
+use std::os::unix::process::ExitStatusExt;
 
 const INBOUND: &str = "/api/assistants/inbound";
 const KEPT: &str = "/api/managed-assistants/inbound";
@@ -85,23 +86,7 @@ impl Place {
 
 /// Status and body; `None` where the process died over it.
 async fn ask(serve: &Serve, org: Option<OrgId>, method: Method, path: &str, body: &Value) -> Option<(u16, Value)> {
-    let settings = AdminSettings {
-        jwt_secret: Some("a secret of thirty-two characters".into()),
-        operator_jwt_secret: Some("another secret of thirty-two chars".into()),
-        ..AdminSettings::default()
-    };
-    let grant = Grant {
-        subject: "a person",
-        now: SystemClock.now(),
-        valid_for: Duration::from_mins(10),
-    };
-    let token = match org {
-        Some(org) => mint_org_token(&settings, org, Role::Owner, grant),
-        None => mint_operator_token(&settings, grant),
-    };
-    let request = client()
-        .request(method, serve.url(1, path))
-        .bearer_auth(token.expect("a token"));
+    let request = client().request(method, serve.url(1, path)).bearer_auth(token(org));
     let request = if body.is_null() { request } else { request.json(body) };
     let answer = request.send().await.ok()?;
     Some((answer.status().as_u16(), answer.json().await.ok()?))

@@ -5,6 +5,12 @@ use super::{
     dev::{BINARY, Directory, port_base},
     until,
 };
+use hookswitch::{
+    admin::Role,
+    cli::token::{Grant, mint_operator_token, mint_org_token},
+    config::AdminSettings,
+    domain::{Clock, OrgId, SystemClock},
+};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::{
@@ -15,6 +21,29 @@ use std::{
 
 /// A key of the ring.
 pub const KEY: &str = "0b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f5061728394a5b6c7d8e9fa";
+
+/// The secrets of tokens for its admin API: of organisations, and of operators.
+pub const JWT: &str = "a secret of thirty-two characters";
+pub const OPERATOR_JWT: &str = "another secret of thirty-two chars";
+
+/// A token for its admin API: of an organisation's owner, or without one of an operator.
+pub fn token(org: Option<OrgId>) -> String {
+    let settings = AdminSettings {
+        jwt_secret: Some(JWT.into()),
+        operator_jwt_secret: Some(OPERATOR_JWT.into()),
+        ..AdminSettings::default()
+    };
+    let grant = Grant {
+        subject: "a person",
+        now: SystemClock.now(),
+        valid_for: Duration::from_mins(10),
+    };
+    let token = match org {
+        Some(org) => mint_org_token(&settings, org, Role::Owner, grant),
+        None => mint_operator_token(&settings, grant),
+    };
+    token.expect("a token")
+}
 
 /// A running `serve`. Ends with its owner.
 pub struct Serve {
@@ -56,11 +85,8 @@ impl Serve {
             ("HOOKSWITCH_DISK_FREE_BYTES_MIN", "1048576".to_owned()),
             ("HOOKSWITCH_KEYRING", KEY.to_owned()),
             ("HOOKSWITCH_PUBLIC_URL", format!("http://{}", at(0))),
-            ("HOOKSWITCH_JWT_SECRET", "a secret of thirty-two characters".to_owned()),
-            (
-                "HOOKSWITCH_OPERATOR_JWT_SECRET",
-                "another secret of thirty-two chars".to_owned(),
-            ),
+            ("HOOKSWITCH_JWT_SECRET", JWT.to_owned()),
+            ("HOOKSWITCH_OPERATOR_JWT_SECRET", OPERATOR_JWT.to_owned()),
         ]);
         environment.extend(settings.iter().cloned());
         let log = std::fs::OpenOptions::new()
