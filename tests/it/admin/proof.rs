@@ -268,7 +268,7 @@ async fn a_holders_credential_that_does_not_open_stops_no_other_organisations_cl
     }
 }
 
-/// Vapi takes over a number's SMS webhook at Twilio unless it is told not to. Hookswitch changes
+/// Vapi takes over a number's SMS webhook at Twilio unless it is asked not to. Hookswitch changes
 /// nothing there, and shows what it reads.
 #[tokio::test]
 async fn where_the_texts_of_a_number_go_is_shown_as_vapi_last_said_it() {
@@ -308,7 +308,7 @@ async fn where_the_texts_of_a_number_go_is_shown_as_vapi_last_said_it() {
         (Some(SID), None, json!(true), "Vapi answers texts to this number"),
     ] {
         at_vapi(account, set);
-        app.clock.advance(Duration::from_secs(60));
+        app.clock.advance(Duration::from_mins(1));
         let view = claim("twilio").await;
         let [is_enabled, read_at, words] = said(&view);
         assert_eq!((&is_enabled, &read_at), (&enabled, &view["proven_at"]), "{view}");
@@ -319,7 +319,7 @@ async fn where_the_texts_of_a_number_go_is_shown_as_vapi_last_said_it() {
 
     // Twilio's word is enough for the claim, and what Vapi said before stays, with its time.
     let before = said(&claim("twilio").await);
-    app.clock.advance(Duration::from_secs(60));
+    app.clock.advance(Duration::from_mins(1));
     app.providers().add_fault(Fault {
         path: Some("/phone-number".to_owned()),
         status: Some(503),

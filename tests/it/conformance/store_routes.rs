@@ -409,7 +409,7 @@ pub async fn what_vapi_said_of_texts_stays_with_a_proof_that_did_not_ask(store: 
         sms_at_vapi: sms.map(|(sms, at)| (sms, Timestamp::from_seconds(at))),
         ..number(org, Provider::Twilio, "+12025550108", Some("AC"), "PN8")
     };
-    let told = async || {
+    let shown = async || {
         let found = store.find_number(org, "+12025550108").await.expect("a look");
         let listed = store.list_numbers(org, None, 2).await.expect("a list").remove(0);
         let sms = listed.sms_at_vapi;
@@ -424,7 +424,7 @@ pub async fn what_vapi_said_of_texts_stays_with_a_proof_that_did_not_ask(store: 
         (Some((SmsAtVapi::Absent, 11)), Some((SmsAtVapi::Absent, 11))),
     ] {
         prove(store, claim(said)).await;
-        assert_eq!(told().await, kept);
+        assert_eq!(shown().await, kept);
     }
 }
 

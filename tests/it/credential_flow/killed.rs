@@ -18,13 +18,13 @@ const INBOUND: &str = "/api/assistants/inbound";
 const KEPT: &str = "/api/managed-assistants/inbound";
 
 /// A stand-in for Vapi, and the settings of processes that use it.
-struct Place {
+struct Setup {
     vapi: TestApp,
     settings: Vec<(&'static str, String)>,
     database: Option<PostgresDatabase>,
 }
 
-impl Place {
+impl Setup {
     async fn new(database: Option<PostgresDatabase>) -> Self {
         let vapi = TestApp::builder().admin().provider_sandbox().start().await;
         let mut settings = vec![
@@ -101,7 +101,7 @@ async fn expect(serve: &Serve, org: Option<OrgId>, asked: (Method, &str, Value),
 }
 
 /// An organisation with a key for Vapi, whose first assistant costs the process its life.
-async fn killed_while_making(place: &Place, serve: &mut Serve) -> OrgId {
+async fn killed_while_making(place: &Setup, serve: &mut Serve) -> OrgId {
     let new = json!({ "name": "one" });
     let made = expect(serve, None, (Method::POST, "/operator/organizations", new), 201).await;
     let org: OrgId = made["id"].as_str().expect("an id").parse().expect("an id");
@@ -115,7 +115,7 @@ async fn killed_while_making(place: &Place, serve: &mut Serve) -> OrgId {
 }
 
 /// Asked again, a living process adopts the assistant, and it is the one that leads here.
-async fn is_adopted_by(place: &Place, serve: &Serve, org: OrgId) {
+async fn is_adopted_by(place: &Setup, serve: &Serve, org: OrgId) {
     let made = place.made().remove(0);
     let kept = expect(serve, Some(org), (Method::GET, KEPT, Value::Null), 200).await;
     assert_eq!(
@@ -133,7 +133,7 @@ async fn is_adopted_by(place: &Place, serve: &Serve, org: OrgId) {
             (&json!("in_step"), &made["id"])
         );
     }
-    assert_eq!(place.made(), [made.clone()], "exactly that one, unchanged");
+    assert_eq!(place.made(), std::slice::from_ref(&made), "exactly that one, unchanged");
     let sent = place.vapi.providers().requests(Provider::Vapi);
     let writes: Vec<_> = sent.iter().filter(|one| one.method != "GET").collect();
     assert_eq!(writes.len(), 1, "{writes:?}");
@@ -168,7 +168,7 @@ async fn is_adopted_by(place: &Place, serve: &Serve, org: OrgId) {
 
 #[tokio::test]
 async fn an_assistant_whose_process_was_killed_before_its_record_is_adopted_after_the_restart() {
-    let place = Place::new(None).await;
+    let place = Setup::new(None).await;
     let mut killed = place.start_to_be_killed().await;
     let org = killed_while_making(&place, &mut killed).await;
     let serve = place.start(killed.into_directory()).await;
@@ -180,7 +180,7 @@ async fn an_assistant_whose_process_was_killed_before_its_record_is_adopted_by_t
     let Some(database) = PostgresDatabase::new().await else {
         return;
     };
-    let place = Place::new(Some(database)).await;
+    let place = Setup::new(Some(database)).await;
     let (mut killed, other) = (place.start_to_be_killed().await, place.start(Directory::new()).await);
     let org = killed_while_making(&place, &mut killed).await;
     is_adopted_by(&place, &other, org).await;
