@@ -9,10 +9,11 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use lapin::{BasicProperties, Channel, Confirmation, options::BasicPublishOptions, types::ShortString};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet, VecDeque},
+    pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
 };
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -61,7 +62,7 @@ pub(super) struct Signals {
     pub is_unroutable: Notify,
     /// A publisher's time was over before its confirm came.
     pub is_late: Notify,
-    confirms: std::sync::atomic::AtomicU64,
+    confirms: AtomicU64,
 }
 
 impl Signals {
@@ -74,12 +75,13 @@ impl Signals {
 type Outcome = lapin::Result<Confirmation>;
 
 pub(super) struct Lane {
-    channel: Channel,
+    channel: Arc<Channel>,
     signals: Arc<Signals>,
     /// In flight, with their sequence numbers.
     window: FuturesUnordered<BoxFuture<'static, (u64, Outcome)>>,
-    waiting: HashMap<u64, Waiting>,
-    sequence: u64,
+    /// By sequence number, from `oldest` on. Confirms come almost in order; `None`: it has come.
+    waiting: VecDeque<Option<Waiting>>,
+    oldest: u64,
     /// Events that were returned and not confirmed yet, with the count of returns.
     returned: HashMap<EventId, u32>,
 }
@@ -93,11 +95,11 @@ struct Waiting {
 impl Lane {
     pub fn new(channel: Channel, signals: Arc<Signals>) -> Self {
         Self {
-            channel,
+            channel: Arc::new(channel),
             signals,
             window: FuturesUnordered::new(),
-            waiting: HashMap::new(),
-            sequence: 0,
+            waiting: VecDeque::new(),
+            oldest: 0,
             returned: HashMap::new(),
         }
     }
@@ -106,16 +108,17 @@ impl Lane {
     /// answers everything that is in flight as unknown, and the lane goes on.
     pub async fn run(
         mut self,
-        mut jobs: mpsc::UnboundedReceiver<Job>,
+        mut jobs: mpsc::UnboundedReceiver<Box<Job>>,
         give_up: Arc<Notify>,
         stop: CancellationToken,
     ) -> Arc<str> {
         let mut fresh = Vec::new();
+        let mut stopped = pin!(stop.cancelled());
         let reason = loop {
-            let room = WINDOW.saturating_sub(self.waiting.len());
+            let room = WINDOW.saturating_sub(self.window.len());
             let ended = tokio::select! {
                 biased;
-                () = stop.cancelled() => break "the connection was given up".into(),
+                () = &mut stopped => break "the connection was given up".into(),
                 () = give_up.notified() => {
                     self.answer_all(&"the broker blocks publishing".into());
                     Ok(())
@@ -142,7 +145,8 @@ impl Lane {
         reason
     }
 
-    fn begin_all(&mut self, fresh: &mut Vec<Job>) -> Result<(), Arc<str>> {
+    #[expect(clippy::vec_box, reason = "a job is moved several times, and is large")]
+    fn begin_all(&mut self, fresh: &mut Vec<Box<Job>>) -> Result<(), Arc<str>> {
         for job in fresh.drain(..) {
             if job.ticket.decide(SENT)
                 && let Some(done) = self.begin(job)
@@ -155,9 +159,8 @@ impl Lane {
 
     /// Hands an event to lapin. The first poll queues its frames, so that events leave in the order
     /// in which they came.
-    fn begin(&mut self, job: Job) -> Option<(u64, Outcome)> {
-        self.sequence += 1;
-        let sequence = self.sequence;
+    fn begin(&mut self, job: Box<Job>) -> Option<(u64, Outcome)> {
+        let sequence = self.oldest + self.waiting.len() as u64;
         let channel = self.channel.clone();
         let Job {
             id,
@@ -166,7 +169,7 @@ impl Lane {
             body,
             answer,
             ..
-        } = job;
+        } = *job;
         let mut publish = async move {
             let options = BasicPublishOptions {
                 mandatory: true,
@@ -180,13 +183,10 @@ impl Lane {
             (sequence, outcome)
         }
         .boxed();
-        self.waiting.insert(
-            sequence,
-            Waiting {
-                id,
-                answer: Some(answer),
-            },
-        );
+        self.waiting.push_back(Some(Waiting {
+            id,
+            answer: Some(answer),
+        }));
         let done = (&mut publish).now_or_never();
         if done.is_none() {
             self.window.push(publish);
@@ -237,7 +237,7 @@ impl Lane {
     }
 
     fn answer(&mut self, sequence: u64, is_ack: bool) {
-        let Some(Waiting { id, answer }) = self.waiting.remove(&sequence) else {
+        let Some(Waiting { id, answer }) = self.take_waiting(sequence) else {
             return;
         };
         let outcome = if self.take_returned(id) {
@@ -257,6 +257,16 @@ impl Lane {
         }
     }
 
+    fn take_waiting(&mut self, sequence: u64) -> Option<Waiting> {
+        let place = usize::try_from(sequence.checked_sub(self.oldest)?).ok()?;
+        let waiting = self.waiting.get_mut(place)?.take();
+        while self.waiting.front().is_some_and(Option::is_none) {
+            self.waiting.pop_front();
+            self.oldest += 1;
+        }
+        waiting
+    }
+
     fn take_returned(&mut self, id: EventId) -> bool {
         let Some(count) = self.returned.get_mut(&id) else {
             return false;
@@ -274,7 +284,7 @@ impl Lane {
         if self.returned.is_empty() {
             return;
         }
-        let waiting: std::collections::HashSet<EventId> = self.waiting.values().map(|waiting| waiting.id).collect();
+        let waiting: HashSet<EventId> = self.waiting.iter().flatten().map(|waiting| waiting.id).collect();
         self.returned.retain(|id, _| {
             let is_waited_for = waiting.contains(id);
             if !is_waited_for {
@@ -285,7 +295,7 @@ impl Lane {
     }
 
     fn answer_all(&mut self, reason: &Arc<str>) {
-        for waiting in self.waiting.values_mut() {
+        for waiting in self.waiting.iter_mut().flatten() {
             if let Some(answer) = waiting.answer.take() {
                 let _ = answer.send(Err(PublishError::Unknown { reason: reason.clone() }));
             }

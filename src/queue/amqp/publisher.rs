@@ -46,7 +46,7 @@ enum Channels {
     Away(Arc<str>),
 }
 
-type Lanes = Arc<[mpsc::UnboundedSender<Job>]>;
+type Lanes = Arc<[mpsc::UnboundedSender<Box<Job>>]>;
 
 pub(super) struct Publisher {
     channels: RwLock<Channels>,
@@ -89,14 +89,14 @@ impl Publisher {
         }
         let (answer, wait) = oneshot::channel();
         let ticket = Arc::new(Ticket::default());
-        let job = Job {
+        let job = Box::new(Job {
             id: envelope.id,
             queue: self.topology.queues[number].clone(),
             properties,
             body: envelope.body.clone(),
             ticket: ticket.clone(),
             answer,
-        };
+        });
         match &*self.channels.read().unwrap_or_else(PoisonError::into_inner) {
             Channels::Away(reason) => return away(reason),
             Channels::Open(lanes) => {
@@ -380,7 +380,7 @@ impl Late {
 struct Session {
     link: Link,
     events: Events,
-    senders: Vec<mpsc::UnboundedSender<Job>>,
+    senders: Vec<mpsc::UnboundedSender<Box<Job>>>,
     give_up: Vec<Arc<Notify>>,
     lanes: JoinSet<Arc<str>>,
     stop_lanes: CancellationToken,
