@@ -1,8 +1,8 @@
 // The frame around the pages: who is signed in, where the address points, and what the network does.
 
-import { Api } from './lib/api.js';
+import { Api, ApiError } from './lib/api.js';
 import { h, replace } from './lib/dom.js';
-import { follow, go, href, isPageOf, pagesOf, placeOf } from './lib/page.js';
+import { follow, go, href, isPage, isPageOf, pagesOf, placeOf } from './lib/page.js';
 import { Session } from './lib/session.js';
 import { failure, loading, note } from './parts/bits.js';
 import { signIn } from './views/sign-in.js';
@@ -16,26 +16,13 @@ import texts from './texts.js';
  */
 
 /**
- * The pages of everybody. Each is loaded when it is first opened.
- * @type {Record<string, () => Promise<{view: (context: Context, place: import('./lib/page.js').Place) => HTMLElement, READS?: string[]}>>}
+ * The file of a page. It is loaded when the page is first opened.
+ * @param {string} page one of `lib/page.js`
+ * @returns {Promise<{view: (context: Context, place: import('./lib/page.js').Place) => HTMLElement, READS?: string[]}>}
  */
-const PAGES = {
-  overview: () => import('./views/overview.js'),
-  integrations: () => import('./views/integrations.js'),
-  assistants: () => import('./views/assistants.js'),
-  endpoints: () => import('./views/endpoints.js'),
-  rules: () => import('./views/rules.js'),
-  events: () => import('./views/events.js'),
-  actions: () => import('./views/actions.js'),
-  audit: () => import('./views/audit.js'),
-  settings: () => import('./views/settings.js'),
-  'dead-events': () => import('./views/dead-events.js'),
-  quarantine: () => import('./views/quarantine.js'),
-  pauses: () => import('./views/pauses.js'),
-  jobs: () => import('./views/jobs.js'),
-  keys: () => import('./views/keys.js'),
-  caches: () => import('./views/caches.js'),
-};
+function fileOf(page) {
+  return import(`./views/${page}.js`);
+}
 
 // What went wrong in the page itself. The browser tests hold this list against emptiness.
 /** @type {string[]} */
@@ -114,16 +101,15 @@ async function show() {
   if (isSame && current?.placeChanged) return current.placeChanged(place);
   frame();
   for (const dialog of document.querySelectorAll('dialog')) dialog.close();
-  const load = isPageOf(place, session.me.can) ? PAGES[place.page] : undefined;
   document.title = texts.title(texts.pages[place.page] ?? texts.errors.notFound);
-  if (load === undefined) {
+  if (!isPageOf(place, session.me.can)) {
     content.dataset.state = 'missing';
     replace(content, h('div.empty', null, h('h1', { tabindex: '-1' }, texts.errors.notFound), h('a', { href: href(first) }, texts.errors.toStart)));
     return;
   }
   const timer = setTimeout(() => replace(content, loading()), 150);
   try {
-    const { view } = await load();
+    const { view } = await fileOf(place.page);
     if (own !== opening) return;
     replace(content, view(context, place));
     content.dataset.state = 'ready';
@@ -132,11 +118,12 @@ async function show() {
   } catch (error) {
     if (own !== opening) return;
     content.dataset.state = 'error';
+    const isUnread = error instanceof TypeError;
     // A part that is not served any more: another version is being served now.
-    if (error instanceof TypeError && navigator.onLine) {
+    if (isUnread && navigator.onLine) {
       replace(content, note('warn', texts.bits.newVersion, ' ', h('button', { type: 'button', onclick: () => location.reload() }, texts.bits.reload)));
     } else {
-      replace(content, failure(error, show));
+      replace(content, failure(isUnread ? new ApiError(0, 'offline', {}) : error, show));
     }
   } finally {
     clearTimeout(timer);
@@ -167,7 +154,8 @@ async function begin() {
   network();
   replace(content, loading());
   // The page is fetched while the API says who is signed in.
-  const page = PAGES[placeOf(location).page]?.().catch(() => null);
+  const { page: name } = placeOf(location);
+  const page = isPage(name) ? fileOf(name).catch(() => null) : null;
   try {
     if (!(await session.resume())) forgetReads((await page)?.READS ?? []);
     follow(show);

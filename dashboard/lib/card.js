@@ -6,6 +6,7 @@
 // closed) takes a new one, and an answer with an older ticket is dropped.
 
 import { initialValues, initialWay, problems, sentence } from './fields.js';
+import { TONES } from './states.js';
 import texts from '../texts.js';
 
 /**
@@ -248,18 +249,6 @@ function providersWords(error) {
 function isGood(stored) {
   return stored.state === 'connected' || stored.state === 'limited';
 }
-
-/** Tone of the badge of each state. @type {Record<string, string>} */
-export const TONES = {
-  loading: 'quiet',
-  not_connected: 'quiet',
-  connected: 'good',
-  unverified: 'warn',
-  limited: 'warn',
-  failing: 'bad',
-  needs_reconnecting: 'bad',
-  undecryptable: 'bad',
-};
 
 /**
  * What a card shows.

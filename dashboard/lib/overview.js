@@ -33,6 +33,11 @@ export function barsOf(buckets) {
   };
 }
 
+/** How many rows came since then. @param {{at: string}[]} rows @param {string} from */
+export function countSince(rows, from) {
+  return rows.filter(({ at }) => Date.parse(at) >= Date.parse(from)).length;
+}
+
 /** A part of a whole. `null`: there is no whole. @param {number} part @param {number} rest */
 export function rateOf(part, rest) {
   return part + rest === 0 ? null : part / (part + rest);

@@ -59,11 +59,18 @@ export function follow(changed) {
   });
 }
 
+// The server reads both lists from here, a list on each line.
+
 /** Pages of people of an organisation, in the order of the navigation. */
 const OF_ORGANISATION = ['overview', 'integrations', 'assistants', 'endpoints', 'rules', 'events', 'actions', 'audit', 'settings'];
 
 /** Pages of operators of the installation. */
 const OF_OPERATOR = ['dead-events', 'quarantine', 'pauses', 'jobs', 'keys', 'caches', 'settings'];
+
+/** Whether it is a page at all: its file is `views/` and its name. @param {string} page */
+export function isPage(page) {
+  return OF_ORGANISATION.includes(page) || OF_OPERATOR.includes(page);
+}
 
 /**
  * The pages that a person sees a link to. The first one is where the person begins.

@@ -69,9 +69,13 @@ export function empty(title, text, ...more) {
   return h('div.empty', null, h('p.empty-title', null, title), text && h('p', null, text), more);
 }
 
-/** What a page shows when it could not be loaded. @param {any} error @param {() => void} retry */
+/**
+ * What a page shows when it could not be loaded. It tries again by itself once the network is back.
+ * @param {any} error
+ * @param {() => void} retry
+ */
 export function failure(error, retry) {
-  return h(
+  const shown = h(
     'div.failure',
     { role: 'alert' },
     h('h2', null, texts.errors.title),
@@ -79,6 +83,8 @@ export function failure(error, retry) {
     error.requestId && h('p.quiet', null, texts.bits.requestId(error.requestId)),
     error.status === 403 ? null : h('button', { type: 'button', onclick: retry, 'data-key': 'retry' }, texts.bits.retry),
   );
+  if (error.code === 'offline') window.addEventListener('online', () => shown.isConnected && retry(), { once: true });
+  return shown;
 }
 
 /** @param {'good' | 'bad' | 'warn' | 'quiet'} tone @param {...any} children */

@@ -2,7 +2,7 @@
 
 import test from 'node:test';
 import assert from 'node:assert/strict';
-import { href, placeOf } from '../lib/page.js';
+import { href, isPage, placeOf } from '../lib/page.js';
 
 test('an address is read as it was written', () => {
   /** @type {[string, string, string | null, Record<string, string>][]} */
@@ -20,4 +20,9 @@ test('an address is read as it was written', () => {
   }
   assert.equal(href('events', 'a b', { source: 'vapi', type: '' }), '/dashboard/events/a%20b?source=vapi');
   assert.equal(href('rules'), '/dashboard/rules');
+});
+
+test('an address that is no page names no file', () => {
+  for (const page of ['overview', 'settings', 'caches']) assert.ok(isPage(page), page);
+  for (const page of ['kept', 'hours', 'sign-in', '../app', 'constructor', '']) assert.ok(!isPage(page), page);
 });

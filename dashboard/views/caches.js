@@ -3,59 +3,23 @@
 
 /** @import * as Api from '../types/api.js' */
 
-import { h, replace } from '../lib/dom.js';
+import { h } from '../lib/dom.js';
 import { number, share } from '../lib/format.js';
 import { samplesOf } from '../lib/samples.js';
-import { fillFrom, heading, note, time } from '../parts/bits.js';
+import { note, time } from '../parts/bits.js';
 import { chart } from '../parts/chart.js';
-import { markSpan, spanLinks, spanOf } from '../parts/spans.js';
+import { SpanView } from '../parts/spans.js';
 import texts from '../texts.js';
 
-const READ_EVERY_MS = 10_000;
+class CachesView extends SpanView {
+  page = 'caches';
+  usual = 'hour';
+  everyMs = 10_000;
+  lead = texts.caches.lead;
 
-class CachesView extends HTMLElement {
-  /** @type {import('../app.js').Context} */
-  context = /** @type {any} */ (null);
-  query = new URLSearchParams();
-  spans = spanLinks('caches');
-  body = h('div.parts');
-
-  connectedCallback() {
-    replace(this, heading(texts.pages.caches, texts.caches.lead, this.spans), this.body);
-    this.load();
-    this.timer = setInterval(() => document.hidden || this.refresh(), READ_EVERY_MS);
-  }
-
-  disconnectedCallback() {
-    clearInterval(this.timer);
-  }
-
-  /** @param {import('../lib/page.js').Place} place */
-  placeChanged(place) {
-    this.query = place.query;
-    this.load();
-  }
-
-  load() {
-    markSpan(this.spans, this.over());
-    return fillFrom(this, this.body, () => this.parts());
-  }
-
-  over() {
-    return spanOf(this.query, 'hour');
-  }
-
-  /** Reads again what is looked at. Opened numbers stay as they are. */
-  async refresh() {
-    if (this.getAttribute('data-state') !== 'ready' || this.querySelector('details[open]')) return;
-    const { search } = location;
-    const parts = await this.parts().catch(() => null);
-    if (parts !== null && this.isConnected && search === location.search) replace(this.body, parts);
-  }
-
-  async parts() {
+  /** @param {string} over */
+  async parts(over) {
     const { api } = this.context;
-    const over = this.over();
     const [samples, now] = await Promise.all([
       /** @type {Promise<Api.SamplesView>} */ (api.get('/operator/statistics', { over })),
       /** @type {Promise<Api.CachesView>} */ (api.get('/operator/cache')),

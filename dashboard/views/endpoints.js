@@ -4,11 +4,11 @@
 
 import { h, replace } from '../lib/dom.js';
 import { bytes, number } from '../lib/format.js';
+import { TONES } from '../lib/states.js';
 import { askFirst, askForm, showOnce } from '../parts/ask.js';
 import { badge, copyable, empty, fillFrom, heading, note, tell, time } from '../parts/bits.js';
 import { filterBar, PERIOD } from '../parts/filters.js';
 import { pagedList } from '../parts/paged.js';
-import { TONES } from '../lib/card.js';
 import texts from '../texts.js';
 
 const SOURCES = ['vapi', 'twilio'];
@@ -55,11 +55,11 @@ class EndpointsView extends HTMLElement {
     this.filters();
     this.loadIn();
     this.loadOut();
-    this.timer = setInterval(() => document.hidden || this.showReceived(), READ_EVERY_MS);
+    this.unwatch = this.context.api.live.watch([], () => this.showReceived(), READ_EVERY_MS);
   }
 
   disconnectedCallback() {
-    clearInterval(this.timer);
+    this.unwatch?.();
   }
 
   /** The filters are of the refused requests: they are what there are many of. */

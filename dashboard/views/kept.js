@@ -22,11 +22,11 @@ class KeptAssistants extends HTMLElement {
 
   connectedCallback() {
     this.load();
-    this.timer = setInterval(() => document.hidden || this.refresh(), READ_EVERY_MS);
+    this.unwatch = this.context.api.live.watch([], () => this.refresh(), READ_EVERY_MS);
   }
 
   disconnectedCallback() {
-    clearInterval(this.timer);
+    this.unwatch?.();
   }
 
   load() {

@@ -23,11 +23,11 @@ class KeysView extends HTMLElement {
     replace(this, heading(texts.pages.keys, texts.keys.lead), this.body);
     const to = this.body;
     fillFrom(this, to, async () => this.parts(await this.context.api.get('/operator/keys')));
-    this.timer = setInterval(() => document.hidden || this.refresh(), READ_EVERY_MS);
+    this.unwatch = this.context.api.live.watch([], () => this.refresh(), READ_EVERY_MS);
   }
 
   disconnectedCallback() {
-    clearInterval(this.timer);
+    this.unwatch?.();
   }
 
   async refresh() {

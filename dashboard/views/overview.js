@@ -2,78 +2,43 @@
 
 /** @import * as Api from '../types/api.js' */
 
-import { h, replace } from '../lib/dom.js';
+import { h } from '../lib/dom.js';
 import { number, share } from '../lib/format.js';
-import { attention, barsOf, duration, success } from '../lib/overview.js';
+import { attention, barsOf, countSince, duration, success } from '../lib/overview.js';
 import { word } from '../lib/outcomes.js';
 import { href } from '../lib/page.js';
-import { fillFrom, heading, note, time } from '../parts/bits.js';
+import { note, time } from '../parts/bits.js';
 import { chart } from '../parts/chart.js';
-import { markSpan, spanLinks, spanOf } from '../parts/spans.js';
+import { SpanView } from '../parts/spans.js';
 import texts from '../texts.js';
 
-/** Actions of a state that are counted for its line. */
+/** The first reads of this page. The document names them, so that they begin beside the scripts. */
+export const READS = ['/api/statistics?over=day', '/api/integrations/status', '/api/pauses', '/api/rejections?limit=200', '/api/actions?state=dead&limit=200', '/api/actions?state=unknown&limit=200', '/api/actions?state=parked&limit=200'];
+
+/** Actions of a state, and refused requests, that are counted for their lines. */
 const COUNTED_MAX = 200;
-const READ_EVERY_MS = 30_000;
 
-class OverviewView extends HTMLElement {
-  /** @type {import('../app.js').Context} */
-  context = /** @type {any} */ (null);
-  query = new URLSearchParams();
-  spans = spanLinks('overview');
-  body = h('div.parts');
+class OverviewView extends SpanView {
+  page = 'overview';
+  everyMs = 30_000;
 
-  connectedCallback() {
-    replace(this, heading(texts.pages.overview, null, this.spans), this.body);
-    this.load();
-    this.timer = setInterval(() => this.refresh(), READ_EVERY_MS);
-  }
-
-  disconnectedCallback() {
-    clearInterval(this.timer);
-  }
-
-  /** Reads again what is looked at. Opened numbers stay as they are. */
-  async refresh() {
-    if (document.hidden || this.getAttribute('data-state') !== 'ready' || this.querySelector('details[open]')) return;
-    const { search } = location;
-    const parts = await this.parts().catch(() => null);
-    if (parts !== null && this.isConnected && search === location.search) replace(this.body, parts);
-  }
-
-  /** @param {import('../lib/page.js').Place} place */
-  placeChanged(place) {
-    this.query = place.query;
-    this.load();
-  }
-
-  load() {
-    markSpan(this.spans, this.over());
-    return fillFrom(this, this.body, () => this.parts());
-  }
-
-  over() {
-    return spanOf(this.query, 'day');
-  }
-
-  async parts() {
+  /** @param {string} over */
+  async parts(over) {
     const words = texts.overview;
-    const over = this.over();
     const { api } = this.context;
     const state = async (/** @type {string} */ each) => {
       const { data, next_cursor } = await api.get('/api/actions', { state: each, limit: COUNTED_MAX });
       return [each, { count: data.length, hasMore: next_cursor !== null }];
     };
-    const statistics = /** @type {Promise<Api.StatisticsView>} */ (api.get('/api/statistics', { over }));
-    const since = statistics.then(({ total }) => api.get('/api/rejections', { since: total.from, limit: COUNTED_MAX }));
     const [{ integrations }, { buckets, total, backlog, counted_since }, rejections, { pauses }, ...counted] = await Promise.all([
       api.get('/api/integrations/status'),
-      statistics,
-      since,
+      /** @type {Promise<Api.StatisticsView>} */ (api.get('/api/statistics', { over })),
+      // All at once, also those before the span: a question that waits for an answer takes twice the time.
+      api.get('/api/rejections', { limit: COUNTED_MAX }),
       api.get('/api/pauses'),
       ...['dead', 'unknown', 'parked'].map(state),
     ]);
-    const found = attention(integrations, Object.fromEntries(counted), rejections.data.length, pauses);
+    const found = attention(integrations, Object.fromEntries(counted), countSince(rejections.data, total.from), pauses);
     const bars = barsOf(buckets);
     const [half, most] = [total.latency_ms?.p50 ?? null, total.latency_ms?.p95 ?? null];
     const waiting = backlog.pending + backlog.waiting + backlog.unknown;

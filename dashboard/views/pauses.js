@@ -22,11 +22,11 @@ class PausesView extends HTMLElement {
     this.list = h('div');
     replace(this, heading(texts.pages.pauses, words.lead, h('button', { type: 'button', 'data-key': 'pause-add', onclick: () => this.ask() }, words.add)), this.list);
     this.load();
-    this.timer = setInterval(() => document.hidden || this.refresh(), READ_EVERY_MS);
+    this.unwatch = this.context.api.live.watch([], () => this.refresh(), READ_EVERY_MS);
   }
 
   disconnectedCallback() {
-    clearInterval(this.timer);
+    this.unwatch?.();
   }
 
   load() {

@@ -28,6 +28,7 @@ mod streams;
 mod usable;
 mod web;
 
+pub use dashboard::pages as dashboard_pages;
 pub use openapi::{document, path_methods};
 pub use state::{AdminNeeds, AdminState};
 pub use web::{

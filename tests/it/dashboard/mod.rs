@@ -6,6 +6,7 @@ mod history;
 mod integrations;
 mod jobs;
 mod live;
+mod offline;
 mod operator;
 mod pictures;
 mod routes;

@@ -3,6 +3,7 @@
 
 use crate::{admin::TestApp, support::client};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use hookswitch::admin::dashboard_pages;
 use reqwest::{Response, StatusCode, header};
 use sha2::{Digest, Sha256};
 
@@ -80,7 +81,7 @@ async fn the_only_style_of_the_document_is_the_one_that_the_policy_names() {
 }
 
 #[tokio::test]
-async fn a_page_names_its_modules_with_its_first_answer() {
+async fn a_page_names_its_scripts_with_its_first_answer() {
     let app = TestApp::start().await;
     let links = async |path: &str| text(&get(&app, path).await, "link").to_owned();
     let (events, rules) = (
@@ -89,11 +90,10 @@ async fn a_page_names_its_modules_with_its_first_answer() {
     );
     for (page, has, lacks) in [
         (&events, "/views/events.js>", "/views/rules.js>"),
+        (&events, "/views/actions.js>", "/views/integrations.js>"),
         (&rules, "/views/rules.js>", "/views/events.js>"),
     ] {
-        for file in [has, "/texts.js>", "/lib/api.js>", "/parts/bits.js>"] {
-            assert!(page.contains(file), "{file}: {page}");
-        }
+        assert!(page.contains(has), "{has}: {page}");
         assert!(!page.contains(lacks), "{lacks}: {page}");
     }
     assert_eq!(links("/dashboard").await, links("/dashboard/overview").await);
@@ -123,6 +123,73 @@ async fn a_page_names_its_modules_with_its_first_answer() {
     }
 }
 
+/// The addresses that a script imports before it runs.
+fn imports(script: &str, address: &str) -> Vec<String> {
+    let lines = script.lines().filter(|line| line.starts_with("import "));
+    let folder = address.rsplit_once('/').expect("a path").0;
+    lines
+        .map(|line| {
+            let (_, to) = line.trim_end_matches("';").rsplit_once('\'').expect("a path in quotes");
+            match to.strip_prefix("../") {
+                Some(above) => format!("{}/{above}", folder.rsplit_once('/').expect("a folder").0),
+                None => format!("{folder}/{}", to.trim_start_matches("./")),
+            }
+        })
+        .collect()
+}
+
+async fn compressed_bytes(app: &TestApp, path: &str) -> usize {
+    let request = client().get(format!("{}{path}", app.base()));
+    let answer = request
+        .header("accept-encoding", "gzip")
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(text(&answer, "content-encoding"), "gzip", "{path}");
+    answer.bytes().await.expect("a body").len()
+}
+
+#[tokio::test]
+async fn a_first_view_takes_one_round_behind_the_document_and_few_bytes() {
+    /// The document, which has the style in it, with all scripts of its page.
+    const BYTES_MAX: usize = 45_000;
+    let app = TestApp::start().await;
+    for page in dashboard_pages().concat() {
+        let path = format!("/dashboard/{page}");
+        let answer = get(&app, &path).await;
+        let link = text(&answer, "link").to_owned();
+        let preloads: Vec<String> = link
+            .split(", ")
+            .filter_map(|one| one.strip_prefix('<')?.strip_suffix(">; rel=modulepreload"))
+            .map(str::to_owned)
+            .collect();
+        let document = answer.text().await.expect("a text");
+        let mut named: Vec<String> = addresses(&document, "/dashboard/assets/")
+            .into_iter()
+            .filter(|path| path.rsplit('.').next() == Some("js"))
+            .map(str::to_owned)
+            .collect();
+        assert!(!preloads.is_empty() && named.len() == 1, "{link} {named:?}");
+        named.extend(preloads.iter().cloned());
+        let (mut bytes, mut imported) = (compressed_bytes(&app, &path).await, Vec::new());
+        for script in &named {
+            bytes += compressed_bytes(&app, script).await;
+            imported.extend(imports(&get(&app, script).await.text().await.expect("a text"), script));
+        }
+        for script in &imported {
+            assert!(named.contains(script), "{page} finds out late that it needs {script}");
+        }
+        let view = format!("/views/{page}.js");
+        for script in &preloads {
+            assert!(
+                imported.contains(script) || script.ends_with(&view),
+                "{page} has no use for {script}"
+            );
+        }
+        assert!(bytes < BYTES_MAX, "{page}: {bytes} compressed bytes");
+    }
+}
+
 #[tokio::test]
 async fn a_file_has_the_hash_of_the_version_in_its_address_and_is_kept_for_ever() {
     let app = TestApp::start().await;
@@ -131,7 +198,7 @@ async fn a_file_has_the_hash_of_the_version_in_its_address_and_is_kept_for_ever(
     let link = text(&page, "link").replace('>', "\"");
     let page = page.text().await.expect("a text") + &link;
     let files = addresses(&page, "/dashboard/assets/");
-    assert!(files.len() > 9, "{page}");
+    assert!(files.len() > 2, "{page}");
     for path in files {
         assert!(path.starts_with(&format!("/dashboard/assets/{tag}/")), "{path}");
         let answer = get(&app, path).await;

@@ -9,6 +9,7 @@ pub mod dev;
 pub mod hooks;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod network;
 
 use std::{future::Future, time::Duration};
 
