@@ -216,3 +216,109 @@ test('a card says the age of its secret, and when another one is due', () => {
   assert.match(shown({ rotation_due: true }).due ?? '', /Another secret is due/);
   assert.equal(shown({ rotation_due: true, state: 'not_connected' }).due, null);
 });
+
+test('a form begins clean, and ends what the card said and asked', () => {
+  const asking = { ...after([loaded(view({ state: 'not_connected' })), { type: 'ask' }]), said: { kind: 'bad', text: 'x' } };
+  const state = next(asking, { type: 'open' });
+  assert.deepEqual([state.said, state.asking], [null, false]);
+  const { values, ...rest } = /** @type {any} */ (state.opened);
+  assert.deepEqual(rest, { way: 0, phase: 'editing', errors: {}, refusal: null, tested: null, unverified: false, replace: false });
+  assert.deepEqual(card(twilio), { form: twilio, stored: null, ticket: 0, reading: 0, busy: null, asking: false, opened: null, said: null });
+});
+
+test('without an open form nothing of a form happens', () => {
+  const ready = after([loaded(view({}))]);
+  for (const event of [
+    { type: 'close' },
+    { type: 'input', name: 'auth_token', value: 'x' },
+    { type: 'left', name: 'auth_token' },
+    { type: 'way', way: 1 },
+    { type: 'test' },
+    { type: 'save' },
+    { type: 'leave' },
+    { type: 'tested', ticket: ready.ticket, tested: { state: 'connected' } },
+  ]) {
+    assert.equal(next(ready, event), ready, event.type);
+  }
+  assert.equal(after([{ type: 'open' }, { type: 'close' }], ready).opened, null);
+});
+
+test('a form that is under way takes no status, no second question, and no way out', () => {
+  for (const type of ['test', 'save', 'leave']) {
+    const under = after([loaded(null), { type: 'open' }, ...typed, { type }]);
+    assert.notEqual(under.opened.phase, 'editing', type);
+    assert.equal(next(under, { type: 'status', ticket: under.ticket, stored: view({ state: 'failing' }) }), under, type);
+    for (const again of ['test', 'save', 'leave']) assert.equal(next(under, { type: again }), under, `${type}, then ${again}`);
+  }
+});
+
+test('a save says what was asked for with it, and nothing that was not', () => {
+  const open = after([loaded(null), { type: 'open' }, ...typed]);
+  const asked = (/** @type {any} */ event) => /** @type {any} */ (next(open, event).opened);
+  const flags = (/** @type {any} */ event) => [asked(event).unverified, asked(event).replace];
+  assert.deepEqual(flags({ type: 'save' }), [false, false]);
+  assert.deepEqual(flags({ type: 'save', unverified: true }), [true, false]);
+  assert.deepEqual(flags({ type: 'save', replace: true }), [false, true]);
+  assert.deepEqual(flags({ type: 'save', unverified: 'yes', replace: 1 }), [false, false]);
+  const left = { ...after([{ type: 'open' }], card(google)) };
+  const leave = (/** @type {any} */ more) => /** @type {any} */ (next(left, { type: 'leave', ...more }).opened);
+  assert.deepEqual([leave({}).phase, leave({}).replace, leave({}).refusal, leave({ replace: true }).replace], ['leaving', false, null, true]);
+});
+
+test('a second test forgets the first, and wrong fields forget a refusal', () => {
+  const asked = after([loaded(null), { type: 'open' }, ...typed, { type: 'test' }]);
+  const good = next(asked, { type: 'tested', ticket: asked.ticket, tested: { state: 'connected' } });
+  assert.equal(next(good, { type: 'test' }).opened.tested, null);
+  assert.equal(next(good, { type: 'save' }).opened.tested.state, 'connected', 'what was tested is what is saved');
+  const refused = next(asked, { type: 'refused', ticket: asked.ticket, error: error({ requestId: 'R', problem: { accounts: { before: 'a' } } }) });
+  assert.deepEqual(refused.opened.refusal, { code: 'refused_by_provider', text: refused.opened.refusal.text, provider: null, requestId: 'R', accounts: { before: 'a' } });
+  const again = next(refused, { type: 'save' });
+  assert.equal(again.opened.refusal, null);
+  const wrong = { ...refused, opened: { ...refused.opened, values: {} } };
+  assert.equal(next(wrong, { type: 'test' }).opened.refusal, null);
+});
+
+test('buttons say which one leads on', () => {
+  const shown = (/** @type {any} */ stored, form = twilio) => model(after([loaded(view(stored))], card(form)), true).buttons.map(({ name, primary }) => (primary ? `${name}!` : name));
+  assert.deepEqual(shown({ state: 'not_connected' }), ['open!']);
+  assert.deepEqual(shown({ state: 'needs_reconnecting' }), ['open!', 'verify', 'ask']);
+  assert.deepEqual(shown({ state: 'failing' }), ['verify', 'open', 'ask']);
+  assert.deepEqual(shown({ state: 'connected' }, google), ['verify', 'ask'], 'there is no form to change');
+  assert.deepEqual(shown({ state: 'failing' }, google), ['open', 'verify', 'ask']);
+  const labels = (/** @type {any} */ state) => model(state, true).buttons.map(({ label }) => label);
+  const ready = after([loaded(view({}))]);
+  assert.notDeepEqual(labels(ready), labels(next(ready, { type: 'verify' })), 'a check that runs says so');
+});
+
+test('a card shows the facts that it has', () => {
+  const facts = (/** @type {any} */ more) => Object.fromEntries(model(after([loaded(view(more))]), true).facts.map(({ key, text, time }) => [key, text ?? time]));
+  assert.deepEqual(facts({ account: { id: 'AC1', name: 'Birchwood' } }), { account: 'Birchwood' });
+  assert.deepEqual(facts({ account: { id: 'AC1', name: null } }), { account: 'AC1' });
+  assert.deepEqual(facts({ first_failed_at: 'A', next_try_at: 'B' }), {}, 'of a failure that is over');
+  assert.deepEqual(facts({ state: 'failing' }), {});
+  assert.deepEqual(facts({ settings: { phone_number: '+1', from: 'a@b.example' }, last_four: '7921' }), { number: '+1', from: 'a@b.example', lastFour: '7921' });
+  assert.deepEqual(facts({ age_days: 2, rotate_after_days: 1 }), { age: '2 days; another one is due after 1' });
+  assert.deepEqual(facts({ state: 'not_connected', last_four: '7921' }), {});
+});
+
+test('a card says nothing where there is nothing to say', () => {
+  const shown = (/** @type {any} */ more) => model(after([loaded(view(more))], card({ ...twilio, provider: 'another' })), true);
+  const { tone, lead, purpose, words, cause, advice, unavailable, problem, said } = shown({ state: 'sleeping' });
+  assert.deepEqual({ tone, lead, purpose, words, cause, advice, unavailable, problem, said }, { tone: 'quiet', lead: null, purpose: null, words: null, cause: null, advice: null, unavailable: null, problem: null, said: null });
+  assert.equal(shown({ state: 'failing', cause: 'of_a_newer_release' }).cause, 'of_a_newer_release');
+  assert.equal(shown({ cause: 'provider_unavailable' }).cause, null, 'it works');
+  assert.equal(shown({ state: 'failing', error: { message: '', http_status: 500 } }).words, null);
+  assert.equal(model(card({ ...twilio, available: false }), true).unavailable, null, 'nobody knows yet');
+  const away = (/** @type {string} */ state) => model(after([loaded(view({ state }))], card({ ...twilio, available: false })), true).unavailable;
+  assert.equal(away('connected'), null);
+  assert.ok(away('not_connected'));
+});
+
+test('a disconnect that is done is good news, and one that failed is bad news with its request', () => {
+  const busy = after([loaded(view({})), { type: 'ask' }, { type: 'disconnect' }]);
+  assert.equal(next(busy, { type: 'disconnected', ticket: busy.ticket, stored: view({ state: 'not_connected' }) }).said.kind, 'good');
+  const { kind, requestId } = /** @type {any} */ (next(busy, { type: 'refused', ticket: busy.ticket, error: error({ requestId: 'R' }) }).said);
+  assert.deepEqual([kind, requestId], ['bad', 'R']);
+  const asking = { ...after([loaded(view({}))]), said: { kind: 'good', text: 'x' } };
+  assert.deepEqual([next(asking, { type: 'ask' }).said, next(asking, { type: 'verify' }).said], [null, null]);
+});

@@ -2,7 +2,7 @@
 
 import test from 'node:test';
 import assert from 'node:assert/strict';
-import { bodyOf, initialWay, problems, shownFields } from '../lib/fields.js';
+import { bodyOf, initialValues, initialWay, problems, sentence, shownFields } from '../lib/fields.js';
 import { twilio } from './samples.js';
 
 const SID = 'AC' + '0'.repeat(32);
@@ -42,4 +42,20 @@ test('what is sent', () => {
     ['an empty setting that never was is left out', { account_sid: SID, auth_token: 't', phone_number: '' }, null, { account_sid: SID, auth_token: 't' }],
   ];
   for (const [what, values, before, body] of table) assert.deepEqual(bodyOf(twilio, 0, values, before), body, what);
+});
+
+test('a form begins with what is stored and no secret', () => {
+  assert.deepEqual(initialValues(twilio, null), Object.fromEntries(twilio.fields.map(({ name }) => [name, ''])));
+  const stored = /** @type {any} */ ({ settings: { phone_number: '+15552010100', auth_token: 'never' }, secrets_set: ['auth_token'] });
+  const values = initialValues(twilio, stored);
+  assert.deepEqual([values.phone_number, values.auth_token, values.account_sid], ['+15552010100', '', '']);
+});
+
+test('a way is in use when all of its fields are set', () => {
+  const way = (/** @type {string[]} */ ...set) => initialWay(twilio, /** @type {any} */ ({ secrets_set: set, settings: {} }));
+  assert.deepEqual([way('auth_token'), way('api_key_sid', 'api_key_secret'), way('api_key_secret'), way()], [0, 1, 0, 0]);
+});
+
+test('a problem reads as a sentence', () => {
+  assert.deepEqual([sentence('expected it'), sentence('Is wrong.'), sentence('x')], ['Expected it.', 'Is wrong.', 'X.']);
 });

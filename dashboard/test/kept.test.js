@@ -2,7 +2,7 @@
 
 import test from 'node:test';
 import assert from 'node:assert/strict';
-import { bodyOf, formOf } from '../lib/kept.js';
+import { bodyOf, formOf, TONES } from '../lib/kept.js';
 
 test('a form that is saved untouched changes nothing', () => {
   const system = { role: 'system', content: 'Be brief.' };
@@ -44,4 +44,8 @@ test('what cannot be sent is said at its field', () => {
     [{ provider: '', model: '', instructions: 'Be brief.' }, 'provider', 'both'],
   ];
   for (const [change, field, problem] of table) assert.deepEqual(bodyOf({ ...form, ...change }), { field, problem }, JSON.stringify(change));
+});
+
+test('an assistant that differs or is gone stands out', () => {
+  assert.deepEqual(TONES, { in_step: 'good', drifted: 'warn', making: 'quiet', missing: 'bad' });
 });

@@ -80,6 +80,21 @@ test('messages come whole, however their text is cut', () => {
   }
 });
 
+test('a line of a message is read as it is written', () => {
+  const read = (/** @type {string} */ text) => {
+    const messages = new Messages();
+    return [messages.push(`${text}\n\n`), messages.retryMs];
+  };
+  assert.deepEqual(read('data'), [[{ event: 'message', data: '' }], null], 'a name without a value');
+  assert.deepEqual(read('data:a'), [[{ event: 'message', data: 'a' }], null], 'without a blank');
+  assert.deepEqual(read('data:  a'), [[{ event: 'message', data: ' a' }], null], 'one blank alone goes');
+  assert.deepEqual(read('data: a:b\ndata: c'), [[{ event: 'message', data: 'a:b\nc' }], null]);
+  assert.deepEqual(read(':data: a'), [[], null], 'a comment');
+  assert.deepEqual(read('event: x'), [[], null], 'a message without data is none');
+  assert.deepEqual(read('retry: soon'), [[], null]);
+  assert.deepEqual(read('id: 7'), [[], null], 'no number of another field is a wait');
+});
+
 test('the wait doubles up to a minute, and is spread', () => {
   assert.deepEqual([0, 1, 2, 9, 99].map((tries) => waitMs(tries, RETRY_MS, 1)), [3_000, 6_000, 12_000, RETRY_MS_MAX, RETRY_MS_MAX]);
   assert.equal(waitMs(0, RETRY_MS, 0), 1_500);

@@ -9,6 +9,9 @@ test('what needs a person is named first', () => {
   assert.deepEqual(outcomes({ asleep: 1 }), [{ state: 'asleep', count: 1 }], 'a state that this page does not know');
   assert.deepEqual(outcomes(null), []);
   assert.deepEqual([tone('asleep'), word('asleep')], ['quiet', 'asleep']);
+  assert.deepEqual(outcomes({ asleep: 0, dead: 0 }), []);
+  const tones = { pending: 'quiet', running: 'quiet', succeeded: 'good', waiting: 'warn', unknown: 'warn', parked: 'warn', suppressed: 'quiet', cancelled: 'quiet', dead: 'bad' };
+  for (const [state, expected] of Object.entries(tones)) assert.equal(tone(state), expected, state);
 });
 
 test('what a person may do is what the API says, else what the state allows', () => {

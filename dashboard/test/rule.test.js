@@ -75,3 +75,32 @@ test('ready-made rules have keys and names of their own', () => {
   for (const name of /** @type {const} */ (['key'])) assert.equal(new Set(READY.map((each) => each[name])).size, READY.length);
   assert.equal(new Set(READY.map((each) => each.spec.name)).size, READY.length);
 });
+
+test('fields are named as expressions name them, to a depth and a number', () => {
+  const paths = (/** @type {any} */ value, most = 400) => pathsOf(value, 'm', most).map(({ path }) => path);
+  assert.deepEqual(paths({ list: [{ a: 1 }, { b: 2 }], none: [], 'two words': 1, nothing: null }), ['m.list[0].a', 'm["two words"]', 'm.nothing']);
+  const deep = (/** @type {number} */ depth) => (depth === 0 ? 1 : { d: deep(depth - 1) });
+  assert.equal(paths(deep(8)).length, 1);
+  assert.equal(paths(deep(9)).length, 0, 'too deep to be shown');
+  const lists = (/** @type {number} */ depth) => (depth === 0 ? 1 : [lists(depth - 1)]);
+  assert.deepEqual([paths(lists(8)).length, paths(lists(9)).length], [1, 0]);
+  assert.deepEqual(paths({ a: 1, b: 2, c: 3 }, 2), ['m.a', 'm.b']);
+});
+
+test('the fields of a source stand under its names', () => {
+  const first = (/** @type {string} */ source, /** @type {any} */ body) => fieldsOf(source, body)[0].path;
+  assert.deepEqual([first('vapi', { message: { a: 1 } }), first('vapi', { a: 1 }), first('twilio', { message: { a: 1 } }), first('twilio', 'From=%2B1')], ['message.a', 'body.a', 'body.message.a', 'params.From']);
+});
+
+test('a draft begins switched on, and shows each value as it can be written', () => {
+  assert.equal(emptyDraft().enabled, true);
+  assert.equal(draftOf({}).source, 'vapi');
+  assert.equal(draftOf({ source: 'twilio' }).source, 'twilio');
+  const { parameters } = draftOf(/** @type {any} */ ({ parameters: { to: ['a', 'b'], mixed: ['a', 1] } }));
+  assert.deepEqual([parameters.to, JSON.parse(parameters.mixed)], ['a\nb', ['a', 1]]);
+});
+
+test('what would fail is said in the API\'s own list, else out of its words', () => {
+  assert.deepEqual(failures({ errors: [{ field: 'a', problem: 'b' }], detail: 'x' }), [{ field: 'a', problem: 'b' }]);
+  assert.deepEqual(failures({ errors: [], detail: 'when: no' }), [{ field: 'when', problem: 'no' }]);
+});
