@@ -44,6 +44,11 @@ export function exact(time, language, zone) {
   }).format(new Date(time));
 }
 
+/** A time for a list: without its year and its seconds. @param {string | Date} time @param {string} [language] @param {string} [zone] */
+export function short(time, language, zone) {
+  return new Intl.DateTimeFormat(language, { month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit', timeZone: zone }).format(new Date(time));
+}
+
 /**
  * @param {number} count
  * @param {string} [language]

@@ -4,6 +4,7 @@
 
 import { freshKey } from '../lib/api.js';
 import { freshId, h, replace } from '../lib/dom.js';
+import { short } from '../lib/format.js';
 import { go, href } from '../lib/page.js';
 import { READY, readyOf } from '../lib/ready.js';
 import { draftOf, emptyDraft, failures, fieldsOf, placed, specOf, waitsForQuietHours, withField } from '../lib/rule.js';
@@ -131,7 +132,7 @@ class RuleEditor extends HTMLElement {
     this.parametersTo = h('div.fields');
     const quiet = select(Object.entries(words.quiet), this.draft.quiet);
     this.quietTo = h('div', null, this.field('ignores_quiet_hours', words.fields.quiet, quiet, words.hints.quiet));
-    this.result = h('div', { 'aria-live': 'polite' });
+    this.result = h('div.parts', { 'aria-live': 'polite' });
     this.sampleTo = h('div.fields');
     const form = h(
       'form.sheet',
@@ -275,13 +276,12 @@ class RuleEditor extends HTMLElement {
     const exact = matches.length === 1 ? matches[0].type : null;
     const { data } = await this.context.api.get('/api/events', { source: source?.source, type: exact, limit: 10 }).catch(() => ({ data: [] }));
     if (run !== this.choosing || !this.isConnected) return;
-    const options = [
-      ...data.map((/** @type {any} */ event) => [`event:${event.id}`, words.anEvent(event.type, new Date(event.received_at).toLocaleString())]),
-      ...samples.map((/** @type {string} */ name) => [`sample:${name}`, words.aSample(name)]),
-    ];
+    const events = data.map((/** @type {any} */ event) => [`event:${event.id}`, `${event.type}, ${short(event.received_at)}`]);
+    const options = [...events, ...samples.map((/** @type {string} */ name) => [`sample:${name}`, name])];
     const id = freshId('sample');
-    const chosen = select(options, options[0]?.[0] ?? '');
-    chosen.id = id;
+    const group = (/** @type {string} */ label, /** @type {[string, string][]} */ of) =>
+      of.length > 0 && h('optgroup', { label }, of.map(([value, text]) => h('option', { value, selected: value === options[0][0] }, text)));
+    const chosen = h('select', { id }, group(words.events, events), group(words.samples, options.slice(events.length)));
     chosen.addEventListener('change', () => this.loadSample(chosen.value));
     this.fieldsTo = h('div');
     replace(/** @type {Element} */ (this.sampleTo), h('div.field', null, h('label', { for: id }, words.on_), options.length === 0 ? h('p', null, words.noSample) : chosen), this.fieldsTo);
