@@ -5,8 +5,6 @@
 //! serves. The policy of every answer forbids inline code, other hosts, frames, and HTML made from
 //! text.
 
-mod scripts;
-
 use axum::{
     Router,
     extract::Path,
@@ -17,7 +15,6 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use scripts::{APP, Scripts, is_script};
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashMap,
@@ -101,7 +98,7 @@ const STYLE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/dashboard
 /// The pages of an organisation's people, and those of operators. Each has a file below `views/`.
 /// They are the first parts of the addresses that the dashboard knows; any other is 404.
 pub fn pages() -> [Vec<&'static str>; 2] {
-    ["OF_ORGANISATION", "OF_OPERATOR"].map(|list| Scripts::pages(FILES, list))
+    ["const OF_ORGANISATION = [", "const OF_OPERATOR = ["].map(|list| listed("lib/page.js", list))
 }
 
 /// The page that `/dashboard` opens for most people.
@@ -127,26 +124,25 @@ struct File {
     gzip: OnceLock<Bytes>,
 }
 
-/// `Link` headers of a page. Its scripts are asked for with the document, not one after another as
+/// `Link` headers of a page. Its modules are asked for with the document, not one after another as
 /// their imports are read, and what it reads first beside them.
 struct Links {
-    scripts: HeaderValue,
+    modules: HeaderValue,
     /// Only for a browser with a cookie: to anybody else they are refused.
     reads: Option<HeaderValue>,
 }
 
 impl Links {
-    /// The document names `app.js` itself.
-    fn of(page: &str, scripts: &Scripts, assets: &str) -> Self {
+    fn of(page: &str, assets: &str) -> Self {
         let value = |links: Vec<String>| {
             HeaderValue::from_str(&links.join(", ")).expect("paths of this folder are visible ASCII")
         };
-        let needed = scripts.needed(page).into_iter().filter(|path| *path != APP);
-        let needed = needed.map(|path| format!("<{assets}/{path}>; rel=modulepreload"));
+        let modules = modules_of(page).into_iter();
+        let modules = modules.map(|path| format!("<{assets}/{path}>; rel=modulepreload"));
         let read = |path: &str| format!("<{path}>; rel=preload; as=fetch; crossorigin");
-        let reads: Vec<String> = scripts.reads(page).into_iter().map(read).collect();
+        let reads: Vec<String> = reads_of(page).iter().map(|path| read(path)).collect();
         Self {
-            scripts: value(needed.chain([read("/api/me")]).collect()),
+            modules: value(modules.chain([read("/api/me")]).collect()),
             reads: Some(reads).filter(|reads| !reads.is_empty()).map(value),
         }
     }
@@ -174,26 +170,110 @@ static FILES_SERVED: LazyLock<Files> = LazyLock::new(|| {
     }
     let version = hex::encode(&hash.finalize()[..8]);
     let assets = format!("/dashboard/assets/{version}");
-    let pages = pages().concat();
-    let scripts = Scripts::new(FILES, &pages);
-    let others = FILES.iter().filter(|(path, _)| !is_script(path));
-    let others = others.map(|(path, bytes)| File::new(path, Bytes::from_static(bytes)));
     let index = INDEX.replace("{assets}", &assets).replace("{style}", STYLE);
     Files {
         index: File::new("index.html", Bytes::from(index)),
-        all: scripts
-            .files()
-            .map(|(path, text)| File::new(path, text.into()))
-            .chain(others)
-            .collect(),
-        links: pages
+        all: FILES
             .iter()
-            .map(|page| (*page, Links::of(page, &scripts, &assets)))
+            .map(|(path, bytes)| File::new(path, served(path, bytes)))
+            .collect(),
+        links: pages()
+            .concat()
+            .into_iter()
+            .map(|page| (page, Links::of(page, &assets)))
             .collect(),
         policy: HeaderValue::from_str(&policy()).expect("words and base64 are visible ASCII"),
         version,
     }
 });
+
+/// A file as browsers get it: a script without its comments, which hold its types. Lines stay where
+/// they are, so that a browser names the place of a fault as the file has it.
+fn served(path: &str, bytes: &'static [u8]) -> Bytes {
+    let script = std::str::from_utf8(bytes).ok().filter(|_| is_script(path));
+    script.map_or(Bytes::from_static(bytes), |text| without_comments(text).into())
+}
+
+fn is_script(path: &str) -> bool {
+    path.rsplit('.').next() == Some("js")
+}
+
+/// Empties the lines that are comments from end to end, and takes types out of the others. A test
+/// holds that no text goes over several lines, so that no line of a text is taken for a comment.
+fn without_comments(text: &str) -> String {
+    let mut is_inside = false;
+    let kept = |line: &str| {
+        let begins = line.trim_start().starts_with("/**");
+        if is_inside || begins && !line.contains("*/") {
+            is_inside = !line.trim_end().ends_with("*/");
+            String::new()
+        } else if line.trim_start().starts_with("//") {
+            String::new()
+        } else {
+            without_types(line)
+        }
+    };
+    let lines: Vec<String> = text.lines().map(kept).collect();
+    lines.join("\n") + "\n"
+}
+
+/// A line of code without `/** … */`.
+fn without_types(line: &str) -> String {
+    let mut parts = line.split("/**");
+    let mut kept = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        kept.push_str(part.split_once("*/").map_or(part, |(_, rest)| rest.trim_start()));
+    }
+    kept.trim_end().to_owned()
+}
+
+/// The modules that a page needs before it shows something: of `app.js`, which the document names
+/// itself, and of the page's own file.
+fn modules_of(page: &str) -> Vec<String> {
+    let mut found = vec!["app.js".to_owned(), format!("views/{page}.js")];
+    let mut at = 0;
+    while at < found.len() {
+        for path in imports_of(&found[at]) {
+            if !found.contains(&path) {
+                found.push(path);
+            }
+        }
+        at += 1;
+    }
+    found.remove(0);
+    found
+}
+
+fn text_of(path: &str) -> &'static str {
+    let found = FILES.iter().find(|(one, _)| *one == path);
+    found.map_or("", |(_, bytes)| std::str::from_utf8(bytes).unwrap_or_default())
+}
+
+/// The paths of the API that the file of a page names in its `READS`.
+fn reads_of(page: &str) -> Vec<&'static str> {
+    listed(&format!("views/{page}.js"), "export const READS = [")
+}
+
+/// The texts of a list that stands on one line of a file.
+fn listed(path: &str, begin: &str) -> Vec<&'static str> {
+    let lists = text_of(path).lines().filter_map(|line| line.strip_prefix(begin));
+    lists.flat_map(|list| list.split('\'').skip(1).step_by(2)).collect()
+}
+
+/// The files that a file imports before it runs.
+fn imports_of(path: &str) -> Vec<String> {
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    text_of(path)
+        .lines()
+        .filter(|line| line.starts_with("import "))
+        .filter_map(|line| line.strip_suffix("';")?.rsplit_once('\'').map(|(_, to)| to.to_owned()))
+        .map(|to| match to.strip_prefix("../") {
+            Some(above) => above.to_owned(),
+            None if folder.is_empty() => to.trim_start_matches("./").to_owned(),
+            None => format!("{folder}/{}", to.trim_start_matches("./")),
+        })
+        .collect()
+}
 
 impl File {
     fn new(path: &'static str, plain: Bytes) -> Self {
@@ -239,7 +319,7 @@ impl File {
         let to = response.headers_mut();
         to.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         if let Some(links) = links {
-            to.insert(header::LINK, links.scripts.clone());
+            to.insert(header::LINK, links.modules.clone());
             if let Some(reads) = links.reads.clone().filter(|_| headers.contains_key(header::COOKIE)) {
                 to.append(header::LINK, reads);
             }
@@ -357,43 +437,43 @@ mod tests {
     }
 
     #[test]
-    fn a_page_needs_two_scripts_and_a_list_that_another_page_shows_too() {
-        let pages = pages().concat();
-        let scripts = Scripts::new(FILES, &pages);
-        for page in &pages {
-            let needed = scripts.needed(page);
-            assert_eq!(needed[0], APP);
-            assert!(needed.contains(&&*format!("views/{page}.js")), "{page}: {needed:?}");
-            assert!(needed.len() == 2 || *page == "events", "{page}: {needed:?}");
+    fn a_page_asks_for_its_modules_at_once() {
+        let modules = modules_of("events");
+        for path in [
+            "views/events.js",
+            "views/actions.js",
+            "lib/rows.js",
+            "texts.js",
+            "lib/page.js",
+        ] {
+            assert!(modules.contains(&path.to_owned()), "{path}: {modules:?}");
         }
-        assert!(pages.contains(&FIRST_PAGE));
-        assert_eq!(
-            scripts.reads("integrations"),
-            ["/api/providers", "/api/integrations/status"]
-        );
-        assert!(scripts.reads("events").is_empty());
-        let app = scripts.files().find(|(path, _)| *path == APP).expect("it is served").1;
-        for apart in ["// lib/card.js\n", "// parts/credential-form.js\n", "// lib/rule.js\n"] {
-            assert!(!app.contains(apart), "{apart} waits for its page");
+        for path in ["app.js", "views/integrations.js", "lib/card.js"] {
+            assert!(!modules.contains(&path.to_owned()), "{path}: {modules:?}");
         }
+        let is_served = |path: &str| FILES.iter().any(|(one, _)| *one == path);
+        for path in pages().concat().into_iter().flat_map(modules_of) {
+            assert!(is_served(&path), "{path} is imported and not served");
+        }
+        assert!(pages().concat().contains(&FIRST_PAGE));
+        assert_eq!(reads_of("integrations"), ["/api/providers", "/api/integrations/status"]);
+        assert!(reads_of("events").is_empty());
     }
 
     #[test]
-    fn a_served_file_has_each_name_once_and_no_text_over_several_lines() {
-        let scripts = Scripts::new(FILES, &pages().concat());
-        for (path, text) in scripts.files() {
-            let mut known = Vec::new();
-            for (line, number) in text.lines().zip(1..) {
+    fn scripts_lose_their_comments_and_nothing_else() {
+        let text =
+            "// one\n/** two */\nconst a = 'b // c';\n  /**\n   * three\n   */\nd(/** @type {any} */ (e)); // f\n";
+        assert_eq!(without_comments(text), "\n\nconst a = 'b // c';\n\n\n\nd((e)); // f\n");
+        for (path, bytes) in FILES.iter().filter(|(path, _)| is_script(path)) {
+            let text = std::str::from_utf8(bytes).expect("UTF-8");
+            let plain = without_comments(text);
+            assert_eq!(plain.lines().count(), text.lines().count(), "{path}");
+            for (line, number) in plain.lines().zip(1..) {
                 // A text in backticks that goes on in the next line could hold what looks like a
                 // comment.
                 assert_eq!(line.matches('`').count() % 2, 0, "{path}:{number}: {line}");
                 assert!(!line.contains("/**"), "{path}:{number}: a comment within code: {line}");
-                let is_list = line.starts_with("const { ") || line.starts_with("import { ");
-                let names = line.split(['{', '}']).nth(1).filter(|_| is_list).unwrap_or_default();
-                for name in names.split(',').filter_map(|name| name.split_whitespace().last()) {
-                    assert!(!known.contains(&name), "{path} has two of {name}");
-                    known.push(name);
-                }
             }
         }
     }

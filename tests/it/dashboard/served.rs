@@ -81,7 +81,7 @@ async fn the_only_style_of_the_document_is_the_one_that_the_policy_names() {
 }
 
 #[tokio::test]
-async fn a_page_names_its_scripts_with_its_first_answer() {
+async fn a_page_names_its_modules_with_its_first_answer() {
     let app = TestApp::start().await;
     let links = async |path: &str| text(&get(&app, path).await, "link").to_owned();
     let (events, rules) = (
@@ -93,7 +93,9 @@ async fn a_page_names_its_scripts_with_its_first_answer() {
         (&events, "/views/actions.js>", "/views/integrations.js>"),
         (&rules, "/views/rules.js>", "/views/events.js>"),
     ] {
-        assert!(page.contains(has), "{has}: {page}");
+        for file in [has, "/texts.js>", "/lib/api.js>", "/parts/bits.js>"] {
+            assert!(page.contains(file), "{file}: {page}");
+        }
         assert!(!page.contains(lacks), "{lacks}: {page}");
     }
     assert_eq!(links("/dashboard").await, links("/dashboard/overview").await);
@@ -198,7 +200,7 @@ async fn a_file_has_the_hash_of_the_version_in_its_address_and_is_kept_for_ever(
     let link = text(&page, "link").replace('>', "\"");
     let page = page.text().await.expect("a text") + &link;
     let files = addresses(&page, "/dashboard/assets/");
-    assert!(files.len() > 2, "{page}");
+    assert!(files.len() > 9, "{page}");
     for path in files {
         assert!(path.starts_with(&format!("/dashboard/assets/{tag}/")), "{path}");
         let answer = get(&app, path).await;
