@@ -141,8 +141,27 @@ impl<D: Dialect> Statement<D> {
         Ok(all)
     }
 
-    /// As [`Statement::all`], for lists over all organisations: a row that cannot be read is one
+    /// As [`Statement::each`], for reads over all organisations: a row that cannot be read is one
     /// organisation's, and is left out (invariant 15).
+    ///
+    /// # Errors
+    /// See [`failed`].
+    pub async fn each_readable<C, F>(self, on: &mut C, mut read: F) -> Result<(), StoreError>
+    where
+        C: Connected<Db = D>,
+        F: FnMut(Row<'_, D>) -> Result<(), StoreError> + Send,
+    {
+        let doing = self.doing;
+        self.each(on, |row| {
+            if let Err(error) = read(row) {
+                warn!(%error, "A row is left out, to {doing}");
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// As [`Statement::all`], without the rows that cannot be read.
     ///
     /// # Errors
     /// See [`failed`].
@@ -153,12 +172,8 @@ impl<D: Dialect> Statement<D> {
         F: FnMut(Row<'_, D>) -> Result<T, StoreError> + Send,
     {
         let mut all = Vec::new();
-        let doing = self.doing;
-        self.each(on, |row| {
-            match read(row) {
-                Ok(one) => all.push(one),
-                Err(error) => warn!(%error, "A row is left out, to {doing}"),
-            }
+        self.each_readable(on, |row| {
+            all.push(read(row)?);
             Ok(())
         })
         .await?;

@@ -75,9 +75,8 @@ pub struct Choice {
     pub expired: Vec<Uuid>,
     /// Actions of paused rules.
     paused: Vec<(OrgId, Uuid)>,
-    /// Actions with a value that this release does not know, and the first such value's place.
-    unread: Vec<(OrgId, Uuid)>,
-    unread_why: Option<StoreError>,
+    /// Actions with a value that this release does not know, each with the value's place.
+    unread: Vec<(OrgId, Uuid, StoreError)>,
     /// Turns that were taken, whether or not they led to a claim.
     pub taken: Vec<Turn>,
 }
@@ -170,7 +169,7 @@ async fn hold_paused<D: LedgerSql>(tx: &mut Transaction<'_, D>, choice: &Choice)
 /// A row that cannot be read costs nobody else a claim. It stays as it is, for the release that
 /// wrote it.
 async fn put_off_unread<D: LedgerSql>(tx: &mut Transaction<'_, D>, choice: &Choice) -> Result<(), StoreError> {
-    for (org, action) in &choice.unread {
+    for (org, action, _) in &choice.unread {
         Statement::new("put off an action that cannot be read", PUT_OFF_UNREAD)
             .id(*action)
             .id(*org)
@@ -178,7 +177,7 @@ async fn put_off_unread<D: LedgerSql>(tx: &mut Transaction<'_, D>, choice: &Choi
             .execute(tx)
             .await?;
     }
-    if let (Some((_, action)), Some(error)) = (choice.unread.first(), &choice.unread_why) {
+    if let Some((_, action, error)) = choice.unread.first() {
         warn!(
             action.id = %action,
             %error,
@@ -274,7 +273,6 @@ fn choose<D: LedgerSql>(
         expired: Vec::new(),
         paused: Vec::new(),
         unread: Vec::new(),
-        unread_why: None,
         taken: Vec::new(),
     };
     let mut rows = rows.iter().map(|row| Row::<D>::of(row).table("actions")).peekable();
@@ -299,10 +297,7 @@ fn choose<D: LedgerSql>(
                         left -= 1;
                         choice.claims.push(claim);
                     }
-                    Err(error) => {
-                        choice.unread.push((turn.0, row.id("id")?));
-                        choice.unread_why.get_or_insert(error);
-                    }
+                    Err(error) => choice.unread.push((turn.0, row.id("id")?, error)),
                 }
             }
         }
