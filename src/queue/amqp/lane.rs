@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use lapin::{BasicProperties, Channel, Confirmation, options::BasicPublishOptions, types::ShortString};
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     pin::pin,
     sync::{
         Arc,
@@ -79,9 +79,9 @@ pub(super) struct Lane {
     signals: Arc<Signals>,
     /// In flight, with their sequence numbers.
     window: FuturesUnordered<BoxFuture<'static, (u64, Outcome)>>,
-    /// By sequence number, from `oldest` on. Confirms come almost in order; `None`: it has come.
-    waiting: VecDeque<Option<Waiting>>,
-    oldest: u64,
+    /// By sequence number. A queue that is silent for hours keeps its own, and no more.
+    waiting: HashMap<u64, Waiting>,
+    sequence: u64,
     /// Events that were returned and not confirmed yet, with the count of returns.
     returned: HashMap<EventId, u32>,
 }
@@ -98,8 +98,8 @@ impl Lane {
             channel: Arc::new(channel),
             signals,
             window: FuturesUnordered::new(),
-            waiting: VecDeque::new(),
-            oldest: 0,
+            waiting: HashMap::new(),
+            sequence: 0,
             returned: HashMap::new(),
         }
     }
@@ -115,7 +115,7 @@ impl Lane {
         let mut fresh = Vec::new();
         let mut stopped = pin!(stop.cancelled());
         let reason = loop {
-            let room = WINDOW.saturating_sub(self.window.len());
+            let room = WINDOW.saturating_sub(self.waiting.len());
             let ended = tokio::select! {
                 biased;
                 () = &mut stopped => break "the connection was given up".into(),
@@ -160,7 +160,8 @@ impl Lane {
     /// Hands an event to lapin. The first poll queues its frames, so that events leave in the order
     /// in which they came.
     fn begin(&mut self, job: Box<Job>) -> Option<(u64, Outcome)> {
-        let sequence = self.oldest + self.waiting.len() as u64;
+        self.sequence += 1;
+        let sequence = self.sequence;
         let channel = self.channel.clone();
         let Job {
             id,
@@ -183,10 +184,13 @@ impl Lane {
             (sequence, outcome)
         }
         .boxed();
-        self.waiting.push_back(Some(Waiting {
-            id,
-            answer: Some(answer),
-        }));
+        self.waiting.insert(
+            sequence,
+            Waiting {
+                id,
+                answer: Some(answer),
+            },
+        );
         let done = (&mut publish).now_or_never();
         if done.is_none() {
             self.window.push(publish);
@@ -237,7 +241,7 @@ impl Lane {
     }
 
     fn answer(&mut self, sequence: u64, is_ack: bool) {
-        let Some(Waiting { id, answer }) = self.take_waiting(sequence) else {
+        let Some(Waiting { id, answer }) = self.waiting.remove(&sequence) else {
             return;
         };
         let outcome = if self.take_returned(id) {
@@ -257,16 +261,6 @@ impl Lane {
         }
     }
 
-    fn take_waiting(&mut self, sequence: u64) -> Option<Waiting> {
-        let place = usize::try_from(sequence.checked_sub(self.oldest)?).ok()?;
-        let waiting = self.waiting.get_mut(place)?.take();
-        while self.waiting.front().is_some_and(Option::is_none) {
-            self.waiting.pop_front();
-            self.oldest += 1;
-        }
-        waiting
-    }
-
     fn take_returned(&mut self, id: EventId) -> bool {
         let Some(count) = self.returned.get_mut(&id) else {
             return false;
@@ -284,7 +278,7 @@ impl Lane {
         if self.returned.is_empty() {
             return;
         }
-        let waiting: HashSet<EventId> = self.waiting.iter().flatten().map(|waiting| waiting.id).collect();
+        let waiting: HashSet<EventId> = self.waiting.values().map(|waiting| waiting.id).collect();
         self.returned.retain(|id, _| {
             let is_waited_for = waiting.contains(id);
             if !is_waited_for {
@@ -295,7 +289,7 @@ impl Lane {
     }
 
     fn answer_all(&mut self, reason: &Arc<str>) {
-        for waiting in self.waiting.iter_mut().flatten() {
+        for waiting in self.waiting.values_mut() {
             if let Some(answer) = waiting.answer.take() {
                 let _ = answer.send(Err(PublishError::Unknown { reason: reason.clone() }));
             }
