@@ -341,19 +341,24 @@ fn number<D: Dialect>(row: Row<'_, D>, into: &mut Vec<RouteRow>) -> Result<(), S
         org,
         slot,
     };
-    let provider = or_gone(org, None, row.parse("provider").map(Some));
-    if provider != Some(Provider::Vapi) {
-        let account = row
-            .text_opt("account_id")?
-            .filter(|_| provider == Some(Provider::Twilio));
-        let value = account.map(|account| format!("{account}/{number}"));
-        into.push(claim(RouteKind::TwilioNumber, value.as_deref()));
-    }
-    if provider != Some(Provider::Twilio) {
-        let is_vapis = provider == Some(Provider::Vapi);
-        let id = row.text_opt("provider_number_id")?;
-        into.push(claim(RouteKind::VapiNumber, is_vapis.then_some(number)));
-        into.push(claim(RouteKind::VapiPhoneNumber, id.filter(|_| is_vapis)));
+    match or_gone(org, None, row.parse("provider").map(Some)) {
+        Some(Provider::Twilio) => {
+            let account = row.text_opt("account_id")?;
+            let value = account.map(|account| format!("{account}/{number}"));
+            into.push(claim(RouteKind::TwilioNumber, value.as_deref()));
+        }
+        Some(Provider::Vapi) => {
+            into.push(claim(RouteKind::VapiNumber, Some(number)));
+            into.push(claim(RouteKind::VapiPhoneNumber, row.text_opt("provider_number_id")?));
+        }
+        _ => {
+            let kinds = [
+                RouteKind::TwilioNumber,
+                RouteKind::VapiNumber,
+                RouteKind::VapiPhoneNumber,
+            ];
+            into.extend(kinds.map(|kind| claim(kind, None)));
+        }
     }
     Ok(())
 }
