@@ -1,6 +1,10 @@
 //! The envelope of a verified request: its body and the facts that travel beside it.
 
-use super::{limits::WebhookPath, mask::query_masked, verify::Signer};
+use super::{
+    limits::WebhookPath,
+    mask::{body_masked, query_masked},
+    verify::Signer,
+};
 use crate::{
     domain::{Envelope, EventId, IngressHeader, Timestamp, VerifiedEvent},
     source::Reading,
@@ -17,7 +21,7 @@ const AHEAD_MAX: Duration = Duration::from_mins(5);
 
 /// Makes the event of a request whose signature matched. No other function at ingress makes one.
 pub(super) fn verified_event(
-    signer: Signer,
+    signer: Signer<'_>,
     path: WebhookPath,
     reading: Reading,
     head: &request::Parts,
@@ -53,7 +57,10 @@ pub(super) fn verified_event(
             .filter_map(|name| header_to_carry(&head.headers, name))
             .collect(),
         hops,
-        body,
+        body: match signer.secret_carried {
+            Some(secret) => body_masked(body, secret),
+            None => body,
+        },
     })
 }
 

@@ -401,15 +401,15 @@ impl Inner {
     }
 
     /// The signer of a request, and how many of our own posts led to it.
-    async fn verify(
+    async fn verify<'r>(
         &self,
         path: WebhookPath,
         reading: &Reading,
-        request: &Request<'_>,
+        request: &Request<'r>,
         head: &request::Parts,
         peer: &Peer,
         now: Timestamp,
-    ) -> Result<(Signer, u8), Unverified> {
+    ) -> Result<(Signer<'r>, u8), Unverified> {
         let try_take_token = || {
             let caller = unknown_ids::caller(peer, &head.headers, &self.trusted);
             self.unknown_ids.try_take(caller, Instant::now())
@@ -465,7 +465,7 @@ impl Inner {
 
     /// Whether the endpoint ignores this kind: the endpoint of the path, or else the one whose
     /// secret verified the request (invariant 22).
-    fn is_ignored(&self, path: WebhookPath, signer: &Signer, kind: &str) -> bool {
+    fn is_ignored(&self, path: WebhookPath, signer: &Signer<'_>, kind: &str) -> bool {
         let endpoint = path
             .endpoint
             .or(signer.endpoint)

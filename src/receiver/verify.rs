@@ -20,14 +20,16 @@ const ORGANISATIONS_MAX: usize = 4;
 const KEYS_TIME_TO_LIVE: Duration = Duration::from_mins(10);
 
 /// The owner of the secret that verified.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Signer {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Signer<'r> {
     /// `None`: the platform signed, and the ids lead nowhere.
     pub org: Option<OrgId>,
     /// The endpoint whose own secret verified.
     pub endpoint: Option<EndpointId>,
     /// `None`: a secret of the platform.
     pub secret: Option<SecretId>,
+    /// The secret itself, where the request carries it.
+    pub secret_carried: Option<&'r [u8]>,
 }
 
 /// Why no secret verified the request, and the organisation that its ids lead to.
@@ -111,14 +113,14 @@ impl Verifier {
     /// Works in memory only, unless no secret verifies: then it refreshes the snapshot once, and
     /// tries again where that changed anything (invariant 9). `try_take_token` is called once when
     /// the ids lead nowhere; `false` ends the request.
-    pub(super) async fn verify(
+    pub(super) async fn verify<'r>(
         &self,
         path: WebhookPath,
         reading: &Reading,
-        request: &Request<'_>,
+        request: &Request<'r>,
         now: Timestamp,
         try_take_token: impl FnOnce() -> bool,
-    ) -> Result<Signer, Unverified> {
+    ) -> Result<Signer<'r>, Unverified> {
         let candidates = self.candidates(path, reading, now);
         let refused = match self.try_all(&candidates, path.source, reading, request, now) {
             Ok(signer) => return Ok(self.noted(signer, now)),
@@ -162,7 +164,7 @@ impl Verifier {
         reading: &Reading,
         refused: Unverified,
         now: Timestamp,
-    ) -> Result<Signer, Unverified> {
+    ) -> Result<Signer<'static>, Unverified> {
         let mut owner = None;
         for key in reading.routes.iter().filter(|key| key.kind.is_unique_at_provider()) {
             let Some(org) = self.routes.get(key) else { continue };
@@ -189,10 +191,11 @@ impl Verifier {
             org: owner,
             endpoint: None,
             secret: None,
+            secret_carried: None,
         })
     }
 
-    fn noted(&self, signer: Signer, now: Timestamp) -> Signer {
+    fn noted<'r>(&self, signer: Signer<'r>, now: Timestamp) -> Signer<'r> {
         if let Some((org, secret)) = signer.org.zip(signer.secret) {
             self.uses.note(org, secret, now);
         }
@@ -256,14 +259,14 @@ impl Verifier {
         self.routes.org(org).filter(|entry| entry.is_active)
     }
 
-    fn try_all(
+    fn try_all<'r>(
         &self,
         candidates: &Candidates,
         source: Source,
         reading: &Reading,
-        request: &Request<'_>,
+        request: &Request<'r>,
         now: Timestamp,
-    ) -> Result<Signer, Unverified> {
+    ) -> Result<Signer<'r>, Unverified> {
         let org = candidates.claimed;
         let mut cause = if org.is_some() {
             Cause::BadSignature
@@ -300,6 +303,7 @@ impl Verifier {
                         org: Some(owner.org),
                         endpoint: secret.endpoint,
                         secret: Some(secret.id),
+                        secret_carried: key.secret_carried(request),
                     });
                 }
                 Err(Refusal::TooOld | Refusal::TooFarAhead) => cause = Cause::TooOld,

@@ -229,6 +229,16 @@ impl SigningKey {
             KeyInner::Twilio(key) => key.verify(request),
         }
     }
+
+    /// The secret itself, where requests carry it in a header and sign nothing with it. Read after
+    /// [`Self::verify`] has said yes.
+    #[must_use]
+    pub fn secret_carried<'r>(&self, request: &Request<'r>) -> Option<&'r [u8]> {
+        match &self.0 {
+            KeyInner::Vapi(key) => key.token_carried(request),
+            KeyInner::Twilio(_) => None,
+        }
+    }
 }
 
 /// The plan that is meant where a secret is given without one.

@@ -61,12 +61,7 @@ impl VapiKey {
         match self {
             Self::Hmac { scheme, key } => verify_hmac(scheme, key, request, now),
             Self::Bearer { header, prefix, token } => {
-                let value = only_header(request.headers, header, Refusal::SignatureRepeated)?
-                    .ok_or(Refusal::SignatureMissing)?;
-                let presented = value
-                    .strip_prefix(prefix.as_bytes())
-                    .ok_or(Refusal::SignatureMalformed)?;
-                let digest: [u8; 32] = Sha256::digest(presented).into();
+                let digest: [u8; 32] = Sha256::digest(token_of(request, header, prefix)?).into();
                 if bool::from(digest.ct_eq(token)) {
                     Ok(())
                 } else {
@@ -75,6 +70,21 @@ impl VapiKey {
             }
         }
     }
+
+    /// The token that a request carries. A signature is none.
+    pub(super) fn token_carried<'r>(&self, request: &Request<'r>) -> Option<&'r [u8]> {
+        match self {
+            Self::Hmac { .. } => None,
+            Self::Bearer { header, prefix, .. } => token_of(request, header, prefix).ok(),
+        }
+    }
+}
+
+fn token_of<'r>(request: &Request<'r>, header: &http::HeaderName, prefix: &str) -> Result<&'r [u8], Refusal> {
+    only_header(request.headers, header, Refusal::SignatureRepeated)?
+        .ok_or(Refusal::SignatureMissing)?
+        .strip_prefix(prefix.as_bytes())
+        .ok_or(Refusal::SignatureMalformed)
 }
 
 pub(super) fn hmac_key(scheme: &Scheme, secret: &SecretBytes, bytes_min: usize) -> Result<HmacKey, Refusal> {

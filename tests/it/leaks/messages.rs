@@ -80,6 +80,8 @@ impl Sent {
         let body = json!({ "message": {
             "type": "transcript", "timestamp": NOW.as_micros() / 1000, "role": "user", "transcriptType": "final",
             "transcript": PHRASE, "call": { "id": name, "assistantId": tenant.assistant },
+            // Vapi repeats its own objects.
+            "assistant": { "server": { "url": path, "secret": value.strip_prefix("Bearer ").unwrap_or(&value) } },
         } });
         self.carried.push(PHRASE.to_owned());
         let with_query = format!("{path}?{}", self.query());
