@@ -183,7 +183,8 @@ pub struct Envelope {
     pub headers: Vec<IngressHeader>,
     /// Posts of our own that led here, from the signed hop header (invariant 5).
     pub hops: u8,
-    /// The provider's bytes, untouched but for a secret that its own request carried: that is masked.
+    /// The provider's bytes, untouched but for a secret that its own request carried, which is
+    /// masked.
     pub body: Bytes,
 }
 
