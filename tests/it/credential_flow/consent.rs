@@ -345,6 +345,11 @@ async fn a_reconnect_keeps_the_id_and_another_account_needs_a_word() {
         (&replaced["id"], &replaced["account"]["id"]),
         (&first["id"], &json!("google-2"))
     );
+    assert_eq!(
+        app.providers().google_grants(),
+        grants,
+        "the grant of the former account was given back"
+    );
     app.delete(app.a, "/api/integrations/google_calendar").await.expect(204);
     let begun = begin(&app, app.a, "").await;
     let back = consent(&begun.url).await;

@@ -258,7 +258,8 @@ async fn finish(
         .map_err(|error| exchange_problem(error, state.providers.http.now()))?;
     let found = state.store.find_credential(consent.org, PROVIDER, "").await;
     let existing = found.map_err(Problem::from)?;
-    if !consent.may_replace && !is_same_account(state, existing.as_ref(), PROVIDER, consent.org, &exchanged.account) {
+    let is_same = is_same_account(state, existing.as_ref(), PROVIDER, consent.org, &exchanged.account);
+    if !is_same && !consent.may_replace {
         state.consents.revoke_token(&exchanged.credential.refresh_token).await;
         return Err(Problem::new(Code::AccountDiffers)
             .detail(
@@ -269,6 +270,10 @@ async fn finish(
     }
     let saved = save(state, (consent, address), exchanged, existing.as_ref()).await?;
     state.forget(consent.org);
+    // One of the same account stays: to revoke it could end the new one too.
+    if !is_same && let Some(former) = existing.and_then(|row| row.sealed) {
+        state.consents.revoke(consent.org, &former).await;
+    }
     Ok(view(state, consent.org, PROVIDER, Some(saved)).await?)
 }
 
