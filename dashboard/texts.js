@@ -445,7 +445,7 @@ const texts = {
 
   assistants: {
     lead: 'What leads a call or a message to you.',
-    proof: 'Each is yours once your own credential reads it at the provider. So connect the provider first.',
+    proof: 'Each is yours once your own credential reads it at the provider. So an owner connects the provider first.',
     assistants: 'Assistants',
     numbers: 'Phone numbers',
     noAssistants: 'No assistant yet.',
@@ -707,8 +707,8 @@ const texts = {
     may: {
       viewer: 'May look at everything, and change nothing.',
       member: 'May also change rules, and retry, cancel and resolve actions.',
-      admin: 'May also change integrations, webhook URLs, assistants, numbers and the settings of the organisation.',
-      owner: 'As an admin.',
+      admin: 'May also change webhook URLs, assistants, numbers and the settings of the organisation, and check integrations.',
+      owner: 'May also connect, change and disconnect integrations.',
       operator: 'Runs the installation: dead events, pauses, keys. Sees nothing of an organisation.',
     },
     times: 'Times are shown in',
@@ -790,7 +790,8 @@ const texts = {
   integrations: {
     title: 'Integrations',
     lead: 'The accounts with which Hookswitch acts for you. Keys go in and never come out.',
-    readOnly: 'Your role may look at these. An owner or admin can change them.',
+    readOnly: 'Your role may look at these. An owner can connect and change them, and an admin can check them.',
+    checkOnly: 'Your role may look at these and check them. An owner can connect and change them.',
     stale: 'This is what was loaded last; the newest state could not be read.',
   },
 
@@ -846,6 +847,8 @@ const texts = {
     age: (/** @type {number} */ days) => (days === 1 ? '1 day' : `${days} days`),
     ageOf: (/** @type {number} */ days, /** @type {number} */ after) => `${days === 1 ? '1 day' : `${days} days`}; another one is due after ${after}`,
     due: 'Another secret is due. Nothing stops working by itself: make one at the provider, and save it here.',
+    dueAtOwner: 'Another secret is due, which an owner can save here. Nothing stops working by itself.',
+    askOwner: 'Ask an owner to connect it again.',
     ask: {
       title: (/** @type {string} */ name) => `Disconnect ${name}?`,
       lead: 'The stored credential is erased. This stops:',

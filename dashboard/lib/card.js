@@ -251,11 +251,11 @@ function isGood(stored) {
 }
 
 /**
- * What a card shows.
+ * What a card shows to a role that may check (`manage`) and connect.
  * @param {Card} state
- * @param {boolean} mayManage
+ * @param {{manage: boolean, connect: boolean}} may
  */
-export function model(state, mayManage) {
+export function model(state, may) {
   const { stored, form } = state;
   const name = stored === null ? 'loading' : stored.state;
   const isConnected = stored !== null && name !== 'not_connected';
@@ -278,19 +278,14 @@ export function model(state, mayManage) {
   const repairs = name === 'needs_reconnecting' || name === 'undecryptable';
   /** @type {{name: string, label: string, primary: boolean}[]} */
   const buttons = [];
-  if (mayManage && stored !== null) {
-    if (!isConnected) {
-      if (form.available) buttons.push({ name: 'open', label: texts.card.connect, primary: true });
-    } else {
-      if (repairs || (isOauth && name !== 'connected')) {
-        buttons.push({ name: 'open', label: texts.card.reconnect, primary: repairs });
-      }
-      if (name !== 'undecryptable') {
-        buttons.push({ name: 'verify', label: state.busy === 'verifying' ? texts.card.checking : texts.card.check, primary: false });
-      }
-      if (!repairs && !isOauth) buttons.push({ name: 'open', label: texts.card.change, primary: false });
-      buttons.push({ name: 'ask', label: texts.card.disconnect, primary: false });
-    }
+  /** @param {boolean} isShown @param {string} name @param {string} label */
+  const button = (isShown, name, label, primary = false) => isShown && buttons.push({ name, label, primary });
+  if (stored !== null && !isConnected) button(may.connect && form.available, 'open', texts.card.connect, true);
+  if (isConnected) {
+    button(may.connect && (repairs || (isOauth && name !== 'connected')), 'open', texts.card.reconnect, repairs);
+    button(may.manage && name !== 'undecryptable', 'verify', state.busy === 'verifying' ? texts.card.checking : texts.card.check);
+    button(may.connect && !repairs && !isOauth, 'open', texts.card.change);
+    button(may.connect, 'ask', texts.card.disconnect);
   }
   return {
     state: name,
@@ -301,11 +296,11 @@ export function model(state, mayManage) {
     missing: stored === null ? [] : missing(stored),
     words: stored?.error ? providersWords({ provider: stored.error }) : null,
     cause: stored?.cause && name !== 'connected' ? (texts.causes[stored.cause] ?? stored.cause) : null,
-    advice: texts.card.advice[name]?.(form.name) ?? null,
+    advice: (repairs && !may.connect ? texts.card.askOwner : texts.card.advice[name]?.(form.name)) ?? null,
     unavailable: stored !== null && !isConnected && !form.available ? texts.card.unavailable : null,
     held: stored === null ? [] : held(stored),
     problem: stored?.last_problem ?? null,
-    due: isConnected && isDue(stored) ? texts.card.due : null,
+    due: isConnected && isDue(stored) ? (may.connect ? texts.card.due : texts.card.dueAtOwner) : null,
     facts,
     buttons,
     busy: state.busy,

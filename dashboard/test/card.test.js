@@ -12,6 +12,9 @@ const typed = [
   { type: 'input', name: 'account_sid', value: 'AC' + '0'.repeat(32) },
   { type: 'input', name: 'auth_token', value: 'token' },
 ];
+const OWNER = { manage: true, connect: true };
+const ADMIN = { manage: true, connect: false };
+const VIEWER = { manage: false, connect: false };
 const error = (/** @type {any} */ more) => ({ code: 'refused_by_provider', message: 'No.', errors: [], ...more });
 
 test('each state has a badge, a tone and the buttons that help', () => {
@@ -26,20 +29,33 @@ test('each state has a badge, a tone and the buttons that help', () => {
     ['undecryptable', 'bad', ['open', 'ask']],
   ];
   for (const [state, tone, buttons] of table) {
-    const shown = model(after([loaded(view({ state }))]), true);
+    const shown = model(after([loaded(view({ state }))]), OWNER);
     assert.equal(shown.tone, tone, state);
     assert.notEqual(shown.badge, state, `${state} has words of its own`);
     assert.deepEqual(shown.buttons.map((button) => button.name), buttons, state);
-    assert.deepEqual(model(after([loaded(view({ state }))]), false).buttons, [], `${state}: a viewer has no button`);
+    const names = (/** @type {typeof OWNER} */ may, form = twilio) => model(after([loaded(view({ state }))], card(form)), may).buttons.map((button) => button.name);
+    assert.deepEqual(names(VIEWER), [], `${state}: a viewer has no button`);
+    for (const form of [twilio, google]) assert.deepEqual(names(ADMIN, form), buttons.filter((name) => name === 'verify'), `${state}: an admin checks`);
   }
 });
 
+test('the role that may not connect is told who may', () => {
+  const shown = (/** @type {any} */ more, /** @type {typeof OWNER} */ may) => model(after([loaded(view(more))]), may);
+  for (const state of ['needs_reconnecting', 'undecryptable']) {
+    assert.match(shown({ state }, ADMIN).advice ?? '', /owner/, state);
+    assert.doesNotMatch(shown({ state }, OWNER).advice ?? '', /owner/, state);
+  }
+  assert.match(shown({ state: 'failing' }, ADMIN).advice ?? '', /Check it now/);
+  assert.match(shown({ rotation_due: true }, ADMIN).due ?? '', /owner/);
+  assert.doesNotMatch(shown({ rotation_due: true }, OWNER).due ?? '', /owner/);
+});
+
 test('a state that this page does not know is shown by its name', () => {
-  assert.equal(model(after([loaded(view({ state: 'sleeping' }))]), true).badge, 'sleeping');
+  assert.equal(model(after([loaded(view({ state: 'sleeping' }))]), OWNER).badge, 'sleeping');
 });
 
 test('before the first answer a card is loading and has no button', () => {
-  const shown = model(card(twilio), true);
+  const shown = model(card(twilio), OWNER);
   assert.equal(shown.state, 'loading');
   assert.deepEqual(shown.buttons, []);
 });
@@ -47,7 +63,7 @@ test('before the first answer a card is loading and has no button', () => {
 test('a failing card says since when, when it is tried next, and what the provider said', () => {
   const shown = model(
     after([loaded(view({ state: 'failing', cause: 'provider_unavailable', error: { message: 'Try later', http_status: 503, code: null }, first_failed_at: 'A', next_try_at: 'B' }))]),
-    true,
+    OWNER,
   );
   assert.deepEqual(shown.facts.filter((fact) => fact.time), [{ key: 'since', time: 'A' }, { key: 'nextTry', time: 'B' }]);
   assert.equal(shown.words, 'Try later (HTTP 503)');
@@ -55,11 +71,11 @@ test('a failing card says since when, when it is tried next, and what the provid
 });
 
 test('what a limited credential cannot do is said', () => {
-  assert.deepEqual(model(after([loaded(view({ state: 'limited', missing: 'reading domains' }))]), true).missing, ['reading domains']);
+  assert.deepEqual(model(after([loaded(view({ state: 'limited', missing: 'reading domains' }))]), OWNER).missing, ['reading domains']);
 });
 
 test('an installation without a client of Google offers no button, and says why', () => {
-  const shown = model(after([loaded(view({ state: 'not_connected' }))], card({ ...google, available: false })), true);
+  const shown = model(after([loaded(view({ state: 'not_connected' }))], card({ ...google, available: false })), OWNER);
   assert.deepEqual(shown.buttons, []);
   assert.ok(shown.unavailable);
 });
@@ -207,7 +223,7 @@ test('an event that does not exist is a fault of the page', () => {
 });
 
 test('a card says the age of its secret, and when another one is due', () => {
-  const shown = (/** @type {any} */ more) => model({ ...card(twilio), stored: view(more) }, true);
+  const shown = (/** @type {any} */ more) => model({ ...card(twilio), stored: view(more) }, OWNER);
   const age = (/** @type {any} */ more) => shown(more).facts.find((fact) => fact.key === 'age')?.text;
   assert.equal(age({}), undefined, 'an API that does not say it');
   assert.equal(age({ age_days: 1, rotate_after_days: 0 }), '1 day');
@@ -279,19 +295,19 @@ test('a second test forgets the first, and wrong fields forget a refusal', () =>
 });
 
 test('buttons say which one leads on', () => {
-  const shown = (/** @type {any} */ stored, form = twilio) => model(after([loaded(view(stored))], card(form)), true).buttons.map(({ name, primary }) => (primary ? `${name}!` : name));
+  const shown = (/** @type {any} */ stored, form = twilio) => model(after([loaded(view(stored))], card(form)), OWNER).buttons.map(({ name, primary }) => (primary ? `${name}!` : name));
   assert.deepEqual(shown({ state: 'not_connected' }), ['open!']);
   assert.deepEqual(shown({ state: 'needs_reconnecting' }), ['open!', 'verify', 'ask']);
   assert.deepEqual(shown({ state: 'failing' }), ['verify', 'open', 'ask']);
   assert.deepEqual(shown({ state: 'connected' }, google), ['verify', 'ask'], 'there is no form to change');
   assert.deepEqual(shown({ state: 'failing' }, google), ['open', 'verify', 'ask']);
-  const labels = (/** @type {any} */ state) => model(state, true).buttons.map(({ label }) => label);
+  const labels = (/** @type {any} */ state) => model(state, OWNER).buttons.map(({ label }) => label);
   const ready = after([loaded(view({}))]);
   assert.notDeepEqual(labels(ready), labels(next(ready, { type: 'verify' })), 'a check that runs says so');
 });
 
 test('a card shows the facts that it has', () => {
-  const facts = (/** @type {any} */ more) => Object.fromEntries(model(after([loaded(view(more))]), true).facts.map(({ key, text, time }) => [key, text ?? time]));
+  const facts = (/** @type {any} */ more) => Object.fromEntries(model(after([loaded(view(more))]), OWNER).facts.map(({ key, text, time }) => [key, text ?? time]));
   assert.deepEqual(facts({ account: { id: 'AC1', name: 'Birchwood' } }), { account: 'Birchwood' });
   assert.deepEqual(facts({ account: { id: 'AC1', name: null } }), { account: 'AC1' });
   assert.deepEqual(facts({ first_failed_at: 'A', next_try_at: 'B' }), {}, 'of a failure that is over');
@@ -302,14 +318,14 @@ test('a card shows the facts that it has', () => {
 });
 
 test('a card says nothing where there is nothing to say', () => {
-  const shown = (/** @type {any} */ more) => model(after([loaded(view(more))], card({ ...twilio, provider: 'another' })), true);
+  const shown = (/** @type {any} */ more) => model(after([loaded(view(more))], card({ ...twilio, provider: 'another' })), OWNER);
   const { tone, lead, purpose, words, cause, advice, unavailable, problem, said } = shown({ state: 'sleeping' });
   assert.deepEqual({ tone, lead, purpose, words, cause, advice, unavailable, problem, said }, { tone: 'quiet', lead: null, purpose: null, words: null, cause: null, advice: null, unavailable: null, problem: null, said: null });
   assert.equal(shown({ state: 'failing', cause: 'of_a_newer_release' }).cause, 'of_a_newer_release');
   assert.equal(shown({ cause: 'provider_unavailable' }).cause, null, 'it works');
   assert.equal(shown({ state: 'failing', error: { message: '', http_status: 500 } }).words, null);
-  assert.equal(model(card({ ...twilio, available: false }), true).unavailable, null, 'nobody knows yet');
-  const away = (/** @type {string} */ state) => model(after([loaded(view({ state }))], card({ ...twilio, available: false })), true).unavailable;
+  assert.equal(model(card({ ...twilio, available: false }), OWNER).unavailable, null, 'nobody knows yet');
+  const away = (/** @type {string} */ state) => model(after([loaded(view({ state }))], card({ ...twilio, available: false })), OWNER).unavailable;
   assert.equal(away('connected'), null);
   assert.ok(away('not_connected'));
 });

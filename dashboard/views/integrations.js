@@ -34,9 +34,9 @@ class IntegrationCard extends HTMLElement {
   /** What is drawn now. */
   drawn = '';
 
-  /** @param {Card} state @param {boolean} mayManage */
-  show(state, mayManage) {
-    const shown = model(state, mayManage);
+  /** @param {Card} state @param {{manage: boolean, connect: boolean}} may */
+  show(state, may) {
+    const shown = model(state, may);
     const drawn = JSON.stringify(shown);
     if (drawn === this.drawn) return;
     this.drawn = drawn;
@@ -130,7 +130,7 @@ class IntegrationsDashboard extends HTMLElement {
     replace(
       this,
       heading(texts.pages.integrations, texts.integrations.lead, liveState(this.context.api.live)),
-      this.mayManage ? null : note('quiet', texts.integrations.readOnly),
+      this.may.connect ? null : note('quiet', this.may.manage ? texts.integrations.checkOnly : texts.integrations.readOnly),
       this.stale,
       this.list,
     );
@@ -148,8 +148,9 @@ class IntegrationsDashboard extends HTMLElement {
     for (const { close } of [...this.dialogs.values()]) close();
   }
 
-  get mayManage() {
-    return this.context.session.can('manage');
+  get may() {
+    const { session } = this.context;
+    return { manage: session.can('manage'), connect: session.can('connect') };
   }
 
   async load() {
@@ -219,7 +220,7 @@ class IntegrationsDashboard extends HTMLElement {
     if (before === undefined) return;
     const after = next(before, event);
     this.cards.set(provider, after);
-    this.elements.get(provider)?.show(after, this.mayManage);
+    this.elements.get(provider)?.show(after, this.may);
     this.showDialogs(provider, after);
   }
 

@@ -12,7 +12,8 @@
 //! |---|---|
 //! | viewer | read |
 //! | member | read; change rules; retry, cancel and resolve actions |
-//! | admin, owner | everything of the organisation |
+//! | admin | the same; change all other configuration; check credentials |
+//! | owner | the same; connect and disconnect accounts at providers |
 //! | operator | `/operator/…` and `/api/debug/…`; nothing of an organisation |
 
 mod api;

@@ -127,7 +127,7 @@ fn described(operation: &Operation, schemas: &mut Schemas) -> Value {
             Who::Anyone => json!([]),
             Who::SignedIn => json!([{ "token": [] }, { "session": [] }, { "operator": [] }]),
             Who::Operator => json!([{ "operator": [] }, { "session": [] }]),
-            Who::Viewer | Who::Member | Who::Admin => json!([{ "token": [] }, { "session": [] }]),
+            Who::Viewer | Who::Member | Who::Admin | Who::Owner => json!([{ "token": [] }, { "session": [] }]),
         },
     });
     if let Some(role) = operation.who.role() {

@@ -18,6 +18,7 @@ pub enum Who {
     Viewer,
     Member,
     Admin,
+    Owner,
     Operator,
 }
 
@@ -29,6 +30,7 @@ impl Who {
             Self::Viewer => Some("viewer"),
             Self::Member => Some("member"),
             Self::Admin => Some("admin"),
+            Self::Owner => Some("owner"),
         }
     }
 }
@@ -213,16 +215,16 @@ operations! {
     get "/api/catalog/samples/{name}" sample Viewer "An event to try a rule on" NONE => 200(SampleView);
     get "/api/providers" providers Viewer "The forms of all providers" NONE => 200(Forms);
     get "/api/integrations/status" status Viewer "The state of every integration" NONE => 200(Status);
-    post "/api/integrations/{provider}" connect Admin "Check a credential and store it" CONNECT
+    post "/api/integrations/{provider}" connect Owner "Check a credential and store it" CONNECT
         body(with credential) => 200(ConnectedView);
     patch "/api/integrations/{provider}" integration_change Admin "Set when another secret is due" NONE
         body(IntegrationChanges) => 200(IntegrationView);
-    delete "/api/integrations/{provider}" disconnect Admin "Erase a credential" NONE => 204;
+    delete "/api/integrations/{provider}" disconnect Owner "Erase a credential" NONE => 204;
     post "/api/integrations/{provider}/test" test Admin "Check a credential and store nothing" NONE
         body(with credential) => 200(TestedView);
     post "/api/integrations/{provider}/verify" verify Admin "Check the stored credential" NONE
         => 200(IntegrationView);
-    get "/api/integrations/google_calendar/authorize" authorize Admin "Begin a consent" AUTHORIZE => 200(Authorize);
+    get "/api/integrations/google_calendar/authorize" authorize Owner "Begin a consent" AUTHORIZE => 200(Authorize);
     get "/api/integrations/google_calendar/callback" callback Anyone "Where Google sends people back to" CALLBACK
         => 200(IntegrationView), 303;
     get "/api/assistants" assistants Viewer "List assistants" PAGE => 200(list AssistantView);

@@ -415,8 +415,11 @@ pub struct Reader(pub Member);
 /// Owner, admin or member: may change rules, actions and events.
 pub struct Editor(pub Member);
 
-/// Owner or admin: may change everything of the organisation.
+/// Owner or admin: may configure the organisation.
 pub struct Manager(pub Member);
+
+/// The owner: may connect and disconnect accounts at providers.
+pub struct Connector(pub Member);
 
 /// An operator of the installation. A token of an organisation gets 404 at these paths.
 pub struct Operator(pub OperatorName);
@@ -478,6 +481,7 @@ macro_rules! extractor {
 extractor!(Reader, Owner Admin Member Viewer);
 extractor!(Editor, Owner Admin Member);
 extractor!(Manager, Owner Admin);
+extractor!(Connector, Owner);
 
 impl FromRequestParts<Arc<AdminState>> for Operator {
     type Rejection = Problem;

@@ -259,12 +259,15 @@ async fn me_tells_a_token_its_role_organisation_and_end() {
     assert_eq!(me["organisation"]["name"], "Organisation A");
     assert_eq!((&me["role"], &me["csrf_token"]), (&json!("owner"), &Value::Null));
     assert_eq!(me["expires_at"], "2025-11-25T16:00:00.000000Z");
-    assert_eq!(
-        app.call_as(app.a, Role::Member, Method::GET, "/api/me", None)
-            .await
-            .json()["can"],
-        json!(["read", "edit"])
-    );
+    for (role, can) in [
+        (Role::Viewer, json!(["read"])),
+        (Role::Member, json!(["read", "edit"])),
+        (Role::Admin, json!(["read", "edit", "manage"])),
+        (Role::Owner, json!(["read", "edit", "manage", "connect"])),
+    ] {
+        let me = app.call_as(app.a, role, Method::GET, "/api/me", None).await.expect(200);
+        assert_eq!(me.json()["can"], can, "{role:?}");
+    }
     let operator = app.operator(Method::GET, "/api/me", &Value::Null).await.expect(200);
     assert_eq!(
         operator.json(),

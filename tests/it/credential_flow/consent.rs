@@ -163,23 +163,31 @@ async fn only_the_browser_or_the_person_that_began_finishes() {
     for org in [app.a, app.b] {
         assert_eq!(app.status(org, "google_calendar").await["state"], "not_connected");
     }
-    app.call_as(app.a, Role::Viewer, Method::GET, &back, None)
-        .await
-        .expect(403);
 }
 
 #[tokio::test]
-async fn authorize_is_for_owners_and_admins() {
+async fn the_token_of_another_role_finishes_no_consent_and_uses_none_up() {
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
+    let begun = begin(&app, app.a, "").await;
+    let back = consent(&begun.url).await;
+    for role in [Role::Viewer, Role::Member, Role::Admin] {
+        let refused = app.call_as(app.a, role, Method::GET, &back, None).await.expect(403);
+        assert_eq!(refused.code(), "forbidden", "{role:?}");
+    }
+    assert_eq!(app.status(app.a, "google_calendar").await["state"], "not_connected");
+    app.get(app.a, &back).await.expect(200);
+}
+
+#[tokio::test]
+async fn authorize_is_for_the_owner() {
     let app = TestApp::builder().admin().provider_sandbox().start().await;
     let path = "/api/integrations/google_calendar/authorize";
-    for role in [Role::Viewer, Role::Member] {
-        app.call_as(app.a, role, Method::GET, path, None).await.expect(403);
+    for role in [Role::Viewer, Role::Member, Role::Admin] {
+        let refused = app.call_as(app.a, role, Method::GET, path, None).await.expect(403);
+        assert_eq!(refused.headers.get("set-cookie"), None, "{role:?}");
     }
     TestApp::send(app.request(Method::GET, path)).await.expect(401);
-    let answer = app
-        .call_as(app.a, Role::Admin, Method::GET, path, None)
-        .await
-        .expect(200);
+    let answer = app.get(app.a, path).await.expect(200);
     let cookie = answer.headers["set-cookie"].to_str().unwrap();
     assert!(
         [

@@ -296,32 +296,32 @@ async fn keys_are_trimmed_and_fields_checked_one_by_one() {
 }
 
 #[tokio::test]
-async fn only_owners_and_admins_connect_and_everyone_reads() {
+async fn an_owner_connects_an_admin_checks_and_everyone_reads() {
     let app = TestApp::builder().admin().provider_sandbox().start().await;
+    let days = json!({ "rotate_after_days": 30 });
     for (provider, body) in good() {
-        for role in [Role::Viewer, Role::Member] {
-            for (method, path) in [
-                (Method::POST, ""),
-                (Method::POST, "/test"),
-                (Method::POST, "/verify"),
-                (Method::DELETE, ""),
-            ] {
-                let path = format!("/api/integrations/{provider}{path}");
-                app.call_as(app.a, role, method, &path, Some(&body)).await.expect(403);
-            }
+        let path = format!("/api/integrations/{provider}");
+        let ask = async |role, method: Method, end: &str, body: Option<&Value>| {
+            app.call_as(app.a, role, method, &format!("{path}{end}"), body).await
+        };
+        let connected = ask(Role::Owner, Method::POST, "", Some(&body)).await.expect(200).json();
+        for role in [Role::Viewer, Role::Member, Role::Admin] {
+            ask(role, Method::POST, "", Some(&body)).await.expect(403);
+            ask(role, Method::POST, "?unverified=true", Some(&body))
+                .await
+                .expect(403);
+            ask(role, Method::DELETE, "", None).await.expect(403);
+            let status = if role == Role::Admin { 200 } else { 403 };
+            ask(role, Method::POST, "/test", Some(&body)).await.expect(status);
+            ask(role, Method::POST, "/verify", None).await.expect(status);
+            ask(role, Method::PATCH, "", Some(&days)).await.expect(status);
             app.call_as(app.a, role, Method::GET, "/api/integrations/status", None)
                 .await
                 .expect(200);
         }
-        app.call_as(
-            app.a,
-            Role::Admin,
-            Method::POST,
-            &format!("/api/integrations/{provider}"),
-            Some(&body),
-        )
-        .await
-        .expect(200);
+        let now = app.status(app.a, provider).await;
+        assert_eq!((&now["id"], &now["version"]), (&connected["id"], &connected["version"]));
+        ask(Role::Owner, Method::DELETE, "", None).await.expect(204);
     }
 }
 

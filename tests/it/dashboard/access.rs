@@ -157,6 +157,37 @@ async fn who_may_only_look_sees_no_button_that_is_refused() {
         0
     );
     page.is_faultless().await;
+
+    // An admin checks what an owner connects, and configures the rest.
+    let admin = desk.token(&desk.dev.get("org_id"), hookswitch::admin::Role::Admin);
+    let page = desk.open(&admin, "/dashboard/integrations", DESK).await;
+    page.find(&card("twilio", "connected")).await;
+    page.find(&card("resend", "not_connected")).await;
+    let buttons = "return [...document.querySelectorAll('integration-card')].map(c => [c.dataset.state, \
+        ...[...c.querySelectorAll('button')].map(b => b.dataset.do)].join(' '))";
+    let shown = page.run(buttons, json!([])).await;
+    for card in shown.as_array().expect("cards") {
+        let (state, verbs) = card
+            .as_str()
+            .expect("words")
+            .split_once(' ')
+            .unwrap_or(("not_connected", ""));
+        assert_eq!(verbs, if state == "not_connected" { "" } else { "verify" }, "{shown}");
+    }
+    page.shows("integrations-dashboard", "An owner can connect and change them")
+        .await;
+    page.click("[data-key=twilio-verify]").await;
+    page.shows(&card("twilio", "connected"), "Checked: it works").await;
+    for (path, button) in [
+        ("rules", "main a.primary"),
+        ("endpoints", "[data-key=endpoint-add]"),
+        ("assistants", "[data-key=number-add]"),
+        ("settings", "organisation-settings button"),
+    ] {
+        page.click(&format!("#pages a[href='/dashboard/{path}']")).await;
+        page.find(button).await;
+    }
+    page.is_faultless().await;
 }
 
 /// When the page shows what it is for, in milliseconds: a card that is connected, or a figure.

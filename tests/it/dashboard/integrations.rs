@@ -190,7 +190,7 @@ async fn two_organisations_side_by_side_see_nothing_of_each_other() {
     let other = desk.another("Aspen <b>& Co</b>").await;
     let one = desk.owner(PATH, DESK).await;
     let two = desk
-        .open(&desk.token(&other, hookswitch::admin::Role::Admin), PATH, DESK)
+        .open(&desk.token(&other, hookswitch::admin::Role::Owner), PATH, DESK)
         .await;
     for provider in ["vapi", "twilio", "google_calendar", "resend", "elevenlabs"] {
         two.find(&card(provider, "not_connected")).await;

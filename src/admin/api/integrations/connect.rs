@@ -21,7 +21,7 @@ use crate::{
         Admin, credentials,
         state::{AdminState, Answer},
         web::{
-            auth::Manager,
+            auth::Connector,
             body::Id,
             page::Params,
             problem::{Code, FieldError, Problem},
@@ -60,7 +60,7 @@ pub struct ConnectedView {
 /// for it.
 pub async fn connect(
     State(state): Admin,
-    Manager(member): Manager,
+    Connector(member): Connector,
     Id(provider): Id<String>,
     uri: Uri,
     headers: HeaderMap,

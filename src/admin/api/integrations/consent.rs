@@ -17,7 +17,7 @@ use crate::{
         api::session::is_own_path,
         state::{AdminState, Answer},
         web::{
-            auth::{Manager, address_of, member_of},
+            auth::{Connector, address_of, member_of},
             page::Params,
             problem::{Code, Problem},
             respond::RequestId,
@@ -55,8 +55,8 @@ pub struct Authorize {
     expires_at: Time,
 }
 
-/// Only an owner or admin begins one, and only they, or their browser, can finish it.
-pub async fn authorize(State(state): Admin, Manager(member): Manager, uri: Uri) -> Answer<Response> {
+/// Only an owner begins one, and only they, or their browser, can finish it.
+pub async fn authorize(State(state): Admin, Connector(member): Connector, uri: Uri) -> Answer<Response> {
     let mut params = Params::of(&uri)?;
     let may_replace = params.take_flag("replace_account")?;
     let return_to = params.take("return_to");
@@ -194,7 +194,7 @@ async fn take_and_finish(
 ) -> Result<IntegrationView, Failed> {
     let has_token = parts.headers.contains_key(header::AUTHORIZATION);
     let bearer = if has_token {
-        Some(member_of(parts, &[Role::Owner, Role::Admin])?)
+        Some(member_of(parts, &[Role::Owner])?)
     } else {
         None
     };
@@ -324,7 +324,7 @@ async fn save(
     let member = Member {
         org: consent.org,
         subject: consent.subject.clone(),
-        role: Role::Admin,
+        role: Role::Owner,
         address,
     };
     let verified = VerifiedCredential {

@@ -5,7 +5,7 @@ use crate::{
     admin::{
         Admin, AdminState, credentials,
         state::Answer,
-        web::{auth::Manager, body::Id},
+        web::{auth::Connector, body::Id},
     },
     domain::{IntegrationState, Provider},
     store::{
@@ -21,7 +21,7 @@ use http::{HeaderMap, StatusCode, header};
 /// keeps its id. To erase it a second time is 204 as well.
 pub async fn erase(
     State(state): Admin,
-    Manager(member): Manager,
+    Connector(member): Connector,
     Id(provider): Id<String>,
     headers: HeaderMap,
 ) -> Answer<StatusCode> {
