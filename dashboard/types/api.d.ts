@@ -41,7 +41,7 @@ export type ActionView = {
   "http_status"?: number | null;
   "id": string;
   "look_ups": number;
-  "provider": Provider;
+  "provider": string;
   "provider_code"?: string | null;
   "provider_ref"?: string | null;
   "rule_id": string;
@@ -147,7 +147,7 @@ export type BegunView = {
 export type BulkCountView = {
   "count": number;
   "org_id": string;
-  "provider": Provider;
+  "provider": string;
   "state": ActionState;
 };
 
@@ -328,7 +328,7 @@ export type EventFields = {
   "endpoint_id"?: string | null;
   "id": string;
   "received_at": Time;
-  "source": Source;
+  "source": string;
   "subject": string;
   "time": Time;
   "type": string;
@@ -702,7 +702,7 @@ export type ProbeView = {
 
 export type Problem = {
   "accounts"?: Accounts;
-  "code": "invalid_json" | "not_the_format" | "invalid_field" | "invalid_query" | "cursor_invalid" | "if_match_invalid" | "idempotency_key_invalid" | "consent_invalid" | "unauthenticated" | "not_verified" | "forbidden" | "csrf_invalid" | "origin_not_allowed" | "not_found" | "not_served" | "method_not_allowed" | "request_timeout" | "conflict" | "account_differs" | "held_elsewhere" | "not_from_state" | "ran_again" | "not_replayable" | "key_not_everywhere" | "limit_reached" | "not_connected" | "idempotency_key_in_use" | "precondition_failed" | "payload_too_large" | "path_too_long" | "unsupported_media_type" | "refused_by_provider" | "consent_refused" | "not_readable" | "rule_invalid" | "secret_invalid" | "address_not_allowed" | "idempotency_key_reused" | "precondition_required" | "too_many_requests" | "too_many_streams" | "rate_limited" | "internal" | "undecryptable" | "database_unavailable" | "provider_unreachable" | "token_keys_unavailable" | "streams_full" | "unavailable" | "timeout";
+  "code": "invalid_json" | "not_the_format" | "invalid_field" | "invalid_query" | "cursor_invalid" | "if_match_invalid" | "idempotency_key_invalid" | "consent_invalid" | "unauthenticated" | "not_verified" | "forbidden" | "csrf_invalid" | "origin_not_allowed" | "not_found" | "not_served" | "method_not_allowed" | "request_timeout" | "conflict" | "account_differs" | "held_elsewhere" | "not_from_state" | "ran_again" | "of_newer_release" | "not_replayable" | "key_not_everywhere" | "limit_reached" | "not_connected" | "idempotency_key_in_use" | "precondition_failed" | "payload_too_large" | "path_too_long" | "unsupported_media_type" | "refused_by_provider" | "consent_refused" | "not_readable" | "rule_invalid" | "secret_invalid" | "address_not_allowed" | "idempotency_key_reused" | "precondition_required" | "too_many_requests" | "too_many_streams" | "rate_limited" | "internal" | "undecryptable" | "database_unavailable" | "provider_unreachable" | "token_keys_unavailable" | "streams_full" | "unavailable" | "timeout";
   "detail": string;
   "errors"?: Array<FieldError>;
   "provider"?: ProviderWords;

@@ -40,6 +40,39 @@ macro_rules! closed_text_enum {
 }
 pub(crate) use closed_text_enum;
 
+/// A word of a set that grows, as a row has it: one that this release knows, or the text of a newer
+/// release.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Word<T> {
+    Own(T),
+    Newer(Box<str>),
+}
+
+impl<T: FromStr + Copy> Word<T> {
+    #[must_use]
+    pub fn read(text: &str) -> Self {
+        text.parse().map_or_else(|_| Self::Newer(text.into()), Self::Own)
+    }
+
+    /// `None` where only a newer release knows it.
+    #[must_use]
+    pub fn known(&self) -> Option<T> {
+        match self {
+            Self::Own(known) => Some(*known),
+            Self::Newer(_) => None,
+        }
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Word<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(known) => known.fmt(f),
+            Self::Newer(text) => f.write_str(text),
+        }
+    }
+}
+
 closed_text_enum!(
     /// The provider whose API an action calls.
     Provider: "provider" {

@@ -17,7 +17,7 @@ mod rule;
 mod secret;
 mod settings;
 
-pub use action::{ActionKind, ActionState, AttemptOutcome, Cause, Delivery, DeliveryStatus, Outcome, Provider};
+pub use action::{ActionKind, ActionState, AttemptOutcome, Cause, Delivery, DeliveryStatus, Outcome, Provider, Word};
 pub use clock::{CLOCK_OFFSET_CLAIM_MAX, CLOCK_OFFSET_INGRESS_MAX, Clock, ManualClock, Period, SystemClock, Timestamp};
 pub use event::{DedupeKey, Envelope, EventType, HeldCause, IngressHeader, Source, Subject, VerifiedEvent};
 pub use hops::{HOPS_HEADER, read_hops, sign_hops};

@@ -80,6 +80,8 @@ codes! {
     NotFromState = 409 "not_from_state" "The action's state does not allow this";
     /// The rule ran for this event again, and acted or may still act.
     RanAgain = 409 "ran_again" "The rule ran for this event again";
+    /// A newer release wrote this action or event, and this release does not know what it is.
+    OfNewerRelease = 409 "of_newer_release" "Only a newer release knows what this is";
     /// Nothing of the dead event was kept that could be planned.
     NotReplayable = 409 "not_replayable" "This event cannot be put back";
     /// A live instance does not hold the key that is to seal.

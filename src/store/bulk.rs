@@ -4,7 +4,7 @@
 //! its place in one transaction.
 
 use super::{StoreError, audit::AuditEntry};
-use crate::domain::{ActionId, ActionState, Cause, OrgId, Period, Provider, RuleId, Timestamp};
+use crate::domain::{ActionId, ActionState, Cause, OrgId, Period, Provider, RuleId, Timestamp, Word};
 use async_trait::async_trait;
 use std::time::Duration;
 use uuid::Uuid;
@@ -47,11 +47,11 @@ pub struct BulkFilter {
     pub period: Period,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BulkCount {
     pub org: OrgId,
     pub state: ActionState,
-    pub provider: Provider,
+    pub provider: Word<Provider>,
     pub count: u64,
 }
 
@@ -84,7 +84,8 @@ pub struct BulkJob {
     /// How many actions the filter met when it began.
     pub planned: u64,
     pub done: u64,
-    /// Actions whose state had changed meanwhile, or that have no request.
+    /// Actions whose state had changed meanwhile, that have no request, or that only a newer
+    /// release can try again.
     pub skipped: u64,
     pub actor: String,
     pub started_at: Timestamp,

@@ -1,9 +1,10 @@
-//! Events, actions and attempts, read for people. Only the ledger changes them.
+//! Events, actions and attempts, read for people. Only the ledger changes them. A row with a word
+//! that only a newer release knows, left by a roll back, is read with that word.
 
 use super::StoreError;
 use crate::domain::{
     ActionId, ActionKind, ActionState, Cause, Delivery, EndpointId, EventId, EventType, HeldCause, OrgId, Period,
-    Provider, RuleId, SealedBytes, SecretId, Source, Timestamp,
+    Provider, RuleId, SealedBytes, SecretId, Source, Timestamp, Word,
 };
 use async_trait::async_trait;
 
@@ -11,7 +12,7 @@ use async_trait::async_trait;
 pub struct StoredEvent {
     pub id: EventId,
     pub org: OrgId,
-    pub source: Source,
+    pub source: Word<Source>,
     pub event_type: EventType,
     pub subject: String,
     pub endpoint: Option<EndpointId>,
@@ -37,8 +38,8 @@ pub struct StoredAction {
     pub event: EventId,
     pub rule: RuleId,
     pub rule_name: String,
-    pub kind: ActionKind,
-    pub provider: Provider,
+    pub kind: Word<ActionKind>,
+    pub provider: Word<Provider>,
     pub credential_name: String,
     pub state: ActionState,
     pub cause: Option<Cause>,

@@ -46,8 +46,10 @@ pub struct ActionView {
     event_id: String,
     rule_id: String,
     rule_name: String,
-    action: &'static str,
-    provider: Provider,
+    /// An action of the catalogue, or the word of a newer release for one.
+    action: String,
+    /// A provider, or the word of a newer release for one.
+    provider: String,
     /// The destination's name, for `http.post`.
     credential: Option<String>,
     state: ActionState,
@@ -76,12 +78,13 @@ pub struct ActionView {
 }
 
 /// The manual transitions that are possible. An action whose request was never made cannot be sent,
-/// and one beside another run of its rule is not sent again. An open outcome is only looked up.
+/// and one beside another run of its rule is not sent again. An open outcome is only looked up. An
+/// action of a kind that only a newer release knows is not tried again by this one.
 fn possible(row: &StoredAction) -> Vec<&'static str> {
     use ActionState::{Cancelled, Dead, Parked, Pending, Suppressed, Unknown, Waiting};
     let state = row.state;
     let may_start = matches!(state, Dead | Parked | Suppressed | Cancelled | Waiting) && !row.has_other_run;
-    let may_retry = row.request.is_some() && (state == Unknown || may_start);
+    let may_retry = row.request.is_some() && row.kind.known().is_some() && (state == Unknown || may_start);
     let may = [
         ("retry", may_retry),
         ("cancel", matches!(state, Pending | Waiting | Parked)),
@@ -109,8 +112,8 @@ impl From<&StoredAction> for ActionView {
             event_id: row.event.to_string(),
             rule_id: row.rule.to_string(),
             rule_name: row.rule_name.clone(),
-            action: row.kind.as_str(),
-            provider: row.provider,
+            action: row.kind.to_string(),
+            provider: row.provider.to_string(),
             credential: Some(row.credential_name.clone()).filter(|name| !name.is_empty()),
             state: row.state,
             cause: row.cause,
@@ -265,13 +268,14 @@ pub async fn retry(
         .find_action(member.org, id)
         .await?
         .ok_or(Problem::not_found())?;
+    let kind = row.kind.known().ok_or_else(of_newer_release)?;
     let own = state
         .store
         .find_rule(member.org, row.rule)
         .await?
         .and_then(|rule| rule.spec.expires_after_seconds);
     let life = own.map_or_else(
-        || row.kind.expires_after_default(),
+        || kind.expires_after_default(),
         |seconds| Duration::from_secs(seconds.into()),
     );
     let now = state.now();
@@ -342,6 +346,13 @@ async fn transition_answer(
         ManualTransition::RanAgain { series, state } => Err(ran_again(series, state)),
         ManualTransition::Done(_) => detail(state, member, id).await,
     }
+}
+
+fn of_newer_release() -> Problem {
+    Problem::new(Code::OfNewerRelease).detail(
+        "A newer release planned this action, and this release does not know its kind. It can be cancelled; the newer \
+         release can try it again.",
+    )
 }
 
 /// To send this one as well would act twice.

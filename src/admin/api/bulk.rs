@@ -69,7 +69,8 @@ pub struct BulkPlanView {
 pub struct BulkCountView {
     org_id: String,
     state: ActionState,
-    provider: Provider,
+    /// A provider, or the word of a newer release for one.
+    provider: String,
     count: u64,
 }
 
@@ -83,7 +84,8 @@ pub struct JobView {
     /// Actions that it was to touch when it began.
     planned: u64,
     done: u64,
-    /// Actions that had moved on meanwhile, or that have no request.
+    /// Actions that had moved on meanwhile, that have no request, or that only a newer release can
+    /// try again.
     skipped: u64,
     actor: String,
     started_at: Time,
@@ -117,7 +119,7 @@ impl BulkPlanView {
                 .map(|one| BulkCountView {
                     org_id: one.org.to_string(),
                     state: one.state,
-                    provider: one.provider,
+                    provider: one.provider.to_string(),
                     count: one.count,
                 })
                 .collect(),

@@ -49,7 +49,8 @@ const ACTIONS_SHOWN_MAX: u32 = 200;
 #[derive(Serialize, utoipa::ToSchema)]
 struct EventFields {
     id: String,
-    source: Source,
+    /// A source, or the word of a newer release for one.
+    source: String,
     r#type: String,
     subject: String,
     endpoint_id: Option<String>,
@@ -71,7 +72,7 @@ impl From<&StoredEvent> for EventFields {
     fn from(row: &StoredEvent) -> Self {
         Self {
             id: row.id.to_string(),
-            source: row.source,
+            source: row.source.to_string(),
             r#type: row.event_type.to_string(),
             subject: row.subject.clone(),
             endpoint_id: row.endpoint.map(|id| id.to_string()),
@@ -96,7 +97,8 @@ pub struct EventDetail {
     /// it. `null` in events of earlier releases.
     secret_id: Option<String>,
     /// The JSON that was sent, or a text for other formats, with secrets masked. `null` once the
-    /// body was deleted, and with `?body=false`.
+    /// body was deleted, with `?body=false`, and of a source that only a newer release knows: this
+    /// one cannot mask it.
     body: Option<Value>,
     actions: Vec<EventAction>,
     /// The changes that a person can ask for: `replay`, while the body is kept.
@@ -114,7 +116,8 @@ struct EventAction {
     id: String,
     rule_id: String,
     rule_name: String,
-    action: &'static str,
+    /// An action of the catalogue, or the word of a newer release for one.
+    action: String,
     state: ActionState,
     cause: Option<Cause>,
     /// `0`, or the number of the replay that planned it.
@@ -127,7 +130,7 @@ impl From<StoredAction> for EventAction {
             id: row.id.to_string(),
             rule_id: row.rule.to_string(),
             rule_name: row.rule_name,
-            action: row.kind.as_str(),
+            action: row.kind.to_string(),
             state: row.state,
             cause: row.cause,
             series: row.series,
@@ -204,7 +207,8 @@ pub async fn show(
         .list_actions(member.org, filter, None, ACTIONS_SHOWN_MAX)
         .await?;
     let body = if has_body { open_body(&state, &row).await? } else { None };
-    let can = row.body.iter().map(|_| "replay").collect();
+    let may_replay = row.body.is_some() && row.source.known().is_some();
+    let can = may_replay.then_some("replay").into_iter().collect();
     Ok(Json(EventDetail {
         event: EventFields::from(&row),
         content_type: row.content_type,
@@ -247,11 +251,15 @@ pub async fn replay(
     let Some(sealed) = &row.body else {
         return Err(Problem::new(Code::NotReplayable).detail("The body of the event was deleted by age."));
     };
+    let Some(source) = row.source.known() else {
+        return Err(Problem::new(Code::OfNewerRelease)
+            .detail("A newer release received this event, and this release does not know its source."));
+    };
     let read = |plain: &SecretBytes| Bytes::copy_from_slice(plain.expose_secret());
     let body = state.vault.open(member.org, Purpose::Payload, sealed, read).await?;
     let received_at = row.received_at;
     let mut encoded = Vec::new();
-    queue::encode(&envelope(row, body), &mut encoded);
+    queue::encode(&envelope(row, source, body), &mut encoded);
     let held = HeldEvent {
         org: member.org,
         event: id,
@@ -271,11 +279,11 @@ pub async fn replay(
 }
 
 /// The event as it came. It is known by its id: its dedupe key was needed for its first series.
-fn envelope(row: StoredEvent, body: Bytes) -> Envelope {
+fn envelope(row: StoredEvent, source: Source, body: Bytes) -> Envelope {
     let text = String::into_boxed_str;
     Envelope {
         id: row.id,
-        source: row.source,
+        source,
         event_type: row.event_type,
         time: row.time,
         received_at: row.received_at,
@@ -299,8 +307,10 @@ fn envelope(row: StoredEvent, body: Bytes) -> Envelope {
 }
 
 async fn open_body(state: &AdminState, row: &StoredEvent) -> Answer<Option<Value>> {
-    let Some(sealed) = &row.body else { return Ok(None) };
-    let (source, content_type) = (row.source, row.content_type.clone());
+    let (Some(sealed), Some(source)) = (&row.body, row.source.known()) else {
+        return Ok(None);
+    };
+    let content_type = row.content_type.clone();
     let read = move |plain: &SecretBytes| rule::shown_body(source, &content_type, plain.expose_secret());
     Ok(Some(state.vault.open(row.org, Purpose::Payload, sealed, read).await?))
 }

@@ -529,6 +529,10 @@ async fn on_stored(
     let id: EventId = id.parse().map_err(|_| absent())?;
     let event = state.store.find_event(org, id).await?.ok_or_else(absent)?;
     let sealed = event.body.as_ref().ok_or_else(absent)?;
+    let source = event.source.known().ok_or_else(|| {
+        let problem = "the event is of a source that only a newer release knows";
+        Problem::field(Code::InvalidField, "event_id", problem)
+    })?;
     let headers: Vec<_> = event
         .headers
         .iter()
@@ -537,7 +541,7 @@ async fn on_stored(
     let apply = |body: &crate::domain::SecretBytes| {
         let sample = Sample {
             id,
-            source: event.source,
+            source,
             event_type: &event.event_type,
             subject: &event.subject,
             time: event.time,

@@ -89,7 +89,8 @@ impl Console {
             for action in actions.iter().rev() {
                 if self.shown.insert(action.id, action.state) != Some(action.state) && print {
                     println!("action  {}", describe(action));
-                    if action.kind == ActionKind::TwilioSendSms && action.state == ActionState::Succeeded {
+                    if action.kind.known() == Some(ActionKind::TwilioSendSms) && action.state == ActionState::Succeeded
+                    {
                         self.show_sms(action.provider_ref.as_deref().unwrap_or_default()).await;
                     }
                 }

@@ -197,7 +197,8 @@ fn place<D: Dialect>(row: Row<'_, D>) -> Result<(OrgId, Uuid), StoreError> {
 struct Seen {
     id: ActionId,
     rule: RuleId,
-    kind: ActionKind,
+    /// `None` where only a newer release knows it.
+    kind: Option<ActionKind>,
     is_met: bool,
 }
 
@@ -205,12 +206,10 @@ fn seen<D: Dialect>(row: Row<'_, D>, job: &BulkJob) -> Result<Seen, StoreError> 
     let row = row.table("actions");
     let (filter, state) = (&job.filter, row.parse::<ActionState>("state")?);
     let rule: RuleId = row.id("rule_id")?;
+    let provider: &str = row.text("provider")?;
     let is_met = job.verb.states().contains(&state)
         && filter.state.is_none_or(|wanted| wanted == state)
-        && match filter.provider {
-            Some(wanted) => row.parse::<Provider>("provider")? == wanted,
-            None => true,
-        }
+        && filter.provider.is_none_or(|wanted| wanted.as_str() == provider)
         && match filter.cause {
             Some(wanted) => row.known_opt::<Cause>("cause")? == Some(wanted),
             None => true,
@@ -223,21 +222,26 @@ fn seen<D: Dialect>(row: Row<'_, D>, job: &BulkJob) -> Result<Seen, StoreError> 
     Ok(Seen {
         id: row.id("id")?,
         rule,
-        kind: row.parse("kind")?,
+        kind: row.known_opt("kind")?,
         is_met,
     })
 }
 
 /// How long an action of this rule may still start, as a single retry has it.
-async fn life<D: Dialect>(tx: &mut Transaction<'_, D>, org: OrgId, seen: &Seen) -> Result<Duration, StoreError> {
+async fn life<D: Dialect>(
+    tx: &mut Transaction<'_, D>,
+    org: OrgId,
+    rule: RuleId,
+    kind: ActionKind,
+) -> Result<Duration, StoreError> {
     let spec = Statement::new("read the rule of an action", EXPIRY)
         .id(org)
-        .id(seen.rule)
+        .id(rule)
         .optional(tx, |row| Ok(row.table("rules").json::<RuleSpec>("spec").ok()))
         .await?;
     let own = spec.flatten().and_then(|spec| spec.expires_after_seconds);
     Ok(own.map_or_else(
-        || seen.kind.expires_after_default(),
+        || kind.expires_after_default(),
         |seconds| Duration::from_secs(seconds.into()),
     ))
 }
@@ -251,13 +255,17 @@ async fn move_all<D: Dialect>(
     let (mut done, mut skipped, now) = (0, 0, tx.now);
     let mut lives: HashMap<RuleId, Duration> = HashMap::new();
     for seen in window.iter().filter(|seen| seen.is_met) {
-        let moved = match job.verb {
-            BulkVerb::Cancel => manual::cancel(tx, job.org, seen.id, now).await?.0,
-            BulkVerb::Retry => {
+        let moved = match (job.verb, seen.kind) {
+            (BulkVerb::Cancel, _) => manual::cancel(tx, job.org, seen.id, now).await?.0,
+            (BulkVerb::Retry, None) => {
+                skipped += 1;
+                continue;
+            }
+            (BulkVerb::Retry, Some(kind)) => {
                 let life = if let Some(life) = lives.get(&seen.rule) {
                     *life
                 } else {
-                    let life = life(tx, job.org, seen).await?;
+                    let life = life(tx, job.org, seen.rule, kind).await?;
                     lives.insert(seen.rule, life);
                     life
                 };
@@ -339,7 +347,7 @@ impl<S: SqlStore> BulkJobs for S {
                 Ok(BulkCount {
                     org: row.id("org_id")?,
                     state: row.parse("state")?,
-                    provider: row.parse("provider")?,
+                    provider: row.word("provider")?,
                     count: row.number("count")?,
                 })
             })

@@ -2,7 +2,8 @@
 //! (invariant 6).
 
 use super::{
-    Access, Dialect, READ_VERSION, Row, Sql, SqlStore, Statement, Transaction, audit, can_be_stored, ledger::make_due,
+    Access, Dialect, READ_VERSION, Row, Sql, SqlStore, Statement, Transaction, audit, can_be_stored,
+    ledger::bring_turn_forward,
 };
 use crate::{
     domain::{CredentialId, OrgId, Provider, SealedBytes, Timestamp},
@@ -216,7 +217,7 @@ pub async fn resume<D: Dialect>(tx: &mut Transaction<'_, D>, saved: &StoredCrede
         .execute(tx)
         .await?;
     if resumed > 0 {
-        make_due(tx, saved.org, saved.provider, tx.now).await?;
+        bring_turn_forward(tx, saved.org, saved.provider.as_str(), tx.now).await?;
     }
     Ok(())
 }
@@ -357,10 +358,23 @@ impl<S: SqlStore> Credentials for S {
 
     async fn list_credentials(&self, org: OrgId) -> Result<Vec<StoredCredential>, StoreError> {
         let mut reader = self.read(org).await?;
+        let mut all = Vec::new();
         Statement::new("list credentials", LIST)
             .id(org)
-            .all(&mut reader, credential)
-            .await
+            .each(&mut reader, |row| {
+                // This release has no use for one of a provider that only a newer one knows.
+                if row
+                    .table("org_credentials")
+                    .word::<Provider>("provider")?
+                    .known()
+                    .is_some()
+                {
+                    all.push(credential(row)?);
+                }
+                Ok(())
+            })
+            .await?;
+        Ok(all)
     }
 
     async fn save_credential(&self, new: NewCredential, audit: AuditEntry) -> Result<StoredCredential, StoreError> {

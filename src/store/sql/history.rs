@@ -274,7 +274,7 @@ fn event<D: Dialect>(row: Row<'_, D>) -> Result<StoredEvent, StoreError> {
     Ok(StoredEvent {
         id: row.id("id")?,
         org: row.id("org_id")?,
-        source: row.parse("source")?,
+        source: row.word("source")?,
         event_type: EventType::from_stored(row.text("event_type")?),
         subject: row.string("subject")?,
         endpoint: row.id_opt("endpoint_id")?,
@@ -300,8 +300,8 @@ fn action<D: Dialect>(row: Row<'_, D>) -> Result<StoredAction, StoreError> {
         event: row.id("event_id")?,
         rule: row.id("rule_id")?,
         rule_name: row.string("rule_name")?,
-        kind: row.parse("kind")?,
-        provider: row.parse("provider")?,
+        kind: row.word("kind")?,
+        provider: row.word("provider")?,
         credential_name: row.string("credential_name")?,
         state: row.parse("state")?,
         cause: row.known_opt("cause")?,
@@ -321,7 +321,7 @@ fn action<D: Dialect>(row: Row<'_, D>) -> Result<StoredAction, StoreError> {
         created_at: row.time("created_at")?,
         updated_at: row.time("updated_at")?,
         has_other_run: row.flag("has_other_run")?,
-        delivery: match row.parse_opt("delivery")? {
+        delivery: match row.known_opt("delivery")? {
             None => None,
             Some(status) => {
                 let delivery = Delivery {
@@ -370,21 +370,27 @@ async fn count_open<D: Dialect>(
         ActionState::Waiting => COUNT_OPEN_WAITING,
         _ => COUNT_OPEN_SETTLED,
     };
+    let mut all = Vec::new();
     Statement::new(DOING, count)
         .id(org)
         .text(state.as_str())
         .time(since)
         .number(OPEN_ACTIONS_COUNTED_MAX)
-        .all(reader, |row| {
+        .each(reader, |row| {
             let row = row.table("actions");
-            Ok(CountedOpen {
-                provider: row.parse("provider")?,
-                credential_name: row.string("credential_name")?,
-                count: row.number("count")?,
-                newest_at: row.time("updated_at")?,
-            })
+            // A provider that only a newer release knows has no integration here.
+            if let Some(provider) = row.known_opt("provider")? {
+                all.push(CountedOpen {
+                    provider,
+                    credential_name: row.string("credential_name")?,
+                    count: row.number("count")?,
+                    newest_at: row.time("updated_at")?,
+                });
+            }
+            Ok(())
         })
-        .await
+        .await?;
+    Ok(all)
 }
 
 async fn last_problem<D: Dialect>(

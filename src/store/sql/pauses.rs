@@ -138,15 +138,15 @@ impl<S: SqlStore> Pauses for S {
         self.write(Access::org(org).in_bulk(), DOING, move |mut tx| {
             Box::pin(async move {
                 let now = tx.now;
-                let providers: Vec<Provider> = Statement::new(DOING, RELEASE_HELD)
+                let providers: Vec<String> = Statement::new(DOING, RELEASE_HELD)
                     .id(org)
                     .id(rule)
                     .time(now)
                     .number(count_max)
-                    .all(&mut tx, |row| row.table("actions").parse("provider"))
+                    .all(&mut tx, |row| row.table("actions").string("provider"))
                     .await?;
-                for provider in providers.iter().copied().collect::<BTreeSet<_>>() {
-                    ledger::make_due(&mut tx, org, provider, now).await?;
+                for provider in providers.iter().collect::<BTreeSet<_>>() {
+                    ledger::bring_turn_forward(&mut tx, org, provider, now).await?;
                 }
                 Ok(providers.len() as u64)
             })

@@ -6,7 +6,7 @@ use super::{
     pauses,
 };
 use crate::{
-    domain::{OrgId, Provider, Timestamp},
+    domain::{OrgId, Timestamp},
     store::{StoreError, audit::AuditEntry, pauses::Pause, recovery::*},
 };
 use async_trait::async_trait;
@@ -99,21 +99,21 @@ struct Doubt {
 async fn doubt<D: Dialect>(tx: &mut Transaction<'_, D>, step: &Doubt, entry: &AuditEntry) -> Result<u64, StoreError> {
     const DOING: &str = "doubt open actions";
     const WHY: &str = "the database was restored from a backup, and it may have gone out since";
-    let (now, mut changed) = (tx.now, Vec::<Provider>::new());
+    let (now, mut changed) = (tx.now, Vec::<String>::new());
     for sql in [DOUBT_DUE, DOUBT_PARKED] {
-        let some: Vec<Provider> = Statement::new(DOING, sql)
+        let some: Vec<String> = Statement::new(DOING, sql)
             .id(step.org)
             .text(WHY)
             .time(step.due_at)
             .time(now)
             .time(step.sent_from)
             .number(step.count_max)
-            .all(tx, |row| row.table("actions").parse("provider"))
+            .all(tx, |row| row.table("actions").string("provider"))
             .await?;
         changed.extend(some);
     }
-    for provider in changed.iter().copied().collect::<BTreeSet<_>>() {
-        ledger::make_due(tx, step.org, provider, step.due_at).await?;
+    for provider in changed.iter().collect::<BTreeSet<_>>() {
+        ledger::bring_turn_forward(tx, step.org, provider, step.due_at).await?;
     }
     if !changed.is_empty() {
         audit::insert(tx, step.org, entry).await?;

@@ -4,7 +4,10 @@ use super::{
     Connected,
     dialect::{Dialect, Query, Sql, Value, failed},
 };
-use crate::{domain::Timestamp, store::StoreError};
+use crate::{
+    domain::{Timestamp, Word},
+    store::StoreError,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use std::str::FromStr;
 use tracing::warn;
@@ -291,6 +294,11 @@ impl<'r, D: Dialect> Row<'r, D> {
     /// without it, so that a roll back hides no list.
     pub fn known_opt<T: FromStr>(self, column: &'static str) -> Result<Option<T>, StoreError> {
         Ok(self.text_opt(column)?.and_then(|text| text.parse().ok()))
+    }
+
+    /// Text of a set that grows, with the text itself where only a newer release knows it.
+    pub fn word<T: FromStr + Copy>(self, column: &'static str) -> Result<Word<T>, StoreError> {
+        self.text(column).map(Word::read)
     }
 
     pub fn json<T: DeserializeOwned>(self, column: &'static str) -> Result<T, StoreError> {

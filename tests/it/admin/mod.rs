@@ -13,6 +13,7 @@ mod exchange;
 mod integrations;
 pub(crate) mod isolation;
 mod lists;
+mod newer_release;
 pub(crate) mod openapi;
 mod pages;
 mod preconditions;

@@ -1,9 +1,9 @@
 //! Manual transitions: a callback or a person moves an action. Each names the states that it starts
 //! from.
 
-use super::make_due;
+use super::bring_turn_forward;
 use crate::{
-    domain::{ActionId, ActionState, Cause, OrgId, Provider, Timestamp},
+    domain::{ActionId, ActionState, Cause, OrgId, Timestamp},
     store::{
         StoreError,
         ledger::ManualTransition,
@@ -130,7 +130,8 @@ struct Before {
     org: OrgId,
     action: ActionId,
     state: ActionState,
-    provider: Provider,
+    /// As the row has it.
+    provider: String,
     fence: i64,
     has_request: bool,
 }
@@ -150,7 +151,7 @@ impl Before {
                     org,
                     action,
                     state: row.parse("state")?,
-                    provider: row.parse("provider")?,
+                    provider: row.string("provider")?,
                     fence: row.number("fence")?,
                     has_request: row.flag("has_request")?,
                 })
@@ -262,7 +263,7 @@ pub async fn retry<D: Dialect>(
     if changed == 0 {
         return Ok((ManualTransition::NotFrom(before.state), None));
     }
-    make_due(tx, org, before.provider, now).await?;
+    bring_turn_forward(tx, org, &before.provider, now).await?;
     Ok((ManualTransition::Done(to), Some(before.state)))
 }
 
@@ -312,7 +313,7 @@ pub async fn resolve<D: Dialect>(
         return Ok((ManualTransition::NotFrom(before.state), None));
     }
     if to == ActionState::Pending {
-        make_due(tx, org, before.provider, now).await?;
+        bring_turn_forward(tx, org, &before.provider, now).await?;
     }
     Ok((ManualTransition::Done(to), Some(before.state)))
 }

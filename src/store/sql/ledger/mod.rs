@@ -120,17 +120,8 @@ const BRING_TURN_FORWARD: &str = "
     ON CONFLICT (org_id, provider) DO UPDATE
     SET due_at = CASE WHEN turns.due_at < excluded.due_at THEN turns.due_at ELSE excluded.due_at END";
 
-/// Brings one turn forward to now.
-pub async fn make_due<D: Dialect>(
-    tx: &mut Transaction<'_, D>,
-    org: OrgId,
-    provider: Provider,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    bring_turn_forward(tx, org, provider.as_str(), now).await
-}
-
-async fn bring_turn_forward<D: Dialect>(
+/// Brings one turn forward. Its provider is the text of a row, which only a newer release may know.
+pub async fn bring_turn_forward<D: Dialect>(
     tx: &mut Transaction<'_, D>,
     org: OrgId,
     provider: &str,

@@ -379,8 +379,16 @@ async fn a_damaged_row_names_its_table_and_column() {
         [(org, "spec")]
     );
     assert_eq!(
+        store.list_credentials(org).await.expect("the others"),
+        [],
+        "of a provider that only a newer release knows"
+    );
+    run("UPDATE org_credentials SET provider = 'twilio', state = 'odd'".into())
+        .await
+        .expect("written");
+    assert_eq!(
         at(store.list_credentials(org).await.expect_err("damaged")),
-        "org_credentials.provider"
+        "org_credentials.state"
     );
     assert_eq!(
         at(store
