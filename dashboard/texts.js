@@ -706,8 +706,8 @@ const texts = {
     roles: 'Roles',
     may: {
       viewer: 'May look at everything, and change nothing.',
-      member: 'May also change rules, and retry, cancel and resolve actions.',
-      admin: 'May also change webhook URLs, assistants, numbers and the settings of the organisation, and check integrations.',
+      member: 'May also retry, cancel and resolve actions, and replay events.',
+      admin: 'May also change rules, webhook URLs, assistants, numbers and the settings of the organisation, and check integrations.',
       owner: 'May also connect, change and disconnect integrations.',
       operator: 'Runs the installation: dead events, pauses, keys. Sees nothing of an organisation.',
     },

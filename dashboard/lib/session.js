@@ -6,7 +6,7 @@
  */
 
 /** Where this API does not say what a role may do, it decides at each request. @type {Me} */
-const UNKNOWN = { can: ['read', 'edit', 'manage', 'connect'] };
+const UNKNOWN = { can: ['read', 'retry', 'manage', 'connect'] };
 
 export class Session {
   /** @param {import('./api.js').Api} api */
@@ -16,7 +16,7 @@ export class Session {
     this.me = null;
   }
 
-  /** Whether the role may `read`, `edit` (rules and actions), `manage` (all other configuration) or `connect`. @param {string} what */
+  /** Whether the role may `read`, `retry` (actions and events), `manage` (configuration) or `connect`. @param {string} what */
   can(what) {
     return this.me !== null && this.me.can.includes(what);
   }

@@ -7,7 +7,7 @@ import { isPageOf, pagesOf } from '../lib/page.js';
 import { keyOf, SCOPES, targetOf } from '../lib/pauses.js';
 
 test('an operator and a person of an organisation see the pages of their own', () => {
-  const [operator, owner] = [['operate'], ['read', 'edit', 'manage']];
+  const [operator, owner] = [['operate'], ['read', 'retry', 'manage']];
   assert.deepEqual(pagesOf(operator), ['dead-events', 'quarantine', 'pauses', 'jobs', 'keys', 'caches', 'settings']);
   assert.deepEqual(pagesOf(owner).filter((page) => pagesOf(operator).includes(page)), ['settings']);
   assert.deepEqual(pagesOf([]), pagesOf(owner));

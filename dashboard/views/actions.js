@@ -30,7 +30,7 @@ export function stateOf(action) {
  * @param {(changed: any) => void} done
  */
 export function actionButtons({ api, session }, action, done) {
-  if (!session.can('edit')) return null;
+  if (!session.can('retry')) return null;
   /** @param {string} verb @param {any} body @param {HTMLButtonElement} button */
   const act = async (verb, body, button) => {
     button.disabled = true;
@@ -127,7 +127,7 @@ class ActionsView extends HTMLElement {
     const words = texts.jobs;
     const hasSeveral = (this.list?.rows.length ?? 0) > 1;
     const verbs = /** @type {('retry' | 'cancel')[]} */ (['retry', 'cancel']).filter((verb) => requestOf(verb, this.query) !== null);
-    const isShown = this.context.session.can('edit') && hasSeveral && verbs.length > 0;
+    const isShown = this.context.session.can('retry') && hasSeveral && verbs.length > 0;
     const key = isShown ? this.query.toString() : '';
     if (key === this.bulkShown) return;
     this.bulkShown = key;

@@ -166,7 +166,7 @@ class EventView extends HTMLElement {
       heading(
         event.type,
         null,
-        this.context.session.can('edit') &&
+        this.context.session.can('retry') &&
           event.can.includes('replay') &&
           h('button', { type: 'button', 'data-do': 'replay', onclick: () => this.replay() }, words.replay.button),
       ),
@@ -191,7 +191,7 @@ class EventView extends HTMLElement {
       h('h2', null, words.actions),
       actions.length === 0 && note('quiet', h('p', null, words.noActions)),
       actions.map((action) => actionSheet(this.context, action, () => this.load())),
-      this.context.session.can('edit') &&
+      this.context.session.can('retry') &&
         event.body !== null &&
         Object.assign(h('event-rules'), { context: this.context, event, acted: new Set(actions.map((each) => each.rule_id)) }),
       h(

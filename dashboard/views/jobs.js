@@ -32,7 +32,7 @@ class JobView extends HTMLElement {
         live: api.live,
         lists: ['jobs'],
         job_: () => api.get(`/api/jobs/${job}`),
-        stop_: session.can('edit') ? () => api.post(`/api/jobs/${job}/stop`) : null,
+        stop_: session.can('retry') ? () => api.post(`/api/jobs/${job}/stop`) : null,
       }),
       h('p', null, h('a', { href: href('actions') }, texts.jobs.toActions)),
     );

@@ -23,7 +23,7 @@ class RulesView extends HTMLElement {
   connectedCallback() {
     const { api, session } = this.context;
     const words = texts.rules;
-    const mayEdit = session.can('edit');
+    const mayEdit = session.can('manage');
     this.damaged = h('div');
     this.list = pagedList({
       api,
@@ -104,7 +104,7 @@ class RuleEditor extends HTMLElement {
   }
 
   get mayEdit() {
-    return this.context.session.can('edit');
+    return this.context.session.can('manage');
   }
 
   load() {

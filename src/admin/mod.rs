@@ -11,8 +11,8 @@
 //! | who | may |
 //! |---|---|
 //! | viewer | read |
-//! | member | read; change rules; retry, cancel and resolve actions |
-//! | admin | the same; change all other configuration; check credentials |
+//! | member | the same; retry, cancel and resolve actions; replay events |
+//! | admin | the same; configure; check credentials |
 //! | owner | the same; connect and disconnect accounts at providers |
 //! | operator | `/operator/…` and `/api/debug/…`; nothing of an organisation |
 

@@ -6,7 +6,7 @@ use crate::{
         Admin, AdminState,
         state::Answer,
         web::{
-            auth::{Editor, Reader},
+            auth::{Reader, Retrier},
             body::{self, Id, NoFields},
             page::{Listed, Page, Params},
             problem::{Code, Problem},
@@ -259,7 +259,7 @@ async fn detail(state: &AdminState, member: &Member, id: ActionId) -> Answer<Jso
 /// (invariant 4). The lifetime of the action begins anew, as its rule says.
 pub async fn retry(
     State(state): Admin,
-    Editor(member): Editor,
+    Retrier(member): Retrier,
     Id(id): Id<ActionId>,
     _: NoFields,
 ) -> Answer<Json<ActionDetail>> {
@@ -286,7 +286,7 @@ pub async fn retry(
 
 pub async fn cancel(
     State(state): Admin,
-    Editor(member): Editor,
+    Retrier(member): Retrier,
     Id(id): Id<ActionId>,
     _: NoFields,
 ) -> Answer<Json<ActionDetail>> {
@@ -323,7 +323,7 @@ enum ResolvedAs {
 /// A person decides the outcome of an action whose outcome is unknown (invariant 2).
 pub async fn resolve(
     State(state): Admin,
-    Editor(member): Editor,
+    Retrier(member): Retrier,
     Id(id): Id<ActionId>,
     body::Json(resolution): body::Json<Resolution>,
 ) -> Answer<Json<ActionDetail>> {

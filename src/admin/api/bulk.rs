@@ -7,7 +7,7 @@ use crate::{
         api::actions::{Resolution, ran_again},
         state::Answer,
         web::{
-            auth::{Editor, Operator, Reader},
+            auth::{Operator, Reader, Retrier},
             body::{self, Id, NoFields},
             page::Params,
             problem::{Code, Problem},
@@ -157,17 +157,17 @@ impl BulkRequest {
     }
 }
 
-pub async fn retry(state: Admin, editor: Editor, uri: Uri, request: body::Json<BulkRequest>) -> Answer<Response> {
-    of_member(state, editor, &uri, request, BulkVerb::Retry).await
+pub async fn retry(state: Admin, retrier: Retrier, uri: Uri, request: body::Json<BulkRequest>) -> Answer<Response> {
+    of_member(state, retrier, &uri, request, BulkVerb::Retry).await
 }
 
-pub async fn cancel(state: Admin, editor: Editor, uri: Uri, request: body::Json<BulkRequest>) -> Answer<Response> {
-    of_member(state, editor, &uri, request, BulkVerb::Cancel).await
+pub async fn cancel(state: Admin, retrier: Retrier, uri: Uri, request: body::Json<BulkRequest>) -> Answer<Response> {
+    of_member(state, retrier, &uri, request, BulkVerb::Cancel).await
 }
 
 async fn of_member(
     State(state): Admin,
-    Editor(member): Editor,
+    Retrier(member): Retrier,
     uri: &Uri,
     body::Json(request): body::Json<BulkRequest>,
     verb: BulkVerb,
@@ -260,7 +260,12 @@ async fn look_at(state: &AdminState, org: OrgId, id: Uuid) -> Answer<Json<JobVie
 }
 
 /// Actions that the job has changed stay changed.
-pub async fn stop(State(state): Admin, Editor(member): Editor, Id(id): Id<Uuid>, _: NoFields) -> Answer<Json<JobView>> {
+pub async fn stop(
+    State(state): Admin,
+    Retrier(member): Retrier,
+    Id(id): Id<Uuid>,
+    _: NoFields,
+) -> Answer<Json<JobView>> {
     let audit = state.audit(&member, "stop", "actions", id, stopped());
     end(&state, member.org, id, audit).await
 }

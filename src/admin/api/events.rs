@@ -7,7 +7,7 @@ use crate::{
         api::dead_events::ReplayView,
         state::Answer,
         web::{
-            auth::{Editor, Reader},
+            auth::{Reader, Retrier},
             body::{self, Id},
             page::{Listed, Page, Params},
             problem::{Code, Problem},
@@ -239,7 +239,7 @@ pub struct ReplayRequest {
 /// still succeed, does not run again unless that is asked for (invariant 4).
 pub async fn replay(
     State(state): Admin,
-    Editor(member): Editor,
+    Retrier(member): Retrier,
     Id(id): Id<EventId>,
     body::OptionalJson(request): body::OptionalJson<ReplayRequest>,
 ) -> Answer<(StatusCode, Json<ReplayView>)> {

@@ -6,7 +6,7 @@ use crate::{
         Admin, AdminState,
         state::Answer,
         web::{
-            auth::{Editor, Reader},
+            auth::{Manager, Reader},
             body::{self, Id, check_text},
             etag,
             page::{Listed, Page, Params},
@@ -149,7 +149,7 @@ pub async fn show(State(state): Admin, Reader(member): Reader, Id(id): Id<RuleId
 
 pub async fn create(
     State(state): Admin,
-    Editor(member): Editor,
+    Manager(member): Manager,
     body::Json(spec): body::Json<RuleSpec>,
 ) -> Answer<impl IntoResponse> {
     let spec = canonical(spec);
@@ -183,7 +183,7 @@ fn location(id: RuleId) -> http::HeaderValue {
 
 pub async fn update(
     State(state): Admin,
-    Editor(member): Editor,
+    Manager(member): Manager,
     Id(id): Id<RuleId>,
     headers: HeaderMap,
     body::Json(mut fields): body::Json<Map<String, Value>>,
@@ -203,7 +203,7 @@ pub async fn update(
 /// (RFC 7396, of whole fields). `If-Match` is checked where it is sent.
 pub async fn patch(
     State(state): Admin,
-    Editor(member): Editor,
+    Manager(member): Manager,
     Id(id): Id<RuleId>,
     headers: HeaderMap,
     body::Json(changes): body::Json<Map<String, Value>>,
@@ -256,7 +256,7 @@ async fn replace(state: &AdminState, member: &Member, rule: Rule, spec: RuleSpec
 
 pub async fn delete(
     State(state): Admin,
-    Editor(member): Editor,
+    Manager(member): Manager,
     Id(id): Id<RuleId>,
     headers: HeaderMap,
 ) -> Answer<StatusCode> {

@@ -50,8 +50,8 @@ pub struct Me {
     expires_at: Time,
     /// The `X-CSRF-Token` that writes need. `null` with a bearer token, which needs none.
     csrf_token: Option<String>,
-    /// The permissions of the role: `read`, `edit` (rules and actions), `manage` (all other
-    /// configuration), `connect` (accounts at providers); of an operator `operate`.
+    /// The permissions of the role: `read`, `retry` (actions and events), `manage` (configuration),
+    /// `connect` (accounts at providers); of an operator `operate`.
     can: &'static [&'static str],
 }
 
@@ -73,9 +73,9 @@ async fn view(state: &AdminState, member: &Member, expires_at: Timestamp, ticket
         expires_at: Time(expires_at),
         csrf_token: ticket.map(|ticket| ticket.csrf(&state.vault)),
         can: match member.role {
-            Role::Owner => &["read", "edit", "manage", "connect"],
-            Role::Admin => &["read", "edit", "manage"],
-            Role::Member => &["read", "edit"],
+            Role::Owner => &["read", "retry", "manage", "connect"],
+            Role::Admin => &["read", "retry", "manage"],
+            Role::Member => &["read", "retry"],
             Role::Viewer => &["read"],
         },
     })

@@ -264,12 +264,12 @@ operations! {
     post "/api/destinations/{name}/test" destination_test Admin "Post to a destination once" NONE
         => 200(DestinationTestView);
     get "/api/rules" rules Viewer "List rules" PAGE => 200(with rule_list);
-    post "/api/rules" rule_create Member "Make a rule" NONE body(RuleSpec) => 201(RuleView);
+    post "/api/rules" rule_create Admin "Make a rule" NONE body(RuleSpec) => 201(RuleView);
     post "/api/rules/dry-run" rule_try Viewer "Try a rule" NONE body(DryRunRequest) => 200(DryRunView);
     get "/api/rules/{id}" rule Viewer "Show a rule" NONE => 200(with one_rule);
-    put "/api/rules/{id}" rule_replace Member "Replace a rule" NONE body(RuleSpec) => 200(RuleView);
-    patch "/api/rules/{id}" rule_change Member "Change fields of a rule" NONE body(with rule_changes) => 200(RuleView);
-    delete "/api/rules/{id}" rule_delete Member "Delete a rule" NONE => 204;
+    put "/api/rules/{id}" rule_replace Admin "Replace a rule" NONE body(RuleSpec) => 200(RuleView);
+    patch "/api/rules/{id}" rule_change Admin "Change fields of a rule" NONE body(with rule_changes) => 200(RuleView);
+    delete "/api/rules/{id}" rule_delete Admin "Delete a rule" NONE => 204;
     post "/api/rules/{id}/dry-run" rule_try_stored Viewer "Try a stored rule" NONE body(StoredDryRunRequest)
         => 200(DryRunView);
     get "/api/events" events Viewer "List events, newest first" EVENTS => 200(list EventView);

@@ -412,8 +412,8 @@ fn caller(parts: &request::Parts) -> Result<Caller, Problem> {
 /// Any role of an organisation: may read.
 pub struct Reader(pub Member);
 
-/// Owner, admin or member: may change rules, actions and events.
-pub struct Editor(pub Member);
+/// Owner, admin or member: may retry, cancel and resolve actions, and replay events.
+pub struct Retrier(pub Member);
 
 /// Owner or admin: may configure the organisation.
 pub struct Manager(pub Member);
@@ -479,7 +479,7 @@ macro_rules! extractor {
     };
 }
 extractor!(Reader, Owner Admin Member Viewer);
-extractor!(Editor, Owner Admin Member);
+extractor!(Retrier, Owner Admin Member);
 extractor!(Manager, Owner Admin);
 extractor!(Connector, Owner);
 

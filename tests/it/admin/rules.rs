@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 async fn put(app: &TestApp, id: &str, etag: Option<&str>, body: &Value) -> super::Answer {
     let mut request = app
         .request(Method::PUT, &format!("/api/rules/{id}"))
-        .bearer_auth(app.token(app.a, hookswitch::admin::Role::Member))
+        .bearer_auth(app.token(app.a, hookswitch::admin::Role::Admin))
         .json(body);
     if let Some(etag) = etag {
         request = request.header("if-match", etag);
@@ -585,7 +585,7 @@ async fn a_rule_of_a_provider_that_is_not_connected_is_stored_with_a_warning() {
     let tag = app.get(app.a, &path).await.etag();
     let request = app
         .request(Method::PUT, &path)
-        .bearer_auth(app.token(app.a, hookswitch::admin::Role::Member));
+        .bearer_auth(app.token(app.a, hookswitch::admin::Role::Admin));
     let stored = TestApp::send(request.header("if-match", tag).json(&back))
         .await
         .expect(200)

@@ -61,7 +61,7 @@ async fn a_token_becomes_a_cookie_that_pages_cannot_read() {
         (
             &json!({ "id": app.a, "name": "Organisation A" }),
             &json!("admin"),
-            &json!(["read", "edit", "manage"])
+            &json!(["read", "retry", "manage"])
         )
     );
     let me = TestApp::send(with_cookie(&app, &session, Method::GET, "/api/me"))
@@ -261,9 +261,9 @@ async fn me_tells_a_token_its_role_organisation_and_end() {
     assert_eq!(me["expires_at"], "2025-11-25T16:00:00.000000Z");
     for (role, can) in [
         (Role::Viewer, json!(["read"])),
-        (Role::Member, json!(["read", "edit"])),
-        (Role::Admin, json!(["read", "edit", "manage"])),
-        (Role::Owner, json!(["read", "edit", "manage", "connect"])),
+        (Role::Member, json!(["read", "retry"])),
+        (Role::Admin, json!(["read", "retry", "manage"])),
+        (Role::Owner, json!(["read", "retry", "manage", "connect"])),
     ] {
         let me = app.call_as(app.a, role, Method::GET, "/api/me", None).await.expect(200);
         assert_eq!(me.json()["can"], can, "{role:?}");

@@ -190,6 +190,33 @@ async fn who_may_only_look_sees_no_button_that_is_refused() {
     page.is_faultless().await;
 }
 
+#[tokio::test]
+async fn a_member_tries_again_what_was_given_up_and_sees_no_button_that_configures() {
+    let desk = Desk::start().await;
+    desk.refuse_texts(1).await;
+    super::history::send(&desk, "vapi/end-of-call-report").await;
+    let member = desk.token(&desk.dev.get("org_id"), hookswitch::admin::Role::Member);
+    let page = desk.open(&member, "/dashboard/integrations", DESK).await;
+    page.find(&card("twilio", "connected")).await;
+    for (path, ready) in [
+        ("integrations", "integration-card[data-state=connected]"),
+        ("rules", "paged-list[data-state=ready]"),
+        ("assistants", "kept-assistants [data-kept=inbound]"),
+        ("settings", "organisation-settings[data-state=ready]"),
+    ] {
+        page.click(&format!("#pages a[href='/dashboard/{path}']")).await;
+        page.find(ready).await;
+        let buttons = "return [...document.querySelectorAll('main :is(button:not(.copyable *), a.primary)')] \
+            .map(b => b.textContent)";
+        assert_eq!(page.run(buttons, json!([])).await, json!([]), "{path}");
+    }
+    page.click("#pages a[href='/dashboard/actions']").await;
+    page.shows("tbody", "The recipient is not valid").await;
+    page.click("tbody [data-do=retry]").await;
+    desk.dev.wait_for_sms(1).await;
+    page.is_faultless().await;
+}
+
 /// When the page shows what it is for, in milliseconds: a card that is connected, or a figure.
 const WATCH: &str = "window.firstView = {}; new MutationObserver(() => { \
     if (!firstView.shown && document.querySelector('integration-card[data-state=connected], .tile')) \
