@@ -50,7 +50,7 @@ class AssistantsView extends HTMLElement {
           cell: (/** @type {Api.NumberView} */ row) =>
             row.sms_read_at ? [words.texts[String(row.sms_enabled)], ' ', time(row.sms_read_at), h('span.hint', null, ' ', row.sms_hint)] : '–',
         },
-        { label: words.columns.do, cell: (/** @type {Api.NumberView} */ row) => mayManage && this.askRemove(`/api/phone-numbers/${encodeURIComponent(row.number)}`, groupedNumber(row.number), row.etag, () => this.numbers?.load()) },
+        { label: words.columns.do, cell: (/** @type {Api.NumberView} */ row) => mayManage && this.askRemove(`/api/phone-numbers/${encodeURIComponent(row.number)}?provider=${row.provider}`, groupedNumber(row.number), row.etag, () => this.numbers?.load()) },
       ],
     });
     replace(

@@ -2,7 +2,7 @@
 
 use super::{StoreError, audit::AuditEntry};
 pub use crate::domain::Proof;
-use crate::domain::{AssistantRole, OrgId, RouteState, SmsAtVapi, Timestamp};
+use crate::domain::{AssistantRole, OrgId, Provider, RouteState, SmsAtVapi, Timestamp};
 use async_trait::async_trait;
 
 /// `managed_by` of a route for which the platform's own account signs.
@@ -50,7 +50,7 @@ pub struct NumberClaim {
     /// E.164.
     pub number: String,
     /// `twilio` or `vapi`.
-    pub provider: crate::domain::Provider,
+    pub provider: Provider,
     pub account_id: Option<String>,
     pub provider_number_id: Option<String>,
     pub state: RouteState,
@@ -113,23 +113,29 @@ pub trait Routes: Send + Sync + 'static {
         after: Option<&str>,
         count_max: u32,
     ) -> Result<Vec<NumberClaim>, StoreError>;
-    /// Live or pending; a live one first where Twilio and Vapi both have it.
-    async fn find_number(&self, org: OrgId, number: &str) -> Result<Option<NumberClaim>, StoreError>;
+    /// Live or pending, at one provider. Without a provider a live one first where Twilio and Vapi
+    /// both have it.
+    async fn find_number(
+        &self,
+        org: OrgId,
+        number: &str,
+        provider: Option<Provider>,
+    ) -> Result<Option<NumberClaim>, StoreError>;
     /// The organisation with a live claim to the number's route, in the sense of
     /// [`Routes::prove_number`]. Never shown to another organisation.
     async fn find_number_holder(
         &self,
-        provider: crate::domain::Provider,
+        provider: Provider,
         number: &str,
         account_id: Option<&str>,
         provider_number_id: Option<&str>,
     ) -> Result<Option<OrgId>, StoreError>;
-    /// At every provider. `false` and `Stale` as for [`Routes::release_assistant`]; the version is
-    /// that of [`Routes::find_number`].
+    /// At one provider, or at every one. `false` and `Stale` as for [`Routes::release_assistant`];
+    /// the version is that of [`Routes::find_number`].
     async fn release_number(
         &self,
         org: OrgId,
-        number: &str,
+        number: (&str, Option<Provider>),
         version: Option<i64>,
         audit: AuditEntry,
     ) -> Result<bool, StoreError>;

@@ -129,10 +129,35 @@ pub async fn list(State(state): Admin, Reader(member): Reader, uri: Uri) -> Answ
     )))
 }
 
-pub async fn show(State(state): Admin, Reader(member): Reader, Id(number): Id<String>) -> Answer<impl IntoResponse> {
+/// `?provider=`: one of the two routes that a number may be.
+fn provider_of(uri: &Uri) -> Answer<Option<Provider>> {
+    let mut params = Params::of(uri)?;
+    let provider = match params.take("provider").as_deref() {
+        None => None,
+        Some("twilio") => Some(Provider::Twilio),
+        Some("vapi") => Some(Provider::Vapi),
+        Some(_) => {
+            return Err(Problem::field(
+                Code::InvalidQuery,
+                "provider",
+                "expected twilio or vapi",
+            ));
+        }
+    };
+    params.finish()?;
+    Ok(provider)
+}
+
+pub async fn show(
+    State(state): Admin,
+    Reader(member): Reader,
+    Id(number): Id<String>,
+    uri: Uri,
+) -> Answer<impl IntoResponse> {
+    let provider = provider_of(&uri)?;
     let row = state
         .store
-        .find_number(member.org, &number)
+        .find_number(member.org, &number, provider)
         .await?
         .ok_or(Problem::not_found())?;
     let connected = Connected::load(&state, member.org).await?;
@@ -193,7 +218,7 @@ pub async fn create(
         Readable::Unknown(problem) => return Err(problem),
     };
     let checked = check_holder(&state, member.org, provider, &new.number, &at_provider).await?;
-    let before = state.store.find_number(member.org, &new.number).await?;
+    let before = state.store.find_number(member.org, &new.number, Some(provider)).await?;
     let now = state.now();
     let claim = NumberClaim {
         org: member.org,
@@ -216,12 +241,12 @@ pub async fn create(
         .await?;
     let row = state
         .store
-        .find_number(member.org, &new.number)
+        .find_number(member.org, &new.number, Some(provider))
         .await?
         .ok_or(Problem::not_found())?;
     let connected = Connected::load(&state, member.org).await?;
     Ok((
-        etag::status_of(before.is_some_and(|row| row.provider == provider)),
+        etag::status_of(before.is_some()),
         etag::tagged(NumberView::new(&state, &connected, row), |view| &view.etag),
     ))
 }
@@ -313,16 +338,21 @@ pub async fn delete(
     State(state): Admin,
     Manager(member): Manager,
     Id(number): Id<String>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Answer<StatusCode> {
+    let provider = provider_of(&uri)?;
     let row = state
         .store
-        .find_number(member.org, &number)
+        .find_number(member.org, &number, provider)
         .await?
         .ok_or(Problem::not_found())?;
     let version = etag::checked(&headers, &tag(&state, &row), row.version)?;
     let audit = state.audit(&member, "release", "phone_number", &number, &["state"]);
-    if state.store.release_number(member.org, &number, version, audit).await? {
+    let released = state
+        .store
+        .release_number(member.org, (&number, provider), version, audit);
+    if released.await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(Problem::not_found())

@@ -169,8 +169,8 @@ async fn phone_number(
     ] {
         id.as_deref().map_or(Ok(()), |id| check_id(field, id))?;
     }
-    let before = state.store.find_number(org, number).await?;
-    let before = before.filter(|row| row.provider == provider && row.account_id == route.account_id);
+    let before = state.store.find_number(org, number, Some(provider)).await?;
+    let before = before.filter(|row| row.account_id == route.account_id);
     let (proof, known_id) = before.map_or((None, None), |row| (row.proof, row.provider_number_id));
     Ok(NumberClaim {
         org,

@@ -110,6 +110,10 @@ fn providers() -> Value {
     json!({ "type": "string", "enum": Provider::ALL.iter().map(|one| one.as_str()).collect::<Vec<_>>() })
 }
 
+fn number_providers() -> Value {
+    json!({ "type": "string", "enum": [Provider::Twilio.as_str(), Provider::Vapi.as_str()] })
+}
+
 fn causes() -> Value {
     json!({ "type": "string", "enum": Cause::ALL.iter().map(|one| one.as_str()).collect::<Vec<_>>() })
 }
@@ -169,6 +173,7 @@ const AUDIT: &[Query] = &[
     query("since", time),
     query("until", time),
 ];
+const NUMBER: &[Query] = &[query("provider", number_providers)];
 const CONNECT: &[Query] = &[query("unverified", flag), query("replace_account", flag)];
 const JOB: &[Query] = &[query("org_id", text)];
 const BULK: &[Query] = &[query("plan", flag)];
@@ -242,8 +247,8 @@ operations! {
     get "/api/phone-numbers" phone_numbers Viewer "List phone numbers" PAGE => 200(list NumberView);
     post "/api/phone-numbers" phone_number_claim Admin "Claim a phone number" NONE body(NewNumber)
         => 201(NumberView), 200(NumberView);
-    get "/api/phone-numbers/{number}" phone_number Viewer "Show a phone number" NONE => 200(NumberView);
-    delete "/api/phone-numbers/{number}" phone_number_release Admin "Release a phone number" NONE => 204;
+    get "/api/phone-numbers/{number}" phone_number Viewer "Show a phone number" NUMBER => 200(NumberView);
+    delete "/api/phone-numbers/{number}" phone_number_release Admin "Release a phone number" NUMBER => 204;
     get "/api/endpoints" endpoints Viewer "List endpoints" PAGE => 200(list EndpointView);
     post "/api/endpoints" endpoint_create Admin "Make an endpoint" NONE body(NewEndpoint) => 201(EndpointDetail);
     get "/api/endpoints/{id}" endpoint Viewer "Show an endpoint" NONE => 200(EndpointDetail);

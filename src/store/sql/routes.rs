@@ -117,6 +117,7 @@ const FIND_NUMBER: &str = "
         created_at, sms_at_vapi, sms_read_at
     FROM phone_numbers
     WHERE org_id = $1 AND number = $2 AND state IN ('live', 'pending')
+    AND (CAST($3 AS text) IS NULL OR provider = $3)
     ORDER BY (state = 'live') DESC, provider
     LIMIT 1";
 /// Over all organisations: finds the holder. A Twilio number routes with its account, a Vapi number
@@ -130,7 +131,8 @@ const FIND_NUMBER_HOLDER: &str = "
 const RELEASE_NUMBER: &str = "
     UPDATE phone_numbers
     SET state = 'released', version = version + 1, updated_at = $3, changed_version = $4
-    WHERE org_id = $1 AND number = $2 AND state IN ('live', 'pending')";
+    WHERE org_id = $1 AND number = $2 AND state IN ('live', 'pending')
+    AND (CAST($5 AS text) IS NULL OR provider = $5)";
 
 fn assistant<D: Dialect>(row: Row<'_, D>) -> Result<AssistantClaim, StoreError> {
     let row = row.table("assistant_org_mapping");
@@ -299,6 +301,7 @@ async fn prove_number<D: Dialect>(
     let before = Statement::new(DOING, FIND_NUMBER)
         .id(claim.org)
         .text(&claim.number)
+        .text(claim.provider.as_str())
         .optional(tx, number)
         .await?;
     let audit = &AuditEntry {
@@ -355,6 +358,8 @@ struct Kind {
     table: &'static str,
     find: &'static str,
     release: &'static str,
+    /// Two providers may have one: the last value of both statements says which.
+    is_at_provider: bool,
 }
 
 const ASSISTANTS: Kind = Kind {
@@ -362,18 +367,30 @@ const ASSISTANTS: Kind = Kind {
     table: "assistant_org_mapping",
     find: FIND_ASSISTANT,
     release: RELEASE_ASSISTANT,
+    is_at_provider: false,
 };
 const NUMBERS: Kind = Kind {
     what: "the claim to this number",
     table: "phone_numbers",
     find: FIND_NUMBER,
     release: RELEASE_NUMBER,
+    is_at_provider: true,
 };
+
+impl Kind {
+    fn at<D: Dialect>(&self, provider: Option<Provider>, statement: Statement<D>) -> Statement<D> {
+        if self.is_at_provider {
+            statement.text_opt(provider.map(Provider::as_str))
+        } else {
+            statement
+        }
+    }
+}
 
 async fn release<S: SqlStore>(
     store: &S,
     kind: &'static Kind,
-    (org, external_id): (OrgId, &str),
+    (org, external_id, provider): (OrgId, &str, Option<Provider>),
     expected: Option<i64>,
     audit: AuditEntry,
 ) -> Result<bool, StoreError> {
@@ -382,9 +399,9 @@ async fn release<S: SqlStore>(
     store
         .configure_if(org, DOING, move |mut tx, version| {
             Box::pin(async move {
-                let found: Option<(i64, RouteState)> = Statement::new(DOING, kind.find)
-                    .id(org)
-                    .text(&external_id)
+                let find = Statement::new(DOING, kind.find).id(org).text(&external_id);
+                let found: Option<(i64, RouteState)> = kind
+                    .at(provider, find)
                     .optional(&mut tx, |row| {
                         let row = row.table(kind.table);
                         Ok((row.number("version")?, row.parse("state")?))
@@ -396,13 +413,12 @@ async fn release<S: SqlStore>(
                 if expected.is_some_and(|expected| expected != stored) {
                     return Err(StoreError::Stale { what: kind.what });
                 }
-                let released = Statement::new(DOING, kind.release)
+                let release = Statement::new(DOING, kind.release)
                     .id(org)
                     .text(&external_id)
                     .time(tx.now)
-                    .number(version)
-                    .execute(&mut tx)
-                    .await?;
+                    .number(version);
+                let released = kind.at(provider, release).execute(&mut tx).await?;
                 if released == 0 {
                     return Ok((false, false));
                 }
@@ -476,7 +492,7 @@ impl<S: SqlStore> Routes for S {
         version: Option<i64>,
         audit: AuditEntry,
     ) -> Result<bool, StoreError> {
-        release(self, &ASSISTANTS, (org, assistant_id), version, audit).await
+        release(self, &ASSISTANTS, (org, assistant_id, None), version, audit).await
     }
 
     async fn prove_number(
@@ -506,7 +522,12 @@ impl<S: SqlStore> Routes for S {
             .await
     }
 
-    async fn find_number(&self, org: OrgId, wanted: &str) -> Result<Option<NumberClaim>, StoreError> {
+    async fn find_number(
+        &self,
+        org: OrgId,
+        wanted: &str,
+        provider: Option<Provider>,
+    ) -> Result<Option<NumberClaim>, StoreError> {
         if !can_be_stored(wanted) {
             return Ok(None);
         }
@@ -514,6 +535,7 @@ impl<S: SqlStore> Routes for S {
         Statement::new("find the number", FIND_NUMBER)
             .id(org)
             .text(wanted)
+            .text_opt(provider.map(Provider::as_str))
             .optional(&mut reader, number)
             .await
     }
@@ -541,10 +563,10 @@ impl<S: SqlStore> Routes for S {
     async fn release_number(
         &self,
         org: OrgId,
-        number: &str,
+        (number, provider): (&str, Option<Provider>),
         version: Option<i64>,
         audit: AuditEntry,
     ) -> Result<bool, StoreError> {
-        release(self, &NUMBERS, (org, number), version, audit).await
+        release(self, &NUMBERS, (org, number, provider), version, audit).await
     }
 }

@@ -421,3 +421,47 @@ async fn a_number_is_whose_account_holds_it() {
     );
     assert_eq!(app.get(b, &path).await.expect(200).json()["state"], "live");
 }
+
+#[tokio::test]
+async fn a_number_at_twilio_and_at_vapi_is_two_routes_each_shown_and_released_by_itself() {
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
+    let (app, org) = (&app, app.a);
+    app.connect_twilio(org).await;
+    app.connect_vapi(org, KEY).await;
+    let path = format!("/api/phone-numbers/{NUMBER}");
+    let claim = async |provider: &str, status: u16| {
+        let new = json!({ "number": NUMBER, "provider": provider });
+        let claimed = app.post(org, "/api/phone-numbers", &new).await.expect(status);
+        let tag = claimed.etag();
+        let row = claimed.json();
+        assert_eq!((&row["provider"], &row["etag"]), (&json!(provider), &json!(tag)));
+        row
+    };
+    claim("twilio", 201).await;
+    assert_eq!(claim("vapi", 201).await["account_id"], Value::Null);
+    let entry = app.get(org, "/api/audit?limit=1").await.json()["data"][0].clone();
+    assert_eq!(
+        (&entry["before"]["provider"], &entry["after"]["provider"]),
+        (&Value::Null, &json!("vapi")),
+        "it was not Twilio's before: {entry}"
+    );
+    // To claim the same again is 200, whichever stands first.
+    let (twilio, vapi) = (claim("twilio", 200).await, claim("vapi", 200).await);
+    for row in [&twilio, &vapi] {
+        let own = format!("{path}?provider={}", row["provider"].as_str().expect("a provider"));
+        assert_eq!(app.get(org, &own).await.expect(200).json(), *row);
+    }
+    let refused = app.get(org, &format!("{path}?provider=resend")).await.expect(400);
+    assert_eq!(refused.field(), "provider");
+    let release = async |row: &Value, status: u16| {
+        let request = app
+            .request(reqwest::Method::DELETE, &format!("{path}?provider=vapi"))
+            .bearer_auth(app.token(org, hookswitch::admin::Role::Admin));
+        let tag = row["etag"].as_str().expect("a tag");
+        TestApp::send(request.header("if-match", tag)).await.expect(status)
+    };
+    release(&twilio, 412).await;
+    release(&vapi, 204).await;
+    app.get(org, &format!("{path}?provider=vapi")).await.expect(404);
+    assert_eq!(app.get(org, &path).await.expect(200).json(), twilio);
+}

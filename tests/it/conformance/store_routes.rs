@@ -186,35 +186,53 @@ pub async fn released_claims_are_gone(store: &Arc<dyn Store>, _: &ManualClock) {
     prove(store, number(a, Provider::Vapi, "+4930", None, "v1")).await;
     assert_eq!(
         store
-            .find_number(a, "+4930")
+            .find_number(a, "+4930", None)
             .await
             .expect("a look")
             .map(|claim| claim.provider),
         Some(Provider::Twilio)
     );
-    assert_eq!(store.find_number(b, "+4930").await.expect("a look"), None);
+    assert_eq!(store.find_number(b, "+4930", None).await.expect("a look"), None);
     assert!(
         !store
-            .release_number(b, "+4930", None, entry(b, "release"))
+            .release_number(b, ("+4930", None), None, entry(b, "release"))
             .await
             .expect("not b's")
     );
-    let read = store.find_number(a, "+4930").await.expect("a look").expect("its claim");
+    let at = async |provider| {
+        let found = store.find_number(a, "+4930", Some(provider)).await.expect("a look");
+        found.map(|claim| (claim.provider, claim.version))
+    };
+    for provider in [Provider::Twilio, Provider::Vapi] {
+        assert_eq!(at(provider).await, Some((provider, 1)));
+    }
+    let released = store
+        .release_number(a, ("+4930", Some(Provider::Vapi)), Some(1), entry(a, "release"))
+        .await;
+    assert!(released.expect("released"), "at Vapi alone");
+    assert_eq!(at(Provider::Vapi).await, None);
+    assert_eq!(at(Provider::Twilio).await, Some((Provider::Twilio, 1)));
+    prove(store, number(a, Provider::Vapi, "+4930", None, "v1")).await;
+    let read = store
+        .find_number(a, "+4930", None)
+        .await
+        .expect("a look")
+        .expect("its claim");
     prove(store, number(a, Provider::Twilio, "+4930", Some("AC1"), "PN1")).await;
     let stale = store
-        .release_number(a, "+4930", Some(read.version), entry(a, "release"))
+        .release_number(a, ("+4930", None), Some(read.version), entry(a, "release"))
         .await;
     assert!(matches!(stale, Err(StoreError::Stale { .. })), "{stale:?}");
     assert!(
         store
-            .release_number(a, "+4930", Some(read.version + 1), entry(a, "release"))
+            .release_number(a, ("+4930", None), Some(read.version + 1), entry(a, "release"))
             .await
             .expect("released"),
         "at every provider"
     );
     assert!(
         !store
-            .release_number(a, "+4930", None, entry(a, "release"))
+            .release_number(a, ("+4930", None), None, entry(a, "release"))
             .await
             .expect("released before")
     );
@@ -277,7 +295,7 @@ pub async fn a_vapi_number_is_one_by_itself_and_by_its_id(store: &Arc<dyn Store>
         (vec![("+2".into(), None)], vec![])
     );
     prove(store, number(a, Provider::Vapi, "+2", Some("acc-a"), "v9")).await;
-    let claim = store.find_number(a, "+2").await.expect("a look").expect("there");
+    let claim = store.find_number(a, "+2", None).await.expect("a look").expect("there");
     assert_eq!(
         (claim.version, claim.provider_number_id.as_deref()),
         (2, Some("v9")),
@@ -410,7 +428,7 @@ pub async fn what_vapi_said_of_texts_stays_with_a_proof_that_did_not_ask(store: 
         ..number(org, Provider::Twilio, "+12025550108", Some("AC"), "PN8")
     };
     let shown = async || {
-        let found = store.find_number(org, "+12025550108").await.expect("a look");
+        let found = store.find_number(org, "+12025550108", None).await.expect("a look");
         let listed = store.list_numbers(org, None, 2).await.expect("a list").remove(0);
         let sms = listed.sms_at_vapi;
         assert_eq!(found, Some(listed));
