@@ -1,14 +1,29 @@
 //! The vault on a real store: what survives a restart, what two processes' vaults agree on, what a
 //! seal costs the database.
 
-use crate::support::db::Database;
+use crate::{
+    conformance::store::entry,
+    support::{db::Database, until},
+};
 use hookswitch::{
     config::VaultSettings,
-    domain::{KeyId, OrgId, Provider, SecretBytes},
-    store::{Base, SqliteStore, StoreError, keys::DataKeyRow, keys::DataKeys},
-    vault::{Keyring, Purpose, Vault, VaultError},
+    domain::{INSTALLATION, KeyId, OrgId, Provider, SecretBytes, Timestamp},
+    store::{
+        Base, SqliteStore, StoreError,
+        keys::{DataKeyRow, DataKeys},
+        rotation::{Instance, KeyRotation, Promotion},
+    },
+    vault::{Keyring, Purpose, RotationFinisher, Vault, VaultError},
 };
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 const TWILIO: Purpose = Purpose::Credential(Provider::Twilio);
 
@@ -144,4 +159,62 @@ async fn the_store_says_what_stood_in_the_way() {
             ..
         })
     ));
+}
+
+fn instance(name: &str, vault: &Vault, sealing: &KeyId) -> Instance {
+    Instance {
+        id: Uuid::now_v7(),
+        name: name.to_owned(),
+        roles: "worker".to_owned(),
+        ring: vault.key_ids(),
+        sealing: sealing.clone(),
+        started_at: Timestamp::from_seconds(1),
+    }
+}
+
+/// An instance that seals with the former key may make a data key under it at any moment.
+#[tokio::test]
+async fn a_rotation_is_not_over_while_an_instance_seals_with_the_former_key() {
+    let database = Database::new();
+    let store = database.open().await;
+    let org = database.organisation().await;
+    let of = |keys: [&str; 2]| {
+        let ring = Keyring::from_hex(&keys.map(|byte| SecretBytes::from(byte.repeat(32)))).expect("two keys");
+        Arc::new(Vault::new(ring, Arc::clone(&store) as Arc<dyn DataKeys>))
+    };
+    let (own, other) = (of(["b2", "a1"]), of(["a1", "b2"]));
+    let (fresh, former) = (own.key_ids()[0].clone(), other.key_ids()[0].clone());
+    let theirs = instance("theirs", &other, &former);
+    assert_eq!(store.report_instance(theirs.clone()).await.expect("reported"), former);
+    store
+        .report_instance(instance("own", &own, &fresh))
+        .await
+        .expect("reported");
+    let promoted = store.promote_key(fresh.clone(), Duration::ZERO, entry(INSTALLATION, "promote"));
+    let Promotion::Promoted(lease) = promoted.await.expect("decided") else {
+        panic!("every instance holds it");
+    };
+    let stop = CancellationToken::new();
+    let finisher = RotationFinisher::new(own, Arc::clone(&store) as Arc<dyn KeyRotation>);
+    #[expect(clippy::disallowed_methods, reason = "ends with the token")]
+    let running = tokio::spawn(finisher.run(stop.clone()));
+    // It looks, wraps nothing, and gives the rotation back: each hold counts the fence up.
+    let fence = AtomicI64::new(lease.fence);
+    until("a look, after which the rotation is still under way", || async {
+        store.report_instance(theirs.clone()).await.expect("it lives");
+        let held = store.take_rotation(Duration::ZERO).await.expect("a look")?;
+        (held.fence > fence.swap(held.fence, Ordering::SeqCst) + 1).then_some(())
+    })
+    .await;
+    other.seal(org, TWILIO, b"auth token").await.expect("sealed");
+    let wrapped_with = async || store.load_data_keys(org).await.expect("rows")[0].kek.clone();
+    assert_eq!(wrapped_with().await, former);
+    until("its data key is wrapped again", || async {
+        store.report_instance(theirs.clone()).await.expect("it lives");
+        (wrapped_with().await == fresh).then_some(())
+    })
+    .await;
+    stop.cancel();
+    running.await.expect("ends");
+    store.close().await;
 }

@@ -166,7 +166,11 @@ pub async fn a_rotation_has_one_holder_at_a_time_and_a_former_one_changes_nothin
     for former in [first, ended] {
         let stored = store.rewrap_data_keys(&former, LEASE, vec![wrapped()]).await;
         assert_eq!(stored.expect("a look"), Stored::TakenOver);
-        store.leave_rotation(&former, None).await.expect("nothing of its own");
+        for again_after in [None, Some(Duration::ZERO)] {
+            let left = store.leave_rotation(&former, again_after).await;
+            left.expect("nothing of its own");
+            assert_eq!(take(LEASE).await, None, "the second one still holds it");
+        }
     }
     assert_eq!(
         *store.load_data_keys(a).await.expect("rows")[0].wrapped,

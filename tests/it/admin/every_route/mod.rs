@@ -42,6 +42,8 @@ struct Things {
     endpoint: String,
     event: String,
     action: String,
+    /// The rule that planned the action.
+    action_rule: String,
     job: String,
 }
 
@@ -69,7 +71,10 @@ impl Things {
             (shown["state"] == "done").then_some(())
         })
         .await;
+        let shown = app.get(org, &format!("/api/actions/{action}")).await.expect(200).json();
+        let action_rule = shown["rule_id"].as_str().expect("an id").to_owned();
         Self {
+            action_rule,
             rule: id(&rule),
             endpoint: id(&endpoint),
             event: event.to_string(),
@@ -147,7 +152,8 @@ fn body_of(one: &Documented, things: &Things) -> Option<Value> {
         "rule_try_stored" => json!({ "event_id": things.event }),
         "endpoint_rotate" | "event_replay" => json!({}),
         "action_resolve" => json!({ "outcome": "sent" }),
-        "actions_retry" => json!({ "state": "dead", "rule_id": things.rule }),
+        // As the action stands, so that a plan counts it.
+        "actions_retry" => json!({ "state": "unknown", "rule_id": things.action_rule }),
         "actions_cancel" => json!({ "rule_id": things.rule }),
         other => panic!("say here what changes something by {other}"),
     })
@@ -257,7 +263,7 @@ async fn an_id_of_a_in_a_query_or_a_body_is_nothing_to_b() {
         for name in one.query().filter(|name| name.ends_with("_id")) {
             let own = match name {
                 "event_id" => &things.event,
-                "rule_id" => &things.rule,
+                "rule_id" => &things.action_rule,
                 other => panic!("say here what {other} names"),
             };
             let ask =
@@ -266,19 +272,18 @@ async fn an_id_of_a_in_a_query_or_a_body_is_nothing_to_b() {
             assert_eq!(shown(&found.expect(200)), shown(&none), "{} {name}", one.path);
             tried += 1;
         }
-        let Some(body) = body_of(&one, &things)
-            .filter(|body| body.to_string().contains(&*things.event) || body.to_string().contains(&*things.rule))
-        else {
+        let ids = [&things.event, &things.rule, &things.action_rule];
+        let names_one = |body: &Value| ids.iter().any(|id| body.to_string().contains(id.as_str()));
+        let Some(body) = body_of(&one, &things).filter(names_one) else {
             continue;
         };
         if one.path.contains('{') {
             continue; // not there for B at all
         }
         let absent = EventId::generate().to_string();
-        let other = body
-            .to_string()
-            .replace(&things.event, &absent)
-            .replace(&things.rule, &absent);
+        let other = ids
+            .iter()
+            .fold(body.to_string(), |text, id| text.replace(id.as_str(), &absent));
         let other: Value = serde_json::from_str(&other).unwrap();
         let ask = async |body: &Value| {
             // A look, where the operation has one.
@@ -478,6 +483,15 @@ fn bad_tokens(good: &Value, secret: &str) -> Vec<(&'static str, String)> {
             let (_, rest) = whole.split_once('.').expect("parts");
             format!("{}.{rest}", part(r#"{"alg":"RS256"}"#))
         }),
+        (
+            "a header that names another one, and was signed so",
+            signed(
+                r#"{"alg":"HS512"}"#,
+                &good.to_string(),
+                &EncodingKey::from_secret(secret.as_bytes()),
+                Algorithm::HS256,
+            ),
+        ),
         ("expired", with("exp", json!(now - 3_600))),
         ("from the future", with("nbf", json!(now + 3_600))),
         ("another audience", with("aud", json!("somebody-else"))),
