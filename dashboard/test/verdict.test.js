@@ -25,3 +25,24 @@ test('a try says no, why it would fail, or that it would act now', () => {
   const said = (/** @type {any} */ one) => ({ verdict: { said: one, why: /** @type {any} */ ('off'), isChanged: false } });
   assert.deepEqual(byWeight(['no', 'open', 'yes', 'broken'].map(said)).map((row) => row.verdict.said), ['yes', 'broken', 'open', 'no']);
 });
+
+test('a rule that was changed after the event is said to be', () => {
+  const at = (/** @type {string} */ updated_at) => ({ ...rule, updated_at });
+  const [before, same, after] = ['2026-01-01T23:59:59Z', event.received_at, '2026-01-02T00:00:00.001Z'].map(at);
+  const acted = new Set(['r']);
+  for (const [one, isChanged] of /** @type {[typeof rule, boolean][]} */ ([[before, false], [same, false], [after, true]])) {
+    assert.equal(known(one, event, acted)?.isChanged, isChanged);
+    assert.equal(known({ ...one, source: 'twilio' }, event, none)?.isChanged, isChanged);
+    for (const outcome of ['not_matched', 'planned', 'failed', 'other']) assert.equal(tried(one, event, { outcome }).isChanged, isChanged, outcome);
+  }
+});
+
+test('sorting leaves the list as it was, and rows of one verdict in their order', () => {
+  const rows = ['no', 'yes', 'no', 'yes'].map((said, id) => ({ id, verdict: { said: /** @type {any} */ (said), why: /** @type {any} */ ('off'), isChanged: false } }));
+  assert.deepEqual(byWeight(rows).map(({ id }) => id), [1, 3, 0, 2]);
+  assert.deepEqual(rows.map(({ id }) => id), [0, 1, 2, 3]);
+});
+
+test('what would act now is open, because nobody knows what it did then', () => {
+  assert.deepEqual(tried(rule, event, { outcome: 'planned' }), { said: 'open', why: 'would_now', isChanged: false });
+});
