@@ -5,7 +5,6 @@ import { h, replace } from './lib/dom.js';
 import { follow, go, href, isPage, isPageOf, pagesOf, placeOf } from './lib/page.js';
 import { Session } from './lib/session.js';
 import { failure, loading, note } from './parts/bits.js';
-import { signIn } from './views/sign-in.js';
 import texts from './texts.js';
 
 /**
@@ -66,9 +65,11 @@ function frame() {
     nav,
     me === null ? null : pagesOf(me.can).map((page) => h('a', { href: href(page), 'aria-current': page === current ? 'page' : null }, texts.pages[page])),
   );
-  // On a phone the list of pages is wider than the window.
-  const here = /** @type {HTMLElement | null} */ (nav.querySelector('[aria-current]'));
-  if (here !== null) nav.scrollLeft = here.offsetLeft - (nav.clientWidth - here.offsetWidth) / 2;
+  // On a phone the list of pages is wider than the window. Where it stands is known with the frame.
+  requestAnimationFrame(() => {
+    const here = /** @type {HTMLElement | null} */ (nav.querySelector('[aria-current]'));
+    if (here !== null) nav.scrollLeft = here.offsetLeft - (nav.clientWidth - here.offsetWidth) / 2;
+  });
 }
 
 async function signOut() {
@@ -77,14 +78,37 @@ async function signOut() {
 }
 
 /** @param {string | null} why */
-function askForToken(why) {
+async function askForToken(why) {
   opening += 1;
+  const own = opening;
   shown = null;
   for (const dialog of document.querySelectorAll('dialog')) dialog.close();
   frame();
   document.title = texts.title(texts.signIn.title);
   content.dataset.state = 'sign-in';
-  replace(content, signIn(context, why));
+  replace(content, loading());
+  try {
+    const { signIn } = await import('./views/sign-in.js');
+    if (own === opening) replace(content, signIn(context, why));
+  } catch (error) {
+    if (own === opening) unread(error, () => askForToken(why));
+  }
+}
+
+/**
+ * A part of the page that could not be read, or that failed.
+ * @param {unknown} error
+ * @param {() => void} retry
+ */
+function unread(error, retry) {
+  content.dataset.state = 'error';
+  const isUnread = error instanceof TypeError;
+  // A part that is not served any more: another version is being served now.
+  if (isUnread && navigator.onLine) {
+    replace(content, note('warn', texts.bits.newVersion, ' ', h('button', { type: 'button', onclick: () => location.reload() }, texts.bits.reload)));
+  } else {
+    replace(content, failure(isUnread ? new ApiError(0, 'offline', {}) : error, retry));
+  }
 }
 
 async function show() {
@@ -113,18 +137,13 @@ async function show() {
     if (own !== opening) return;
     replace(content, view(context, place));
     content.dataset.state = 'ready';
-    content.querySelector('h1')?.focus({ preventScroll: true });
-    window.scrollTo(0, 0);
-  } catch (error) {
-    if (own !== opening) return;
-    content.dataset.state = 'error';
-    const isUnread = error instanceof TypeError;
-    // A part that is not served any more: another version is being served now.
-    if (isUnread && navigator.onLine) {
-      replace(content, note('warn', texts.bits.newVersion, ' ', h('button', { type: 'button', onclick: () => location.reload() }, texts.bits.reload)));
-    } else {
-      replace(content, failure(isUnread ? new ApiError(0, 'offline', {}) : error, show));
+    // The page that the browser has opened begins at its top by itself.
+    if (own > 1) {
+      content.querySelector('h1')?.focus({ preventScroll: true });
+      window.scrollTo(0, 0);
     }
+  } catch (error) {
+    if (own === opening) unread(error, show);
   } finally {
     clearTimeout(timer);
   }
@@ -152,7 +171,8 @@ async function begin() {
   window.addEventListener('online', network);
   window.addEventListener('offline', network);
   network();
-  replace(content, loading());
+  // The document shows the same.
+  if (content.querySelector('.loading') === null) replace(content, loading());
   // The page is fetched while the API says who is signed in.
   const { page: name } = placeOf(location);
   const page = isPage(name) ? fileOf(name).catch(() => null) : null;

@@ -804,6 +804,11 @@ const texts = {
     disconnect: 'Disconnect',
     saved: (/** @type {string} */ name) => `${name} is saved.`,
     checked: 'Checked: it works.',
+    notChecked: {
+      rate_limited: (/** @type {string} */ name) => `Not checked: ${name} asks to wait. What stands here is from before.`,
+      other: (/** @type {string} */ name) => `Not checked: ${name} gave no answer about it.`,
+    },
+    again: 'Next try possible:',
     disconnected: (/** @type {string} */ name) => `${name} is disconnected.`,
     providerSays: (/** @type {string} */ name) => `${name} says:`,
     providerCode: (/** @type {string} */ code) => `code ${code}`,

@@ -6,7 +6,7 @@
 // closed) takes a new one, and an answer with an older ticket is dropped.
 
 import { initialValues, initialWay, problems, sentence } from './fields.js';
-import { TONES } from './states.js';
+import { TONES } from './format.js';
 import texts from '../texts.js';
 
 /**
@@ -40,7 +40,9 @@ import texts from '../texts.js';
  * @property {'verifying' | 'disconnecting' | null} busy
  * @property {boolean} asking whether the dialog before a disconnect is open
  * @property {Opened | null} opened
- * @property {{kind: 'good' | 'bad' | 'warn', text: string, provider?: string | null, requestId?: string | null} | null} said
+ * @property {Said | null} said
+ *
+ * @typedef {{kind: 'good' | 'bad' | 'warn', text: string, provider?: string | null, requestId?: string | null, again?: string | null}} Said `again`: when to check once more
  */
 
 /** @param {Form} form @returns {Card} */
@@ -154,7 +156,7 @@ export function next(state, event) {
         ...changed(state),
         busy: null,
         stored: event.stored,
-        said: isGood(event.stored) ? { kind: 'good', text: texts.card.checked } : null,
+        said: checkedWords(state.form, event.stored),
       };
 
     case 'ask':
@@ -194,12 +196,20 @@ export function next(state, event) {
  * What is said after a save: also what is stored and will not work.
  * @param {Form} form
  * @param {{field: string, problem: string}[]} warnings
- * @returns {NonNullable<Card['said']>}
+ * @returns {Said}
  */
 function savedWords(form, warnings) {
   const label = (/** @type {string} */ name) => form.fields.find((field) => field.name === name)?.label ?? name;
   const words = warnings.map(({ field, problem }) => `${label(field)}: ${sentence(problem)}`);
   return { kind: words.length === 0 ? 'good' : 'warn', text: [texts.card.saved(form.name), ...words].join(' ') };
+}
+
+/** What is said after a check: the state itself says what is wrong. @param {Form} form @param {Integration} stored @returns {Said | null} */
+function checkedWords(form, stored) {
+  const why = stored.not_checked ?? null;
+  if (why === null) return isGood(stored) ? { kind: 'good', text: texts.card.checked } : null;
+  const words = texts.card.notChecked;
+  return { kind: 'warn', text: (words[why.cause] ?? words.other)(form.name), again: why.try_again_at };
 }
 
 /** A state whose older questions no longer count. @param {Card} state @returns {Card} */

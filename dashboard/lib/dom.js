@@ -80,6 +80,14 @@ export function replace(element, ...children) {
   }
 }
 
+/** Until what stands on the page now is seen. A hidden page draws nothing. @returns {Promise<void>} */
+export function painted() {
+  return new Promise((resolve) => {
+    if (document.hidden) setTimeout(resolve);
+    else requestAnimationFrame(() => setTimeout(resolve));
+  });
+}
+
 let ids = 0;
 
 /**

@@ -1,6 +1,26 @@
-// Times and numbers as people read them, in the zone and the language of the browser.
+// Times, numbers and states as people read them, in the zone and the language of the browser.
 
 import texts from '../texts.js';
+
+/**
+ * A format of each kind is made once: to make one takes a slow phone a millisecond.
+ * @type {Map<string, any>}
+ */
+const formats = new Map();
+
+/**
+ * @template Format
+ * @param {new (language: string | undefined, options: any) => Format} Kind of `Intl`
+ * @param {string | undefined} language
+ * @param {Record<string, any>} [options]
+ * @returns {Format}
+ */
+export function formatOf(Kind, language, options = {}) {
+  const key = JSON.stringify([Kind.name, language, options]);
+  const known = formats.get(key) ?? new Kind(language, options);
+  formats.set(key, known);
+  return known;
+}
 
 /** @type {[Intl.RelativeTimeFormatUnit, number][]} */
 const UNITS = [
@@ -18,7 +38,7 @@ const UNITS = [
 export function ago(time, now, language) {
   const seconds = Math.round((new Date(time).getTime() - now) / 1000);
   if (Math.abs(seconds) < 5) return texts.times.now;
-  const relative = new Intl.RelativeTimeFormat(language, { numeric: 'always' });
+  const relative = formatOf(Intl.RelativeTimeFormat, language, { numeric: 'always' });
   for (const [unit, size] of UNITS) {
     if (Math.abs(seconds) >= size) return relative.format(Math.trunc(seconds / size), unit);
   }
@@ -32,7 +52,7 @@ export function ago(time, now, language) {
  * @param {string} [zone]
  */
 export function exact(time, language, zone) {
-  return new Intl.DateTimeFormat(language, {
+  return formatOf(Intl.DateTimeFormat, language, {
     year: 'numeric',
     month: 'short',
     day: 'numeric',
@@ -46,7 +66,7 @@ export function exact(time, language, zone) {
 
 /** A time for a list: without its year and its seconds. @param {string | Date} time @param {string} [language] @param {string} [zone] */
 export function short(time, language, zone) {
-  return new Intl.DateTimeFormat(language, { month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit', timeZone: zone }).format(new Date(time));
+  return formatOf(Intl.DateTimeFormat, language, { month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit', timeZone: zone }).format(new Date(time));
 }
 
 /**
@@ -54,15 +74,31 @@ export function short(time, language, zone) {
  * @param {string} [language]
  */
 export function number(count, language) {
-  return new Intl.NumberFormat(language).format(count);
+  return formatOf(Intl.NumberFormat, language).format(count);
 }
 
 /** A part of a whole, from 0 to 1. `null`: there is no whole. @param {number | null | undefined} part @param {string} [language] */
 export function share(part, language) {
-  return part === null || part === undefined ? '–' : new Intl.NumberFormat(language, { style: 'percent', maximumFractionDigits: 1 }).format(part);
+  return part === null || part === undefined ? '–' : formatOf(Intl.NumberFormat, language, { style: 'percent', maximumFractionDigits: 1 }).format(part);
 }
 
 /** @param {number} bytes */
 export function bytes(bytes) {
   return bytes < 1024 ? `${bytes} B` : bytes < 1024 * 1024 ? `${Math.round(bytes / 1024)} kB` : `${(bytes / 1_048_576).toFixed(1)} MB`;
 }
+
+/**
+ * Tone of the badge of each state of a connection: to a provider, or to a server of the
+ * organisation's own.
+ * @type {Record<string, string>}
+ */
+export const TONES = {
+  loading: 'quiet',
+  not_connected: 'quiet',
+  connected: 'good',
+  unverified: 'warn',
+  limited: 'warn',
+  failing: 'bad',
+  needs_reconnecting: 'bad',
+  undecryptable: 'bad',
+};

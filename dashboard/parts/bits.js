@@ -104,24 +104,82 @@ export function tell(text, tone = 'good') {
 const loads = new WeakMap();
 
 /**
- * A part of a page that is loaded, may fail, and can be loaded again.
+ * A part of a page that is loaded, may fail, and can be loaded again. A child that is a promise is
+ * shown when it comes, and may fail by itself.
  * @param {Element} view carries `data-state`
  * @param {Element} to
- * @param {() => Promise<any[]>} load
+ * @param {() => Promise<any>} load a child, or a list of them
  */
 export async function fillFrom(view, to, load) {
   const own = (loads.get(to) ?? 0) + 1;
   loads.set(to, own);
   view.setAttribute('data-state', 'loading');
   replace(to, loading());
+  const again = () => fillFrom(view, to, load);
+  let state = 'ready';
+  const put = async (/** @type {Element} */ place, /** @type {Promise<Element>} */ part) => {
+    try {
+      place.replaceWith(await part);
+    } catch (error) {
+      place.replaceWith(failure(error, again));
+      state = 'error';
+    }
+  };
   try {
-    const children = await load();
+    const children = [await load()].flat();
     if (loads.get(to) !== own) return;
-    replace(to, children);
-    view.setAttribute('data-state', 'ready');
+    const shown = children.map((child) => (child instanceof Promise ? loading(1) : child));
+    replace(to, shown);
+    await Promise.all(children.map((child, at) => child instanceof Promise && put(shown[at], child)));
+    if (loads.get(to) !== own) return;
   } catch (error) {
     if (loads.get(to) !== own) return;
-    replace(to, failure(error, () => fillFrom(view, to, load)));
-    view.setAttribute('data-state', 'error');
+    replace(to, failure(error, again));
+    state = 'error';
   }
+  view.setAttribute('data-state', state);
+}
+
+/**
+ * Shows another answer in a part that `fillFrom` filled, or could not fill.
+ * @param {Element} view
+ * @param {Element} to
+ * @param {boolean} isOther than the one that it shows
+ * @param {() => any[]} draw
+ */
+export function refill(view, to, isOther, draw) {
+  const state = view.getAttribute('data-state');
+  if (!to.isConnected || state === 'loading' || (state === 'ready' && !isOther)) return;
+  replace(to, draw());
+  view.setAttribute('data-state', 'ready');
+}
+
+/** Says whether the page is told of changes, or asks for them. */
+class LiveState extends HTMLElement {
+  /** @type {import('../lib/live.js').Live} */
+  live = /** @type {any} */ (null);
+
+  connectedCallback() {
+    // Screen readers say a change of it when they have nothing else to say.
+    this.setAttribute('role', 'status');
+    this.unlisten = this.live.listen(() => this.show());
+    this.show();
+  }
+
+  disconnectedCallback() {
+    this.unlisten?.();
+  }
+
+  show() {
+    const { state } = this.live;
+    this.setAttribute('data-state', state);
+    const words = texts.live[state];
+    replace(this, words === undefined ? null : h(`span.badge.${state === 'live' ? 'good' : 'quiet'}`, { title: words.hint }, words.label));
+  }
+}
+customElements.define('live-state', LiveState);
+
+/** @param {import('../lib/live.js').Live} live */
+export function liveState(live) {
+  return Object.assign(h('live-state'), { live });
 }

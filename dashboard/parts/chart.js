@@ -1,7 +1,7 @@
 // A small chart of bars, with the numbers behind it as a table.
 
 import { h, svg } from '../lib/dom.js';
-import { number } from '../lib/format.js';
+import { formatOf, number } from '../lib/format.js';
 import texts from '../texts.js';
 
 const WIDTH = 480;
@@ -26,7 +26,7 @@ export function chart({ title, bars, kinds, more = [], show = number, sum, said 
   ];
   const most = Math.max(1, ...bars.map((bar) => bar.total));
   const step = WIDTH / bars.length;
-  const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
+  const clock = formatOf(Intl.DateTimeFormat, undefined, { hour: '2-digit', minute: '2-digit' });
   const total = show(bars.reduce((all, bar) => all + bar.total, 0));
   const isSum = sum === undefined;
   const highest = show(Math.max(0, ...bars.map((bar) => bar.total)));

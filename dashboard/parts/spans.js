@@ -21,7 +21,7 @@ export class SpanView extends HTMLElement {
   lead = null;
   body = h('div.parts');
 
-  /** What is shown of a span. @param {Span} _over @returns {Promise<any[]>} */
+  /** What is shown of a span; a promise among it comes later. @param {Span} _over @returns {Promise<any[]>} */
   async parts(_over) {
     return [];
   }
@@ -61,7 +61,7 @@ export class SpanView extends HTMLElement {
   async refresh() {
     if (this.getAttribute('data-state') !== 'ready' || this.querySelector('details[open]')) return;
     const over = this.over();
-    const parts = await this.parts(over).catch(() => null);
+    const parts = await this.parts(over).then((all) => Promise.all(all)).catch(() => null);
     if (parts !== null && this.isConnected && this.getAttribute('data-state') === 'ready' && over === this.over()) replace(this.body, parts);
   }
 }

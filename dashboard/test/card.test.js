@@ -211,6 +211,24 @@ test('a check that finds a fault says nothing good', () => {
   assert.equal(next(busy, { type: 'verified', ticket: busy.ticket, stored: view({}) }).said.kind, 'good');
 });
 
+test('a check that the provider did not answer says so, and when to try again', () => {
+  const busy = after([loaded(view({})), { type: 'verify' }]);
+  const at = '2026-01-01T00:00:30.000000Z';
+  const checked = (/** @type {string} */ state, /** @type {string} */ cause) =>
+    next(busy, { type: 'verified', ticket: busy.ticket, stored: view({ state, not_checked: { cause, detail: '', http_status: null, code: null, try_again_at: at } }) });
+  const waits = checked('connected', 'rate_limited');
+  assert.deepEqual([waits.busy, waits.said.kind, waits.said.again], [null, 'warn', at]);
+  assert.match(waits.said.text, /Not checked: Twilio asks to wait/);
+  assert.equal(model(waits, true).state, 'connected');
+  const away = checked('failing', 'connect_failed');
+  assert.deepEqual([away.said.kind, away.said.again], ['warn', at]);
+  assert.match(away.said.text, /Not checked: Twilio gave no answer/);
+  // The status that is read behind it takes none of that away.
+  const read = next(waits, { type: 'status', ticket: waits.ticket, stored: view({ state: 'limited' }) });
+  assert.deepEqual([read.said, read.stored.state], [waits.said, 'limited']);
+  assert.equal(next(read, { type: 'verify' }).said, null);
+});
+
 test('two cards share nothing', () => {
   const one = after([loaded(view({})), { type: 'open' }, ...typed, { type: 'save' }]);
   const other = after([loaded(view({ state: 'not_connected' }))], card(google));

@@ -436,6 +436,7 @@ export type IntegrationView = {
   "last_verified_at"?: Time | null;
   "missing"?: string | null;
   "next_try_at"?: Time | null;
+  "not_checked"?: NotCheckedView | null;
   "provider": Provider;
   "rotate_after_days"?: number | null;
   "rotation_due": boolean;
@@ -586,6 +587,14 @@ export type NewNumber = {
 export type NewOrganisation = {
   "id"?: string | null;
   "name": string;
+};
+
+export type NotCheckedView = {
+  "cause": Cause;
+  "code"?: string | null;
+  "detail": string;
+  "http_status"?: number | null;
+  "try_again_at": Time;
 };
 
 export type NumberProvider = "twilio" | "vapi";

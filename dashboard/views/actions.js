@@ -6,10 +6,9 @@ import { h, replace } from '../lib/dom.js';
 import { requestOf } from '../lib/bulk.js';
 import { possible, STATES, tone, word } from '../lib/outcomes.js';
 import { href } from '../lib/page.js';
-import { badge, empty, fillFrom, heading, note, tell, time } from '../parts/bits.js';
+import { badge, empty, fillFrom, heading, liveState, note, tell, time } from '../parts/bits.js';
 import { openDialog } from '../parts/dialog.js';
 import { filterBar, PERIOD } from '../parts/filters.js';
-import { liveState } from '../parts/live-state.js';
 import { pagedList } from '../parts/paged.js';
 import texts from '../texts.js';
 

@@ -3,8 +3,7 @@
 /** @import * as Api from '../types/api.js' */
 
 import { h, replace } from '../lib/dom.js';
-import { bytes, number } from '../lib/format.js';
-import { TONES } from '../lib/states.js';
+import { bytes, number, TONES } from '../lib/format.js';
 import { askFirst, askForm, showOnce } from '../parts/ask.js';
 import { badge, copyable, empty, fillFrom, heading, note, tell, time } from '../parts/bits.js';
 import { filterBar, PERIOD } from '../parts/filters.js';

@@ -2,13 +2,11 @@
 
 import { card, model, next } from '../lib/card.js';
 import { bodyOf } from '../lib/fields.js';
-import { h, replace } from '../lib/dom.js';
+import { h, painted, replace } from '../lib/dom.js';
 import { number } from '../lib/format.js';
 import { href } from '../lib/page.js';
 import { groupedNumber } from '../lib/phone.js';
-import { badge, failure, heading, loading, note, tell, time } from '../parts/bits.js';
-import { openDialog } from '../parts/dialog.js';
-import { liveState } from '../parts/live-state.js';
+import { badge, failure, heading, liveState, loading, note, tell, time } from '../parts/bits.js';
 import texts from '../texts.js';
 
 /**
@@ -16,15 +14,19 @@ import texts from '../texts.js';
  * @typedef {{type: string, [more: string]: any}} Event_
  */
 
-
 /** The first reads of this page. The document names them, so that they begin beside the scripts. */
 export const READS = ['/api/providers', '/api/integrations/status'];
 
-/** The forms, once they are loaded: the first view does not wait for them. @type {typeof import('../parts/credential-form.js') | null} */
+/**
+ * The forms and their dialogs, once they are loaded: the first view does not wait for them.
+ * @type {typeof import('../parts/credential-form.js') & typeof import('../parts/dialog.js') | null}
+ */
 let forms = null;
 
 async function loadForms() {
-  forms ??= await import('../parts/credential-form.js');
+  if (forms !== null) return forms;
+  const [form, dialog] = await Promise.all([import('../parts/credential-form.js'), import('../parts/dialog.js')]);
+  return (forms ??= { ...form, ...dialog });
 }
 
 /** One card. It draws a model, and tells which button was pressed. */
@@ -98,13 +100,14 @@ class IntegrationCard extends HTMLElement {
 }
 customElements.define('integration-card', IntegrationCard);
 
-/** @param {NonNullable<Card['said']>} what @param {string} name */
-function said({ kind, text, provider, requestId }, name) {
+/** @param {import('../lib/card.js').Said} what @param {string} name */
+function said({ kind, text, provider, requestId, again }, name) {
   return h(
     `div.note.${kind}`,
     { role: kind === 'bad' ? 'alert' : 'status' },
     h('p', null, text),
     provider && h('p', null, texts.card.providerSays(name), ' ', h('q', null, provider)),
+    again && h('p', null, texts.card.again, ' ', time(again)),
     requestId && h('p.quiet', null, texts.bits.requestId(requestId)),
   );
 }
@@ -137,9 +140,10 @@ class IntegrationsDashboard extends HTMLElement {
     this.setAttribute('data-state', 'loading');
     // Back from the consent page by the browser's button.
     window.addEventListener('pageshow', (event) => event.persisted && this.dispatch('google_calendar', { type: 'close' }), { signal });
-    this.load();
-    // A credential is in trouble by what its actions came to.
-    this.unwatch = this.context.api.live.watch(['integrations', 'actions'], () => this.read());
+    this.load().then(() => {
+      // A credential is in trouble by what its actions came to.
+      if (this.isConnected) this.unwatch = this.context.api.live.watch(['integrations', 'actions'], () => this.read());
+    });
   }
 
   disconnectedCallback() {
@@ -172,7 +176,7 @@ class IntegrationsDashboard extends HTMLElement {
       replace(/** @type {Element} */ (this.list), ordered);
       this.setAttribute('data-state', 'ready');
       // A form then opens at once. One that could not be loaded is asked for again.
-      loadForms().catch(() => {});
+      painted().then(loadForms).catch(() => {});
     } catch (error) {
       if (!this.isConnected) return;
       this.setAttribute('data-state', 'error');
@@ -241,7 +245,8 @@ class IntegrationsDashboard extends HTMLElement {
 
   /** @param {string} provider @param {Card} state @returns {{close: () => void, form: any, kind: 'form'}} */
   openForm(provider, state) {
-    const form = /** @type {NonNullable<typeof forms>} */ (forms).formOf(provider);
+    const { formOf, openDialog } = /** @type {NonNullable<typeof forms>} */ (forms);
+    const form = formOf(provider);
     const { name } = state.form;
     const isNew = state.stored === null || state.stored.state === 'not_connected';
     form.dispatch = (event) => this.act(provider, event);
@@ -262,6 +267,7 @@ class IntegrationsDashboard extends HTMLElement {
 
   /** @param {string} provider @param {Card} state @returns {{close: () => void, form: any, kind: 'ask'}} */
   openQuestion(provider, state) {
+    const { openDialog } = /** @type {NonNullable<typeof forms>} */ (forms);
     const { name } = state.form;
     const ask = texts.card.ask;
     const yes = h('button.danger', { type: 'button', onclick: () => this.act(provider, { type: 'disconnect' }) }, ask.yes(name));
@@ -292,7 +298,7 @@ class IntegrationsDashboard extends HTMLElement {
 
   /** Tells an event, and asks the API where the state machine let it pass. @param {string} provider @param {Event_} event */
   async act(provider, event) {
-    if (event.type === 'open') {
+    if (event.type === 'open' || event.type === 'ask') {
       try {
         await loadForms();
       } catch {

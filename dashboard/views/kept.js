@@ -2,11 +2,11 @@
 
 /** @import * as Api from '../types/api.js' */
 
-import { h, replace } from '../lib/dom.js';
+import { h } from '../lib/dom.js';
 import { bodyOf, formOf, TONES } from '../lib/kept.js';
 import { href } from '../lib/page.js';
 import { askFirst, askForm } from '../parts/ask.js';
-import { badge, copyable, fillFrom, note, tell, time } from '../parts/bits.js';
+import { badge, copyable, fillFrom, note, refill, tell, time } from '../parts/bits.js';
 import texts from '../texts.js';
 
 const READ_EVERY_MS = 5_000;
@@ -47,7 +47,7 @@ class KeptAssistants extends HTMLElement {
 
   async refresh() {
     const data = await this.read().catch(() => null);
-    if (data !== null && this.isConnected && JSON.stringify(data) !== this.drawn) replace(this, this.sheets(data));
+    if (data !== null) refill(this, this, JSON.stringify(data) !== this.drawn, () => this.sheets(data));
   }
 
   /** @param {Api.ManagedAssistantView[]} data */

@@ -6,7 +6,7 @@
 import { h, replace } from '../lib/dom.js';
 import { number } from '../lib/format.js';
 import { roleOf, rotation } from '../lib/keys.js';
-import { badge, empty, fillFrom, heading, note, time } from '../parts/bits.js';
+import { badge, empty, fillFrom, heading, note, refill, time } from '../parts/bits.js';
 import texts from '../texts.js';
 
 const READ_EVERY_MS = 5_000;
@@ -32,7 +32,7 @@ class KeysView extends HTMLElement {
 
   async refresh() {
     const view = await this.context.api.get('/operator/keys').catch(() => null);
-    if (view !== null && this.isConnected && JSON.stringify(view) !== this.drawn) replace(/** @type {Element} */ (this.body), this.parts(view));
+    if (view !== null) refill(this, /** @type {Element} */ (this.body), JSON.stringify(view) !== this.drawn, () => this.parts(view));
   }
 
   /** @param {Api.KeysView} view */

@@ -6,7 +6,7 @@ import { h, replace } from '../lib/dom.js';
 import { number } from '../lib/format.js';
 import { keyOf, targetOf } from '../lib/pauses.js';
 import { askFirst, askForm } from '../parts/ask.js';
-import { empty, fillFrom, heading, tell, time } from '../parts/bits.js';
+import { empty, fillFrom, heading, refill, tell, time } from '../parts/bits.js';
 import { scopeFields } from '../parts/scope.js';
 import texts from '../texts.js';
 
@@ -38,7 +38,7 @@ class PausesView extends HTMLElement {
   async refresh() {
     const to = /** @type {Element} */ (this.list);
     const view = await this.context.api.get('/operator/pauses').catch(() => null);
-    if (view !== null && this.isConnected && JSON.stringify(view) !== this.drawn) replace(to, this.rows(view));
+    if (view !== null) refill(to, to, JSON.stringify(view) !== this.drawn, () => this.rows(view));
   }
 
   /** @param {Api.PausesView} view */

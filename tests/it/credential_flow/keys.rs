@@ -1,8 +1,12 @@
 //! Providers that are connected by fields: the table of forms, connecting, testing and verifying.
 
 use super::*;
-use hookswitch::{domain::Provider, sandbox::Fault};
+use hookswitch::{
+    domain::{Clock, Provider, SystemClock, Timestamp},
+    sandbox::Fault,
+};
 use serde_json::json;
+use std::time::Duration;
 
 pub(super) const SID: &str = "AC0123456789abcdef0123456789abcdef";
 pub(super) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -206,8 +210,62 @@ async fn an_outage_stores_nothing_and_makes_nothing_worse_at_any_provider() {
             (&json!("failing"), &json!("provider_unreachable"), &json!(503)),
             "{name}"
         );
+        assert_eq!(shown["not_checked"]["cause"], "provider_unavailable", "{name}");
         app.providers().clear_faults();
         assert_eq!(app.status(app.a, name).await, connected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_asks_to_wait_leaves_the_state_and_says_when_to_check_again() {
+    const DAY: u64 = 24 * 3600;
+    let app = TestApp::builder().admin().provider_sandbox().start().await;
+    for (name, body) in good() {
+        let provider: Provider = name.parse().unwrap();
+        let path = format!("/api/integrations/{name}");
+        app.post(app.a, &path, &body).await.expect(200);
+        let before = app.status(app.a, name).await;
+        assert_eq!(
+            (&before["state"], &before["not_checked"]),
+            (&json!("connected"), &Value::Null)
+        );
+        for (retry_after, wait) in [
+            (Some(json!(40)), 40),
+            (None, 10),
+            (Some(json!("soon")), 10),
+            (Some(json!("Sun, 06 Nov 1994 08:49:37 GMT")), 0),
+            (Some(json!(u64::MAX)), DAY),
+        ] {
+            let mut fault = Fault::of(provider).status(429);
+            fault.retry_after.clone_from(&retry_after);
+            app.providers().add_fault(fault);
+            let begun = SystemClock.now();
+            let verify = format!("{path}/verify");
+            let mut shown = app.post(app.a, &verify, &json!({})).await.expect(200).json();
+            let why = shown["not_checked"].take();
+            assert_eq!(shown, before, "{name}: nothing of the state is lost");
+            assert_eq!(
+                (&why["cause"], &why["http_status"]),
+                (&json!("rate_limited"), &json!(429)),
+                "{name}"
+            );
+            assert!(why["detail"].as_str().unwrap().contains("answered 429"), "{why}");
+            let again = why["try_again_at"]
+                .as_str()
+                .unwrap()
+                .parse::<jiff::Timestamp>()
+                .unwrap();
+            let again = Timestamp::from_micros(again.as_microsecond());
+            let wait = Duration::from_secs(wait);
+            assert!(
+                again >= begun + wait && again <= SystemClock.now() + wait,
+                "{name} {retry_after:?}: {again:?}"
+            );
+            app.providers().clear_faults();
+            assert_eq!(app.status(app.a, name).await, before, "{name}");
+        }
+        let checked = app.post(app.a, &format!("{path}/verify"), &json!({})).await.expect(200);
+        assert_eq!(checked.json()["not_checked"], Value::Null, "{name}");
     }
 }
 

@@ -1,11 +1,8 @@
 //! The dashboard without a mouse, for people with poor sight, on a small screen, and for a viewer.
 
 use super::{Desk, card};
-use crate::support::{
-    browser::{Browser, DESK, Look, PHONE},
-    network::{SLOW_3G, SLOW_4G, SlowNetwork},
-};
-use serde_json::{Value, json};
+use crate::support::browser::{Browser, DESK, Look, PHONE};
+use serde_json::json;
 use std::path::Path;
 
 /// Both sizes, each in light and dark.
@@ -214,90 +211,6 @@ async fn a_member_tries_again_what_was_given_up_and_sees_no_button_that_configur
     page.shows("tbody", "The recipient is not valid").await;
     page.click("tbody [data-do=retry]").await;
     desk.dev.wait_for_sms(1).await;
-    page.is_faultless().await;
-}
-
-/// When the page shows what it is for, in milliseconds: a card that is connected, or a figure.
-const WATCH: &str = "window.firstView = {}; new MutationObserver(() => { \
-    if (!firstView.shown && document.querySelector('integration-card[data-state=connected], .tile')) \
-        requestAnimationFrame(() => firstView.shown ??= performance.now()); \
-    }).observe(document, {childList: true, subtree: true, attributes: true})";
-
-/// All that was asked for before it was shown: files of the page, and the API. Forms come after the
-/// cards, which do not wait for them.
-const ASKED: &str = "return (async () => { \
-    const all = performance.getEntriesByType('resource').filter(e => e.startTime < firstView.shown); \
-    const files = all.filter(e => e.name.includes('/assets/') && !e.name.endsWith('-form.js')); \
-    const of = one => one.name.slice(location.origin.length); \
-    const named = (await fetch(location.href)).headers.get('link') + document.documentElement.outerHTML; \
-    const [page] = performance.getEntriesByType('navigation'); \
-    return {paint: performance.getEntriesByName('first-contentful-paint')[0]?.startTime, shown: firstView.shown, \
-        bytes: [page, ...files].reduce((sum, e) => sum + e.encodedBodySize, 0), \
-        scripts: files.filter(e => /js$/.test(e.name)).length, \
-        late: files.map(of).filter(e => e.endsWith('.js') && !named.includes(e)), \
-        api: all.filter(e => e.name.includes('/api/')).map(of)}; })()";
-
-/// The first view of a page with nothing in the cache and no connection open.
-async fn first_view(page: &mut Browser<'_>, network: &SlowNetwork, path: &str) -> Value {
-    page.base.clone_from(&network.base);
-    page.devtools("Network.clearBrowserCache", &json!({})).await;
-    page.go(path).await;
-    page.until("window.firstView?.shown > 0").await;
-    page.run(ASKED, json!([])).await
-}
-
-#[tokio::test]
-async fn the_first_view_comes_on_a_slow_phone_and_a_slow_network() {
-    let desk = Desk::start().await;
-    let look = Look {
-        is_dark: false,
-        ..PHONE
-    };
-    let paths = ["/dashboard/overview", "/dashboard/integrations"];
-    let mut page = desk.owner(paths[0], look).await;
-    page.devtools("Page.addScriptToEvaluateOnNewDocument", &json!({"source": WATCH}))
-        .await;
-    page.devtools("Network.enable", &json!({})).await;
-    // Each file is compressed when it is first asked for.
-    for path in paths {
-        page.go(path).await;
-        page.until("window.firstView?.shown > 0").await;
-    }
-    let slow = json!({"rate": 4});
-    page.devtools("Emulation.setCPUThrottlingRate", &slow).await;
-    // A page goes on to fetch its forms when it is left: the way back stays.
-    let mut networks = Vec::new();
-    for (speed, path) in [SLOW_4G, SLOW_3G]
-        .iter()
-        .flat_map(|speed| paths.map(|path| (speed, path)))
-    {
-        let mut times = Vec::new();
-        for _ in 0..5 {
-            let network = SlowNetwork::start(&desk.dev.get("admin"), *speed).await;
-            let seen = first_view(&mut page, &network, path).await;
-            assert_eq!(seen["late"], json!([]), "a script that the first answer does not name");
-            let bytes = seen["bytes"].as_u64().expect("a number");
-            assert!(
-                bytes > 0 && bytes < 45_000,
-                "{bytes} compressed bytes for the first view"
-            );
-            let api = seen["api"].as_array().expect("a list").iter();
-            let (mut asked, all): (Vec<_>, _) = (api.clone().collect(), api.len());
-            asked.sort_by_key(|path| path.as_str());
-            asked.dedup();
-            assert!(all > 2 && asked.len() == all, "a path is asked for twice: {seen}");
-            let ms = |name: &str| seen[name].as_f64().expect("a time").round();
-            times.push((ms("shown"), ms("paint"), bytes, seen["scripts"].clone(), all));
-            networks.push(network);
-        }
-        times.sort_by(|one, other| one.0.total_cmp(&other.0));
-        let (shown, paint, bytes, scripts, api) = &times[2];
-        println!(
-            "{path}, {}, processor four times slower: first paint {paint} ms, shown {shown} ms \
-             ({} to {}); {bytes} bytes in the document and {scripts} scripts, {api} answers of the API",
-            speed.name, times[0].0, times[4].0
-        );
-    }
     page.is_faultless().await;
 }
 

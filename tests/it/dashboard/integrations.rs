@@ -62,6 +62,21 @@ async fn a_provider_is_tested_connected_checked_and_disconnected_in_the_browser(
 }
 
 #[tokio::test]
+async fn a_check_that_the_provider_puts_off_keeps_the_state_and_says_until_when() {
+    let desk = Desk::start().await;
+    let page = desk.owner(PATH, PHONE).await;
+    let asks_to_wait = json!({"provider": "twilio", "method": "GET", "status": 429, "retry_after": 600, "times": 1});
+    desk.sandbox("/_faults", &asks_to_wait).await;
+    page.click("[data-key=twilio-verify]").await;
+    let connected = card("twilio", "connected");
+    page.shows(&connected, "Not checked: Twilio asks to wait").await;
+    page.shows(&connected, "Next try possible: in 10 minutes").await;
+    page.click("[data-key=twilio-verify]").await;
+    page.shows(&connected, "Checked: it works").await;
+    page.is_faultless().await;
+}
+
+#[tokio::test]
 async fn saved_settings_are_filled_in_and_a_number_keeps_its_country() {
     let desk = Desk::start().await;
     let page = desk.owner(PATH, PHONE).await;

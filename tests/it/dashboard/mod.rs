@@ -2,6 +2,7 @@
 //! its sandbox.
 
 mod access;
+mod first_view;
 mod history;
 mod integrations;
 mod jobs;
@@ -17,7 +18,7 @@ mod states;
 use crate::support::{
     browser::{Browser, Driver, Look},
     client,
-    dev::{Dev, Directory, port_base},
+    dev::{BINARY, Dev, Directory, port_base},
 };
 use hookswitch::{
     admin::Role,
@@ -29,7 +30,7 @@ use hookswitch::{
     domain::{Clock, OrgId, SystemClock},
 };
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 /// `dev` in a process of its own, with a driver of browsers. A token of its own organisation is
 /// `dev.get("admin_token")`.
@@ -46,9 +47,14 @@ impl Desk {
 
     /// With settings.
     async fn start_with(environment: &[(&str, &str)]) -> Self {
+        Self::start_by(Command::new(BINARY), environment).await
+    }
+
+    /// With another build of the binary.
+    async fn start_by(binary: Command, environment: &[(&str, &str)]) -> Self {
         let driver = Driver::start().await;
         let directory = Directory::new();
-        let dev = Dev::start_with(directory.path(), port_base(), &[], environment).await;
+        let dev = Dev::start_by(binary, directory.path(), port_base(), &[], environment).await;
         Self { dev, driver, directory }
     }
 

@@ -103,7 +103,7 @@ async fn a_page_names_its_modules_with_its_first_answer() {
         events.contains("</api/me>; rel=preload; as=fetch; crossorigin"),
         "{events}"
     );
-    // The first reads are refused to a browser without a cookie, so they are not asked for.
+    // The first reads are refused to a browser without a cookie: it gets the form in their place.
     for cookie in [None, Some("hookswitch_session=x")] {
         let request = client().get(format!("{}/dashboard/integrations", app.base()));
         let request = match cookie {
@@ -117,10 +117,12 @@ async fn a_page_names_its_modules_with_its_first_answer() {
             .iter()
             .map(|value| value.to_str().expect("ASCII"))
             .collect();
+        let all = all.join(" ");
+        assert_eq!(all.contains("</api/providers>; rel=preload"), cookie.is_some(), "{all}");
         assert_eq!(
-            all.join(" ").contains("</api/providers>; rel=preload"),
-            cookie.is_some(),
-            "{all:?}"
+            all.contains("/views/sign-in.js>; rel=modulepreload"),
+            cookie.is_none(),
+            "{all}"
         );
     }
 }

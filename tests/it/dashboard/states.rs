@@ -56,6 +56,40 @@ async fn count(page: &Browser<'_>, selector: &str) -> u64 {
     page.run(script, json!([selector])).await.as_u64().expect("a count")
 }
 
+/// Parts that are read again without a stream, and the pages that they stand on.
+const READ_AGAIN: [(&str, &str); 3] = [
+    ("assistants", "kept-assistants"),
+    ("pauses", "pauses-view > [data-state]"),
+    ("keys", "keys-view"),
+];
+
+async fn is_ready_once_it_is_read_again(page: &Browser<'_>, names: &[&str]) {
+    page.run(GATE, json!([])).await;
+    for (name, part) in READ_AGAIN.iter().filter(|(name, _)| names.contains(name)) {
+        follow(page, name, "refuse").await;
+        page.find(&format!("{part}[data-state=error] .failure")).await;
+        page.run(
+            "window.openGate(); window.dispatchEvent(new Event('online'))",
+            json!([]),
+        )
+        .await;
+        page.until(&format!("document.querySelector('{part} .failure') === null"))
+            .await;
+        assert_eq!(count(page, &format!("{part}[data-state=ready]")).await, 1, "{name}");
+    }
+    page.is_faultless().await;
+}
+
+#[tokio::test]
+async fn a_part_that_came_by_its_next_read_is_not_called_failed() {
+    let desk = Desk::start().await;
+    let page = desk.owner("/dashboard/settings", PHONE).await;
+    is_ready_once_it_is_read_again(&page, &of_organisation()).await;
+    let operator = desk.dev.get("operator_token");
+    let page = desk.open(&operator, "/dashboard/settings", DESK).await;
+    is_ready_once_it_is_read_again(&page, &of_operators()).await;
+}
+
 async fn loads_fails_and_comes_back(page: &Browser<'_>, axe: &str, names: &[&str]) {
     page.run(GATE, json!([])).await;
     for name in names.iter().filter(|name| !READ_NOTHING.contains(name)) {

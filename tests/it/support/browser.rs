@@ -103,7 +103,9 @@ impl Driver {
         if look.is_dark {
             arguments.push("--blink-settings=preferredColorScheme=0".to_owned());
         }
+        // The certificate of a proxy in front is the test's own.
         let wanted = json!({"capabilities": {"alwaysMatch": {
+            "acceptInsecureCerts": true,
             "goog:chromeOptions": {"args": arguments},
             "goog:loggingPrefs": {"browser": "ALL"},
         }}});

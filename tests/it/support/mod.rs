@@ -7,6 +7,7 @@ pub mod browser;
 pub mod db;
 pub mod dev;
 pub mod hooks;
+pub mod http2;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod network;

@@ -84,7 +84,8 @@ pub struct SlowNetwork {
 impl SlowNetwork {
     /// In front of the server at `base`.
     pub async fn start(base: &str, speed: Speed) -> Self {
-        let to: SocketAddr = base.trim_start_matches("http://").parse().expect("an address");
+        let (scheme, to) = base.split_once("://").expect("a URL");
+        let to: SocketAddr = to.parse().expect("an address");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let (down, up) = (
@@ -114,7 +115,7 @@ impl SlowNetwork {
             }
         });
         Self {
-            base: format!("http://{address}"),
+            base: format!("{scheme}://{address}"),
             _carrying: carrying,
         }
     }

@@ -1,12 +1,15 @@
 //! Checking a credential at its provider.
 
-use super::view::AccountView;
+use super::view::{AccountView, NotCheckedView};
 use crate::{
     admin::{
         state::AdminState,
-        web::problem::{Code, FieldError, Problem},
+        web::{
+            problem::{Code, FieldError, Problem},
+            view::Time,
+        },
     },
-    domain::{IntegrationState, Provider, Timestamp},
+    domain::{Cause, IntegrationState, Provider, Timestamp},
     provider::{CallError, Credential, ProviderRefusal, Verified, google::Granted, table::Form},
 };
 use std::time::Duration;
@@ -16,6 +19,11 @@ use std::time::Duration;
 const VERIFY_MAX: Duration = Duration::from_secs(6);
 /// Time for asking about a setting, after the credential was accepted.
 const WARNING_MAX: Duration = Duration::from_secs(3);
+
+/// When to check again where the provider names no time.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
+/// The longest wait that a provider is believed.
+const TRY_AGAIN_MAX: Duration = Duration::from_hours(24);
 
 /// Asks the provider whether it accepts a credential, and for which account.
 ///
@@ -113,26 +121,40 @@ pub fn refusal(provider: Provider, credential: &Credential, refused: &ProviderRe
 
 /// The provider could not be asked, so nothing is known about the credential.
 pub fn unreachable(provider: Provider, error: &CallError, now: Timestamp) -> Problem {
+    let why = not_checked(provider, error, now);
+    Problem::new(Code::ProviderUnreachable)
+        .detail(why.detail)
+        .retry_after(why.try_again_at.0.since(now))
+}
+
+/// Why a check says nothing about the credential, and when the next one may.
+pub fn not_checked(provider: Provider, error: &CallError, now: Timestamp) -> NotCheckedView {
     tracing::warn!(provider = %provider, error = %error, "A provider could not be asked about a credential");
     let name = name_of(provider);
-    let (happened, after) = match error {
-        CallError::Refused(refused) if refused.http_status == 429 => (
-            format!("{name} answered 429: it gets too many requests of this account just now."),
-            refused.retry_after.map(|at| at.since(now)),
-        ),
-        CallError::Refused(refused) => (
-            format!(
-                "{name} answered {}, which says nothing about the credential.",
-                refused.http_status
-            ),
-            refused.retry_after.map(|at| at.since(now)),
-        ),
-        CallError::NotSent { .. } => (format!("{name} could not be reached."), None),
-        _ => (format!("{name} gave no usable answer."), None),
+    let refused = match error {
+        CallError::Refused(refused) => Some(refused),
+        _ => None,
     };
-    Problem::new(Code::ProviderUnreachable)
-        .detail(format!("{happened} Try again later."))
-        .retry_after(after.unwrap_or(Duration::from_secs(10)))
+    let (cause, happened) = match (error, refused.map(|refused| refused.http_status)) {
+        (_, Some(429)) => (
+            Cause::RateLimited,
+            format!("{name} answered 429: it gets too many requests of this account just now."),
+        ),
+        (_, Some(status)) => (
+            Cause::ProviderUnavailable,
+            format!("{name} answered {status}, which says nothing about the credential."),
+        ),
+        (CallError::NotSent { .. }, None) => (Cause::ConnectFailed, format!("{name} could not be reached.")),
+        (_, None) => (Cause::NoAnswer, format!("{name} gave no usable answer.")),
+    };
+    let asked = refused.and_then(|refused| refused.retry_after);
+    NotCheckedView {
+        cause,
+        detail: format!("{happened} Try again later."),
+        http_status: refused.map(|refused| refused.http_status),
+        code: refused.and_then(|refused| refused.code.as_deref().map(str::to_owned)),
+        try_again_at: Time(asked.unwrap_or(now + TRY_AGAIN).clamp(now, now + TRY_AGAIN_MAX)),
+    }
 }
 
 /// Settings that the provider does not confirm although it accepts the credential: a sender that is

@@ -1,8 +1,8 @@
 //! `POST /api/integrations/{provider}/verify`: asks the provider about the stored credential, and
-//! stores its answer. An outage of the provider changes nothing.
+//! stores its answer. An outage of the provider changes nothing, nor does one that asks to wait.
 
 use super::{
-    check::{VerifiedCredential, ask, unreachable},
+    check::{VerifiedCredential, ask, not_checked},
     parse_provider,
     view::{IntegrationView, view},
 };
@@ -20,7 +20,7 @@ use crate::{
     },
     domain::{IntegrationState, Provider},
     oauth::{NotFresh, Want},
-    provider::{CallError, Credential, Verified},
+    provider::{Credential, Verified},
     store::{
         audit::Changes,
         credentials::{CredentialError, CredentialHealth, Expects, NewCredential, StoredCredential},
@@ -50,17 +50,9 @@ pub async fn verify(
     let answer = match ask(&state, credential).await {
         Ok(answer) => answer,
         Err(error) => {
-            let words = unreachable(provider, &error, state.providers.http.now());
-            let error = CredentialError {
-                message: words.detail.unwrap_or_default(),
-                http_status: match &error {
-                    CallError::Refused(refused) => Some(refused.http_status),
-                    _ => None,
-                },
-                code: None,
-            };
+            let why = not_checked(provider, &error, state.providers.http.now());
             let shown = view(&state, member.org, provider, Some(opened.row)).await?;
-            return Ok(Json(shown.unreachable(error)));
+            return Ok(Json(shown.not_checked(why)));
         }
     };
     record(&state, &member, opened.row, answer).await?;

@@ -44,6 +44,20 @@ struct ProblemView {
     detail: Option<String>,
 }
 
+/// Why a check says nothing about the credential.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct NotCheckedView {
+    /// `rate_limited`: the provider asks to wait. `provider_unavailable`, `connect_failed` or
+    /// `no_answer`: it has an outage, or cannot be reached.
+    pub cause: Cause,
+    pub detail: String,
+    pub http_status: Option<u16>,
+    /// The provider's own.
+    pub code: Option<String>,
+    /// When another check makes sense: as the provider says, else soon. Nothing checks by itself.
+    pub try_again_at: Time,
+}
+
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct IntegrationView {
     /// Stays the same through reconnects; `null` before the first.
@@ -74,6 +88,8 @@ pub struct IntegrationView {
     rotate_after_days: Option<u32>,
     /// Another secret is due. Nothing stops working by itself.
     rotation_due: bool,
+    /// Of the answer of `verify` alone: the provider gave no answer about the credential.
+    not_checked: Option<NotCheckedView>,
     actions: ActionsView,
     last_problem: Option<ProblemView>,
     /// The stored fields that are no secret, by their names in the form.
@@ -107,6 +123,7 @@ impl IntegrationView {
             age_days: None,
             rotate_after_days: None,
             rotation_due: false,
+            not_checked: None,
             actions: ActionsView::default(),
             last_problem: None,
             settings: BTreeMap::new(),
@@ -195,13 +212,19 @@ impl IntegrationView {
     }
 
     /// The view after the provider was asked and gave no answer. It is not stored, because an
-    /// outage of a provider says nothing about a credential.
-    pub fn unreachable(mut self, error: CredentialError) -> Self {
-        if self.state.is_connected() {
+    /// outage of a provider says nothing about a credential. A provider that asks to wait has none:
+    /// the state is the one from before.
+    pub fn not_checked(mut self, why: NotCheckedView) -> Self {
+        if self.state.is_connected() && why.cause != Cause::RateLimited {
             self.state = IntegrationState::Failing;
             self.cause = Some("provider_unreachable".to_owned());
-            self.error = Some(error);
+            self.error = Some(CredentialError {
+                message: why.detail.clone(),
+                http_status: why.http_status,
+                code: why.code.clone(),
+            });
         }
+        self.not_checked = Some(why);
         self
     }
 }
