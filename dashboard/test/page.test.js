@@ -28,7 +28,7 @@ test('an address that is no page names no file', () => {
 });
 
 test('each person has pages of their own, and one job is a page of both', () => {
-  const [person, operator] = [['read', 'edit'], ['operate']];
+  const [person, operator] = [['read', 'retry'], ['operate']];
   assert.deepEqual([pagesOf(person)[0], pagesOf(operator)[0]], ['overview', 'dead-events']);
   /** @type {[string, string | null, boolean, boolean][]} */
   const table = [

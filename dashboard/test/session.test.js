@@ -31,7 +31,7 @@ test('a session goes on by its cookie', async () => {
   const { api, asked, made } = session({ 'GET /api/me': [200, me] });
   assert.equal(made.can('read'), false, 'nobody may do anything');
   assert.equal(await made.resume(), true);
-  assert.deepEqual([made.me?.role, made.can('read'), made.can('edit'), api.csrf], ['viewer', true, false, 'C']);
+  assert.deepEqual([made.me?.role, made.can('read'), made.can('retry'), api.csrf], ['viewer', true, false, 'C']);
   assert.deepEqual(asked, ['GET /api/me']);
 });
 
@@ -47,7 +47,7 @@ test('where nobody is signed in, or there are no sessions, nobody goes on', asyn
 test('an API that says no more than that somebody is there decides at each request', async () => {
   const { api, made } = session({ 'GET /api/me': [200, {}] });
   assert.equal(await made.resume(), true);
-  assert.deepEqual([made.me, api.csrf], [{ can: ['read', 'edit', 'manage'] }, null]);
+  assert.deepEqual([made.me, api.csrf], [{ can: ['read', 'retry', 'manage', 'connect'] }, null]);
 });
 
 test('signing in sends the token once, without its blanks, and forgets what was before', async () => {
