@@ -321,15 +321,17 @@ mod tests {
         let edges = Over::Hour.edges(NOW);
         let begin = edges[58];
         let counted = Counted {
-            events: (0..60).map(|part| u64::from(part == 58) * 3).collect(),
+            events: (0..60)
+                .map(|part| u64::from(part == 58) * 3 + u64::from(part == 0))
+                .collect(),
             actions: vec![
                 action(NOW, ActionState::Pending, 0),
                 action(begin + MINUTE - Duration::from_micros(1), ActionState::Dead, 4),
-                action(begin, ActionState::Succeeded, 1),
                 CountedAction {
                     look_ups: 2,
                     ..action(begin, ActionState::Succeeded, 4)
                 },
+                action(begin, ActionState::Succeeded, 1),
             ],
             ..Counted::default()
         };
@@ -349,12 +351,13 @@ mod tests {
         assert_eq!(history.parts[58], expected);
         assert_eq!((history.parts[59].actions, history.parts[59].latency), (1, None));
         assert!(
-            history.parts[..58]
+            history.parts[1..58]
                 .iter()
                 .all(|part| part.actions == 0 && part.events == 0)
         );
         let total = Figures {
             from: edges[0],
+            events: 4,
             actions: 4,
             ..expected
         };

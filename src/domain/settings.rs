@@ -35,3 +35,24 @@ impl OrgSettings {
         self.quiet_hours?.end(at, self.zone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A Wednesday, 20:30 in UTC, and Thursday morning in Auckland.
+    const AT: Timestamp = Timestamp::from_seconds(1_785_961_800);
+
+    #[test]
+    fn hours_count_by_the_zone_of_the_organisation() {
+        let week = json!({ "thursday": [{ "from": "08:00", "until": "17:00" }] });
+        let of = |time_zone| OrgSettings {
+            time_zone,
+            opening_hours: OpeningHours::read("opening_hours", &week).ok(),
+            ..OrgSettings::default()
+        };
+        assert_eq!(of(Zone::find("Pacific/Auckland")).is_open(AT), Some(true));
+        assert_eq!(of(None).is_open(AT), Some(false), "UTC");
+    }
+}
