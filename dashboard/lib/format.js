@@ -3,7 +3,7 @@
 import texts from '../texts.js';
 
 /**
- * A format of each kind is made once: to make one takes a slow phone a millisecond.
+ * A format of each kind is made once: to make one takes longer than to use it.
  * @type {Map<string, any>}
  */
 const formats = new Map();

@@ -284,7 +284,7 @@ impl File {
             Some("html") => "text/html; charset=utf-8",
             Some("js") => "text/javascript; charset=utf-8",
             Some("css") => "text/css; charset=utf-8",
-            // For an SVG the browser makes a document of its own: 90 ms of a slow phone.
+            // For an SVG the browser would make a document of its own, which a slow phone feels.
             Some("ico") => "image/x-icon",
             _ => "application/octet-stream",
         };

@@ -358,23 +358,15 @@ impl<S: SqlStore> Credentials for S {
 
     async fn list_credentials(&self, org: OrgId) -> Result<Vec<StoredCredential>, StoreError> {
         let mut reader = self.read(org).await?;
-        let mut all = Vec::new();
-        Statement::new("list credentials", LIST)
+        let all = Statement::new("list credentials", LIST)
             .id(org)
-            .each(&mut reader, |row| {
+            .all(&mut reader, |row| {
                 // This release has no use for one of a provider that only a newer one knows.
-                if row
-                    .table("org_credentials")
-                    .word::<Provider>("provider")?
-                    .known()
-                    .is_some()
-                {
-                    all.push(credential(row)?);
-                }
-                Ok(())
+                let known: Option<Provider> = row.table("org_credentials").known_opt("provider")?;
+                known.map(|_| credential(row)).transpose()
             })
             .await?;
-        Ok(all)
+        Ok(all.into_iter().flatten().collect())
     }
 
     async fn save_credential(&self, new: NewCredential, audit: AuditEntry) -> Result<StoredCredential, StoreError> {

@@ -370,27 +370,26 @@ async fn count_open<D: Dialect>(
         ActionState::Waiting => COUNT_OPEN_WAITING,
         _ => COUNT_OPEN_SETTLED,
     };
-    let mut all = Vec::new();
-    Statement::new(DOING, count)
+    let all = Statement::new(DOING, count)
         .id(org)
         .text(state.as_str())
         .time(since)
         .number(OPEN_ACTIONS_COUNTED_MAX)
-        .each(reader, |row| {
+        .all(reader, |row| {
             let row = row.table("actions");
             // A provider that only a newer release knows has no integration here.
-            if let Some(provider) = row.known_opt("provider")? {
-                all.push(CountedOpen {
-                    provider,
-                    credential_name: row.string("credential_name")?,
-                    count: row.number("count")?,
-                    newest_at: row.time("updated_at")?,
-                });
-            }
-            Ok(())
+            let Some(provider) = row.known_opt("provider")? else {
+                return Ok(None);
+            };
+            Ok(Some(CountedOpen {
+                provider,
+                credential_name: row.string("credential_name")?,
+                count: row.number("count")?,
+                newest_at: row.time("updated_at")?,
+            }))
         })
         .await?;
-    Ok(all)
+    Ok(all.into_iter().flatten().collect())
 }
 
 async fn last_problem<D: Dialect>(

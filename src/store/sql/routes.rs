@@ -117,7 +117,7 @@ const FIND_NUMBER: &str = "
         created_at, sms_at_vapi, sms_read_at
     FROM phone_numbers
     WHERE org_id = $1 AND number = $2 AND state IN ('live', 'pending')
-    AND (CAST($3 AS text) IS NULL OR provider = $3)
+        AND (CAST($3 AS text) IS NULL OR provider = $3)
     ORDER BY (state = 'live') DESC, provider
     LIMIT 1";
 /// Over all organisations: finds the holder. A Twilio number routes with its account, a Vapi number
@@ -132,7 +132,7 @@ const RELEASE_NUMBER: &str = "
     UPDATE phone_numbers
     SET state = 'released', version = version + 1, updated_at = $3, changed_version = $4
     WHERE org_id = $1 AND number = $2 AND state IN ('live', 'pending')
-    AND (CAST($5 AS text) IS NULL OR provider = $5)";
+        AND (CAST($5 AS text) IS NULL OR provider = $5)";
 
 fn assistant<D: Dialect>(row: Row<'_, D>) -> Result<AssistantClaim, StoreError> {
     let row = row.table("assistant_org_mapping");

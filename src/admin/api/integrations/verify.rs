@@ -1,5 +1,5 @@
 //! `POST /api/integrations/{provider}/verify`: asks the provider about the stored credential, and
-//! stores its answer. An outage of the provider changes nothing, nor does one that asks to wait.
+//! stores its answer. A provider that has an outage or asks to wait changes nothing.
 
 use super::{
     check::{VerifiedCredential, ask, not_checked},
